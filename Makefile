@@ -1,0 +1,47 @@
+# Every target sets up what it needs in .venv; needs python3 >= 3.11 with venv, nothing else.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+
+# uv does not read pip's variable for a folder of local wheels; hand it on where one is set.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# No target talks to a model hub: the built-in model and world need none.
+export HF_HUB_OFFLINE ?= 1
+export WANDB_MODE ?= offline
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## create .venv with exactly the versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "setup: installing into $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: python3 >= 3.11 is needed, found $$($(PYTHON) --version); set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
+	@$(VENV)/bin/uv pip install --quiet --python $(PY) -e '.[dev]' -c constraints.txt
+	@touch $@
+
+run: $(STAMP) ## the main job: 200 edits by ROME, MEMIT and ENCORE on the built-in model, then the report
+	$(PY) -m pipeline experiment=quickstart
+	$(PY) -m analysis report outputs/quickstart
+
+test: $(STAMP) ## the tests (TESTS=... chooses, e.g. TESTS='-m slow')
+	$(PY) -m pytest $(TESTS)
+
+check: $(STAMP) ## style, format and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+bench: $(STAMP) ## speed against a plain reference path on the same work
+	$(PY) -m tests.bench
+
+clean: ## remove .venv, caches and build products; outputs/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Everything that only reads: norms, scores, tables and figures."""

@@ -1,0 +1,1 @@
+"""The shared mathematics of locate-then-edit methods."""

@@ -1,0 +1,1 @@
+"""The substrate: a model with named sites, facts, token positions, hooks and updates."""

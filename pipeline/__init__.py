@@ -1,0 +1,1 @@
+"""Runs experiments: Hydra, data, run folders, trackers and the loop of the papers' protocol."""
