@@ -1,0 +1,61 @@
+"""What every editor is: something that turns facts into a weight update and owns its own history."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from editors.model.deltas import WeightUpdate
+from editors.model.facts import Fact
+from editors.model.model import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """Result of editing one batch of facts; nothing has been applied yet."""
+
+    update: WeightUpdate
+    targets: Tensor | None = None
+    """(fact, width): what the edited block should write at each subject, where a method has such."""
+    memory: Mapping[int, Tensor] = field(default_factory=dict)
+    """Per layer what the editor will remember once the update is applied."""
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+    """Means over the batch, for example `target_norm`."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time by phase, for example `targets`."""
+
+
+@runtime_checkable
+class Editor(Protocol):
+    """The life of an editor: `prepare` once, then `edit`, apply and `commit` for every batch."""
+
+    @property
+    def name(self) -> str:
+        """As in configurations and results."""
+        ...
+
+    @property
+    def layers(self) -> Sequence[int]:
+        """Blocks whose weights it changes."""
+        ...
+
+    def prepare(self, model: Model) -> None:
+        """Do what has to be done once, on the unedited model; calling it again changes nothing."""
+        ...
+
+    def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
+        """Find the update that writes the facts; the weights are left as they were."""
+        ...
+
+    def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
+        """Remember an edit after its update was applied to the model."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything needed to continue the sequence."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue where `state_dict` was taken; after `prepare`."""
+        ...

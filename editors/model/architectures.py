@@ -1,0 +1,159 @@
+"""Where each architecture family keeps its named sites; the only place that knows module paths.
+
+A family is recognised by `config.model_type` and by the modules that are really there, never by a
+checkpoint's name. Sites carry the same names everywhere, metric keys included.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from editors.errors import ModelError
+
+SITES = ("attn_q", "attn_k", "attn_v", "attn_o", "mlp_gate", "mlp_up", "mlp_down")
+"""Every matrix of a block that is measured or edited, in the order of the forward pass."""
+
+Rows = Callable[[PretrainedConfig], slice | torch.Tensor]
+"""Which output rows of a fused matrix belong to a site."""
+
+
+def _third(part: int) -> Rows:
+    """Rows of q, k or v where the three are stacked one after the other (GPT-2)."""
+
+    def rows(config: PretrainedConfig) -> slice:
+        width = config.hidden_size
+        return slice(part * width, (part + 1) * width)
+
+    return rows
+
+
+def _interleaved(part: int) -> Rows:
+    """Rows of q, k or v where each head keeps its three together (GPT-NeoX)."""
+
+    def rows(config: PretrainedConfig) -> torch.Tensor:
+        heads = config.num_attention_heads
+        size = config.hidden_size // heads
+        index = torch.arange(3 * config.hidden_size).view(heads, 3, size)
+        return index[:, part].reshape(-1)
+
+    return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Paths of one architecture family; block paths are relative to the block."""
+
+    name: str
+    model_types: tuple[str, ...]
+    blocks: str
+    final_norm: str
+    attention: str
+    mlp: str
+    sites: Mapping[str, str]
+    """Site name to the module that holds its matrix."""
+    fused: Mapping[str, Rows] = field(default_factory=dict)
+    """Rows of the sites that share a matrix with others."""
+
+
+FAMILIES = (
+    Family(
+        name="gpt2",
+        model_types=("gpt2",),
+        blocks="transformer.h",
+        final_norm="transformer.ln_f",
+        attention="attn",
+        mlp="mlp",
+        sites={
+            "attn_q": "attn.c_attn",
+            "attn_k": "attn.c_attn",
+            "attn_v": "attn.c_attn",
+            "attn_o": "attn.c_proj",
+            "mlp_up": "mlp.c_fc",
+            "mlp_down": "mlp.c_proj",
+        },
+        fused={"attn_q": _third(0), "attn_k": _third(1), "attn_v": _third(2)},
+    ),
+    Family(
+        name="gptj",
+        model_types=("gptj",),
+        blocks="transformer.h",
+        final_norm="transformer.ln_f",
+        attention="attn",
+        mlp="mlp",
+        sites={
+            "attn_q": "attn.q_proj",
+            "attn_k": "attn.k_proj",
+            "attn_v": "attn.v_proj",
+            "attn_o": "attn.out_proj",
+            "mlp_up": "mlp.fc_in",
+            "mlp_down": "mlp.fc_out",
+        },
+    ),
+    Family(
+        name="neox",
+        model_types=("gpt_neox",),
+        blocks="gpt_neox.layers",
+        final_norm="gpt_neox.final_layer_norm",
+        attention="attention",
+        mlp="mlp",
+        sites={
+            "attn_q": "attention.query_key_value",
+            "attn_k": "attention.query_key_value",
+            "attn_v": "attention.query_key_value",
+            "attn_o": "attention.dense",
+            "mlp_up": "mlp.dense_h_to_4h",
+            "mlp_down": "mlp.dense_4h_to_h",
+        },
+        fused={"attn_q": _interleaved(0), "attn_k": _interleaved(1), "attn_v": _interleaved(2)},
+    ),
+    Family(
+        name="llama",
+        model_types=("llama", "mistral", "qwen2", "qwen3"),
+        blocks="model.layers",
+        final_norm="model.norm",
+        attention="self_attn",
+        mlp="mlp",
+        sites={
+            "attn_q": "self_attn.q_proj",
+            "attn_k": "self_attn.k_proj",
+            "attn_v": "self_attn.v_proj",
+            "attn_o": "self_attn.o_proj",
+            "mlp_gate": "mlp.gate_proj",
+            "mlp_up": "mlp.up_proj",
+            "mlp_down": "mlp.down_proj",
+        },
+    ),
+)
+
+
+def family_of(hf: PreTrainedModel) -> Family:
+    """The family of a Hugging Face causal language model.
+
+    Raises:
+        ModelError: for a `model_type` that is not in the table, or modules that are not where it says.
+    """
+    kind = hf.config.model_type
+    family = next((f for f in FAMILIES if kind in f.model_types), None)
+    if family is None:
+        known = ", ".join(sorted(t for f in FAMILIES for t in f.model_types))
+        raise ModelError(f"model_type {kind!r} is not supported; supported are {known}")
+    missing = [path for path in _paths(family) if not _has(hf, path)]
+    if missing:
+        raise ModelError(f"this {kind} model has no module {missing[0]!r}, so its sites cannot be found")
+    return family
+
+
+def _paths(family: Family) -> list[str]:
+    inside = [family.attention, family.mlp, *family.sites.values()]
+    return [family.final_norm, *(f"{family.blocks}.0.{path}" for path in inside)]
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    try:
+        module.get_submodule(path)
+    except AttributeError:
+        return False
+    return True

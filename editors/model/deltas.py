@@ -1,0 +1,102 @@
+"""What an edit is: changes of named weights, kept as thin factors as long as they are thin.
+
+A rank-100 change of a 4096×14336 matrix is 7 MB as factors and 235 MB as a matrix; its norm and its
+inner product with the weight come from the factors.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+class Site(NamedTuple):
+    """A named matrix of one block, for example `mlp_down` of block 5."""
+
+    name: str
+    layer: int
+
+    def __str__(self) -> str:
+        """As in metric keys: `mlp_down.05`."""
+        return f"{self.name}.{self.layer:02d}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Site":
+        """The inverse of `str`."""
+        name, layer = text.rsplit(".", 1)
+        return cls(name, int(layer))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """Change of one weight: Δ = left rightᵀ, or `left` itself where `right` is None."""
+
+    left: Float[Tensor, "out rank"]
+    right: Float[Tensor, "in rank"] | None = None
+    dtype: torch.dtype | None = None
+    """Precision to which the change is rounded before it is added; None keeps that of the factors.
+
+    The published MEMIT code rounds to float32 even where it solves in float64.
+    """
+
+    def dense(self) -> Float[Tensor, "out in"]:
+        """Δ as one matrix, rounded to `dtype`."""
+        matrix = self.left if self.right is None else self.left @ self.right.T
+        return matrix if self.dtype is None else matrix.to(self.dtype)
+
+    def square(self) -> float:
+        """‖Δ‖²_F; from the factors it is ⟨leftᵀ left, rightᵀ right⟩, in float64."""
+        left = self.left.double()
+        if self.right is None:
+            return float((left * left).sum())
+        right = self.right.double()
+        return float(((left.T @ left) * (right.T @ right)).sum())
+
+    def norm(self) -> float:
+        """‖Δ‖_F."""
+        return max(self.square(), 0.0) ** 0.5
+
+    def inner(self, weight: Float[Tensor, "out in"]) -> float:
+        """⟨W, Δ⟩; from the factors it is ⟨W right, left⟩, in float64."""
+        projected = weight.double() if self.right is None else weight.double() @ self.right.double()
+        return float((projected * self.left.double()).sum())
+
+    def is_finite(self) -> bool:
+        """Whether no entry is NaN or infinite."""
+        parts = [self.left] if self.right is None else [self.left, self.right]
+        return all(bool(part.isfinite().all()) for part in parts)
+
+
+WeightUpdate = Mapping[Site, Delta]
+"""All changes that one edit makes."""
+
+
+def save_update(update: WeightUpdate, path: Path) -> None:
+    """Write an update as safetensors, factors as factors."""
+    tensors, meta = {}, {}
+    for site, delta in update.items():
+        tensors[f"{site}.left"] = delta.left.contiguous()
+        if delta.right is not None:
+            tensors[f"{site}.right"] = delta.right.contiguous()
+        if delta.dtype is not None:
+            meta[str(site)] = str(delta.dtype).removeprefix("torch.")
+    save_file(tensors, path, metadata=meta)
+
+
+def load_update(path: Path) -> dict[Site, Delta]:
+    """Read what `save_update` wrote."""
+    update = {}
+    with safe_open(path, framework="pt") as stored:
+        meta, keys = stored.metadata() or {}, set(stored.keys())
+        for key in sorted(k for k in keys if k.endswith(".left")):
+            name = key.removesuffix(".left")
+            right = stored.get_tensor(f"{name}.right") if f"{name}.right" in keys else None
+            dtype = getattr(torch, meta[name]) if name in meta else None
+            update[Site.parse(name)] = Delta(left=stored.get_tensor(key), right=right, dtype=dtype)
+    return update

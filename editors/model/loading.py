@@ -1,0 +1,81 @@
+"""Loading a checkpoint, from a folder or the hub, with errors that a person can act on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from editors.errors import ModelError
+from editors.model.model import Model
+
+Precision = Literal["float64", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Which model to load, and how.
+
+    Only safetensors weights are read, and no code from a checkpoint is run.
+    """
+
+    name: str
+    """Short name used in results and to find published values."""
+    path: str
+    """A folder or a Hugging Face id."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; pin it where numbers matter."""
+    dtype: Precision = "float32"
+    device: str = "auto"
+    """`auto` is the first GPU where there is one, else the CPU."""
+
+    def load(self) -> Model:
+        """The model in evaluation mode, with its tokenizer.
+
+        Raises:
+            ModelError: where the folder, the id, the tokenizer or the weights cannot be had.
+        """
+        tokenizer = self._tokenizer()
+        model = self._weights()
+        model.to(self._device())  # pyright: ignore[reportArgumentType] - decorated upstream
+        return Model(model, tokenizer, name=self.name)
+
+    def _device(self) -> torch.device:
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        folder = Path(self.path)
+        if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+            raise ModelError(
+                f"the folder {self.path} holds no tokenizer; save one there with save_pretrained"
+            )
+        try:
+            return AutoTokenizer.from_pretrained(self.path, revision=self.revision or "main")
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(self._sentence("tokenizer", error)) from error
+
+    def _weights(self) -> PreTrainedModel:
+        try:
+            return AutoModelForCausalLM.from_pretrained(
+                self.path,
+                revision=self.revision or "main",
+                dtype=getattr(torch, self.dtype),
+                use_safetensors=True,
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(self._sentence("weights", error)) from error
+
+    def _sentence(self, part: str, error: Exception) -> str:
+        if Path(self.path).is_dir():
+            return f"the {part} in {self.path} cannot be read: {_first_line(error)}"
+        return (
+            f"the {part} of {self.path!r}: no folder of that name, not in the local cache, and not to be "
+            f"had from the hub ({_first_line(error)}); check the id, or set model.path to a folder"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")

@@ -1,0 +1,201 @@
+"""A language model with named sites: everything a method needs to be blind to the architecture."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from editors.errors import ConfigError, ModelError, NumericsError
+from editors.model.architectures import SITES, Family, family_of
+from editors.model.deltas import Site, WeightUpdate
+from editors.model.positions import Side, pad, tokenize
+
+
+class Model:
+    """A Hugging Face causal language model, its tokenizer and its family.
+
+    Weights are read and written as (out, in) matrices by site name. Matrices that are edited while the
+    model is in half precision keep a float32 master: small sequential updates would be rounded away.
+    """
+
+    def __init__(
+        self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str = "model"
+    ) -> None:
+        if not tokenizer.is_fast:
+            raise ModelError(f"{name}: its tokenizer gives no character spans; load it with use_fast=True")
+        self.hf = hf.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.family: Family = family_of(hf)
+        self._masters: dict[Site, Tensor] = {}
+
+    @cached_property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, lowest first."""
+        return cast(nn.ModuleList, self.hf.get_submodule(self.family.blocks))
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return self.hf.config.hidden_size
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text, in tokens, that the position encoding allows."""
+        return self.hf.config.max_position_embeddings
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the forward pass."""
+        return self.hf.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        return cast(Tensor, self.hf.get_input_embeddings().weight).device
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the matrices that every block of this family has."""
+        return tuple(name for name in SITES if name in self.family.sites)
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hex digits that tell this checkpoint from others, for caches of what was computed on it.
+
+        A hash over names, shapes and 64 evenly spaced entries of every parameter as it was when first
+        asked, and over the tokenizer's behaviour on a sentence.
+        """
+        digest = hashlib.sha256(self.hf.config.model_type.encode())
+        for name, parameter in self.hf.named_parameters():
+            flat = parameter.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 64)].float().cpu()
+            digest.update(f"{name}{tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
+        digest.update(repr(tokenize(self.tokenizer, "The tower of 1889, in Paris.").ids).encode())
+        return digest.hexdigest()[:12]
+
+    def block(self, layer: int) -> nn.Module:
+        """The transformer block `layer`."""
+        return self.blocks[layer]
+
+    def module(self, site: str, layer: int) -> nn.Module:
+        """The linear module that holds `site`; `attention`, `mlp` and `block` name the whole sub-module."""
+        paths = {"attention": self.family.attention, "mlp": self.family.mlp, "block": ""} | dict(
+            self.family.sites
+        )
+        if site not in paths:
+            raise ConfigError(f"{self.name} has no site {site!r}; it has {', '.join(self.sites)}")
+        return self.block(layer).get_submodule(paths[site])
+
+    def check_layers(self, layers: Sequence[int], key: str = "layers.edit") -> None:
+        """Raise a `ConfigError` that names the first layer the model does not have."""
+        if not layers:
+            raise ConfigError(f"{key} is empty; name at least one block of {self.name} (0..{self.depth - 1})")
+        for layer in layers:
+            if not 0 <= layer < self.depth:
+                raise ConfigError(
+                    f"{key}={list(layers)} but {self.name} has {self.depth} blocks (0..{self.depth - 1})"
+                )
+
+    # --- weights -------------------------------------------------------------------------------------
+
+    def weight(self, site: str, layer: int) -> Float[Tensor, "out in"]:
+        """The matrix of a site as (out, in): a view, except where heads interleave q, k and v (GPT-NeoX)."""
+        matrix = self._matrix(site, layer)
+        rows = self.family.fused.get(site)
+        return matrix if rows is None else matrix[rows(self.hf.config)]
+
+    def _matrix(self, site: str, layer: int) -> Float[Tensor, "out in"]:
+        module = self.module(site, layer)
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        return weight.detach().T if isinstance(module, Conv1D) else weight.detach()
+
+    def master(self, site: Site) -> Float[Tensor, "out in"]:
+        """The matrix in the precision that edits accumulate in: at least float32."""
+        weight = self.weight(site.name, site.layer)
+        if torch.finfo(weight.dtype).bits >= 32:
+            return weight
+        return self._masters.setdefault(site, weight.float())
+
+    def apply(self, update: WeightUpdate) -> None:
+        """Add every change to its weight.
+
+        Raises:
+            NumericsError: for NaN or infinity in a change; no weight was touched then.
+        """
+        for site, delta in update.items():
+            if not delta.is_finite():
+                raise NumericsError(f"the update of {site} holds NaN or infinity; nothing was applied")
+        for site, delta in update.items():
+            master = self.master(site)
+            self.write(site, master + delta.dense().to(master))
+
+    @torch.no_grad()
+    def write(self, site: Site, value: Float[Tensor, "out in"]) -> None:
+        """Set the matrix of a site, and its master where it has one."""
+        if site in self._masters:
+            self._masters[site] = value.to(torch.float32)
+        matrix = self._matrix(site.name, site.layer)
+        rows = self.family.fused.get(site.name)
+        if rows is None:
+            matrix.copy_(value)
+        else:
+            matrix[rows(self.hf.config)] = value.to(matrix)
+
+    def snapshot(self, sites: Iterable[Site]) -> dict[Site, Tensor]:
+        """Copies of the matrices, to be given back to `restore`."""
+        return {site: self.master(site).clone() for site in sites}
+
+    def restore(self, snapshot: Mapping[Site, Tensor]) -> None:
+        """Write copied matrices back, bit for bit."""
+        for site, value in snapshot.items():
+            self.write(site, value)
+
+    # --- tokens and forward passes -------------------------------------------------------------------
+
+    def encode(
+        self, texts: Sequence[str], side: Side = "right"
+    ) -> tuple[Int[Tensor, "row token"], Bool[Tensor, "row token"]]:
+        """Token ids and mask of a batch of texts, on the model's device."""
+        ids, mask = pad([tokenize(self.tokenizer, text).ids for text in texts], side)
+        return ids.to(self.device), mask.to(self.device)
+
+    def hidden(
+        self, ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]
+    ) -> Float[Tensor, "row token width"]:
+        """The last hidden states, before the head; padding on either side changes nothing."""
+        output = self.hf.base_model(
+            input_ids=ids, attention_mask=mask.long(), position_ids=position_ids(mask), use_cache=False
+        )
+        return output.last_hidden_state
+
+    def normed(self, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any width"]:
+        """The final norm, for hidden states taken from inside the stack."""
+        return self.hf.get_submodule(self.family.final_norm)(hidden)
+
+    def logits(self, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any vocabulary"]:
+        """The head on normed hidden states, at least in float32.
+
+        The head is the model's own output embedding, tied or not, with its bias where it has one.
+        """
+        head = self.hf.get_output_embeddings()
+        assert head is not None
+        logits = head(hidden)
+        return logits.float() if torch.finfo(logits.dtype).bits < 32 else logits
+
+
+def position_ids(mask: Bool[Tensor, "row token"]) -> Int[Tensor, "row token"]:
+    """Positions that count real tokens only; padding gets position 0."""
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)

@@ -1,0 +1,108 @@
+"""From characters to tokens: where a subject ends, which tokens are the target.
+
+A text is tokenised once, as a whole, and positions are read off the character spans of its tokens. So
+neither a leading BOS, nor how a tokenizer treats spaces, nor the padding side can shift an index.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from editors.errors import DataError
+from editors.model.facts import SLOT, Fact
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenised text."""
+
+    text: str
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    """Half-open character span of each token; (0, 0) for special tokens."""
+
+    def last_of(self, start: int, end: int) -> int:
+        """Position of the last token of the characters `start:end`.
+
+        Raises:
+            DataError: where a token reaches beyond `end`, or none lies in the span.
+        """
+        inside = [i for i, (a, b) in enumerate(self.spans) if a < b and a < end and b > start]
+        if not inside:
+            raise DataError(f"{self.text[start:end]!r} has no token of its own in {self.text!r}")
+        last = inside[-1]
+        if self.spans[last][1] > end:
+            joined = self.text[slice(*self.spans[last])]
+            raise DataError(
+                f"the token {joined!r} joins {self.text[start:end]!r} to what follows in {self.text!r}"
+            )
+        return last
+
+    def first_after(self, end: int) -> int:
+        """Position of the first token that begins at or after the character `end`.
+
+        Raises:
+            DataError: where a token covers the characters on both sides of `end`.
+        """
+        for i, (a, b) in enumerate(self.spans):
+            # a space before a word may belong to the word's token or to none
+            if b > end and a < b:
+                if a < end:
+                    joined = self.text[a:b]
+                    raise DataError(f"the token {joined!r} joins prompt and target in {self.text!r}")
+                return i
+        raise DataError(f"nothing follows character {end} of {self.text!r}")
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A fact's prompt in one context, tokenised, with or without its target."""
+
+    ids: tuple[int, ...]
+    subject_last: int
+    target_ids: tuple[int, ...]
+    """Empty where the text holds no target."""
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
+    """Tokenise with character spans, special tokens as the tokenizer adds them."""
+    encoded = tokenizer(text, return_offsets_mapping=True, return_token_type_ids=False)
+    spans = tuple((int(a), int(b)) for a, b in encoded["offset_mapping"])
+    return Tokens(text, tuple(encoded["input_ids"]), spans)
+
+
+def place(
+    tokenizer: PreTrainedTokenizerBase, fact: Fact, context: str = SLOT, target: str | None = None
+) -> Prompted:
+    """Tokenise `context` filled with the fact's statement, and `target` after one space.
+
+    Raises:
+        DataError: where the subject or the target cannot be told apart from its neighbours by tokens.
+    """
+    start = context.index(SLOT) + fact.prompt.index(SLOT)
+    prompt = context.replace(SLOT, fact.statement)
+    tokens = tokenize(tokenizer, prompt if target is None else f"{prompt} {target}")
+    position = tokens.last_of(start, start + len(fact.subject))
+    first = len(tokens.ids) if target is None else tokens.first_after(len(prompt))
+    return Prompted(tokens.ids, position, tokens.ids[first:])
+
+
+def pad(
+    rows: Sequence[Sequence[int]], side: Side = "right"
+) -> tuple[Int[Tensor, "row token"], Bool[Tensor, "row token"]]:
+    """Stack rows of unequal length; padding is told by the mask, never by a token id."""
+    width = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        columns = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        ids[i, columns] = torch.tensor(row, dtype=torch.long)
+        mask[i, columns] = True
+    return ids, mask

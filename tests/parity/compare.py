@@ -1,0 +1,87 @@
+"""Runs our editor on a case and measures how far it is from what was recorded."""
+
+import re
+
+import torch
+from torch import Tensor
+
+from editors.editor import Editor
+from editors.model.model import Model
+from tests.parity.cases import Case, deviation
+from tests.parity.methods import METHODS
+
+Deviations = tuple[list[float], list[float]]
+"""Of targets and of updates."""
+
+
+def compare(case: Case) -> dict[str, object]:
+    """The row that is printed for a case."""
+    row: dict[str, object] = {"method": case.method, "case": case.name, "precision": case.precision}
+    if case.method not in METHODS:
+        return row | {"targets": None, "deltas": None, "result": "not implemented"}
+    model, editor = case.model(), METHODS[case.method](case)
+    editor.prepare(model)
+    run = {"single": _single, "batch": _batch, "sequential": _sequential}[case.kind]
+    targets, deltas = run(case, model, editor)
+    worst = max(targets + deltas)
+    row |= {"targets": max(targets, default=None), "deltas": max(deltas)}
+    return row | {"result": "pass" if worst <= case.tolerance else "fail"}
+
+
+def _single(case: Case, model: Model, editor: Editor) -> Deviations:
+    """Every request on the unedited model; the update is recorded as an outer product."""
+    targets, deltas = [], []
+    (layer,) = case.hparams["layers"]
+    for i, fact in enumerate(case.facts):
+        edit = editor.edit(model, [fact])
+        assert edit.targets is not None
+        recorded = torch.outer(case.tensors[f"{i:02d}.right_vector"], case.tensors[f"{i:02d}.u"])
+        targets.append(deviation(edit.targets[0], case.tensors[f"{i:02d}.v_star"]))
+        (delta,) = edit.update.values()
+        assert all(site.layer == layer for site in edit.update)
+        deltas.append(deviation(delta.dense(), recorded))
+    return targets, deltas
+
+
+def _batch(case: Case, model: Model, editor: Editor) -> Deviations:
+    """All requests together."""
+    edit = editor.edit(model, case.facts)
+    assert edit.targets is not None
+    targets = [deviation(edit.targets, case.tensors["zs"])]
+    deltas = [
+        deviation(
+            delta.dense(),
+            case.oriented(model, site.layer, case.tensors["delta." + case.parameter(site.layer)]),
+        )
+        for site, delta in edit.update.items()
+    ]
+    return targets, deltas
+
+
+def _sequential(case: Case, model: Model, editor: Editor) -> Deviations:
+    """One batch after another; what is compared is the change since the start."""
+    start = {layer: model.weight("mlp_down", layer).clone() for layer in case.hparams["layers"]}
+    found: list[Tensor] = []
+    deltas: list[float] = []
+    for first in range(0, len(case.facts), case.batch_size):
+        facts = case.facts[first : first + case.batch_size]
+        edit = editor.edit(model, facts)
+        model.apply(edit.update)
+        editor.commit(model, facts, edit)
+        assert edit.targets is not None
+        found.append(edit.targets)
+        deltas += _checkpoint(case, model, start, first + len(facts))
+    targets = [deviation(torch.cat(found), case.tensors["zs"])] if "zs" in case.tensors else []
+    return targets, deltas
+
+
+def _checkpoint(case: Case, model: Model, start: dict[int, Tensor], edits: int) -> list[float]:
+    """Deviations of the weights that were recorded after this many edits."""
+    deviations = []
+    for layer, before in start.items():
+        for key, tensor in case.tensors.items():
+            after = re.fullmatch(rf"(?:after_(\d+)|final)\.{re.escape(case.parameter(layer))}", key)
+            if after and edits == int(after[1] or len(case.facts)):
+                recorded = case.oriented(model, layer, tensor)
+                deviations.append(deviation(model.weight("mlp_down", layer) - before, recorded - before))
+    return deviations

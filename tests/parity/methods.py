@@ -1,0 +1,70 @@
+"""Our editors, built from the published names of their hyperparameters; one function and one row a method."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+from editors.editor import Editor
+from editors.locate.contexts import GivenContexts
+from editors.locate.moments import GivenMoments
+from editors.locate.regularizers import MPES, History, NormConstraint, Regularizer
+from editors.locate.targets import TargetOptimizer
+from editors.memit import MEMIT
+from editors.rome import ROME
+from tests.parity.cases import Case
+
+
+def _targets(case: Case, reference: Literal["block", "mlp"]) -> TargetOptimizer:
+    published = case.hparams
+    return TargetOptimizer(
+        steps=published["v_num_grad_steps"],
+        learning_rate=published["v_lr"],
+        kl_weight=published["kl_factor"],
+        decay=published["v_weight_decay"],
+        max_norm_ratio=published["clamp_norm_factor"],
+        reference=reference,
+    )
+
+
+def _regularizers(case: Case) -> dict[str, Regularizer]:
+    published, chosen = case.hparams, dict[str, Regularizer]()
+    if published.get("prob_cutoff", 0) < 0:
+        chosen["mpes"] = MPES(hits=-published["prob_cutoff"])
+    if published.get("update_norm_lambda", 0) > 0:
+        chosen["norm_constraint"] = NormConstraint(weight=published["update_norm_lambda"])
+    if published.get("add_prev_edits") and published.get("sequential"):
+        chosen["history"] = History()
+    return chosen
+
+
+def _moments(case: Case) -> GivenMoments:
+    moments = {layer: case.moment(layer).double() for layer in case.hparams["layers"]}
+    if not case.hparams["mom2_adjustment"]:
+        moments = {layer: torch.eye(len(m), dtype=m.dtype) for layer, m in moments.items()}
+    return GivenMoments(matrices=moments)
+
+
+def _memit(case: Case) -> Editor:
+    return MEMIT(
+        name=case.method,
+        layers=case.hparams["layers"],
+        targets=_targets(case, "block"),
+        contexts=GivenContexts(templates=case.contexts),
+        moments=_moments(case),
+        preservation_weight=case.hparams["mom2_update_weight"],
+        regularizers=_regularizers(case),
+    )
+
+
+def _rome(case: Case) -> Editor:
+    return ROME(
+        name=case.method,
+        layers=case.hparams["layers"],
+        targets=_targets(case, "mlp"),
+        contexts=GivenContexts(templates=case.contexts),
+        moments=_moments(case),
+    )
+
+
+METHODS: dict[str, Callable[[Case], Editor]] = {"rome": _rome, "memit": _memit, "encore": _memit}
