@@ -1,0 +1,132 @@
+"""Texts for covariance statistics and perplexity: documents that can be read again, with an identity."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Protocol
+
+from editors.errors import DataError
+from editors.model.facts import Fact
+from pipeline.data import FactSource
+from pipeline.reading import existing, load_hub
+
+
+class Corpus(Protocol):
+    """Documents that can be read again and again, always the same and in the same order."""
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal documents: what a cache of statistics has to be filed under."""
+        ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFile:
+    """A plain text file in UTF-8; blank lines part its documents."""
+
+    path: str
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the file's content."""
+        with self._found().open("rb") as file:
+            return f"file-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+
+    def __iter__(self) -> Iterator[str]:
+        """Documents without surrounding space; raises DataError where the file is missing or not UTF-8."""
+        try:
+            with self._found().open(encoding="utf-8") as lines:
+                for filled, group in groupby(lines, key=lambda line: bool(line.strip())):
+                    if filled:
+                        yield "".join(group).strip()
+        except UnicodeDecodeError as error:
+            raise DataError(f"the text file {self.path} is not UTF-8 ({error.reason}): convert it") from error
+
+    def _found(self) -> Path:
+        return existing(self.path, option="path")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubText:
+    """A text column of a data set on the Hugging Face hub."""
+
+    dataset: str
+    revision: str
+    """Commit on the hub; it stands for the content in `identity`, so that a branch is not enough."""
+    config: str | None = None
+    split: str = "train"
+    column: str = "text"
+
+    @property
+    def identity(self) -> str:
+        """Data set, revision and the part that is read."""
+        return f"hub-{self.dataset}@{self.revision}/{self.config or 'default'}/{self.split}/{self.column}"
+
+    def __iter__(self) -> Iterator[str]:
+        """Documents that are not blank; raises DataError where the data set or the column is missing."""
+        instead = "check its id, revision and the network, or give a local text file instead"
+        rows = load_hub(
+            self.dataset, config=self.config, split=self.split, revision=self.revision, instead=instead
+        )
+        if self.column not in rows.column_names:
+            found = ", ".join(rows.column_names)
+            raise DataError(f"the data set {self.dataset} has no column {self.column!r}; it has {found}")
+        yield from (str(row) for row in rows[self.column] if str(row).strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldText:
+    """The text that the built-in models are trained on."""
+
+    seed: int = 0
+    """Of the world; the documents' order is the one of the first pass over them."""
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the documents."""
+        return f"world-{_hashed(self)}"
+
+    def __iter__(self) -> Iterator[str]:
+        """One pass over the world's documents."""
+        from pipeline.world.facts import World  # here, because only runs on the built-in world need it
+
+        return World(seed=self.seed).corpus(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactText:
+    """What a set of facts states before any edit, for models that were built from that set.
+
+    Every document is a prompt or paraphrase followed by the true object, or by the new one where a data set
+    gives no true one.
+    """
+
+    data: FactSource
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the documents."""
+        return f"facts-{_hashed(self)}"
+
+    def __iter__(self) -> Iterator[str]:
+        """One sentence for every prompt and paraphrase."""
+        for fact in self._facts:
+            for prompt in (fact.statement, *fact.paraphrases):
+                yield f"{prompt} {fact.target_true or fact.target_new}."
+
+    @cached_property
+    def _facts(self) -> tuple[Fact, ...]:
+        return self.data.load().facts
+
+
+def _hashed(documents: Iterable[str]) -> str:
+    """First 16 hex digits of SHA-256 over the documents and the borders between them."""
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(document.encode() + b"\0")
+    return digest.hexdigest()[:16]

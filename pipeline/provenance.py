@@ -1,0 +1,76 @@
+"""Where a run's numbers come from: code, versions, machine, command line. No environment, no secrets."""
+
+import platform
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = (
+    "normscope", "torch", "transformers", "tokenizers", "safetensors", "datasets", "hydra-core", "omegaconf",
+    "wandb", "numpy", "pandas", "scikit-learn", "lm-eval",
+)  # fmt: skip
+_SECRET = re.compile(r"(^|[._-])(api_?key|(access_|auth_)?token|password|secret)$", re.IGNORECASE)
+
+
+def provenance() -> dict[str, object]:
+    """What produced a run, as far as this process can tell.
+
+    `git` is null outside a checkout of the project.
+    """
+    return {
+        "started": now(),
+        "command": shlex.join(without_secrets(sys.argv)),
+        "git": _git(Path(__file__).resolve().parent),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+    }
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def is_secret(key: str) -> bool:
+    """Whether a configuration key is called like something that must not be written down."""
+    return bool(_SECRET.search(key))
+
+
+def without_secrets(arguments: Sequence[str]) -> list[str]:
+    """A command line with the values of `…api_key=…` and the like blanked."""
+    parts = (argument.partition("=") for argument in arguments)
+    return [f"{key}=***" if sign and is_secret(key) else f"{key}{sign}{value}" for key, sign, value in parts]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path) -> Mapping[str, object] | None:
+    """Commit of the project's checkout and whether it has uncommitted changes."""
+    if _run_git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None  # installed, perhaps inside somebody else's checkout
+    commit, changes = _run_git(folder, "rev-parse", "HEAD"), _run_git(folder, "status", "--porcelain")
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _run_git(folder: Path, *arguments: str) -> str | None:
+    """Output of a git command, None where it fails or there is no git."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

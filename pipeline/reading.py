@@ -1,0 +1,88 @@
+"""Rows of a local file or of a data set on the Hugging Face hub, with their place for messages."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from editors.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Entry(NamedTuple):
+    """One row of a source."""
+
+    number: int
+    """Counted from 0."""
+    where: str
+    """For a person: `line 3` of a file of lines, `row 3` of a list, counted from 1."""
+    row: Mapping[str, object] | None
+    """None where the line is not a JSON object."""
+
+
+def existing(path: str, *, option: str) -> Path:
+    """The path of a file that is there; raises DataError where it is not."""
+    found = Path(path).expanduser()
+    if not found.is_file():
+        kind = "is a folder" if found.is_dir() else "does not exist"
+        raise DataError(f"{option}={path} {kind}: give the path of a file (now in {Path.cwd()})")
+    return found
+
+
+def read_file(path: str) -> Iterator[Entry]:
+    """Rows of a JSON list, or of a file with one JSON object in every line.
+
+    Raises DataError where the file is missing or a list is broken; a broken line is only marked.
+    """
+    content = existing(path, option="data.path").read_bytes()
+    if content.lstrip().startswith(b"["):
+        yield from _rows_of_list(content, path)
+        return
+    lines = [(number, line) for number, line in enumerate(content.splitlines(), start=1) if line.strip()]
+    for index, (number, line) in enumerate(lines):
+        yield Entry(index, f"line {number}", _object(line))
+
+
+def _rows_of_list(content: bytes, path: str) -> Iterator[Entry]:
+    try:
+        rows = json.loads(content)
+    except ValueError as error:
+        raise DataError(
+            f"data.path={path} is not valid JSON ({error}): repair it or fetch it again"
+        ) from error
+    for index, row in enumerate(rows):
+        yield Entry(index, f"row {index + 1}", row if isinstance(row, dict) else None)
+
+
+def _object(line: bytes) -> Mapping[str, object] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:  # also what is not UTF-8
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def load_hub(
+    dataset: str, *, split: str, revision: str | None = None, config: str | None = None, instead: str
+) -> "Dataset":
+    """A data set of the Hugging Face hub, or of its local cache; no code of the data set is run.
+
+    Raises DataError naming the data set and the way around the hub, `instead`.
+    """
+    import datasets  # here, because it takes a second that runs on local files need not wait
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return datasets.load_dataset(dataset, config, split=split, revision=revision)
+    except (OSError, ValueError, DatasetsError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"the data set {dataset} cannot be loaded ({reason}): {instead}") from error
+
+
+def read_hub(dataset: str, *, split: str, revision: str | None = None) -> Iterator[Entry]:
+    """Rows of a data set on the hub; raises DataError where it cannot be loaded."""
+    instead = "check its id and the network, or give a local file with data.path="
+    for index, row in enumerate(load_hub(dataset, split=split, revision=revision, instead=instead)):
+        yield Entry(index, f"row {index + 1}", row if isinstance(row, dict) else None)

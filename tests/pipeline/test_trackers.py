@@ -1,0 +1,249 @@
+"""Trackers: what they were given can be read back, runs do not mix, nothing stays open."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.utils import instantiate
+
+from editors.errors import ConfigError
+from pipeline.rundir import Config, RunDir, RunInfo
+from pipeline.trackers import Jsonl, Many, Rows, Status, Wandb, flat, tracking
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG: dict[str, object] = {
+    "name": "demo",
+    "batch_size": 2,
+    "editor": {"name": "memit", "steps": 20},
+    "intervention": {"name": "knowledge_edit"},
+    "layers": {"edit": [1, 2]},
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No login of the person who runs the tests."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+def run_info(folder: Path, fingerprint: str = "0123456789", name: str = "demo") -> RunInfo:
+    folder.mkdir(parents=True, exist_ok=True)
+    return RunInfo(name=name, fingerprint=fingerprint, folder=folder)
+
+
+def wandb_records(folder: Path) -> list[dict[str, dict]]:
+    """All records of the one offline run in a run folder, read by W&B's own reader."""
+    (found,) = folder.glob("wandb/offline-run-*")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(found)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def rows_of(records: list[dict[str, dict]]) -> list[dict[str, object]]:
+    """The history without W&B's own keys."""
+    items = [record["history"]["item"] for record in records if "history" in record]
+    return [{key: value for key, value in item.items() if key[0] != "_"} for item in items]
+
+
+def exit_code(records: list[dict[str, dict]]) -> int:
+    (code,) = [record["exit"].get("exit_code", 0) for record in records if "exit" in record]
+    return code
+
+
+def test_an_offline_run_holds_all_rows_over_edits(tmp_path: Path) -> None:
+    tracker = Wandb(project="p", tags=("a",))
+    with tracking(tracker, CONFIG, run_info(tmp_path)):
+        for edits in range(5):
+            tracker.log(edits, {"norm/delta/mlp_down.01": edits / 4})
+        tracker.table("efficacy", [{"id": "a", "success": 1}, {"id": 2, "note": "<b>"}])
+    records = wandb_records(tmp_path)
+    rows = rows_of(records)
+    assert rows[:5] == [{"edits": edits, "norm/delta/mlp_down.01": edits / 4} for edits in range(5)]
+    assert rows[5]["efficacy._type"] == "table-file"
+    assert rows[5]["efficacy.nrows"] == 2
+    metrics = [record["metric"] for record in records if "metric" in record]
+    assert {"edits"} == {metric["name"] for metric in metrics if "name" in metric}
+    assert [metric["step_metric"] for metric in metrics if metric.get("glob_name") == "*"] == ["edits"]
+    (opened,) = [record["run"] for record in records if "run" in record]
+    assert (opened["run_group"], opened["job_type"], opened["tags"]) == ("demo", "memit", ["a"])
+    assert opened["run_id"] == tracker.id
+    assert opened["config"]["update"]["editor/name"] == "memit"
+    assert opened["config"]["update"]["layers/edit"] == [1, 2]
+    assert exit_code(records) == 0
+
+
+def test_two_runs_in_one_process_do_not_mix(tmp_path: Path) -> None:
+    first, second = Wandb(tags=["x"]), Wandb()
+    first.start(CONFIG, run_info(tmp_path / "1", "1" * 10))
+    second.start({"editor": {"name": "rome"}}, run_info(tmp_path / "2", "2" * 10, name="other"))
+    first.log(0, {"norm/a": 1.0})
+    second.log(0, {"norm/a": 2.0})
+    first.finish("done")
+    second.log(1, {"norm/a": 3.0})
+    second.finish("done")
+    one, two = wandb_records(tmp_path / "1"), wandb_records(tmp_path / "2")
+    assert rows_of(one) == [{"edits": 0, "norm/a": 1}]
+    assert rows_of(two) == [{"edits": 0, "norm/a": 2}, {"edits": 1, "norm/a": 3}]
+    (opened,) = [record["run"] for record in two if "run" in record]
+    assert (opened["run_group"], opened["job_type"], opened.get("tags")) == ("other", "rome", None)
+
+
+def test_an_exception_closes_the_run_as_failed(tmp_path: Path) -> None:
+    import wandb
+
+    tracker = Wandb()
+    with pytest.raises(RuntimeError, match="broke"), tracking(tracker, CONFIG, run_info(tmp_path)):
+        tracker.log(0, {"norm/a": 1.0})
+        raise RuntimeError("it broke")
+    records = wandb_records(tmp_path)
+    assert exit_code(records) == 1
+    assert rows_of(records) == [{"edits": 0, "norm/a": 1}]
+    assert wandb.run is None
+    tracker.log(1, {"norm/a": 1.0})  # closed: goes nowhere
+    tracker.finish("done")
+
+
+def test_the_id_is_stable_over_restarts_and_differs_between_experiments(tmp_path: Path) -> None:
+    def identity(name: str, fingerprint: str) -> str:
+        tracker = Wandb(mode="disabled")
+        with tracking(tracker, CONFIG, run_info(tmp_path, fingerprint, name)):
+            return tracker.id
+
+    assert identity("a", "0") == identity("a", "0")
+    assert len({identity("a", "0"), identity("b", "0"), identity("a", "1")}) == 3
+
+
+def test_nothing_is_printed_and_no_secret_recorded(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["normscope", "password=do-not-write-me"])
+    monkeypatch.setenv("HF_TOKEN", "do-not-write-me")
+    config = CONFIG | {"tracker": {"api_key": "do-not-write-me", "mode": "offline"}}
+    with tracking(Wandb(mode="offline"), config, run_info(tmp_path)):
+        pass
+    assert capfd.readouterr() == ("", "")
+    kinds = {kind for record in wandb_records(tmp_path) for kind in record}
+    assert not kinds & {"environment", "output", "output_raw"}, "neither the command line nor the console"
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"do-not-write-me" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(("mode", "variable"), [("offline", None), ("auto", None), ("auto", "offline")])
+def test_without_a_login_a_run_is_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, variable: str | None
+) -> None:
+    if variable:
+        monkeypatch.setenv("WANDB_MODE", variable)
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)  # WANDB_MODE goes before the login
+    with tracking(Wandb(mode=mode), CONFIG, run_info(tmp_path)):  # pyright: ignore[reportArgumentType]
+        pass
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1
+
+
+@pytest.mark.parametrize("place", ["environment", "netrc", "netrc of another server"])
+def test_a_login_makes_auto_go_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    import wandb
+    from wandb.errors import CommError
+
+    if place == "environment":
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    else:
+        machine = "api.wandb.ai" if place == "netrc" else "example.org"
+        (tmp_path / "netrc").write_text(f"machine {machine} login user password {'a' * 40}\n")
+        (tmp_path / "netrc").chmod(0o600)
+    asked: list[object] = []
+
+    def refuse(**settings: object) -> None:
+        asked.append(settings["mode"])
+        raise CommError("no network here")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(ConfigError, match="no network here"):
+        Wandb().start(CONFIG, run_info(tmp_path))
+    assert asked == ["offline" if "another" in place else "online"]
+
+
+def test_online_without_a_login_gets_one_sentence(tmp_path: Path) -> None:
+    tracker = Wandb(mode="online")
+    with (
+        pytest.raises(ConfigError, match=r"wandb login.*tracker\.mode=offline"),
+        tracking(tracker, CONFIG, run_info(tmp_path)),
+    ):
+        pass
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tracker\.mode=dryrun, .*auto, online, offline, disabled"):
+        Wandb(mode="dryrun")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_jsonl_archive_counts_steps_in_batches(tmp_path: Path) -> None:
+    with RunDir(root=tmp_path, config=CONFIG) as run:
+        archive = Jsonl(run=run)
+        with tracking(archive, CONFIG, run.info):
+            for edits in (0, 2, 4, 5):
+                archive.log(edits, {"norm/a": 1.0})
+            archive.table("efficacy", [{"id": "a"}])
+        run.finish(objective=None)
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["edits"]) for row in rows] == [(0, 0), (1, 2), (2, 4), (3, 5)]
+    assert (run.folder / "records.parquet").exists()
+    assert archive.id == run.info.fingerprint
+
+
+class Recorder:
+    """A tracker that remembers what it was asked, and may refuse to close."""
+
+    id = "r"
+
+    def __init__(self, *, stubborn: bool = False) -> None:
+        self.seen: list[str] = []
+        self.stubborn = stubborn
+
+    def start(self, config: Config, run: RunInfo) -> None:
+        self.seen.append("start")
+
+    def log(self, edits: int, metrics: Mapping[str, float]) -> None:
+        self.seen.append(f"log {edits}")
+
+    def table(self, name: str, rows: Rows) -> None:
+        self.seen.append(f"table {name}")
+
+    def finish(self, status: Status) -> None:
+        self.seen.append(status)
+        if self.stubborn:
+            raise OSError("will not close")
+
+
+def test_many_trackers_all_hear_and_all_close(tmp_path: Path) -> None:
+    trackers = [Recorder(), Recorder(stubborn=True), Recorder()]
+    with (
+        pytest.raises(OSError, match="will not close"),
+        tracking(Many(trackers=trackers), {}, run_info(tmp_path)),
+    ):
+        Many(trackers=trackers).log(3, {})
+        Many(trackers=trackers).table("t", [])
+    assert [tracker.seen for tracker in trackers] == [["start", "log 3", "table t", "done"]] * 3
+    assert Many(trackers=trackers).id == "r,r,r"
+
+
+def test_the_flat_configuration_keeps_leaves_and_drops_secrets() -> None:
+    nested = {
+        "a": {"b": 1, "c": {"d": [1]}, "e": {}},
+        "api_key": "x",
+        "f": {"hf_token": "x"},
+        "tokenizer": "t",
+    }
+    assert flat(nested) == {"a/b": 1, "a/c/d": [1], "a/e": {}, "tokenizer": "t"}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("wandb", Wandb), ("none", Many)])
+def test_every_tracker_choice_builds_its_tracker(name: str, kind: type) -> None:
+    config = yaml.safe_load((ROOT / "conf" / "tracker" / f"{name}.yaml").read_text())
+    assert isinstance(instantiate(config), kind)
