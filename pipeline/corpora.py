@@ -6,23 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
 
 from editors.errors import DataError
 from editors.model.facts import Fact
 from pipeline.data import FactSource
 from pipeline.reading import existing, load_hub
-
-
-class Corpus(Protocol):
-    """Documents that can be read again and again, always the same and in the same order."""
-
-    @property
-    def identity(self) -> str:
-        """Equal for equal documents: what a cache of statistics has to be filed under."""
-        ...
-
-    def __iter__(self) -> Iterator[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

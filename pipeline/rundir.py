@@ -166,6 +166,10 @@ class RunDir:
         write_json(self.folder / "summary.json", self._summary(objective))
         write(self.folder / "DONE", now() + "\n")
 
+    def discard(self) -> None:
+        """Forget that this run was computed, so that entering starts it anew."""
+        (self.folder / "DONE").unlink(missing_ok=True)
+
     def _begin(self) -> None:
         for stale in ATTEMPT:
             (self.folder / stale).unlink(missing_ok=True)

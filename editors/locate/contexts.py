@@ -4,6 +4,7 @@ Published code samples them unseeded, from whichever model state is loaded first
 module global. Here they come from a seed and the unedited model, and belong to the editor's state.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -36,9 +37,9 @@ class SampledContexts:
     of the weight. Source: kmeng01/rome and kmeng01/memit, `get_context_templates`.
     """
 
-    starts: tuple[str, ...] = ("The", "Therefore", "Because", "I", "You")
+    starts: Sequence[str] = ("The", "Therefore", "Because", "I", "You")
     """Text that each sample continues; an empty one stands for the end-of-text token."""
-    lengths: tuple[int, ...] = (10,)
+    lengths: Sequence[int] = (10,)
     """Number of tokens of the samples, start included; one sample for each start and length."""
     top_k: int = 5
     bare_weighs_half: bool = True

@@ -18,25 +18,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from editors.errors import ConfigError, DataError
+from editors.model.corpus import Corpus
 from editors.model.hooks import capture
 from editors.model.model import Model
 from editors.model.positions import pad, tokenize
 
 SITE = "mlp_down"
 """The matrices whose inputs are keys."""
-
-
-class Corpus(Protocol):
-    """Documents, the same ones each time they are asked for."""
-
-    @property
-    def identity(self) -> str:
-        """Tells this corpus from others, for caches."""
-        ...
-
-    def __iter__(self) -> Iterator[str]:
-        """The documents in a fixed order."""
-        ...
 
 
 class MomentSource(Protocol):
@@ -86,7 +74,8 @@ class CollectedMoments:
     """Budget of tokens; the corpus is read from its beginning."""
     batch_tokens: int = 4096
     """Padded tokens in one forward pass."""
-    folder: Path = Path("outputs/cache/moments")
+    folder: str = "outputs/cache/moments"
+    """Where the matrices are kept."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_tokens"):
@@ -124,7 +113,7 @@ def collect(
     """
     modules = {layer: model.module(SITE, layer) for layer in layers}
     moments: dict[int, SecondMoment] = {}
-    with tqdm(total=tokens, desc="second moments", unit="tok", leave=False) as bar:
+    with tqdm(total=tokens, desc="second moments", unit="tok", leave=False, disable=None) as bar:
         for rows in _batches(model, corpus, tokens, batch_tokens):
             ids, mask = (x.to(model.device) for x in pad(rows))
             with capture(inputs=modules, stop_after=model.block(max(layers))) as seen:

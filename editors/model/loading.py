@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from editors.errors import ModelError
+from editors.model.corpus import Corpus
 from editors.model.model import Model
 
 Precision = Literal["float64", "float32", "bfloat16", "float16"]
@@ -29,6 +30,10 @@ class Checkpoint:
     dtype: Precision = "float32"
     device: str = "auto"
     """`auto` is the first GPU where there is one, else the CPU."""
+    depth: int | None = None
+    """Number of blocks; stated so that a configuration can be checked before anything is loaded."""
+    corpus: Corpus | None = None
+    """Text that stands for what the model was trained on; editors take their statistics there."""
 
     def load(self) -> Model:
         """The model in evaluation mode, with its tokenizer.
@@ -37,9 +42,14 @@ class Checkpoint:
             ModelError: where the folder, the id, the tokenizer or the weights cannot be had.
         """
         tokenizer = self._tokenizer()
-        model = self._weights()
-        model.to(self._device())  # pyright: ignore[reportArgumentType] - decorated upstream
-        return Model(model, tokenizer, name=self.name)
+        weights = self._weights()
+        weights.to(self._device())  # pyright: ignore[reportArgumentType] - decorated upstream
+        model = Model(weights, tokenizer, name=self.name)
+        if self.depth not in (None, model.depth):
+            raise ModelError(
+                f"model.depth={self.depth}, but {self.path} has {model.depth} blocks; correct it"
+            )
+        return model
 
     def _device(self) -> torch.device:
         if self.device != "auto":

@@ -1,0 +1,105 @@
+"""What every measurement is: something that looks at a model at chosen moments and never changes it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pandas as pd
+from torch import Tensor
+
+from editors.errors import ConfigError
+from editors.model.deltas import Site, WeightUpdate
+from editors.model.facts import Fact
+from editors.model.model import Model
+
+Measurement = dict[str, float | pd.DataFrame]
+"""Metric keys with numbers; a name without a slash holds a table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """When a stage measures: always at the start and at the end, and in between as told.
+
+    Batches may step over a point; the first moment at or after it counts.
+    """
+
+    every: int = 0
+    """Edits between two measurements; 0 leaves only start and end."""
+    at: Sequence[int] = ()
+    """Further edit counts, for example log-spaced ones."""
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or any(point < 0 for point in self.at):
+            raise ConfigError(
+                f"cadence every={self.every} at={list(self.at)}: edit counts cannot be negative"
+            )
+
+    def due(self, before: int, now: int, total: int) -> bool:
+        """Whether to measure after the step that led from `before` to `now` of `total` edits."""
+        if now in (0, total):
+            return True
+        if self.every and before // self.every < now // self.every:
+            return True
+        return any(before < point <= now for point in self.at)
+
+
+class Reference:
+    """The unedited weights of every named site, kept in main memory as they were at the start."""
+
+    def __init__(self, model: Model) -> None:
+        self.weights: dict[Site, Tensor] = {
+            Site(name, layer): model.weight(name, layer).cpu().clone()
+            for layer in range(model.depth)
+            for name in model.sites
+        }
+        self.norms: dict[Site, float] = {site: float(w.double().norm()) for site, w in self.weights.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """All that a stage may know about the run."""
+
+    edits: int
+    """Facts edited so far."""
+    total: int
+    """Facts that the run will edit."""
+    latest: Sequence[Fact] = ()
+    """Facts of the last step."""
+    seen: Sequence[Fact] = ()
+    """All facts edited so far, in order."""
+    others: Sequence[Fact] = ()
+    """Facts of edited subjects that were not edited themselves."""
+    untouched: Sequence[Fact] = ()
+    """Facts of subjects that the run never edits."""
+    update: WeightUpdate = field(default_factory=dict)
+    """What the last step added to the weights."""
+    edited: Sequence[Site] = ()
+    """Every matrix that the run edits."""
+    reference: Reference | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing follows."""
+        return self.edits == self.total
+
+
+class Stage(Protocol):
+    """A measurement with a cadence of its own."""
+
+    @property
+    def name(self) -> str:
+        """As in `time/<name>/seconds`."""
+        ...
+
+    @property
+    def cadence(self) -> Cadence:
+        """When it measures."""
+        ...
+
+    def prepare(self, model: Model) -> None:
+        """Take what is needed from the unedited model."""
+        ...
+
+    def measure(self, model: Model, observation: Observation) -> Measurement:
+        """Measure now; weights, hooks, mode and global random state stay as they are."""
+        ...

@@ -1,0 +1,63 @@
+"""The command line: `python -m pipeline editor=memit edits=100`, or `normscope …`."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from editors.errors import NormscopeError
+
+log = logging.getLogger("pipeline")
+
+_HERE = Path(__file__).resolve().parent
+# inside a wheel the configuration lies in the package, in a checkout beside it
+_CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+OUTPUTS = Path("outputs")
+
+
+@hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
+def _job(config: DictConfig) -> float | None:
+    """One run; in a sweep Hydra calls it once for each."""
+    from pipeline.launch import launch
+
+    try:
+        return launch(config, OUTPUTS)
+    except NormscopeError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            log.error("%s", error)
+        raise
+
+
+def main() -> None:
+    """Run, and turn a user's mistake into a sentence and exit status 1."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # one progress bar is enough
+    from pipeline.build import register_resolvers
+
+    register_resolvers()
+    try:
+        _job()
+    except NormscopeError as error:
+        sys.exit(f"error: {error}")
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {_sentence(error)}")
+    except OSError as error:
+        sys.exit(f"error: {error.strerror or error}: {error.filename or ''}")
+
+
+def _sentence(error: Exception) -> str:
+    """Hydra's message with its cause, which often holds the point."""
+    cause = f" ({error.__cause__})" if error.__cause__ else ""
+    return f"{error}{cause}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""From a composed configuration to the objects of a run; every problem is found and reported at once.
+
+Nothing is instantiated before all of this holds: every `_target_` belongs to this project, every key is an
+argument of its constructor and of the right type, every argument without a default has a value.
+"""
+
+import difflib
+import importlib
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast, get_type_hints
+
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from editors.errors import ConfigError, NormscopeError
+from pipeline.experiment import Parts
+
+ALLOWED = ("analysis.", "editors.", "pipeline.")
+"""A configuration can build nothing but objects of this project."""
+KEYS = (
+    "name seed edits batch_size model editor regularizer layers data intervention stage tracker launcher "
+    "experiment resume"
+).split()
+"""Top level of every configuration."""
+RESUME = ("auto", "never")
+_TOWER = BeartypeConf(is_pep484_tower=True)
+
+Plain = dict[str, Any]
+"""A resolved configuration."""
+
+
+def resolved(config: DictConfig) -> Plain:
+    """The configuration as plain values, interpolations filled in.
+
+    Raises:
+        ConfigError: for a model–editor pair without values, or an interpolation that leads nowhere.
+    """
+    _check_published(config)
+    _drop_unchosen(config)
+    try:
+        plain = cast(Plain, OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    for key in KEYS:
+        plain.setdefault(key, None)
+    return plain
+
+
+def build(plain: Plain) -> Parts:
+    """Check everything, then make the objects.
+
+    Raises:
+        ConfigError: with all problems, one a line.
+    """
+    problems = list(_problems(plain))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    try:
+        return Parts(
+            model=instantiate(plain["model"], _convert_="all"),
+            data=instantiate(plain["data"], _convert_="all"),
+            intervention=instantiate(plain["intervention"], _convert_="all"),
+            stages=[instantiate(node, _convert_="all") for node in plain["stage"].values()],
+            tracker=instantiate(plain["tracker"], _convert_="all"),
+        )
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, NormscopeError):
+            raise cause from error
+        raise
+
+
+def span(which: str, depth: int | None) -> list[int]:
+    """Blocks of a named part of a stack: `early`, `middle`, `late` third, or `all`.
+
+    Raises:
+        ConfigError: where the depth is not known.
+    """
+    if depth is None:
+        raise ConfigError(f"layers={which} needs the number of blocks: set model.depth, or layers.edit=[...]")
+    third = depth / 3
+    parts = {
+        "early": (0, third),
+        "middle": (third, 2 * third),
+        "late": (2 * third, depth),
+        "all": (0, depth),
+    }
+    first, end = parts[which]
+    return list(range(math.floor(first), max(math.floor(end), math.floor(first) + 1)))
+
+
+def register_resolvers() -> None:
+    """Make `${span:early,${model.depth}}` and `${last:${layers.published}}` known to OmegaConf."""
+    OmegaConf.register_new_resolver("span", span, replace=True)
+    OmegaConf.register_new_resolver("last", lambda values: values[-1], replace=True)
+
+
+def _check_published(config: DictConfig) -> None:
+    """A pair without published values has no layers to edit."""
+    layers = config.get("layers")
+    if layers is None or not OmegaConf.is_missing(layers, "published"):
+        return
+    node = OmegaConf.to_container(layers, resolve=False)
+    if isinstance(node, dict) and "layers.published" in str(node.get("edit")):
+        model, editor = config.model.name, config.editor.name
+        raise ConfigError(
+            f"there are no values for editor={editor} on model={model}: give layers.edit=[...] and the "
+            f"editor's constants on the command line, or write conf/hparams/{model}_{editor}.yaml"
+        )
+
+
+def _drop_unchosen(config: DictConfig) -> None:
+    """Values that a pair gives for regularizers that were not chosen have nothing to configure."""
+    chosen = config.get("regularizer") or {}
+    OmegaConf.set_struct(config, False)
+    for name in [name for name, node in chosen.items() if "_target_" not in node]:
+        del chosen[name]
+
+
+def _problems(plain: Plain) -> Iterator[str]:
+    for key in plain:
+        if key not in KEYS:
+            yield _unknown(key, KEYS, "a configuration")
+    for key in ("seed", "edits", "batch_size"):
+        if not isinstance(plain[key], int) or isinstance(plain[key], bool):
+            yield f"{key}={plain[key]} has to be a whole number"
+    if plain["resume"] not in RESUME:
+        yield f"resume={plain['resume']} has to be one of {', '.join(RESUME)}"
+    for group in ("model", "data", "editor", "regularizer", "intervention", "stage", "tracker"):
+        yield from _node_problems(group, plain[group])
+    yield from _layer_problems(plain)
+
+
+def _layer_problems(plain: Plain) -> Iterator[str]:
+    edit, depth = plain["layers"]["edit"], plain["model"].get("depth")
+    if not is_bearable(edit, list[int]):
+        yield f"layers.edit={edit} has to be a list of block numbers, such as layers.edit=[0,1]"
+    elif depth is not None and any(not 0 <= layer < depth for layer in edit):
+        yield f"layers.edit={edit}, but model={plain['model']['name']} has {depth} blocks (0..{depth - 1})"
+
+
+def _node_problems(path: str, node: object) -> Iterator[str]:
+    """Problems of a node and of everything below it."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield from _target_problems(path, node)
+        for key, value in node.items():
+            yield from _node_problems(f"{path}.{key}", value)
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from _node_problems(f"{path}.{i}", value)
+
+
+def _target_problems(path: str, node: Plain) -> Iterator[str]:
+    target = str(node["_target_"])
+    if not target.startswith(ALLOWED):
+        yield f"{path}._target_={target}, but only {', '.join(p + '*' for p in ALLOWED)} can be built"
+        return
+    try:
+        module, name = target.rsplit(".", 1)
+        callee = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        yield f"{path}._target_={target} does not exist"
+        return
+    parameters = inspect.signature(callee).parameters
+    hints = get_type_hints(callee.__init__ if inspect.isclass(callee) else callee)
+    for key, value in node.items():
+        if key == "_target_":
+            continue
+        if key not in parameters:
+            yield _unknown(f"{path}.{key}", [f"{path}.{name}" for name in parameters], target)
+        elif value == "???":
+            yield f"{path}.{key} has no value; set {path}.{key}=..."
+        elif _is_plain(value):
+            node[key] = value = _as_float(value, hints.get(key))
+            if not is_bearable(value, hints.get(key, object), conf=_TOWER):
+                yield f"{path}.{key}={value} has to be {_spelt(hints[key])}"
+    for name, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in node:
+            yield f"{path}.{name} has no value; set +{path}.{name}=..."
+
+
+def _is_plain(value: object) -> bool:
+    """Whether nothing below has to be built first."""
+    if isinstance(value, Mapping):
+        return False
+    return not isinstance(value, list) or all(not isinstance(item, Mapping) for item in value)
+
+
+def _as_float(value: object, hint: object) -> object:
+    """YAML writes 1.0 as 1 and reads 1e-3 as text; a constructor that asks for a float gets one."""
+    if hint in (float, float | None) and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _spelt(hint: object) -> str:
+    return getattr(hint, "__name__", str(hint)).removeprefix("typing.")
+
+
+def _unknown(key: str, known: Sequence[str], what: str) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    return f"{key} is no key of {what}; {hint}"

@@ -1,0 +1,132 @@
+"""What one step of a run does to the model; a run is a sequence of such steps and of looks at the result."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from editors.editor import Edit, Editor
+from editors.errors import ConfigError
+from editors.locate.moments import SITE
+from editors.model.deltas import Site, WeightUpdate
+from editors.model.facts import Fact
+from editors.model.model import Model
+from pipeline.factset import FactSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which facts a run edits, in order, and which it leaves alone."""
+
+    stream: Sequence[Fact] = ()
+    others: Sequence[Fact] = ()
+    """Facts of edited subjects that are not edited themselves."""
+    untouched: Sequence[Fact] = ()
+    """Facts of subjects that are never edited."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What one step did; the weights hold it already."""
+
+    facts: Sequence[Fact] = ()
+    update: WeightUpdate = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Intervention(Protocol):
+    """Something that changes a model step by step."""
+
+    @property
+    def name(self) -> str:
+        """As in configurations and results."""
+        ...
+
+    @property
+    def edited(self) -> Sequence[Site]:
+        """Every matrix that it changes."""
+        ...
+
+    def plan(self, facts: FactSet) -> Plan:
+        """What the run will do with the facts."""
+        ...
+
+    def prepare(self, model: Model) -> None:
+        """Do what has to be done once, on the unedited model."""
+        ...
+
+    def steps(self, model: Model, plan: Plan) -> Iterator[Change]:
+        """Change the model, one step at each turn."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnowledgeEdit:
+    """Edits facts one batch after another."""
+
+    editor: Editor
+    edits: int
+    """Length of the sequence."""
+    batch_size: int = 1
+    """Facts in one update."""
+    seed: int = 0
+    """Of the order of the facts."""
+    one_per_subject: bool = True
+    """At most one edit of each subject: a second one would overwrite the first one's key."""
+    name: str = "knowledge_edit"
+
+    def __post_init__(self) -> None:
+        if self.edits < 1:
+            raise ConfigError(f"edits={self.edits}, but a run needs at least 1 edit")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size={self.batch_size}, but a batch needs at least 1 fact")
+
+    @property
+    def edited(self) -> Sequence[Site]:
+        """The down projections of the edited blocks."""
+        return [Site(SITE, layer) for layer in self.editor.layers]
+
+    def plan(self, facts: FactSet) -> Plan:
+        """The first `edits` facts in the order of the seed."""
+        stream = facts.stream(self.edits, self.seed, self.one_per_subject)
+        return Plan(stream=stream, others=facts.others(stream), untouched=facts.untouched(stream))
+
+    def prepare(self, model: Model) -> None:
+        """Prepare the editor."""
+        self.editor.prepare(model)
+
+    def steps(self, model: Model, plan: Plan) -> Iterator[Change]:
+        """Edit, apply, commit, batch after batch; the last batch may be smaller."""
+        for first in range(0, len(plan.stream), self.batch_size):
+            facts = plan.stream[first : first + self.batch_size]
+            edit = self.editor.edit(model, facts)
+            model.apply(edit.update)
+            self.editor.commit(model, facts, edit)
+            yield _change(facts, edit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing:
+    """Leaves the model as it is: the stages measure it once."""
+
+    name: str = "none"
+
+    @property
+    def edited(self) -> Sequence[Site]:
+        """No matrix."""
+        return ()
+
+    def plan(self, facts: FactSet) -> Plan:
+        """All facts are left alone."""
+        return Plan(untouched=facts.facts)
+
+    def prepare(self, model: Model) -> None:
+        """Nothing to prepare."""
+
+    def steps(self, model: Model, plan: Plan) -> Iterator[Change]:
+        """No step."""
+        yield from ()
+
+
+def _change(facts: Sequence[Fact], edit: Edit) -> Change:
+    return Change(facts=facts, update=edit.update, seconds=edit.seconds, diagnostics=edit.diagnostics)
