@@ -1,0 +1,111 @@
+"""Command line: `python -m analysis report outputs/<experiment>` and `python -m analysis figures …`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from analysis.collect import Collection, collect
+from analysis.figures import FIGURES, charts, save_figures
+from analysis.report import write_report
+from analysis.tables import per_series
+from editors.errors import ConfigError, NormscopeError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; a user's mistake is one sentence on stderr and status 2."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        _say(*chosen.run(chosen))
+    except NormscopeError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"cannot write {error.filename}: {error.strerror}; choose another folder with --to")
+    return 0
+
+
+def report(chosen: argparse.Namespace) -> list[str]:
+    """Collect, draw and write; returns the lines to print, of which the table and the path are the last."""
+    collection = collect(*chosen.folders)
+    page = write_report(collection, _target(chosen), title=" and ".join(_names(chosen.folders)))
+    table = per_series(collection).to_string(index=False)
+    return [*_remarks(collection), table, f"report: {page}"]
+
+
+def figures(chosen: argparse.Namespace) -> list[str]:
+    """Draw the chosen figures into files; returns their paths."""
+    collection = collect(*chosen.folders)
+    drawn = charts(collection.metrics, _names_of(chosen.only))
+    if not drawn:
+        raise ConfigError(
+            f"no run measured what the figures {chosen.only or 'of the table'} show; see docs/metrics.md"
+        )
+    return [*_remarks(collection), *map(str, save_figures(drawn, _target(chosen) / "figures", chosen.format))]
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = ",".join(spec.name for spec in FIGURES)
+    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "folders", nargs="+", type=Path, metavar="outputs/<experiment>", help="experiment folders"
+    )
+    common.add_argument(
+        "--to", type=Path, help="folder to write to; default: the experiment's, for several outputs/<A>+<B>"
+    )
+    whole = commands.add_parser(
+        "report", parents=[common], help="tables, figures and report.html; prints the table"
+    )
+    whole.set_defaults(run=report)
+    single = commands.add_parser("figures", parents=[common], help="figures alone, for a paper")
+    single.add_argument("--only", default="", metavar="NAMES", help=f"some of {names}; default: all")
+    single.add_argument(
+        "--format",
+        nargs="+",
+        choices=("png", "svg", "pdf"),
+        default=["png", "svg", "pdf"],
+        help="default: all three",
+    )
+    single.set_defaults(run=figures)
+    return parser
+
+
+def _names_of(comma_separated: str) -> list[str]:
+    return [name.strip() for name in comma_separated.split(",") if name.strip()]
+
+
+def _target(chosen: argparse.Namespace) -> Path:
+    """Where to write: several experiments get a folder of their own, and none of theirs is overwritten."""
+    if chosen.to is not None:
+        return chosen.to
+    first, *others = chosen.folders
+    return first.parent / "+".join(_names(chosen.folders)) if others else first
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    return [folder.resolve().name for folder in folders]
+
+
+def _remarks(collection: Collection) -> list[str]:
+    unfinished = [f"{run.status}: {run.name}/{run.run}: {run.sentence}" for run in collection.unfinished]
+    return [*unfinished, *collection.notes]
+
+
+def _say(*lines: str) -> None:
+    console = Console()
+    for line in lines:
+        console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _refuse(sentence: str) -> int:
+    Console(stderr=True).print(
+        f"error: {sentence}", markup=False, highlight=False, emoji=False, soft_wrap=True
+    )
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Writes an experiment as one HTML file that needs no network: tables, figures, settings, provenance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from analysis.charts import Chart
+from analysis.collect import Collection
+from analysis.figures import FigureSpec, charts, save_figures
+from analysis.interactive import interactive
+from analysis.tables import as_text, differing_settings, per_series, summary, values_by_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageFigure:
+    """A figure as the page's template wants it."""
+
+    name: str
+    title: str
+    caption: str
+    body: Markup
+    """A `div` and the script that draws into it."""
+
+
+def write_report(collection: Collection, folder: Path, *, title: str) -> Path:
+    """Write metrics.parquet, summary.csv, figures/ and report.html there; returns the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    collection.metrics.to_parquet(folder / "metrics.parquet", index=False)
+    summary(collection).to_csv(folder / "summary.csv", index=False)
+    drawn = charts(collection.metrics)
+    save_figures(drawn, folder / "figures")
+    page = folder / "report.html"
+    page.write_text(render(collection, drawn, title=title), encoding="utf-8")
+    return page
+
+
+def render(collection: Collection, drawn: Sequence[tuple[FigureSpec, Chart]], *, title: str) -> str:
+    """The page's HTML. The template escapes every text; only Plotly's own output is taken as it is."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    runs = summary(collection)
+    return templates.get_template("report.html.j2").render(
+        title=title,
+        lead=_lead(runs),
+        repeats=bool(runs.groupby("series").size().max() > 1),
+        editors=per_series(collection),
+        runs=as_text(_telling(runs)),
+        unfinished=pd.DataFrame([vars(run) for run in collection.unfinished]),
+        notes=collection.notes,
+        differing=differing_settings(collection),
+        settings=values_by_key(collection.settings),
+        provenance=values_by_key(collection.provenance),
+        figures=[_page_figure(spec, chart) for spec, chart in drawn],
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def _telling(runs: pd.DataFrame) -> pd.DataFrame:
+    """The table without columns that never change, and without the editor, which the series names."""
+    constant = [column for column in ("name", "model", "data", "intervention") if runs[column].nunique() == 1]
+    return runs.drop(columns=[*constant, "editor"])
+
+
+def _lead(runs: pd.DataFrame) -> str:
+    """One line that says what was run on what."""
+    counts = f"{len(runs)} finished run{'s' if len(runs) > 1 else ''}"
+    parts = [counts, *(_listed(runs, column) for column in ("editor", "model", "data"))]
+    edits = sorted(set(runs["edits"]))
+    return " · ".join([*parts, f"{', '.join(map(str, edits))} edits"])
+
+
+def _listed(runs: pd.DataFrame, column: str) -> str:
+    return f"{column} {', '.join(dict.fromkeys(map(str, runs[column])))}"
+
+
+def _page_figure(spec: FigureSpec, chart: Chart) -> PageFigure:
+    body = interactive(chart).to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"figure-{spec.name}",
+        config={"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d", "select2d"]},
+    )
+    return PageFigure(name=spec.name, title=spec.title, caption=spec.caption, body=Markup(body))

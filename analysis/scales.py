@@ -1,0 +1,60 @@
+"""Axes of a chart: which scale suits the values, where the ticks stand, how far the view reaches."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+Scale = Literal["linear", "log", "symlog"]
+
+_BAND_SHARE = 0.4
+"""A band may widen the view by this share of the lines' span a side: with two seeds it reaches very far."""
+
+
+def scale_for(values: np.ndarray) -> Scale:
+    """Logarithmic where positive values span more than a decade; symlog where some are not positive."""
+    if not len(values):
+        return "linear"
+    if values.min() > 0:
+        return "log" if values.max() > 10 * values.min() else "linear"
+    return "symlog" if np.abs(values).max() > 10 else "linear"
+
+
+def forward(values: Sequence[float] | np.ndarray, scale: Scale) -> np.ndarray:
+    """Where values stand on the axis: v, log10 v, or sign(v) (1 + log10 |v|) that is linear within ±1."""
+    given = np.asarray(values, dtype=float)
+    if scale == "linear":
+        return given
+    if scale == "log":
+        return np.log10(given)
+    return np.where(np.abs(given) <= 1, given, np.sign(given) * (1 + np.log10(np.maximum(np.abs(given), 1))))
+
+
+def inverse(places: Sequence[float] | np.ndarray, scale: Scale) -> np.ndarray:
+    """The values that stand at the given places: inverse of `forward`."""
+    given = np.asarray(places, dtype=float)
+    if scale == "linear":
+        return given
+    if scale == "log":
+        return 10**given
+    return np.where(np.abs(given) <= 1, given, np.sign(given) * 10.0 ** (np.abs(given) - 1))
+
+
+def symlog_ticks(limits: tuple[float, float]) -> list[float]:
+    """0, ±1 and powers of ten within the limits, at most about four a side."""
+    low, high = (int(place) for place in np.fix(forward(limits, "symlog")))
+    step = max(1, round(max(high, -low) / 4))
+    places = np.array([0, *range(1, high + 1, step), *range(-1, low - 1, -step)], dtype=float)
+    return sorted(inverse(places, "symlog").tolist())
+
+
+def view(lines: np.ndarray, bands: np.ndarray, scale: Scale) -> tuple[float, float]:
+    """Limits of the axis that show the lines whole and as much of the bands as does not dwarf the lines."""
+    low, high = forward([lines.min(), lines.max()], scale)
+    slack = _BAND_SHARE * (high - low) or 0.05 * abs(high) or 0.05
+    shown = bands[bands > 0] if scale == "log" else bands
+    reach_low, reach_high = forward([shown.min(), shown.max()], scale)
+    low, high = max(reach_low, low - slack), min(reach_high, high + slack)
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
+    bottom, top = inverse([low - margin, high + margin], scale)
+    return float(bottom), float(top)
