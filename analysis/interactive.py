@@ -79,7 +79,9 @@ def _explain(figure: go.Figure, chart: Chart) -> None:
 
 
 def _axes(figure: go.Figure, chart: Chart, *, columns: int) -> None:
-    figure.update_xaxes(zeroline=False, gridcolor="rgba(128,128,128,0.2)")
+    # No half edits on a short axis; a long one chooses whole numbers by itself.
+    short = max(max(line.x) for line in chart.lines) < 10
+    figure.update_xaxes(zeroline=False, gridcolor="rgba(128,128,128,0.2)", dtick=1 if short else None)
     for place in range(max(0, len(chart.panels) - columns), len(chart.panels)):
         label = {"text": _text(chart.x_label), "standoff": 6}
         figure.update_xaxes(title=label, row=place // columns + 1, col=place % columns + 1)
