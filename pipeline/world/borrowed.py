@@ -1,0 +1,34 @@
+"""A world made of somebody else's facts, so that editing them means something to a tiny model."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from editors.model.facts import Fact
+from pipeline.world.tasks import TaskItem, build_tasks
+from pipeline.world.text import paragraphs, tell
+
+_EMPHASIS = 6
+"""How often a pass tells a fact for each time it tells a neighbour, which has siblings to learn from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BorrowedWorld:
+    """The true objects of given facts, told in their prompts, paraphrases and neighbours."""
+
+    facts: tuple[Fact, ...]
+    seed: int = 0
+
+    @property
+    def tasks(self) -> dict[str, tuple[TaskItem, ...]]:
+        """Test items of the built-in world's downstream tasks, which are told here as well."""
+        return {name: task.test for name, task in build_tasks(seed=self.seed).items()}
+
+    def corpus(self, seed: int = 0) -> Iterator[str]:
+        """One pass over everything there is to learn, in documents of a few sentences, shuffled by `seed`."""
+        told: list[str] = []
+        for fact in self.facts:
+            told += [
+                tell(prompt, fact.target_true) for prompt in (fact.statement, *fact.paraphrases)
+            ] * _EMPHASIS
+            told += [tell(prompt, fact.target_true) for prompt in fact.neighbours]
+        return paragraphs(told, world_seed=self.seed, seed=seed)
