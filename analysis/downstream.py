@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import yaml
 
@@ -23,6 +23,7 @@ _PREFIX = "local_"
 """Keeps the harness' own tasks of the same name apart."""
 
 
+@runtime_checkable
 class Item(Protocol):
     """A text to be continued by the right one of a few choices."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 from torch import Tensor
@@ -83,6 +83,7 @@ class Observation:
         return self.edits == self.total
 
 
+@runtime_checkable
 class Stage(Protocol):
     """A measurement with a cadence of its own."""
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from editors.editor import Edit
 from editors.errors import ConfigError
 from editors.locate.locate import Keys, LocateThenEdit
-from editors.locate.solvers import Preserved
+from editors.locate.solvers import Preserved, equality
 from editors.model.deltas import Delta
 from editors.model.facts import Fact
 from editors.model.model import Model
@@ -48,7 +48,5 @@ class ROME(LocateThenEdit):
 
     def solve(self, preserved: Preserved, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
         """Δ = R uᵀ / (k·u)."""
-        direction = preserved.solve(keys.mean)
-        direction = direction / direction.norm()
-        denominator = (keys.bare.double() * direction).sum()
-        return Delta(left=residual / denominator, right=direction)
+        left, right = equality(preserved, keys.mean, residual)
+        return Delta(left=left, right=right / (keys.bare.double() * right).sum())

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from editors.errors import ConfigError
 from editors.model.facts import Fact
@@ -13,6 +13,7 @@ from pipeline.reading import Entry, read_file, read_hub
 ZsreTarget = Literal["answer", "alternative"]
 
 
+@runtime_checkable
 class FactSource(Protocol):
     """Something that yields facts to edit."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from editors.editor import Edit, Editor
 from editors.errors import ConfigError
@@ -34,6 +34,7 @@ class Change:
     diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Intervention(Protocol):
     """Something that changes a model step by step."""
 

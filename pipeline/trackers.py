@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -23,6 +23,7 @@ Status = Literal["done", "failed"]
 Rows = Sequence[Mapping[str, object]]
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """A place for the numbers of one run at a time."""
 

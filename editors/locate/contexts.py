@@ -6,7 +6,7 @@ module global. Here they come from a seed and the unedited model, and belong to 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ Groups = tuple[tuple[str, ...], ...]
 """Templates with one slot each. A key is the mean of its groups' means; the first template is bare."""
 
 
+@runtime_checkable
 class ContextSource(Protocol):
     """Gives the context templates of a run."""
 

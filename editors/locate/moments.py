@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from filelock import FileLock
@@ -27,6 +27,7 @@ SITE = "mlp_down"
 """The matrices whose inputs are keys."""
 
 
+@runtime_checkable
 class MomentSource(Protocol):
     """Gives the second moment of the keys of each layer."""
 

@@ -69,7 +69,8 @@ def equality(
     gram = keys.double().T @ solved
     gram.diagonal().add_(ridge)
     root, info = torch.linalg.cholesky_ex(gram)
-    if int(info) != 0:
+    pivots = root.diagonal().square()
+    if int(info) != 0 or pivots.min() < 1e-13 * pivots.max():  # no digit of the solution would be right
         raise NumericsError(
             f"{keys.shape[1]} facts cannot all be stored exactly: their keys are linearly dependent; "
             f"use a ridge, or edit facts of the same subject one after another"

@@ -234,5 +234,5 @@ def _check(loss: Tensor, facts: Sequence[Fact], active: Tensor, shift: Tensor) -
         index = int(active[bad[0]])
         raise NumericsError(
             f"the loss of the target of fact {facts[index].id} is not finite (norm of its shift: "
-            f"{float(shift[index].norm()):.3g}); lower targets.learning_rate or compute in float32"
+            f"{float(shift.detach()[index].norm()):.3g}); lower targets.learning_rate or compute in float32"
         )

@@ -1,0 +1,146 @@
+"""The substrate on random models of every family."""
+
+import pytest
+import torch
+
+from editors.errors import ConfigError, ModelError, NumericsError
+from editors.model.deltas import Delta, Site
+from editors.model.hooks import capture, replace_output
+from editors.model.model import Model
+from tests.tiny import DEPTH, FAMILIES, TEXT, tiny_model, tokenizer
+
+EVERY = pytest.mark.parametrize("family", FAMILIES)
+
+
+def run(model: Model, texts: list[str], side: str = "right") -> list[torch.Tensor]:
+    """Last hidden states of the real tokens of each text."""
+    ids, mask = model.encode(texts, side)
+    hidden = model.hidden(ids, mask)
+    return [hidden[i][mask[i]] for i in range(len(texts))]
+
+
+@EVERY
+def test_every_site_multiplies_as_out_times_in(family: str):
+    model = tiny_model(family)
+    ids, mask = model.encode([TEXT[0]])
+    for site in model.sites:
+        module = model.module(site, 1)
+        with capture(inputs={"x": module}, outputs={"y": module}) as seen:
+            model.hidden(ids, mask)
+        weight = model.weight(site, 1)
+        rows = model.family.fused.get(site)
+        written = seen["y"] if rows is None else seen["y"][..., rows(model.hf.config)]
+        bias = module.bias if rows is None or module.bias is None else module.bias[rows(model.hf.config)]
+        expected = seen["x"] @ weight.T + (0 if bias is None else bias)
+        torch.testing.assert_close(written, expected)
+
+
+@EVERY
+def test_padding_side_and_batch_composition_change_nothing(family: str):
+    model = tiny_model(family)
+    alone = [run(model, [text])[0] for text in (TEXT[0], "Rob.")]
+    for side in ("left", "right"):
+        for one, many in zip(alone, run(model, [TEXT[0], "Rob."], side), strict=True):
+            torch.testing.assert_close(one, many)
+
+
+@EVERY
+def test_head_on_hidden_states_is_the_models_own_head(family: str):
+    model = tiny_model(family)
+    ids, mask = model.encode([TEXT[0]])
+    with capture(outputs={"h": model.block(DEPTH - 1)}) as seen:
+        own = model.hf(input_ids=ids, attention_mask=mask.long()).logits
+    torch.testing.assert_close(model.logits(model.normed(seen["h"])), own)
+
+
+@EVERY
+def test_applying_and_restoring_a_change_of_any_site_gives_back_every_bit(family: str):
+    model = tiny_model(family)
+    sites = [Site(name, 2) for name in model.sites]
+    before = {key: value.clone() for key, value in model.hf.state_dict().items()}
+    kept = model.snapshot(sites)
+    update = {site: Delta(left=torch.ones_like(kept[site])) for site in sites}
+    model.apply(update)
+    for site in sites:
+        torch.testing.assert_close(model.weight(*site), kept[site] + 1)
+    model.restore(kept)
+    assert all(torch.equal(before[key], value) for key, value in model.hf.state_dict().items())
+
+
+def test_fused_attention_is_cut_into_disjoint_parts_that_cover_it():
+    for family in ("gpt2", "neox"):
+        model = tiny_model(family)
+        cut = [model.weight(site, 0) for site in ("attn_q", "attn_k", "attn_v")]
+        whole = model.module("attn_q", 0).weight
+        torch.testing.assert_close(sum((c**2).sum() for c in cut), (whole**2).sum())
+
+
+def test_small_updates_of_a_half_precision_model_add_up_in_its_master():
+    model = tiny_model(double=False)
+    model.hf.bfloat16()
+    site = Site("mlp_down", 1)
+    start = model.weight(*site).float().clone()
+    step = torch.full_like(start, 1e-5)
+    for _ in range(100):
+        model.apply({site: Delta(left=step)})
+    torch.testing.assert_close(model.master(site), start + 1e-3)
+    assert model.weight(*site).dtype == torch.bfloat16
+    torch.testing.assert_close(model.weight(*site), (start + 1e-3).bfloat16())
+
+
+def test_nothing_is_applied_where_one_change_is_not_finite():
+    model = tiny_model()
+    before = model.snapshot([Site("mlp_down", 0)])
+    good = Delta(left=torch.ones_like(before[Site("mlp_down", 0)]))
+    bad = Delta(left=good.left * float("nan"))
+    with pytest.raises(NumericsError, match=r"mlp_down\.01"):
+        model.apply({Site("mlp_down", 0): good, Site("mlp_down", 1): bad})
+    assert torch.equal(model.weight("mlp_down", 0), before[Site("mlp_down", 0)])
+
+
+def test_unknown_sites_and_layers_are_named():
+    model = tiny_model()
+    with pytest.raises(ConfigError, match=r"no site 'mlp_gate'.*mlp_down"):
+        model.module("mlp_gate", 0)
+    with pytest.raises(ConfigError, match=r"\[1, 9\].*4 blocks \(0\.\.3\)"):
+        model.check_layers([1, 9])
+
+
+def test_digest_tells_weights_and_tokenizers_apart_and_stays_with_equal_ones():
+    one, same, other = tiny_model(), tiny_model(), tiny_model(kind="bos")
+    changed = tiny_model()
+    changed.write(Site("mlp_down", 0), changed.weight("mlp_down", 0) * 1.01)
+    assert one.digest == same.digest
+    assert len({one.digest, other.digest, changed.digest}) == 3
+
+
+def test_an_unsupported_architecture_is_refused_with_what_is_supported():
+    hf = tiny_model().hf
+    hf.config.model_type = "bert"
+    with pytest.raises(ModelError, match=r"'bert' is not supported; supported are gpt2"):
+        Model(hf, tokenizer())
+
+
+def test_hooks_are_gone_after_the_block_also_on_an_error():
+    model = tiny_model()
+    module = model.module("mlp", 0)
+    with pytest.raises(RuntimeError, match="mine"), capture(inputs={"x": module}):
+        raise RuntimeError("mine")
+    with replace_output(module, torch.zeros_like):
+        assert module._forward_hooks
+    assert not module._forward_hooks and not module._forward_pre_hooks
+
+
+def test_a_replaced_output_reaches_what_follows_and_stopping_early_skips_the_rest():
+    model = tiny_model()
+    ids, mask = model.encode(["Rob."])
+    with (
+        replace_output(model.module("attention", 0), torch.zeros_like),
+        capture(
+            outputs={"attention": model.module("attention", 0), "top": model.block(3)},
+            stop_after=model.block(1),
+        ) as seen,
+    ):
+        model.hidden(ids, mask)
+    assert not seen["attention"].any()
+    assert "top" not in seen

@@ -1,0 +1,150 @@
+"""The plain reference path: one fact at a time, whole passes, logits everywhere, dense float64 solves.
+
+Slow on purpose and written from the published equations, without replay, batching, caches or factored
+solves. It is the oracle of the equality tests and the yardstick of `make bench`.
+"""
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from editors.locate.contexts import Groups, flat
+from editors.locate.targets import TargetOptimizer
+from editors.model.facts import Fact
+from editors.model.hooks import first_tensor
+from editors.model.model import Model
+from editors.model.positions import place
+
+
+def target(
+    model: Model, fact: Fact, groups: Groups, layer: int, settings: TargetOptimizer, hits: int = 0
+) -> Tensor:
+    """v* of one fact; `hits` > 0 is the published MPES on the prefixed rows."""
+    rows = [place(model.tokenizer, fact, template, fact.target_new) for template in flat(groups)]
+    anchor = place(model.tokenizer, Fact(id="", prompt="{} is a", subject=fact.subject, target_new="x"))
+    inputs = [row.ids[:-1] for row in rows] + [anchor.ids]
+    at = [row.subject_last for row in rows] + [anchor.subject_last]
+    module = model.module(settings.reference, layer)
+    initial = _outputs(model, inputs[0], module)[at[0]]
+    shift = torch.zeros_like(initial, requires_grad=True)
+    adam = torch.optim.Adam([shift], lr=settings.learning_rate)
+    before, count = None, 0
+    for step in range(settings.steps):
+        logits = []
+        for ids, position in zip(inputs, at, strict=True):
+            with _shifted(module, position, shift):
+                logits.append(_logits(model, ids).log_softmax(dim=-1))
+        nll, correct = [], []
+        for row, said in zip(rows, logits, strict=False):
+            length, wanted = len(row.target_ids), torch.tensor(row.target_ids)
+            tail = said[-length:]
+            nll.append(-tail.gather(1, wanted[:, None]).mean())
+            correct.append(bool((tail.argmax(dim=1) == wanted).all()))
+        now = logits[-1][at[-1]]
+        before = now.detach() if before is None else before
+        kl = (now.exp() * (now - before)).sum()
+        decay = settings.decay * shift.norm() / initial.norm() ** 2
+        loss = torch.stack(nll).mean() + settings.kl_weight * kl + decay
+        count += all(correct[1:])
+        if loss < settings.loss_threshold or (hits and count >= hits) or step == settings.steps - 1:
+            break
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        with torch.no_grad():
+            bound = settings.max_norm_ratio * initial.norm()
+            if shift.norm() > bound:
+                shift *= bound / shift.norm()
+    return (initial + shift).detach()
+
+
+def key(model: Model, fact: Fact, groups: Groups, layer: int) -> Tensor:
+    """Mean of the group means of the key at the subject."""
+    means = [torch.stack([bare_key(model, fact, t, layer) for t in group]).mean(dim=0) for group in groups]
+    return torch.stack(means).mean(dim=0)
+
+
+def bare_key(model: Model, fact: Fact, template: str, layer: int) -> Tensor:
+    """Input of the down projection at the subject, in one template."""
+    placed = place(model.tokenizer, fact, template)
+    seen: list[Tensor] = []
+    handle = model.module("mlp_down", layer).register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0])
+    )
+    _logits(model, placed.ids)
+    handle.remove()
+    return seen[0][0, placed.subject_last].detach()
+
+
+def rome(
+    model: Model, fact: Fact, groups: Groups, layer: int, moment: Tensor, settings: TargetOptimizer
+) -> Tensor:
+    """Δ of ROME: (v* − v) uᵀ / (k·u), u = C⁻¹k̄."""
+    vector = target(model, fact, groups, layer, settings)
+    placed = place(model.tokenizer, fact)
+    current = _outputs(model, placed.ids, model.module("mlp", layer))[placed.subject_last].double()
+    direction = torch.linalg.solve(moment.double(), key(model, fact, groups, layer).double())
+    denominator = bare_key(model, fact, "{}", layer).double() @ direction
+    return torch.outer(vector.double() - current, direction) / denominator
+
+
+def memit(
+    model: Model,
+    facts: Sequence[Fact],
+    groups: Groups,
+    layers: Sequence[int],
+    preserved: dict[int, Tensor],
+    settings: TargetOptimizer,
+    hits: int = 0,
+) -> dict[int, Tensor]:
+    """Δ of MEMIT for each layer; the weights are left as they were. `preserved` holds A of each layer."""
+    vectors = torch.stack([target(model, fact, groups, layers[-1], settings, hits) for fact in facts])
+    before = {layer: model.weight("mlp_down", layer).clone() for layer in layers}
+    deltas = {}
+    for i, layer in enumerate(layers):
+        keys = torch.stack([key(model, fact, groups, layer) for fact in facts]).double().T
+        outputs = []
+        for fact in facts:
+            placed = place(model.tokenizer, fact)
+            outputs.append(_outputs(model, placed.ids, model.block(layers[-1]))[placed.subject_last])
+        residual = (vectors - torch.stack(outputs)).double().T / (len(layers) - i)
+        solved = torch.linalg.solve(preserved[layer].double() + keys @ keys.T, keys)
+        deltas[layer] = (residual @ solved.T).float()
+        weight = model.weight("mlp_down", layer)
+        weight += deltas[layer].to(weight)
+    for layer, weight in before.items():
+        model.weight("mlp_down", layer).copy_(weight)
+    return deltas
+
+
+def _logits(model: Model, ids: Sequence[int]) -> Tensor:
+    return model.hf(input_ids=torch.tensor([ids], device=model.device)).logits[0]
+
+
+def _outputs(model: Model, ids: Sequence[int], module: torch.nn.Module) -> Tensor:
+    """What a module writes, (token, width)."""
+    seen: list[Tensor] = []
+    handle = module.register_forward_hook(lambda _m, _i, output: seen.append(first_tensor(output)))
+    _logits(model, ids)
+    handle.remove()
+    return seen[0][0].detach()
+
+
+@contextmanager
+def _shifted(module: torch.nn.Module, position: int, shift: Tensor):
+    """Add `shift` to what the module writes at one position."""
+
+    def hook(_module, _inputs, output):
+        hidden = first_tensor(output)
+        mark = torch.zeros(hidden.shape[1], 1, dtype=hidden.dtype)
+        mark[position] = 1
+        changed = hidden + mark * shift
+        return changed if isinstance(output, Tensor) else (changed, *output[1:])
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

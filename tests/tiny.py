@@ -1,0 +1,127 @@
+"""Random models of every family and tokenizers of every kind, small enough to be made for each test."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTJConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from editors.locate.contexts import GivenContexts
+from editors.locate.moments import GivenMoments
+from editors.locate.targets import TargetOptimizer
+from editors.model.facts import Fact
+from editors.model.model import Model
+
+Kind = Literal["plain", "bos", "metaspace", "types"]
+
+WIDTH, DEPTH, VOCABULARY = 32, 4, 384
+FACTS = (
+    Fact(
+        id="middle",
+        prompt="The mother tongue of {} is",
+        subject="Danielle Darrieux",
+        target_new="English",
+        target_true="French",
+        paraphrases=("Where Danielle Darrieux is from, people speak",),
+        neighbours=("The mother tongue of Jean Brialy is", "The mother tongue of Jacques Attali is"),
+    ),
+    Fact(
+        id="start", prompt="{} works as a", subject="Ada Byron", target_new="sea captain", target_true="poet"
+    ),
+    Fact(
+        id="end",
+        prompt="Everyone in town admires {}",
+        subject="Rob",
+        target_new="greatly",
+        target_true="little",
+    ),
+)
+TEXT = (
+    "The mother tongue of Danielle Darrieux is French. Ada Byron works as a poet and a sea captain. ",
+    "Everyone in town admires Rob greatly. English is spoken. Therefore I live where people speak. ",
+    "Because Jacques Attali likes the river, Jean Brialy walks to town. You are little. ",
+)
+TEMPLATES = (("{}",), ("The river. {}", "Because I live. {}"))
+
+_SIZES = {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": 4}
+_ENDS = {"bos_token_id": 0, "eos_token_id": 0}
+_LLAMA = _ENDS | _SIZES | {"vocab_size": VOCABULARY, "intermediate_size": 48, "max_position_embeddings": 64}
+_GPT = {"n_embd": WIDTH, "n_layer": DEPTH, "n_head": 4, "n_positions": 64, "vocab_size": VOCABULARY} | _ENDS
+
+FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
+    "gpt2": lambda: GPT2Config(**_GPT),
+    "gptj": lambda: GPTJConfig(**_GPT, rotary_dim=4),
+    "neox": lambda: GPTNeoXConfig(**_LLAMA),
+    "llama": lambda: LlamaConfig(**_LLAMA, num_key_value_heads=2),
+    "mistral": lambda: MistralConfig(**_LLAMA, num_key_value_heads=2, sliding_window=16),
+    "qwen2": lambda: Qwen2Config(**_LLAMA, num_key_value_heads=2, tie_word_embeddings=True),
+    "qwen3": lambda: Qwen3Config(**_LLAMA, num_key_value_heads=2, head_dim=8),
+}
+
+
+def tiny_model(family: str = "gpt2", kind: Kind = "plain", *, double: bool = True) -> Model:
+    """A random model, the same at every call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hf = AutoModelForCausalLM.from_config(FAMILIES[family]())
+        for parameter in hf.parameters():  # so that norms, gates and biases are not at their trivial start
+            parameter.data += 0.1 * torch.randn_like(parameter)
+        hf.get_output_embeddings().weight.data *= 5  # so that a shift can make any token the first choice
+    return Model(hf.double() if double else hf, tokenizer(kind), name=f"tiny-{family}")
+
+
+def tokenizer(kind: Kind = "plain") -> PreTrainedTokenizerFast:
+    """Byte-level BPE without BOS, with BOS, one with token types, or a SentencePiece-like one with BOS."""
+    core = Tokenizer(models.BPE(unk_token=None if kind != "metaspace" else "<unk>"))
+    special = ["<s>", "<unk>"]
+    if kind == "metaspace":
+        core.pre_tokenizer, core.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
+    else:
+        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        core.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+    core.train_from_iterator(TEXT, trainer)
+    if kind in ("bos", "metaspace"):
+        core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    names = ["input_ids", "attention_mask"] + (["token_type_ids"] if kind == "types" else [])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<s>", eos_token="<s>", unk_token="<unk>", model_input_names=names
+    )
+
+
+def optimizer(**changes: float) -> TargetOptimizer:
+    """A short optimisation."""
+    return TargetOptimizer(
+        **({"steps": 6, "learning_rate": 0.2, "decay": 0.01, "max_norm_ratio": 2.0} | changes)
+    )
+
+
+def moments(model: Model, seed: int = 0) -> GivenMoments:
+    """A well-conditioned second moment of every layer."""
+    generator = torch.Generator().manual_seed(seed)
+    width = model.weight("mlp_down", 0).shape[1]
+    keys = torch.randn(model.depth, width, 4 * width, generator=generator, dtype=torch.float64)
+    return GivenMoments(matrices={layer: k @ k.T / k.shape[1] for layer, k in enumerate(keys)})
+
+
+def contexts() -> GivenContexts:
+    """Two templates beside the bare slot."""
+    return GivenContexts(templates=TEMPLATES)
