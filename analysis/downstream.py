@@ -8,7 +8,9 @@ know neither the data nor the weights.
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, runtime_checkable
@@ -86,8 +88,9 @@ class Downstream:
         """Evaluate every task."""
         from lm_eval.evaluator import evaluate
 
-        # 1: the harness omits standard errors at 0; that of an accuracy is analytic and draws nothing
-        found = evaluate(lm=self._harness, task_dict=self._loaded, bootstrap_iters=1, log_samples=False)
+        with redirect_stderr(StringIO()):  # its progress bars cannot be switched off
+            # 1: the harness omits standard errors at 0; that of an accuracy is analytic and draws nothing
+            found = evaluate(lm=self._harness, task_dict=self._loaded, bootstrap_iters=1, log_samples=False)
         assert found is not None and "results" in found
         result: Measurement = {}
         for task in self.tasks:

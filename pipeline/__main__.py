@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import NormscopeError
+from pipeline.resolvers import register_resolvers
 
 log = logging.getLogger("pipeline")
 
@@ -25,6 +26,7 @@ OUTPUTS = Path("outputs")
 @hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
 def _job(config: DictConfig) -> float | None:
     """One run; in a sweep Hydra calls it once for each."""
+    # here, because torch takes seconds to import and a misspelt override need not wait for it
     from pipeline.launch import launch
 
     try:
@@ -40,8 +42,6 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # one progress bar is enough
-    from pipeline.build import register_resolvers
-
     register_resolvers()
     try:
         _job()

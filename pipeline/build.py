@@ -7,7 +7,6 @@ argument of its constructor and of the right type, every argument without a defa
 import difflib
 import importlib
 import inspect
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast, get_type_hints
 
@@ -29,6 +28,12 @@ KEYS = (
 ).split()
 """Top level of every configuration."""
 RESUME = ("auto", "never")
+_HOME = {
+    "intervention.editor": "editor",
+    "editor.regularizers": "regularizer",
+    "editor.moments.corpus": "model.corpus",
+}
+"""Where a user wrote what also stands elsewhere."""
 _TOWER = BeartypeConf(is_pep484_tower=True)
 
 Plain = dict[str, Any]
@@ -58,7 +63,8 @@ def build(plain: Plain) -> Parts:
     Raises:
         ConfigError: with all problems, one a line.
     """
-    problems = list(_problems(plain))
+    # an editor is part of its intervention, and regularizers of their editor: one mistake, one line
+    problems = dict.fromkeys(_problems(plain))
     if problems:
         raise ConfigError("\n".join(problems))
     try:
@@ -74,31 +80,6 @@ def build(plain: Plain) -> Parts:
         if isinstance(cause, NormscopeError):
             raise cause from error
         raise
-
-
-def span(which: str, depth: int | None) -> list[int]:
-    """Blocks of a named part of a stack: `early`, `middle`, `late` third, or `all`.
-
-    Raises:
-        ConfigError: where the depth is not known.
-    """
-    if depth is None:
-        raise ConfigError(f"layers={which} needs the number of blocks: set model.depth, or layers.edit=[...]")
-    third = depth / 3
-    parts = {
-        "early": (0, third),
-        "middle": (third, 2 * third),
-        "late": (2 * third, depth),
-        "all": (0, depth),
-    }
-    first, end = parts[which]
-    return list(range(math.floor(first), max(math.floor(end), math.floor(first) + 1)))
-
-
-def register_resolvers() -> None:
-    """Make `${span:early,${model.depth}}` and `${last:${layers.published}}` known to OmegaConf."""
-    OmegaConf.register_new_resolver("span", span, replace=True)
-    OmegaConf.register_new_resolver("last", lambda values: values[-1], replace=True)
 
 
 def _check_published(config: DictConfig) -> None:
@@ -139,7 +120,9 @@ def _problems(plain: Plain) -> Iterator[str]:
 
 def _layer_problems(plain: Plain) -> Iterator[str]:
     edit, depth = plain["layers"]["edit"], plain["model"].get("depth")
-    if not is_bearable(edit, list[int]):
+    if edit == []:
+        yield "layers.edit is empty; name at least one block"
+    elif not is_bearable(edit, list[int]):
         yield f"layers.edit={edit} has to be a list of block numbers, such as layers.edit=[0,1]"
     elif depth is not None and any(not 0 <= layer < depth for layer in edit):
         yield f"layers.edit={edit}, but model={plain['model']['name']} has {depth} blocks (0..{depth - 1})"
@@ -147,6 +130,7 @@ def _layer_problems(plain: Plain) -> Iterator[str]:
 
 def _node_problems(path: str, node: object) -> Iterator[str]:
     """Problems of a node and of everything below it."""
+    path = _HOME.get(path, path)
     if isinstance(node, dict):
         if "_target_" in node:
             yield from _target_problems(path, node)

@@ -19,7 +19,6 @@ class TextFile:
 
     path: str
 
-    @cached_property
     def identity(self) -> str:
         """Hash of the file's content."""
         with self._found().open("rb") as file:
@@ -50,7 +49,6 @@ class HubText:
     split: str = "train"
     column: str = "text"
 
-    @property
     def identity(self) -> str:
         """Data set, revision and the part that is read."""
         return f"hub-{self.dataset}@{self.revision}/{self.config or 'default'}/{self.split}/{self.column}"
@@ -74,7 +72,6 @@ class WorldText:
     seed: int = 0
     """Of the world; the documents' order is the one of the first pass over them."""
 
-    @cached_property
     def identity(self) -> str:
         """Hash of the documents."""
         return f"world-{_hashed(self)}"
@@ -96,7 +93,6 @@ class FactText:
 
     data: FactSource
 
-    @cached_property
     def identity(self) -> str:
         """Hash of the documents."""
         return f"facts-{_hashed(self)}"

@@ -94,7 +94,7 @@ class CollectedMoments:
         return {int(layer): matrix for layer, matrix in load_file(path).items()}
 
     def _key(self, model: Model, layers: Sequence[int]) -> str:
-        what = (model.digest, str(model.dtype), self.corpus.identity, self.tokens, tuple(layers), SITE)
+        what = (model.digest, str(model.dtype), self.corpus.identity(), self.tokens, tuple(layers), SITE)
         return f"{model.name}-{hashlib.sha256(repr(what).encode()).hexdigest()[:12]}"
 
     def _write(self, moments: Mapping[int, SecondMoment], path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Protocol, runtime_checkable
 class Corpus(Protocol):
     """Documents that can be read again and again, always the same and in the same order."""
 
-    @property
     def identity(self) -> str:
         """Equal for equal documents: what a cache of statistics is filed under."""
         ...

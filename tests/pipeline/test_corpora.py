@@ -16,9 +16,9 @@ def test_text_files_are_parted_at_blank_lines_and_read_twice(tmp_path: Path) -> 
     path.write_text("one\ntwo\n \n\nthree\n")
     corpus = TextFile(path=str(path))
     assert list(corpus) == list(corpus) == ["one\ntwo", "three"]
-    before = TextFile(path=str(path)).identity
+    before = TextFile(path=str(path)).identity()
     path.write_text("one\n")
-    assert TextFile(path=str(path)).identity != before
+    assert TextFile(path=str(path)).identity() != before
 
 
 def test_text_that_is_not_utf8_or_not_there_is_refused(tmp_path: Path) -> None:
@@ -53,7 +53,9 @@ def test_fact_text_states_the_true_objects_where_there_are_any() -> None:
     corpus = FactText(data=Told())
     assert list(corpus) == ["Ann speaks French.", "Here Ann speaks French.", "Ann speaks Thai."]
     assert list(corpus) == list(corpus)
-    assert corpus.identity == FactText(data=Told()).identity != FactText(data=Told(subject="Bo")).identity
+    assert (
+        corpus.identity() == FactText(data=Told()).identity() != FactText(data=Told(subject="Bo")).identity()
+    )
 
 
 def test_hub_text_reads_one_column_and_skips_blank_documents(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +65,7 @@ def test_hub_text_reads_one_column_and_skips_blank_documents(monkeypatch: pytest
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: rows)
     corpus = HubText(dataset="who/what", revision="abc")
     assert list(corpus) == list(corpus) == ["a", "b"]
-    assert corpus.identity != HubText(dataset="who/what", revision="abd").identity
+    assert corpus.identity() != HubText(dataset="who/what", revision="abd").identity()
     with pytest.raises(DataError, match="no column 'page'; it has text"):
         list(HubText(dataset="who/what", revision="abc", column="page"))
 
@@ -71,4 +73,4 @@ def test_hub_text_reads_one_column_and_skips_blank_documents(monkeypatch: pytest
 def test_world_text_is_the_same_every_time_and_another_for_another_seed() -> None:
     corpus = WorldText()
     assert next(iter(corpus)) == next(iter(corpus))
-    assert corpus.identity == WorldText().identity != WorldText(seed=1).identity
+    assert corpus.identity() == WorldText().identity() != WorldText(seed=1).identity()

@@ -1,0 +1,121 @@
+"""What a configuration may say, and what is said to it otherwise; all before any work."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from editors.errors import ConfigError
+from pipeline.build import build, resolved
+from pipeline.resolvers import register_resolvers, span
+from tests.pipeline.conftest import CONF
+
+Composed = Callable[..., DictConfig]
+
+MISTAKES = {
+    "layers.edit=[0,9]": r"layers\.edit=\[0, 9\], but model=random has 4 blocks \(0\.\.3\)",
+    "layers.edit=[]": r"layers\.edit is empty",
+    "layers.edit=two": r"layers\.edit=two has to be a list of block numbers",
+    "edits=0": r"edits=0, but a run needs at least 1 edit",
+    "edits=-3": r"edits=-3, but a run needs at least 1 edit",
+    "batch_size=0": r"batch_size=0, but a batch needs at least 1 fact",
+    "edits=many": r"edits=many has to be a whole number",
+    "+learning_rate=1": r"learning_rate is no key of a configuration",
+    "+editor.targets.learning_rat=1": r"did you mean editor\.targets\.learning_rate\?",
+    "editor.targets.steps=few": r"editor\.targets\.steps=few has to be int",
+    "editor.targets.steps=0": r"targets\.steps=0",
+    "editor.moments.tokens=-1": r"moments\.tokens=-1",
+    "editor._target_=os.system": r"editor\._target_=os\.system, but only",
+    "editor._target_=editors.memit.MEMITT": r"editors\.memit\.MEMITT does not exist",
+    "resume=perhaps": r"resume=perhaps has to be one of auto, never",
+    "editor.preservation_weight=0": r"preservation_weight=0",
+    "stage.norms.cadence.every=-1": r"cannot be negative",
+}
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_a_mistake_is_answered_by_a_sentence_that_names_it(composed: Composed, override: str):
+    with pytest.raises(ConfigError, match=MISTAKES[override]):
+        build(resolved(composed(override)))
+
+
+def test_all_mistakes_are_reported_at_once(composed: Composed):
+    with pytest.raises(ConfigError) as caught:
+        build(resolved(composed("+speed=1", "editor.targets.steps=few", "layers.edit=[7]")))
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_an_untuned_pair_says_how_to_supply_values():
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["model=hf", "model.name=new-model", "model.path=x", "editor=memit"])
+    with pytest.raises(
+        ConfigError, match=r"editor=memit on model=new-model.*conf/hparams/new-model_memit\.yaml"
+    ):
+        resolved(config)
+
+
+def test_a_constant_without_a_value_is_asked_for(composed: Composed):
+    with pytest.raises(ConfigError, match=r"editor\.preservation_weight has no value"):
+        build(resolved(composed("editor.preservation_weight=???")))
+
+
+def test_encore_is_memit_with_three_regularizers_and_the_command_line_can_choose_others(composed: Composed):
+    chosen = build(resolved(composed("editor=encore"))).intervention.editor
+    assert set(chosen.regularizers) == {"history", "mpes", "norm_constraint"}
+    other = build(resolved(composed("editor=encore", "regularizer=[history]"))).intervention.editor
+    assert set(other.regularizers) == {"history"}
+    assert type(chosen) is type(build(resolved(composed("editor=memit"))).intervention.editor)
+
+
+def test_whole_numbers_are_accepted_where_a_float_is_meant(composed: Composed):
+    editor = build(resolved(composed("editor.targets.learning_rate=1"))).intervention.editor
+    assert isinstance(editor.targets.learning_rate, float)
+
+
+@pytest.mark.parametrize(
+    ("which", "depth", "blocks"),
+    [
+        ("early", 6, [0, 1]),
+        ("middle", 6, [2, 3]),
+        ("late", 6, [4, 5]),
+        ("all", 3, [0, 1, 2]),
+        ("late", 1, [0]),
+    ],
+)
+def test_named_parts_of_the_stack_are_thirds(which: str, depth: int, blocks: list[int]):
+    assert span(which, depth) == blocks
+
+
+def test_thirds_of_any_depth_cover_every_block_once():
+    for depth in range(3, 50):
+        parts = [block for which in ("early", "middle", "late") for block in span(which, depth)]
+        assert parts == list(range(depth))
+
+
+def test_layers_of_a_choice_are_filled_in():
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for choice, blocks in (("late", [2, 3]), ("single", [0])):
+            plain = resolved(compose("config", [f"layers={choice}", "editor=memit"]))
+            assert plain["layers"]["edit"] == blocks == plain["editor"]["layers"]
+
+
+def experiments() -> list[str]:
+    return sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", experiments())
+def test_every_published_experiment_composes_and_builds(experiment: str):
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [f"experiment={experiment}"], return_hydra_config=False)
+    build(resolved(config))
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
+def test_every_configuration_file_begins_with_the_command_that_runs_it(path: Path):
+    head = path.read_text().splitlines()[:2]
+    assert any("python -m pipeline" in line for line in head if line.startswith("#"))

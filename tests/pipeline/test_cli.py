@@ -1,0 +1,62 @@
+"""The command line as a user meets it: real processes, exit status, no traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("editor=rommel", "Could not find 'editor/rommel'"),
+        ("editr=rome", "Could not override 'editr'"),
+        ("editor.targets.stepz=1", "Key 'stepz' is not in struct"),
+        ("layers.edit=[0,99]", "but model=random has 4 blocks (0..3)"),
+    ],
+)
+def test_a_mistake_ends_with_a_sentence_and_status_one(
+    overrides: list[str], tmp_path: Path, argument: str, sentence: str
+):
+    done = run(tmp_path, *overrides, argument)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(overrides: list[str], tmp_path: Path):
+    (tmp_path / "outputs").write_text("a file, not a folder")
+    done = run(tmp_path, *overrides)
+    assert done.returncode == 1
+    assert "outputs/test" in done.stderr and "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_sweep_goes_on_after_a_failing_run_and_says_which_failed(overrides: list[str], tmp_path: Path):
+    done = run(tmp_path, "-m", *overrides, "edits=50,2", "stage=[norms]")
+    assert done.returncode == 1
+    assert "edits=50" in done.stderr and "Traceback" not in done.stderr
+    marks = sorted(
+        path.name for path in (tmp_path / "outputs" / "test").glob("*/*") if path.name in ("DONE", "FAILED")
+    )
+    assert marks == ["DONE", "FAILED"]
+
+
+def test_the_run_folder_is_printed_last_and_alone_on_standard_output(overrides: list[str], tmp_path: Path):
+    done = run(tmp_path, *overrides, "tracker=wandb", "stage=[norms]")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert (tmp_path / line / "DONE").exists()
+    assert list((tmp_path / line / "wandb").glob("offline-run-*"))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left <= {"outputs", "moments"}, "a run writes nothing beside its outputs"
