@@ -15,7 +15,7 @@ from editors.locate.targets import TargetOptimizer
 from editors.model.facts import Fact
 from editors.model.hooks import first_tensor
 from editors.model.model import Model
-from editors.model.positions import place
+from editors.model.positions import pad, place
 
 
 def target(
@@ -27,15 +27,14 @@ def target(
     inputs = [row.ids[:-1] for row in rows] + [anchor.ids]
     at = [row.subject_last for row in rows] + [anchor.subject_last]
     module = model.module(settings.reference, layer)
-    initial = _outputs(model, inputs[0], module)[at[0]]
+    initial = _outputs(model, inputs[:1], module)[0, at[0]]
     shift = torch.zeros_like(initial, requires_grad=True)
     adam = torch.optim.Adam([shift], lr=settings.learning_rate)
     before, count = None, 0
     for step in range(settings.steps):
-        logits = []
-        for ids, position in zip(inputs, at, strict=True):
-            with _shifted(module, position, shift):
-                logits.append(_logits(model, ids).log_softmax(dim=-1))
+        with _shifted(module, at, shift):
+            whole = _logits(model, inputs)
+        logits = [one[: len(ids)].log_softmax(dim=-1) for one, ids in zip(whole, inputs, strict=True)]
         nll, correct = [], []
         for row, said in zip(rows, logits, strict=False):
             length, wanted = len(row.target_ids), torch.tensor(row.target_ids)
@@ -84,9 +83,9 @@ def rome(
     """Δ of ROME: (v* − v) uᵀ / (k·u), u = C⁻¹k̄."""
     vector = target(model, fact, groups, layer, settings)
     placed = place(model.tokenizer, fact)
-    current = _outputs(model, placed.ids, model.module("mlp", layer))[placed.subject_last].double()
+    current = _outputs(model, [placed.ids], model.module("mlp", layer))[0, placed.subject_last].double()
     direction = torch.linalg.solve(moment.double(), key(model, fact, groups, layer).double())
-    denominator = bare_key(model, fact, "{}", layer).double() @ direction
+    denominator = _keys(model, fact, ["{}"], layer)[0].double() @ direction
     return torch.outer(vector.double() - current, direction) / denominator
 
 
@@ -108,7 +107,7 @@ def memit(
         outputs = []
         for fact in facts:
             placed = place(model.tokenizer, fact)
-            outputs.append(_outputs(model, placed.ids, model.block(layers[-1]))[placed.subject_last])
+            outputs.append(_outputs(model, [placed.ids], model.block(layers[-1]))[0, placed.subject_last])
         residual = (vectors - torch.stack(outputs)).double().T / (len(layers) - i)
         solved = torch.linalg.solve(preserved[layer].double() + keys @ keys.T, keys)
         deltas[layer] = (residual @ solved.T).float()
@@ -119,27 +118,29 @@ def memit(
     return deltas
 
 
-def _logits(model: Model, ids: Sequence[int]) -> Tensor:
-    return model.hf(input_ids=torch.tensor([ids], device=model.device)).logits[0]
+def _logits(model: Model, rows: Sequence[Sequence[int]]) -> Tensor:
+    """The model's own logits at all positions of right-padded rows."""
+    ids, mask = (x.to(model.device) for x in pad(rows))
+    return model.hf(input_ids=ids, attention_mask=mask.long()).logits
 
 
-def _outputs(model: Model, ids: Sequence[int], module: torch.nn.Module) -> Tensor:
-    """What a module writes, (token, width)."""
+def _outputs(model: Model, rows: Sequence[Sequence[int]], module: torch.nn.Module) -> Tensor:
+    """What a module writes, (row, token, width)."""
     seen: list[Tensor] = []
     handle = module.register_forward_hook(lambda _m, _i, output: seen.append(first_tensor(output)))
-    _logits(model, ids)
+    _logits(model, rows)
     handle.remove()
-    return seen[0][0].detach()
+    return seen[0].detach()
 
 
 @contextmanager
-def _shifted(module: torch.nn.Module, position: int, shift: Tensor):
-    """Add `shift` to what the module writes at one position."""
+def _shifted(module: torch.nn.Module, positions: Sequence[int], shift: Tensor):
+    """Add `shift` to what the module writes at one position of each row."""
 
     def hook(_module, _inputs, output):
         hidden = first_tensor(output)
-        mark = torch.zeros(hidden.shape[1], 1, dtype=hidden.dtype)
-        mark[position] = 1
+        mark = torch.zeros(*hidden.shape[:2], 1, dtype=hidden.dtype)
+        mark[torch.arange(len(positions)), torch.tensor(positions)] = 1
         changed = hidden + mark * shift
         return changed if isinstance(output, Tensor) else (changed, *output[1:])
 

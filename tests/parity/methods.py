@@ -19,10 +19,10 @@ def _targets(case: Case, reference: Literal["block", "mlp"]) -> TargetOptimizer:
     published = case.hparams
     return TargetOptimizer(
         steps=published["v_num_grad_steps"],
-        learning_rate=published["v_lr"],
-        kl_weight=published["kl_factor"],
-        decay=published["v_weight_decay"],
-        max_norm_ratio=published["clamp_norm_factor"],
+        learning_rate=float(published["v_lr"]),
+        kl_weight=float(published["kl_factor"]),
+        decay=float(published["v_weight_decay"]),
+        max_norm_ratio=float(published["clamp_norm_factor"]),
         reference=reference,
     )
 
@@ -32,7 +32,7 @@ def _regularizers(case: Case) -> dict[str, Regularizer]:
     if published.get("prob_cutoff", 0) < 0:
         chosen["mpes"] = MPES(hits=-published["prob_cutoff"])
     if published.get("update_norm_lambda", 0) > 0:
-        chosen["norm_constraint"] = NormConstraint(weight=published["update_norm_lambda"])
+        chosen["norm_constraint"] = NormConstraint(weight=float(published["update_norm_lambda"]))
     if published.get("add_prev_edits") and published.get("sequential"):
         chosen["history"] = History()
     return chosen
@@ -52,7 +52,7 @@ def _memit(case: Case) -> Editor:
         targets=_targets(case, "block"),
         contexts=GivenContexts(templates=case.contexts),
         moments=_moments(case),
-        preservation_weight=case.hparams["mom2_update_weight"],
+        preservation_weight=float(case.hparams["mom2_update_weight"]),
         regularizers=_regularizers(case),
     )
 
