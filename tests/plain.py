@@ -61,20 +61,20 @@ def target(
 
 def key(model: Model, fact: Fact, groups: Groups, layer: int) -> Tensor:
     """Mean of the group means of the key at the subject."""
-    means = [torch.stack([bare_key(model, fact, t, layer) for t in group]).mean(dim=0) for group in groups]
+    keys = iter(_keys(model, fact, flat(groups), layer))
+    means = [torch.stack([next(keys) for _ in group]).mean(dim=0) for group in groups]
     return torch.stack(means).mean(dim=0)
 
 
-def bare_key(model: Model, fact: Fact, template: str, layer: int) -> Tensor:
-    """Input of the down projection at the subject, in one template."""
-    placed = place(model.tokenizer, fact, template)
+def _keys(model: Model, fact: Fact, templates: Sequence[str], layer: int) -> Tensor:
+    """Inputs of the down projection at the subject, (template, in)."""
+    placed = [place(model.tokenizer, fact, template) for template in templates]
     seen: list[Tensor] = []
-    handle = model.module("mlp_down", layer).register_forward_pre_hook(
-        lambda _, inputs: seen.append(inputs[0])
-    )
-    _logits(model, placed.ids)
+    module = model.module("mlp_down", layer)
+    handle = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    _logits(model, [row.ids for row in placed])
     handle.remove()
-    return seen[0][0, placed.subject_last].detach()
+    return torch.stack([seen[0][i, row.subject_last] for i, row in enumerate(placed)]).detach()
 
 
 def rome(
