@@ -52,7 +52,10 @@ class Reference:
             for layer in range(model.depth)
             for name in model.sites
         }
-        self.norms: dict[Site, float] = {site: float(w.double().norm()) for site, w in self.weights.items()}
+        # from the model's own layout in memory: a sum in another order would not give a ratio of exactly 1
+        self.norms: dict[Site, float] = {
+            site: float(model.master(site).double().norm()) for site in self.weights
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
