@@ -86,6 +86,6 @@ def _page_figure(spec: FigureSpec, chart: Chart) -> PageFigure:
         full_html=False,
         include_plotlyjs=False,
         div_id=f"figure-{spec.name}",
-        config={"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d", "select2d"]},
+        config={"displayModeBar": False, "responsive": True},  # the bar would lie over the lines
     )
     return PageFigure(name=spec.name, title=spec.title, caption=spec.caption, body=Markup(body))

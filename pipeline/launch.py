@@ -3,27 +3,40 @@
 import logging
 from pathlib import Path
 
+import transformers
 from omegaconf import DictConfig
 
-from pipeline.build import build, resolved
-from pipeline.experiment import execute
-from pipeline.rundir import RunDir
+from pipeline.build import Plain, build, resolved
+from pipeline.experiment import Parts, execute
+from pipeline.rundir import RunBusy, RunDir
 
 log = logging.getLogger(__name__)
 
 
 def launch(config: DictConfig, root: Path) -> float | None:
-    """The objective of the run that the configuration describes; prints its folder last."""
+    """The objective of the run that the configuration describes; prints its folder last.
+
+    A run that another process is computing right now is left to it, and has no objective here.
+    """
+    transformers.logging.set_verbosity_error()  # its warnings are about uses that are not ours
+    transformers.logging.disable_progress_bar()
     plain = resolved(config)
     parts = build(plain)
     run = RunDir(root=root, config=plain)
+    try:
+        objective = _compute(plain, parts, run)
+    except RunBusy as busy:
+        log.warning("%s", busy)
+        objective = None
+    print(run.folder)  # noqa: T201 - what a script reads
+    return objective
+
+
+def _compute(plain: Plain, parts: Parts, run: RunDir) -> float | None:
     if plain["resume"] == "never":
         run.discard()
     with run:
         if run.done:
             log.info("already computed; resume=never computes it again")
-            objective = run.objective
-        else:
-            objective = execute(plain, parts, run)
-    print(run.folder)  # noqa: T201 - what a script reads
-    return objective
+            return run.objective
+        return execute(plain, parts, run)

@@ -14,6 +14,7 @@ from analysis.stage import Observation, Reference
 from editors.errors import DataError, ModelError
 from pipeline.build import build, resolved
 from pipeline.launch import launch
+from pipeline.rundir import RunDir
 
 Composed = Callable[..., DictConfig]
 
@@ -150,3 +151,11 @@ def test_a_folder_without_tokenizer_says_so(composed: Composed, checkpoint: Path
         (bare / name).write_bytes((checkpoint / name).read_bytes())
     with pytest.raises(ModelError, match="holds no tokenizer"):
         launch(composed(f"model.path={bare}"), tmp_path)
+
+
+def test_a_run_that_another_process_computes_is_left_to_it(composed: Composed, tmp_path: Path, capsys):
+    plain = resolved(composed())
+    with RunDir(root=tmp_path, config=plain) as busy:
+        assert launch(composed(), tmp_path) is None
+        assert not busy.done
+    assert capsys.readouterr().out.strip() == str(busy.folder)
