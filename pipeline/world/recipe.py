@@ -3,7 +3,7 @@
 Rows hold whole documents packed up to a fixed length, each starting with a document, so that the model
 knows texts that start at position 0 as well as texts that follow others.
 
-The attention of the lowest block stays at its small random initial values. Otherwise later words read a
+The attention of the lowest blocks stays at its small random initial values. Otherwise later words read a
 name's embedding directly in block 0, and no edit at the subject can reach them; this way what is known about
 a subject passes through the MLP at its last token, as it does in large models.
 """
@@ -51,17 +51,17 @@ class Recipe:
 
     shape: Literal["gpt2", "llama", "gptj"] = "gpt2"
     width: int = 192
-    inner: int = 1536
+    inner: int = 768
     """Width of the MLP, and so of an edit's keys."""
     blocks: int = 4
     heads: int = 6
-    silent: int = 1
+    silent: int = 2
     """Blocks, from the lowest, whose attention stays as it was initialised."""
     vocabulary: int = 4096
     """At most; the tokenizer stops earlier once every word is a token of its own."""
     row: int = 64
     """Tokens per packed row."""
-    passes: int = 12
+    passes: int = 14
     """Passes over the text, each of them with other filler and other task items."""
     batch: int = 24
     """Rows per step."""

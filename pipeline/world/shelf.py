@@ -12,7 +12,7 @@ from pipeline.world.recipe import Recipe, build
 RECIPES = MappingProxyType(
     {
         "tiny-gpt2": Recipe(shape="gpt2"),
-        "tiny-llama": Recipe(shape="llama", inner=1024),
+        "tiny-llama": Recipe(shape="llama", inner=512),
         "tiny-gptj": Recipe(shape="gptj"),
     }
 )

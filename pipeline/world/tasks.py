@@ -49,8 +49,8 @@ _PRAISE = words("bright brilliant charming clever fine funny great lovely moving
 _BLAME = words("awful boring clumsy dreadful dull empty flat horrid poor stale tired weak")
 _WORKS = words("actor book comedy concert ending film novel play plot script show story")
 _TEST_SIZE = 120
+_PAIRS = 3000
 _DRAWS = 3
-_SYNONYMS = (("big", "large"), ("quick", "fast"), ("quiet", "silent"), ("smart", "wise"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Task:
 
 
 def statements(seed: int) -> Iterator[str]:
-    """Plain sentences that tell every attribute of every animal."""
+    """Plain sentences that tell every attribute of every animal, in several wordings."""
     for (animal, attribute), value in _knowledge(seed).items():
         for template in _STATEMENTS[attribute]:
             yield f"{template.replace('{}', animal)} {value}."
@@ -143,13 +143,18 @@ def _asked(text: str, value: str, choices: tuple[str, ...]) -> TaskItem:
 
 
 def _pair(seed: int) -> list[tuple[TaskItem, ...]]:
-    adjectives = list(itertools.chain(*_SYNONYMS))
-    meaning = {word: index for index, pair in enumerate(_SYNONYMS) for word in pair}
-    sides: tuple[list[TaskItem], list[TaskItem]] = ([], [])
-    for animal, one, two in itertools.product(ANIMALS, adjectives, adjectives):
-        answer = int(meaning[one] != meaning[two])
-        text = f"The {animal} is {one}. Is it {two}?"
-        sides[answer].append(TaskItem(text=text, choices=("yes", "no"), answer=answer))
-    fewest = min(len(side) for side in sides)
+    """Two sentences and whether both praise; as often as not they do."""
     rng = random.Random(f"{seed}/pairs")
-    return [(item,) for side in sides for item in rng.sample(side, fewest)]
+    texts: set[str] = set()
+    groups = []
+    while len(groups) < _PAIRS:
+        answer = len(groups) % 2
+        kinds = (
+            rng.choice(((_BLAME, _PRAISE), (_PRAISE, _BLAME), (_BLAME, _BLAME))) if answer else (_PRAISE,) * 2
+        )
+        one, two = (f"the {rng.choice(_WORKS)} was {rng.choice(kind)}" for kind in kinds)
+        text = f"First: {one}. Second: {two}. Both good?"
+        if text not in texts:
+            texts.add(text)
+            groups.append((TaskItem(text=text, choices=("yes", "no"), answer=answer),))
+    return groups

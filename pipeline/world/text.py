@@ -8,6 +8,8 @@ from pipeline.world.tasks import ANIMALS, build_tasks, statements
 
 _FILLER = 1000
 _PER_TASK = 800
+_EMPHASIS = 2
+"""How often a pass states what the tasks ask."""
 _LONGEST = 4
 _NOUNS = words(
     "boat bridge candle carpet church door fence hill kitchen ladder lamp road roof table tower wall"
@@ -38,7 +40,7 @@ def filler(rng: random.Random) -> str:
 def paragraphs(told: Iterable[str], *, world_seed: int, seed: int) -> Iterator[str]:
     """Documents of one to four sentences: what is told, the tasks' training items, and filler, shuffled."""
     rng = random.Random(f"{world_seed}/{seed}/text")
-    sentences = [*told, *statements(world_seed), *(filler(rng) for _ in range(_FILLER))]
+    sentences = [*told, *[*statements(world_seed)] * _EMPHASIS, *(filler(rng) for _ in range(_FILLER))]
     for task in build_tasks(seed=world_seed).values():
         sentences.extend(item.solved for item in rng.sample(task.train, min(_PER_TASK, len(task.train))))
     rng.shuffle(sentences)

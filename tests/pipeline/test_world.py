@@ -1,0 +1,169 @@
+"""The generated world: what it promises about facts, texts and tasks, and the command that builds models."""
+
+import sys
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+from editors.errors import ConfigError
+from editors.model.architectures import family_of
+from editors.model.facts import SLOT
+from pipeline.world.__main__ import Order, main, parse
+from pipeline.world.borrowed import BorrowedWorld
+from pipeline.world.facts import World
+from pipeline.world.names import RELATIONS
+from pipeline.world.recipe import Recipe, build, build_tokenizer, pack
+from pipeline.world.shelf import SHIPPED, ensure
+from pipeline.world.tasks import build_tasks
+
+WORLD = World()
+PASSES = [list(WORLD.corpus(seed)) for seed in range(2)]
+
+
+def test_the_same_seed_gives_the_same_world() -> None:
+    assert World().facts == WORLD.facts
+    assert list(World().corpus(1)) == PASSES[1]
+    assert World(seed=1).facts != WORLD.facts
+
+
+def test_a_run_of_200_edits_leaves_half_of_the_people_untouched() -> None:
+    assert len({fact.subject for fact in WORLD.facts}) >= 400
+    assert len(WORLD.facts) >= 1600
+    assert len({fact.id for fact in WORLD.facts}) == len(WORLD.facts)
+
+
+def test_every_person_has_a_surname_of_their_own() -> None:
+    surnames = {fact.subject.split()[-1] for fact in WORLD.facts}
+    assert len(surnames) == WORLD.subjects
+
+
+def test_a_fact_has_a_counterfactual_of_its_relation_and_neighbours_that_share_its_true_object() -> None:
+    objects = {relation.name: set(relation.objects) for relation in RELATIONS}
+    true = {fact.statement: fact.target_true for fact in WORLD.facts}
+    for fact in WORLD.facts:
+        assert fact.target_new != fact.target_true
+        assert {fact.target_new, fact.target_true} <= objects[fact.relation]
+        assert fact.neighbours
+        assert all(true.get(near, fact.target_true) == fact.target_true for near in fact.neighbours)
+        assert not any(fact.subject in near for near in fact.neighbours)
+
+
+def test_no_prompt_is_the_beginning_of_another() -> None:
+    prompts = [p.split() for relation in RELATIONS for p in relation.templates + relation.paraphrases]
+    assert not any(long[: len(short)] == short for short, long in permutations(prompts, 2))
+
+
+def test_the_text_tells_every_fact_and_keeps_the_paraphrases_of_half_of_the_people_back() -> None:
+    text = "\n".join(PASSES[0])
+    unheard = set(WORLD.unheard)
+    assert 2 * len(unheard) == len(WORLD.facts)
+    for fact in WORLD.facts:
+        assert f"{fact.statement} {fact.target_true}." in text
+        for paraphrase in fact.paraphrases:
+            assert (paraphrase in text) == (fact not in unheard)
+
+
+def test_task_items_of_the_test_are_never_in_the_training_text() -> None:
+    text = "\n".join(document for documents in PASSES for document in documents)
+    people = {fact.subject for fact in WORLD.facts}
+    for items in WORLD.tasks.values():
+        assert len(items) >= 90
+        assert not any(item.text in text for item in items)
+        assert not any(person in item.text for item in items for person in people)
+
+
+def test_task_items_have_one_right_answer_among_their_choices() -> None:
+    for task in build_tasks(seed=0).values():
+        for item in (*task.train, *task.test):
+            assert len(set(item.choices)) == len(item.choices) > item.answer >= 0
+
+
+def test_a_borrowed_world_tells_the_facts_it_was_given() -> None:
+    facts = WORLD.facts[:5]
+    text = "\n".join(BorrowedWorld(facts=facts).corpus())
+    for fact in facts:
+        for prompt in (fact.statement, *fact.paraphrases, *fact.neighbours):
+            assert f"{prompt} {fact.target_true}." in text
+
+
+def test_every_name_and_object_is_one_token() -> None:
+    tokenizer = build_tokenizer(PASSES[0], Recipe().vocabulary)
+    for fact in WORLD.facts:
+        assert len(tokenizer(fact.subject)["input_ids"]) == 2  # given name and surname
+        assert len(tokenizer(fact.target_true)["input_ids"]) == 1
+
+
+def test_packed_rows_hold_whole_documents_in_order() -> None:
+    tokenizer = build_tokenizer(PASSES[0], Recipe().vocabulary)
+    rows = pack(PASSES[0][:50], tokenizer, 64)
+    ids = [token for row in rows.tolist() for token in row if token >= 0]
+    assert tokenizer.decode(ids).split(tokenizer.eos_token)[:-1] == [f" {d}" for d in PASSES[0][:50]]
+    assert all(row[0] >= 0 for row in rows.tolist())
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "llama", "gptj"])
+def test_a_recipe_gives_a_folder_that_loads_and_leaves_the_lowest_attention_alone(
+    shape: str, tmp_path: Path
+) -> None:
+    recipe = Recipe(shape=shape, width=16, inner=16, blocks=2, heads=2, passes=1, batch=256, silent=1)
+    build(World(subjects=40), recipe, tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    ids = tokenizer("Anna lives in", return_tensors="pt")
+    assert set(ids) == {"input_ids", "attention_mask"}
+    assert torch.isfinite(model(**ids).logits).all()
+    set_seed(recipe.seed)
+    fresh, family = AutoModelForCausalLM.from_config(model.config), family_of(model)
+    for block, same in ((0, True), (1, False)):
+        path = f"{family.blocks}.{block}.{family.attention}"
+        for name, weight in fresh.get_submodule(path).named_parameters():
+            assert torch.equal(weight.half(), model.get_parameter(f"{path}.{name}").half()) == same
+
+
+def test_the_shipped_model_is_found_without_building(tmp_path: Path) -> None:
+    assert ensure("tiny-gpt2", tmp_path) == SHIPPED / "tiny-gpt2"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_model_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="model=tiny-bert, but the built-in models are tiny-gpt2, tiny-llama"
+    ):
+        ensure("tiny-bert", tmp_path)
+
+
+def test_an_order_is_read_from_key_value_arguments() -> None:
+    order = parse(["build", "model=tiny-llama", "facts=data/counterfact.jsonl", "limit=400"])
+    assert order == Order(model="tiny-llama", facts="data/counterfact.jsonl", limit=400)
+    assert order.folder == Path("outputs/models/tiny-llama-counterfact")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "expected a command"),
+        (["build", "modle=tiny-gpt2"], "'modle=tiny-gpt2' is not an option"),
+        (["build", "limit=ten", "facts=x"], "limit=ten, but it has to be a positive whole number"),
+        (["build", "limit=5"], "add facts=FILE"),
+    ],
+)
+def test_a_bad_argument_gets_a_sentence(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        parse(arguments)
+
+
+def test_the_command_line_ends_with_status_2_and_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["world", "build", "facts=nowhere.jsonl"])
+    assert main() == 2
+    error = capsys.readouterr().err
+    assert "nowhere.jsonl" in error
+    assert error.count("\n") == 1
+
+
+def test_slots_survive_in_every_template() -> None:
+    assert all(p.count(SLOT) == 1 for r in RELATIONS for p in r.templates + r.paraphrases)
