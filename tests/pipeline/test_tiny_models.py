@@ -13,6 +13,7 @@ from analysis.efficacy import Efficacy
 from editors.model.loading import Checkpoint
 from editors.model.model import Model
 from pipeline.build import build, resolved
+from pipeline.data import WorldFacts
 from pipeline.interventions import KnowledgeEdit
 from pipeline.resolvers import register_resolvers
 from pipeline.world.facts import World
@@ -77,19 +78,25 @@ def test_it_solves_the_downstream_tasks(model: Model, task: str, least: float) -
     assert right / len(items) >= least
 
 
-@pytest.mark.parametrize("editor", ["rome", "memit"])
-def test_single_edits_succeed_at_the_configured_layers(model: Model, editor: str, tmp_path: Path) -> None:
+def configured(editor: str, folder: Path) -> KnowledgeEdit:
+    """The 200 edits of the quickstart, with the values of the configuration."""
     register_resolvers()
-    choices = ["model=tiny-gpt2", f"editor={editor}", f"editor.moments.folder={tmp_path}"]
+    choices = ["model=tiny-gpt2", f"editor={editor}", "edits=200", f"editor.moments.folder={folder}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         intervention = build(resolved(compose("config", choices))).intervention
     assert isinstance(intervention, KnowledgeEdit)
-    intervention.editor.prepare(model)
+    return intervention
+
+
+@pytest.mark.parametrize("editor", ["rome", "memit"])
+def test_single_edits_succeed_at_the_configured_layers(model: Model, editor: str, tmp_path: Path) -> None:
+    chosen = configured(editor, tmp_path).editor
+    chosen.prepare(model)
     efficacy = Efficacy()
     efficacy.prepare(model)
     rows = []
     for fact in random.Random(0).sample(WORLD.facts, 40):
-        edit = intervention.editor.edit(model, [fact])
+        edit = chosen.edit(model, [fact])
         before = model.snapshot(edit.update)
         model.apply(edit.update)
         rows.append(efficacy.score([fact]))
@@ -98,3 +105,35 @@ def test_single_edits_succeed_at_the_configured_layers(model: Model, editor: str
     assert means["success.rewrite"] >= 0.95
     assert means["success.paraphrase"] >= 0.75
     assert means["success.neighbour"] >= 0.9
+
+
+def after_200_edits(editor: str, folder: Path) -> tuple[float, float]:
+    """ES over the edits, and the share of the facts of never-edited people that is still known."""
+    model = Checkpoint(name="tiny-gpt2", path=str(FOLDER), device="cpu").load()
+    intervention = configured(editor, folder)
+    plan = intervention.plan(WorldFacts().load())
+    intervention.prepare(model)
+    for _ in intervention.steps(model, plan):
+        pass
+    logits = predicted(model, [fact.statement for fact in plan.stream])
+    wanted, rival = (
+        logits.gather(1, first_tokens(model, words)[:, None])
+        for words in ([f.target_new for f in plan.stream], [f.target_true for f in plan.stream])
+    )
+    kept = plan.untouched
+    known = recalled(model, [f.statement for f in kept], [f.target_true for f in kept])
+    return float((wanted > rival).double().mean()), known
+
+
+@pytest.mark.slow
+def test_200_edits_by_encore_leave_the_model_healthy(tmp_path: Path) -> None:
+    success, known = after_200_edits("encore", tmp_path)
+    assert success >= 0.9
+    assert known >= 0.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("editor", ["rome", "memit"])
+def test_the_same_edits_by_rome_and_memit_break_it(editor: str, tmp_path: Path) -> None:
+    _, known = after_200_edits(editor, tmp_path)
+    assert known <= 0.6
