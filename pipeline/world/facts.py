@@ -45,6 +45,11 @@ class World:
         """Test items of the downstream tasks, by the task's name."""
         return {name: task.test for name, task in build_tasks(seed=self.seed).items()}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """None: every surname becomes a token of its own, as a frequent word."""
+        return ()
+
     def corpus(self, seed: int = 0) -> Iterator[str]:
         """One pass over everything there is to learn, in documents of a few sentences, shuffled by `seed`."""
         told: list[str] = []

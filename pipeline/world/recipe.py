@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import (
@@ -40,6 +40,11 @@ _POSITIONS = 128
 class Source(Protocol):
     """Whatever yields training documents."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Strings that have to be single tokens, however many words they are."""
+        ...
+
     def corpus(self, seed: int = 0) -> Iterator[str]:
         """One pass over the text, in an order of its own for every seed."""
         ...
@@ -57,8 +62,8 @@ class Recipe:
     heads: int = 6
     silent: int = 2
     """Blocks, from the lowest, whose attention stays as it was initialised."""
-    vocabulary: int = 4096
-    """At most; the tokenizer stops earlier once every word is a token of its own."""
+    vocabulary: int = 6144
+    """At most, names aside; the tokenizer stops earlier once every word is a token of its own."""
     row: int = 64
     """Tokens per packed row."""
     passes: int = 14
@@ -72,7 +77,7 @@ class Recipe:
 def build(source: Source, recipe: Recipe, folder: Path) -> None:
     """Train a model on a source and write it, in half precision and with its tokenizer, to a folder."""
     set_seed(recipe.seed)
-    tokenizer = build_tokenizer(source.corpus(), recipe.vocabulary)
+    tokenizer = build_tokenizer(source.corpus(), recipe.vocabulary, source.names)
     rows = torch.cat([pack(source.corpus(seed), tokenizer, recipe.row) for seed in range(recipe.passes)])
     model = AutoModelForCausalLM.from_config(_CONFIGS[recipe.shape](recipe, len(tokenizer)))
     _train(model, rows, recipe)
@@ -80,8 +85,10 @@ def build(source: Source, recipe: Recipe, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def build_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE in which frequent words are single tokens, at a text's start as well."""
+def build_tokenizer(
+    texts: Iterable[str], vocabulary: int, names: Iterable[str] = ()
+) -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which frequent words are single tokens, at a text's start as well, and names too."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -93,6 +100,9 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens(
+        [AddedToken(name, lstrip=True, single_word=True, normalized=False) for name in names]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END,

@@ -1,6 +1,7 @@
 """The generated world: what it promises about facts, texts and tasks, and the command that builds models."""
 
 import sys
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -94,6 +95,15 @@ def test_every_name_and_object_is_one_token() -> None:
     for fact in WORLD.facts:
         assert len(tokenizer(fact.subject)["input_ids"]) == 2  # given name and surname
         assert len(tokenizer(fact.target_true)["input_ids"]) == 1
+
+
+def test_a_borrowed_subject_of_many_words_is_one_token_wherever_it_stands() -> None:
+    fact = replace(WORLD.facts[0], subject="Autonomous University of Madrid")
+    source = BorrowedWorld(facts=(fact, *WORLD.facts[1:9]))
+    tokenizer = build_tokenizer(source.corpus(), Recipe().vocabulary, source.names)
+    (name,) = tokenizer(fact.subject)["input_ids"]
+    for text in (fact.statement, f"The cat runs. {fact.statement}", f"{fact.subject}, he"):
+        assert tokenizer(text)["input_ids"].count(name) == 1
 
 
 def test_packed_rows_hold_whole_documents_in_order() -> None:
