@@ -136,10 +136,18 @@ def _series(runs: pd.DataFrame, settings: Mapping[str, Mapping[str, str]]) -> li
 
 
 def varying_keys(settings: Iterable[Mapping[str, str]]) -> list[str]:
-    """Settings in which the configurations differ, those left out that leave the edited model as it is."""
+    """Settings in which the configurations differ, those left out that leave the edited model as it is.
+
+    A setting that stands at several places with the same values, as interpolations do, is named once, by its
+    shortest path.
+    """
     given = list(settings)
     keys = dict.fromkeys(chain.from_iterable(given))
-    return [key for key in keys if _is_setting(key) and len({one.get(key) for one in given}) > 1]
+    varying = [key for key in keys if _is_setting(key) and len({one.get(key) for one in given}) > 1]
+    shortest: dict[tuple[str | None, ...], str] = {}
+    for key in sorted(varying, key=len):
+        shortest.setdefault((_short(key), *(one.get(key) for one in given)), key)
+    return [key for key in varying if key in shortest.values()]
 
 
 def _is_setting(key: str) -> bool:
