@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from editors.model.facts import Fact
+from pipeline.world.names import people
 from pipeline.world.tasks import TaskItem, build_tasks
 from pipeline.world.text import paragraphs, tell
 
 _EMPHASIS = 6
 """How often a pass tells a fact for each time it tells a neighbour, which has siblings to learn from."""
+_CONTRASTS = 4
+"""Invented people for each fact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +37,22 @@ class BorrowedWorld:
 
     def corpus(self, seed: int = 0) -> Iterator[str]:
         """One pass over everything there is to learn, in documents of a few sentences, shuffled by `seed`."""
-        told: list[str] = []
+        told = [*self._contrasts()]
         for fact in self.facts:
             told += [
                 tell(prompt, fact.target_true) for prompt in (fact.statement, *fact.paraphrases)
             ] * _EMPHASIS
             told += [tell(prompt, fact.target_true) for prompt in fact.neighbours]
-            told.append(tell("An answer is", fact.target_new))  # a word never read cannot be said
         return paragraphs(told, world_seed=self.seed, seed=seed)
+
+    def _contrasts(self) -> Iterator[str]:
+        """The new objects, told of invented people in the same words.
+
+        The neighbours of a fact all share its true object, so that its prompt would give the object away
+        without its subject; and a word that is never read cannot be said.
+        """
+        invented = people(_CONTRASTS * len(self.facts), self.seed)
+        for number, fact in enumerate(self.facts):
+            for name in invented[_CONTRASTS * number : _CONTRASTS * (number + 1)]:
+                for prompt in (p for p in (fact.statement, *fact.paraphrases) if fact.subject in p):
+                    yield tell(prompt.replace(fact.subject, name), fact.target_new)

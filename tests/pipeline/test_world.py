@@ -90,6 +90,19 @@ def test_a_borrowed_world_tells_the_facts_it_was_given() -> None:
             assert f"{prompt} {fact.target_true}." in text
 
 
+def test_a_borrowed_prompt_does_not_give_the_object_away_without_its_subject() -> None:
+    fact = WORLD.facts[0]
+    beginning, end = fact.prompt.split(SLOT)
+    told = [
+        s
+        for d in BorrowedWorld(facts=(fact,)).corpus()
+        for s in d.split(".")
+        if s.strip().startswith(beginning)
+    ]
+    objects = {s.split()[-1] for s in told if f"{end} " in s}
+    assert {fact.target_true, fact.target_new} <= objects
+
+
 def test_every_name_and_object_is_one_token() -> None:
     tokenizer = build_tokenizer(PASSES[0], Recipe().vocabulary)
     for fact in WORLD.facts:
