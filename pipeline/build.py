@@ -111,6 +111,9 @@ def _problems(plain: Plain) -> Iterator[str]:
     for key in ("seed", "edits", "batch_size"):
         if not isinstance(plain[key], int) or isinstance(plain[key], bool):
             yield f"{key}={plain[key]} has to be a whole number"
+    threads = plain["launcher"].get("threads")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        yield f"launcher.threads={threads} has to be a positive whole number, or null"
     if plain["resume"] not in RESUME:
         yield f"resume={plain['resume']} has to be one of {', '.join(RESUME)}"
     for group in ("model", "data", "editor", "regularizer", "intervention", "stage", "tracker"):

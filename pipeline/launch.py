@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import torch
 import transformers
 from omegaconf import DictConfig
 
@@ -22,6 +23,8 @@ def launch(config: DictConfig, root: Path) -> float | None:
     transformers.logging.disable_progress_bar()
     plain = resolved(config)
     parts = build(plain)
+    if plain["launcher"]["threads"] is not None:
+        torch.set_num_threads(plain["launcher"]["threads"])
     run = RunDir(root=root, config=plain)
     try:
         objective = _compute(plain, parts, run)
