@@ -58,7 +58,6 @@ class Downstream:
     limit: int = 100
     """Items of each task, from the first on."""
     batch_size: int = 16
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.limit < 1:

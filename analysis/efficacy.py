@@ -48,7 +48,7 @@ class Efficacy:
     neighbours: int = 10
     """Neighbour prompts scored for each fact, from the first on."""
     sample: int = 500
-    """Facts scored in each scope at the most, drawn once for a run; all facts are scored where fewer."""
+    """Facts scored in each scope at the most, drawn by their ids; the last measurement scores all edits."""
     seed: int = 0
     """Of the draw."""
     batch_tokens: int = 8192
@@ -61,7 +61,7 @@ class Efficacy:
         """Scores of every scope that has facts."""
         scopes = {
             "latest": observation.latest,
-            "seen": self._drawn(observation.seen),
+            "seen": observation.seen if observation.is_last else self._drawn(observation.seen),
             f"first{self.first}": observation.seen[: self.first],
         }
         pools = {"other": self._drawn(observation.others), "unedited": self._drawn(observation.untouched)}
@@ -71,7 +71,7 @@ class Efficacy:
                 records = self.score(facts)
                 result |= summarise(records, scope)
                 if scope == "seen" and observation.is_last:
-                    result["records"] = records
+                    result["records"] = records.assign(edit=range(1, len(records) + 1))
         for pool, facts in pools.items():
             known = [fact for fact in facts if fact.target_true]
             if known:
@@ -82,7 +82,8 @@ class Efficacy:
         """One row a fact: success, accuracy and log-probabilities of each kind of prompt."""
         asked = [(i, kind, prompt) for i, f in enumerate(facts) for kind, prompt in self._prompts(f)]
         new = self._scorer.score([(prompt, facts[i].target_new) for i, _, prompt in asked])
-        prompts = _prompt_table(asked, new, self._true_scores(facts, asked))
+        has_true = pd.Series([bool(facts[i].target_true) for i, _, _ in asked])
+        prompts = _prompt_table(asked, new, self._true_scores(facts, asked), has_true)
         means = prompts.pivot_table(index="fact", columns="kind", values=MEASURED, aggfunc="mean")
         means.columns = [f"{quantity}.{kind}" for quantity, kind in means.columns]
         described = pd.DataFrame([_described(fact) for fact in facts])
@@ -141,15 +142,20 @@ def _harmonic_mean(values: Sequence[float]) -> float:
     return 0.0 if min(values) <= 0 else len(values) / sum(1 / value for value in values)
 
 
-def _prompt_table(asked: Sequence[Asked], new: Scores, true: Scores) -> pd.DataFrame:
-    """One row a prompt; the wanted object is the new one, but for neighbours the true one."""
+def _prompt_table(asked: Sequence[Asked], new: Scores, true: Scores, has_true: pd.Series) -> pd.DataFrame:
+    """One row a prompt; the wanted object is the new one, but for neighbours the true one.
+
+    A likelihood that is no number counts as a failure of the model; only what a fact without a true object
+    cannot tell has no value.
+    """
     table = pd.DataFrame(asked, columns=["fact", "kind", "prompt"])
     neighbour = table["kind"] == "neighbour"
     table["log_p_new"], table["log_p_true"] = new.log_probability.numpy(), true.log_probability.numpy()
     margin = table["log_p_new"] - table["log_p_true"]
-    table["success"] = (margin.where(~neighbour, -margin) > 0).astype(float).where(margin.notna())
-    exact_new, exact_true = pd.Series(new.exact.numpy()), pd.Series(true.exact.numpy())
-    table["accuracy"] = exact_new.where(~neighbour, exact_true).astype(float)
+    table["success"] = (margin.where(~neighbour, -margin) > 0).astype(float).where(has_true)
+    exact_new = pd.Series(new.exact.numpy()).astype(float)
+    exact_true = pd.Series(true.exact.numpy()).astype(float).where(has_true)
+    table["accuracy"] = exact_new.where(~neighbour, exact_true)
     return table
 
 

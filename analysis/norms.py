@@ -33,7 +33,7 @@ class Norms:
         result: Measurement = {}
         norms: dict[Site, float] = {}
         for site, before in reference.weights.items():
-            now = model.master(site).double()
+            now = model.current(site).double()
             norms[site] = float(now.norm())
             base = reference.norms[site]
             result[f"norm/frobenius/{site}"] = norms[site]

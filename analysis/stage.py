@@ -54,7 +54,7 @@ class Reference:
         }
         # from the model's own layout in memory: a sum in another order would not give a ratio of exactly 1
         self.norms: dict[Site, float] = {
-            site: float(model.master(site).double().norm()) for site in self.weights
+            site: float(model.current(site).double().norm()) for site in self.weights
         }
 
 

@@ -83,15 +83,30 @@ class FactSet:
         return tuple(order[:edits])
 
     def others(self, stream: Iterable[Fact]) -> tuple[Fact, ...]:
-        """Facts about edited subjects that are not edited themselves."""
-        edited = {fact.id: fact.subject for fact in stream}
-        subjects = set(edited.values())
-        return tuple(fact for fact in self.facts if fact.subject in subjects and fact.id not in edited)
+        """Facts about edited subjects that the edits do not mean to change.
+
+        Another wording of an edited fact is no other fact: same subject and relation, or the same true object
+        where a data set names no relations.
+        """
+        edited = list(stream)
+        ids, subjects = {fact.id for fact in edited}, {fact.subject for fact in edited}
+        changed = {_topic(fact) for fact in edited} - {None}
+        return tuple(
+            fact
+            for fact in self.facts
+            if fact.subject in subjects and fact.id not in ids and _topic(fact) not in changed
+        )
 
     def untouched(self, stream: Iterable[Fact]) -> tuple[Fact, ...]:
         """Facts about subjects that are never edited."""
         subjects = {fact.subject for fact in stream}
         return tuple(fact for fact in self.facts if fact.subject not in subjects)
+
+
+def _topic(fact: Fact) -> tuple[str, str] | None:
+    """What a fact is about, None where its data set does not tell."""
+    about = fact.relation or fact.target_true
+    return (fact.subject, about) if about else None
 
 
 @dataclass(kw_only=True)

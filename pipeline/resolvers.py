@@ -1,29 +1,27 @@
 """Functions that a configuration may call; light, so that a misspelt override is answered at once."""
 
-import math
-
 from omegaconf import OmegaConf
 
 from editors.errors import ConfigError
 
 
 def span(which: str, depth: int | None) -> list[int]:
-    """Blocks of a named part of a stack: `early`, `middle`, `late` third, or `all`.
+    """Blocks of a named part of a stack: `early`, `middle`, `late` third, or `all`; never the last block.
 
     Raises:
         ConfigError: where the depth is not known.
     """
     if depth is None:
         raise ConfigError(f"layers={which} needs the number of blocks: set model.depth, or layers.edit=[...]")
-    third = depth / 3
+    cuts = [depth * k // 3 for k in (1, 2)]
     parts = {
-        "early": (0, third),
-        "middle": (third, 2 * third),
-        "late": (2 * third, depth),
-        "all": (0, depth),
+        "early": (0, cuts[0]),
+        "middle": (cuts[0], cuts[1]),
+        "late": (cuts[1], depth - 1),
+        "all": (0, depth - 1),
     }
     first, end = parts[which]
-    return list(range(math.floor(first), max(math.floor(end), math.floor(first) + 1)))
+    return list(range(first, end)) or [max(0, min(first, depth - 2))]
 
 
 def register_resolvers() -> None:

@@ -72,6 +72,7 @@ class LocateThenEdit(ABC):
         self._groups: Groups = ()
         self._preserved: dict[int, Preserved] = {}
         self._keys: dict[int, list[Tensor]] = {}
+        self._prepared_for = ""
 
     @abstractmethod
     def solve(self, preserved: Preserved, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
@@ -84,8 +85,15 @@ class LocateThenEdit(ABC):
     def prepare(self, model: Model) -> None:
         """Sample the contexts, load the second moments and factor what is preserved."""
         model.check_layers(self.layers)
+        if self.layers[-1] == model.depth - 1:
+            raise ConfigError(
+                f"layers.edit={list(self.layers)} ends at the last block of {model.name}, where what is "
+                f"written at a subject reaches no later token; end at block {model.depth - 2} or below"
+            )
         if self._preserved:
+            self._check_same(model)
             return
+        self._prepared_for = model.digest
         self._groups = self.contexts.groups(model)
         ridge = sum(rule.ridge for rule in self.regularizers.values())
         for layer, moment in self.moments.load(model, self.layers).items():
@@ -99,6 +107,11 @@ class LocateThenEdit(ABC):
             matrix.diagonal().add_(ridge)
             self._preserved[layer] = Preserved(matrix)
             self._keys[layer] = []
+
+    def _check_same(self, model: Model) -> None:
+        if any(self._keys.values()) or model.digest == self._prepared_for:
+            return
+        raise ConfigError(f"{self.name} was prepared for another model than {model.name}; make a new editor")
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
         """Find targets for all facts together, then the updates layer by layer.
@@ -133,9 +146,11 @@ class LocateThenEdit(ABC):
         return {f"keys.{layer}": torch.cat(keys, dim=1) for layer, keys in self._keys.items() if keys}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Remember the keys again."""
-        for name, keys in state.items():
+        """Remember the keys again, in an editor that was prepared and has not edited yet."""
+        assert not any(self._keys.values()), "this editor already has a history"
+        for name, stored in state.items():
             layer = int(name.removeprefix("keys."))
+            keys = stored.to(self._preserved[layer].inverse)
             self._keys[layer] = [keys]
             self._preserved[layer].add(keys)
 
@@ -184,9 +199,10 @@ class LocateThenEdit(ABC):
             if layer < last:
                 replay.select(bare).run(above[bare], layer + 1, last)
         rows = torch.arange(len(columns), device=columns.device)
-        keys = seen["k"][rows, columns].view(len(bare), size, -1)
+        precise = torch.promote_types(model.dtype, torch.float32)
+        keys = seen["k"][rows, columns].to(precise).view(len(bare), size, -1)
         values = seen["v"] if layer < last else seen["v"][bare]
-        current = values[torch.arange(len(bare), device=columns.device), columns[bare]]
+        current = values[torch.arange(len(bare), device=columns.device), columns[bare]].to(precise)
         return Keys(mean_over(self._groups, keys).T, keys[:, 0].T), current
 
     def _check(self, delta: Delta, layer: int, facts: Sequence[Fact], targets: Targets) -> None:

@@ -42,7 +42,7 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetOptimizer:
-    """Adam on a shift δ of the hidden state at the subject's last token.
+    """Adam on a shift δ of the hidden state at the subject's last token, in at least float32.
 
     loss = mean over templates of the mean over target tokens of −log P(token)
          + kl_weight · KL(P_δ ‖ P_0) at the subject of the anchor prompt
@@ -63,6 +63,8 @@ class TargetOptimizer:
     """A target whose loss is below it is final."""
     reference: Literal["block", "mlp"] = "block"
     """Whose output at the subject is v_init: the block's (MEMIT) or the MLP's (ROME)."""
+    loss_layer: int | None = None
+    """Block whose output the target's likelihood is read from, through norm and head; null is the last."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "max_norm_ratio"):
@@ -78,11 +80,12 @@ class TargetOptimizer:
             NumericsError: for a loss that is NaN or infinite, with the fact's id.
         """
         rows = [_rows(model, fact, flat(groups)) for fact in facts]
-        batch, initial = _start(model, rows, layer, self.reference)
+        batch, initial = _start(model, rows, layer, self)
         shift = torch.zeros_like(initial, requires_grad=True)
         adam = torch.optim.Adam([shift], lr=self.learning_rate)
         kept = torch.zeros_like(initial)
-        losses, taken = initial.new_zeros(len(facts)), torch.zeros(len(facts), dtype=torch.long)
+        losses = torch.zeros(len(facts), dtype=initial.dtype, device=initial.device)
+        taken = torch.zeros(len(facts), dtype=torch.long)
         counts = torch.zeros(len(facts), dtype=torch.long)
         bound = self.max_norm_ratio * initial.norm(dim=1, keepdim=True)
         decay = self.decay / initial.norm(dim=1) ** 2
@@ -126,6 +129,8 @@ class _Batch:
     targets: Int[Tensor, "active template token"]
     weights: Float[Tensor, "active token"]
     """1 / number of target tokens, 0 for padding."""
+    loss_layer: int
+    """Block whose output predicts the targets; the anchors are read at the top."""
     anchor: Float[Tensor, "active vocabulary"] | None = None
     """Log-distribution of the anchors before any shift."""
 
@@ -136,13 +141,15 @@ class _Batch:
         model, count = self.replay.model, len(self.facts)
         start = self.replay.hidden
         owner = self.facts.repeat_interleave(self.templates + 1)
-        moved = torch.cat([start[:, :1] + shift[owner][:, None], start[:, 1:]], dim=1)
-        hidden = self.replay.run(moved, self.replay.first, model.depth - 1)
-        hidden = hidden.view(count, self.templates + 1, *hidden.shape[1:])
+        moved = torch.cat([start[:, :1] + shift.to(start)[owner][:, None], start[:, 1:]], dim=1)
+        read = self.replay.run(moved, self.replay.first, self.loss_layer)
+        top = self.replay.run(read, self.loss_layer + 1, model.depth - 1)
+        shape = (count, self.templates + 1, *read.shape[1:])
+        read, top = read.view(shape), top.view(shape)
         real = self.weights > 0
-        chosen = _at(hidden[:, :-1], self.positions)[real[:, None].expand_as(self.positions)]
+        chosen = _at(read[:, :-1], self.positions)[real[:, None].expand_as(self.positions)]
         wanted = self.targets[real[:, None].expand_as(self.targets)]
-        both = torch.cat([chosen, hidden[:, -1, 0]])
+        both = torch.cat([chosen, top[:, -1, 0]])
         log_probability = model.logits(model.normed(both)).log_softmax(dim=-1)
         said, anchor = log_probability.split([len(wanted), count])
         score = torch.zeros(self.positions.shape, dtype=said.dtype, device=said.device)
@@ -170,6 +177,7 @@ class _Batch:
             self.positions[index],
             self.targets[index],
             self.weights[index],
+            self.loss_layer,
             None if self.anchor is None else self.anchor[index],
         )
 
@@ -183,20 +191,20 @@ def _rows(model: Model, fact: Fact, templates: Sequence[str]) -> list[Prompted]:
 
 
 def _start(
-    model: Model, rows: Sequence[Sequence[Prompted]], layer: int, reference: Literal["block", "mlp"]
+    model: Model, rows: Sequence[Sequence[Prompted]], layer: int, settings: TargetOptimizer
 ) -> tuple[_Batch, Float[Tensor, "fact width"]]:
     """Run everything once, up to the shift; the recorded batch and v_init of each fact's bare prompt."""
     all_rows = [row for fact in rows for row in fact]
     prefixes = [row.ids[: row.subject_last] for row in all_rows]
     tails = [row.ids[row.subject_last :] for row in all_rows]
-    source = model.module(reference, layer)
-    with capture(outputs={"v": source}) as seen:
+    with capture(outputs={"v": model.module(settings.reference, layer)}) as seen:
         replay = record(model, prefixes, tails, layer + 1)
     size = len(rows[0])
-    initial = seen["v"][::size, 0].clone()
+    precise = torch.promote_types(model.dtype, torch.float32)
+    initial = seen["v"][::size, 0].to(precise)
     facts = torch.arange(len(rows), device=initial.device)
-    columns, wanted, weights = _aims(rows, initial)
-    return _Batch(replay, facts, size - 1, columns, wanted, weights), initial
+    top = model.depth - 1 if settings.loss_layer is None else settings.loss_layer
+    return _Batch(replay, facts, size - 1, *_aims(rows, initial), max(top, layer)), initial
 
 
 def _aims(

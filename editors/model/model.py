@@ -1,6 +1,7 @@
 """A language model with named sites: everything a method needs to be blind to the architecture."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import cast
@@ -15,6 +16,9 @@ from editors.errors import ConfigError, ModelError, NumericsError
 from editors.model.architectures import SITES, Family, family_of
 from editors.model.deltas import Site, WeightUpdate
 from editors.model.positions import Side, pad, tokenize
+
+_NOT_THE_FUNCTION = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
+"""Entries of a configuration that say nothing of what the model computes."""
 
 
 class Model:
@@ -74,10 +78,11 @@ class Model:
     def digest(self) -> str:
         """Twelve hex digits that tell this checkpoint from others, for caches of what was computed on it.
 
-        A hash over names, shapes and 64 evenly spaced entries of every parameter as it was when first
-        asked, and over the tokenizer's behaviour on a sentence.
+        A hash over the configuration, over names, shapes and 64 evenly spaced entries of every parameter as
+        it was when first asked, and over the tokenizer's behaviour on a sentence.
         """
-        digest = hashlib.sha256(self.hf.config.model_type.encode())
+        shape = {k: v for k, v in self.hf.config.to_dict().items() if k not in _NOT_THE_FUNCTION}
+        digest = hashlib.sha256(json.dumps(shape, sort_keys=True, default=str).encode())
         for name, parameter in self.hf.named_parameters():
             flat = parameter.detach().reshape(-1)
             sample = flat[:: max(1, flat.numel() // 64)].float().cpu()
@@ -128,6 +133,10 @@ class Model:
         if torch.finfo(weight.dtype).bits >= 32:
             return weight
         return self._masters.setdefault(site, weight.float())
+
+    def current(self, site: Site) -> Float[Tensor, "out in"]:
+        """The matrix as it is: the master where an edit made one, else the weight."""
+        return self._masters.get(site, self.weight(site.name, site.layer))
 
     def apply(self, update: WeightUpdate) -> None:
         """Add every change to its weight.

@@ -72,10 +72,16 @@ class Prompted:
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
-    """Tokenise with character spans, special tokens as the tokenizer adds them."""
+    """Tokenise with character spans; what a tokenizer puts before the text stays, what it appends does not.
+
+    An end-of-text token after a text would be trained and scored as if it belonged to the target.
+    """
     encoded = tokenizer(text, return_offsets_mapping=True, return_token_type_ids=False)
     spans = tuple((int(a), int(b)) for a, b in encoded["offset_mapping"])
-    return Tokens(text, tuple(encoded["input_ids"]), spans)
+    count = len(spans)
+    while count > 1 and spans[count - 1][0] == spans[count - 1][1]:
+        count -= 1
+    return Tokens(text, tuple(encoded["input_ids"][:count]), spans[:count])
 
 
 def place(

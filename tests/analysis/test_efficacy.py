@@ -130,3 +130,26 @@ def test_a_sample_is_drawn_by_id_so_that_a_longer_run_keeps_it():
     assert len(drawn) == 10
     assert {fact.id for fact in stage._drawn(facts[::-1])} == drawn
     assert len(drawn & {fact.id for fact in stage._drawn([*facts, *facts[:0]])}) == 10
+
+
+def test_a_model_that_gives_no_numbers_has_failed_and_keeps_no_earlier_score():
+    model = tiny_model()
+    model.hf.get_output_embeddings().weight.data.fill_(float("nan"))
+    stage = Efficacy()
+    stage.prepare(model)
+    found = stage.measure(model, Observation(edits=1, total=1, seen=FACTS[:1]))
+    assert found["edit/success/seen.rewrite"] == found["edit/success/seen.neighbour"] == 0
+    assert found["edit/score/seen"] == 0
+
+
+def test_neighbours_of_a_fact_without_a_true_object_have_no_accuracy():
+    fact = Fact(id="a", prompt="{} works as a", subject="Ada", target_new="poet", neighbours=("Rob is",))
+    assert "edit/accuracy/seen.neighbour" not in measured([fact])
+
+
+def test_every_edit_is_among_the_records_of_the_end_also_beyond_the_sample():
+    model = tiny_model()
+    stage = Efficacy(sample=1)
+    stage.prepare(model)
+    records = stage.measure(model, Observation(edits=3, total=3, seen=FACTS))["records"]
+    assert list(records["edit"]) == [1, 2, 3]

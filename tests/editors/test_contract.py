@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tokenizers import processors
 
 from editors.editor import Editor
 from editors.errors import ConfigError, NumericsError
 from editors.locate.locate import LocateThenEdit
 from editors.locate.moments import GivenMoments
-from editors.locate.regularizers import MPES, History, NormConstraint
+from editors.locate.regularizers import MPES, History, NormConstraint, Regularizer
 from editors.memit import MEMIT
 from editors.model.deltas import Site
 from editors.model.model import Model
@@ -224,3 +225,43 @@ def test_choices_that_make_no_sense_are_refused_before_any_work():
     made.prepare(model)
     with pytest.raises(ConfigError, match="batch_size=2"):
         made.edit(model, FACTS[:2])
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_edits_are_those_of_float32_up_to_the_precision_of_the_forward_pass(editor, dtype):
+    updates = []
+    for precision in (torch.float32, dtype):
+        model = tiny_model(double=False)
+        model.hf.to(precision)
+        made = EDITORS[editor](model)
+        made.prepare(model)
+        edit = made.edit(model, FACTS[:1])
+        model.apply(edit.update)
+        updates.append(next(iter(edit.update.values())).dense().double())
+    assert (updates[1] - updates[0]).norm() < 0.3 * updates[0].norm()
+
+
+def test_the_last_block_cannot_be_edited_and_the_error_says_why():
+    model = tiny_model()
+    with pytest.raises(ConfigError, match="reaches no later token; end at block 2 or below"):
+        make_memit(model, layers=[2, 3]).prepare(model)
+
+
+def test_an_editor_belongs_to_the_model_it_was_prepared_for():
+    model, other = tiny_model(), tiny_model("llama")
+    made = make_memit(model)
+    made.prepare(model)
+    made.prepare(model)
+    with pytest.raises(ConfigError, match="prepared for another model"):
+        made.prepare(other)
+
+
+def test_an_appended_end_of_text_token_is_neither_trained_nor_part_of_the_target():
+    plain_end, with_end = tiny_model(), tiny_model()
+    core = with_end.tokenizer.backend_tokenizer
+    core.post_processor = processors.TemplateProcessing(single="$A <s>", special_tokens=[("<s>", 0)])
+    one, other = (
+        optimizer().find(model, FACTS, TEMPLATES, 1, Regularizer()).vectors for model in (plain_end, with_end)
+    )
+    torch.testing.assert_close(one, other)

@@ -81,6 +81,21 @@ class Case:
         stored = load_file(self.folder / "inputs" / "covariance.safetensors")
         return stored[self.hparams["rewrite_module_tmp"].format(layer)]
 
+    @property
+    def input_width(self) -> int:
+        """Width of the keys."""
+        weight = self.model().weight("mlp_down", self.hparams["layers"][0])
+        return weight.shape[1]
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether the case asks for something that no setting of ours expresses."""
+        published = self.hparams
+        return published.get("prob_cutoff", 0) > 0 or published.get("fact_token") not in (
+            None,
+            "subject_last",
+        )
+
     def parameter(self, layer: int) -> str:
         return self.hparams["rewrite_module_tmp"].format(layer) + ".weight"
 
@@ -115,7 +130,7 @@ def _fact(row: dict) -> Fact:
         id=str(row["case_id"]),
         prompt=row["prompt"],
         subject=row["subject"],
-        target_new=row["target_new"]["str"],
-        target_true=row["target_true"]["str"],
+        target_new=row["target_new"]["str"].strip(),  # the published code adds a space only where none is
+        target_true=row["target_true"]["str"].strip(),
         relation=row.get("relation", ""),
     )

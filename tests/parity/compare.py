@@ -17,7 +17,7 @@ Deviations = tuple[list[float], list[float]]
 def compare(case: Case) -> dict[str, object]:
     """The row that is printed for a case."""
     row: dict[str, object] = {"method": case.method, "case": case.name, "precision": case.precision}
-    if case.method not in METHODS:
+    if case.method not in METHODS or case.unsupported:
         return row | {"targets": None, "deltas": None, "result": "not implemented"}
     model, editor = case.model(), METHODS[case.method](case)
     editor.prepare(model)

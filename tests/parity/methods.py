@@ -16,6 +16,7 @@ from tests.parity.cases import Case
 
 
 def _targets(case: Case, reference: Literal["block", "mlp"]) -> TargetOptimizer:
+    """Only ROME reads the model's own logits whatever `v_loss_layer` says."""
     published = case.hparams
     return TargetOptimizer(
         steps=published["v_num_grad_steps"],
@@ -24,6 +25,7 @@ def _targets(case: Case, reference: Literal["block", "mlp"]) -> TargetOptimizer:
         decay=float(published["v_weight_decay"]),
         max_norm_ratio=float(published["clamp_norm_factor"]),
         reference=reference,
+        loss_layer=published.get("v_loss_layer") if reference == "block" else None,
     )
 
 
@@ -39,10 +41,15 @@ def _regularizers(case: Case) -> dict[str, Regularizer]:
 
 
 def _moments(case: Case) -> GivenMoments:
-    moments = {layer: case.moment(layer).double() for layer in case.hparams["layers"]}
-    if not case.hparams["mom2_adjustment"]:
-        moments = {layer: torch.eye(len(m), dtype=m.dtype) for layer, m in moments.items()}
-    return GivenMoments(matrices=moments)
+    return GivenMoments(matrices={layer: case.moment(layer).double() for layer in case.hparams["layers"]})
+
+
+def _rome_moments(case: Case) -> GivenMoments:
+    """Only the published ROME can do without second moments; the other methods ignore the switch."""
+    if case.hparams["mom2_adjustment"]:
+        return _moments(case)
+    width = case.input_width
+    return GivenMoments(matrices={layer: torch.eye(width).double() for layer in case.hparams["layers"]})
 
 
 def _memit(case: Case) -> Editor:
@@ -63,7 +70,7 @@ def _rome(case: Case) -> Editor:
         layers=case.hparams["layers"],
         targets=_targets(case, "mlp"),
         contexts=GivenContexts(templates=case.contexts),
-        moments=_moments(case),
+        moments=_rome_moments(case),
     )
 
 

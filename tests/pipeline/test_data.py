@@ -278,3 +278,16 @@ def test_real_counterfact_and_zsre_are_read_nearly_whole() -> None:
     assert len(zsre.facts) == 1000
     altered = ZsRE(path=str(SHARED / "zsre-1k.json"), target="alternative").load()
     assert altered.counts == {"identical targets": 21, "empty target": 2}
+
+
+def test_another_wording_of_an_edited_fact_is_no_other_fact() -> None:
+    def fact(identity: str, prompt: str, true: str, relation: str = "") -> Fact:
+        return Fact(
+            id=identity, prompt=prompt, subject="Chicago", target_new="x", target_true=true, relation=relation
+        )
+
+    edited = fact("1", "The twin city of {} is", "Warsaw")
+    reworded = fact("2", "{} is a twin city of", "Warsaw")
+    other = fact("3", "{} lies in", "Illinois")
+    facts = FactSet(name="test", facts=(edited, reworded, other))
+    assert facts.others([edited]) == (other,)
