@@ -37,7 +37,7 @@ test: $(STAMP) ## the tests (TESTS=... chooses, e.g. TESTS='-m slow')
 check: $(STAMP) ## style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/pyright
+	$(VENV)/bin/pyright --project pyproject.toml
 
 bench: $(STAMP) ## speed against a plain reference path on the same work
 	$(PY) -m tests.bench
