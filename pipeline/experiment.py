@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from rich.console import Console
@@ -120,10 +120,7 @@ def _timed(changes: Iterator[Change]) -> Iterator[Change]:
         change = next(changes, None)
         if change is None:
             return
-        seconds = {**change.seconds, "step": time.perf_counter() - begun}
-        yield Change(
-            facts=change.facts, update=change.update, seconds=seconds, diagnostics=change.diagnostics
-        )
+        yield replace(change, seconds={**change.seconds, "step": time.perf_counter() - begun})
 
 
 def _cost(change: Change) -> dict[str, float]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from editors.editor import Edit, Editor
+from editors.editor import Editor
 from editors.errors import ConfigError
 from editors.locate.moments import SITE
 from editors.model.deltas import Site, WeightUpdate
@@ -103,7 +103,7 @@ class KnowledgeEdit:
             edit = self.editor.edit(model, facts)
             model.apply(edit.update)
             self.editor.commit(model, facts, edit)
-            yield _change(facts, edit)
+            yield Change(facts=facts, update=edit.update, seconds=edit.seconds, diagnostics=edit.diagnostics)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,3 @@ class Nothing:
     def steps(self, model: Model, plan: Plan) -> Iterator[Change]:
         """No step."""
         yield from ()
-
-
-def _change(facts: Sequence[Fact], edit: Edit) -> Change:
-    return Change(facts=facts, update=edit.update, seconds=edit.seconds, diagnostics=edit.diagnostics)

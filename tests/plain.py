@@ -5,7 +5,7 @@ solves. It is the oracle of the equality tests and the yardstick of `make bench`
 """
 
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from editors.locate.contexts import Groups, flat
 from editors.locate.targets import TargetOptimizer
 from editors.model.facts import Fact
-from editors.model.hooks import first_tensor
+from editors.model.hooks import first_tensor, replace_output
 from editors.model.model import Model
 from editors.model.positions import pad, place
 
@@ -133,19 +133,14 @@ def _outputs(model: Model, rows: Sequence[Sequence[int]], module: torch.nn.Modul
     return seen[0].detach()
 
 
-@contextmanager
-def _shifted(module: torch.nn.Module, positions: Sequence[int], shift: Tensor):
+def _shifted(
+    module: torch.nn.Module, positions: Sequence[int], shift: Tensor
+) -> AbstractContextManager[None]:
     """Add `shift` to what the module writes at one position of each row."""
 
-    def hook(_module, _inputs, output):
-        hidden = first_tensor(output)
+    def change(hidden: Tensor) -> Tensor:
         mark = torch.zeros(*hidden.shape[:2], 1, dtype=hidden.dtype)
         mark[torch.arange(len(positions)), torch.tensor(positions)] = 1
-        changed = hidden + mark * shift
-        return changed if isinstance(output, Tensor) else (changed, *output[1:])
+        return hidden + mark * shift
 
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return replace_output(module, change)

@@ -91,7 +91,10 @@ class LocateThenEdit(ABC):
                 f"written at a subject reaches no later token; end at block {model.depth - 2} or below"
             )
         if self._preserved:
-            self._check_same(model)
+            if model.digest != self._prepared_for:
+                raise ConfigError(
+                    f"{self.name} was prepared for another model than {model.name}; make a new editor"
+                )
             return
         self._prepared_for = model.digest
         self._groups = self.contexts.groups(model)
@@ -107,11 +110,6 @@ class LocateThenEdit(ABC):
             matrix.diagonal().add_(ridge)
             self._preserved[layer] = Preserved(matrix)
             self._keys[layer] = []
-
-    def _check_same(self, model: Model) -> None:
-        if any(self._keys.values()) or model.digest == self._prepared_for:
-            return
-        raise ConfigError(f"{self.name} was prepared for another model than {model.name}; make a new editor")
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
         """Find targets for all facts together, then the updates layer by layer.
