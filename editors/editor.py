@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from editors.model.deltas import WeightUpdate
+from editors.model.deltas import Site, WeightUpdate
 from editors.model.facts import Fact
 from editors.model.model import Model
 
@@ -36,12 +36,16 @@ class Editor(Protocol):
         ...
 
     @property
-    def layers(self) -> Sequence[int]:
-        """Blocks whose weights it changes."""
+    def sites(self) -> Sequence[Site]:
+        """Every matrix that it changes, of any kind and block."""
         ...
 
-    def prepare(self, model: Model) -> None:
-        """Do what has to be done once, on the unedited model; calling it again changes nothing."""
+    def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
+        """Do what has to be done once, on the unedited model; calling it again changes nothing.
+
+        An editor that has to be trained is trained, or its weights are loaded, here. `facts` are those that
+        will be edited, for what is calibrated on them.
+        """
         ...
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:

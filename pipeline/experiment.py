@@ -46,8 +46,9 @@ def execute(config: Config, parts: Parts, run: RunDir) -> float | None:
     tracker = Many(trackers=[Jsonl(run=run), parts.tracker])
     with tracking(tracker, config, run.info):
         watch = Watch(parts.stages, tracker, plan, parts.intervention, Reference(model))
-        for part in (parts.intervention, *parts.stages):
-            part.prepare(model)
+        parts.intervention.prepare(model, plan)
+        for stage in parts.stages:
+            stage.prepare(model)
         watch.look(model, None)
         with _progress(len(plan.stream)) as advance:
             for change in _timed(parts.intervention.steps(model, plan)):

@@ -6,7 +6,6 @@ from typing import Protocol, runtime_checkable
 
 from editors.editor import Editor
 from editors.errors import ConfigError
-from editors.locate.moments import SITE
 from editors.model.deltas import Site, WeightUpdate
 from editors.model.facts import Fact
 from editors.model.model import Model
@@ -52,7 +51,7 @@ class Intervention(Protocol):
         """What the run will do with the facts."""
         ...
 
-    def prepare(self, model: Model) -> None:
+    def prepare(self, model: Model, plan: Plan) -> None:
         """Do what has to be done once, on the unedited model."""
         ...
 
@@ -84,17 +83,17 @@ class KnowledgeEdit:
 
     @property
     def edited(self) -> Sequence[Site]:
-        """The down projections of the edited blocks."""
-        return [Site(SITE, layer) for layer in self.editor.layers]
+        """The matrices of the editor."""
+        return self.editor.sites
 
     def plan(self, facts: FactSet) -> Plan:
         """The first `edits` facts in the order of the seed."""
         stream = facts.stream(self.edits, self.seed, self.one_per_subject)
         return Plan(stream=stream, others=facts.others(stream), untouched=facts.untouched(stream))
 
-    def prepare(self, model: Model) -> None:
+    def prepare(self, model: Model, plan: Plan) -> None:
         """Prepare the editor."""
-        self.editor.prepare(model)
+        self.editor.prepare(model, plan.stream)
 
     def steps(self, model: Model, plan: Plan) -> Iterator[Change]:
         """Edit, apply, commit, batch after batch; the last batch may be smaller."""
@@ -121,7 +120,7 @@ class Nothing:
         """All facts are left alone."""
         return Plan(untouched=facts.facts)
 
-    def prepare(self, model: Model) -> None:
+    def prepare(self, model: Model, plan: Plan) -> None:
         """Nothing to prepare."""
 
     def steps(self, model: Model, plan: Plan) -> Iterator[Change]:

@@ -74,6 +74,11 @@ class LocateThenEdit(ABC):
         self._keys: dict[int, list[Tensor]] = {}
         self._prepared_for = ""
 
+    @property
+    def sites(self) -> Sequence[Site]:
+        """The down projections of the edited blocks."""
+        return [Site(SITE, layer) for layer in self.layers]
+
     @abstractmethod
     def solve(self, preserved: Preserved, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
         """The update of one matrix that maps the keys closer to their values."""
@@ -82,7 +87,7 @@ class LocateThenEdit(ABC):
         """Which part of the residual the present layer takes; `layers_left` counts it."""
         return 1 / layers_left
 
-    def prepare(self, model: Model) -> None:
+    def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Sample the contexts, load the second moments and factor what is preserved."""
         model.check_layers(self.layers)
         if self.layers[-1] == model.depth - 1:
@@ -155,7 +160,7 @@ class LocateThenEdit(ABC):
     @contextmanager
     def _weights_kept(self, model: Model) -> Iterator[None]:
         """Give the edited matrices back as they were."""
-        before = model.snapshot(Site(SITE, layer) for layer in self.layers)
+        before = model.snapshot(self.sites)
         try:
             yield
         finally:

@@ -80,7 +80,7 @@ def test_edit_leaves_the_weights_as_they_were_and_applying_it_makes_the_target_l
     assert all(torch.equal(before[key], value) for key, value in model.hf.state_dict().items())
     assert torch.equal(rng, torch.get_rng_state())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.hf.modules())
-    assert {site.layer for site in edit.update} == set(made.layers)
+    assert set(edit.update) == set(made.sites)
     model.apply(edit.update)
     assert chance(model, 0) > expected
 

@@ -135,7 +135,7 @@ def test_every_pair_builds_or_says_how_to_supply_values(model: str, editor: str)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [f"model={model}", f"editor={editor}", *data])
     if (CONF / "hparams" / f"{model}_{editor}.yaml").exists():
-        assert build(resolved(config)).intervention.editor.layers
+        assert build(resolved(config)).intervention.editor.sites
     else:
         with pytest.raises(ConfigError, match=rf"hparams/{model}_{editor}\.yaml"):
             resolved(config)

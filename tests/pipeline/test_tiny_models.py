@@ -112,7 +112,7 @@ def after_200_edits(editor: str, folder: Path) -> tuple[float, float]:
     model = Checkpoint(name="tiny-gpt2", path=str(FOLDER), device="cpu").load()
     intervention = configured(editor, folder)
     plan = intervention.plan(WorldFacts().load())
-    intervention.prepare(model)
+    intervention.prepare(model, plan)
     for _ in intervention.steps(model, plan):
         pass
     logits = predicted(model, [fact.statement for fact in plan.stream])
