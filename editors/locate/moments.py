@@ -35,6 +35,31 @@ class MomentSource(Protocol):
         """Mean of k kᵀ over tokens, for each layer."""
         ...
 
+    def spectra(self, model: Model, layers: Sequence[int]) -> "Mapping[int, Spectrum]":
+        """Eigenvalues and eigenvectors of those means, on the model's device."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Where the numbers are from, for every result that rests on them."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """Eigendecomposition of a second moment, C = V diag(values) Vᵀ, in float64."""
+
+    values: Float[Tensor, " in"]
+    """Eigenvalues, ascending; rounding can leave the smallest a little below zero."""
+    vectors: Float[Tensor, "in in"]
+    """Eigenvectors, one a column, in the order of the values."""
+
+    @classmethod
+    def of(cls, moment: Float[Tensor, "in in"]) -> "Spectrum":
+        """The spectrum of a symmetric matrix, on its device."""
+        values, vectors = torch.linalg.eigh(moment.double())
+        return cls(values=values, vectors=vectors)
+
 
 class SecondMoment:
     """Running mean of k kᵀ."""
@@ -65,6 +90,20 @@ class GivenMoments:
         """The matrices as given."""
         return {layer: self.matrices[layer] for layer in layers}
 
+    def spectra(self, model: Model, layers: Sequence[int]) -> Mapping[int, Spectrum]:
+        """Their eigendecompositions, computed at every call."""
+        return spectra_of(self.load(model, layers), model)
+
+    @property
+    def label(self) -> str:
+        """Nothing is known of where they are from."""
+        return "given"
+
+
+def spectra_of(moments: Mapping[int, Float[Tensor, "in in"]], model: Model) -> dict[int, Spectrum]:
+    """The spectrum of every layer's moment, computed on the model's device."""
+    return {layer: Spectrum.of(moment.to(model.device)) for layer, moment in moments.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class CollectedMoments:
@@ -92,6 +131,15 @@ class CollectedMoments:
             if not path.exists():
                 self._write(collect(model, layers, self.corpus, self.tokens, self.batch_tokens), path)
         return {int(layer): matrix for layer, matrix in load_file(path).items()}
+
+    def spectra(self, model: Model, layers: Sequence[int]) -> Mapping[int, Spectrum]:
+        """Their eigendecompositions."""
+        return spectra_of(self.load(model, layers), model)
+
+    @property
+    def label(self) -> str:
+        """Budget and corpus."""
+        return f"{self.tokens:,} tokens of {self.corpus.identity()}"
 
     def _key(self, model: Model, layers: Sequence[int]) -> str:
         what = (model.digest, str(model.dtype), self.corpus.identity(), self.tokens, tuple(layers), SITE)
