@@ -23,15 +23,16 @@ from pipeline.experiment import Parts
 ALLOWED = ("analysis.", "editors.", "pipeline.")
 """A configuration can build nothing but objects of this project."""
 KEYS = (
-    "name seed edits batch_size model editor regularizer layers data intervention stage tracker launcher "
-    "experiment resume"
+    "name seed edits batch_size model moments editor regularizer layers data intervention stage tracker "
+    "launcher experiment resume"
 ).split()
 """Top level of every configuration."""
 RESUME = ("auto", "never")
 _HOME = {
     "intervention.editor": "editor",
     "editor.regularizers": "regularizer",
-    "editor.moments.corpus": "model.corpus",
+    "editor.moments": "moments",
+    "moments.corpus": "model.corpus",
 }
 """Where a user wrote what also stands elsewhere."""
 _TOWER = BeartypeConf(is_pep484_tower=True)

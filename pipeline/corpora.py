@@ -24,6 +24,11 @@ class TextFile:
         with self._found().open("rb") as file:
             return f"file-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
+    @property
+    def label(self) -> str:
+        """The path."""
+        return self.path
+
     def __iter__(self) -> Iterator[str]:
         """Documents without surrounding space; raises DataError where the file is missing or not UTF-8."""
         try:
@@ -48,10 +53,19 @@ class HubText:
     config: str | None = None
     split: str = "train"
     column: str = "text"
+    shuffle: int | None = None
+    """Seed of a fixed random order; null reads the documents as they stand."""
 
     def identity(self) -> str:
-        """Data set, revision and the part that is read."""
-        return f"hub-{self.dataset}@{self.revision}/{self.config or 'default'}/{self.split}/{self.column}"
+        """Data set, revision, the part that is read and its order."""
+        part = f"{self.config or 'default'}/{self.split}/{self.column}"
+        order = "" if self.shuffle is None else f"/shuffled-{self.shuffle}"
+        return f"hub-{self.dataset}@{self.revision}/{part}{order}"
+
+    @property
+    def label(self) -> str:
+        """Data set, configuration and the beginning of the revision."""
+        return f"{self.dataset}{f'/{self.config}' if self.config else ''}@{self.revision[:8]}"
 
     def __iter__(self) -> Iterator[str]:
         """Documents that are not blank; raises DataError where the data set or the column is missing."""
@@ -62,6 +76,8 @@ class HubText:
         if self.column not in rows.column_names:
             found = ", ".join(rows.column_names)
             raise DataError(f"the data set {self.dataset} has no column {self.column!r}; it has {found}")
+        if self.shuffle is not None:
+            rows = rows.shuffle(seed=self.shuffle)
         yield from (str(row) for row in rows[self.column] if str(row).strip())
 
 
@@ -75,6 +91,11 @@ class WorldText:
     def identity(self) -> str:
         """Hash of the documents."""
         return f"world-{_hashed(self)}"
+
+    @property
+    def label(self) -> str:
+        """Which world."""
+        return f"the built-in world (seed {self.seed})"
 
     def __iter__(self) -> Iterator[str]:
         """One pass over the world's documents."""
@@ -96,6 +117,11 @@ class FactText:
     def identity(self) -> str:
         """Hash of the documents."""
         return f"facts-{_hashed(self)}"
+
+    @property
+    def label(self) -> str:
+        """Which data set."""
+        return f"the statements of {self.data.name}"
 
     def __iter__(self) -> Iterator[str]:
         """One sentence for every prompt and paraphrase."""

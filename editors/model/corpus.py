@@ -12,6 +12,11 @@ class Corpus(Protocol):
         """Equal for equal documents: what a cache of statistics is filed under."""
         ...
 
+    @property
+    def label(self) -> str:
+        """For people: what the documents are; computed without reading them."""
+        ...
+
     def __iter__(self) -> Iterator[str]:
         """The documents."""
         ...

@@ -26,7 +26,7 @@ MISTAKES = {
     "+editor.targets.learning_rat=1": r"did you mean editor\.targets\.learning_rate\?",
     "editor.targets.steps=few": r"editor\.targets\.steps=few has to be int",
     "editor.targets.steps=0": r"targets\.steps=0",
-    "editor.moments.tokens=-1": r"moments\.tokens=-1",
+    "moments.tokens=-1": r"moments\.tokens=-1",
     "editor._target_=os.system": r"editor\._target_=os\.system, but only",
     "editor._target_=editors.memit.MEMITT": r"editors\.memit\.MEMITT does not exist",
     "launcher.threads=0": r"launcher\.threads=0 has to be a positive",

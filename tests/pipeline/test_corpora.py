@@ -70,6 +70,30 @@ def test_hub_text_reads_one_column_and_skips_blank_documents(monkeypatch: pytest
         list(HubText(dataset="who/what", revision="abc", column="page"))
 
 
+def test_hub_text_in_a_seeded_order_is_another_corpus_and_always_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"text": [str(number) for number in range(50)]})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: rows)
+    orders = [HubText(dataset="who/what", revision="abc", shuffle=seed) for seed in (None, 1, 2)]
+    assert len({corpus.identity() for corpus in orders}) == len({tuple(corpus) for corpus in orders}) == 3
+    assert list(orders[1]) == list(orders[1])
+    assert sorted(orders[1]) == sorted(orders[0])
+
+
+def test_a_label_names_the_documents_without_reading_them() -> None:
+    corpora = (
+        TextFile(path="absent.txt"),
+        HubText(dataset="who/what", config="en", revision="0123456789"),
+        WorldText(seed=3),
+        FactText(data=Told()),
+    )
+    labels = ["absent.txt", "who/what/en@01234567", "the built-in world (seed 3)", "the statements of told"]
+    assert [corpus.label for corpus in corpora] == labels
+
+
 def test_world_text_is_the_same_every_time_and_another_for_another_seed() -> None:
     corpus = WorldText()
     assert next(iter(corpus)) == next(iter(corpus))

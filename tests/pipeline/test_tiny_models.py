@@ -81,7 +81,7 @@ def test_it_solves_the_downstream_tasks(model: Model, task: str, least: float) -
 def configured(editor: str, folder: Path) -> KnowledgeEdit:
     """The 200 edits of the quickstart, with the values of the configuration."""
     register_resolvers()
-    choices = ["model=tiny-gpt2", f"editor={editor}", "edits=200", f"editor.moments.folder={folder}"]
+    choices = ["model=tiny-gpt2", f"editor={editor}", "edits=200", f"moments.folder={folder}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         intervention = build(resolved(compose("config", choices))).intervention
     assert isinstance(intervention, KnowledgeEdit)
