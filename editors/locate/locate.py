@@ -1,16 +1,15 @@
-"""Locate-then-edit: keys → targets → residual → spread → solve → apply, layer by layer.
+"""Locate-then-edit: keys → targets → residual → spread → solve, layer by layer.
 
-A method states where its residual is measured, how it is spread over the layers and how the equations
-are solved; everything else is shared. One recorded forward pass serves the keys and residuals of all
-edited layers: it is resumed above each layer once that layer is written.
+A method states where its residual is measured, how it is spread over the layers, what is preserved and how
+the equations are solved; everything else is shared. The weights are read and never touched: what a layer's
+update does to the layers above is added to the recorded pass (`keys.py`).
 """
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,27 +17,16 @@ from torch import Tensor
 
 from editors.editor import Edit
 from editors.errors import ConfigError, NumericsError
-from editors.locate.contexts import ContextSource, Groups, flat, mean_over
+from editors.locate.contexts import ContextSource, Groups
+from editors.locate.keys import KeyPass, Keys, keys_of
 from editors.locate.moments import SITE, MomentSource
-from editors.locate.regularizers import Regularizer
-from editors.locate.solvers import Preserved
+from editors.locate.regularizers import Progress, Regularizer
+from editors.locate.rules import Rules
+from editors.locate.solvers import Dense, Preserved
 from editors.locate.targets import TargetOptimizer, Targets
 from editors.model.deltas import Delta, Site
 from editors.model.facts import Fact
-from editors.model.hooks import capture
 from editors.model.model import Model
-from editors.model.positions import place
-from editors.model.replay import Replay, record
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Inputs of the edited matrix at the subjects, one column a fact."""
-
-    mean: Float[Tensor, "in n"]
-    """Averaged over the context templates."""
-    bare: Float[Tensor, "in n"]
-    """Of the bare prompt."""
 
 
 @dataclass(kw_only=True)
@@ -57,6 +45,10 @@ class LocateThenEdit(ABC):
 
     measured_at: ClassVar[str] = "block"
     """Whose output at the subject is compared with the target."""
+    averages_output = False
+    """Whether that output is averaged over the context templates like the key."""
+    remembered: ClassVar[Literal["before", "after"] | None] = "before"
+    """Which keys of earlier edits the published code preserves, if any; None: there is no room for them."""
 
     def __post_init__(self) -> None:
         self.layers = sorted(self.layers)
@@ -64,14 +56,16 @@ class LocateThenEdit(ABC):
             raise ConfigError(
                 f"editor.preservation_weight={self.preservation_weight}, but it has to be positive"
             )
-        stops = [name for name, rule in self.regularizers.items() if rule.patience]
-        if len(stops) > 1:
-            raise ConfigError(f"{' and '.join(stops)} both decide when a target is final; choose one")
-        self._stop = self.regularizers[stops[0]] if stops else Regularizer()
-        self._remembers = any(rule.remembers for rule in self.regularizers.values())
+        self._rules = Rules(self.regularizers, self.name)
+        if self.remembered is None and self._rules.remembers("before"):
+            raise ConfigError(
+                f"history keeps the keys of earlier edits, but {self.name} has no place for them in its "
+                f"equations; drop it or use memit"
+            )
         self._groups: Groups = ()
         self._preserved: dict[int, Preserved] = {}
-        self._keys: dict[int, list[Tensor]] = {}
+        self._keys: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
+        self._edits = 0
         self._prepared_for = ""
 
     @property
@@ -83,146 +77,145 @@ class LocateThenEdit(ABC):
     def solve(self, preserved: Preserved, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
         """The update of one matrix that maps the keys closer to their values."""
 
+    @property
+    def added_ridge(self) -> float:
+        """λn, the multiple of the identity that regularizers add to what is preserved."""
+        return self._rules.ridge
+
     def spread(self, layers_left: int) -> float:
         """Which part of the residual the present layer takes; `layers_left` counts it."""
         return 1 / layers_left
 
+    def preserve(self, model: Model) -> dict[int, Preserved]:
+        """What every layer's update should leave alone: λp C + λn I."""
+        return {
+            layer: Dense(self.preservation_weight * moment.double().to(model.device), self.added_ridge)
+            for layer, moment in self._moments(model).items()
+        }
+
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Sample the contexts, load the second moments and factor what is preserved."""
-        model.check_layers(self.layers)
-        if self.layers[-1] == model.depth - 1:
-            raise ConfigError(
-                f"layers.edit={list(self.layers)} ends at the last block of {model.name}, where what is "
-                f"written at a subject reaches no later token; end at block {model.depth - 2} or below"
-            )
+        self._check(model)
         if self._preserved:
-            if model.digest != self._prepared_for:
-                raise ConfigError(
-                    f"{self.name} was prepared for another model than {model.name}; make a new editor"
-                )
             return
         self._prepared_for = model.digest
         self._groups = self.contexts.groups(model)
-        ridge = sum(rule.ridge for rule in self.regularizers.values())
-        for layer, moment in self.moments.load(model, self.layers).items():
+        self._preserved = self.preserve(model)
+        self._rules.prepare(model, self.sites)
+        self._rules.calibrate(lambda sample: self._find(model, sample), facts)
+
+    def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
+        """Find targets for all facts together, then the updates layer by layer.
+
+        Raises:
+            NumericsError: for a target or an update with NaN or infinity.
+        """
+        begun = time.perf_counter()
+        targets = self._rules.aim(self._find(model, facts))
+        found = time.perf_counter()
+        update, memory, residuals = self._insert(model, facts, targets)
+        weights = {site: model.current(site) for site in self.sites}
+        update = self._rules.finish(update, weights, Progress(self._edits, self._edits + len(facts)))
+        for site, delta in update.items():
+            self._check_finite(delta, site, facts, targets)
+        return Edit(
+            update=update,
+            targets=targets.vectors,
+            memory=memory,
+            diagnostics=_diagnostics(targets, memory, residuals),
+            seconds={"targets": found - begun, "insertion": time.perf_counter() - found},
+        )
+
+    def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
+        """Preserve the keys of an applied edit, where a regularizer remembers."""
+        self._edits += len(facts)
+        which = self._rules.remembers(self.remembered or "before")
+        if which is None:
+            return
+        keys = edit.memory if which == "before" else keys_of(model, facts, self._groups, self.layers)
+        for layer in self.layers:
+            self._remember(layer, keys[layer].double())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The number of edits, and the remembered keys of every layer with the sizes of their batches."""
+        state = {"edits": torch.tensor(self._edits)}
+        for layer, keys in self._keys.items():
+            if keys:
+                state[f"keys.{layer}"] = torch.cat(keys, dim=1)
+                state[f"batches.{layer}"] = torch.tensor([batch.shape[1] for batch in keys])
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Remember the keys again, in an editor that was prepared and has not edited yet."""
+        assert not any(self._keys.values()), "this editor already has a history"
+        self._edits = int(state["edits"])
+        for layer in self.layers:
+            if f"keys.{layer}" in state:
+                sizes = state[f"batches.{layer}"].tolist()
+                for keys in state[f"keys.{layer}"].split(sizes, dim=1):  # in batches: the same bits
+                    self._remember(layer, keys)
+
+    def _remember(self, layer: int, keys: Float[Tensor, "in n"]) -> None:
+        self._keys[layer].append(keys)
+        self._preserved[layer].add(keys)
+
+    def _find(self, model: Model, facts: Sequence[Fact]) -> Targets:
+        return self.targets.find(model, facts, self._groups, self.layers[-1], self._rules.stop)
+
+    @torch.no_grad()
+    def _insert(
+        self, model: Model, facts: Sequence[Fact], targets: Targets
+    ) -> tuple[dict[Site, Delta], dict[int, Tensor], list[float]]:
+        """Solve the layers one after another, each for the residual that the earlier ones left."""
+        walk = KeyPass(model, facts, self._groups, self.layers)
+        update, memory, residuals = {}, {}, []
+        for i, layer in enumerate(self.layers):
+            keys, current, inputs = walk.measure(layer, self.measured_at, self.averages_output)
+            residual = (targets.vectors - current).T
+            residuals.append(float(residual.norm(dim=0).mean()))
+            part = self.spread(len(self.layers) - i)
+            delta = self.solve(self._preserved[layer], keys, residual.double() * part)
+            site = Site(SITE, layer)
+            update[site], memory[layer] = self._rules.project(site, delta), keys.mean.double()
+            self._check_finite(update[site], site, facts, targets)
+            if layer != self.layers[-1]:
+                walk.write(layer, update[site], inputs, until=self.layers[i + 1])
+        return update, memory, residuals
+
+    def _moments(self, model: Model) -> dict[int, Float[Tensor, "in in"]]:
+        """The second moments, with their widths checked."""
+        moments = dict(self.moments.load(model, self.layers))
+        for layer, moment in moments.items():
             width = model.weight(SITE, layer).shape[1]
             if moment.shape != (width, width):
                 raise ConfigError(
                     f"the second moment of layer {layer} is {tuple(moment.shape)}, but the keys of "
                     f"{model.name} have width {width}: it was collected on another model"
                 )
-            matrix = self.preservation_weight * moment.double().to(model.device)
-            matrix.diagonal().add_(ridge)
-            self._preserved[layer] = Preserved(matrix)
-            self._keys[layer] = []
+        return moments
 
-    def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
-        """Find targets for all facts together, then the updates layer by layer.
+    def _check(self, model: Model) -> None:
+        """Whether the editor can edit this model."""
+        model.check_layers(self.layers)
+        if self.layers[-1] == model.depth - 1:
+            raise ConfigError(
+                f"layers.edit={list(self.layers)} ends at the last block of {model.name}, where what is "
+                f"written at a subject reaches no later token; end at block {model.depth - 2} or below"
+            )
+        if self._preserved and model.digest != self._prepared_for:
+            raise ConfigError(
+                f"{self.name} was prepared for another model than {model.name}; make a new editor"
+            )
 
-        Raises:
-            NumericsError: for a target or an update with NaN or infinity; the weights are as they were.
-        """
-        begun = time.perf_counter()
-        targets = self.targets.find(model, facts, self._groups, self.layers[-1], self._stop)
-        found = time.perf_counter()
-        with self._weights_kept(model):
-            update, memory, residuals = self._insert(model, facts, targets)
-        seconds = {"targets": found - begun, "insertion": time.perf_counter() - found}
-        return Edit(
-            update=update,
-            targets=targets.vectors,
-            memory=memory,
-            diagnostics=_diagnostics(targets, memory, residuals),
-            seconds=seconds,
-        )
-
-    def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Preserve the keys of an applied edit, where a regularizer remembers."""
-        if not self._remembers:
-            return
-        for layer, keys in edit.memory.items():
-            self._keys[layer].append(keys)
-            self._preserved[layer].add(keys)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The remembered keys of every layer, in order."""
-        return {f"keys.{layer}": torch.cat(keys, dim=1) for layer, keys in self._keys.items() if keys}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Remember the keys again, in an editor that was prepared and has not edited yet."""
-        assert not any(self._keys.values()), "this editor already has a history"
-        for name, stored in state.items():
-            layer = int(name.removeprefix("keys."))
-            keys = stored.to(self._preserved[layer].inverse)
-            self._keys[layer] = [keys]
-            self._preserved[layer].add(keys)
-
-    @contextmanager
-    def _weights_kept(self, model: Model) -> Iterator[None]:
-        """Give the edited matrices back as they were."""
-        before = model.snapshot(self.sites)
-        try:
-            yield
-        finally:
-            model.restore(before)
-
-    @torch.no_grad()
-    def _insert(
-        self, model: Model, facts: Sequence[Fact], targets: Targets
-    ) -> tuple[dict[Site, Delta], dict[int, Tensor], list[float]]:
-        """Write the layers one after another, each with the residual that the earlier ones left."""
-        rows = _key_rows(model, facts, self._groups)
-        replay = record(model, [()] * len(rows), rows, self.layers[0])
-        last_column = torch.tensor([len(row) - 1 for row in rows], device=model.device)
-        hidden, update, memory, residuals = replay.hidden, {}, {}, []
-        for i, layer in enumerate(self.layers):
-            keys, current = self._measure(model, replay, hidden, layer, last_column)
-            residual = (targets.vectors - current).T
-            residuals.append(float(residual.norm(dim=0).mean()))
-            part = self.spread(len(self.layers) - i)
-            delta = self.solve(self._preserved[layer], keys, residual.double() * part)
-            self._check(delta, layer, facts, targets)
-            site = Site(SITE, layer)
-            model.apply({site: delta})
-            update[site], memory[layer] = delta, keys.mean.double()
-            if layer != self.layers[-1]:
-                hidden = replay.run(hidden, layer, self.layers[i + 1] - 1)
-        return update, memory, residuals
-
-    def _measure(
-        self, model: Model, replay: Replay, hidden: Tensor, layer: int, columns: Tensor
-    ) -> tuple[Keys, Float[Tensor, "n out"]]:
-        """Keys of `layer`, and what the last layer writes at the bare prompts' subjects."""
-        last, size = self.layers[-1], len(flat(self._groups))
-        bare = torch.arange(0, len(columns), size, device=columns.device)
-        with capture(
-            inputs={"k": model.module(SITE, layer)}, outputs={"v": model.module(self.measured_at, last)}
-        ) as seen:
-            above = replay.run(hidden, layer, layer)
-            if layer < last:
-                replay.select(bare).run(above[bare], layer + 1, last)
-        rows = torch.arange(len(columns), device=columns.device)
-        precise = torch.promote_types(model.dtype, torch.float32)
-        keys = seen["k"][rows, columns].to(precise).view(len(bare), size, -1)
-        values = seen["v"] if layer < last else seen["v"][bare]
-        current = values[torch.arange(len(bare), device=columns.device), columns[bare]].to(precise)
-        return Keys(mean_over(self._groups, keys).T, keys[:, 0].T), current
-
-    def _check(self, delta: Delta, layer: int, facts: Sequence[Fact], targets: Targets) -> None:
+    def _check_finite(self, delta: Delta, site: Site, facts: Sequence[Fact], targets: Targets) -> None:
         if delta.is_finite():
             return
         norms = targets.vectors.norm(dim=1)
         worst = int(norms.nan_to_num(float("inf")).argmax())
         raise NumericsError(
-            f"the update of layer {layer} is not finite while editing {len(facts)} facts; the largest "
+            f"the update of {site} is not finite while editing {len(facts)} facts; the largest "
             f"target is that of fact {facts[worst].id}, norm {float(norms[worst]):.3g}; nothing was changed"
         )
-
-
-def _key_rows(model: Model, facts: Sequence[Fact], groups: Groups) -> list[tuple[int, ...]]:
-    """Every fact in every template, cut after the subject: what follows cannot reach its key."""
-    placed = [place(model.tokenizer, fact, template) for fact in facts for template in flat(groups)]
-    return [row.ids[: row.subject_last + 1] for row in placed]
 
 
 def _diagnostics(

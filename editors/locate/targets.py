@@ -1,13 +1,12 @@
-"""Target vectors: what a block should write at a subject so that the model says the new object.
+"""Target vectors: what an edited block should write at a subject so that the model says the new object.
 
-All facts of a batch are optimised together, each with a loss, an Adam state, a norm bound and a stop of
-its own, on the blocks above the edit and on the tokens from the subject's last one on; the head runs
-only where the loss reads. In exact arithmetic the result is that of one fact at a time.
+All facts of a batch are optimised together, yet each as if it were alone: the losses are summed, Adam's
+state, the norm bound and the stop belong to a fact, and a fact that is done leaves the batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,14 +15,10 @@ from torch import Tensor
 from editors.errors import ConfigError, NumericsError
 from editors.locate.contexts import Groups, flat
 from editors.locate.regularizers import Regularizer
+from editors.locate.shifted import Initial, Said, Shifted, shifted
 from editors.model.facts import Fact
-from editors.model.hooks import capture
 from editors.model.model import Model
-from editors.model.positions import Prompted, place
-from editors.model.replay import Replay, record
-
-ANCHOR = "{} is a"
-"""Prompt whose next-token distribution at the subject should stay; only its part up to there is run."""
+from editors.model.positions import place
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,8 @@ class Targets:
     """v* = v_init + δ."""
     initial: Float[Tensor, "fact width"]
     """v_init, the vector of the bare prompt."""
+    written: Float[Tensor, "fact width"]
+    """The part of v_init that the MLP wrote."""
     losses: Float[Tensor, " fact"]
     """Loss at the δ that was kept."""
     steps: Int[Tensor, " fact"]
@@ -65,11 +62,21 @@ class TargetOptimizer:
     """Whose output at the subject is v_init: the block's (MEMIT) or the MLP's (ROME)."""
     loss_layer: int | None = None
     """Block whose output the target's likelihood is read from, through norm and head; null is the last."""
+    facts_at_once: int = 50
+    """Facts optimised in one pass; more take more memory. The result does not depend on it."""
+
+    inside: ClassVar[bool] = False
+    """Whether the shift acts inside the block, where it also changes what the rest of the block reads."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "learning_rate", "max_norm_ratio"):
+        for name in ("steps", "learning_rate", "max_norm_ratio", "facts_at_once"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"targets.{name}={getattr(self, name)}, but it has to be positive")
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """Sub-modules whose output is shifted; the last one's vector is the target."""
+        return (self.reference,)
 
     def find(
         self, model: Model, facts: Sequence[Fact], groups: Groups, layer: int, stop: Regularizer
@@ -79,160 +86,83 @@ class TargetOptimizer:
         Raises:
             NumericsError: for a loss that is NaN or infinite, with the fact's id.
         """
-        rows = [_rows(model, fact, flat(groups)) for fact in facts]
-        batch, initial = _start(model, rows, layer, self)
-        shift = torch.zeros_like(initial, requires_grad=True)
+        order = sorted(range(len(facts)), key=lambda i: _tail(model, facts[i]))
+        found = [
+            self._optimise(model, [facts[i] for i in part], groups, layer, stop)
+            for part in _chunks(order, self.facts_at_once)
+        ]
+        back = torch.tensor(order).argsort()
+        return Targets(
+            *(torch.cat([getattr(one, name) for one in found])[back] for name in Targets.__annotations__)
+        )
+
+    def begin(
+        self, model: Model, facts: Sequence[Fact], groups: Groups, layer: int
+    ) -> tuple[Shifted, Initial]:
+        """Run the prompts once, up to the shift; the batch and v_init."""
+        contexts = [flat(groups)] * len(facts)
+        return shifted(model, facts, contexts, layer, self.parts, self.inside, self.loss_layer)
+
+    def fit(self, batch: Shifted, said: Said, reached: Bool[Tensor, " active"]) -> Float[Tensor, " active"]:
+        """The part of the loss that wants the new object; `reached`: it was the first choice before."""
+        return batch.likelihood(said)
+
+    def settled(
+        self, drift: Float[Tensor, " active"], correct: Bool[Tensor, "active template"]
+    ) -> Bool[Tensor, " active"]:
+        """Which targets are final by a rule of this optimiser, beside the threshold of the loss."""
+        return torch.zeros_like(drift, dtype=torch.bool)
+
+    def _optimise(
+        self, model: Model, facts: Sequence[Fact], groups: Groups, layer: int, stop: Regularizer
+    ) -> Targets:
+        batch, initial = self.begin(model, facts, groups, layer)
+        norms = initial.vectors.norm(dim=2, keepdim=True)
+        shift = torch.zeros_like(initial.vectors, requires_grad=True)
         adam = torch.optim.Adam([shift], lr=self.learning_rate)
-        kept = torch.zeros_like(initial)
-        losses = torch.zeros(len(facts), dtype=initial.dtype, device=initial.device)
+        kept, losses = torch.zeros_like(initial.vectors), torch.zeros_like(norms[:, 0, 0])
         taken = torch.zeros(len(facts), dtype=torch.long)
-        counts = torch.zeros(len(facts), dtype=torch.long)
-        bound = self.max_norm_ratio * initial.norm(dim=1, keepdim=True)
-        decay = self.decay / initial.norm(dim=1) ** 2
+        hits = torch.zeros(len(facts), dtype=torch.long, device=shift.device)
+        reached = torch.zeros(len(facts), dtype=torch.bool, device=shift.device)
         for step in range(self.steps):
-            active = batch.facts
-            nll, anchor, correct = batch.evaluate(shift)
+            active, said = batch.facts, batch.run(shift)
             if step == 0:
-                batch = replace(batch, anchor=anchor.detach())
-            loss = nll + self.kl_weight * batch.divergence(anchor) + decay[active] * shift[active].norm(dim=1)
+                batch = batch.remember(anchor=said.anchor.detach())
+            correct, drift = batch.correct(said), self.kl_weight * batch.drift(said)
+            decay = (self.decay * shift[active].norm(dim=2) / norms[active, :, 0] ** 2).sum(dim=1)
+            loss = self.fit(batch, said, reached[active]) + drift + decay
             _check(loss, facts, active, shift)
-            counts[active] += stop.satisfied(correct).long().cpu()
-            done = (loss.detach() < self.loss_threshold).cpu()
+            reached[active] = correct.all(dim=1)
+            hits[active] += stop.satisfied(correct).long()
+            done = (loss.detach() < self.loss_threshold) | self.settled(drift.detach(), correct)
             if stop.patience:
-                done |= counts[active] >= stop.patience
+                done |= hits[active] >= stop.patience
             if step == self.steps - 1:
                 done[:] = True
             final = active[done]
-            kept[final], losses[final], taken[final] = shift.detach()[final], loss.detach()[done], step
+            kept[final], losses[final], taken[final.cpu()] = shift.detach()[final], loss.detach()[done], step
             if bool(done.all()):
                 break
             adam.zero_grad()
             loss[~done].sum().backward()
             adam.step()
             with torch.no_grad():
-                shift *= (bound / shift.norm(dim=1, keepdim=True).clamp(min=1e-30)).clamp(max=1.0)
+                bound = self.max_norm_ratio * norms / shift.norm(dim=2, keepdim=True).clamp(min=1e-30)
+                shift *= bound.clamp(max=1.0)
             if bool(done.any()):
                 batch = batch.keep(~done)
-        return Targets(initial + kept, initial, losses, taken)
+        last = initial.vectors[:, -1]
+        return Targets(last + kept[:, -1], last, initial.written, losses, taken)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Rows of the facts still being optimised: the templates of each, then its anchor."""
-
-    replay: Replay
-    facts: Int[Tensor, " active"]
-    """Index of each remaining fact in the whole batch."""
-    templates: int
-    positions: Int[Tensor, "active template token"]
-    """Column whose logits predict each target token; padded by repeating the last."""
-    targets: Int[Tensor, "active template token"]
-    weights: Float[Tensor, "active token"]
-    """1 / number of target tokens, 0 for padding."""
-    loss_layer: int
-    """Block whose output predicts the targets; the anchors are read at the top."""
-    anchor: Float[Tensor, "active vocabulary"] | None = None
-    """Log-distribution of the anchors before any shift."""
-
-    def evaluate(
-        self, shift: Float[Tensor, "fact width"]
-    ) -> tuple[Float[Tensor, " active"], Float[Tensor, "active vocabulary"], Bool[Tensor, "active template"]]:
-        """Mean NLL of each fact, log-distribution of its anchor, and where the target is the arg-max."""
-        model, count = self.replay.model, len(self.facts)
-        start = self.replay.hidden
-        owner = self.facts.repeat_interleave(self.templates + 1)
-        moved = torch.cat([start[:, :1] + shift.to(start)[owner][:, None], start[:, 1:]], dim=1)
-        read = self.replay.run(moved, self.replay.first, self.loss_layer)
-        top = self.replay.run(read, self.loss_layer + 1, model.depth - 1)
-        shape = (count, self.templates + 1, *read.shape[1:])
-        read, top = read.view(shape), top.view(shape)
-        real = self.weights > 0
-        chosen = _at(read[:, :-1], self.positions)[real[:, None].expand_as(self.positions)]
-        wanted = self.targets[real[:, None].expand_as(self.targets)]
-        both = torch.cat([chosen, top[:, -1, 0]])
-        log_probability = model.logits(model.normed(both)).log_softmax(dim=-1)
-        said, anchor = log_probability.split([len(wanted), count])
-        score = torch.zeros(self.positions.shape, dtype=said.dtype, device=said.device)
-        hit = torch.ones(self.positions.shape, dtype=torch.bool, device=said.device)
-        index = real[:, None].expand_as(self.positions)
-        score = score.masked_scatter(index, said.gather(1, wanted[:, None]).squeeze(1))
-        hit = hit.masked_scatter(index, said.argmax(dim=1) == wanted)
-        nll = -(score * self.weights[:, None]).sum(dim=2).mean(dim=1)
-        return nll, anchor, hit.all(dim=2)
-
-    def divergence(self, anchor: Float[Tensor, "active vocabulary"]) -> Float[Tensor, " active"]:
-        """KL(now ‖ before) of the anchors' next-token distribution."""
-        assert self.anchor is not None
-        return (anchor.exp() * (anchor - self.anchor)).sum(dim=1)
-
-    def keep(self, rest: Bool[Tensor, " active"]) -> "_Batch":
-        """The batch without the facts that are done."""
-        size = self.templates + 1
-        index = rest.nonzero().squeeze(1).to(self.facts)
-        rows = (index[:, None] * size + torch.arange(size, device=index.device)).reshape(-1)
-        return _Batch(
-            self.replay.select(rows),
-            self.facts[index],
-            self.templates,
-            self.positions[index],
-            self.targets[index],
-            self.weights[index],
-            self.loss_layer,
-            None if self.anchor is None else self.anchor[index],
-        )
+def _tail(model: Model, fact: Fact) -> int:
+    """Tokens from the subject's last one on: facts of equal length share a pass without padding."""
+    row = place(model.tokenizer, fact, target=fact.target_new)
+    return len(row.ids) - row.subject_last
 
 
-def _rows(model: Model, fact: Fact, templates: Sequence[str]) -> list[Prompted]:
-    """The fact with its target but for the last token, in every template; then its anchor."""
-    rows = [place(model.tokenizer, fact, template, fact.target_new) for template in templates]
-    rows = [replace(row, ids=row.ids[:-1]) for row in rows]
-    anchor = place(model.tokenizer, replace(fact, prompt=ANCHOR))
-    return [*rows, replace(anchor, ids=anchor.ids[: anchor.subject_last + 1])]
-
-
-def _start(
-    model: Model, rows: Sequence[Sequence[Prompted]], layer: int, settings: TargetOptimizer
-) -> tuple[_Batch, Float[Tensor, "fact width"]]:
-    """Run everything once, up to the shift; the recorded batch and v_init of each fact's bare prompt."""
-    all_rows = [row for fact in rows for row in fact]
-    prefixes = [row.ids[: row.subject_last] for row in all_rows]
-    tails = [row.ids[row.subject_last :] for row in all_rows]
-    with capture(outputs={"v": model.module(settings.reference, layer)}) as seen:
-        replay = record(model, prefixes, tails, layer + 1)
-    size = len(rows[0])
-    precise = torch.promote_types(model.dtype, torch.float32)
-    initial = seen["v"][::size, 0].to(precise)
-    facts = torch.arange(len(rows), device=initial.device)
-    top = model.depth - 1 if settings.loss_layer is None else settings.loss_layer
-    return _Batch(replay, facts, size - 1, *_aims(rows, initial), max(top, layer)), initial
-
-
-def _aims(
-    rows: Sequence[Sequence[Prompted]], like: Tensor
-) -> tuple[
-    Int[Tensor, "fact template token"], Int[Tensor, "fact template token"], Float[Tensor, "fact token"]
-]:
-    """Where each target token is predicted, which it is, and its weight in the mean."""
-    longest = max(len(fact[0].target_ids) for fact in rows)
-    columns = torch.zeros(len(rows), len(rows[0]) - 1, longest, dtype=torch.long)
-    wanted = torch.zeros_like(columns)
-    weights = torch.zeros(len(rows), longest, dtype=like.dtype)
-    for i, fact in enumerate(rows):
-        length = len(fact[0].target_ids)
-        weights[i, :length] = 1 / length
-        for j, row in enumerate(fact[:-1]):
-            first = len(row.ids) - row.subject_last - length
-            columns[i, j, :length] = torch.arange(first, first + length)
-            wanted[i, j, :length] = torch.tensor(row.target_ids)
-    return columns.to(like.device), wanted.to(like.device), weights.to(like.device)
-
-
-def _at(
-    hidden: Float[Tensor, "fact template token width"], columns: Int[Tensor, "fact template aim"]
-) -> Float[Tensor, "fact template aim width"]:
-    """Hidden states at the given columns."""
-    index = columns[..., None].expand(*columns.shape, hidden.shape[-1])
-    return hidden.gather(2, index)
+def _chunks(order: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [order[i : i + size] for i in range(0, len(order), size)]
 
 
 def _check(loss: Tensor, facts: Sequence[Fact], active: Tensor, shift: Tensor) -> None:

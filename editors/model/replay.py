@@ -54,7 +54,7 @@ class Replay:
     hidden: Float[Tensor, "row token width"]
     """Input of block `first`."""
     calls: Sequence[_Call]
-    """One for each block from `first` on."""
+    """One for each recorded block."""
 
     def run(
         self, hidden: Float[Tensor, "row token width"], first: int, last: int
@@ -100,20 +100,26 @@ class _Selection:
 
 @torch.no_grad()
 def record(
-    model: Model, prefixes: Sequence[Sequence[int]], tails: Sequence[Sequence[int]], first: int
+    model: Model,
+    prefixes: Sequence[Sequence[int]],
+    tails: Sequence[Sequence[int]],
+    first: int,
+    last: int | None = None,
 ) -> Replay:
-    """Run the model on prefix + tail of every row and record block `first` and those above it.
+    """Run the model on prefix + tail of every row and record the blocks `first` to `last` (null: the top).
 
     Prefixes are padded on the left and tails on the right, so that column 0 of the recorded hidden states
-    is the first token of every tail.
+    is the first token of every tail. Nothing above `last` is run.
     """
+    last = model.depth - 1 if last is None else last
     before, before_mask = (x.to(model.device) for x in pad(prefixes, "left"))
     tail, tail_mask = (x.to(model.device) for x in pad(tails))
     mask = torch.cat([before_mask, tail_mask], dim=1)
-    past = _prefix_cache(model, before, before_mask) if before.shape[1] else None
+    past = _prefix_cache(model, before, before_mask, last) if before.shape[1] else None
     seen: list[tuple[Tensor, _Call]] = []
     with ExitStack() as hooks:
-        for block in model.blocks[first:]:
+        hooks.enter_context(capture(stop_after=model.block(last)))
+        for block in model.blocks[first : last + 1]:
             handle = block.register_forward_pre_hook(_recorder(seen), with_kwargs=True)
             hooks.callback(handle.remove)
         model.hf.base_model(
@@ -126,10 +132,12 @@ def record(
     return Replay(model, first, seen[0][0], [call for _, call in seen])
 
 
-def _prefix_cache(model: Model, ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]) -> Cache:
-    """Keys and values of the prefixes in every block."""
+def _prefix_cache(
+    model: Model, ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"], last: int
+) -> Cache:
+    """Keys and values of the prefixes in every block up to `last`."""
     filled = DynamicCache()
-    with capture(stop_after=model.block(model.depth - 1)):
+    with capture(stop_after=model.block(last)):
         model.hf.base_model(
             input_ids=ids,
             attention_mask=mask.long(),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from editors.errors import NumericsError
-from editors.locate.solvers import Preserved, equality, least_squares
+from editors.locate.solvers import Dense, equality, least_squares
 
 IN, OUT, N = 40, 12, 5
 
@@ -24,12 +24,12 @@ def dense(factors: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
 def test_least_squares_is_the_published_formula(problem):
     a, keys, residual = problem
     expected = residual @ keys.T @ torch.linalg.inv(a + keys @ keys.T)
-    torch.testing.assert_close(dense(least_squares(Preserved(a), keys, residual)), expected)
+    torch.testing.assert_close(dense(least_squares(Dense(a), keys, residual)), expected)
 
 
 def test_least_squares_is_a_stationary_point_of_its_objective(problem):
     a, keys, residual = problem
-    delta = dense(least_squares(Preserved(a), keys, residual)).requires_grad_()
+    delta = dense(least_squares(Dense(a), keys, residual)).requires_grad_()
     objective = (delta @ a * delta).sum() + ((delta @ keys - residual) ** 2).sum()
     (gradient,) = torch.autograd.grad(objective, delta)
     assert gradient.abs().max() < 1e-10
@@ -37,9 +37,9 @@ def test_least_squares_is_a_stationary_point_of_its_objective(problem):
 
 def test_equality_maps_every_key_to_its_value_and_ignores_the_scale_of_what_is_preserved(problem):
     a, keys, residual = problem
-    delta = dense(equality(Preserved(a), keys, residual))
+    delta = dense(equality(Dense(a), keys, residual))
     torch.testing.assert_close(delta @ keys, residual)
-    torch.testing.assert_close(dense(equality(Preserved(1000 * a), keys, residual)), delta)
+    torch.testing.assert_close(dense(equality(Dense(1000 * a), keys, residual)), delta)
 
 
 def test_equality_with_one_key_is_the_rank_one_update_of_rome(problem):
@@ -47,14 +47,14 @@ def test_equality_with_one_key_is_the_rank_one_update_of_rome(problem):
     key, value = keys[:, :1], residual[:, :1]
     direction = torch.linalg.solve(a, key)
     expected = value @ direction.T / (key.T @ direction)
-    torch.testing.assert_close(dense(equality(Preserved(a), key, value)), expected)
+    torch.testing.assert_close(dense(equality(Dense(a), key, value)), expected)
 
 
 def test_least_squares_tends_to_equality_as_less_is_preserved(problem):
     a, keys, residual = problem
-    exact = dense(equality(Preserved(a), keys, residual))
+    exact = dense(equality(Dense(a), keys, residual))
     gaps = [
-        float((dense(least_squares(Preserved(w * a), keys, residual)) - exact).norm())
+        float((dense(least_squares(Dense(w * a), keys, residual)) - exact).norm())
         for w in (1.0, 1e-2, 1e-4, 1e-6)
     ]
     assert gaps == sorted(gaps, reverse=True)
@@ -63,16 +63,16 @@ def test_least_squares_tends_to_equality_as_less_is_preserved(problem):
 
 def test_equality_with_a_ridge_is_least_squares_with_that_multiple_of_what_is_preserved(problem):
     a, keys, residual = problem
-    with_ridge = dense(equality(Preserved(a), keys, residual, ridge=0.1))
-    torch.testing.assert_close(with_ridge, dense(least_squares(Preserved(0.1 * a), keys, residual)))
+    with_ridge = dense(equality(Dense(a), keys, residual, ridge=0.1))
+    torch.testing.assert_close(with_ridge, dense(least_squares(Dense(0.1 * a), keys, residual)))
 
 
 def test_history_makes_sequential_equal_batch_and_without_it_they_differ(problem):
     a, keys, values = problem
-    whole = dense(least_squares(Preserved(a), keys, values))
+    whole = dense(least_squares(Dense(a), keys, values))
 
     def sequence(remember: bool) -> torch.Tensor:
-        preserved, total = Preserved(a), torch.zeros(OUT, IN, dtype=torch.float64)
+        preserved, total = Dense(a), torch.zeros(OUT, IN, dtype=torch.float64)
         for i in range(N):
             key, value = keys[:, i : i + 1], values[:, i : i + 1]
             total = total + dense(least_squares(preserved, key, value - total @ key))
@@ -87,7 +87,7 @@ def test_history_makes_sequential_equal_batch_and_without_it_they_differ(problem
 def test_adding_keys_one_by_one_keeps_the_inverse_exact(problem):
     a, _, _ = problem
     generator = torch.Generator().manual_seed(1)
-    preserved, direct = Preserved(a), a.clone()
+    preserved, direct = Dense(a), a.clone()
     for _ in range(200):
         keys = torch.randn(IN, 2, generator=generator, dtype=torch.float64)
         preserved.add(keys)
@@ -97,11 +97,11 @@ def test_adding_keys_one_by_one_keeps_the_inverse_exact(problem):
 
 def test_a_matrix_that_is_not_positive_definite_is_refused_in_a_sentence():
     with pytest.raises(NumericsError, match="not positive definite"):
-        Preserved(torch.zeros(3, 3))
+        Dense(torch.zeros(3, 3))
 
 
 def test_equal_keys_cannot_be_stored_exactly_and_the_error_says_so(problem):
     a, keys, residual = problem
     twice = keys[:, [0, 0]]
     with pytest.raises(NumericsError, match="linearly dependent"):
-        equality(Preserved(a), twice, residual[:, :2])
+        equality(Dense(a), twice, residual[:, :2])

@@ -76,16 +76,28 @@ class Case:
         chosen = templates[self.info["context_templates"]]
         return (tuple(chosen),) if isinstance(chosen[0], str) else tuple(tuple(group) for group in chosen)
 
+    @property
+    def targets(self) -> Tensor | None:
+        """The recorded target vectors; PMET's are those of the MLP, which are what it inserts."""
+        return self.tensors.get("zs", self.tensors.get("z_mlp"))
+
+    @property
+    def site(self) -> str:
+        """Template of the edited module's name; PMET's `rewrite_module_tmp` is its attention module."""
+        return self.hparams.get("rewrite_module_tmps", [self.hparams["rewrite_module_tmp"]])[0]
+
+    @cached_property
+    def projections(self) -> dict[int, Tensor] | None:
+        """Recorded null-space projections of the same precision, which one case of a method holds for all."""
+        for other in find_cases(self.folder, self.method):
+            if other.precision == self.precision and "P" in other.tensors:
+                return dict(zip(self.hparams["layers"], other.tensors["P"], strict=True))
+        return None
+
     def moment(self, layer: int) -> Tensor:
         """The second moment of the keys of a layer."""
         stored = load_file(self.folder / "inputs" / "covariance.safetensors")
-        return stored[self.hparams["rewrite_module_tmp"].format(layer)]
-
-    @property
-    def input_width(self) -> int:
-        """Width of the keys."""
-        weight = self.model().weight("mlp_down", self.hparams["layers"][0])
-        return weight.shape[1]
+        return stored[self.site.format(layer)]
 
     @property
     def unsupported(self) -> bool:
@@ -97,7 +109,7 @@ class Case:
         )
 
     def parameter(self, layer: int) -> str:
-        return self.hparams["rewrite_module_tmp"].format(layer) + ".weight"
+        return self.site.format(layer) + ".weight"
 
     def model(self) -> Model:
         return Checkpoint(
@@ -106,7 +118,7 @@ class Case:
 
     def oriented(self, model: Model, layer: int, recorded: Tensor) -> Tensor:
         """A recorded weight or update as (out, in)."""
-        module = model.hf.get_submodule(self.hparams["rewrite_module_tmp"].format(layer))
+        module = model.hf.get_submodule(self.site.format(layer))
         assert module is model.module("mlp_down", layer), "only down projections are compared"
         return recorded.T if isinstance(module, Conv1D) else recorded
 

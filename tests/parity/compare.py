@@ -47,7 +47,8 @@ def _batch(case: Case, model: Model, editor: Editor) -> Deviations:
     """All requests together."""
     edit = editor.edit(model, case.facts)
     assert edit.targets is not None
-    targets = [deviation(edit.targets, case.tensors["zs"])]
+    assert case.targets is not None
+    targets = [deviation(edit.targets, case.targets)]
     deltas = [
         deviation(
             delta.dense(),
@@ -71,7 +72,7 @@ def _sequential(case: Case, model: Model, editor: Editor) -> Deviations:
         assert edit.targets is not None
         found.append(edit.targets)
         deltas += _checkpoint(case, model, start, first + len(facts))
-    targets = [deviation(torch.cat(found), case.tensors["zs"])] if "zs" in case.tensors else []
+    targets = [] if case.targets is None else [deviation(torch.cat(found), case.targets)]
     return targets, deltas
 
 

@@ -1,32 +1,33 @@
 """Our editors, built from the published names of their hyperparameters; one function and one row a method."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any
 
 import torch
 
+from editors.alphaedit import AlphaEdit
 from editors.editor import Editor
+from editors.emmet import EMMET
 from editors.locate.contexts import GivenContexts
 from editors.locate.moments import GivenMoments
 from editors.locate.regularizers import MPES, History, NormConstraint, Regularizer
 from editors.locate.targets import TargetOptimizer
 from editors.memit import MEMIT
+from editors.pmet import PMET, JointTargets
 from editors.rome import ROME
 from tests.parity.cases import Case
 
 
-def _targets(case: Case, reference: Literal["block", "mlp"]) -> TargetOptimizer:
-    """Only ROME reads the model's own logits whatever `v_loss_layer` says."""
+def _settings(case: Case) -> dict[str, Any]:
+    """What every optimiser of targets shares."""
     published = case.hparams
-    return TargetOptimizer(
-        steps=published["v_num_grad_steps"],
-        learning_rate=float(published["v_lr"]),
-        kl_weight=float(published["kl_factor"]),
-        decay=float(published["v_weight_decay"]),
-        max_norm_ratio=float(published["clamp_norm_factor"]),
-        reference=reference,
-        loss_layer=published.get("v_loss_layer") if reference == "block" else None,
-    )
+    return {
+        "steps": published["v_num_grad_steps"],
+        "learning_rate": float(published["v_lr"]),
+        "kl_weight": float(published["kl_factor"]),
+        "decay": float(published["v_weight_decay"]),
+        "max_norm_ratio": float(published["clamp_norm_factor"]),
+    }
 
 
 def _regularizers(case: Case) -> dict[str, Regularizer]:
@@ -44,34 +45,63 @@ def _moments(case: Case) -> GivenMoments:
     return GivenMoments(matrices={layer: case.moment(layer).double() for layer in case.hparams["layers"]})
 
 
-def _rome_moments(case: Case) -> GivenMoments:
-    """Only the published ROME can do without second moments; the other methods ignore the switch."""
-    if case.hparams["mom2_adjustment"]:
-        return _moments(case)
-    width = case.input_width
-    return GivenMoments(matrices={layer: torch.eye(width).double() for layer in case.hparams["layers"]})
+def _shared(case: Case, targets: TargetOptimizer) -> dict[str, Any]:
+    """What every editor that locates shares."""
+    return {
+        "name": case.method,
+        "layers": case.hparams["layers"],
+        "targets": targets,
+        "contexts": GivenContexts(templates=case.contexts),
+        "moments": _moments(case),
+        "regularizers": _regularizers(case),
+    }
+
+
+def _block_targets(case: Case) -> TargetOptimizer:
+    return TargetOptimizer(**_settings(case), loss_layer=case.hparams.get("v_loss_layer"))
 
 
 def _memit(case: Case) -> Editor:
-    return MEMIT(
-        name=case.method,
-        layers=case.hparams["layers"],
-        targets=_targets(case, "block"),
-        contexts=GivenContexts(templates=case.contexts),
-        moments=_moments(case),
-        preservation_weight=float(case.hparams["mom2_update_weight"]),
-        regularizers=_regularizers(case),
-    )
+    weight = float(case.hparams["mom2_update_weight"])
+    return MEMIT(**_shared(case, _block_targets(case)), preservation_weight=weight)
+
+
+def _emmet(case: Case) -> Editor:
+    weight, ridge = float(case.hparams["mom2_update_weight"]), float(case.hparams.get("emmet_lambda", 0.1))
+    return EMMET(**_shared(case, _block_targets(case)), preservation_weight=weight, ridge=ridge)
+
+
+def _alphaedit(case: Case) -> Editor:
+    """The published code always preserves the keys of earlier edits.
+
+    Its float32 projection is off by more than the tolerance: compared there is what is done with it.
+    """
+    shared = _shared(case, _block_targets(case))
+    shared["regularizers"] = shared["regularizers"] | {"history": History()}
+    threshold, ridge = float(case.hparams["nullspace_threshold"]), float(case.hparams["L2"])
+    if case.precision == "float32" and case.projections is not None:
+        known = {layer: torch.eye(len(p)) - (p + p.T) / 2 for layer, p in case.projections.items()}
+        shared["moments"], threshold = GivenMoments(matrices=known), 0.5
+    return AlphaEdit(**shared, threshold=threshold, ridge=ridge)
+
+
+def _pmet(case: Case) -> Editor:
+    factor, weight = float(case.hparams["nll_loss_factor"]), float(case.hparams["mom2_update_weight"])
+    targets = JointTargets(**_settings(case), nll_weight=factor, loss_layer=case.hparams.get("v_loss_layer"))
+    return PMET(**_shared(case, targets), preservation_weight=weight)
 
 
 def _rome(case: Case) -> Editor:
-    return ROME(
-        name=case.method,
-        layers=case.hparams["layers"],
-        targets=_targets(case, "mlp"),
-        contexts=GivenContexts(templates=case.contexts),
-        moments=_rome_moments(case),
-    )
+    """Only ROME reads the model's own logits whatever `v_loss_layer` says."""
+    shared = _shared(case, TargetOptimizer(**_settings(case), reference="mlp"))
+    return ROME(**shared, second_moment=case.hparams["mom2_adjustment"])
 
 
-METHODS: dict[str, Callable[[Case], Editor]] = {"rome": _rome, "memit": _memit, "encore": _memit}
+METHODS: dict[str, Callable[[Case], Editor]] = {
+    "rome": _rome,
+    "memit": _memit,
+    "encore": _memit,
+    "emmet": _emmet,
+    "alphaedit": _alphaedit,
+    "pmet": _pmet,
+}

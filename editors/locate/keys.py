@@ -1,0 +1,94 @@
+"""Keys and present values of facts, layer after layer, while the layers are being written.
+
+One recorded pass over all key prompts, cut after the subject, serves every edited layer. Once a layer is
+written its output is corrected by the keys times the update, since a down projection's output is added to the
+residual stream; only the blocks between two edited layers are run again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from editors.locate.contexts import Groups, flat, mean_over
+from editors.locate.moments import SITE
+from editors.model.deltas import Delta
+from editors.model.facts import Fact
+from editors.model.hooks import capture
+from editors.model.model import Model
+from editors.model.positions import pad, place
+from editors.model.replay import record
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Inputs of the edited matrix at the subjects, one column a fact."""
+
+    mean: Float[Tensor, "in n"]
+    """Averaged over the context templates."""
+    bare: Float[Tensor, "in n"]
+    """Of the bare prompt."""
+
+
+class KeyPass:
+    """A pass over the key prompts that stands before the lowest edited block."""
+
+    def __init__(self, model: Model, facts: Sequence[Fact], groups: Groups, layers: Sequence[int]) -> None:
+        self.model, self.groups, self.layers = model, groups, layers
+        rows = _rows(model, facts, groups)
+        self._size = len(flat(groups))
+        self._replay = record(model, [()] * len(rows), rows, layers[0], layers[-1])
+        self._hidden = self._replay.hidden
+        self._subject = torch.tensor([len(row) - 1 for row in rows], device=model.device)
+
+    def measure(
+        self, layer: int, module: str, averaged: bool
+    ) -> tuple[Keys, Float[Tensor, "n out"], Float[Tensor, "row token in"]]:
+        """Keys of `layer`; what `module` of the last layer writes at the subjects; all inputs of the matrix.
+
+        What is written is that of the bare prompts or, if `averaged`, the mean over the templates.
+        """
+        last, rows = self.layers[-1], torch.arange(len(self._subject), device=self.model.device)
+        chosen = rows if averaged else rows[:: self._size]
+        with capture(
+            inputs={"k": self.model.module(SITE, layer)}, outputs={"v": self.model.module(module, last)}
+        ) as seen:
+            self._hidden = self._replay.run(self._hidden, layer, layer)
+            if layer < last:
+                self._replay.select(chosen).run(self._hidden[chosen], layer + 1, last)
+        precise = torch.promote_types(self.model.dtype, torch.float32)
+        keys = seen["k"][rows, self._subject].to(precise).view(-1, self._size, seen["k"].shape[-1])
+        written = seen["v"] if layer < last else seen["v"][chosen]
+        written = written[torch.arange(len(chosen), device=chosen.device), self._subject[chosen]].to(precise)
+        if averaged:
+            written = mean_over(self.groups, written.view(-1, self._size, written.shape[-1]))
+        return Keys(mean_over(self.groups, keys).T, keys[:, 0].T), written, seen["k"]
+
+    def write(self, layer: int, delta: Delta, inputs: Float[Tensor, "row token in"], until: int) -> None:
+        """Go on to block `until` as if Δ were in place: the output of `layer` gains Δ times its inputs."""
+        self._hidden = self._hidden + inputs @ delta.dense().to(inputs).T
+        self._hidden = self._replay.run(self._hidden, layer + 1, until - 1)
+
+
+@torch.no_grad()
+def keys_of(
+    model: Model, facts: Sequence[Fact], groups: Groups, layers: Sequence[int]
+) -> dict[int, Float[Tensor, "in n"]]:
+    """Averaged keys of every layer on the weights as they are, in one pass."""
+    rows = _rows(model, facts, groups)
+    ids, mask = (x.to(model.device) for x in pad(rows))
+    modules = {layer: model.module(SITE, layer) for layer in layers}
+    with capture(inputs=modules, stop_after=model.block(layers[-1])) as seen:
+        model.hidden(ids, mask)
+    precise = torch.promote_types(model.dtype, torch.float32)
+    at = torch.arange(len(rows), device=ids.device), mask.sum(dim=1) - 1
+    shape = (len(facts), len(flat(groups)), -1)
+    return {layer: mean_over(groups, seen[layer][at].to(precise).view(shape)).T for layer in layers}
+
+
+def _rows(model: Model, facts: Sequence[Fact], groups: Groups) -> list[tuple[int, ...]]:
+    """Every fact in every template, cut after the subject: what follows cannot reach its key."""
+    placed = [place(model.tokenizer, fact, template) for fact in facts for template in flat(groups)]
+    return [row.ids[: row.subject_last + 1] for row in placed]

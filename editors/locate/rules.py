@@ -1,0 +1,97 @@
+"""All regularizers of an editor: which combinations make sense, and in which order they act."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from editors.errors import ConfigError
+from editors.locate.drift import NormReset, Prune
+from editors.locate.regularizers import Point, Progress, Regularizer
+from editors.locate.targets import Targets
+from editors.model.deltas import Delta, Site, WeightUpdate
+from editors.model.facts import Fact
+from editors.model.model import Model
+
+POINTS: tuple[Point, ...] = ("stop", "target", "normal equations", "update", "weight")
+"""In the order in which they act."""
+
+
+class Rules:
+    """The regularizers of one editor, in the order in which they act.
+
+    Raises:
+        ConfigError: for a combination that makes no sense, or a point that the editor does not have.
+    """
+
+    def __init__(
+        self, chosen: Mapping[str, Regularizer], editor: str, points: Collection[Point] = POINTS
+    ) -> None:
+        for name, rule in chosen.items():
+            if rule.point not in points:
+                raise ConfigError(
+                    f"{name} acts at the {rule.point} of an edit, which {editor} does not have; drop it or "
+                    f"choose another editor"
+                )
+        stops = [name for name, rule in chosen.items() if rule.patience]
+        if len(stops) > 1:
+            raise ConfigError(f"{' and '.join(stops)} both decide when a target is final; choose one")
+        resets = [name for name, rule in chosen.items() if isinstance(rule, NormReset) and rule.every == 1]
+        prunes = [name for name, rule in chosen.items() if isinstance(rule, Prune)]
+        if resets and prunes:
+            raise ConfigError(
+                f"{resets[0]} scales the matrix after every edit, which leaves {prunes[0]} no drift "
+                f"of the edits alone to compress; drop one or reset less often (regularizer.norm_reset.every)"
+            )
+        self._rules = sorted(chosen.values(), key=lambda rule: (POINTS.index(rule.point), rule.order))
+
+    @property
+    def stop(self) -> Regularizer:
+        """The one that decides when a target is final."""
+        return next((rule for rule in self._rules if rule.patience), Regularizer())
+
+    @property
+    def ridge(self) -> float:
+        """Multiple of the identity in the normal equations."""
+        return sum((rule.ridge for rule in self._rules), start=0.0)
+
+    def remembers(self, default: Literal["before", "after"]) -> Literal["before", "after"] | None:
+        """Which keys of earlier edits are preserved, if any."""
+        for rule in self._rules:
+            if rule.remembers is not None:
+                return default if rule.remembers == "default" else rule.remembers
+        return None
+
+    def prepare(self, model: Model, sites: Sequence[Site]) -> None:
+        """On the unedited model."""
+        for rule in self._rules:
+            rule.prepare(model, sites)
+
+    def calibrate(self, find: Callable[[Sequence[Fact]], Targets], facts: Sequence[Fact]) -> None:
+        """On the unedited model, with a way to find targets there."""
+        for rule in self._rules:
+            rule.calibrate(find, facts)
+
+    def aim(self, targets: Targets) -> Targets:
+        """What the targets become."""
+        for rule in self._rules:
+            targets = rule.aim(targets)
+        return targets
+
+    def project(self, site: Site, delta: Delta) -> Delta:
+        """The part of one layer's update that is written."""
+        for rule in self._rules:
+            delta = rule.project(site, delta)
+        return delta
+
+    def finish(
+        self, update: WeightUpdate, weights: Mapping[Site, Float[Tensor, "out in"]], progress: Progress
+    ) -> dict[Site, Delta]:
+        """What the whole update becomes; `weights` are those before it."""
+        finished = dict(update)
+        for rule in self._rules:
+            finished = {
+                site: rule.finish(site, delta, weights[site], progress) for site, delta in finished.items()
+            }
+        return finished
