@@ -43,7 +43,7 @@ class Run:
     """A finished run as it lies on disk."""
 
     description: Mapping[str, str | int | float]
-    """`run` and the fields of `_DESCRIPTION`."""
+    """`run`, the fields of `_DESCRIPTION`, and `statistics`: what the editor's second moments rest on."""
     settings: Mapping[str, str]
     """The resolved configuration, flattened: dotted key to text."""
     provenance: Mapping[str, str]
@@ -59,7 +59,8 @@ class Collection:
     metrics: pd.DataFrame
     """Tidy: `IDENTITY`, then edits, key, value. Runs of one `series` differ by their seed alone."""
     runs: pd.DataFrame
-    """A row per finished run: run, name, series, editor, model, data, intervention, seed, edits, seconds."""
+    """A row per finished run: run, name, series, editor, model, data, intervention, seed, edits, seconds,
+    statistics."""
     settings: Mapping[str, Mapping[str, str]]
     """Flattened configuration by run."""
     provenance: Mapping[str, Mapping[str, str]]
@@ -194,6 +195,7 @@ def _read_run(folder: Path) -> Run | Unfinished:
         summary = json.loads((folder / "summary.json").read_text())
         seen, notes = _read_metrics(folder / "metrics.jsonl")
         description = {"run": run} | {field: _plain(summary[field]) for field in _DESCRIPTION}
+        description["statistics"] = _plain(summary.get("statistics", "not recorded") or "none")
     except (OSError, ValueError, KeyError, TypeError) as error:
         sentence = f"DONE, but its files cannot be read: {type(error).__name__}: {_one_line(str(error))}"
         return Unfinished(run=run, name=name, status="unreadable", sentence=sentence)

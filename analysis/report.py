@@ -65,7 +65,8 @@ def render(collection: Collection, drawn: Sequence[tuple[FigureSpec, Chart]], *,
 
 def _telling(runs: pd.DataFrame) -> pd.DataFrame:
     """The table without columns that never change, and without the editor, which the series names."""
-    constant = [column for column in ("name", "model", "data", "intervention") if runs[column].nunique() == 1]
+    told = ("name", "model", "data", "intervention", "statistics")
+    constant = [column for column in told if runs[column].nunique() == 1]
     return runs.drop(columns=[*constant, "editor"])
 
 
@@ -74,7 +75,7 @@ def _lead(runs: pd.DataFrame) -> str:
     counts = f"{len(runs)} finished run{'s' if len(runs) > 1 else ''}"
     parts = [counts, *(_listed(runs, column) for column in ("editor", "model", "data"))]
     edits = sorted(set(runs["edits"]))
-    return " · ".join([*parts, f"{', '.join(map(str, edits))} edits"])
+    return " · ".join([*parts, f"{', '.join(map(str, edits))} edits", _listed(runs, "statistics")])
 
 
 def _listed(runs: pd.DataFrame, column: str) -> str:

@@ -54,7 +54,7 @@ def execute(config: Config, parts: Parts, run: RunDir) -> float | None:
             for change in _timed(parts.intervention.steps(model, plan)):
                 advance(len(change.facts), watch.look(model, change))
     objective = watch.last.get(OBJECTIVE)
-    run.finish(objective=objective)
+    run.finish(objective=objective, statistics=parts.intervention.statistics)
     return objective
 
 

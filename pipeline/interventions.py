@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from editors.editor import Editor
 from editors.errors import ConfigError
+from editors.locate.locate import LocateThenEdit
 from editors.model.deltas import Site, WeightUpdate
 from editors.model.facts import Fact
 from editors.model.model import Model
@@ -47,6 +48,11 @@ class Intervention(Protocol):
         """Every matrix that it changes."""
         ...
 
+    @property
+    def statistics(self) -> str:
+        """Where the second moments that it rests on are from; empty where it needs none."""
+        ...
+
     def plan(self, facts: FactSet) -> Plan:
         """What the run will do with the facts."""
         ...
@@ -86,6 +92,11 @@ class KnowledgeEdit:
         """The matrices of the editor."""
         return self.editor.sites
 
+    @property
+    def statistics(self) -> str:
+        """The label of the editor's second moments."""
+        return self.editor.moments.label if isinstance(self.editor, LocateThenEdit) else ""
+
     def plan(self, facts: FactSet) -> Plan:
         """The first `edits` facts in the order of the seed."""
         stream = facts.stream(self.edits, self.seed, self.one_per_subject)
@@ -115,6 +126,11 @@ class Nothing:
     def edited(self) -> Sequence[Site]:
         """No matrix."""
         return ()
+
+    @property
+    def statistics(self) -> str:
+        """None."""
+        return ""
 
     def plan(self, facts: FactSet) -> Plan:
         """All facts are left alone."""

@@ -160,10 +160,13 @@ class RunDir:
         """Keep rows, say one per fact, for `records.parquet`, where the column `table` tells them apart."""
         self._records.extend({"table": table, **row} for row in rows)
 
-    def finish(self, *, objective: float | None) -> None:
-        """Write `records.parquet` and `summary.json`, then mark the run as done."""
+    def finish(self, *, objective: float | None, statistics: str = "") -> None:
+        """Write `records.parquet` and `summary.json`, then mark the run as done.
+
+        `statistics` says what the second moments that the run used rest on.
+        """
         self._write_records()
-        write_json(self.folder / "summary.json", self._summary(objective))
+        write_json(self.folder / "summary.json", self._summary(objective) | {"statistics": statistics})
         write(self.folder / "DONE", now() + "\n")
 
     def discard(self) -> None:

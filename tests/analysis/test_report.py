@@ -1,5 +1,6 @@
 """The page and the command line: complete, safe, legible without a network."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -44,6 +45,13 @@ def test_the_experiment_folder_gets_table_summary_figures_and_page(experiment: P
     )
     assert len(pd.read_csv(experiment / "summary.csv")) == 6
     assert {path.stem for path in (experiment / "figures").iterdir()} == {spec.name for spec in FIGURES}
+
+
+def test_what_the_second_moments_rest_on_is_told(experiment: Path, write_run: WriteRun):
+    assert "statistics not recorded" in page_of(experiment, title="quick")
+    path = write_run(editor="rome", seed=9) / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"statistics": "fast: 10·d tokens of a text"}))
+    assert page_of(experiment, title="quick").count("fast: 10·d tokens of a text") == 2
 
 
 def test_the_page_refers_to_nothing_outside_itself(experiment: Path):

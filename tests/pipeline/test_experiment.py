@@ -43,6 +43,7 @@ def test_a_run_leaves_everything_the_contract_names(composed: Composed, tmp_path
     }
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["objective"] == objective == summary["metrics"]["edit/score/seen"]
+    assert summary["statistics"].startswith("3,000 tokens of ")
     assert [row["edits"] for row in rows(folder)] == [0, 1, 2, 3, 4]
     assert len(pd.read_parquet(folder / "records.parquet")) == 4
 

@@ -60,7 +60,7 @@ def test_a_finished_run_leaves_every_file_and_its_objective(tmp_path: Path) -> N
         run.append({"step": 0, "edits": 0, "norm/frobenius_ratio/edited": 1.0, "time/step/seconds": 2})
         run.append({"step": 1, "edits": 2, "norm/frobenius_ratio/edited": torch.tensor(1.5).item()})
         run.record("efficacy", [{"id": "a", "success": True}, {"id": "b", "success": False}])
-        run.finish(objective=0.75)
+        run.finish(objective=0.75, statistics="100 tokens of a text")
     assert run.folder == tmp_path / "demo" / fingerprint(config())
     assert {path.name for path in run.folder.iterdir()} - {".lock"} == {
         "config.yaml", "provenance.json", "metrics.jsonl", "records.parquet", "summary.json", "DONE",
@@ -76,6 +76,7 @@ def test_a_finished_run_leaves_every_file_and_its_objective(tmp_path: Path) -> N
         "data": "world",
     }
     wanted |= {"intervention": "knowledge_edit", "seed": 0, "edits": 2, "batch_size": 2, "objective": 0.75}
+    wanted |= {"statistics": "100 tokens of a text"}
     assert {key: summary[key] for key in wanted} == wanted
     assert set(summary) == {*wanted, "seconds", "metrics"}
     records = pd.read_parquet(run.folder / "records.parquet")
