@@ -1,8 +1,9 @@
 """One streaming pass over a corpus that serves all layers: E[k kᵀ] of the inputs of their matrices.
 
-The forward pass ends at the highest layer and never reaches the head. Features are cast to float32,
-multiplied in float32 on the model's device and summed in float64. Documents are tokenised a window at a time
-and batched by length, so that little is padding; between two windows a pass can stop and go on later.
+The forward pass ends before the highest layer's matrix and never reaches the head. Features are cast to
+float32, multiplied in float32 on the model's device and summed in float64. Documents are tokenised a window
+at a time and batched by length, so that little is padding; between two windows a pass can stop and go on
+later.
 """
 
 import logging
@@ -190,7 +191,7 @@ def _count(model: Model, batch: Sequence[Row], tally: Tally) -> None:
     """One forward pass up to the highest layer, counted into the moments of all."""
     ids, mask = (x.to(model.device) for x in pad(batch))
     modules = {layer: model.module(SITE, layer) for layer in tally.moments}
-    with capture(inputs=modules, stop_after=modules[max(modules)]) as seen:
+    with capture(inputs=modules, stop_before=modules[max(modules)]) as seen:
         model.hidden(ids, mask)
     for layer, moment in tally.moments.items():
         moment.update(seen.pop(layer)[mask].float())

@@ -27,12 +27,13 @@ def capture(
     *,
     inputs: Mapping[Any, nn.Module] | None = None,
     outputs: Mapping[Any, nn.Module] | None = None,
+    stop_before: nn.Module | None = None,
     stop_after: nn.Module | None = None,
 ) -> Iterator[dict[Any, Tensor]]:
     """What the named modules read (`inputs`) or wrote (`outputs`) in the forward pass of the block.
 
     The last call counts where a module is called twice. With `stop_after` the pass ends, silently, once
-    that module has run; nothing above it is computed.
+    that module has run, with `stop_before` once its input is there; nothing above it is computed.
     """
     seen: dict[Any, Tensor] = {}
     with ExitStack() as stack:
@@ -40,6 +41,8 @@ def capture(
             _attach(stack, module.register_forward_pre_hook(_reader(seen, key)))
         for key, module in (outputs or {}).items():
             _attach(stack, module.register_forward_hook(_writer(seen, key)))
+        if stop_before is not None:
+            _attach(stack, stop_before.register_forward_pre_hook(_stop))
         if stop_after is not None:
             _attach(stack, stop_after.register_forward_hook(_stop))
         with suppress(_Stop):
@@ -79,5 +82,5 @@ def _writer(seen: dict[Any, Tensor], key: Any) -> Callable:
     return hook
 
 
-def _stop(_module: nn.Module, _inputs: tuple, _output: Tensor | tuple) -> None:
+def _stop(*_: object) -> None:
     raise _Stop
