@@ -220,7 +220,7 @@ def _recorded(model: Model, rows: Sequence[Prompted], first: int, last: int) -> 
     """Prompts split before the subject's last token."""
     prefixes = [row.ids[: row.subject_last] for row in rows]
     tails = [row.ids[row.subject_last :] for row in rows]
-    return record(model, prefixes, tails, first, last)
+    return record(model, prefixes, tails, first, last, shared=[row.context for row in rows])
 
 
 def _aims(rows: Sequence[Sequence[Prompted]], like: Tensor) -> Aims:

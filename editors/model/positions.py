@@ -69,6 +69,8 @@ class Prompted:
     subject_last: int
     target_ids: tuple[int, ...]
     """Empty where the text holds no target."""
+    context: int = 0
+    """Leading tokens that belong to the context alone, so that other facts have them too."""
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
@@ -97,7 +99,8 @@ def place(
     tokens = tokenize(tokenizer, prompt if target is None else f"{prompt} {target}")
     position = tokens.last_of(start, start + len(fact.subject))
     first = len(tokens.ids) if target is None else tokens.first_after(len(prompt))
-    return Prompted(tokens.ids, position, tokens.ids[first:])
+    shared = sum(end <= context.index(SLOT) for _, end in tokens.spans[: position + 1])
+    return Prompted(tokens.ids, position, tokens.ids[first:], shared)
 
 
 def pad(

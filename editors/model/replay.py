@@ -93,8 +93,7 @@ class _Selection:
         if isinstance(value, tuple):
             return tuple(self._cut(part) for part in value)
         if isinstance(value, Cache):
-            states = (_states(layer) for layer in value.layers)
-            return _frozen((keys[self.rows], values[self.rows]) for keys, values in states)
+            return _chosen(value, self.rows)
         return value
 
 
@@ -105,47 +104,89 @@ def record(
     tails: Sequence[Sequence[int]],
     first: int,
     last: int | None = None,
+    shared: Sequence[int] | None = None,
 ) -> Replay:
     """Run the model on prefix + tail of every row and record the blocks `first` to `last` (null: the top).
 
-    Prefixes are padded on the left and tails on the right, so that column 0 of the recorded hidden states
-    is the first token of every tail. Nothing above `last` is run.
+    Column 0 of the recorded hidden states is the first token of every tail. Nothing above `last` is run.
+    `shared` says how many leading tokens of each prefix other rows may have too; they are run once.
     """
     last = model.depth - 1 if last is None else last
-    before, before_mask = (x.to(model.device) for x in pad(prefixes, "left"))
+    past, before = _past(model, prefixes, shared or [0] * len(prefixes), last)
     tail, tail_mask = (x.to(model.device) for x in pad(tails))
-    mask = torch.cat([before_mask, tail_mask], dim=1)
-    past = _prefix_cache(model, before, before_mask, last) if before.shape[1] else None
+    mask = torch.cat([before, tail_mask], dim=1)
     seen: list[tuple[Tensor, _Call]] = []
     with ExitStack() as hooks:
         hooks.enter_context(capture(stop_after=model.block(last)))
         for block in model.blocks[first : last + 1]:
             handle = block.register_forward_pre_hook(_recorder(seen), with_kwargs=True)
             hooks.callback(handle.remove)
-        model.hf.base_model(
-            input_ids=tail,
-            attention_mask=mask.long(),
-            position_ids=position_ids(mask)[:, before.shape[1] :],
-            past_key_values=past,
-            use_cache=past is not None,
-        )
+        _run(model, tail, mask, past)
     return Replay(model, first, seen[0][0], [call for _, call in seen])
 
 
-def _prefix_cache(
-    model: Model, ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"], last: int
-) -> Cache:
-    """Keys and values of the prefixes in every block up to `last`."""
-    filled = DynamicCache()
+def _past(
+    model: Model, prefixes: Sequence[Sequence[int]], shared: Sequence[int], last: int
+) -> tuple[Cache | None, Bool[Tensor, "row token"]]:
+    """Keys and values of the prefixes in every block up to `last`, and where they have a token."""
+    heads: list[tuple[int, ...]] = [
+        tuple(prefix[:count]) for prefix, count in zip(prefixes, shared, strict=True)
+    ]
+    distinct: list[tuple[int, ...]] = list(dict.fromkeys(heads))
+    if len(distinct) > len(heads) // 2:  # too few rows share a head for a pass of its own
+        heads, distinct = [() for _ in prefixes], [()]
+    past, known = _extended(model, distinct, None, torch.zeros(len(distinct), 0, dtype=torch.bool), last)
+    row = torch.tensor([distinct.index(head) for head in heads], device=model.device)
+    rest = [prefix[len(head) :] for prefix, head in zip(prefixes, heads, strict=True)]
+    return _extended(model, rest, None if past is None else _chosen(past, row), known[row], last)
+
+
+def _extended(
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    past: Cache | None,
+    known: Bool[Tensor, "row before"],
+    last: int,
+) -> tuple[Cache | None, Bool[Tensor, "row known"]]:
+    """The cache and its mask after more tokens of every row, padded on the left."""
+    ids, new = (x.to(model.device) for x in pad(rows, "left"))
+    mask = torch.cat([known.to(model.device), new], dim=1)
+    if not ids.shape[1]:
+        return past, mask
+    filled = DynamicCache() if past is None else _growing(past)
     with capture(stop_after=model.block(last)):
-        model.hf.base_model(
-            input_ids=ids,
-            attention_mask=mask.long(),
-            position_ids=position_ids(mask),
-            past_key_values=filled,
-            use_cache=True,
-        )
-    return _frozen(_states(layer) for layer in filled.layers)
+        _run(model, ids, mask, filled)
+    return _frozen(_states(layer) for layer in filled.layers), mask
+
+
+def _run(
+    model: Model, ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row known"], past: Cache | None
+) -> None:
+    """A pass over tokens that follow those of the cache."""
+    model.hf.base_model(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        position_ids=position_ids(mask)[:, mask.shape[1] - ids.shape[1] :],
+        past_key_values=past,
+        use_cache=past is not None,
+    )
+
+
+def _growing(past: Cache) -> Cache:
+    """A cache that begins with the states of another and keeps what is added."""
+    layers = []
+    for layer in past.layers:
+        keys, values = _states(layer)
+        grown = DynamicLayer()
+        grown.lazy_initialization(keys, values)
+        grown.keys, grown.values = keys, values
+        layers.append(grown)
+    return Cache(layers=layers)
+
+
+def _chosen(past: Cache, rows: Int[Tensor, " kept"]) -> Cache:
+    """The states of some rows, or of one row several times."""
+    return _frozen((keys[rows], values[rows]) for keys, values in map(_states, past.layers))
 
 
 def _frozen(states: Iterable[tuple[Tensor, Tensor]]) -> Cache:
