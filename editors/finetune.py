@@ -23,6 +23,7 @@ from torch import Tensor
 from editors.editor import Edit
 from editors.errors import ConfigError, NumericsError
 from editors.locate.regularizers import Regularizer
+from editors.locate.rules import Rules
 from editors.model.deltas import Delta, Site
 from editors.model.facts import Fact
 from editors.model.gradients import Objective, Reading, check_sites, read_targets
@@ -33,7 +34,7 @@ Matrices = dict[Site, Tensor]
 
 @dataclass(kw_only=True)
 class FineTuning:
-    """Adam on the named matrices of some blocks; it remembers nothing between edits."""
+    """Adam on the named matrices of some blocks; it remembers nothing of an edit but that it was made."""
 
     name: str
     layers: Sequence[int]
@@ -53,6 +54,7 @@ class FineTuning:
     loss_threshold: float = 0.01
     """Facts whose mean loss is below it are not stepped on; below it over the batch the edit ends."""
     regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
+    """Those that act on updates and weights."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "facts_at_once"):
@@ -62,6 +64,7 @@ class FineTuning:
             raise ConfigError(
                 f"editor.norm_bound={self.norm_bound}, but it has to be positive; null is no bound"
             )
+        self._rules = Rules(self.regularizers, self.name, ("update", "weight"))
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -71,6 +74,8 @@ class FineTuning:
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices."""
         check_sites(model, self.sites)
+        if not self._rules.edits:
+            self._rules.prepare(model, self.sites)
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
         """Train on the facts and give the change; W₀ is written back.
@@ -85,8 +90,9 @@ class FineTuning:
         finally:
             model.restore(before)
         update = {site: Delta(left=self._bounded(trained[site] - before[site])) for site in before}
+        update = self._rules.shape(update, model, len(facts))
         _check(update, facts)
-        drift = torch.cat([delta.left.flatten() for delta in update.values()])
+        drift = torch.cat([delta.dense().flatten() for delta in update.values()])
         diagnostics = {
             "loss_start": losses[0],
             "loss_end": losses[-1],
@@ -98,14 +104,16 @@ class FineTuning:
         return Edit(update=update, diagnostics=diagnostics, seconds=seconds)
 
     def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Nothing is remembered."""
+        """Count the facts."""
+        self._rules.edits += len(facts)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Empty: nothing is remembered."""
-        return {}
+        """The number of edits."""
+        return {"edits": torch.tensor(self._rules.edits)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing to load."""
+        """Take the number of edits over."""
+        self._rules.edits = int(state["edits"])
 
     def _train(
         self, model: Model, facts: Sequence[Fact], before: Mapping[Site, Tensor]

@@ -25,6 +25,7 @@ from torch import Tensor
 from editors.editor import Edit
 from editors.errors import ConfigError, NumericsError
 from editors.locate.regularizers import Regularizer
+from editors.locate.rules import Rules
 from editors.model.deltas import Delta, Site
 from editors.model.facts import Fact
 from editors.model.gradients import Pull, check_sites, read_targets
@@ -81,6 +82,7 @@ class UltraEdit:
     learning_rate: float = 1e-6
     """η."""
     regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
+    """Those that act on updates and weights."""
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
@@ -91,6 +93,7 @@ class UltraEdit:
                 "set one of the two"
             )
         self._statistics: dict[str, Statistics] = {}
+        self._rules = Rules(self.regularizers, self.name, ("update", "weight"))
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -104,6 +107,8 @@ class UltraEdit:
         groups = {_group(model, site) for site in self.sites}
         if not set(self._statistics) <= groups:
             raise ConfigError(f"{self.name} has seen another model than {model.name}; make a new editor")
+        if not self._rules.edits:
+            self._rules.prepare(model, self.sites)
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> LifelongEdit:
         """Find keys and gradients of all matrices in one pass, then solve for each.
@@ -121,6 +126,7 @@ class UltraEdit:
             site: _solve(pull, statistics[_group(model, site)], self.learning_rate)
             for site, pull in pulls.items()
         }
+        update = self._rules.shape(update, model, len(facts))
         _check(update, facts)
         seconds = {"gradients": seen - begun, "solve": time.perf_counter() - seen}
         tokens = len(next(iter(pulls.values())).keys)
@@ -131,10 +137,11 @@ class UltraEdit:
         """Keep the statistics of an applied edit."""
         assert isinstance(edit, LifelongEdit), "this edit was made by another editor"
         self._statistics = dict(edit.statistics)
+        self._rules.edits += len(facts)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Count, mean and square of every shape of matrix."""
-        return {
+        """The number of edits; count, mean and square of every shape of matrix."""
+        return {"edits": torch.tensor(self._rules.edits)} | {
             f"{group}.{part}": getattr(statistics, part)
             for group, statistics in self._statistics.items()
             for part in ("count", "mean", "square")
@@ -142,7 +149,8 @@ class UltraEdit:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take the statistics over, bit for bit."""
-        groups = dict.fromkeys(key.rsplit(".", 1)[0] for key in state)
+        self._rules.edits = int(state["edits"])
+        groups = dict.fromkeys(key.rsplit(".", 1)[0] for key in state if key != "edits")
         self._statistics = {
             group: Statistics(*(state[f"{group}.{part}"] for part in ("count", "mean", "square")))
             for group in groups

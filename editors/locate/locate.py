@@ -20,7 +20,7 @@ from editors.errors import ConfigError, NumericsError
 from editors.locate.contexts import ContextSource, Groups
 from editors.locate.keys import KeyPass, Keys, keys_of
 from editors.locate.moments import SITE, MomentSource
-from editors.locate.regularizers import Progress, Regularizer
+from editors.locate.regularizers import Regularizer
 from editors.locate.rules import Rules
 from editors.locate.solvers import Dense, Preserved
 from editors.locate.targets import TargetOptimizer, Targets
@@ -65,7 +65,6 @@ class LocateThenEdit(ABC):
         self._groups: Groups = ()
         self._preserved: dict[int, Preserved] = {}
         self._keys: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
-        self._edits = 0
         self._prepared_for = ""
 
     @property
@@ -114,10 +113,9 @@ class LocateThenEdit(ABC):
         targets = self._rules.aim(self._find(model, facts))
         found = time.perf_counter()
         update, memory, residuals = self._insert(model, facts, targets)
-        weights = {site: model.current(site) for site in self.sites}
-        update = self._rules.finish(update, weights, Progress(self._edits, self._edits + len(facts)))
+        update = self._rules.finish(update, model, len(facts))
         for site, delta in update.items():
-            self._check_finite(delta, site, facts, targets)
+            _check(delta.is_finite(), f"the update of {site}", facts, targets)
         return Edit(
             update=update,
             targets=targets.vectors,
@@ -128,7 +126,7 @@ class LocateThenEdit(ABC):
 
     def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
         """Preserve the keys of an applied edit, where a regularizer remembers."""
-        self._edits += len(facts)
+        self._rules.edits += len(facts)
         which = self._rules.remembers(self.remembered or "before")
         if which is None:
             return
@@ -138,7 +136,7 @@ class LocateThenEdit(ABC):
 
     def state_dict(self) -> dict[str, Tensor]:
         """The number of edits, and the remembered keys of every layer with the sizes of their batches."""
-        state = {"edits": torch.tensor(self._edits)}
+        state = {"edits": torch.tensor(self._rules.edits)}
         for layer, keys in self._keys.items():
             if keys:
                 state[f"keys.{layer}"] = torch.cat(keys, dim=1)
@@ -148,7 +146,7 @@ class LocateThenEdit(ABC):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Remember the keys again, in an editor that was prepared and has not edited yet."""
         assert not any(self._keys.values()), "this editor already has a history"
-        self._edits = int(state["edits"])
+        self._rules.edits = int(state["edits"])
         for layer in self.layers:
             if f"keys.{layer}" in state:
                 sizes = state[f"batches.{layer}"].tolist()
@@ -171,13 +169,15 @@ class LocateThenEdit(ABC):
         update, memory, residuals = {}, {}, []
         for i, layer in enumerate(self.layers):
             keys, current, inputs = walk.measure(layer, self.measured_at, self.averages_output)
+            site = Site(SITE, layer)
             residual = (targets.vectors - current).T
+            finite = bool(residual.isfinite().all() and keys.mean.isfinite().all())
+            _check(finite, f"a key or residual of {site}", facts, targets)
             residuals.append(float(residual.norm(dim=0).mean()))
             part = self.spread(len(self.layers) - i)
             delta = self.solve(self._preserved[layer], keys, residual.double() * part)
-            site = Site(SITE, layer)
             update[site], memory[layer] = self._rules.project(site, delta), keys.mean.double()
-            self._check_finite(update[site], site, facts, targets)
+            _check(update[site].is_finite(), f"the update of {site}", facts, targets)
             if layer != self.layers[-1]:
                 walk.write(layer, update[site], inputs, until=self.layers[i + 1])
         return update, memory, residuals
@@ -207,15 +207,16 @@ class LocateThenEdit(ABC):
                 f"{self.name} was prepared for another model than {model.name}; make a new editor"
             )
 
-    def _check_finite(self, delta: Delta, site: Site, facts: Sequence[Fact], targets: Targets) -> None:
-        if delta.is_finite():
-            return
-        norms = targets.vectors.norm(dim=1)
-        worst = int(norms.nan_to_num(float("inf")).argmax())
-        raise NumericsError(
-            f"the update of {site} is not finite while editing {len(facts)} facts; the largest "
-            f"target is that of fact {facts[worst].id}, norm {float(norms[worst]):.3g}; nothing was changed"
-        )
+
+def _check(finite: bool, what: str, facts: Sequence[Fact], targets: Targets) -> None:
+    if finite:
+        return
+    norms = targets.vectors.norm(dim=1)
+    worst = int(norms.nan_to_num(float("inf")).argmax())
+    raise NumericsError(
+        f"{what} is not finite while editing {len(facts)} facts; the largest "
+        f"target is that of fact {facts[worst].id}, norm {float(norms[worst]):.3g}; nothing was changed"
+    )
 
 
 def _diagnostics(

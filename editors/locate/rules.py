@@ -3,9 +3,6 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
 from editors.errors import ConfigError
 from editors.locate.drift import NormReset, Prune
 from editors.locate.regularizers import Point, Progress, Regularizer
@@ -44,6 +41,8 @@ class Rules:
                 f"{resets[0]} scales the matrix after every edit, which leaves {prunes[0]} no drift "
                 f"of the edits alone to compress; drop one or reset less often (regularizer.norm_reset.every)"
             )
+        self.edits = 0
+        """Facts edited so far."""
         self._rules = sorted(chosen.values(), key=lambda rule: (POINTS.index(rule.point), rule.order))
 
     @property
@@ -85,13 +84,15 @@ class Rules:
             delta = rule.project(site, delta)
         return delta
 
-    def finish(
-        self, update: WeightUpdate, weights: Mapping[Site, Float[Tensor, "out in"]], progress: Progress
-    ) -> dict[Site, Delta]:
-        """What the whole update becomes; `weights` are those before it."""
-        finished = dict(update)
+    def finish(self, update: WeightUpdate, model: Model, count: int) -> dict[Site, Delta]:
+        """What the whole update of `count` facts becomes; the model's weights are those before it."""
+        progress, finished = Progress(self.edits, self.edits + count), dict(update)
         for rule in self._rules:
-            finished = {
-                site: rule.finish(site, delta, weights[site], progress) for site, delta in finished.items()
-            }
+            for site, delta in finished.items():
+                finished[site] = rule.finish(site, delta, model.current(site), progress)
         return finished
+
+    def shape(self, update: WeightUpdate, model: Model, count: int) -> dict[Site, Delta]:
+        """All of update and weight, for an editor that finds its matrices' updates together."""
+        projected = {site: self.project(site, delta) for site, delta in update.items()}
+        return self.finish(projected, model, count)

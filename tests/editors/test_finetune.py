@@ -9,6 +9,8 @@ from transformers.pytorch_utils import Conv1D
 
 from editors.errors import ConfigError, NumericsError
 from editors.finetune import FineTuning
+from editors.locate.drift import NormReset, Rect
+from editors.locate.regularizers import MPES
 from editors.model.deltas import Site
 from editors.model.facts import Fact
 from editors.model.gradients import Objective, read_targets
@@ -161,12 +163,12 @@ def test_any_matrices_of_any_blocks_are_trained_the_last_block_included(family):
     assert not any(p.requires_grad or p.grad is not None for p in model.hf.parameters())
 
 
-def test_nothing_is_remembered():
+def test_only_the_number_of_edits_is_remembered():
     editor = finetune()
     model = tiny_model()
     editor.commit(model, FACTS, editor.edit(model, FACTS))
     editor.load_state_dict(editor.state_dict())
-    assert editor.state_dict() == {}
+    assert editor.state_dict() == {"edits": torch.tensor(len(FACTS))}
 
 
 def test_a_failing_edit_names_its_fact_and_gives_the_weights_back():
@@ -187,3 +189,16 @@ def test_what_cannot_be_is_refused_by_a_sentence():
         finetune(matrices=["mlp_gate"]).prepare(tiny_model())
     with pytest.raises(ConfigError, match=r"layers\.edit=\[9\].*4 blocks"):
         finetune(layers=[9]).prepare(tiny_model())
+
+
+def test_regularizers_of_updates_and_weights_apply_and_others_are_refused():
+    model = tiny_model()
+    chosen = {"norm_reset": NormReset(every=len(FACTS)), "rect": Rect(keep=0.25)}
+    editor = finetune(regularizers=chosen)
+    editor.prepare(model)
+    norms = [float(model.weight(site.name, site.layer).norm()) for site in editor.sites]
+    model.apply(editor.edit(model, FACTS).update)
+    after = [float(model.weight(site.name, site.layer).norm()) for site in editor.sites]
+    assert after == pytest.approx(norms)
+    with pytest.raises(ConfigError, match="mpes acts at the stop of an edit, which ft does not have"):
+        finetune(regularizers={"mpes": MPES()})
