@@ -176,10 +176,10 @@ def _rows(model: Model, texts: Iterable[str], budget: Budget, batching: Batching
 
 
 def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
-    """Rows of about the same length together, at most `batch_tokens` with padding."""
+    """Rows of about the same length together, longest first, at most `batch_tokens` with padding."""
     batch: list[Row] = []
-    for row in sorted(rows, key=len):
-        if batch and len(row) * (len(batch) + 1) > batch_tokens:
+    for row in sorted(rows, key=len, reverse=True):
+        if batch and len(batch[0]) * (len(batch) + 1) > batch_tokens:
             yield batch
             batch = []
         batch.append(row)
