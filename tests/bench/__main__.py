@@ -1,0 +1,33 @@
+"""Measures the rows that are asked for, writes them into `outputs/bench/bench.json` and prints the table."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from tests.bench.editing import memit_batch100, memit_single, rome_single
+from tests.bench.measure import Row, show, write
+from tests.bench.second_moments import statistics_5_layers
+from tests.bench.workbench import Workbench
+
+ROWS: Mapping[str, Callable[[Workbench], Row]] = MappingProxyType(
+    {
+        "rome_single": rome_single,
+        "memit_single": memit_single,
+        "memit_batch100": memit_batch100,
+        "statistics_5_layers": statistics_5_layers,
+    }
+)
+
+
+def main() -> None:
+    """Every row, or those named on the command line."""
+    names = sys.argv[1:] or list(ROWS)
+    if unknown := [name for name in names if name not in ROWS]:
+        sys.exit(f"error: there is no row {unknown[0]}; rows are {', '.join(ROWS)}")
+    bench = Workbench()
+    show(write([ROWS[name](bench) for name in names], Path("outputs/bench/bench.json")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Timing two ways of doing the same work, and the table of what was found."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+Row = dict[str, str | float]
+"""`name`, `plain_s`, `fast_s`, `ratio`, `note`, and whatever else a row wants to say."""
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that the work takes."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def alternate(
+    name: str,
+    *,
+    fast: Callable[[], object],
+    plain: Callable[[], object],
+    note: str,
+    scale: float = 1.0,
+    runs: int = 3,
+    **more: str | float,
+) -> Row:
+    """Medians of alternating runs; the plain time is multiplied by `scale`."""
+    pairs = [(timed(fast), timed(plain)) for _ in range(runs)]
+    fast_s, plain_s = (statistics.median(side) for side in zip(*pairs, strict=True))
+    plain_s *= scale
+    return {
+        "name": name,
+        "plain_s": plain_s,
+        "fast_s": fast_s,
+        "ratio": plain_s / fast_s,
+        "note": note,
+        **more,
+    }
+
+
+def write(rows: Sequence[Row], path: Path) -> list[Row]:
+    """Put the rows into the list at `path`, in the place of older ones of the same name."""
+    old: list[Row] = json.loads(path.read_text()) if path.exists() else []
+    new = {str(row["name"]): row for row in [*old, *rows]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(list(new.values()), indent=2) + "\n")
+    return list(new.values())
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print them as a table."""
+    table = Table("name", "plain s", "fast s", "ratio", "note")
+    for row in rows:
+        seconds = (f"{row[name]:.2f}" for name in ("plain_s", "fast_s"))
+        table.add_row(str(row["name"]), *seconds, f"{row['ratio']:.1f}", str(row["note"]))
+    Console().print(table)
