@@ -1,72 +1,24 @@
-"""What every editor promises, on every family: one row below for each editor."""
+"""What every editor promises, on every family; `cases.py` holds one row for each editor."""
 
-from collections.abc import Callable
+import re
+from dataclasses import replace
 
 import pytest
 import torch
-from tokenizers import processors
 
 from editors.editor import Editor
-from editors.errors import ConfigError, NumericsError
-from editors.locate.locate import LocateThenEdit
-from editors.locate.moments import GivenMoments
-from editors.locate.regularizers import MPES, History, NormConstraint, Regularizer
-from editors.memit import MEMIT
-from editors.model.deltas import Site
-from editors.model.model import Model
-from editors.rome import ROME
-from tests import plain
-from tests.tiny import FACTS, FAMILIES, TEMPLATES, contexts, moments, optimizer, tiny_model
+from editors.errors import NumericsError
+from editors.locate.regularizers import Regularizer
+from editors.model.deltas import Delta, Site
+from tests.editors.cases import EDITORS, LOCATING, bits, chance, perform, same_bits
+from tests.tiny import FACTS, FAMILIES, tiny_model
 
-
-def make_memit(model: Model, **changes: object) -> LocateThenEdit:
-    given = {
-        "name": "memit",
-        "layers": [0, 1],
-        "targets": optimizer(),
-        "contexts": contexts(),
-        "moments": moments(model),
-        "preservation_weight": 0.5,
-    }
-    return MEMIT(**(given | changes))
-
-
-def make_encore(model: Model) -> LocateThenEdit:
-    chosen = {"history": History(), "mpes": MPES(hits=2), "norm_constraint": NormConstraint(weight=0.5)}
-    return make_memit(model, name="encore", regularizers=chosen)
-
-
-def make_rome(model: Model, **changes: object) -> LocateThenEdit:
-    given = {
-        "name": "rome",
-        "layers": [1],
-        "targets": optimizer(reference="mlp"),
-        "contexts": contexts(),
-        "moments": moments(model),
-    }
-    return ROME(**(given | changes))
-
-
-EDITORS: dict[str, Callable[[Model], Editor]] = {
-    "rome": make_rome,
-    "memit": make_memit,
-    "encore": make_encore,
-}
 EVERY = pytest.mark.parametrize("family", FAMILIES)
 EACH = pytest.mark.parametrize("editor", EDITORS)
-
-
-def bits(model: Model) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in model.hf.state_dict().items()}
-
-
-def chance(model: Model, fact_index: int) -> float:
-    """Log-probability of the new object after the edited prompt."""
-    fact = FACTS[fact_index]
-    ids, mask = model.encode([f"{fact.statement} {fact.target_new}"])
-    prompt = len(model.encode([fact.statement])[0][0])
-    said = model.logits(model.hidden(ids, mask))[0].log_softmax(dim=-1)
-    return float(said[prompt - 1 : -1].gather(1, ids[0, prompt:, None]).mean())
+LOCATES = pytest.mark.parametrize("editor", LOCATING)
+SINGLE = ("rome", "r_rome", "p_rome", "pr44")
+"""Editors of one fact at a time."""
+BATCHED = pytest.mark.parametrize("editor", [name for name in EDITORS if name not in SINGLE])
 
 
 @EVERY
@@ -75,29 +27,32 @@ def test_edit_leaves_the_weights_as_they_were_and_applying_it_makes_the_target_l
     model = tiny_model(family)
     made = EDITORS[editor](model)
     made.prepare(model)
-    before, rng, expected = bits(model), torch.get_rng_state(), chance(model, 0)
+    before, rng, expected = bits(model), torch.get_rng_state(), chance(model, FACTS[0])
     edit = made.edit(model, FACTS[:1])
-    assert all(torch.equal(before[key], value) for key, value in model.hf.state_dict().items())
+    assert same_bits(model, before)
     assert torch.equal(rng, torch.get_rng_state())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.hf.modules())
+    assert not any(parameter.requires_grad for parameter in model.hf.parameters())
     assert set(edit.update) == set(made.sites)
     model.apply(edit.update)
-    assert chance(model, 0) > expected
+    made.commit(model, FACTS[:1], edit)
+    assert chance(model, FACTS[0]) > expected
+    changed = {key for key, value in model.hf.state_dict().items() if not torch.equal(value, before[key])}
+    assert len(changed) == len(made.sites), "nothing but the named matrices changes"
 
 
 @EACH
-def test_the_same_edits_give_the_same_bits(editor):
-    def sequence() -> dict[str, torch.Tensor]:
+def test_the_same_edits_give_the_same_bits_whatever_the_random_state(editor):
+    def sequence(seed: int) -> dict[str, torch.Tensor]:
         model = tiny_model()
-        made = EDITORS[editor](model)
-        made.prepare(model)
-        for fact in FACTS:
-            edit = made.edit(model, [fact])
-            model.apply(edit.update)
-            made.commit(model, [fact], edit)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            made = EDITORS[editor](model)
+            made.prepare(model)
+            perform(model, made, FACTS[:1], FACTS[1:2])
         return bits(model)
 
-    one, other = sequence(), sequence()
+    one, other = sequence(0), sequence(1)
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
@@ -108,10 +63,12 @@ def test_two_editors_in_one_process_do_not_share_anything(editor):
         made = EDITORS[editor](model)
         made.prepare(model)
         if disturbed:
-            other_model = tiny_model("llama")
-            other = EDITORS["encore"](other_model)
-            other.prepare(other_model)
-            other.commit(other_model, FACTS[1:2], other.edit(other_model, FACTS[1:2]))
+            elsewhere = tiny_model("llama")
+            other, twin = EDITORS[editor](elsewhere), EDITORS[editor](model)
+            other.prepare(elsewhere)
+            perform(elsewhere, other, FACTS[1:2])
+            twin.prepare(model)
+            twin.commit(model, FACTS[1:2], twin.edit(model, FACTS[1:2]))
         (_, delta), *_ = made.edit(model, FACTS[:1]).update.items()
         return delta.dense()
 
@@ -119,112 +76,127 @@ def test_two_editors_in_one_process_do_not_share_anything(editor):
 
 
 @EACH
-def test_state_survives_a_round_trip(editor):
+def test_preparing_again_changes_nothing(editor):
     model = tiny_model()
-    first, second = EDITORS[editor](model), EDITORS[editor](model)
-    for made in (first, second):
-        made.prepare(model)
-    edit = first.edit(model, FACTS[:1])
-    model.apply(edit.update)
-    first.commit(model, FACTS[:1], edit)
-    second.load_state_dict({key: value.clone() for key, value in first.state_dict().items()})
-    for one, other in zip(
-        first.edit(model, FACTS[1:2]).update.values(),
-        second.edit(model, FACTS[1:2]).update.values(),
-        strict=True,
-    ):
-        torch.testing.assert_close(one.dense(), other.dense())
-
-
-@EVERY
-def test_memit_is_the_plain_path_with_all_facts_in_one_batch(family):
-    model = tiny_model(family)
-    made = make_memit(model)
+    made = EDITORS[editor](model)
     made.prepare(model)
-    found = made.edit(model, FACTS).update
-    preserved = {layer: 0.5 * m for layer, m in moments(model).matrices.items()}
-    expected = plain.memit(model, FACTS, TEMPLATES, [0, 1], preserved, optimizer())
-    for layer, delta in expected.items():
-        torch.testing.assert_close(found[Site("mlp_down", layer)].dense(), delta)
-
-
-@EVERY
-def test_rome_is_the_plain_path(family):
-    model = tiny_model(family)
-    made = make_rome(model)
+    expected = made.edit(model, FACTS[:1]).update
     made.prepare(model)
-    expected = plain.rome(
-        model, FACTS[0], TEMPLATES, 1, moments(model).matrices[1], optimizer(reference="mlp")
-    )
-    torch.testing.assert_close(made.edit(model, FACTS[:1]).update[Site("mlp_down", 1)].dense(), expected)
+    found = made.edit(model, FACTS[:1]).update
+    assert all(torch.equal(expected[site].dense(), found[site].dense()) for site in expected)
 
 
-def test_encore_without_its_three_additions_is_memit():
+@EACH
+def test_an_editor_restored_from_its_state_continues_bit_for_bit(editor):
+    def restored(made: Editor) -> Editor:
+        twin = EDITORS[editor](tiny_model())
+        twin.prepare(tiny_model())
+        twin.load_state_dict({key: value.clone() for key, value in made.state_dict().items()})
+        return twin
+
     model = tiny_model()
-    plain_memit, bare = make_memit(model), make_memit(model, name="encore", regularizers={})
-    for made in (plain_memit, bare):
-        made.prepare(model)
-    one, other = (made.edit(model, FACTS).update for made in (plain_memit, bare))
+    made = EDITORS[editor](model)
+    made.prepare(model)
+    perform(model, made, FACTS[:1], FACTS[1:2])
+    twin = restored(made)
+    assert all(torch.equal(value, twin.state_dict()[key]) for key, value in made.state_dict().items())
+    one, other = (each.edit(model, FACTS[2:]).update for each in (made, twin))
     assert all(torch.equal(one[site].dense(), other[site].dense()) for site in one)
 
 
-def test_the_norm_constraint_makes_every_update_smaller():
-    model = tiny_model()
-    sizes = []
-    for weight in (None, 0.1, 10.0):
-        chosen = {} if weight is None else {"norm_constraint": NormConstraint(weight=weight)}
-        made = make_memit(model, layers=[1], regularizers=chosen)
-        made.prepare(model)
-        sizes.append(made.edit(model, FACTS).update[Site("mlp_down", 1)].norm())
-    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < 0.6 * sizes[0]
-
-
-def test_history_preserves_what_an_earlier_edit_wrote():
-    def disturbance(remember: bool) -> float:
+@EACH
+def test_the_padding_side_of_the_tokenizer_does_not_matter(editor):
+    updates = []
+    for side in ("right", "left"):
         model = tiny_model()
-        chosen = {"history": History()} if remember else {}
-        made = make_memit(model, layers=[1], preservation_weight=1e-3, regularizers=chosen)
+        model.tokenizer.padding_side = side
+        made = EDITORS[editor](model)
         made.prepare(model)
-        first = made.edit(model, FACTS[:1])
-        model.apply(first.update)
-        made.commit(model, FACTS[:1], first)
-        later = made.edit(model, FACTS[1:]).update[Site("mlp_down", 1)]
-        return float((later.dense().double() @ first.memory[1]).norm())
-
-    assert disturbance(remember=True) < 0.2 * disturbance(remember=False)
+        updates.append(made.edit(model, FACTS[:1]).update)
+    assert all(torch.equal(updates[0][site].dense(), updates[1][site].dense()) for site in updates[0])
 
 
-def test_a_failing_edit_gives_the_weights_back():
+@LOCATES
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_target_does_not_depend_on_who_else_is_in_the_batch(family, editor):
+    model = tiny_model(family)
+    optimiser, groups = LOCATING[editor](model).targets, LOCATING[editor](model).contexts.groups(model)
+    together = optimiser.find(model, FACTS, groups, 1, Regularizer()).vectors
+    alone = [optimiser.find(model, [fact], groups, 1, Regularizer()).vectors for fact in FACTS]
+    chunked = replace(optimiser, facts_at_once=1).find(model, FACTS, groups, 1, Regularizer()).vectors
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(together, chunked, rtol=1e-9, atol=1e-9)
+
+
+@BATCHED
+def test_the_order_of_the_facts_in_a_batch_does_not_matter(editor):
     model = tiny_model()
-    made = make_memit(model)
+    made = EDITORS[editor](model)
     made.prepare(model)
-    model.write(Site("mlp_down", 3), model.weight("mlp_down", 3) * float("inf"))
+    one, other = (made.edit(model, facts).update for facts in (FACTS, FACTS[::-1]))
+    for site, delta in one.items():
+        torch.testing.assert_close(delta.dense(), other[site].dense(), rtol=1e-5, atol=1e-7)
+
+
+@EACH
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_broken_model_stops_the_edit_with_the_facts_id_and_stays_as_it_was(editor, bad):
+    model = tiny_model()
+    made = EDITORS[editor](model)
+    made.prepare(model)
+    model.write(Site("mlp_down", 3), model.weight("mlp_down", 3) * bad)
     before = bits(model)
-    with pytest.raises(NumericsError, match="fact (middle|start|end) is not finite"):
-        made.edit(model, FACTS)
-    for key, value in model.hf.state_dict().items():
-        torch.testing.assert_close(value, before[key], rtol=0, atol=0, equal_nan=True)
+    with pytest.raises(NumericsError, match="fact start "):
+        made.edit(model, FACTS[1:2])
+    assert same_bits(model, before)
 
 
-def test_moments_of_another_model_are_refused():
+class Spoiling(Regularizer):
+    """Breaks the target of the last fact, or the update of one matrix."""
+
+    def __init__(self, value: float, layer: int | None) -> None:
+        self.value, self.layer = value, layer
+
+    def aim(self, targets):
+        vectors = targets.vectors.clone()
+        if self.layer is None:
+            vectors[-1, 3] = self.value
+        return replace(targets, vectors=vectors)
+
+    def project(self, site: Site, delta: Delta) -> Delta:
+        return replace(delta, left=delta.left * self.value) if site.layer == self.layer else delta
+
+
+def spoilt(editor: str, value: float, layer: int | None) -> str:
+    """The message that editing with such a regularizer ends in."""
     model = tiny_model()
-    made = make_memit(model, moments=GivenMoments(matrices={0: torch.eye(5), 1: torch.eye(5)}))
-    with pytest.raises(ConfigError, match=r"second moment of layer 0 is \(5, 5\).*width 128"):
-        made.prepare(model)
-
-
-def test_choices_that_make_no_sense_are_refused_before_any_work():
-    model = tiny_model()
-    with pytest.raises(ConfigError, match="one and two both decide"):
-        make_memit(model, regularizers={"one": MPES(hits=1), "two": MPES(hits=2)})
-    with pytest.raises(ConfigError, match=r"layers\.edit=\[1, 2\].*exactly one layer"):
-        make_rome(model, layers=[1, 2])
-    with pytest.raises(ConfigError, match="preservation_weight=0"):
-        make_memit(model, preservation_weight=0.0)
-    made = make_rome(model)
+    made = LOCATING[editor](model, regularizers={"spoiling": Spoiling(value, layer)})
     made.prepare(model)
-    with pytest.raises(ConfigError, match="batch_size=2"):
-        made.edit(model, FACTS[:2])
+    before = bits(model)
+    with pytest.raises(NumericsError) as caught:
+        made.edit(model, FACTS[:1] if editor in SINGLE else FACTS[:2])
+    assert same_bits(model, before)
+    return str(caught.value)
+
+
+@LOCATES
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_target_that_is_no_number_names_its_fact_and_changes_nothing(editor, bad):
+    named = FACTS[0 if editor in SINGLE else 1].id
+    assert re.search(rf"fact {named}, norm (nan|inf); nothing was changed", spoilt(editor, bad, None))
+
+
+@LOCATES
+def test_an_update_that_is_no_number_names_the_matrix_a_fact_and_the_norm(editor):
+    message = spoilt(editor, float("nan"), 1)
+    assert re.search(
+        r"mlp_down\.01 is not finite .* fact (middle|start), norm \d.*nothing was changed", message
+    )
+
+
+@pytest.mark.parametrize("editor", ["memit", "pmet", "alphaedit"])
+def test_an_update_so_large_that_the_next_layer_overflows_is_told_in_a_sentence(editor):
+    assert re.search(r"mlp_down\.01 .* fact (middle|start), norm \d", spoilt(editor, 1e300, 0))
 
 
 @EACH
@@ -240,28 +212,3 @@ def test_half_precision_edits_are_those_of_float32_up_to_the_precision_of_the_fo
         model.apply(edit.update)
         updates.append(next(iter(edit.update.values())).dense().double())
     assert (updates[1] - updates[0]).norm() < 0.3 * updates[0].norm()
-
-
-def test_the_last_block_cannot_be_edited_and_the_error_says_why():
-    model = tiny_model()
-    with pytest.raises(ConfigError, match="reaches no later token; end at block 2 or below"):
-        make_memit(model, layers=[2, 3]).prepare(model)
-
-
-def test_an_editor_belongs_to_the_model_it_was_prepared_for():
-    model, other = tiny_model(), tiny_model("llama")
-    made = make_memit(model)
-    made.prepare(model)
-    made.prepare(model)
-    with pytest.raises(ConfigError, match="prepared for another model"):
-        made.prepare(other)
-
-
-def test_an_appended_end_of_text_token_is_neither_trained_nor_part_of_the_target():
-    plain_end, with_end = tiny_model(), tiny_model()
-    core = with_end.tokenizer.backend_tokenizer
-    core.post_processor = processors.TemplateProcessing(single="$A <s>", special_tokens=[("<s>", 0)])
-    one, other = (
-        optimizer().find(model, FACTS, TEMPLATES, 1, Regularizer()).vectors for model in (plain_end, with_end)
-    )
-    torch.testing.assert_close(one, other)

@@ -88,7 +88,7 @@ def test_a_loss_that_is_no_number_names_the_fact():
     model = tiny_model()
     weight = model.weight("mlp_down", 3)
     model.write(Site("mlp_down", 3), weight * float("nan"))
-    with pytest.raises(NumericsError, match="fact (middle|start|end) is not finite"):
+    with pytest.raises(NumericsError, match=r"fact (middle|start|end) is not finite"):
         optimizer().find(model, FACTS, TEMPLATES, 1, NONE)
 
 

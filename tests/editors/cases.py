@@ -1,0 +1,131 @@
+"""One row for each editor, made for a tiny model, and what the tests of editors share."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from editors.alphaedit import AlphaEdit
+from editors.editor import Editor
+from editors.emmet import EMMET
+from editors.finetune import FineTuning
+from editors.locate.locate import LocateThenEdit
+from editors.locate.regularizers import MPES, History, NormConstraint
+from editors.lti import DistilledTargets
+from editors.memit import MEMIT
+from editors.model.facts import Fact
+from editors.model.model import Model
+from editors.pmet import PMET, JointTargets
+from editors.rome import ROME
+from editors.ultraedit import UltraEdit
+from tests.tiny import contexts, moments, optimizer
+
+SHORT = {"steps": 6, "learning_rate": 0.2, "decay": 0.01, "max_norm_ratio": 2.0}
+
+
+def _shared(model: Model, **changes: object) -> dict[str, object]:
+    return {"layers": [0, 1], "contexts": contexts(), "moments": moments(model)} | changes
+
+
+def make_rome(model: Model, **changes: object) -> LocateThenEdit:
+    given = {"name": "rome", "layers": [1], "targets": optimizer(reference="mlp")}
+    return ROME(**(_shared(model) | given | changes))
+
+
+def make_memit(model: Model, **changes: object) -> LocateThenEdit:
+    given = {"name": "memit", "targets": optimizer(), "preservation_weight": 0.5}
+    return MEMIT(**(_shared(model) | given | changes))
+
+
+def make_encore(model: Model) -> LocateThenEdit:
+    chosen = {"history": History(), "mpes": MPES(hits=2), "norm_constraint": NormConstraint(weight=0.5)}
+    return make_memit(model, name="encore", regularizers=chosen)
+
+
+def make_emmet(model: Model, **changes: object) -> LocateThenEdit:
+    given = {"name": "emmet", "layers": [1], "targets": optimizer(), "preservation_weight": 5.0}
+    return EMMET(**(_shared(model) | given | changes))
+
+
+def make_pmet(model: Model, **changes: object) -> LocateThenEdit:
+    given = {"name": "pmet", "targets": JointTargets(**SHORT), "preservation_weight": 0.5}
+    return PMET(**(_shared(model) | given | changes))
+
+
+def make_alphaedit(model: Model, **changes: object) -> LocateThenEdit:
+    """The tiny models' moments have eigenvalues from 0.3 to 2.2: about a third of the space is null."""
+    given = {"name": "alphaedit", "targets": optimizer(), "threshold": 0.7, "ridge": 0.5}
+    return AlphaEdit(**(_shared(model, regularizers={"history": History()}) | given | changes))
+
+
+def distilled(**changes: float) -> DistilledTargets:
+    """The new object weighs more than usual: what a random teacher says is noise."""
+    return DistilledTargets(**(SHORT | {"middle_layer": 2, "nll_weight": 1.0} | changes))
+
+
+def make_lti(model: Model, **changes: object) -> LocateThenEdit:
+    return make_memit(model, **({"name": "lti", "targets": distilled()} | changes))
+
+
+def make_alphaedit_lti(model: Model, **changes: object) -> LocateThenEdit:
+    return make_alphaedit(model, **({"name": "alphaedit_lti", "targets": distilled()} | changes))
+
+
+def make_finetuning(model: Model, **changes: object) -> FineTuning:
+    return FineTuning(**({"name": "ft", "layers": [1], "steps": 4} | changes))
+
+
+def make_ultraedit(model: Model, **changes: object) -> UltraEdit:
+    given = {"name": "ultraedit", "layers": [1, 2], "matrices": {"mlp_down": [1, 2], "mlp_up": [1]}}
+    return UltraEdit(**(given | {"learning_rate": 1e-4} | changes))
+
+
+LOCATING: dict[str, Callable[..., LocateThenEdit]] = {
+    "rome": make_rome,
+    "r_rome": lambda model, **changes: make_rome(model, name="r_rome", key_mode="r_rome", **changes),
+    "p_rome": lambda model, **changes: make_rome(model, name="p_rome", key_mode="p_rome", **changes),
+    "pr44": lambda model, **changes: make_rome(model, name="pr44", key_mode="pr44", **changes),
+    "memit": make_memit,
+    "emmet": make_emmet,
+    "emmet_exact": lambda model, **changes: make_emmet(model, ridge=0.0, **changes),
+    "pmet": make_pmet,
+    "alphaedit": make_alphaedit,
+    "lti": make_lti,
+    "alphaedit_lti": make_alphaedit_lti,
+}
+"""Editors that locate; their constructors take changes."""
+
+EDITORS: dict[str, Callable[[Model], Editor]] = {
+    **LOCATING,
+    "encore": make_encore,
+    "ft": make_finetuning,
+    "ft_l": lambda model: make_finetuning(model, name="ft_l", norm_bound=1.5e-3),
+    "ft_m": lambda model: make_finetuning(model, name="ft_m", objective="teacher_forced"),
+    "ultraedit": make_ultraedit,
+}
+
+
+def bits(model: Model) -> dict[str, torch.Tensor]:
+    """A copy of all parameters and buffers."""
+    return {key: value.clone() for key, value in model.hf.state_dict().items()}
+
+
+def same_bits(model: Model, before: dict[str, torch.Tensor]) -> bool:
+    """Whether every entry is what it was; NaN is equal to NaN."""
+    now = model.hf.state_dict()
+    return all(torch.equal(now[key].nan_to_num(7.0), value.nan_to_num(7.0)) for key, value in before.items())
+
+
+def chance(model: Model, fact: Fact) -> float:
+    """Mean log-probability of the new object's tokens after the edited prompt."""
+    ids, mask = model.encode([f"{fact.statement} {fact.target_new}"])
+    prompt = len(model.encode([fact.statement])[0][0])
+    said = model.logits(model.hidden(ids, mask))[0].log_softmax(dim=-1)
+    return float(said[prompt - 1 : -1].gather(1, ids[0, prompt:, None]).mean())
+
+
+def perform(model: Model, editor: Editor, *batches: Sequence[Fact]) -> None:
+    """Edit, apply and commit one batch after another."""
+    for batch in batches:
+        edit = editor.edit(model, batch)
+        model.apply(edit.update)
+        editor.commit(model, batch, edit)
