@@ -49,10 +49,11 @@ class DistilledTargets(TargetOptimizer):
         Raises:
             ConfigError: for a middle block that no shift reaches.
         """
-        if not layer < self.middle_layer < model.depth:
+        top = model.depth - 1 if self.loss_layer is None else self.loss_layer
+        if not layer < self.middle_layer <= top:
             raise ConfigError(
                 f"targets.middle_layer={self.middle_layer} has to lie above the edited layers (..{layer}) "
-                f"and below {model.depth}, the depth of {model.name}"
+                f"and not above block {top} of {model.name}, where the target's likelihood is read"
             )
         batch, initial = super().begin(model, facts, groups, layer)
         batch = replace(batch, middle=self.middle_layer)

@@ -4,59 +4,172 @@ Slow on purpose and written from the published equations, without replay, batchi
 solves. It is the oracle of the equality tests and the yardstick of `make bench`.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from editors.locate.contexts import Groups, flat
 from editors.locate.targets import TargetOptimizer
+from editors.lti import DistilledTargets
 from editors.model.facts import Fact
-from editors.model.hooks import first_tensor, replace_output
+from editors.model.hooks import capture, first_tensor, replace_output
 from editors.model.model import Model
 from editors.model.positions import pad, place
+from editors.pmet import JointTargets
 
 
 def target(
     model: Model, fact: Fact, groups: Groups, layer: int, settings: TargetOptimizer, hits: int = 0
 ) -> Tensor:
-    """v* of one fact; `hits` > 0 is the published MPES on the prefixed rows."""
-    rows = [place(model.tokenizer, fact, template, fact.target_new) for template in flat(groups)]
-    anchor = place(model.tokenizer, Fact(id="", prompt="{} is a", subject=fact.subject, target_new="x"))
-    inputs = [row.ids[:-1] for row in rows] + [anchor.ids]
-    at = [row.subject_last for row in rows] + [anchor.subject_last]
+    """v* of one fact; `hits` > 0 is the published MPES on the prefixed rows, < 0 on all rows."""
+    prompts = Prompts(model, fact, groups, settings.loss_layer)
     module = model.module(settings.reference, layer)
-    initial = _outputs(model, inputs[:1], module)[0, at[0]]
-    shift = torch.zeros_like(initial, requires_grad=True)
-    adam = torch.optim.Adam([shift], lr=settings.learning_rate)
-    before, count = None, 0
+    seen: list[Tensor] = []
+    count = 0
+
+    def evaluate(shifts: Sequence[Tensor]) -> tuple[Tensor, bool]:
+        nonlocal count
+        said = prompts.run({module: shifts[0]})
+        seen.append(said.anchor.detach())
+        count += all(said.correct if hits < 0 else said.correct[1:])
+        return said.nll + settings.kl_weight * _kl(said.anchor, seen[0]), 0 < abs(hits) <= count
+
+    return _adam([prompts.initial(module)], settings, evaluate)[0]
+
+
+def joint_target(model: Model, fact: Fact, groups: Groups, layer: int, settings: JointTargets) -> Tensor:
+    """PMET's target of the MLP, found together with one of the attention."""
+    prompts = Prompts(model, fact, groups, settings.loss_layer)
+    modules = [model.module(site, layer) for site in ("attn_o", "mlp_down")]
+    seen: list[Tensor] = []
+    factor = settings.nll_weight
+
+    def evaluate(shifts: Sequence[Tensor]) -> tuple[Tensor, bool]:
+        nonlocal factor
+        said = prompts.run(dict(zip(modules, shifts, strict=True)))
+        seen.append(said.anchor.detach())
+        drift = settings.kl_weight * _kl(said.anchor, seen[0])
+        loss = factor * said.nll + drift
+        factor = settings.nll_weight * (0.1 if all(said.correct) else 1.0)
+        return loss, all(said.correct) and float(drift.detach()) <= settings.drift_threshold
+
+    return _adam([prompts.initial(module) for module in modules], settings, evaluate)[1]
+
+
+def distilled_target(
+    model: Model, fact: Fact, groups: Groups, layer: int, settings: DistilledTargets
+) -> Tensor:
+    """LTI's target; its teacher is the model that reads the fact first, each row at its own positions."""
+    prompts = Prompts(model, fact, groups, settings.loss_layer)
+    told = f"Imagine that {fact.statement} {fact.target_new}\n"
+    longer = tuple(tuple(told + template for template in group) for group in groups)
+    with torch.no_grad():
+        teacher = Prompts(model, fact, longer, settings.loss_layer).run({}, settings.middle_layer)
+    module = model.module(settings.reference, layer)
+
+    def evaluate(shifts: Sequence[Tensor]) -> tuple[Tensor, bool]:
+        said = prompts.run({module: shifts[0]}, settings.middle_layer)
+        pairs = [*zip(said.target, teacher.target, strict=True), (said.anchor[None], teacher.anchor[None])]
+        last = torch.cat([_kl(now, taught) for now, taught in pairs]).mean()
+        middle = _kl(said.middle, teacher.middle).mean()
+        weighted = settings.last_kl_weight * last + settings.middle_kl_weight * middle
+        drift = settings.kl_weight * _kl(said.anchor, teacher.anchor)
+        return settings.nll_weight * said.nll + weighted + drift, False
+
+    return _adam([prompts.initial(module)], settings, evaluate)[0]
+
+
+@dataclass(frozen=True)
+class Said:
+    """Log-distributions of one fact's rows: the templates, then the anchor."""
+
+    target: list[Tensor]
+    """Where each target token is predicted, (token, vocabulary) for every template."""
+    wanted: list[Tensor]
+    anchor: Tensor
+    middle: Tensor
+    """What norm and head say of the subject after the middle block, (row, vocabulary)."""
+
+    @property
+    def nll(self) -> Tensor:
+        """Mean over templates of the mean over tokens."""
+        pairs = zip(self.target, self.wanted, strict=True)
+        return torch.stack([-said.gather(1, ids[:, None]).mean() for said, ids in pairs]).mean()
+
+    @property
+    def correct(self) -> list[bool]:
+        """Templates whose target tokens are all the first choice."""
+        pairs = zip(self.target, self.wanted, strict=True)
+        return [bool((said.argmax(dim=1) == ids).all()) for said, ids in pairs]
+
+
+class Prompts:
+    """A fact in every template, with its target but for the last token, and the anchor."""
+
+    def __init__(self, model: Model, fact: Fact, groups: Groups, loss_layer: int | None) -> None:
+        self.model = model
+        self.top = model.depth - 1 if loss_layer is None else loss_layer
+        rows = [place(model.tokenizer, fact, template, fact.target_new) for template in flat(groups)]
+        anchor = place(model.tokenizer, Fact(id="", prompt="{} is a", subject=fact.subject, target_new="x"))
+        self.ids = [row.ids[:-1] for row in rows] + [anchor.ids]
+        self.at = [row.subject_last for row in rows] + [anchor.subject_last]
+        self.wanted = [torch.tensor(row.target_ids) for row in rows]
+
+    def initial(self, module: Module) -> Tensor:
+        """What the module writes at the subject of the bare prompt."""
+        return _outputs(self.model, self.ids[:1], module)[0, self.at[0]]
+
+    def run(self, shifts: Mapping[Module, Tensor], middle: int = 0) -> Said:
+        """Add the shifts at the subjects of all rows and read everything."""
+        blocks = {i: self.model.block(i) for i in (middle, self.top)}
+        with ExitStack() as hooks:
+            for module, shift in shifts.items():
+                hooks.enter_context(_shifted(module, self.at, shift))
+            hidden = hooks.enter_context(capture(outputs=blocks))
+            logits = _logits(self.model, self.ids).log_softmax(dim=-1)
+        read, between = (self._through_head(hidden[i]) for i in (self.top, middle))
+        if self.top == self.model.depth - 1:
+            read = logits
+        lengths = [len(ids) for ids in self.ids]
+        target = [read[i, lengths[i] - len(ids) : lengths[i]] for i, ids in enumerate(self.wanted)]
+        every = torch.arange(len(self.at))
+        return Said(target, self.wanted, logits[-1, self.at[-1]], between[every, torch.tensor(self.at)])
+
+    def _through_head(self, hidden: Tensor) -> Tensor:
+        return self.model.logits(self.model.normed(hidden)).log_softmax(dim=-1)
+
+
+def _adam(
+    initial: Sequence[Tensor],
+    settings: TargetOptimizer,
+    evaluate: Callable[[Sequence[Tensor]], tuple[Tensor, bool]],
+) -> list[Tensor]:
+    """v_init + δ of every part: one Adam over all, each with its own decay and norm bound."""
+    shifts = [torch.zeros_like(vector, requires_grad=True) for vector in initial]
+    adam = torch.optim.Adam(shifts, lr=settings.learning_rate)
     for step in range(settings.steps):
-        with _shifted(module, at, shift):
-            whole = _logits(model, inputs)
-        logits = [one[: len(ids)].log_softmax(dim=-1) for one, ids in zip(whole, inputs, strict=True)]
-        nll, correct = [], []
-        for row, said in zip(rows, logits, strict=False):
-            length, wanted = len(row.target_ids), torch.tensor(row.target_ids)
-            tail = said[-length:]
-            nll.append(-tail.gather(1, wanted[:, None]).mean())
-            correct.append(bool((tail.argmax(dim=1) == wanted).all()))
-        now = logits[-1][at[-1]]
-        before = now.detach() if before is None else before
-        kl = (now.exp() * (now - before)).sum()
-        decay = settings.decay * shift.norm() / initial.norm() ** 2
-        loss = torch.stack(nll).mean() + settings.kl_weight * kl + decay
-        count += all(correct[1:])
-        if loss < settings.loss_threshold or (hits and count >= hits) or step == settings.steps - 1:
+        loss, final = evaluate(shifts)
+        for shift, vector in zip(shifts, initial, strict=True):
+            loss = loss + settings.decay * shift.norm() / vector.norm() ** 2
+        if final or loss < settings.loss_threshold or step == settings.steps - 1:
             break
         adam.zero_grad()
         loss.backward()
         adam.step()
         with torch.no_grad():
-            bound = settings.max_norm_ratio * initial.norm()
-            if shift.norm() > bound:
-                shift *= bound / shift.norm()
-    return (initial + shift).detach()
+            for shift, vector in zip(shifts, initial, strict=True):
+                bound = settings.max_norm_ratio * vector.norm()
+                if shift.norm() > bound:
+                    shift *= bound / shift.norm()
+    return [(vector + shift).detach() for vector, shift in zip(initial, shifts, strict=True)]
+
+
+def _kl(now: Tensor, before: Tensor) -> Tensor:
+    return (now.exp() * (now - before)).sum(dim=-1)
 
 
 def key(model: Model, fact: Fact, groups: Groups, layer: int) -> Tensor:
@@ -78,15 +191,38 @@ def _keys(model: Model, fact: Fact, templates: Sequence[str], layer: int) -> Ten
 
 
 def rome(
-    model: Model, fact: Fact, groups: Groups, layer: int, moment: Tensor, settings: TargetOptimizer
+    model: Model,
+    fact: Fact,
+    groups: Groups,
+    layer: int,
+    moment: Tensor,
+    settings: TargetOptimizer,
+    averaged: str = "direction",
 ) -> Tensor:
-    """Δ of ROME: (v* − v) uᵀ / (k·u), u = C⁻¹k̄."""
-    vector = target(model, fact, groups, layer, settings)
-    placed = place(model.tokenizer, fact)
-    current = _outputs(model, [placed.ids], model.module("mlp", layer))[0, placed.subject_last].double()
-    direction = torch.linalg.solve(moment.double(), key(model, fact, groups, layer).double())
-    denominator = _keys(model, fact, ["{}"], layer)[0].double() @ direction
-    return torch.outer(vector.double() - current, direction) / denominator
+    """Δ of ROME: (v* − v) uᵀ / (k·u), u = C⁻¹k; `averaged` says where the mean over the templates stands.
+
+    ROME: direction; r-ROME: direction, value and denominator; p-ROME: nowhere.
+    """
+    bare: Groups = (("{}",),)
+    keys = {
+        part: key(model, fact, groups if part in averaged else bare, layer).double()
+        for part in ("direction", "denominator")
+    }
+    value = _written(model, fact, groups if "value" in averaged else bare, layer).double()
+    direction = torch.linalg.solve(moment.double(), keys["direction"])
+    wanted = target(model, fact, groups, layer, settings).double() - value
+    return torch.outer(wanted, direction) / (keys["denominator"] @ direction)
+
+
+def _written(model: Model, fact: Fact, groups: Groups, layer: int) -> Tensor:
+    """Mean of the group means of what the MLP writes at the subject."""
+    means = []
+    for group in groups:
+        placed = [place(model.tokenizer, fact, template) for template in group]
+        outputs = [_outputs(model, [row.ids], model.module("mlp", layer))[0] for row in placed]
+        at = [output[row.subject_last] for output, row in zip(outputs, placed, strict=True)]
+        means.append(torch.stack(at).mean(dim=0))
+    return torch.stack(means).mean(dim=0)
 
 
 def memit(
@@ -100,15 +236,30 @@ def memit(
 ) -> dict[int, Tensor]:
     """Δ of MEMIT for each layer; the weights are left as they were. `preserved` holds A of each layer."""
     vectors = torch.stack([target(model, fact, groups, layers[-1], settings, hits) for fact in facts])
+    return insert(model, facts, groups, layers, preserved, vectors)
+
+
+def insert(
+    model: Model,
+    facts: Sequence[Fact],
+    groups: Groups,
+    layers: Sequence[int],
+    preserved: dict[int, Tensor],
+    vectors: Tensor,
+    measured_at: str = "block",
+    power: float = 1.0,
+) -> dict[int, Tensor]:
+    """Δ of each layer for given targets; a layer takes 1 / (layers left) ** power of the residual."""
     before = {layer: model.weight("mlp_down", layer).clone() for layer in layers}
+    module = model.module(measured_at, layers[-1])
     deltas = {}
     for i, layer in enumerate(layers):
         keys = torch.stack([key(model, fact, groups, layer) for fact in facts]).double().T
         outputs = []
         for fact in facts:
             placed = place(model.tokenizer, fact)
-            outputs.append(_outputs(model, [placed.ids], model.block(layers[-1]))[0, placed.subject_last])
-        residual = (vectors - torch.stack(outputs)).double().T / (len(layers) - i)
+            outputs.append(_outputs(model, [placed.ids], module)[0, placed.subject_last])
+        residual = (vectors - torch.stack(outputs)).double().T / (len(layers) - i) ** power
         solved = torch.linalg.solve(preserved[layer].double() + keys @ keys.T, keys)
         deltas[layer] = (residual @ solved.T).float()
         weight = model.weight("mlp_down", layer)

@@ -99,7 +99,16 @@ class TargetOptimizer:
     def begin(
         self, model: Model, facts: Sequence[Fact], groups: Groups, layer: int
     ) -> tuple[Shifted, Initial]:
-        """Run the prompts once, up to the shift; the batch and v_init."""
+        """Run the prompts once, up to the shift; the batch and v_init.
+
+        Raises:
+            ConfigError: for a loss that is read where no shift reaches.
+        """
+        if self.loss_layer is not None and not layer < self.loss_layer < model.depth:
+            raise ConfigError(
+                f"targets.loss_layer={self.loss_layer} has to lie above the edited layers (..{layer}) "
+                f"and below {model.depth}, the depth of {model.name}"
+            )
         contexts = [flat(groups)] * len(facts)
         return shifted(model, facts, contexts, layer, self.parts, self.inside, self.loss_layer)
 
