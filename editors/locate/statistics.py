@@ -176,12 +176,17 @@ def _rows(model: Model, texts: Iterable[str], budget: Budget, batching: Batching
 
 
 def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
-    """Rows of about the same length together, longest first, at most `batch_tokens` with padding."""
+    """Rows of about the same length together, longest first, at most `batch_tokens` with padding.
+
+    No row is shorter than three quarters of the longest of its batch, so that padding costs a quarter at most.
+    """
     batch: list[Row] = []
     for row in sorted(rows, key=len, reverse=True):
-        if batch and len(batch[0]) * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
+        if batch:
+            full = len(batch[0]) * (len(batch) + 1) > batch_tokens
+            if full or 4 * len(row) < 3 * len(batch[0]):
+                yield batch
+                batch = []
         batch.append(row)
     if batch:
         yield batch
