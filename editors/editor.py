@@ -48,6 +48,10 @@ class Editor(Protocol):
         """
         ...
 
+    def memory(self, model: Model, facts: Sequence[Fact]) -> int:
+        """Bytes that preparing and then editing these facts together takes beside the model, estimated."""
+        ...
+
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
         """Find the update that writes the facts; the weights are left as they were."""
         ...

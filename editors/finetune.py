@@ -26,7 +26,7 @@ from editors.locate.regularizers import Regularizer
 from editors.locate.rules import Rules
 from editors.model.deltas import Delta, Site
 from editors.model.facts import Fact
-from editors.model.gradients import Objective, Reading, check_sites, read_targets
+from editors.model.gradients import Objective, Reading, check_sites, graph_bytes, read_targets
 from editors.model.model import Model
 
 Matrices = dict[Site, Tensor]
@@ -76,6 +76,14 @@ class FineTuning:
         check_sites(model, self.sites)
         if not self._rules.edits:
             self._rules.prepare(model, self.sites)
+
+    def memory(self, model: Model, facts: Sequence[Fact]) -> int:
+        """Bytes beside the model: five copies of the matrices (W₀, W, Adam's two, gradient) and the graph."""
+        check_sites(model, self.sites)
+        copies = 5 * sum(4 * model.current(site).numel() for site in self.sites)
+        return copies + min(len(facts), self.facts_at_once) * graph_bytes(
+            model, facts, self.objective, self.sites
+        )
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
         """Train on the facts and give the change; W₀ is written back.

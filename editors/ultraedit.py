@@ -28,7 +28,7 @@ from editors.locate.regularizers import Regularizer
 from editors.locate.rules import Rules
 from editors.model.deltas import Delta, Site
 from editors.model.facts import Fact
-from editors.model.gradients import Pull, check_sites, read_targets
+from editors.model.gradients import Pull, check_sites, graph_bytes, read_targets
 from editors.model.model import Model
 
 EPSILON = torch.finfo(torch.float32).eps
@@ -109,6 +109,11 @@ class UltraEdit:
             raise ConfigError(f"{self.name} has seen another model than {model.name}; make a new editor")
         if not self._rules.edits:
             self._rules.prepare(model, self.sites)
+
+    def memory(self, model: Model, facts: Sequence[Fact]) -> int:
+        """Bytes beside the model: the graph of the whole batch."""
+        check_sites(model, self.sites)
+        return len(facts) * graph_bytes(model, facts, "teacher_forced", self.sites)
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> LifelongEdit:
         """Find keys and gradients of all matrices in one pass, then solve for each.

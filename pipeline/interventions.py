@@ -1,8 +1,12 @@
 """What one step of a run does to the model; a run is a sequence of such steps and of looks at the result."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
+
+import psutil
+import torch
 
 from editors.editor import Editor
 from editors.errors import ConfigError
@@ -32,6 +36,10 @@ class Change:
     update: WeightUpdate = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+
+log = logging.getLogger(__name__)
+GIB = 2**30
 
 
 @runtime_checkable
@@ -103,7 +111,13 @@ class KnowledgeEdit:
         return Plan(stream=stream, others=facts.others(stream), untouched=facts.untouched(stream))
 
     def prepare(self, model: Model, plan: Plan) -> None:
-        """Prepare the editor."""
+        """Say how much memory an edit will need, then prepare the editor."""
+        needed, free = self.editor.memory(model, plan.stream[: self.batch_size]), _free(model)
+        log.info(
+            "memory: %.2f GiB beside the model, %.1f GiB free on %s", needed / GIB, free / GIB, model.device
+        )
+        if needed > free:
+            log.warning("this may not fit: choose a smaller batch_size or editor.*_at_once, or fewer layers")
         self.editor.prepare(model, plan.stream)
 
     def steps(self, model: Model, plan: Plan) -> Iterator[Change]:
@@ -142,3 +156,10 @@ class Nothing:
     def steps(self, model: Model, plan: Plan) -> Iterator[Change]:
         """No step."""
         yield from ()
+
+
+def _free(model: Model) -> int:
+    """Bytes that are free where the model is."""
+    if model.device.type == "cuda":
+        return torch.cuda.mem_get_info(model.device)[0]
+    return psutil.virtual_memory().available

@@ -19,6 +19,7 @@ from editors.editor import Edit
 from editors.errors import ConfigError, NumericsError
 from editors.locate.contexts import ContextSource, Groups
 from editors.locate.keys import KeyPass, Keys, keys_of
+from editors.locate.memory import estimated
 from editors.locate.moments import SITE, MomentSource
 from editors.locate.regularizers import Regularizer
 from editors.locate.rules import Rules
@@ -102,6 +103,12 @@ class LocateThenEdit(ABC):
         self._preserved = self.preserve(model)
         self._rules.prepare(model, self.sites)
         self._rules.calibrate(lambda sample: self._find(model, sample), facts)
+
+    def memory(self, model: Model, facts: Sequence[Fact]) -> int:
+        """Bytes beside the model; asked on one fact, the one with the longest prompt."""
+        self._check(model)
+        groups = self._groups or self.contexts.groups(model)
+        return estimated(model, self.targets, facts, groups, self.layers).peak
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
         """Find targets for all facts together, then the updates layer by layer.

@@ -17,6 +17,7 @@ from editors.errors import ConfigError, NumericsError
 from editors.model.deltas import Site
 from editors.model.facts import Fact
 from editors.model.hooks import capture
+from editors.model.memory import kept
 from editors.model.model import Model
 from editors.model.positions import pad, place
 from editors.model.replay import Replay, record
@@ -151,3 +152,12 @@ def check_sites(model: Model, sites: Sequence[Site]) -> None:
                 f"editor.matrices names {site.name}, but the blocks of {model.name} have "
                 f"{', '.join(model.sites)}"
             )
+
+
+def graph_bytes(model: Model, facts: Sequence[Fact], objective: Objective, sites: Sequence[Site]) -> int:
+    """What one fact, the longest, keeps for its gradient."""
+    longest = max(facts, key=lambda fact: len(place(model.tokenizer, fact, target=fact.target_new).ids))
+    reading = read_targets(model, [longest], objective, min(site.layer for site in sites))
+    with kept(model) as graph:
+        reading.evaluate(sites)
+    return graph.bytes

@@ -65,6 +65,12 @@ class Replay:
             hidden = first_tensor(self.model.block(layer)(hidden, *call.args, **call.kwargs))
         return hidden
 
+    def held(self) -> int:
+        """Bytes of the cached keys and values."""
+        caches = {id(v): v for call in self.calls for v in call.kwargs.values() if isinstance(v, Cache)}
+        states = [state for cache in caches.values() for layer in cache.layers for state in _states(layer)]
+        return sum(state.numel() * state.itemsize for state in states)
+
     def select(self, rows: Int[Tensor, " kept"]) -> "Replay":
         """The same batch with only the given rows."""
         chosen = _Selection(rows, count=self.hidden.shape[0])
