@@ -178,7 +178,7 @@ def _rows(model: Model, texts: Iterable[str], budget: Budget, batching: Batching
 def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
     """Rows of about the same length together, longest first, at most `batch_tokens` with padding.
 
-    No row is shorter than three quarters of the longest of its batch, so that padding costs a quarter at most.
+    No row is shorter than three quarters of the longest of its batch, so that a quarter at most is padding.
     """
     batch: list[Row] = []
     for row in sorted(rows, key=len, reverse=True):
