@@ -50,7 +50,8 @@ class Prune(Regularizer):
     """Compresses the large singular values of the whole drift D = W − W₀ (PRUNE).
 
     With σ₀ the largest singular value of W₀, every σ_i of D above it becomes log σ_i − log σ₀ + σ₀, and the
-    matrix becomes W₀ + D′: the drift is replaced, not added to, unlike in two public drivers.
+    matrix becomes W₀ + D′: the drift is replaced, not added to, unlike in two public drivers. Where σ₀ < 1
+    that can lie above σ_i, which then stays.
 
     Source: Ma et al. 2024 (arXiv 2405.16821); the paper prunes once, at the end of the sequence.
     """
@@ -78,7 +79,7 @@ class Prune(Regularizer):
         unedited, largest = self._unedited[site]
         drift = (weight.double() - unedited.double()) + delta.dense().to(weight).double()
         left, values, right = torch.linalg.svd(drift, full_matrices=False)
-        compressed = torch.where(values > largest, (values / largest).clamp(min=1).log() + largest, values)
+        compressed = torch.minimum(values, (values / largest).clamp(min=1).log() + largest)
         pruned = (left * compressed) @ right
         return Delta(left=pruned - (weight.double() - unedited.double()))
 
