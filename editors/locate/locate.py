@@ -94,15 +94,15 @@ class LocateThenEdit(ABC):
         }
 
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
-        """Sample the contexts, load the second moments and factor what is preserved."""
+        """Sample the contexts, prepare the regularizers, and factor what is preserved."""
         self._check(model)
         if self._preserved:
             return
         self._prepared_for = model.digest
         self._groups = self.contexts.groups(model)
-        self._preserved = self.preserve(model)
-        self._rules.prepare(model, self.sites)
         self._rules.calibrate(lambda sample: self._find(model, sample), facts)
+        self._rules.prepare(model, self.sites)
+        self._preserved = self.preserve(model)  # last: statistics can take hours, and mark it as prepared
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
         """Bytes beside the model; asked on one fact, the one with the longest prompt."""
