@@ -161,6 +161,7 @@ class LocateThenEdit(ABC):
                     self._remember(layer, keys)
 
     def _remember(self, layer: int, keys: Float[Tensor, "in n"]) -> None:
+        keys = keys.contiguous()  # as a restored state gives them: the layout decides about the last bit
         self._keys[layer].append(keys)
         self._preserved[layer].add(keys)
 
