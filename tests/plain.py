@@ -208,18 +208,18 @@ def rome(
         part: key(model, fact, groups if part in averaged else bare, layer).double()
         for part in ("direction", "denominator")
     }
-    value = _written(model, fact, groups if "value" in averaged else bare, layer).double()
+    value = written(model, fact, groups if "value" in averaged else bare, "mlp", layer).double()
     direction = torch.linalg.solve(moment.double(), keys["direction"])
     wanted = target(model, fact, groups, layer, settings).double() - value
     return torch.outer(wanted, direction) / (keys["denominator"] @ direction)
 
 
-def _written(model: Model, fact: Fact, groups: Groups, layer: int) -> Tensor:
-    """Mean of the group means of what the MLP writes at the subject."""
+def written(model: Model, fact: Fact, groups: Groups, module: str, layer: int) -> Tensor:
+    """Mean of the group means of what a module writes at the subject."""
     means = []
     for group in groups:
         placed = [place(model.tokenizer, fact, template) for template in group]
-        outputs = [_outputs(model, [row.ids], model.module("mlp", layer))[0] for row in placed]
+        outputs = [_outputs(model, [row.ids], model.module(module, layer))[0] for row in placed]
         at = [output[row.subject_last] for output, row in zip(outputs, placed, strict=True)]
         means.append(torch.stack(at).mean(dim=0))
     return torch.stack(means).mean(dim=0)
@@ -248,19 +248,24 @@ def insert(
     vectors: Tensor,
     measured_at: str = "block",
     power: float = 1.0,
+    projected: bool = False,
 ) -> dict[int, Tensor]:
-    """Δ of each layer for given targets; a layer takes 1 / (layers left) ** power of the residual."""
+    """Δ of each layer for given targets; a layer takes 1 / (layers left) ** power of the residual.
+
+    Rᵀ is multiplied by (A + K Kᵀ)⁻¹ K or, if `projected`, by AlphaEdit's (P K Kᵀ + 10 I)⁻¹ P K, with P in
+    the place of A.
+    """
     before = {layer: model.weight("mlp_down", layer).clone() for layer in layers}
-    module = model.module(measured_at, layers[-1])
     deltas = {}
     for i, layer in enumerate(layers):
         keys = torch.stack([key(model, fact, groups, layer) for fact in facts]).double().T
-        outputs = []
-        for fact in facts:
-            placed = place(model.tokenizer, fact)
-            outputs.append(_outputs(model, [placed.ids], module)[0, placed.subject_last])
-        residual = (vectors - torch.stack(outputs)).double().T / (len(layers) - i) ** power
-        solved = torch.linalg.solve(preserved[layer].double() + keys @ keys.T, keys)
+        current = [written(model, fact, (("{}",),), measured_at, layers[-1]) for fact in facts]
+        residual = (vectors - torch.stack(current)).double().T / (len(layers) - i) ** power
+        a = preserved[layer].double()
+        if projected:
+            solved = torch.linalg.solve(a @ keys @ keys.T + 10 * torch.eye(len(a)), a @ keys)
+        else:
+            solved = torch.linalg.solve(a + keys @ keys.T, keys)
         deltas[layer] = (residual @ solved.T).float()
         weight = model.weight("mlp_down", layer)
         weight += deltas[layer].to(weight)
@@ -275,7 +280,7 @@ def _logits(model: Model, rows: Sequence[Sequence[int]]) -> Tensor:
     return model.hf(input_ids=ids, attention_mask=mask.long()).logits
 
 
-def _outputs(model: Model, rows: Sequence[Sequence[int]], module: torch.nn.Module) -> Tensor:
+def _outputs(model: Model, rows: Sequence[Sequence[int]], module: Module) -> Tensor:
     """What a module writes, (row, token, width)."""
     seen: list[Tensor] = []
     handle = module.register_forward_hook(lambda _m, _i, output: seen.append(first_tensor(output)))
@@ -284,9 +289,7 @@ def _outputs(model: Model, rows: Sequence[Sequence[int]], module: torch.nn.Modul
     return seen[0].detach()
 
 
-def _shifted(
-    module: torch.nn.Module, positions: Sequence[int], shift: Tensor
-) -> AbstractContextManager[None]:
+def _shifted(module: Module, positions: Sequence[int], shift: Tensor) -> AbstractContextManager[None]:
     """Add `shift` to what the module writes at one position of each row."""
 
     def change(hidden: Tensor) -> Tensor:
