@@ -54,6 +54,7 @@ class AlphaEdit(LocateThenEdit):
         """
         spaces: dict[int, Preserved] = {}
         for layer, spectrum in self.moments.spectra(model, self.layers).items():
+            self._check_width(model, layer, spectrum.vectors)
             known = spectrum.values >= self.threshold
             if bool(known.all()):
                 raise ConfigError(

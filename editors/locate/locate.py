@@ -194,13 +194,16 @@ class LocateThenEdit(ABC):
         """The second moments, with their widths checked."""
         moments = dict(self.moments.load(model, self.layers))
         for layer, moment in moments.items():
-            width = model.weight(SITE, layer).shape[1]
-            if moment.shape != (width, width):
-                raise ConfigError(
-                    f"the second moment of layer {layer} is {tuple(moment.shape)}, but the keys of "
-                    f"{model.name} have width {width}: it was collected on another model"
-                )
+            self._check_width(model, layer, moment)
         return moments
+
+    def _check_width(self, model: Model, layer: int, moment: Float[Tensor, "in in"]) -> None:
+        width = model.weight(SITE, layer).shape[1]
+        if moment.shape[0] != width:
+            raise ConfigError(
+                f"the second moment of layer {layer} is {tuple(moment.shape)}, but the keys of "
+                f"{model.name} have width {width}: it was collected on another model"
+            )
 
     def _check(self, model: Model) -> None:
         """Whether the editor can edit this model."""

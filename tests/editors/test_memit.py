@@ -10,7 +10,7 @@ from editors.locate.moments import GivenMoments
 from editors.locate.regularizers import MPES, History, NormConstraint, Regularizer
 from editors.model.deltas import Site
 from tests import plain
-from tests.editors.cases import bits, make_memit, make_rome, perform, same_bits
+from tests.editors.cases import bits, make_alphaedit, make_memit, make_rome, perform, same_bits
 from tests.tiny import FACTS, FAMILIES, TEMPLATES, moments, optimizer, tiny_model
 
 EVERY = pytest.mark.parametrize("family", FAMILIES)
@@ -92,9 +92,10 @@ def test_a_failing_batch_names_one_of_its_facts_and_gives_the_weights_back():
     assert same_bits(model, before)
 
 
-def test_moments_of_another_model_are_refused():
+@pytest.mark.parametrize("make", [make_memit, make_alphaedit])
+def test_moments_of_another_model_are_refused(make):
     model = tiny_model()
-    made = make_memit(model, moments=GivenMoments(matrices={0: torch.eye(5), 1: torch.eye(5)}))
+    made = make(model, moments=GivenMoments(matrices={0: torch.eye(5), 1: torch.eye(5)}), regularizers={})
     with pytest.raises(ConfigError, match=r"second moment of layer 0 is \(5, 5\).*width 128"):
         made.prepare(model)
 
