@@ -5,9 +5,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from tests.bench.editing import memit_batch100, memit_single, rome_single
+from tests.bench.editing import (
+    alphaedit_batch100,
+    encore_batch100,
+    memit_batch100,
+    memit_single,
+    rome_single,
+)
 from tests.bench.measure import Row, show, write
+from tests.bench.memory import memory_estimate
 from tests.bench.second_moments import statistics_5_layers
+from tests.bench.sequence import sequence_with_history, sequence_without_history
 from tests.bench.workbench import Workbench
 
 ROWS: Mapping[str, Callable[[Workbench], Row]] = MappingProxyType(
@@ -15,7 +23,12 @@ ROWS: Mapping[str, Callable[[Workbench], Row]] = MappingProxyType(
         "rome_single": rome_single,
         "memit_single": memit_single,
         "memit_batch100": memit_batch100,
+        "alphaedit_batch100": alphaedit_batch100,
+        "encore_batch100": encore_batch100,
         "statistics_5_layers": statistics_5_layers,
+        "sequence_without_history": sequence_without_history,
+        "sequence_with_history": sequence_with_history,
+        "memory_estimate": memory_estimate,
     }
 )
 

@@ -26,22 +26,25 @@ def alternate(
     fast: Callable[[], object],
     plain: Callable[[], object],
     note: str,
-    scale: float = 1.0,
     runs: int = 3,
     **more: str | float,
 ) -> Row:
-    """Medians of alternating runs; the plain time is multiplied by `scale`."""
+    """Medians of alternating runs."""
     pairs = [(timed(fast), timed(plain)) for _ in range(runs)]
     fast_s, plain_s = (statistics.median(side) for side in zip(*pairs, strict=True))
-    plain_s *= scale
-    return {
-        "name": name,
-        "plain_s": plain_s,
-        "fast_s": fast_s,
-        "ratio": plain_s / fast_s,
-        "note": note,
-        **more,
-    }
+    return against(name, fast_s, plain_s, note, **more)
+
+
+def extrapolated(work: Callable[[int], object], count: int) -> float:
+    """Seconds of `work(count)` where it takes a fixed time and a time for each: measured at 1 and 3."""
+    one, three = timed(lambda: work(1)), timed(lambda: work(3))
+    return one + (three - one) / 2 * (count - 1)
+
+
+def against(name: str, fast_s: float, plain_s: float, note: str, **more: str | float) -> Row:
+    """A row of two times."""
+    ratio = plain_s / fast_s
+    return {"name": name, "plain_s": plain_s, "fast_s": fast_s, "ratio": ratio, "note": note, **more}
 
 
 def write(rows: Sequence[Row], path: Path) -> list[Row]:

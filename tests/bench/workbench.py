@@ -1,5 +1,7 @@
 """What the rows share: a model of GPT-2-small's shape, second moments, facts, contexts."""
 
+import random
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -9,17 +11,11 @@ from editors.locate.contexts import Groups
 from editors.locate.moments import GivenMoments
 from editors.model.facts import Fact
 from editors.model.model import Model
-from tests.tiny import tokenizer
+from editors.model.positions import tokenize
+from tests.tiny import TEXT, tokenizer
 
-PREFIXES = (
-    "The river. {}",
-    "Because I live. {}",
-    "Everyone in town. {}",
-    "You are little. {}",
-    "English is spoken. {}",
-)
-MEMIT_CONTEXTS: Groups = (("{}",), PREFIXES)
-ROME_CONTEXTS: Groups = (("{}", *PREFIXES * 4),)
+MEMIT_LENGTHS, ROME_LENGTHS = [10] * 5, [5] * 10 + [10] * 10
+"""Tokens of the published prefixes, which are sampled from the model; here they are drawn from a text."""
 LAYERS = [3, 4, 5, 6, 7]
 
 
@@ -31,6 +27,25 @@ class Workbench:
         """The GPT-2-small shape with random weights."""
         torch.manual_seed(0)
         return Model(GPT2LMHeadModel(GPT2Config()), tokenizer(), name="gpt2-small-shape")
+
+    @cached_property
+    def memit_contexts(self) -> Groups:
+        """The bare prompt, and five prefixes."""
+        return (("{}",), self._prefixed(MEMIT_LENGTHS))
+
+    @cached_property
+    def rome_contexts(self) -> Groups:
+        """The bare prompt and twenty prefixes, all different."""
+        return (("{}", *self._prefixed(ROME_LENGTHS)),)
+
+    def _prefixed(self, lengths: Sequence[int]) -> tuple[str, ...]:
+        rng, words = random.Random(0), " ".join(TEXT).replace(".", "").split()
+        texts = [" ".join(rng.choices(words, k=12)) for _ in lengths]
+        tokens = [tokenize(self.model.tokenizer, text) for text in texts]
+        return tuple(
+            f"{text[: token.spans[length - 1][1]]}. {{}}"
+            for text, token, length in zip(texts, tokens, lengths, strict=True)
+        )
 
     @cached_property
     def moments(self) -> GivenMoments:

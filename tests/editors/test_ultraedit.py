@@ -98,7 +98,8 @@ def test_an_edit_that_is_not_committed_leaves_the_statistics_alone_and_the_state
     assert set(editor.state_dict()) == {"edits"}
     editor.commit(model, FACTS[:1], first)
     state = editor.state_dict()
-    assert set(state) == {"edits"} | {f"{g}.{p}" for g in ("32x128", "128x32") for p in ("count", "mean", "square")}
+    parts = {f"{g}.{p}" for g in ("32x128", "128x32") for p in ("count", "mean", "square")}
+    assert set(state) == {"edits"} | parts
     other.load_state_dict({key: value.clone() for key, value in state.items()})
     one, two = (each.edit(model, FACTS[1:]).update for each in (editor, other))
     assert all(torch.equal(one[site].dense(), two[site].dense()) for site in one)
