@@ -46,6 +46,12 @@ class AlphaEdit(LocateThenEdit):
                 f"editor.ridge={self.ridge} and editor.threshold={self.threshold} have to be positive"
             )
 
+        if self.preservation_weight != 1.0:
+            raise ConfigError(
+                f"editor.preservation_weight={self.preservation_weight}, but AlphaEdit preserves by its "
+                f"threshold and has no such weight; drop it"
+            )
+
     def preserve(self, model: Model) -> dict[int, Preserved]:
         """The directions of C that hold what is known.
 

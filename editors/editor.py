@@ -40,6 +40,11 @@ class Editor(Protocol):
         """Every matrix that it changes, of any kind and block."""
         ...
 
+    @property
+    def statistics(self) -> str:
+        """Which second moments its updates rest on; empty where it needs none."""
+        ...
+
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Do what has to be done once, on the unedited model; calling it again changes nothing.
 

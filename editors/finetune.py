@@ -71,6 +71,11 @@ class FineTuning:
         """Every named matrix of every trained block."""
         return [Site(name, layer) for layer in sorted(self.layers) for name in self.matrices]
 
+    @property
+    def statistics(self) -> str:
+        """None are needed."""
+        return ""
+
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices."""
         check_sites(model, self.sites)
@@ -181,6 +186,6 @@ def _check(update: Mapping[Site, Delta], facts: Sequence[Fact]) -> None:
     for site, delta in update.items():
         if not delta.is_finite():
             raise NumericsError(
-                f"the update of {site} is not finite after training on fact {facts[0].id} and "
-                f"{len(facts) - 1} others; lower editor.learning_rate; nothing was changed"
+                f"the update of {site} is not finite (norm {delta.norm():.3g}) after training on fact "
+                f"{facts[0].id} and {len(facts) - 1} others; lower editor.learning_rate; nothing was changed"
             )

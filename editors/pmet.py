@@ -32,7 +32,8 @@ class JointTargets(TargetOptimizer):
     loss = f · (mean −log P) + kl_weight · KL + decay · (‖δ_mlp‖ / ‖mlp_init‖² + ‖δ_attn‖ / ‖attn_init‖²)
 
     with f = nll_weight, or a tenth of it after an evaluation at which the target was the first choice
-    everywhere; there the target is final if kl_weight · KL ≤ drift_threshold.
+    everywhere; there the target is final if kl_weight · KL ≤ drift_threshold. With the regularizer `mpes` it
+    is final as soon as either says so.
     """
 
     inside: ClassVar[bool] = True

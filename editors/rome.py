@@ -50,6 +50,11 @@ class ROME(LocateThenEdit):
             raise ConfigError(f"layers.edit={list(self.layers)}, but ROME edits exactly one layer")
         self.averages_output = self.key_mode == "r_rome"
 
+    @property
+    def statistics(self) -> str:
+        """The label of C; none without it."""
+        return super().statistics if self.second_moment else ""
+
     def preserve(self, model: Model) -> dict[int, Preserved]:
         """C, or the identity."""
         if self.second_moment:

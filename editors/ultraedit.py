@@ -50,6 +50,10 @@ class Statistics:
         count = torch.tensor(float(len(rows)), dtype=rows.dtype, device=rows.device)
         return cls(count, mean, ((rows - mean) ** 2).sum(dim=0))
 
+    def on(self, device: torch.device) -> "Statistics":
+        """The same where a model is."""
+        return Statistics(self.count.to(device), self.mean.to(device), self.square.to(device))
+
     def with_rows_of(self, other: "Statistics") -> "Statistics":
         """Of both sets of rows together (Chan et al. 1983)."""
         count, gap = self.count + other.count, other.mean - self.mean
@@ -100,6 +104,11 @@ class UltraEdit:
         """Every named matrix inside `layers`, by block."""
         named = [Site(name, layer) for name, blocks in self.matrices.items() for layer in blocks]
         return sorted((site for site in named if site.layer in self.layers), key=lambda site: site.layer)
+
+    @property
+    def statistics(self) -> str:
+        """None are needed."""
+        return ""
 
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices, and the widths that were seen so far."""
@@ -166,7 +175,7 @@ class UltraEdit:
         merged = dict(self._statistics)
         for site, pull in pulls.items():
             group, new = _group(model, site), Statistics.of(_features(pull))
-            merged[group] = merged[group].with_rows_of(new) if group in merged else new
+            merged[group] = merged[group].on(pull.keys.device).with_rows_of(new) if group in merged else new
         return merged
 
 
@@ -206,6 +215,6 @@ def _check(update: Mapping[Site, Delta], facts: Sequence[Fact]) -> None:
     for site, delta in update.items():
         if not delta.is_finite():
             raise NumericsError(
-                f"the update of {site} is not finite while editing {len(facts)} facts from "
-                f"{facts[0].id} on; compute in float32; nothing was changed"
+                f"the update of {site} is not finite (norm {delta.norm():.3g}) while editing "
+                f"{len(facts)} facts from {facts[0].id} on; compute in float32; nothing was changed"
             )

@@ -10,7 +10,6 @@ import torch
 
 from editors.editor import Editor
 from editors.errors import ConfigError
-from editors.locate.locate import LocateThenEdit
 from editors.model.deltas import Site, WeightUpdate
 from editors.model.facts import Fact
 from editors.model.model import Model
@@ -103,7 +102,7 @@ class KnowledgeEdit:
     @property
     def statistics(self) -> str:
         """The label of the editor's second moments."""
-        return self.editor.moments.label if isinstance(self.editor, LocateThenEdit) else ""
+        return self.editor.statistics
 
     def plan(self, facts: FactSet) -> Plan:
         """The first `edits` facts in the order of the seed."""
@@ -117,7 +116,7 @@ class KnowledgeEdit:
             "memory: %.2f GiB beside the model, %.1f GiB free on %s", needed / GIB, free / GIB, model.device
         )
         if needed > free:
-            log.warning("this may not fit: choose a smaller batch_size or editor.*_at_once, or fewer layers")
+            log.warning("this may not fit: choose a smaller batch_size or fewer layers")
         self.editor.prepare(model, plan.stream)
 
     def steps(self, model: Model, plan: Plan) -> Iterator[Change]:

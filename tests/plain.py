@@ -91,8 +91,8 @@ class Said:
     """Where each target token is predicted, (token, vocabulary) for every template."""
     wanted: list[Tensor]
     anchor: Tensor
-    middle: Tensor
-    """What norm and head say of the subject after the middle block, (row, vocabulary)."""
+    middle: Tensor | None
+    """What norm and head say of the subject after the middle block, (row, vocabulary), if asked."""
 
     @property
     def nll(self) -> Tensor:
@@ -123,21 +123,20 @@ class Prompts:
         """What the module writes at the subject of the bare prompt."""
         return _outputs(self.model, self.ids[:1], module)[0, self.at[0]]
 
-    def run(self, shifts: Mapping[Module, Tensor], middle: int = 0) -> Said:
-        """Add the shifts at the subjects of all rows and read everything."""
-        blocks = {i: self.model.block(i) for i in (middle, self.top)}
+    def run(self, shifts: Mapping[Module, Tensor], middle: int | None = None) -> Said:
+        """Add the shifts at the subjects of all rows and read; the head runs once unless more is asked."""
+        blocks = {i: self.model.block(i) for i in (middle, self.top) if i is not None}
         with ExitStack() as hooks:
             for module, shift in shifts.items():
                 hooks.enter_context(_shifted(module, self.at, shift))
             hidden = hooks.enter_context(capture(outputs=blocks))
             logits = _logits(self.model, self.ids).log_softmax(dim=-1)
-        read, between = (self._through_head(hidden[i]) for i in (self.top, middle))
-        if self.top == self.model.depth - 1:
-            read = logits
+        every, at = torch.arange(len(self.at)), torch.tensor(self.at)
+        between = None if middle is None else self._through_head(hidden[middle][every, at])
+        read = logits if self.top == self.model.depth - 1 else self._through_head(hidden[self.top])
         lengths = [len(ids) for ids in self.ids]
         target = [read[i, lengths[i] - len(ids) : lengths[i]] for i, ids in enumerate(self.wanted)]
-        every = torch.arange(len(self.at))
-        return Said(target, self.wanted, logits[-1, self.at[-1]], between[every, torch.tensor(self.at)])
+        return Said(target, self.wanted, logits[-1, self.at[-1]], between)
 
     def _through_head(self, hidden: Tensor) -> Tensor:
         return self.model.logits(self.model.normed(hidden)).log_softmax(dim=-1)
@@ -249,6 +248,7 @@ def insert(
     measured_at: str = "block",
     power: float = 1.0,
     projected: bool = False,
+    rounded: torch.dtype = torch.float32,
 ) -> dict[int, Tensor]:
     """Δ of each layer for given targets; a layer takes 1 / (layers left) ** power of the residual.
 
@@ -266,7 +266,7 @@ def insert(
             solved = torch.linalg.solve(a @ keys @ keys.T + 10 * torch.eye(len(a)), a @ keys)
         else:
             solved = torch.linalg.solve(a + keys @ keys.T, keys)
-        deltas[layer] = (residual @ solved.T).float()
+        deltas[layer] = (residual @ solved.T).to(rounded)
         weight = model.weight("mlp_down", layer)
         weight += deltas[layer].to(weight)
     for layer, weight in before.items():

@@ -26,7 +26,7 @@ from editors.locate.rules import Rules
 from editors.locate.solvers import Dense, Preserved
 from editors.locate.targets import TargetOptimizer, Targets
 from editors.model.deltas import Delta, Site
-from editors.model.facts import Fact
+from editors.model.facts import SLOT, Fact
 from editors.model.model import Model
 
 
@@ -73,6 +73,11 @@ class LocateThenEdit(ABC):
         """The down projections of the edited blocks."""
         return [Site(SITE, layer) for layer in self.layers]
 
+    @property
+    def statistics(self) -> str:
+        """The label of the second moments."""
+        return self.moments.label
+
     @abstractmethod
     def solve(self, preserved: Preserved, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
         """The update of one matrix that maps the keys closer to their values."""
@@ -100,7 +105,7 @@ class LocateThenEdit(ABC):
             return
         self._prepared_for = model.digest
         self._groups = self.contexts.groups(model)
-        self._rules.calibrate(lambda sample: self._find(model, sample), facts)
+        self._rules.calibrate(lambda sample: self._unstopped(model, sample), facts)
         self._rules.prepare(model, self.sites)
         self._preserved = self.preserve(model)  # last: statistics can take hours, and mark it as prepared
 
@@ -139,7 +144,7 @@ class LocateThenEdit(ABC):
             return
         keys = edit.memory if which == "before" else keys_of(model, facts, self._groups, self.layers)
         for layer in self.layers:
-            self._remember(layer, keys[layer].double())
+            self._remember(layer, keys[layer])
 
     def state_dict(self) -> dict[str, Tensor]:
         """The number of edits, and the remembered keys of every layer with the sizes of their batches."""
@@ -162,11 +167,15 @@ class LocateThenEdit(ABC):
 
     def _remember(self, layer: int, keys: Float[Tensor, "in n"]) -> None:
         keys = keys.contiguous()  # as a restored state gives them: the layout decides about the last bit
-        self._keys[layer].append(keys)
+        self._keys[layer].append(keys.cpu())  # only a restored editor reads them again
         self._preserved[layer].add(keys)
 
     def _find(self, model: Model, facts: Sequence[Fact]) -> Targets:
         return self.targets.find(model, facts, self._groups, self.layers[-1], self._rules.stop)
+
+    def _unstopped(self, model: Model, facts: Sequence[Fact]) -> Targets:
+        """Targets of the bare prompts, without a stop rule."""
+        return self.targets.find(model, facts, ((SLOT,),), self.layers[-1], Regularizer())
 
     @torch.no_grad()
     def _insert(
@@ -184,7 +193,7 @@ class LocateThenEdit(ABC):
             residuals.append(float(residual.norm(dim=0).mean()))
             part = self.spread(len(self.layers) - i)
             delta = self.solve(self._preserved[layer], keys, residual.double() * part)
-            update[site], memory[layer] = self._rules.project(site, delta), keys.mean.double()
+            update[site], memory[layer] = self._rules.project(site, delta), keys.mean
             _check(update[site].is_finite(), f"the update of {site}", facts, targets)
             if layer != self.layers[-1]:
                 walk.write(layer, update[site], inputs, until=self.layers[i + 1])

@@ -69,4 +69,5 @@ def _one_fact(
         said = batch.run(torch.zeros_like(initial.vectors, requires_grad=True))
     # its gradient, and that of the logits below it
     logits = 2 * (said.chosen.numel() + said.anchor.numel()) * said.chosen.itemsize
-    return batch.templates.held() + batch.anchors.held(), graph.bytes + logits
+    known = sum(value.numel() * value.itemsize for value in batch.kept.values())
+    return batch.templates.held() + batch.anchors.held() + known, graph.bytes + logits

@@ -127,13 +127,14 @@ class NormAnchor(Regularizer):
     v* = δ + (what the MLP wrote) becomes ρ v* / ‖v*‖; a target with ‖v*‖ > limit · ρ is given up: δ = 0.
     ρ is the mean of ‖v*‖ over some of the facts to be edited, the longest left out, before any edit.
 
-    Source: arXiv 2602.02543 and its code, which samples its facts from CounterFact.
+    ρ is measured with the editor's optimiser on bare prompts, without a stop rule. Source: arXiv 2602.02543
+    and SasyaTitech/NAS, which measures it with MEMIT's settings on facts drawn from CounterFact.
     """
 
     point: ClassVar[Point] = "target"
 
-    samples: int = 100
-    """Facts that the reference is measured on; the published number is not known."""
+    samples: int = 1000
+    """Facts that the reference is measured on, the first of the sequence; `nas_restart` in published code."""
     dropped: float = 0.05
     """Share of them with the longest v* that is left out."""
     limit: float = 2.0

@@ -34,12 +34,12 @@ class Rules:
         stops = [name for name, rule in chosen.items() if rule.patience]
         if len(stops) > 1:
             raise ConfigError(f"{' and '.join(stops)} both decide when a target is final; choose one")
-        resets = [name for name, rule in chosen.items() if isinstance(rule, NormReset) and rule.every == 1]
-        prunes = [name for name, rule in chosen.items() if isinstance(rule, Prune)]
-        if resets and prunes:
+        resets = [(rule.every, name) for name, rule in chosen.items() if isinstance(rule, NormReset)]
+        prunes = [(rule.every, name) for name, rule in chosen.items() if isinstance(rule, Prune)]
+        if resets and prunes and min(resets)[0] < min(prunes)[0]:
             raise ConfigError(
-                f"{resets[0]} scales the matrix after every edit, which leaves {prunes[0]} no drift "
-                f"of the edits alone to compress; drop one or reset less often (regularizer.norm_reset.every)"
+                f"{min(resets)[1]} scales the matrix more often than {min(prunes)[1]} compresses its "
+                f"drift, which is then not that of the edits; drop one, or reset at most as often"
             )
         self.edits = 0
         """Facts edited so far."""

@@ -142,14 +142,16 @@ class Model:
         """Add every change to its weight.
 
         Raises:
-            NumericsError: for NaN or infinity in a change; no weight was touched then.
+            NumericsError: for NaN or infinity in a changed weight; no weight was touched then.
         """
-        for site, delta in update.items():
-            if not delta.is_finite():
-                raise NumericsError(f"the update of {site} holds NaN or infinity; nothing was applied")
+        changed: dict[Site, Tensor] = {}
         for site, delta in update.items():
             master = self.master(site)
-            self.write(site, master + delta.dense().to(master))
+            changed[site] = master + delta.dense().to(master)
+            if not bool(changed[site].to(self.weight(site.name, site.layer).dtype).isfinite().all()):
+                raise NumericsError(f"the update of {site} leads to NaN or infinity; nothing was applied")
+        for site, value in changed.items():
+            self.write(site, value)
 
     @torch.no_grad()
     def write(self, site: Site, value: Float[Tensor, "out in"]) -> None:

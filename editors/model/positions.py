@@ -94,12 +94,13 @@ def place(
     Raises:
         DataError: where the subject or the target cannot be told apart from its neighbours by tokens.
     """
-    start = context.index(SLOT) + fact.prompt.index(SLOT)
-    prompt = context.replace(SLOT, fact.statement)
+    slot = context.rindex(SLOT)  # what stands before it may hold braces of its own
+    start = slot + fact.prompt.index(SLOT)
+    prompt = context[:slot] + fact.statement + context[slot + len(SLOT) :]
     tokens = tokenize(tokenizer, prompt if target is None else f"{prompt} {target}")
     position = tokens.last_of(start, start + len(fact.subject))
     first = len(tokens.ids) if target is None else tokens.first_after(len(prompt))
-    shared = sum(end <= context.index(SLOT) for _, end in tokens.spans[: position + 1])
+    shared = sum(end <= slot for _, end in tokens.spans[: position + 1])
     return Prompted(tokens.ids, position, tokens.ids[first:], shared)
 
 

@@ -3,7 +3,8 @@
 The model is run once; how it called each block (masks, positions, rotary tables) is recorded, and the
 blocks can then be called again on other hidden states. Nothing below the first block is recomputed, and
 where a prefix was given, no token of it: its keys and values stay in a cache that is read, never grown.
-Works for every family, since a block is only ever called the way its own model calls it.
+Works for every family, since a block is only ever called the way its own model calls it. A sliding window
+counts columns, padding included: exact as long as padded prompts are shorter than it.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 Row = dict[str, str | float]
-"""`name`, `plain_s`, `fast_s`, `ratio`, `note`, and whatever else a row wants to say."""
+"""`name`, `plain_s`, `fast_s`, `ratio`, `note`, and what else a row wants to say, such as `difference`: the
+largest relative Frobenius difference between the results of both ways in float32."""
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -58,8 +59,9 @@ def write(rows: Sequence[Row], path: Path) -> list[Row]:
 
 def show(rows: Sequence[Row]) -> None:
     """Print them as a table."""
-    table = Table("name", "plain s", "fast s", "ratio", "note")
+    table = Table("name", "plain s", "fast s", "ratio", "difference", "note")
     for row in rows:
         seconds = (f"{row[name]:.2f}" for name in ("plain_s", "fast_s"))
-        table.add_row(str(row["name"]), *seconds, f"{row['ratio']:.1f}", str(row["note"]))
+        difference = f"{row['difference']:.0e}" if "difference" in row else ""
+        table.add_row(str(row["name"]), *seconds, f"{row['ratio']:.1f}", difference, str(row["note"]))
     Console().print(table)

@@ -192,7 +192,7 @@ def test_the_anchor_gives_every_target_the_norm_measured_on_the_unedited_model_o
     made = make_memit(model, regularizers={"norm_anchor": rule})
     made.prepare(model, FACTS)
     groups = made.contexts.groups(model)
-    sample = optimizer().find(model, FACTS[:2], groups, 1, Regularizer())
+    sample = optimizer().find(model, FACTS[:2], (("{}",),), 1, Regularizer())
     norms = (sample.vectors - sample.initial + sample.written).norm(dim=1)
     assert rule.reference == pytest.approx(float(norms.mean()))
     before = rule.reference

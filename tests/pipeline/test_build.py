@@ -120,22 +120,3 @@ def test_every_published_experiment_composes_and_builds(experiment: str):
 def test_every_configuration_file_begins_with_the_command_that_runs_it(path: Path):
     head = path.read_text().splitlines()[:2]
     assert any("python -m pipeline" in line for line in head if line.startswith("#"))
-
-
-def pairs() -> list[tuple[str, str]]:
-    models = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "hf")
-    editors = sorted(path.stem for path in (CONF / "editor").glob("*.yaml"))
-    return [(model, editor) for model in models for editor in editors]
-
-
-@pytest.mark.parametrize(("model", "editor"), pairs())
-def test_every_pair_builds_or_says_how_to_supply_values(model: str, editor: str):
-    register_resolvers()
-    data = ["data=counterfact", "data.path=facts.jsonl"] if "counterfact" in model else []
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [f"model={model}", f"editor={editor}", *data])
-    if (CONF / "hparams" / f"{model}_{editor}.yaml").exists():
-        assert build(resolved(config)).intervention.editor.sites
-    else:
-        with pytest.raises(ConfigError, match=rf"hparams/{model}_{editor}\.yaml"):
-            resolved(config)
