@@ -1,5 +1,7 @@
 """MEMIT and what it shares with all that locate: the plain path, history, what is refused."""
 
+from dataclasses import fields, replace
+
 import pytest
 import torch
 from tokenizers import processors
@@ -8,6 +10,7 @@ from editors.errors import ConfigError, NumericsError
 from editors.locate.drift import Rect
 from editors.locate.moments import GivenMoments
 from editors.locate.regularizers import MPES, History, NormConstraint, Regularizer
+from editors.memit import MEMIT
 from editors.model.deltas import Site
 from tests import plain
 from tests.editors.cases import bits, make_alphaedit, make_memit, make_rome, perform, same_bits
@@ -27,6 +30,28 @@ def test_memit_is_the_plain_path_with_all_facts_in_one_batch(family, layers):
     expected = plain.memit(model, FACTS, TEMPLATES, layers, preserved, optimizer())
     for layer, delta in expected.items():
         torch.testing.assert_close(found[Site("mlp_down", layer)].dense(), delta)
+
+
+class Unrounded(MEMIT):
+    """MEMIT whose updates stay in float64."""
+
+    def solve(self, *problem):
+        return replace(super().solve(*problem), dtype=None)
+
+
+@EVERY
+def test_before_it_is_rounded_the_update_is_the_plain_one_to_the_last_digits(family):
+    model, layers = tiny_model(family), [0, 2]
+    memit = make_memit(model, layers=layers)
+    made = Unrounded(**{field.name: getattr(memit, field.name) for field in fields(memit)})
+    made.prepare(model)
+    edit = made.edit(model, FACTS)
+    preserved = {layer: 0.5 * m for layer, m in moments(model).matrices.items()}
+    expected = plain.insert(model, FACTS, TEMPLATES, layers, preserved, edit.targets, rounded=torch.float64)
+    exact = 1e-9 if family in ("gpt2", "neox") else 1e-6  # the others norm or attend in float32
+    for site, delta in edit.update.items():
+        difference = delta.dense() - expected[site.layer]
+        assert difference.norm() < exact * expected[site.layer].norm()
 
 
 def test_encore_without_its_three_additions_is_memit():

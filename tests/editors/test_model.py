@@ -7,7 +7,7 @@ from editors.errors import ConfigError, ModelError, NumericsError
 from editors.model.deltas import Delta, Site
 from editors.model.hooks import capture, replace_output
 from editors.model.model import Model
-from tests.tiny import DEPTH, FAMILIES, TEXT, tiny_model, tokenizer
+from tests.tiny import DEPTH, FAMILIES, TEXT, WIDTH, tiny_model, tokenizer
 
 EVERY = pytest.mark.parametrize("family", FAMILIES)
 
@@ -144,3 +144,19 @@ def test_a_replaced_output_reaches_what_follows_and_stopping_early_skips_the_res
         model.hidden(ids, mask)
     assert not seen["attention"].any()
     assert "top" not in seen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_update_that_overflows_the_weights_is_refused_and_nothing_is_written(dtype):
+    model = tiny_model(double=False)
+    model.hf.to(dtype)
+    before = {key: value.clone() for key, value in model.hf.state_dict().items()}
+    one, far = (torch.full((rows, 1), size) for rows, size in ((WIDTH, 1.0), (WIDTH, 1e25)))
+    inputs = torch.full((4 * WIDTH, 1), 1e25)
+    update = {
+        Site("mlp_down", 0): Delta(left=one, right=inputs / 1e25),
+        Site("mlp_down", 1): Delta(left=far, right=inputs),
+    }
+    with pytest.raises(NumericsError, match=r"mlp_down\.01 leads to NaN or infinity; nothing was applied"):
+        model.apply(update)
+    assert all(torch.equal(value, before[key]) for key, value in model.hf.state_dict().items())
