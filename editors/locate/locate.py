@@ -185,7 +185,7 @@ class LocateThenEdit(ABC):
         walk = KeyPass(model, facts, self._groups, self.layers)
         update, memory, residuals = {}, {}, []
         for i, layer in enumerate(self.layers):
-            keys, current, inputs = walk.measure(layer, self.measured_at, self.averages_output)
+            keys, current = walk.measure(layer, self.measured_at, self.averages_output)
             site = Site(SITE, layer)
             residual = (targets.vectors - current).T
             finite = bool(residual.isfinite().all() and keys.mean.isfinite().all())
@@ -196,7 +196,7 @@ class LocateThenEdit(ABC):
             update[site], memory[layer] = self._rules.project(site, delta), keys.mean
             _check(update[site].is_finite(), f"the update of {site}", facts, targets)
             if layer != self.layers[-1]:
-                walk.write(layer, update[site], inputs, until=self.layers[i + 1])
+                walk.write(layer, update[site], until=self.layers[i + 1])
         return update, memory, residuals
 
     def _moments(self, model: Model) -> dict[int, Float[Tensor, "in in"]]:

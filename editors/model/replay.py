@@ -7,35 +7,19 @@ Works for every family, since a block is only ever called the way its own model 
 counts columns, padding included: exact as long as padded prompts are shorter than it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache
 
+from editors.model.caches import LatestLayer, StemLayer, chosen_rows, frozen, growing, states_of
 from editors.model.hooks import capture, first_tensor
 from editors.model.model import Model, position_ids
 from editors.model.positions import pad
-
-
-class _FrozenLayer(DynamicLayer):
-    """Keys and values of a prefix: read together with new ones, which are not kept."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self.keys, self.values = keys, values
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
-    ) -> tuple[Tensor, Tensor]:
-        """Prefix and new states side by side."""
-        keys, values = _states(self)
-        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
 
 
 @dataclass(frozen=True)
@@ -69,7 +53,7 @@ class Replay:
     def held(self) -> int:
         """Bytes of the cached keys and values."""
         caches = {id(v): v for call in self.calls for v in call.kwargs.values() if isinstance(v, Cache)}
-        states = [state for cache in caches.values() for layer in cache.layers for state in _states(layer)]
+        states = [state for cache in caches.values() for layer in cache.layers for state in states_of(layer)]
         return sum(state.numel() * state.itemsize for state in states)
 
     def select(self, rows: Int[Tensor, " kept"]) -> "Replay":
@@ -100,7 +84,7 @@ class _Selection:
         if isinstance(value, tuple):
             return tuple(self._cut(part) for part in value)
         if isinstance(value, Cache):
-            return _chosen(value, self.rows)
+            return chosen_rows(value, self.rows)
         return value
 
 
@@ -119,33 +103,66 @@ def record(
     `shared` says how many leading tokens of each prefix other rows may have too; they are run once.
     """
     last = model.depth - 1 if last is None else last
-    past, before = _past(model, prefixes, shared or [0] * len(prefixes), last)
-    tail, tail_mask = (x.to(model.device) for x in pad(tails))
-    mask = torch.cat([before, tail_mask], dim=1)
+    stems, row = _stems(prefixes, shared or [0] * len(prefixes))
+    row = row.to(model.device)
+    past, known = _extended(model, stems, None, torch.zeros(len(stems), 0, dtype=torch.bool), last)
+    rest = [prefix[len(stems[i]) :] for prefix, i in zip(prefixes, row.tolist(), strict=True)]
+    past, known = _extended(model, rest, None if past is None else chosen_rows(past, row), known[row], last)
+    return _recorded(model, pad(tails), known, past, first, last)
+
+
+@torch.no_grad()
+def branch(
+    model: Model, rows: Sequence[Sequence[int]], shared: Sequence[int], first: int, last: int
+) -> tuple[Replay | None, Replay, Int[Tensor, " row"]]:
+    """Stems that several rows begin with, what follows them in every row, and the length of each row's stem.
+
+    Where the hidden states of the stems are changed, run the stems through a block before the rows: the rows
+    read the stems' latest keys and values. There are no stems where too few rows share one.
+    """
+    stems, row = _stems(rows, shared)
+    rest = [ids[len(stems[i]) :] for ids, i in zip(rows, row.tolist(), strict=True)]
+    lengths = torch.tensor([len(stem) for stem in stems])[row].to(model.device)
+    if stems == [()]:
+        return None, record(model, [()] * len(rest), rest, first, last), lengths
+    latest = [LatestLayer() for _ in range(last + 1)]
+    ids, mask = pad(stems, "left")
+    unknown = torch.zeros(len(stems), 0, dtype=torch.bool, device=model.device)
+    stem = _recorded(model, (ids, mask), unknown, Cache(layers=[*latest]), first, last)
+    row = row.to(model.device)
+    past = Cache(layers=[StemLayer(layer, row) for layer in latest])
+    return stem, _recorded(model, pad(rest), mask.to(model.device)[row], past, first, last), lengths
+
+
+def _stems(
+    rows: Sequence[Sequence[int]], shared: Sequence[int]
+) -> tuple[list[tuple[int, ...]], Int[Tensor, " row"]]:
+    """The distinct beginnings of the rows, and which one each has; only an empty one where few share."""
+    heads: list[tuple[int, ...]] = [tuple(row[:count]) for row, count in zip(rows, shared, strict=True)]
+    stems = list(dict.fromkeys(heads))
+    if len(stems) > len(heads) // 2:  # a pass of its own would not pay
+        return [()], torch.zeros(len(rows), dtype=torch.long)
+    return stems, torch.tensor([stems.index(head) for head in heads])
+
+
+def _recorded(
+    model: Model,
+    padded: tuple[Int[Tensor, "row token"], Bool[Tensor, "row token"]],
+    known: Bool[Tensor, "row before"],
+    past: Cache | None,
+    first: int,
+    last: int,
+) -> Replay:
+    """A pass over tokens that follow those of the cache, with its blocks recorded."""
+    ids, new = (x.to(model.device) for x in padded)
     seen: list[tuple[Tensor, _Call]] = []
     with ExitStack() as hooks:
         hooks.enter_context(capture(stop_after=model.block(last)))
         for block in model.blocks[first : last + 1]:
             handle = block.register_forward_pre_hook(_recorder(seen), with_kwargs=True)
             hooks.callback(handle.remove)
-        _run(model, tail, mask, past)
+        _run(model, ids, torch.cat([known, new], dim=1), past)
     return Replay(model, first, seen[0][0], [call for _, call in seen])
-
-
-def _past(
-    model: Model, prefixes: Sequence[Sequence[int]], shared: Sequence[int], last: int
-) -> tuple[Cache | None, Bool[Tensor, "row token"]]:
-    """Keys and values of the prefixes in every block up to `last`, and where they have a token."""
-    heads: list[tuple[int, ...]] = [
-        tuple(prefix[:count]) for prefix, count in zip(prefixes, shared, strict=True)
-    ]
-    distinct: list[tuple[int, ...]] = list(dict.fromkeys(heads))
-    if len(distinct) > len(heads) // 2:  # too few rows share a head for a pass of its own
-        heads, distinct = [() for _ in prefixes], [()]
-    past, known = _extended(model, distinct, None, torch.zeros(len(distinct), 0, dtype=torch.bool), last)
-    row = torch.tensor([distinct.index(head) for head in heads], device=model.device)
-    rest = [prefix[len(head) :] for prefix, head in zip(prefixes, heads, strict=True)]
-    return _extended(model, rest, None if past is None else _chosen(past, row), known[row], last)
 
 
 def _extended(
@@ -160,10 +177,10 @@ def _extended(
     mask = torch.cat([known.to(model.device), new], dim=1)
     if not ids.shape[1]:
         return past, mask
-    filled = DynamicCache() if past is None else _growing(past)
+    filled = DynamicCache() if past is None else growing(past)
     with capture(stop_after=model.block(last)):
         _run(model, ids, mask, filled)
-    return _frozen(_states(layer) for layer in filled.layers), mask
+    return frozen(states_of(layer) for layer in filled.layers), mask
 
 
 def _run(
@@ -177,34 +194,6 @@ def _run(
         past_key_values=past,
         use_cache=past is not None,
     )
-
-
-def _growing(past: Cache) -> Cache:
-    """A cache that begins with the states of another and keeps what is added."""
-    layers = []
-    for layer in past.layers:
-        keys, values = _states(layer)
-        grown = DynamicLayer()
-        grown.lazy_initialization(keys, values)
-        grown.keys, grown.values = keys, values
-        layers.append(grown)
-    return Cache(layers=layers)
-
-
-def _chosen(past: Cache, rows: Int[Tensor, " kept"]) -> Cache:
-    """The states of some rows, or of one row several times."""
-    return _frozen((keys[rows], values[rows]) for keys, values in map(_states, past.layers))
-
-
-def _frozen(states: Iterable[tuple[Tensor, Tensor]]) -> Cache:
-    return Cache(layers=[_FrozenLayer(keys, values) for keys, values in states])
-
-
-def _states(layer: object) -> tuple[Tensor, Tensor]:
-    """Keys and values of a filled cache layer."""
-    filled = cast(DynamicLayer, layer)
-    assert filled.keys is not None and filled.values is not None
-    return filled.keys, filled.values
 
 
 def _recorder(seen: list[tuple[Tensor, _Call]]) -> Callable[[nn.Module, tuple, dict], None]:
