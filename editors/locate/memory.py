@@ -67,7 +67,7 @@ def _one_fact(
     batch, initial = targets.begin(model, [longest], groups, layer)
     with kept(model) as graph:
         said = batch.run(torch.zeros_like(initial.vectors, requires_grad=True))
-    # its gradient, and that of the logits below it
-    logits = 2 * (said.chosen.numel() + said.anchor.numel()) * said.chosen.itemsize
+    # gradients of what is said, where it is gathered and where it is split, and of the logits below it
+    logits = 3 * (said.chosen.numel() + said.anchor.numel()) * said.chosen.itemsize
     known = sum(value.numel() * value.itemsize for value in batch.kept.values())
     return batch.templates.held() + batch.anchors.held() + known, graph.bytes + logits

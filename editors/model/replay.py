@@ -52,7 +52,8 @@ class Replay:
 
     def held(self) -> int:
         """Bytes of the cached keys and values."""
-        caches = {id(v): v for call in self.calls for v in call.kwargs.values() if isinstance(v, Cache)}
+        given = [value for call in self.calls for value in (*call.args, *call.kwargs.values())]
+        caches = {id(value): value for value in given if isinstance(value, Cache)}
         states = [state for cache in caches.values() for layer in cache.layers for state in states_of(layer)]
         return sum(state.numel() * state.itemsize for state in states)
 
