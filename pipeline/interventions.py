@@ -113,7 +113,7 @@ class KnowledgeEdit:
         """Say how much memory an edit will need, then prepare the editor."""
         needed, free = self.editor.memory(model, plan.stream[: self.batch_size]), _free(model)
         log.info(
-            "memory: %.2f GiB beside the model, %.1f GiB free on %s", needed / GIB, free / GIB, model.device
+            "memory: %.2g GiB beside the model, %.1f GiB free on %s", needed / GIB, free / GIB, model.device
         )
         if needed > free:
             log.warning("this may not fit: choose a smaller batch_size or fewer layers")
