@@ -8,6 +8,7 @@ from editors.locate.regularizers import MPES, Regularizer
 from editors.locate.targets import TargetOptimizer
 from editors.model.deltas import Site
 from editors.model.facts import Fact
+from editors.model.positions import place
 from editors.model.replay import record
 from tests import plain
 from tests.tiny import FACTS, FAMILIES, TEMPLATES, optimizer, tiny_model
@@ -110,3 +111,14 @@ def test_replaying_recorded_blocks_gives_what_the_model_gave(family: str):
         torch.testing.assert_close(replayed[i, : len(tails[i])], whole[len(prefixes[i]) :])
     alone = replay.select(torch.tensor([1]))
     torch.testing.assert_close(alone.run(alone.hidden, 1, 3), replay.run(replay.hidden, 1, 3)[1:])
+
+
+def test_the_head_runs_only_where_the_loss_reads(monkeypatch: pytest.MonkeyPatch):
+    model = tiny_model()
+    rows: list[int] = []
+    head = model.logits
+    monkeypatch.setattr(model, "logits", lambda hidden: rows.append(hidden[..., 0].numel()) or head(hidden))
+    optimizer(steps=2, loss_threshold=-1e9).find(model, FACTS, TEMPLATES, 1, NONE)
+    templates = sum(len(group) for group in TEMPLATES)
+    targets = [len(place(model.tokenizer, fact, target=fact.target_new).target_ids) for fact in FACTS]
+    assert rows == [templates * sum(targets) + len(FACTS)] * 2
