@@ -62,10 +62,10 @@ class DistilledTargets(TargetOptimizer):
     def fit(self, batch: Shifted, said: Said, reached: Bool[Tensor, " active"]) -> Float[Tensor, " active"]:
         """The three terms beside the weight decay."""
         assert said.middle is not None
-        aims = batch.aims.real
+        model, aims = batch.templates.model, batch.aims.real
         last = batch.spread(divergence(said.chosen, batch.kept["last"][aims])).sum(dim=(1, 2))
         last = (last + batch.drift(said)) / (aims.sum(dim=(1, 2)) + 1)
-        middle = divergence(_through_head(batch, said.middle), batch.kept["middle"]).mean(dim=1)
+        middle = divergence(model.log_probability(said.middle), batch.kept["middle"]).mean(dim=1)
         return (
             self.nll_weight * batch.likelihood(said)
             + self.last_kl_weight * last
@@ -87,10 +87,4 @@ class DistilledTargets(TargetOptimizer):
         assert said.middle is not None
         last = said.chosen.new_zeros(*teacher.aims.tokens.shape, said.chosen.shape[-1])
         last[teacher.aims.real] = said.chosen
-        return {"last": last, "middle": _through_head(teacher, said.middle)}
-
-
-def _through_head(batch: Shifted, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any vocabulary"]:
-    """Log-distribution that norm and head read from hidden states."""
-    model = batch.templates.model
-    return model.logits(model.normed(hidden)).log_softmax(dim=-1)
+        return {"last": last, "middle": model.log_probability(said.middle)}

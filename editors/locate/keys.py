@@ -63,9 +63,8 @@ class KeyPass:
         ids, shared = [row.ids for row in rows], [row.context for row in rows]
         stems, rest, lengths = branch(model, ids, shared, layers[0], layers[-1])
         self._rows = _Flow(rest)
-        self._flows = (
-            [self._rows] if stems is None else [_Flow(stems), self._rows]
-        )  # rows read the stems' states
+        # in this order, since the rows read what the stems wrote last
+        self._flows = [self._rows] if stems is None else [_Flow(stems), self._rows]
         self._size = len(flat(groups))
         self._subject = torch.tensor([len(row) - 1 for row in ids], device=model.device) - lengths
 
@@ -84,9 +83,8 @@ class KeyPass:
                     flow.replay.run(flow.hidden, layer + 1, last)
                 self._rows.replay.select(chosen).run(self._rows.hidden[chosen], layer + 1, last)
         precise = torch.promote_types(self.model.dtype, torch.float32)
-        keys = (
-            self._rows.inputs[rows, self._subject].to(precise).view(len(rows) // self._size, self._size, -1)
-        )
+        keys = self._rows.inputs[rows, self._subject].to(precise)
+        keys = keys.view(-1, self._size, keys.shape[-1])
         written = seen["v"] if layer < last else seen["v"][chosen]
         written = written[torch.arange(len(chosen), device=chosen.device), self._subject[chosen]].to(precise)
         if averaged:

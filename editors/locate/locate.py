@@ -66,7 +66,7 @@ class LocateThenEdit(ABC):
         self._groups: Groups = ()
         self._preserved: dict[int, Preserved] = {}
         self._keys: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
-        self._prepared_for = ""
+        self._sampled_on = ""
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -103,8 +103,7 @@ class LocateThenEdit(ABC):
         self._check(model)
         if self._preserved:
             return
-        self._prepared_for = model.digest
-        self._groups = self.contexts.groups(model)
+        self._sample(model)
         self._rules.calibrate(lambda sample: self._unstopped(model, sample), facts)
         self._rules.prepare(model, self.sites)
         self._preserved = self.preserve(model)  # last: statistics can take hours, and mark it as prepared
@@ -112,8 +111,8 @@ class LocateThenEdit(ABC):
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
         """Bytes beside the model; asked on one fact, the one with the longest prompt."""
         self._check(model)
-        groups = self._groups or self.contexts.groups(model)
-        return estimated(model, self.targets, facts, groups, self.layers).peak
+        self._sample(model)
+        return estimated(model, self.targets, facts, self._groups, self.layers).peak
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
         """Find targets for all facts together, then the updates layer by layer.
@@ -170,6 +169,11 @@ class LocateThenEdit(ABC):
         self._keys[layer].append(keys.cpu())  # only a restored editor reads them again
         self._preserved[layer].add(keys)
 
+    def _sample(self, model: Model) -> None:
+        """The contexts of this model, sampled once."""
+        if model.digest != self._sampled_on:
+            self._groups, self._sampled_on = self.contexts.groups(model), model.digest
+
     def _find(self, model: Model, facts: Sequence[Fact]) -> Targets:
         return self.targets.find(model, facts, self._groups, self.layers[-1], self._rules.stop)
 
@@ -222,7 +226,7 @@ class LocateThenEdit(ABC):
                 f"layers.edit={list(self.layers)} ends at the last block of {model.name}, where what is "
                 f"written at a subject reaches no later token; end at block {model.depth - 2} or below"
             )
-        if self._preserved and model.digest != self._prepared_for:
+        if self._preserved and model.digest != self._sampled_on:
             raise ConfigError(
                 f"{self.name} was prepared for another model than {model.name}; make a new editor"
             )

@@ -15,7 +15,7 @@ from editors.locate.targets import TargetOptimizer
 from editors.model.facts import Fact
 from editors.model.memory import kept
 from editors.model.model import Model
-from editors.model.positions import place
+from editors.model.positions import longest, place
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ def estimated(
     """Of editing these facts together."""
     width = model.weight(SITE, layers[0]).shape[1]
     rows = [place(model.tokenizer, fact, template) for fact in facts for template in flat(groups)]
-    longest = max(row.subject_last + 1 for row in rows)
+    tokens = max(row.subject_last + 1 for row in rows)
     together = min(len(facts), targets.facts_at_once) * len(flat(groups))
     cache, graph = _one_fact(model, targets, facts, groups, layers[-1])
     at_once = min(len(facts), targets.facts_at_once)
     return Memory(
         # the second moments and the inverses of all layers, and two more matrices while one is factored
         statistics=(2 * len(layers) + 2) * width**2 * torch.float64.itemsize,
-        targets=at_once * cache + max(at_once * graph, _forward(model, together * longest)),
-        insertion=_forward(model, len(rows) * longest),
+        targets=at_once * cache + max(at_once * graph, _forward(model, together * tokens)),
+        insertion=_forward(model, len(rows) * tokens),
     )
 
 
@@ -63,8 +63,7 @@ def _one_fact(
     model: Model, targets: TargetOptimizer, facts: Sequence[Fact], groups: Groups, layer: int
 ) -> tuple[int, int]:
     """Bytes of the cached prefix, and of what is kept for the gradient, of the longest fact."""
-    longest = max(facts, key=lambda fact: len(place(model.tokenizer, fact, target=fact.target_new).ids))
-    batch, initial = targets.begin(model, [longest], groups, layer)
+    batch, initial = targets.begin(model, [longest(model.tokenizer, facts)], groups, layer)
     with kept(model) as graph:
         said = batch.run(torch.zeros_like(initial.vectors, requires_grad=True))
     # gradients of what is said, where it is gathered and where it is split, and of the logits below it

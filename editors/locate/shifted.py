@@ -100,8 +100,8 @@ class Shifted:
         read, subjects = self._above(self.templates, spread, self.loss_layer)
         top, anchored = self._above(self.anchors, shift, model.depth - 1)
         chosen = read.view(self.count, rows, *read.shape[1:])[self._index()]
-        logits = model.logits(model.normed(torch.cat([chosen, top[:, 0]]))).log_softmax(dim=-1)
-        said, anchor = logits.split([len(chosen), self.count])
+        both = model.log_probability(torch.cat([chosen, top[:, 0]]))
+        said, anchor = both.split([len(chosen), self.count])
         middle = None
         if subjects is not None and anchored is not None:
             middle = torch.cat([subjects.view(self.count, rows, -1), anchored[:, None]], dim=1)
@@ -198,7 +198,7 @@ def shifted(
     anchors = [replace(row, ids=row.ids[: row.subject_last + 1]) for row in anchors]
     first = layer if inside else layer + 1
     modules = {part: model.module(part, layer) for part in (*parts, "mlp")}
-    top = model.depth - 1 if loss_layer is None else max(loss_layer, layer)
+    top = model.depth - 1 if loss_layer is None else loss_layer
     with capture(outputs=modules) as seen:
         written = _recorded(model, [row for fact in rows for row in fact], first, top)
     precise = torch.promote_types(model.dtype, torch.float32)

@@ -19,7 +19,7 @@ from editors.model.facts import Fact
 from editors.model.hooks import capture
 from editors.model.memory import kept
 from editors.model.model import Model
-from editors.model.positions import pad, place
+from editors.model.positions import longest, pad, place
 from editors.model.replay import Replay, record
 
 Objective = Literal["prompt_last", "teacher_forced"]
@@ -99,7 +99,7 @@ class Reading:
         start = self.replay.hidden.detach().requires_grad_()
         with capture(inputs=modules) as inputs, capture(outputs=modules) as outputs:
             top = self.replay.run(start, self.replay.first, model.depth - 1)
-        said = model.logits(model.normed(top[self.positions])).log_softmax(dim=-1)
+        said = model.log_probability(top[self.positions])
         nll = -said[self.source, self.wanted]
         losses = torch.zeros(len(self.facts), dtype=nll.dtype, device=nll.device)
         losses = losses.index_add(0, self.owner, nll)
@@ -156,8 +156,9 @@ def check_sites(model: Model, sites: Sequence[Site]) -> None:
 
 def graph_bytes(model: Model, facts: Sequence[Fact], objective: Objective, sites: Sequence[Site]) -> int:
     """What one fact, the longest, keeps for its gradient."""
-    longest = max(facts, key=lambda fact: len(place(model.tokenizer, fact, target=fact.target_new).ids))
-    reading = read_targets(model, [longest], objective, min(site.layer for site in sites))
+    reading = read_targets(
+        model, [longest(model.tokenizer, facts)], objective, min(site.layer for site in sites)
+    )
     with kept(model) as graph:
         reading.evaluate(sites)
     return graph.bytes

@@ -206,6 +206,10 @@ class Model:
         logits = head(hidden)
         return logits.float() if torch.finfo(logits.dtype).bits < 32 else logits
 
+    def log_probability(self, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any vocabulary"]:
+        """What final norm and head say of hidden states taken from inside the stack."""
+        return self.logits(self.normed(hidden)).log_softmax(dim=-1)
+
 
 def position_ids(mask: Bool[Tensor, "row token"]) -> Int[Tensor, "row token"]:
     """Positions that count real tokens only; padding gets position 0."""

@@ -104,6 +104,11 @@ def place(
     return Prompted(tokens.ids, position, tokens.ids[first:], shared)
 
 
+def longest(tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> Fact:
+    """The fact with the most tokens, its target included."""
+    return max(facts, key=lambda fact: len(place(tokenizer, fact, target=fact.target_new).ids))
+
+
 def pad(
     rows: Sequence[Sequence[int]], side: Side = "right"
 ) -> tuple[Int[Tensor, "row token"], Bool[Tensor, "row token"]]:
