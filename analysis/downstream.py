@@ -19,6 +19,7 @@ import yaml
 
 from analysis.stage import Cadence, Measurement, Observation
 from editors.errors import ConfigError
+from editors.model.facts import Fact
 from editors.model.model import Model
 
 _PREFIX = "local_"
@@ -66,7 +67,7 @@ class Downstream:
         if empty or not self.tasks:
             raise ConfigError(f"stage.downstream.tasks: {', '.join(empty) or 'nothing'} to be evaluated on")
 
-    def prepare(self, model: Model) -> None:
+    def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
         """Load the tasks into the harness once for the run."""
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager

@@ -53,7 +53,7 @@ class Efficacy:
     """Of the draw."""
     batch_tokens: int = 8192
 
-    def prepare(self, model: Model) -> None:
+    def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
         """Start with nothing tokenised."""
         self._scorer = Scorer(model, batch_tokens=self.batch_tokens)
 

@@ -1,11 +1,13 @@
 """Frobenius norms of the weights: how large, how far from the unedited, and why they grow."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from analysis.stage import Cadence, Measurement, Observation, Reference
 from editors.model.deltas import Site
+from editors.model.facts import Fact
 from editors.model.model import Model
 
 
@@ -22,7 +24,7 @@ class Norms:
     name: str = "norms"
     cadence: Cadence = field(default_factory=lambda: Cadence(every=1))
 
-    def prepare(self, model: Model) -> None:
+    def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
         """Nothing: the reference comes with each observation."""
 
     @torch.inference_mode()
@@ -57,7 +59,7 @@ class Growth:
     name: str = "growth"
     cadence: Cadence = field(default_factory=lambda: Cadence(every=1))
 
-    def prepare(self, model: Model) -> None:
+    def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
         """Nothing."""
 
     @torch.inference_mode()

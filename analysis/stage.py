@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from editors.errors import ConfigError
@@ -66,6 +67,8 @@ class Observation:
     """Facts edited so far."""
     total: int
     """Facts that the run will edit."""
+    before: int = 0
+    """Facts edited before the last step."""
     latest: Sequence[Fact] = ()
     """Facts of the last step."""
     seen: Sequence[Fact] = ()
@@ -88,7 +91,7 @@ class Observation:
 
 @runtime_checkable
 class Stage(Protocol):
-    """A measurement with a cadence of its own."""
+    """A measurement with a cadence of its own; `compare` runs it on any two models."""
 
     @property
     def name(self) -> str:
@@ -100,10 +103,32 @@ class Stage(Protocol):
         """When it measures."""
         ...
 
-    def prepare(self, model: Model) -> None:
-        """Take what is needed from the unedited model."""
+    def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
+        """Take what is needed from the unedited model; `planned` facts will be edited, in this order."""
         ...
 
     def measure(self, model: Model, observation: Observation) -> Measurement:
         """Measure now; weights, hooks, mode and global random state stay as they are."""
         ...
+
+
+def compare(
+    stages: Sequence[Stage], unedited: Model, edited: Model, facts: Sequence[Fact] = ()
+) -> Measurement:
+    """What the stages find of a model that differs from another one of the same shape; for notebooks.
+
+    `facts` are what was written into `edited`, where one knows. Matrices count as edited where they differ.
+    """
+    reference = Reference(unedited)
+    changed = [
+        s for s, before in reference.weights.items() if not torch.equal(before, edited.current(s).cpu())
+    ]
+    count = max(len(facts), 1)
+    observation = Observation(
+        edits=count, total=count, seen=facts, latest=facts, edited=changed, reference=reference
+    )
+    found: Measurement = {}
+    for stage in stages:
+        stage.prepare(unedited, facts)
+        found |= stage.measure(edited, observation)
+    return found

@@ -48,7 +48,7 @@ def execute(config: Config, parts: Parts, run: RunDir) -> float | None:
         watch = Watch(parts.stages, tracker, plan, parts.intervention, Reference(model))
         parts.intervention.prepare(model, plan)
         for stage in parts.stages:
-            stage.prepare(model)
+            stage.prepare(model, plan.stream)
         watch.look(model, None)
         with _progress(len(plan.stream)) as advance:
             for change in _timed(parts.intervention.steps(model, plan)):
@@ -78,7 +78,7 @@ class Watch:
         """Measure, log, and return the numbers of this moment."""
         before = self.edits
         self.edits += len(change.facts) if change else 0
-        seen = self._observe(change)
+        seen = self._observe(change, before)
         row = _cost(change) if change else {}
         for stage in self.stages:
             if stage.cadence.due(before, self.edits, seen.total):
@@ -87,12 +87,13 @@ class Watch:
         self.last |= row
         return row
 
-    def _observe(self, change: Change | None) -> Observation:
+    def _observe(self, change: Change | None, before: int) -> Observation:
         stream = self.plan.stream[: self.edits]
         subjects = {fact.subject for fact in stream}
         others = [fact for fact in self.plan.others if not stream or fact.subject in subjects]
         return Observation(
             edits=self.edits,
+            before=before,
             total=len(self.plan.stream),
             latest=change.facts if change else (),
             seen=stream,

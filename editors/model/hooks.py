@@ -50,6 +50,25 @@ def capture(
 
 
 @contextmanager
+def observe(modules: Mapping[Any, nn.Module], see: Callable[[Any, Tensor], None]) -> Iterator[None]:
+    """Hand what each module writes to `see(key, output)` as soon as it is there; nothing is kept.
+
+    So the memory of a pass over all blocks is that of one output, whatever `see` keeps apart.
+    """
+
+    def teller(key: Any) -> Callable:
+        def hook(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> None:
+            see(key, first_tensor(output))
+
+        return hook
+
+    with ExitStack() as stack:
+        for key, module in modules.items():
+            _attach(stack, module.register_forward_hook(teller(key)))
+        yield
+
+
+@contextmanager
 def replace_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let `module` return `change(output)` instead of its output."""
 

@@ -1,0 +1,104 @@
+"""The fixed texts that activations, probes and perplexity are measured on, as token ids.
+
+Texts never name an edited subject: what an edit does there is meant, what it does elsewhere is the damage.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from editors.errors import ConfigError, DataError
+from editors.model.corpus import Corpus
+from editors.model.facts import Fact
+from editors.model.model import Model
+from editors.model.positions import pad, tokenize
+
+Document = tuple[int, ...]
+"""Token ids of one text."""
+
+_SHORTEST = 2
+"""Tokens; a shorter document has no token that follows another one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSet:
+    """The first documents of a corpus that name no edited subject, `tokens` tokens in all."""
+
+    corpus: Corpus | None
+    """A local file, a data set on the hub or the world's text."""
+    tokens: int = 10_000
+    """Of all documents together; the last one is cut to fit."""
+    longest: int = 128
+    """Tokens of one document at the most; what follows is left out."""
+    skip: int = 0
+    """Documents left out at the start of the corpus, so that two sets need not share any."""
+
+    def __post_init__(self) -> None:
+        if self.tokens < _SHORTEST:
+            raise ConfigError(f"text.tokens={self.tokens}, but at least {_SHORTEST} tokens are needed")
+        if self.longest < _SHORTEST:
+            raise ConfigError(f"text.longest={self.longest}, but at least {_SHORTEST} tokens are needed")
+        if self.skip < 0:
+            raise ConfigError(f"text.skip={self.skip}, but a number of documents cannot be negative")
+
+    def read(self, model: Model, planned: Sequence[Fact] = ()) -> list[Document]:
+        """The documents as the model's tokenizer cuts them.
+
+        Raises:
+            ConfigError: where there is no corpus.
+            DataError: where the corpus, without what names an edited subject, holds too few tokens.
+        """
+        if self.corpus is None:
+            raise ConfigError("text.corpus is not set: choose one, for example corpus@text.corpus=wikitext")
+        longest = min(self.longest, model.max_tokens)
+        subjects = frozenset(fact.subject for fact in planned)
+        found: list[Document] = []
+        left = self.tokens
+        for text in self._without(subjects):
+            ids = tokenize(model.tokenizer, text).ids[: min(longest, left)]
+            if len(ids) >= _SHORTEST:
+                found.append(ids)
+                left -= len(ids)
+            if left < _SHORTEST:
+                return found
+        raise DataError(
+            f"{self.corpus.label} holds only {self.tokens - left} usable tokens (documents cut at {longest}, "
+            f"those that name an edited subject left out), but text.tokens={self.tokens}: lower it or choose "
+            f"a larger corpus"
+        )
+
+    def _without(self, subjects: frozenset[str]) -> Iterator[str]:
+        assert self.corpus is not None
+        for number, text in enumerate(self.corpus):
+            if number >= self.skip and not any(subject in text for subject in subjects):
+                yield text
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Documents of similar length, padded on the right."""
+
+    index: Sequence[int]
+    """Place of each row in the list that was batched."""
+    ids: Int[Tensor, "row token"]
+    mask: Bool[Tensor, "row token"]
+
+
+def batches(documents: Sequence[Document], model: Model, batch_tokens: int) -> Iterator[Batch]:
+    """All documents, sorted by length, at most `batch_tokens` padded tokens at a time."""
+    order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
+    group: list[int] = []
+    for index in order:
+        if group and (len(group) + 1) * len(documents[index]) > batch_tokens:
+            yield _batch(documents, group, model)
+            group = []
+        group.append(index)
+    if group:
+        yield _batch(documents, group, model)
+
+
+def _batch(documents: Sequence[Document], group: Sequence[int], model: Model) -> Batch:
+    ids, mask = pad([documents[i] for i in group])
+    return Batch(tuple(group), ids.to(model.device), mask.to(model.device))
