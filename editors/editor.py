@@ -22,6 +22,8 @@ class Edit:
     """Per layer what the editor will remember once the update is applied."""
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     """Means over the batch, for example `target_norm`."""
+    details: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """The same with an entry for each fact, where a method tells facts apart."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Time by phase, for example `targets`."""
 

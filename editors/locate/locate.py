@@ -125,13 +125,15 @@ class LocateThenEdit(ABC):
         found = time.perf_counter()
         update, memory, residuals = self._insert(model, facts, targets)
         update = self._rules.finish(update, model, len(facts))
+        details = _details(targets, memory, residuals)
         for site, delta in update.items():
             _check(delta.is_finite(), f"the update of {site}", facts, targets)
         return Edit(
             update=update,
             targets=targets.vectors,
             memory=memory,
-            diagnostics=_diagnostics(targets, memory, residuals),
+            diagnostics={name: float(values.mean()) for name, values in details.items()},
+            details={name: values.tolist() for name, values in details.items()},
             seconds={"targets": found - begun, "insertion": time.perf_counter() - found},
         )
 
@@ -184,17 +186,17 @@ class LocateThenEdit(ABC):
     @torch.no_grad()
     def _insert(
         self, model: Model, facts: Sequence[Fact], targets: Targets
-    ) -> tuple[dict[Site, Delta], dict[int, Tensor], list[float]]:
+    ) -> tuple[dict[Site, Delta], dict[int, Tensor], Tensor]:
         """Solve the layers one after another, each for the residual that the earlier ones left."""
         walk = KeyPass(model, facts, self._groups, self.layers)
-        update, memory, residuals = {}, {}, []
+        update, memory, residuals = {}, {}, torch.empty(0)
         for i, layer in enumerate(self.layers):
             keys, current = walk.measure(layer, self.measured_at, self.averages_output)
             site = Site(SITE, layer)
             residual = (targets.vectors - current).T
             finite = bool(residual.isfinite().all() and keys.mean.isfinite().all())
             _check(finite, f"a key or residual of {site}", facts, targets)
-            residuals.append(float(residual.norm(dim=0).mean()))
+            residuals = residual.norm(dim=0) if i == 0 else residuals
             part = self.spread(len(self.layers) - i)
             delta = self.solve(self._preserved[layer], keys, residual.double() * part)
             update[site], memory[layer] = self._rules.project(site, delta), keys.mean
@@ -243,16 +245,17 @@ def _check(finite: bool, what: str, facts: Sequence[Fact], targets: Targets) -> 
     )
 
 
-def _diagnostics(
-    targets: Targets, memory: Mapping[int, Tensor], residuals: Sequence[float]
-) -> dict[str, float]:
-    """Means over the facts of a batch."""
-    keys = torch.cat([k.norm(dim=0) for k in memory.values()])
+def _details(
+    targets: Targets, memory: Mapping[int, Tensor], residuals: Float[Tensor, " n"]
+) -> dict[str, Float[Tensor, " n"]]:
+    """Of each fact: norms of the target, of what stood there, of the keys (mean over layers) and of the
+    residual at the first edited layer; steps and loss of the target's optimisation."""
+    keys = torch.stack([k.norm(dim=0) for k in memory.values()])
     return {
-        "target_norm": float(targets.vectors.norm(dim=1).mean()),
-        "initial_norm": float(targets.initial.norm(dim=1).mean()),
-        "key_norm": float(keys.mean()),
-        "residual_norm": residuals[0],
-        "optimiser_steps": float(targets.steps.double().mean()),
-        "target_loss": float(targets.losses.mean()),
+        "target_norm": targets.vectors.norm(dim=1).double().cpu(),
+        "initial_norm": targets.initial.norm(dim=1).double().cpu(),
+        "key_norm": keys.double().mean(dim=0).cpu(),
+        "residual_norm": residuals.double().cpu(),
+        "optimiser_steps": targets.steps.double().cpu(),
+        "target_loss": targets.losses.double().cpu(),
     }

@@ -67,6 +67,15 @@ class Delta:
         projected = weight.double() if self.right is None else weight.double() @ self.right.double()
         return float((projected * self.left.double()).sum())
 
+    def dot(self, other: "Delta") -> float:
+        """⟨Δ, Δ'⟩; from two pairs of factors it is ⟨leftᵀ left', rightᵀ right'⟩, in float64."""
+        if other.right is None:
+            return self.inner(other.left)
+        if self.right is None:
+            return other.inner(self.left)
+        left, right = self.left.double().T @ other.left.double(), self.right.double().T @ other.right.double()
+        return float((left * right).sum())
+
     def is_finite(self) -> bool:
         """Whether no entry is NaN or infinite."""
         parts = [self.left] if self.right is None else [self.left, self.right]
