@@ -43,7 +43,7 @@ def residuals(
     found = torch.empty(model.depth, starts[-1], model.width, dtype=precision)
     blocks = {layer: model.block(layer) for layer in range(model.depth)}
     for batch in batches(documents, model, batch_tokens):
-        line, column, into = _chosen(batch, places, starts)
+        line, column, into = chosen_tokens(batch, places, starts)
 
         def keep(layer: int, output: Tensor, rows: tuple = (line, column), into: Tensor = into) -> None:
             found[layer, into] = output[rows].to(found)
@@ -53,7 +53,7 @@ def residuals(
     return found
 
 
-def _chosen(batch: Batch, places: Places, starts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def chosen_tokens(batch: Batch, places: Places, starts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Row and column of the batch's chosen tokens, and which samples they are."""
     triples = [
         (row, position, starts[index] + nth)

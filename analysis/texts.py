@@ -20,14 +20,20 @@ Document = tuple[int, ...]
 
 _SHORTEST = 2
 """Tokens; a shorter document has no token that follows another one."""
+_STRETCH = 1.1
+"""A document is at most this much longer than the shortest of its batch, lest much be padding …"""
+_FEW = 512
+"""… unless the batch has no more tokens than these, which are worth no pass of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSet:
     """The first documents of a corpus that name no edited subject, `tokens` tokens in all."""
 
-    corpus: Corpus | None
+    corpus: Corpus | None = None
     """A local file, a data set on the hub or the world's text."""
+    otherwise: Corpus | None = None
+    """What is read where no corpus is chosen: the text that the model stands for."""
     tokens: int = 10_000
     """Of all documents together; the last one is cut to fit."""
     longest: int = 128
@@ -50,13 +56,14 @@ class TextSet:
             ConfigError: where there is no corpus.
             DataError: where the corpus, without what names an edited subject, holds too few tokens.
         """
-        if self.corpus is None:
+        corpus = self.corpus or self.otherwise
+        if corpus is None:
             raise ConfigError("text.corpus is not set: choose one, for example corpus@text.corpus=wikitext")
         longest = min(self.longest, model.max_tokens)
         subjects = frozenset(fact.subject for fact in planned)
         found: list[Document] = []
         left = self.tokens
-        for text in self._without(subjects):
+        for text in self._without(corpus, subjects):
             ids = tokenize(model.tokenizer, text).ids[: min(longest, left)]
             if len(ids) >= _SHORTEST:
                 found.append(ids)
@@ -64,14 +71,13 @@ class TextSet:
             if left < _SHORTEST:
                 return found
         raise DataError(
-            f"{self.corpus.label} holds only {self.tokens - left} usable tokens (documents cut at {longest}, "
+            f"{corpus.label} holds only {self.tokens - left} usable tokens (documents cut at {longest}, "
             f"those that name an edited subject left out), but text.tokens={self.tokens}: lower it or choose "
             f"a larger corpus"
         )
 
-    def _without(self, subjects: frozenset[str]) -> Iterator[str]:
-        assert self.corpus is not None
-        for number, text in enumerate(self.corpus):
+    def _without(self, corpus: Corpus, subjects: frozenset[str]) -> Iterator[str]:
+        for number, text in enumerate(corpus):
             if number >= self.skip and not any(subject in text for subject in subjects):
                 yield text
 
@@ -87,16 +93,22 @@ class Batch:
 
 
 def batches(documents: Sequence[Document], model: Model, batch_tokens: int) -> Iterator[Batch]:
-    """All documents, sorted by length, at most `batch_tokens` padded tokens at a time."""
+    """All documents, sorted by length, at most `batch_tokens` tokens at a time, little padding."""
     order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
     group: list[int] = []
     for index in order:
-        if group and (len(group) + 1) * len(documents[index]) > batch_tokens:
+        if group and _is_full(len(documents[group[0]]), len(documents[index]), len(group), batch_tokens):
             yield _batch(documents, group, model)
             group = []
         group.append(index)
     if group:
         yield _batch(documents, group, model)
+
+
+def _is_full(shortest: int, length: int, count: int, batch_tokens: int) -> bool:
+    """Whether a document of that length begins a new batch."""
+    uneven = length > _STRETCH * shortest and count * length > _FEW
+    return uneven or (count + 1) * length > batch_tokens
 
 
 def _batch(documents: Sequence[Document], group: Sequence[int], model: Model) -> Batch:

@@ -1,0 +1,67 @@
+"""How far a cloud of vectors has turned: principal subspaces, their angles, and linear CKA."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def centred(vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+    """The vectors without their mean, in float64."""
+    given = vectors.double()
+    return given - given.mean(dim=0)
+
+
+def principal(vectors: Float[Tensor, "n dim"], rank: int) -> Float[Tensor, "dim rank"]:
+    """Orthonormal basis of the `rank` leading principal components of centred vectors.
+
+    From the eigenvectors of the smaller of X Xᵀ and Xᵀ X. Fewer columns where the vectors span less.
+    """
+    count, width = vectors.shape
+    tall = count >= width
+    squares, found = torch.linalg.eigh(vectors.T @ vectors if tall else vectors @ vectors.T)
+    leading = squares.flip(0)[:rank]
+    chosen = found.flip(1)[:, :rank][:, leading > 1e-12 * squares[-1].clamp(min=1e-300)]
+    if tall:
+        return chosen.contiguous()
+    return torch.nn.functional.normalize(vectors.T @ chosen, dim=0)
+
+
+def cosines(one: Float[Tensor, "dim a"], other: Float[Tensor, "dim b"]) -> Float[Tensor, " angle"]:
+    """Cosines of the principal angles between two subspaces given by orthonormal bases, largest first."""
+    return torch.linalg.svdvals(one.T @ other).clamp(max=1.0)
+
+
+def overlap(one: Float[Tensor, "dim a"], other: Float[Tensor, "dim b"]) -> float:
+    """‖AᵀB‖²_F / rank, the mean squared cosine of the principal angles: 1 for the same subspace.
+
+    Two random subspaces have rank / dim on average. Of bases of different rank the larger one counts.
+    """
+    return float((one.T @ other).square().sum()) / max(one.shape[1], other.shape[1])
+
+
+def largest_angle(one: Float[Tensor, "dim a"], other: Float[Tensor, "dim b"]) -> float:
+    """The largest principal angle in degrees, 0 for the same subspace and 90 for one orthogonal direction.
+
+    From the sine where the angle is small: arccos loses half of the digits near 1 (Björck and Golub 1973).
+    """
+    sine = float(torch.linalg.matrix_norm(other - one @ (one.T @ other), ord=2))
+    cosine = float(cosines(one, other).min())
+    return math.degrees(math.asin(min(sine, 1.0)) if cosine > 0.7 else math.acos(cosine))
+
+
+def linear_cka(one: Float[Tensor, "n a"], other: Float[Tensor, "n b"]) -> float:
+    """‖XᵀY‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F) of centred vectors: 1 for equal up to rotation and scale, 0 for unrelated.
+
+    Source: Kornblith et al. 2019 (arXiv 1905.00414). With fewer vectors than dimensions from the n×n Gram
+    matrices, tr(XXᵀ YYᵀ) being the same number. NaN where all vectors of a side are the same.
+    """
+    if len(one) < one.shape[1]:
+        left, right = one @ one.T, other @ other.T
+        cross = float((left * right).sum())
+    else:
+        left, right = one.T @ one, other.T @ other
+        cross = float((one.T @ other).square().sum())
+    scale = float(left.norm() * right.norm())
+    return cross / scale if scale > 0 else math.nan
