@@ -1,170 +1,185 @@
 """Edit scores: does the model say the new object, in other words too, and is everything else as it was?
 
-CounterFact's measures (Meng et al. 2022, arXiv 2202.05262, section 3.3). With P the per-token geometric
-mean of a continuation's probability under teacher forcing:
+CounterFact's measures (Meng et al. 2022, arXiv 2202.05262, section 3.3): with P the per-token geometric mean
+of a continuation's probability under teacher forcing,
 
     rewrite     ES   share of edits with P(new) > P(true) after the edited prompt
     paraphrase  PS   the same after other prompts about the subject
     neighbour   NS   share with P(true) > P(new) after the same relation's prompts of other subjects
 
-each as `success` (above) and as `accuracy` (every token of the wanted object is the first choice), first
-averaged within a fact, then over facts. `score` is the harmonic mean of the three successes.
+and zsRE's (Mitchell et al. 2022, arXiv 2110.11309, as kmeng01/memit scores it): the share of the object's
+tokens that are the first choice, after the edited question, its paraphrase, and of the recorded answer after
+an unrelated question (locality). All are averaged within a fact, then over facts; `records.py` has them.
+
+Teacher forcing tells the model how long the object is and corrects it after every token, so a model may score
+well and say something else (Yang et al. 2025, "The Mirage of Model Editing", arXiv 2502.11177). Beside it
+stands what the model writes by itself (`generated`).
 """
 
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 import torch
 
-from analysis.scoring import Pair, Scorer, Scores
+from analysis.continuations import continuations
+from analysis.records import Unedited, pairs, prompts, records, summarise
+from analysis.retention import retention
+from analysis.scoring import Scorer
 from analysis.stage import Cadence, Measurement, Observation
+from editors.errors import ConfigError
 from editors.model.facts import Fact
 from editors.model.model import Model
 
-KINDS = ("rewrite", "paraphrase", "neighbour")
-MEASURED = ["success", "accuracy", "log_p_new", "log_p_true"]
-
-Asked = tuple[int, str, str]
-"""Index of the fact, kind of the prompt, prompt."""
+SCOPES = ("latest", "seen", "sample", "first")
 
 
 @dataclass(kw_only=True)
 class Efficacy:
-    """Scores of the edits, over the latest batch, all so far, and the first ones; and what is still known.
+    """Scores of the edits in several scopes, by their age, as the model writes; and what is still known.
 
-    Keys: `edit/success/<scope>.<kind>`, `edit/accuracy/<scope>.<kind>`, `edit/score/<scope>` for the scopes
-    `latest`, `seen` and `first50`; `edit/known/other` and `edit/known/unedited`, the accuracy on the true
-    objects of other facts of edited subjects, and of facts of subjects that are never edited. At the end
-    the table `records` has one row for each edit.
+    Keys, for the scopes `latest`, `seen`, `sample` and `first50`, and the kinds `rewrite`, `paraphrase`,
+    `neighbour` (CounterFact) and `locality` (zsRE): `edit/success/<scope>.<kind>` (ES, PS, NS),
+    `edit/magnitude/<scope>.<kind>` (EM, PM, NM: mean difference of the two probabilities),
+    `edit/accuracy/<scope>.<kind>` (the whole object is the first choice),
+    `edit/token_accuracy/<scope>.<kind>`, `edit/invariance/<scope>.locality` (share of the answer's tokens in
+    whose place the first choice is the unedited model's), `edit/score/<scope>`, the harmonic mean of the
+    three successes, else of zsRE's three token accuracies. `edit/retention/NNNN`: ES by age.
+    `edit/generated/seen.exact`, `.contains`: greedy continuations that are the new object, or have it among
+    the first tokens. `edit/known/other` and `edit/known/unedited`: accuracy on the true objects of other
+    facts of edited subjects, and of facts of subjects that are never edited. At the end the table `records`
+    has one row for each edit.
     """
 
     name: str = "efficacy"
-    cadence: Cadence = field(default_factory=lambda: Cadence(every=50))
+    cadence: Cadence = field(default_factory=lambda: Cadence(every=100))
+    scopes: Sequence[str] = ("latest", "seen", "first")
+    """`latest` the last step's facts, `seen` all so far, `sample` of these a draw, `first` the earliest.
+
+    The last measurement scores all of `seen`, asked for or not; before it, `seen` is a draw too where there
+    are more than `sample`, or every measurement of a long sequence would cost more than the edits since.
+    """
     first: int = 50
     """How many of the earliest edits form the scope `first<n>`, for retention."""
     neighbours: int = 10
     """Neighbour prompts scored for each fact, from the first on."""
-    sample: int = 500
-    """Facts scored in each scope at the most, drawn by their ids; the last measurement scores all edits."""
+    sample: int = 100
+    """Facts in a draw at the most, also of those that are not edited; drawn by their ids."""
+    generated: int = 50
+    """Facts of a draw that are continued freely; 0 switches it off."""
+    generated_tokens: int = 10
+    """Tokens of a continuation."""
     seed: int = 0
-    """Of the draw."""
-    batch_tokens: int = 8192
+    """Of the draws."""
+    batch_tokens: int = 2048
+    """Of one forward pass, padding included; larger ones run slower on a CPU."""
+
+    def __post_init__(self) -> None:
+        for scope in self.scopes:
+            if scope not in SCOPES:
+                raise ConfigError(
+                    f"stage.efficacy.scopes has {scope!r}, but a scope is one of {', '.join(SCOPES)}"
+                )
+        least = {"first": 1, "neighbours": 0, "sample": 1, "generated": 0, "generated_tokens": 1}
+        for key, low in least.items():
+            if getattr(self, key) < low:
+                raise ConfigError(f"stage.efficacy.{key}={getattr(self, key)}, but it is at least {low}")
+        self._ranks: dict[str, float] = {}
 
     def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
-        """Start with nothing tokenised."""
-        self._scorer = Scorer(model, batch_tokens=self.batch_tokens)
+        """Tokenise the planned facts, and ask the unedited model about their locality prompts.
 
+        Raises:
+            DataError: for a fact that cannot be scored: too long, or its object shares a token with a prompt.
+        """
+        self._scorer = Scorer(model, batch_tokens=self.batch_tokens)
+        asked = prompts(planned, self.neighbours)
+        wanted, rivals = pairs(asked)
+        self._scorer.read([*wanted, *rivals])
+        locality = [(one.prompt, one.wanted) for one in asked if one.kind == "locality"]
+        self._unedited: Unedited = dict(zip(locality, self._scorer.score(locality).choices, strict=True))
+
+    @torch.inference_mode()
     def measure(self, model: Model, observation: Observation) -> Measurement:
         """Scores of every scope that has facts."""
-        scopes = {
-            "latest": observation.latest,
-            "seen": observation.seen if observation.is_last else self._drawn(observation.seen),
-            f"first{self.first}": observation.seen[: self.first],
-        }
-        pools = {"other": self._drawn(observation.others), "unedited": self._drawn(observation.untouched)}
         result: Measurement = {}
-        for scope, facts in scopes.items():
-            if facts:
-                records = self.score(facts)
-                result |= summarise(records, scope)
-                if scope == "seen" and observation.is_last:
-                    result["records"] = records.assign(edit=range(1, len(records) + 1))
-        for pool, facts in pools.items():
-            known = [fact for fact in facts if fact.target_true]
+        if observation.seen or observation.latest:
+            result |= self._edits(observation)
+        if self.generated and observation.seen:
+            result |= self._generations(model, self._drawn(observation.seen, self.generated))
+        for pool in ("other", "unedited"):
+            facts = observation.others if pool == "other" else observation.untouched
+            known = [fact for fact in self._drawn(facts) if fact.target_true]
             if known:
                 result[f"edit/known/{pool}"] = self._known(known)
         return result
 
     def score(self, facts: Sequence[Fact]) -> pd.DataFrame:
-        """One row a fact: success, accuracy and log-probabilities of each kind of prompt."""
-        asked = [(i, kind, prompt) for i, f in enumerate(facts) for kind, prompt in self._prompts(f)]
-        new = self._scorer.score([(prompt, facts[i].target_new) for i, _, prompt in asked])
-        has_true = pd.Series([bool(facts[i].target_true) for i, _, _ in asked])
-        prompts = _prompt_table(asked, new, self._true_scores(facts, asked), has_true)
-        means = prompts.pivot_table(index="fact", columns="kind", values=MEASURED, aggfunc="mean")
-        means.columns = [f"{quantity}.{kind}" for quantity, kind in means.columns]
-        described = pd.DataFrame([_described(fact) for fact in facts])
-        return described.join(means)
+        """One row a fact: its scores with each kind of prompt, and log-probabilities."""
+        return records(self._scorer, facts, self.neighbours, self._unedited)
 
-    def _prompts(self, fact: Fact) -> list[Pair]:
-        """Every prompt of a fact with its kind."""
-        return [
-            ("rewrite", fact.statement),
-            *(("paraphrase", prompt) for prompt in fact.paraphrases),
-            *(("neighbour", prompt) for prompt in fact.neighbours[: self.neighbours]),
-        ]
+    def _edits(self, observation: Observation) -> Measurement:
+        """All scopes together: no fact is scored twice."""
+        scopes = self._scoped(observation)
+        row = {fact: i for i, fact in enumerate(dict.fromkeys(f for facts in scopes.values() for f in facts))}
+        scored = self.score(list(row))
+        result: Measurement = {}
+        for scope, facts in scopes.items():
+            result |= summarise(scored.iloc[[row[fact] for fact in facts]], scope)
+        count = len(observation.seen)
+        aged = {count - i: row[fact] for i, fact in enumerate(observation.seen) if fact in row}
+        result |= retention(scored.iloc[list(aged.values())], list(aged))
+        if observation.is_last and observation.seen:
+            table = scored.iloc[[row[fact] for fact in observation.seen]].reset_index(drop=True)
+            result["records"] = table.assign(edit=range(1, count + 1))
+        return result
 
-    def _true_scores(self, facts: Sequence[Fact], asked: Sequence[Asked]) -> Scores:
-        """Scores of the true objects, NaN for facts that come without one."""
-        has = torch.tensor([bool(facts[i].target_true) for i, _, _ in asked], dtype=torch.bool)
-        pairs = [
-            (prompt, facts[i].target_true) for (i, _, prompt), there in zip(asked, has, strict=True) if there
-        ]
-        scored = self._scorer.score(pairs)
-        likelihood = torch.full(has.shape, float("nan"), dtype=torch.float64)
-        exact = torch.zeros_like(has)
-        return Scores(
-            likelihood.masked_scatter(has, scored.log_probability), exact.masked_scatter(has, scored.exact)
-        )
+    def _scoped(self, observation: Observation) -> Mapping[str, Sequence[Fact]]:
+        """The facts of every scope that has any."""
+        drawn = self._drawn(observation.seen)
+        members: dict[str, Sequence[Fact]] = {
+            "latest": observation.latest,
+            "seen": observation.seen if observation.is_last else drawn,
+            "sample": drawn,
+            "first": observation.seen[: self.first],
+        }
+        wanted = [*self.scopes, "seen"] if observation.is_last else self.scopes
+        labels = {scope: f"first{self.first}" if scope == "first" else scope for scope in members}
+        return {labels[scope]: facts for scope, facts in members.items() if scope in wanted and facts}
+
+    def _generations(self, model: Model, facts: Sequence[Fact]) -> Measurement:
+        """How many of the facts the model completes by itself."""
+        written = continuations(model, [fact.statement for fact in facts], tokens=self.generated_tokens)
+        said = [(text, fact.target_new) for text, fact in zip(written, facts, strict=True)]
+        return {
+            "edit/generated/seen.exact": sum(is_said(*one) for one in said) / len(said),
+            "edit/generated/seen.contains": sum(target in text for text, target in said) / len(said),
+        }
 
     def _known(self, facts: Sequence[Fact]) -> float:
         """Share of facts whose true object is the model's first choice."""
         scores = self._scorer.score([(fact.statement, fact.target_true) for fact in facts])
         return float(scores.exact.double().mean())
 
-    def _drawn(self, facts: Sequence[Fact]) -> Sequence[Fact]:
-        """At most `sample` facts; a fact's place in the draw depends on its id and the seed alone."""
-        if len(facts) <= self.sample:
+    def _drawn(self, facts: Sequence[Fact], most: int | None = None) -> Sequence[Fact]:
+        """At most so many facts, else `sample`; a fact's place depends on its id and the seed alone."""
+        most = self.sample if most is None else most
+        if len(facts) <= most:
             return facts
-        ranked = sorted(facts, key=lambda fact: random.Random(f"{self.seed}/{fact.id}").random())
-        return ranked[: self.sample]
+        return sorted(facts, key=lambda fact: self._rank(fact.id))[:most]
+
+    def _rank(self, identity: str) -> float:
+        if identity not in self._ranks:
+            self._ranks[identity] = random.Random(f"{self.seed}/{identity}").random()
+        return self._ranks[identity]
 
 
-def summarise(records: pd.DataFrame, scope: str) -> Measurement:
-    """Means over facts, and the harmonic mean of the three successes where all three are there."""
-    result: Measurement = {}
-    for quantity in ("success", "accuracy"):
-        for kind in KINDS:
-            values = records.filter([f"{quantity}.{kind}"]).to_numpy(dtype=float)
-            if not np.isnan(values).all():
-                result[f"edit/{quantity}/{scope}.{kind}"] = float(np.nanmean(values))
-    successes = [result.get(f"edit/success/{scope}.{kind}") for kind in KINDS]
-    if all(isinstance(value, float) for value in successes):
-        result[f"edit/score/{scope}"] = _harmonic_mean([float(v) for v in successes if isinstance(v, float)])
-    return result
+def is_said(continuation: str, target: str) -> bool:
+    """Whether a continuation, up to a sentence end, a line end or its own end, is the target.
 
-
-def _harmonic_mean(values: Sequence[float]) -> float:
-    """n / Σ 1/x, and 0 where any value is 0."""
-    return 0.0 if min(values) <= 0 else len(values) / sum(1 / value for value in values)
-
-
-def _prompt_table(asked: Sequence[Asked], new: Scores, true: Scores, has_true: pd.Series) -> pd.DataFrame:
-    """One row a prompt; the wanted object is the new one, but for neighbours the true one.
-
-    A likelihood that is no number counts as a failure of the model; only what a fact without a true object
-    cannot tell has no value.
+    A sentence end inside the target ("St. Louis") belongs to it.
     """
-    table = pd.DataFrame(asked, columns=["fact", "kind", "prompt"])
-    neighbour = table["kind"] == "neighbour"
-    table["log_p_new"], table["log_p_true"] = new.log_probability.numpy(), true.log_probability.numpy()
-    margin = table["log_p_new"] - table["log_p_true"]
-    table["success"] = (margin.where(~neighbour, -margin) > 0).astype(float).where(has_true)
-    exact_new = pd.Series(new.exact.numpy()).astype(float)
-    exact_true = pd.Series(true.exact.numpy()).astype(float).where(has_true)
-    table["accuracy"] = exact_new.where(~neighbour, exact_true)
-    return table
-
-
-def _described(fact: Fact) -> dict[str, str]:
-    return {
-        "id": fact.id,
-        "subject": fact.subject,
-        "prompt": fact.prompt,
-        "relation": fact.relation,
-        "target_new": fact.target_new,
-        "target_true": fact.target_true,
-    }
+    text = continuation.strip()
+    return text.startswith(target) and re.match(r"\s*([.!?\n]|$)", text[len(target) :]) is not None

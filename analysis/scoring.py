@@ -1,17 +1,32 @@
-"""How likely a model finds given continuations: teacher-forced, batched, head only where it is read."""
+"""How likely a model finds given continuations: teacher-forced, batched, head only where it is read.
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+What a causal model says after a token depends on no later one. So a sequence that begins another one is not
+run: it is read off the longer one's pass. The one-token objects of a prompt share one row, and an object of
+several tokens shares it with the prompt's other object.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
+from editors.errors import DataError
 from editors.model.model import Model
-from editors.model.positions import pad, tokenize
+from editors.model.positions import Tokens, pad
 
 Pair = tuple[str, str]
 """Prompt, and the continuation that follows it after one space."""
+
+Ids = tuple[int, ...]
+
+NO_CHOICE = -1
+"""Where the model gives no numbers: the largest of these would be any token."""
+HEAD_TOKENS = 512
+"""Places whose logits are held at once: 256 MB for a vocabulary of 128 thousand."""
 
 
 @dataclass(frozen=True)
@@ -22,18 +37,23 @@ class Scores:
     """Mean over the continuation's tokens of log P(token | prompt, earlier tokens)."""
     exact: Bool[Tensor, " pair"]
     """Whether every token of the continuation is the model's first choice."""
+    correct: Float[Tensor, " pair"]
+    """Share of the continuation's tokens that are."""
+    choices: Sequence[Ids]
+    """The model's first choices in place of the continuation's tokens; `NO_CHOICE` where it has none."""
 
 
 @dataclass(frozen=True)
 class _Row:
     """A tokenised pair; the last token is never fed."""
 
-    ids: tuple[int, ...]
-    target: tuple[int, ...]
+    fed: Ids
+    target: Ids
 
     @property
-    def fed(self) -> tuple[int, ...]:
-        return self.ids[:-1]
+    def places(self) -> range:
+        """Positions at which the target's tokens are foretold."""
+        return range(len(self.fed) - len(self.target), len(self.fed))
 
 
 class Scorer:
@@ -48,50 +68,138 @@ class Scorer:
         self.batch_tokens = batch_tokens
         self._rows: dict[Pair, _Row] = {}
 
-    @torch.inference_mode()
-    def score(self, pairs: Sequence[Pair]) -> Scores:
-        """Log-probability and exactness of every pair, in the order given.
+    def read(self, pairs: Sequence[Pair]) -> None:
+        """Tokenise what is not yet; scoring does it too, but perhaps hours later.
 
         Raises:
-            DataError: for a continuation that shares a token with its prompt.
+            DataError: for a continuation that shares a token with its prompt, and for a pair that is longer
+                than the model allows.
         """
-        rows = [self._row(pair) for pair in pairs]
-        likelihood = torch.zeros(len(rows), dtype=torch.float64)
-        exact = torch.zeros(len(rows), dtype=torch.bool)
-        for group in self._groups(rows):
-            for index, (value, hit) in zip(group, self._forward([rows[i] for i in group]), strict=True):
-                likelihood[index], exact[index] = value, hit
-        return Scores(likelihood, exact)
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._rows]
+        texts = [f"{prompt} {continuation}" for prompt, continuation in new]
+        for pair, tokens in zip(new, tokenize_all(self.model.tokenizer, texts), strict=True):
+            row = _Row(tokens.ids[:-1], tokens.ids[tokens.first_after(len(pair[0])) :])
+            if len(tokens.ids) > self.model.max_tokens:
+                raise DataError(
+                    f"{tokens.text!r} has {len(tokens.ids)} tokens, but {self.model.name} reads at most "
+                    f"{self.model.max_tokens}: leave its fact out of the data"
+                )
+            self._rows[pair] = row
 
-    def _row(self, pair: Pair) -> _Row:
-        if pair not in self._rows:
-            prompt, continuation = pair
-            tokens = tokenize(self.model.tokenizer, f"{prompt} {continuation}")
-            self._rows[pair] = _Row(tokens.ids, tokens.ids[tokens.first_after(len(prompt)) :])
-        return self._rows[pair]
+    @torch.inference_mode()
+    def score(self, pairs: Sequence[Pair]) -> Scores:
+        """Every pair's scores, in the order given; raises as `read`."""
+        self.read(pairs)
+        place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
+        found = self._score([self._rows[pair] for pair in place])
+        order = torch.tensor([place[pair] for pair in pairs], dtype=torch.long)
+        return Scores(
+            found.log_probability[order],
+            found.exact[order],
+            found.correct[order],
+            [found.choices[i] for i in order.tolist()],
+        )
 
-    def _groups(self, rows: Sequence[_Row]) -> Iterator[list[int]]:
-        """Indices in batches of similar length, rows that feed the same tokens side by side."""
-        order = sorted(range(len(rows)), key=lambda i: (len(rows[i].fed), rows[i].fed))
-        group: list[int] = []
-        for index in order:
-            if group and (len(group) + 1) * len(rows[index].fed) > self.batch_tokens:
-                yield group
-                group = []
-            group.append(index)
-        if group:
-            yield group
+    def _score(self, rows: Sequence[_Row]) -> Scores:
+        sizes = torch.tensor([len(row.target) for row in rows], dtype=torch.long)
+        bounds = [0, *sizes.cumsum(dim=0).tolist()]
+        said = torch.zeros(bounds[-1], dtype=torch.float64)
+        choice = torch.zeros(bounds[-1], dtype=torch.long)
+        for shared in _batches(rows, self.batch_tokens):
+            tokens = [t for i in shared.rows for t in range(bounds[i], bounds[i + 1])]
+            said[tokens], choice[tokens] = self._forward([rows[i] for i in shared.rows], shared)
+        choice[said.isnan()] = NO_CHOICE
+        wanted = torch.tensor([token for row in rows for token in row.target], dtype=torch.long)
+        correct = _means((choice == wanted).double(), sizes)
+        flat = choice.tolist()
+        choices = [tuple(flat[a:b]) for a, b in pairwise(bounds)]
+        return Scores(_means(said, sizes), correct == 1, correct, choices)
 
-    def _forward(self, rows: Sequence[_Row]) -> list[tuple[float, bool]]:
-        """One pass; rows that feed the same tokens (one-token continuations of a prompt) are run once."""
-        lines = {fed: i for i, fed in enumerate(dict.fromkeys(row.fed for row in rows))}
-        ids, mask = (x.to(self.model.device) for x in pad(list(lines)))
-        places = [(lines[row.fed], len(row.fed) - k) for row in rows for k in range(len(row.target), 0, -1)]
+    def _forward(
+        self, rows: Sequence[_Row], shared: "_Batch"
+    ) -> tuple[Float[Tensor, " token"], Int[Tensor, " token"]]:
+        """One pass: log P of each target token of each row, and the likeliest one in its place."""
+        ids, mask = (x.to(self.model.device) for x in pad(shared.lines))
+        places = [(line, p) for row, line in zip(rows, shared.line, strict=True) for p in row.places]
         line, column = torch.tensor(places, device=ids.device).unbind(dim=1)
         wanted = torch.tensor([token for row in rows for token in row.target], device=ids.device)
-        logits = self.model.logits(self.model.hidden(ids, mask)[line, column])
-        said = logits.log_softmax(dim=-1).gather(1, wanted[:, None]).squeeze(1).cpu()
-        hit = (logits.argmax(dim=-1) == wanted).cpu()
-        sizes = [len(row.target) for row in rows]
-        values = [float(part.double().mean()) for part in said.split(sizes)]
-        return list(zip(values, (bool(part.all()) for part in hit.split(sizes)), strict=True))
+        said, choice = foretold(self.model, self.model.hidden(ids, mask)[line, column], wanted)
+        return said.double().cpu(), choice.cpu()
+
+
+def foretold(
+    model: Model,
+    hidden: Float[Tensor, "token width"],
+    wanted: Int[Tensor, " token"],
+    *,
+    at_once: int = HEAD_TOKENS,
+) -> tuple[Float[Tensor, " token"], Int[Tensor, " token"]]:
+    """log P(wanted) after each hidden state, in nats, and the likeliest token there.
+
+    The head runs on `at_once` states at a time, so no more logits than at_once · vocabulary are held.
+    """
+    said, choice = [], []
+    for states, tokens in zip(hidden.split(at_once), wanted.split(at_once), strict=True):
+        logits = model.logits(states)
+        choice.append(logits.argmax(dim=-1))
+        said.append(logits.log_softmax(dim=-1).gather(1, tokens[:, None]).squeeze(1))
+    return torch.cat(said), torch.cat(choice)
+
+
+def tokenize_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
+    """`editors.model.positions.tokenize` of many texts in one call."""
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), return_offsets_mapping=True, return_token_type_ids=False)
+    found = []
+    for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        count = len(ids)
+        while count > 1 and offsets[count - 1][0] == offsets[count - 1][1]:
+            count -= 1
+        found.append(Tokens(text, tuple(ids[:count]), tuple(offsets[:count])))
+    return found
+
+
+@dataclass
+class _Batch:
+    """Sequences to run together, and the rows that are read off them."""
+
+    lines: list[Ids] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    line: list[int] = field(default_factory=list)
+    """Of each row."""
+
+
+def _batches(rows: Sequence[_Row], batch_tokens: int) -> Iterator[_Batch]:
+    """Sequences of similar length, at most `batch_tokens` padded tokens at a time."""
+    host = hosts(row.fed for row in rows)
+    guests: dict[Ids, list[int]] = {}
+    for index, row in enumerate(rows):
+        guests.setdefault(host[row.fed], []).append(index)
+    batch = _Batch()
+    for fed in sorted(guests, key=len):
+        if batch.lines and (len(batch.lines) + 1) * len(fed) > batch_tokens:
+            yield batch
+            batch = _Batch()
+        batch.line.extend([len(batch.lines)] * len(guests[fed]))
+        batch.rows.extend(guests[fed])
+        batch.lines.append(fed)
+    if batch.lines:
+        yield batch
+
+
+def hosts(sequences: Iterable[Ids]) -> Mapping[Ids, Ids]:
+    """The sequence that each is read off: itself, or a longer one that begins with it."""
+    host: dict[Ids, Ids] = {}
+    after: Ids = ()
+    # in order, what begins with a sequence follows it at once
+    for ids in sorted(set(sequences), reverse=True):
+        host[ids] = host[after] if after[: len(ids)] == ids else ids
+        after = ids
+    return host
+
+
+def _means(values: Float[Tensor, " token"], sizes: Int[Tensor, " pair"]) -> Float[Tensor, " pair"]:
+    """Mean over each pair's tokens."""
+    pair = torch.arange(len(sizes)).repeat_interleave(sizes)
+    return torch.zeros(len(sizes), dtype=values.dtype).index_add(0, pair, values) / sizes

@@ -1,70 +1,24 @@
-"""Scores against a hand-made reading of the model's own logits."""
+"""The scopes of a measurement, what a model writes by itself, and the table of the end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 
-import pandas as pd
 import pytest
 import torch
 
-from analysis.efficacy import Efficacy, summarise
-from analysis.scoring import Scorer
+from analysis.efficacy import Efficacy, is_said
+from analysis.records import summarise
 from analysis.stage import Observation
+from editors.errors import ConfigError, DataError
 from editors.model.facts import Fact
-from editors.model.model import Model
-from editors.model.positions import tokenize
-from tests.tiny import FACTS, FAMILIES, Kind, tiny_model
-
-PAIRS = [
-    ("The mother tongue of Danielle Darrieux is", "French"),
-    ("The mother tongue of Danielle Darrieux is", "English"),
-    ("Rob", "walks to town"),
-    ("Ada Byron works as a", "poet"),
-]
+from tests.analysis.readings import at_the_end, first_choice, measured
+from tests.tiny import FACTS, tiny_model
 
 
-def by_hand(model: Model, prompt: str, continuation: str) -> tuple[float, bool]:
-    """Mean log-probability and exactness from a whole forward pass of one row."""
-    ids = tokenize(model.tokenizer, f"{prompt} {continuation}").ids
-    start = len(tokenize(model.tokenizer, prompt).ids)
-    said = model.hf(input_ids=torch.tensor([ids])).logits[0].log_softmax(dim=-1)
-    steps = [(said[i - 1], ids[i]) for i in range(start, len(ids))]
-    mean = sum(float(row[token]) for row, token in steps) / len(steps)
-    return mean, all(int(row.argmax()) == token for row, token in steps)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", ["plain", "bos"])
-def test_scores_are_those_of_whole_forward_passes_one_by_one(family: str, kind: Kind):
-    model = tiny_model(family, kind)
-    scores = Scorer(model).score(PAIRS)
-    for (prompt, continuation), value, exact in zip(PAIRS, scores.log_probability, scores.exact, strict=True):
-        expected, hit = by_hand(model, prompt, continuation)
-        assert float(value) == pytest.approx(expected, rel=1e-6)
-        assert bool(exact) == hit
-
-
-def test_scores_do_not_depend_on_batches_or_order():
-    model = tiny_model()
-    whole = Scorer(model).score(PAIRS).log_probability
-    small = Scorer(model, batch_tokens=1).score(PAIRS[::-1]).log_probability.flip(0)
-    torch.testing.assert_close(whole, small)
-
-
-def first_choice(model: Model, prompt: str) -> str:
-    ids, mask = model.encode([prompt])
-    best = model.logits(model.hidden(ids, mask)[0, -1]).argsort(descending=True)
-    return next(
-        word for i in best if (word := model.tokenizer.decode([int(i)])).strip().isalpha() and word[0] == " "
-    )
-
-
-def measured(facts: Sequence[Fact], **more: Sequence[Fact]) -> dict:
-    model = tiny_model()
-    stage = Efficacy()
-    stage.prepare(model)
-    return stage.measure(
-        model, Observation(edits=len(facts), total=len(facts), seen=facts, latest=facts, **more)
-    )
+def test_a_prompt_longer_than_the_model_reads_is_refused_before_anything_is_edited():
+    fact = Fact(id="a", prompt="{} is" + " so" * 99, subject="Rob", target_new="old")
+    with pytest.raises(DataError, match="tokens, but tiny-gpt2 reads at most 64"):
+        Efficacy().prepare(tiny_model(), [fact])
 
 
 def test_a_fact_that_the_model_already_says_scores_one_and_its_reverse_zero():
@@ -99,21 +53,6 @@ def test_facts_without_a_true_object_have_accuracy_but_no_success():
     assert not any(key.startswith(("edit/success", "edit/score")) for key in found)
 
 
-def test_means_are_taken_within_a_fact_first_and_the_score_is_their_harmonic_mean():
-    records = pd.DataFrame(
-        {
-            "success.rewrite": [1.0, 0.0],
-            "success.paraphrase": [0.5, 0.5],
-            "success.neighbour": [1.0, None],
-            "accuracy.rewrite": [1.0, 1.0],
-        }
-    )
-    found = summarise(records, "seen")
-    assert found["edit/success/seen.rewrite"] == 0.5
-    assert found["edit/success/seen.neighbour"] == 1
-    assert found["edit/score/seen"] == pytest.approx(3 / (1 / 0.5 + 1 / 0.5 + 1 / 1))
-
-
 def test_the_records_of_the_end_have_a_row_for_each_edit_with_its_log_probabilities():
     records = measured(FACTS)["records"]
     assert list(records["id"]) == [fact.id for fact in FACTS]
@@ -140,6 +79,7 @@ def test_a_model_that_gives_no_numbers_has_failed_and_keeps_no_earlier_score():
     found = stage.measure(model, Observation(edits=1, total=1, seen=FACTS[:1]))
     assert found["edit/success/seen.rewrite"] == found["edit/success/seen.neighbour"] == 0
     assert found["edit/score/seen"] == 0
+    assert found["edit/magnitude/seen.rewrite"] == found["edit/accuracy/seen.rewrite"] == 0
 
 
 def test_neighbours_of_a_fact_without_a_true_object_have_no_accuracy():
@@ -153,3 +93,77 @@ def test_every_edit_is_among_the_records_of_the_end_also_beyond_the_sample():
     stage.prepare(model)
     records = stage.measure(model, Observation(edits=3, total=3, seen=FACTS))["records"]
     assert list(records["edit"]) == [1, 2, 3]
+
+
+def scopes_of(found: Mapping[str, object]) -> set[str]:
+    return {key.split("/")[2].split(".")[0] for key in found if key.startswith("edit/success")}
+
+
+def test_scopes_are_chosen_and_the_end_scores_every_edit():
+    model, stage = tiny_model(), Efficacy(scopes=["sample", "first"], first=2, sample=2)
+    stage.prepare(model, FACTS)
+    before = Observation(edits=3, total=9, seen=FACTS, latest=FACTS[2:])
+    assert scopes_of(stage.measure(model, before)) == {"sample", "first2"}
+    end = stage.measure(model, at_the_end(FACTS))
+    assert scopes_of(end) == {"sample", "first2", "seen"}
+    assert len(end["records"]) == 3
+
+
+def test_scopes_that_share_facts_give_what_each_gives_alone():
+    model, stage = tiny_model(), Efficacy()
+    stage.prepare(model, FACTS)
+    found = stage.measure(model, Observation(edits=3, total=3, seen=FACTS, latest=FACTS[1:]))
+    alone = summarise(stage.score(FACTS[1:]), "latest")
+    assert {key: found[key] for key in alone} == pytest.approx(alone)
+
+
+def test_what_cannot_be_measured_is_told_in_a_sentence():
+    with pytest.raises(ConfigError, match=r"stage.efficacy.sample=0, but it is at least 1"):
+        Efficacy(sample=0)
+    with pytest.raises(ConfigError, match=r"has 'newest', but a scope is one of latest, seen, sample, first"):
+        Efficacy(scopes=["newest"])
+
+
+@pytest.mark.parametrize(
+    ("continuation", "target", "said"),
+    [
+        (" English. He", "English", True),
+        (" English\nHe", "English", True),
+        (" English", "English", True),
+        (" English and French.", "English", False),
+        (" Englishman.", "English", False),
+        (" St. Louis. He", "St. Louis", True),
+        (" the English.", "English", False),
+    ],
+)
+def test_what_is_written_has_to_end_with_the_target(continuation: str, target: str, said: bool):
+    assert is_said(continuation, target) is said
+
+
+def test_what_the_model_writes_by_itself_is_compared_with_the_new_object():
+    fact = Fact(id="a", prompt="{} is", subject="English", target_new="is is")  # it repeats itself
+    facts = [fact, replace(fact, id="b", target_new="zzz")]
+    found = {}
+    for tokens in (1, 2, 8):
+        model, stage = tiny_model(), Efficacy(generated_tokens=tokens)
+        stage.prepare(model)
+        end = stage.measure(model, at_the_end(facts))
+        found[tokens] = tuple(end[f"edit/generated/seen.{key}"] for key in ("exact", "contains"))
+    assert found == {1: (0, 0), 2: (0.5, 0.5), 8: (0, 0.5)}
+
+
+def test_generating_can_be_left_out():
+    model, stage = tiny_model(), Efficacy(generated=0)
+    stage.prepare(model)
+    assert not any("generated" in key for key in stage.measure(model, at_the_end(FACTS)))
+
+
+def test_nothing_of_the_model_and_of_the_global_random_state_changes():
+    model, stage = tiny_model(), Efficacy()
+    weights = {name: value.clone() for name, value in model.hf.state_dict().items()}
+    state, config = torch.get_rng_state(), model.hf.generation_config
+    stage.prepare(model, FACTS)
+    stage.measure(model, at_the_end(FACTS, others=FACTS[:1]))
+    assert all(torch.equal(value, weights[name]) for name, value in model.hf.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.hf.generation_config is config and not model.hf.training
