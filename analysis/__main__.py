@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from analysis.collect import Collection, collect
-from analysis.figures import FIGURES, charts, save_figures
+from analysis.figures import FIGURES, FigureSpec, charts, chosen_figures, save_figures
 from analysis.report import write_report
-from analysis.tables import per_series
+from analysis.tables import NARROW, alarm_order_text, per_series
 from editors.errors import ConfigError, NormscopeError
 
 
@@ -29,24 +29,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report(chosen: argparse.Namespace) -> list[str]:
     """Collect, draw and write; returns the lines to print, of which the table and the path are the last."""
     collection = collect(*chosen.folders)
-    page = write_report(collection, _target(chosen), title=" and ".join(_names(chosen.folders)))
-    table = per_series(collection).to_string(index=False)
-    return [*_remarks(collection), table, f"report: {page}"]
+    title = " and ".join(_names(chosen.folders))
+    page = write_report(collection, _target(chosen), title=title, at=_counts_of(chosen.at))
+    order = alarm_order_text(collection)
+    alarms = [order.to_string(index=False), ""] if len(order) else []
+    table = per_series(collection, NARROW).to_string(index=False)
+    return [*_remarks(collection), *alarms, table, f"report: {page}"]
 
 
 def figures(chosen: argparse.Namespace) -> list[str]:
     """Draw the chosen figures into files; returns their paths."""
+    only, at = _names_of(chosen.only), _counts_of(chosen.at)
+    wanted = chosen_figures(only)
     collection = collect(*chosen.folders)
-    drawn = charts(collection.metrics, _names_of(chosen.only))
+    drawn = charts(collection.metrics, only, at=at)
     if not drawn:
         raise ConfigError(
             f"no run measured what the figures {chosen.only or 'of the table'} show; see docs/metrics.md"
         )
-    return [*_remarks(collection), *map(str, save_figures(drawn, _target(chosen) / "figures", chosen.format))]
+    paths = save_figures(drawn, _target(chosen) / "figures", chosen.format)
+    left_out = _left_out(wanted, [spec for spec, _ in drawn]) if only else []
+    return [*_remarks(collection), *left_out, *map(str, paths)]
 
 
 def _parser() -> argparse.ArgumentParser:
-    names = ",".join(spec.name for spec in FIGURES)
+    names = ", ".join(f"{spec.number} {spec.name}" for spec in FIGURES)
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     common = argparse.ArgumentParser(add_help=False)
@@ -56,12 +63,21 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--to", type=Path, help="folder to write to; default: the experiment's, for several outputs/<A>+<B>"
     )
+    common.add_argument(
+        "--at",
+        default="",
+        metavar="EDITS",
+        help="edit counts of the figures by block, such as 10,100,1000 (the nearest measured ones); "
+        "default: a middle and the last one",
+    )
     whole = commands.add_parser(
         "report", parents=[common], help="tables, figures and report.html; prints the table"
     )
     whole.set_defaults(run=report)
     single = commands.add_parser("figures", parents=[common], help="figures alone, for a paper")
-    single.add_argument("--only", default="", metavar="NAMES", help=f"some of {names}; default: all")
+    single.add_argument(
+        "--only", default="", metavar="FIGURES", help=f"names or numbers of {names}; default: all"
+    )
     single.add_argument(
         "--format",
         nargs="+",
@@ -75,6 +91,24 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names_of(comma_separated: str) -> list[str]:
     return [name.strip() for name in comma_separated.split(",") if name.strip()]
+
+
+def _counts_of(comma_separated: str) -> list[int]:
+    counts = _names_of(comma_separated)
+    for count in counts:
+        if not count.isdecimal() or int(count) == 0:
+            raise ConfigError(
+                f"--at {count}: edit counts are positive whole numbers, for example --at 10,100"
+            )
+    return list(map(int, counts))
+
+
+def _left_out(wanted: Sequence[FigureSpec], drawn: Sequence[FigureSpec]) -> list[str]:
+    return [
+        f"figure {spec.number} {spec.name} is left out: no run measured what it shows"
+        for spec in wanted
+        if spec not in drawn
+    ]
 
 
 def _target(chosen: argparse.Namespace) -> Path:

@@ -5,51 +5,21 @@ a `DONE` or `FAILED` marker). `collect` turns them into a long table with a row 
 key. Whatever cannot be read (a failed run, a line torn by a crash) is told in a sentence and left out.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
-import yaml
 
+from analysis.runs import Run, Unfinished, is_run, read_run, read_unmarked
 from editors.errors import DataError
 
 IDENTITY = ("run", "series", "editor", "model", "intervention", "seed")
 """Columns that say which run a row of the tidy table belongs to; `edits`, `key`, `value` follow."""
 
-_DESCRIPTION = ("name", "editor", "model", "data", "intervention", "seed", "edits", "seconds")
-"""Fields of `summary.json` that describe a run."""
-
 _NOT_A_SETTING = ("name", "seed", "resume", "launcher", "tracker", "experiment", "stage")
 """Top-level config keys that do not change what is done to the model, the seed apart."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unfinished:
-    """A run that contributes no numbers, and why."""
-
-    run: str
-    name: str
-    """The experiment that it belongs to."""
-    status: Literal["failed", "running", "unreadable"]
-    sentence: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A finished run as it lies on disk."""
-
-    description: Mapping[str, str | int | float]
-    """`run`, the fields of `_DESCRIPTION`, and `statistics`: what the editor's second moments rest on."""
-    settings: Mapping[str, str]
-    """The resolved configuration, flattened: dotted key to text."""
-    provenance: Mapping[str, str]
-    metrics: pd.DataFrame
-    """Columns edits, key, value."""
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +30,12 @@ class Collection:
     """Tidy: `IDENTITY`, then edits, key, value. Runs of one `series` differ by their seed alone."""
     runs: pd.DataFrame
     """A row per finished run: run, name, series, editor, model, data, intervention, seed, edits, seconds,
-    statistics."""
+    statistics, stopped."""
     settings: Mapping[str, Mapping[str, str]]
     """Flattened configuration by run."""
     provenance: Mapping[str, Mapping[str, str]]
+    sentences: Mapping[str, Mapping[str, str]]
+    """What the alarms of a run said, by signature."""
     unfinished: tuple[Unfinished, ...]
     notes: tuple[str, ...]
     """Sentences about what was skipped."""
@@ -76,7 +48,7 @@ def collect(*folders: Path) -> Collection:
     Raises DataError when a folder is no experiment or nothing in it is finished.
     """
     found = list(chain.from_iterable(map(_run_folders, folders)))
-    read = [_read_run(folder) for folder in found]
+    read = [read_run(folder) for folder in found]
     unfinished = tuple(run for run in read if isinstance(run, Unfinished))
     runs: dict[str, Run] = {}
     notes: list[str] = []
@@ -91,12 +63,10 @@ def collect(*folders: Path) -> Collection:
     return _combine(runs, unfinished, tuple(notes))
 
 
-def flatten(tree: object, prefix: str = "") -> dict[str, str]:
-    """Dotted key to text for every leaf of nested mappings; a list is a leaf."""
-    if not isinstance(tree, dict):
-        return {prefix: _one_line(tree if isinstance(tree, str) else json.dumps(tree, default=str))}
-    pairs = ((f"{prefix}.{key}" if prefix else str(key), value) for key, value in tree.items())
-    return {key: text for path, value in pairs for key, text in flatten(value, path).items()}
+def collect_run(folder: Path) -> Collection:
+    """A single run, whether it is marked as finished or not; DataError when its numbers cannot be read."""
+    run = read_unmarked(folder)
+    return _combine({str(run.description["run"]): run}, (), run.notes)
 
 
 def _combine(
@@ -115,6 +85,7 @@ def _combine(
         runs=table,
         settings=settings,
         provenance=provenance,
+        sentences={name: run.sentences for name, run in runs.items()},
         unfinished=unfinished,
         notes=notes,
     )
@@ -132,7 +103,8 @@ def _series(runs: pd.DataFrame, settings: Mapping[str, Mapping[str, str]]) -> li
         varying = varying_keys([settings[run] for run in group["run"]])
         for row in group.to_dict("records"):
             values = (f"{_short(key)}={settings[row['run']].get(key, '–')}" for key in varying)
-            labels[row["run"]] = ", ".join([" · ".join(str(row[part]) for part in parts), *values])
+            names = [str(row[part]) for part in parts if row[part]] or [str(row["intervention"])]
+            labels[row["run"]] = ", ".join([" · ".join(names), *values])
     return [labels[run] for run in runs["run"]]
 
 
@@ -165,15 +137,11 @@ def _run_folders(experiment: Path) -> list[Path]:
     """Run folders of an experiment, in the order of their names."""
     if not experiment.is_dir():
         raise DataError(f"{experiment} is not a folder; name an experiment folder such as outputs/quickstart")
-    if _is_run(experiment):
+    if is_run(experiment):
         raise DataError(
             f"{experiment} is a single run; name the experiment folder above it, {experiment.parent}"
         )
-    return sorted(folder for folder in experiment.iterdir() if folder.is_dir() and _is_run(folder))
-
-
-def _is_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("config.yaml", "metrics.jsonl", "DONE", "FAILED"))
+    return sorted(folder for folder in experiment.iterdir() if folder.is_dir() and is_run(folder))
 
 
 def _nothing_finished(folders: Iterable[Path], unfinished: tuple[Unfinished, ...]) -> str:
@@ -185,76 +153,3 @@ def _nothing_finished(folders: Iterable[Path], unfinished: tuple[Unfinished, ...
         f"{where} holds no finished run among {len(unfinished)}; the first, {first.run}, is {first.status}: "
         f"{first.sentence}"
     )
-
-
-def _read_run(folder: Path) -> Run | Unfinished:
-    run, name = _one_line(folder.name), _one_line(folder.resolve().parent.name)
-    if not (folder / "DONE").exists():
-        return _read_unfinished(folder, run=run, name=name)
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-        seen, notes = _read_metrics(folder / "metrics.jsonl")
-        description = {"run": run} | {field: _plain(summary[field]) for field in _DESCRIPTION}
-        description["statistics"] = _plain(summary.get("statistics", "not recorded") or "none")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        sentence = f"DONE, but its files cannot be read: {type(error).__name__}: {_one_line(str(error))}"
-        return Unfinished(run=run, name=name, status="unreadable", sentence=sentence)
-    settings, settings_notes = _read_tree(folder / "config.yaml")
-    provenance, provenance_notes = _read_tree(folder / "provenance.json")
-    told = tuple(f"Run {run}: {note}" for note in (*notes, *settings_notes, *provenance_notes))
-    return Run(description=description, settings=settings, provenance=provenance, metrics=seen, notes=told)
-
-
-def _read_unfinished(folder: Path, *, run: str, name: str) -> Unfinished:
-    failed = folder / "FAILED"
-    if failed.exists():
-        lines = failed.read_text(errors="replace").strip().splitlines() or ["no reason was recorded"]
-        return Unfinished(run=run, name=name, status="failed", sentence=_one_line(lines[0]))
-    sentence = "neither DONE nor FAILED: still running, or stopped and ready to be resumed"
-    return Unfinished(run=run, name=name, status="running", sentence=sentence)
-
-
-def _read_metrics(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Long table of a metrics.jsonl; where a resumed run repeats a step, the later line holds."""
-    rows: list[tuple[int, str, float]] = []
-    skipped: list[int] = []
-    with path.open(errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                rows += _cells(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                skipped.append(number)
-    table = pd.DataFrame(rows, columns=["edits", "key", "value"])
-    table = table.astype({"edits": "int64", "key": "str", "value": "float64"})
-    table = table.drop_duplicates(["edits", "key"], keep="last", ignore_index=True)
-    if not skipped:
-        return table, ()
-    return table, (f"skipped {len(skipped)} unreadable line(s) of metrics.jsonl, first line {skipped[0]}.",)
-
-
-def _cells(line: Mapping[str, object]) -> Iterator[tuple[int, str, float]]:
-    edits = line["edits"]
-    if not isinstance(edits, int):
-        raise TypeError(f"edits is {edits!r}")
-    for key, value in line.items():
-        if key not in ("step", "edits") and isinstance(value, int | float) and not isinstance(value, bool):
-            yield edits, key, float(value)
-
-
-def _read_tree(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Flattened YAML (of which JSON is a part); empty with a note where it cannot be read."""
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        return {}, (f"{path.name} cannot be read ({type(error).__name__}).",)
-    return flatten(tree) if isinstance(tree, dict) else {}, ()
-
-
-def _plain(value: object) -> str | int | float:
-    """Numbers as they are, everything else as one line of text."""
-    return value if isinstance(value, int | float) else _one_line(str(value))
-
-
-def _one_line(text: str) -> str:
-    """The text without line breaks and control characters, which would disturb a terminal or a table."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,145 +1,107 @@
 """The papers' figures, made from the tidy table of any set of runs.
 
-A figure is a function from the table to a `Chart` and a row of `FIGURES`; one that finds no key of its own
-makes a chart without panels and is left out. Lines are means over seeds, bands 95 % intervals of the mean.
+A figure is a function from what was measured to a chart and a row of `FIGURES`; one that finds no key of its
+own gives none and is left out. Lines are means over seeds, bands 95 % intervals of the mean.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.charts import Chart, Format, save, values_of
-from analysis.curves import (
-    by_layer,
-    changed_sites,
-    curves,
-    growth_terms,
-    layer_lines,
-    palette,
-    panels,
-    series_lines,
-)
-from analysis.scales import scale_for
+from analysis.drawing.charts import Chart, Format, save
+from analysis.drawing.counts import Measured
+from analysis.drawing.score_figures import ability, alarms, downstream, edit_scores, known_facts, retention
+from analysis.drawing.state_figures import activation_ratio, probe_curves, probe_matrix, shares
+from analysis.drawing.weight_figures import growth, norm_layers, norm_ratio, singular, training
 from editors.errors import ConfigError
-
-_SHARE = (-0.03, 1.03)
-"""Limits of an axis of shares, so that lines at 0 and 1 are seen whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FigureSpec:
     """A row of the table of figures."""
 
+    number: str
+    """Such as `5a`; on the command line `5` chooses all of its parts."""
     name: str
     """Of the file, and of the choice on the command line."""
     title: str
     caption: str
-    build: Callable[[pd.DataFrame], Chart]
+    build: Callable[[Measured], Chart | None]
 
-
-def norm_ratio(metrics: pd.DataFrame) -> Chart:
-    """Norm of the edited matrices over their unedited norm against edits; all other matrices dashed."""
-    solid = curves(metrics, "norm/frobenius_ratio/edited", log=True)
-    dashed = curves(metrics, "norm/frobenius_ratio/static", style="dashed", log=True)
-    return Chart(
-        panels=panels([("", [*solid, *dashed])]),
-        x_label="edits",
-        y_label="‖W‖ / ‖W₀‖ (Frobenius)",
-        scale=scale_for(values_of([*solid, *dashed])),
-        styles={"solid": "edited matrices", "dashed": "all other matrices"} if dashed else {},
-    )
-
-
-def norm_layers(metrics: pd.DataFrame) -> Chart:
-    """Frobenius norm of every block's matrix before the first and after the last edit, a panel per site.
-
-    Sites that no run changed are left out, unless no run changed any. Dots mark the matrices that were
-    edited: those with a `norm/delta` of their own.
-    """
-    norms = by_layer(metrics, "norm/frobenius/").sort_values("edits", kind="stable")
-    before = norms.drop_duplicates(["run", "site", "layer"], keep="first")
-    after = norms.drop_duplicates(["run", "site", "layer"], keep="last")
-    edited, colours = by_layer(metrics, "norm/delta/"), palette(metrics)
-    lines = {
-        site: layer_lines(
-            *(rows[rows["site"] == site] for rows in (before, after)),
-            edited=edited[edited["site"] == site],
-            colours=colours,
-        )
-        for site in changed_sites(before, after)
-    }
-    everything = [line for found in lines.values() for line in found]
-    return Chart(
-        panels=panels(lines.items()),
-        x_label="block",
-        y_label="‖W‖ (Frobenius)",
-        scale=scale_for(values_of(everything)),
-        mark="edited block" if any(line.marked for line in everything) else "",
-    )
-
-
-def edit_scores(metrics: pd.DataFrame) -> Chart:
-    """Efficacy, paraphrase and neighbourhood success over all edits so far, and of the first 50."""
-    keys = {
-        "edit/success/seen.rewrite": "efficacy (ES)",
-        "edit/success/seen.paraphrase": "paraphrase (PS)",
-        "edit/success/seen.neighbour": "neighbourhood (NS)",
-        "edit/success/first50.rewrite": "ES of the first 50",
-    }
-    return _shares(metrics, keys, "share of facts")
-
-
-def known_facts(metrics: pd.DataFrame) -> Chart:
-    """Share of facts that nobody edited and that the model still answers."""
-    keys = {"edit/known/unedited": "never-edited subjects", "edit/known/other": "edited subjects"}
-    return _shares(metrics, keys, "share of facts known")
-
-
-def downstream(metrics: pd.DataFrame) -> Chart:
-    """Accuracy on every downstream task, their mean first."""
-    found = metrics.loc[metrics["key"].str.fullmatch(r"downstream/[^/]+/acc"), "key"]
-    tasks = sorted({key.split("/")[1] for key in found}, key=lambda task: (task != "mean", task))
-    return _shares(metrics, {f"downstream/{task}/acc": task for task in tasks}, "accuracy")
-
-
-def growth(metrics: pd.DataFrame) -> Chart:
-    """The squared norm's growth since the start, split into its two terms.
-
-    ‖W + Δ‖² − ‖W‖² = 2⟨W, Δ⟩ + ‖Δ‖² for every step; both terms are summed over the edited matrices and the
-    steps so far, and divided by the unedited squared norm. Together they are ratio² − 1.
-    """
-    terms = growth_terms(metrics)
-    log = bool((terms["value"] > 0).all())
-    titles = {"growth_cross": "cross term 2⟨W, Δ⟩", "growth_square": "‖Δ‖²"}
-    lines = {
-        title: series_lines(terms[terms["term"] == term], palette(metrics), log=log)
-        for term, title in titles.items()
-    }
-    return Chart(
-        panels=panels(lines.items()),
-        x_label="edits",
-        y_label="sum over edits / ‖W₀‖²",
-        scale=scale_for(values_of([line for found in lines.values() for line in found])),
-    )
+    def answers(self, choice: str) -> bool:
+        """Whether a name or number on the command line means this figure."""
+        return choice in (self.name, self.number, self.number.rstrip("abc"))
 
 
 FIGURES: tuple[FigureSpec, ...] = (
     FigureSpec(
+        number="1",
+        name="training",
+        title="Norm in training",
+        caption="Frobenius norm of the attention and of the MLP matrices (stacked) relative to the model "
+        "before training; of the runs that change attention matrices.",
+        build=training,
+    ),
+    FigureSpec(
+        number="2",
         name="norms",
         title="Norm of the edited matrices",
         caption="Frobenius norm of the edited matrices (stacked) relative to the unedited model.",
         build=norm_ratio,
     ),
     FigureSpec(
+        number="3",
         name="layers",
-        title="Norm by block, before and after",
-        caption="Frobenius norm of every block's matrix in the unedited model and after the last edit. "
-        "Dots: edited blocks. Kinds of matrix that no run changed are not shown.",
+        title="Norm by block",
+        caption="Frobenius norm of every block's matrix in the unedited model and after the edits that a "
+        "panel's title counts. Kinds of matrix that no run changed are not shown.",
         build=norm_layers,
     ),
     FigureSpec(
+        number="4",
+        name="activations",
+        title="Activation norm by block",
+        caption="Mean norm over tokens of the residual stream after each block, and of what attention and "
+        "MLP add to it, relative to the unedited model on the same texts.",
+        build=activation_ratio,
+    ),
+    FigureSpec(
+        number="5a",
+        name="probe_matrix",
+        title="Probe accuracy by pair of blocks",
+        caption="Accuracy of a linear probe, trained on the unedited model, that tells the activations of "
+        "two blocks apart; 0.5 is chance, and lower values have its colour. Means over seeds.",
+        build=probe_matrix,
+    ),
+    FigureSpec(
+        number="5b",
+        name="probes",
+        title="Probe accuracy",
+        caption="Accuracy of the probes that tell two blocks apart: mean over all pairs, over pairs with an "
+        "edited block, and of probes that see the norm alone; and of the probe that tells edited from "
+        "unedited activations of the same block.",
+        build=probe_curves,
+    ),
+    FigureSpec(
+        number="6",
+        name="shares",
+        title="Share in the residual stream",
+        caption="Norm of each contribution to the residual stream over the sum of all such norms, by depth, "
+        "averaged over tokens; “in” is the input of block 0.",
+        build=shares,
+    ),
+    FigureSpec(
+        number="7",
+        name="downstream",
+        title="Downstream ability",
+        caption="Accuracy on downstream tasks; “mean” is their plain average. Of a group of tasks, such as "
+        "MMLU, the whole is shown.",
+        build=downstream,
+    ),
+    FigureSpec(
+        number="8a",
         name="scores",
         title="Edit scores and retention",
         caption="Share of facts for which the wanted object is more probable than the other one: over all "
@@ -147,6 +109,15 @@ FIGURES: tuple[FigureSpec, ...] = (
         build=edit_scores,
     ),
     FigureSpec(
+        number="8b",
+        name="retention",
+        title="Retention by age",
+        caption="Share of edits that still hold, by how many edits ago they were made, after the edits that "
+        "a panel's title counts.",
+        build=retention,
+    ),
+    FigureSpec(
+        number="8c",
         name="known",
         title="Facts that nobody edited",
         caption="Share of unedited facts that the model still answers with the true object: of subjects that "
@@ -154,32 +125,61 @@ FIGURES: tuple[FigureSpec, ...] = (
         build=known_facts,
     ),
     FigureSpec(
-        name="downstream",
-        title="Downstream ability",
-        caption="Accuracy on downstream tasks; “mean” is their plain average.",
-        build=downstream,
+        number="9",
+        name="ability",
+        title="Downstream ability against the norm",
+        caption="Mean downstream accuracy against the norm of the edited matrices, a point per measurement, "
+        "joined in the order of the edits. Crosses: 95 % intervals over seeds, at some points where there "
+        "are many.",
+        build=ability,
     ),
     FigureSpec(
+        number="10",
+        name="singular",
+        title="Leading singular values",
+        caption="Leading singular values of the matrices that changed, geometric mean over the matrices; the "
+        "largest is drawn strongest.",
+        build=singular,
+    ),
+    FigureSpec(
+        number="11",
         name="growth",
         title="Why the norm grows",
         caption="Growth of the edited matrices' squared norm since the start, split into the cross term and "
         "the squared updates, relative to the unedited squared norm. The two add up to (‖W‖ / ‖W₀‖)² − 1.",
         build=growth,
     ),
+    FigureSpec(
+        number="12",
+        name="alarms",
+        title="Order of alarms",
+        caption="Edit count at which each alarm fired, the earliest signature at the top: a dot per run, a "
+        "bar at the mean of the runs in which it fired, and in how many that was.",
+        build=alarms,
+    ),
 )
 
 
-def charts(metrics: pd.DataFrame, only: Sequence[str] = ()) -> list[tuple[FigureSpec, Chart]]:
-    """The figures that the table has keys for, in the order of `FIGURES`; `only` chooses by name.
+def charts(
+    metrics: pd.DataFrame, only: Sequence[str] = (), *, at: Sequence[int] = ()
+) -> list[tuple[FigureSpec, Chart]]:
+    """The figures that the table has keys for, in the order of `FIGURES`.
 
-    Raises ConfigError for a name that is no figure.
+    `only` chooses by name or number, `at` the edit counts of profiles. Raises ConfigError for a choice that
+    is no figure.
     """
-    known = [spec.name for spec in FIGURES]
-    unknown = [name for name in only if name not in known]
-    if unknown:
-        raise ConfigError(f"figure {unknown[0]!r} does not exist; choose from {', '.join(known)}")
-    built = [(spec, spec.build(metrics)) for spec in FIGURES if not only or spec.name in only]
-    return [(spec, chart) for spec, chart in built if chart.panels]
+    chosen, measured = chosen_figures(only), Measured(metrics=metrics, at=at)
+    built = [(spec, spec.build(measured)) for spec in chosen]
+    return [(spec, chart) for spec, chart in built if chart is not None]
+
+
+def chosen_figures(only: Sequence[str]) -> list[FigureSpec]:
+    """The figures of these names and numbers, all of them without any; ConfigError for an unknown one."""
+    for choice in only:
+        if not any(spec.answers(choice) for spec in FIGURES):
+            choices = ", ".join(f"{spec.number} {spec.name}" for spec in FIGURES)
+            raise ConfigError(f"figure {choice!r} does not exist; choose names or numbers from {choices}")
+    return [spec for spec in FIGURES if not only or any(map(spec.answers, only))]
 
 
 def save_figures(
@@ -187,9 +187,3 @@ def save_figures(
 ) -> list[Path]:
     """Write every chart in every format as `folder/<name>.<format>`."""
     return [path for spec, chart in drawn for path in save(chart, folder / spec.name, formats)]
-
-
-def _shares(metrics: pd.DataFrame, titles: Mapping[str, str], y_label: str) -> Chart:
-    """A panel per metric key, on an axis from 0 to 1."""
-    found = panels((title, curves(metrics, key)) for key, title in titles.items())
-    return Chart(panels=found, x_label="edits", y_label=y_label, limits=_SHARE)

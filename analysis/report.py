@@ -9,11 +9,23 @@ import pandas as pd
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from analysis.charts import Chart
-from analysis.collect import Collection
+from analysis.collect import Collection, collect_run
+from analysis.drawing.charts import Chart, save
+from analysis.drawing.interactive import interactive
+from analysis.drawing.lines import LineChart
 from analysis.figures import FigureSpec, charts, save_figures
-from analysis.interactive import interactive
-from analysis.tables import as_text, differing_settings, per_series, summary, values_by_key
+from analysis.tables import (
+    alarm_list,
+    alarm_order_text,
+    as_text,
+    differing_settings,
+    per_series,
+    summary,
+    values_by_key,
+)
+
+_SCREEN_DOTS = 150
+"""Per inch, of figures that are looked at on a screen alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,22 +33,37 @@ class PageFigure:
     """A figure as the page's template wants it."""
 
     name: str
+    number: str
     title: str
     caption: str
+    banded: bool
+    """Whether it shows lines with a band."""
     body: Markup
     """A `div` and the script that draws into it."""
 
 
-def write_report(collection: Collection, folder: Path, *, title: str) -> Path:
-    """Write metrics.parquet, summary.csv, figures/ and report.html there; returns the page's path."""
+def write_report(collection: Collection, folder: Path, *, title: str, at: Sequence[int] = ()) -> Path:
+    """Write metrics.parquet, summary.csv, figures/ and report.html there; returns the page's path.
+
+    `at` are the edit counts of profiles.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     collection.metrics.to_parquet(folder / "metrics.parquet", index=False)
     summary(collection).to_csv(folder / "summary.csv", index=False)
-    drawn = charts(collection.metrics)
+    drawn = charts(collection.metrics, at=at)
     save_figures(drawn, folder / "figures")
     page = folder / "report.html"
     page.write_text(render(collection, drawn, title=title), encoding="utf-8")
     return page
+
+
+def run_figures(folder: Path, to: Path) -> dict[str, Path]:
+    """Draw the figures of the run in `folder`, finished or not, into `to`: PNG files by figure name.
+
+    Only of what the run measured. Raises DataError where the run has no numbers.
+    """
+    drawn = charts(collect_run(folder).metrics)
+    return {spec.name: save(chart, to / spec.name, ["png"], dots=_SCREEN_DOTS)[0] for spec, chart in drawn}
 
 
 def render(collection: Collection, drawn: Sequence[tuple[FigureSpec, Chart]], *, title: str) -> str:
@@ -55,6 +82,8 @@ def render(collection: Collection, drawn: Sequence[tuple[FigureSpec, Chart]], *,
         runs=as_text(_telling(runs)),
         unfinished=pd.DataFrame([vars(run) for run in collection.unfinished]),
         notes=collection.notes,
+        alarms=alarm_list(collection),
+        order=alarm_order_text(collection),
         differing=differing_settings(collection),
         settings=values_by_key(collection.settings),
         provenance=values_by_key(collection.provenance),
@@ -65,8 +94,9 @@ def render(collection: Collection, drawn: Sequence[tuple[FigureSpec, Chart]], *,
 
 def _telling(runs: pd.DataFrame) -> pd.DataFrame:
     """The table without columns that never change, and without the editor, which the series names."""
-    told = ("name", "model", "data", "intervention", "statistics")
+    told = ("name", "model", "data", "intervention", "statistics", "stopped", "alarms")
     constant = [column for column in told if runs[column].nunique() == 1]
+    runs = runs.dropna(axis="columns", how="all")
     return runs.drop(columns=[*constant, "editor"])
 
 
@@ -89,4 +119,11 @@ def _page_figure(spec: FigureSpec, chart: Chart) -> PageFigure:
         div_id=f"figure-{spec.name}",
         config={"displayModeBar": False, "responsive": True},  # the bar would lie over the lines
     )
-    return PageFigure(name=spec.name, title=spec.title, caption=spec.caption, body=Markup(body))
+    return PageFigure(
+        name=spec.name,
+        number=spec.number,
+        title=spec.title,
+        caption=spec.caption,
+        banded=isinstance(chart, LineChart),
+        body=Markup(body),
+    )

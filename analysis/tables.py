@@ -23,6 +23,10 @@ SCORES: Mapping[str, str] = MappingProxyType(
         "known_unedited": "edit/known/unedited",
         "downstream": "downstream/mean/acc",
         "norm_ratio": "norm/frobenius_ratio/edited",
+        "activation_late": "activation/norm_ratio/late",
+        "probe": "probe/accuracy/mean",
+        "perplexity": "text/perplexity/held_out",
+        "entropy": "generation/entropy/mean",
     }
 )
 """Columns of summary.csv and the metric whose last value they hold."""
@@ -39,13 +43,27 @@ HEADINGS: Mapping[str, str] = MappingProxyType(
         "known_other": "other facts",
         "downstream": "downstream",
         "norm_ratio": "norm ratio",
+        "activation_late": "late activations",
+        "probe": "probe",
+        "perplexity": "perplexity",
+        "entropy": "entropy",
         "seconds": "seconds",
     }
 )
-"""Columns of the table that is printed, in order, with their headings."""
+"""Columns of the table per editor, in order, with their headings."""
+
+NARROW = tuple(column for column in HEADINGS if column not in ("activation_late", "perplexity", "entropy"))
+"""Columns that fit a terminal."""
 
 _FORMATS: Mapping[str, str] = MappingProxyType(
-    {"edits": "{:.0f}", "seed": "{:.0f}", "seconds": "{:.1f}", "norm_ratio": "{:#.4g}"}
+    {
+        "edits": "{:.0f}",
+        "seed": "{:.0f}",
+        "seconds": "{:.1f}",
+        "norm_ratio": "{:#.4g}",
+        "perplexity": "{:#.4g}",
+        "entropy": "{:#.4g}",
+    }
 )
 """How a column's numbers are written; the others are shares, with three digits."""
 
@@ -73,20 +91,64 @@ def over_seeds(values: pd.DataFrame, *, by: Sequence[str], log: bool = False) ->
 
 
 def summary(collection: Collection) -> pd.DataFrame:
-    """The content of summary.csv: a row per finished run, what it was and the last value of every score."""
+    """The content of summary.csv: a row per finished run, what it was, its last scores and its alarms."""
     runs = collection.runs.set_index("run")
     table = runs.drop(columns="seconds").join(_scores(collection.metrics, keep="last"))
-    return table.assign(seconds=runs["seconds"]).reset_index()
+    fired = alarms_of(collection.metrics)
+    told = (fired["signature"] + " after " + fired["at"].astype(str)).groupby(fired["run"]).agg(", ".join)
+    return table.assign(alarms=told.reindex(runs.index).fillna(""), seconds=runs["seconds"]).reset_index()
 
 
-def per_series(collection: Collection) -> pd.DataFrame:
-    """The printed table as text: per editor the mean, with several seeds ± half the interval.
+def alarms_of(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Run, series, seed, signature and `at`, the edit count, of every alarm, in the order of `at`."""
+    rows = metrics[metrics["key"].str.match(r"alarm/[^/]+/edits$")]
+    table = rows.assign(signature=rows["key"].str.split("/").str[1], at=rows["edits"])
+    return table[["run", "series", "seed", "signature", "at"]].sort_values(
+        ["at", "signature"], ignore_index=True
+    )
+
+
+def alarm_order(collection: Collection) -> pd.DataFrame:
+    """Which alarms a series sets off in which order; a row per series and signature that any run set off.
+
+    Columns: series, signature, fired (runs in which it did), runs (of the series), edits (mean over those in
+    which it fired) and rank (mean place in the order of the run's alarms, 1 first; equal counts share a
+    place); NaN where it never fired.
+    """
+    fired = alarms_of(collection.metrics)
+    fired = fired.assign(rank=fired.groupby("run")["at"].rank(method="average"))
+    runs = collection.runs.groupby("series", sort=False).size().rename("runs")
+    signatures = fired.groupby("signature")["at"].mean().sort_values(kind="stable").index
+    pairs = pd.MultiIndex.from_product([runs.index, signatures], names=["series", "signature"])
+    groups = fired.groupby(["series", "signature"])
+    table = groups.agg(fired=("run", "nunique"), edits=("at", "mean"), rank=("rank", "mean")).reindex(pairs)
+    table = table.reset_index().astype({"fired": "float"}).fillna({"fired": 0.0}).astype({"fired": int})
+    table.insert(3, "runs", table["series"].map(runs))
+    return table
+
+
+def alarm_order_text(collection: Collection) -> pd.DataFrame:
+    """`alarm_order` for people: who set off what first, in how many runs."""
+    table = alarm_order(collection)
+    return pd.DataFrame(
+        {
+            "editor": table["series"],
+            "alarm": table["signature"],
+            "runs": [f"{fired} of {runs}" for fired, runs in zip(table["fired"], table["runs"], strict=True)],
+            "mean edits": [f"{edits:.4g}" if np.isfinite(edits) else "never" for edits in table["edits"]],
+            "mean place": [f"{rank:.3g}" if np.isfinite(rank) else MISSING for rank in table["rank"]],
+        }
+    )
+
+
+def per_series(collection: Collection, columns: Sequence[str] = tuple(HEADINGS)) -> pd.DataFrame:
+    """Means as text, with several seeds ± half the interval; columns of `HEADINGS` that some run measured.
 
     A first row per model gives the unedited model's figures, where they were measured.
     """
     table = summary(collection)
-    columns = [column for column in HEADINGS if column != "series"]
     rows = pd.concat([_unedited(collection), table], ignore_index=True)
+    columns = [column for column in columns if column != "series" and rows[column].notna().any()]
     long = rows.melt(id_vars="series", value_vars=columns, var_name="column", value_name="value")
     cells = over_seeds(long.astype({"value": float}), by=("series", "column"))
     cells["text"] = [_cell(*row) for row in cells[["column", "mean", "high"]].itertuples(index=False)]
@@ -98,6 +160,18 @@ def per_series(collection: Collection) -> pd.DataFrame:
     if repeats.max() > 1:
         text.insert(1, "seeds", [str(repeats.get(series, MISSING)) for series in text["series"]])
     return text.rename(columns=dict(HEADINGS))
+
+
+def alarm_list(collection: Collection) -> pd.DataFrame:
+    """Every alarm of every run with its sentence, for people."""
+    fired = alarms_of(collection.metrics).sort_values(["series", "seed", "at"], kind="stable")
+    told = [
+        collection.sentences[run].get(signature, f"{signature} after {at} edits")
+        for run, signature, at in fired[["run", "signature", "at"]].itertuples(index=False)
+    ]
+    return pd.DataFrame(
+        {"editor": fired["series"], "seed": fired["seed"].astype(str), "run": fired["run"], "alarm": told}
+    )
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:

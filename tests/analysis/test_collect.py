@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.collect import IDENTITY, collect
-from analysis.tables import differing_settings, over_seeds, per_series, summary
+from analysis.tables import alarm_order, differing_settings, over_seeds, per_series, summary
 from editors.errors import DataError
 from tests.analysis.conftest import WriteRun
 
@@ -150,6 +150,13 @@ def test_summary_has_a_row_per_run_with_the_last_measured_scores(experiment: Pat
     assert row["retention"] == metrics["edit/success/first50.rewrite"]
     assert row["known_unedited"] == metrics["edit/known/unedited"]
     assert row["norm_ratio"] == metrics["norm/frobenius_ratio/edited"]
+    assert row["activation_late"] == metrics["activation/norm_ratio/late"]
+    assert row["probe"] == metrics["probe/accuracy/mean"]
+    assert row["perplexity"] == metrics["text/perplexity/held_out"]
+    assert row["entropy"] == metrics["generation/entropy/mean"]
+    fired = metrics["alarm/norm_growth/edits"], metrics["alarm/activation_shift/edits"]
+    assert row["alarms"] == "norm_growth after {:.0f}, activation_shift after {:.0f}".format(*fired)
+    assert table.loc["encore-0-0", "alarms"] == "" and table.loc["encore-0-0", "stopped"] == ""
 
 
 def test_scores_that_no_run_measured_stay_empty(write_run: WriteRun):
@@ -158,10 +165,8 @@ def test_scores_that_no_run_measured_stay_empty(write_run: WriteRun):
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     collection = collect(folder.parent)
     assert summary(collection)["es"].isna().all()
-    assert per_series(collection).set_index("editor").loc["memit", ["ES", "norm ratio"]].tolist() == [
-        "–",
-        "4.000",
-    ]
+    table = per_series(collection).set_index("editor")
+    assert "ES" not in table.columns and table.loc["memit", "norm ratio"] == "4.000"
 
 
 def test_the_printed_table_gives_the_unedited_model_and_the_interval_over_seeds(experiment: Path):
@@ -170,3 +175,42 @@ def test_the_printed_table_gives_the_unedited_model_and_the_interval_over_seeds(
     assert table.loc["unedited", ["edits", "ES", "norm ratio"]].tolist() == ["0", "–", "1.000"]
     assert table["seeds"].tolist() == ["–", "2", "2", "2"]
     assert "±" in table.loc["rome", "never edited"]
+
+
+def test_alarm_order_counts_runs_and_ranks_within_each_run(write_run: WriteRun):
+    fired = {
+        0: {"norm_growth": 20, "probe_collapse": 10},
+        1: {"norm_growth": 20, "probe_collapse": 20},
+        2: {},
+    }
+    for seed, alarms in fired.items():
+        folder = write_run(editor="encore", seed=seed, edits=30)
+        with (folder / "metrics.jsonl").open("a") as lines:
+            for signature, at in alarms.items():
+                lines.write(json.dumps({"edits": at, f"alarm/{signature}/edits": at}) + "\n")
+    write_run(editor="memit", edits=30)
+    table = alarm_order(collect(folder.parent)).set_index(["series", "signature"])
+    assert table.loc[("encore", "probe_collapse")].to_dict() == {
+        "runs": 3,
+        "fired": 2,
+        "edits": 15,
+        "rank": 1.25,
+    }
+    assert table.loc[("encore", "norm_growth"), ["fired", "edits", "rank"]].tolist() == [2, 20.0, 1.75]
+    never = table.loc[("memit", "probe_collapse")]
+    assert never["fired"] == 0 and np.isnan(never["edits"]) and np.isnan(never["rank"])
+
+
+def test_a_run_without_an_editor_is_named_after_its_intervention(write_run: WriteRun):
+    folder = write_run(editor="memit", edits=10)
+    summary_file = folder / "summary.json"
+    named = json.loads(summary_file.read_text()) | {"editor": "", "intervention": "lora"}
+    summary_file.write_text(json.dumps(named))
+    assert collect(folder.parent).runs["series"].tolist() == ["lora"]
+
+
+def test_an_alarm_that_cannot_be_read_makes_the_run_unreadable_not_the_experiment(experiment: Path):
+    summary_file = experiment / "rome-0-0" / "summary.json"
+    summary_file.write_text(json.dumps(json.loads(summary_file.read_text()) | {"alarms": ["norm_growth"]}))
+    collection = collect(experiment)
+    assert "rome-0-0" not in set(collection.runs["run"])

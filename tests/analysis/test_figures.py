@@ -1,5 +1,7 @@
 """Figures: what they draw agrees with the table, and every file shows something."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.image
@@ -7,13 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.charts import Chart
 from analysis.collect import collect
+from analysis.drawing.charts import Chart
+from analysis.drawing.hover_lines import thinned
+from analysis.drawing.interactive import interactive
+from analysis.drawing.lines import Line, LineChart
+from analysis.drawing.scales import forward, inverse, scale_for, symlog_ticks, view
 from analysis.figures import FIGURES, charts, save_figures
-from analysis.interactive import interactive
-from analysis.scales import forward, inverse, scale_for, symlog_ticks, view
-from editors.errors import ConfigError
-from tests.analysis.conftest import BLOCKS, EDITED, EDITORS, WriteRun
+from analysis.report import run_figures
+from editors.errors import ConfigError, DataError
+from tests.analysis.conftest import BLOCKS, EDITED, WriteRun
+from tests.analysis.synthetic import EDITORS
+
+IN_TRAINING = "training"
+"""The figure that is only of runs that change attention."""
 
 
 @pytest.fixture
@@ -21,30 +30,75 @@ def metrics(experiment: Path) -> pd.DataFrame:
     return collect(experiment).metrics
 
 
-def drawn(metrics: pd.DataFrame, name: str) -> Chart:
-    ((_, chart),) = charts(metrics, [name])
+@pytest.fixture
+def trained(write_run: WriteRun) -> pd.DataFrame:
+    """All kinds of matrix of all blocks changed, as in training."""
+    run = write_run(editor="memit", name="trained", trained=True, edited=tuple(range(BLOCKS)))
+    return collect(run.parent).metrics
+
+
+def drawn(metrics: pd.DataFrame, name: str, at: tuple[int, ...] = ()) -> Chart:
+    ((_, chart),) = charts(metrics, [name], at=at)
     return chart
 
 
+def lines_of(metrics: pd.DataFrame, name: str, at: tuple[int, ...] = ()) -> LineChart:
+    chart = drawn(metrics, name, at)
+    assert isinstance(chart, LineChart)
+    return chart
+
+
+def titles(chart: Chart) -> list[str]:
+    return [panel.title.replace("\N{NO-BREAK SPACE}", " ") for panel in getattr(chart, "panels", ())]
+
+
+def mean_of(metrics: pd.DataFrame, series: str, key: str, edits: int) -> float:
+    chosen = (metrics["series"] == series) & (metrics["key"] == key) & (metrics["edits"] == edits)
+    return float(metrics.loc[chosen, "value"].mean())
+
+
+def coloured(chart: Chart) -> Iterator[tuple[str, str]]:
+    """Series and colour of whatever the chart draws."""
+    for part in ("lines", "tracks", "events"):
+        yield from ((one.label, one.colour) for one in getattr(chart, part, ()))
+
+
 def test_a_table_with_all_keys_gives_every_figure(metrics: pd.DataFrame):
-    assert [spec.name for spec, _ in charts(metrics)] == [spec.name for spec in FIGURES]
+    assert [spec.name for spec, _ in charts(metrics)] == [
+        spec.name for spec in FIGURES if spec.name != IN_TRAINING
+    ]
 
 
 def test_a_figure_without_its_keys_is_left_out(metrics: pd.DataFrame):
     norms = metrics[metrics["key"].str.startswith("norm/frobenius")]
     assert [spec.name for spec, _ in charts(norms)] == ["norms", "layers"]
+    assert [spec.name for spec, _ in charts(metrics[metrics["key"].str.startswith("probe/")])] == [
+        "probe_matrix",
+        "probes",
+    ]
     assert charts(metrics[metrics["key"] == "time/step/seconds"]) == []
 
 
 def test_an_unknown_figure_is_refused_in_a_sentence(metrics: pd.DataFrame):
-    with pytest.raises(ConfigError, match="figure 'norm' does not exist; choose from norms, layers"):
+    with pytest.raises(
+        ConfigError, match="figure 'norm' does not exist; choose names or numbers from 1 training, 2"
+    ):
         charts(metrics, ["norm"])
 
 
+def test_a_figure_is_chosen_by_name_number_or_the_number_of_its_group(metrics: pd.DataFrame):
+    def names(*only: str) -> list[str]:
+        return [spec.name for spec, _ in charts(metrics, only)]
+
+    assert names("5") == ["probe_matrix", "probes"]
+    assert names("8b", "2", "alarms") == ["norms", "retention", "alarms"]
+    assert names("1") == []
+
+
 def test_every_figure_is_saved_non_empty_in_every_format_at_column_width(
-    metrics: pd.DataFrame, tmp_path: Path
+    metrics: pd.DataFrame, trained: pd.DataFrame, tmp_path: Path
 ):
-    paths = save_figures(charts(metrics), tmp_path / "figures")
+    paths = save_figures([*charts(metrics), *charts(trained, [IN_TRAINING])], tmp_path / "figures")
     assert sorted(path.name for path in paths) == sorted(
         f"{spec.name}.{ending}" for spec in FIGURES for ending in ("png", "svg", "pdf")
     )
@@ -66,21 +120,21 @@ def test_the_same_table_gives_the_same_files(metrics: pd.DataFrame, tmp_path: Pa
 
 
 def test_norm_ratio_is_logarithmic_and_ends_at_each_editors_ratio(metrics: pd.DataFrame):
-    chart = drawn(metrics, "norms")
+    chart = lines_of(metrics, "norms")
     assert chart.scale == "log"
     ends = {line.label: line.y[-1] for line in chart.lines if line.style == "solid"}
-    assert ends == pytest.approx({editor: final for editor, (final, _, _) in EDITORS.items()})
+    assert ends == pytest.approx({editor: damage.ratio for editor, damage in EDITORS.items()})
     assert {y for line in chart.lines if line.style == "dashed" for y in line.y} == {1.0}
 
 
 def test_slow_growth_stays_on_a_linear_axis(metrics: pd.DataFrame):
-    assert drawn(metrics[metrics["editor"] == "encore"], "norms").scale == "linear"
+    assert lines_of(metrics[metrics["editor"] == "encore"], "norms").scale == "linear"
 
 
 def test_norms_by_layer_show_changed_sites_alone_and_mark_the_edited_blocks(metrics: pd.DataFrame):
-    chart = drawn(metrics, "layers")
-    assert [panel.title for panel in chart.panels] == ["mlp_down"]
-    unedited, *after = chart.lines
+    chart = lines_of(metrics, "layers")
+    assert titles(chart) == ["mlp_down, 20 edits", "mlp_down, 60 edits"]
+    unedited, *after = chart.panels[-1].lines
     assert unedited.label == "unedited" and len(unedited.x) == BLOCKS
     for line in after:
         assert line.marked == {EDITED}
@@ -91,38 +145,238 @@ def test_norms_by_layer_show_changed_sites_alone_and_mark_the_edited_blocks(metr
 def test_growth_terms_add_up_to_the_growth_of_the_squared_norm(write_run: WriteRun):
     write_run(editor="rome")
     metrics = collect(write_run(editor="memit").parent).metrics
-    cross, square = drawn(metrics, "growth").panels
+    cross, square = lines_of(metrics, "growth").panels
     for one, other in zip(cross.lines, square.lines, strict=True):
-        ratio = EDITORS[one.label][0]
+        ratio = EDITORS[one.label].ratio
         assert one.y[-1] + other.y[-1] == pytest.approx(ratio**2 - 1)
 
 
 def test_growth_leaves_out_a_run_whose_terms_were_not_logged_at_every_step(write_run: WriteRun):
     write_run(editor="rome")
     metrics = collect(write_run(editor="memit", every=5).parent).metrics
-    assert {line.label for line in drawn(metrics, "growth").lines} == {"rome"}
+    assert {line.label for line in lines_of(metrics, "growth").lines} == {"rome"}
 
 
 def test_bands_contain_their_line_and_one_seed_has_none(metrics: pd.DataFrame):
-    for line in drawn(metrics, "scores").lines:
+    for line in lines_of(metrics, "scores").lines:
         assert np.all(np.asarray(line.low) <= line.y) and np.all(np.asarray(line.y) <= line.high)
         assert np.any(np.asarray(line.low) < line.y)
-    for line in drawn(metrics[metrics["seed"] == 0], "scores").lines:
+    for line in lines_of(metrics[metrics["seed"] == 0], "scores").lines:
         assert list(line.low) == list(line.y) == list(line.high)
 
 
 def test_a_series_has_one_colour_in_all_figures(metrics: pd.DataFrame):
-    pairs = {(line.label, line.colour) for _, chart in charts(metrics) for line in chart.lines}
+    pairs = {pair for _, chart in charts(metrics) for pair in coloured(chart)}
     labels = [label for label, _ in pairs]
-    assert sorted(labels) == sorted({*EDITORS, "unedited"})
+    assert sorted(labels) == sorted({*EDITORS, "unedited", "chance"})
 
 
-def test_the_page_draws_the_same_values_as_the_paper(metrics: pd.DataFrame):
+def test_training_shows_attention_and_mlp_of_the_runs_that_changed_attention(
+    metrics: pd.DataFrame, trained: pd.DataFrame
+):
+    assert charts(metrics, [IN_TRAINING]) == []
+    chart = lines_of(trained, IN_TRAINING)
+    assert titles(chart) == ["attention matrices", "MLP matrices"]
+    assert chart.x_label == "training step"
+    for where, line in zip(("attention", "mlp"), chart.lines, strict=True):
+        assert line.y[-1] == pytest.approx(mean_of(trained, "memit", f"norm/frobenius_ratio/{where}", 60))
+
+
+def test_activation_norms_by_block_are_those_of_the_chosen_count(metrics: pd.DataFrame):
+    chart = lines_of(metrics[metrics["seed"] == 0], "activations")
+    assert titles(chart)[:2] == ["residual stream, 20 edits", "residual stream, 60 edits"]
+    unedited, *lines = chart.panels[1].lines
+    assert set(unedited.y) == {1.0}
+    for line in lines:
+        prefix = "prompts." if line.style == "dashed" else ""
+        for block, value in zip(line.x, line.y, strict=True):
+            key = f"activation/norm_ratio/{prefix}block.{int(block):02d}"
+            assert value == pytest.approx(mean_of(metrics[metrics["seed"] == 0], line.label, key, 60))
+    assert {line.style for line in lines} == {"solid", "dashed"}
+    assert {line.marked for line in lines if line.style == "solid"} == {frozenset({EDITED})}
+
+
+def test_profiles_stand_at_the_nearest_measured_count_and_say_which(metrics: pd.DataFrame):
+    chart = lines_of(metrics, "layers", at=(10, 33, 34, 1000))
+    assert titles(chart) == [
+        "mlp_down, 10 edits",
+        "mlp_down, 30 edits (asked: 33)",
+        "mlp_down, 60 edits (asked: 1000)",
+    ]
+    at_ten = next(line for line in chart.panels[0].lines if line.label == "encore")
+    ratio = at_ten.y[EDITED] / chart.panels[0].lines[0].y[EDITED]
+    ratios = metrics[
+        (metrics["key"] == f"norm/frobenius_ratio/mlp_down.{EDITED:02d}") & (metrics["edits"] == 10)
+    ]
+    assert ratio == pytest.approx(np.exp(np.log(ratios[ratios["series"] == "encore"]["value"]).mean()))
+
+
+def test_a_run_that_stopped_early_is_shown_at_its_own_last_count(write_run: WriteRun):
+    write_run(editor="rome", edits=40)
+    chart = lines_of(collect(write_run(editor="memit").parent).metrics, "layers")
+    assert titles(chart)[-1] == "mlp_down, 40–60 edits"
+
+
+def test_the_probe_matrix_holds_every_pair_once_below_its_diagonal(metrics: pd.DataFrame):
+    chart = drawn(metrics, "probe_matrix")
+    assert titles(chart) == ["unedited", *(f"{editor}, 60 edits" for editor in ("encore", "memit", "rome"))]
+    for grid, (series, edits) in zip(
+        chart.panels[1:], (("encore", 60), ("memit", 60), ("rome", 60)), strict=True
+    ):
+        known = np.isfinite(grid.values)
+        assert known.sum() == BLOCKS * (BLOCKS - 1) // 2 and not known[np.triu_indices(BLOCKS)].any()
+        for later, earlier in np.argwhere(known):
+            key = f"probe/accuracy/{earlier:02d}-{later:02d}"
+            assert grid.values[later, earlier] == pytest.approx(mean_of(metrics, series, key, edits))
+
+
+def test_probe_curves_begin_together_and_have_chance_in_every_panel(metrics: pd.DataFrame):
+    chart = lines_of(metrics, "probes")
+    assert titles(chart)[0] == "all pairs of blocks" and len(chart.panels) == 4
+    for panel in chart.panels:
+        chance, *lines = panel.lines
+        assert set(chance.y) == {0.5}
+        assert np.ptp([line.y[0] for line in lines]) < 0.05
+
+
+def test_shares_add_up_to_one_in_every_panel_and_mark_the_edited_block(metrics: pd.DataFrame):
+    chart = drawn(metrics, "shares")
+    assert titles(chart) == ["unedited", "encore, 60 edits", "memit, 60 edits", "rome, 60 edits"]
+    for panel in chart.panels:
+        assert sum(panel.tops.values()) == pytest.approx(1)
+        assert len(panel.tops) == BLOCKS + 1
+    assert [panel.marked for panel in chart.panels] == [frozenset(), *[frozenset({EDITED})] * 3]
+
+
+def test_retention_stands_at_the_ages_that_were_measured(metrics: pd.DataFrame):
+    chart = lines_of(metrics, "retention")
+    assert titles(chart) == ["after 20 edits", "after 60 edits"]
+    early, late = chart.panels
+    assert {tuple(line.x) for line in early.lines} == {(10, 20)}
+    for line in late.lines:
+        expected = [mean_of(metrics, line.label, f"edit/retention/{int(age):04d}", 60) for age in line.x]
+        assert list(line.y) == pytest.approx(expected)
+
+
+def test_downstream_shows_the_mean_first_and_a_group_without_its_parts(metrics: pd.DataFrame):
+    part = metrics[metrics["key"] == "downstream/qa/acc"].assign(key="downstream/qa_law/acc")
+    chart = lines_of(pd.concat([metrics, part]), "downstream")
+    assert titles(chart) == ["mean", "choice", "qa", "sentiment"]
+    for panel in chart.panels:
+        for line in panel.lines:
+            key = f"downstream/{panel.title}/acc"
+            assert line.y[-1] == pytest.approx(mean_of(metrics, line.label, key, 60))
+
+
+def test_ability_has_a_point_per_checkpoint_in_the_order_of_the_edits(metrics: pd.DataFrame):
+    chart = drawn(metrics, "ability")
+    assert [track.label for track in chart.tracks] == ["encore", "memit", "rome"]
+    for track in chart.tracks:
+        assert list(track.notes) == [f"{edits} edits" for edits in range(0, 61, 10)]
+        accuracies = [
+            mean_of(metrics, track.label, "downstream/mean/acc", edits) for edits in range(0, 61, 10)
+        ]
+        assert track.y.mean == pytest.approx(accuracies)
+        assert track.x.mean[-1] == pytest.approx(EDITORS[track.label].ratio)
+        assert np.all(track.x.errors >= 0)
+
+
+def test_a_long_track_has_few_intervals_but_all_its_points(write_run: WriteRun):
+    (track,) = drawn(collect(write_run(editor="memit", edits=900).parent).metrics, "ability").tracks
+    assert len(track.notes) == 91 and 91 / track.every <= 20
+
+
+def test_singular_values_keep_their_order_and_are_those_of_the_changed_matrices(metrics: pd.DataFrame):
+    chart = lines_of(metrics, "singular")
+    assert titles(chart) == ["encore", "memit", "rome"]
+    for panel in chart.panels:
+        assert [line.strength for line in panel.lines] == sorted(
+            (line.strength for line in panel.lines), reverse=True
+        )
+        ends = [line.y[-1] for line in panel.lines]
+        assert ends == sorted(ends, reverse=True) and len(ends) == 5
+        assert ends[0] == pytest.approx(9 * EDITORS[panel.title].ratio)
+        assert panel.lines[0].x == [0, 1, 10, 60]
+    assert chart.x_scale == "symlog"
+
+
+def test_alarms_stand_in_the_order_in_which_they_fired_and_never_is_said(metrics: pd.DataFrame):
+    chart = drawn(metrics, "alarms")
+    assert chart.rows == ("norm growth", "probe collapse", "ability loss", "activation shift")
+    told = {(event.label, event.row): event.told for event in chart.events}
+    assert told["memit", "norm growth"] == "2 of 2" and told["memit", "probe collapse"] == "never"
+    assert {text for (label, _), text in told.items() if label == "encore"} == {"never"}
+    fired = metrics[metrics["key"].str.startswith("alarm/")]
+    assert sorted(x for event in chart.events for x in event.x) == sorted(fired["value"])
+
+
+def test_without_an_alarm_there_is_no_figure_of_alarms(metrics: pd.DataFrame):
+    assert charts(metrics[metrics["series"] == "encore"], ["alarms"]) == []
+
+
+def test_a_run_alone_is_drawn_before_it_is_marked_as_done(write_run: WriteRun, tmp_path: Path):
+    run = write_run(editor="rome")
+    for name in ("DONE", "summary.json", "provenance.json"):
+        (run / name).unlink()
+    paths = run_figures(run, tmp_path / "pictures")
+    assert set(paths) == {spec.name for spec in FIGURES} - {IN_TRAINING}
+    assert all(path.stat().st_size > 3000 and path.suffix == ".png" for path in paths.values())
+
+
+def test_a_run_without_numbers_is_refused_in_a_sentence(tmp_path: Path):
+    with pytest.raises(DataError, match="holds no numbers of a run"):
+        run_figures(tmp_path, tmp_path)
+
+
+def test_the_page_draws_the_same_lines_as_the_paper(metrics: pd.DataFrame):
     for _, chart in charts(metrics):
-        traces = [trace for trace in interactive(chart).data if trace.customdata is not None]
-        assert len(traces) == len(chart.lines)
-        for trace, line in zip(traces, chart.lines, strict=True):
-            assert np.allclose(trace.customdata[:, 0], line.y)
+        if isinstance(chart, LineChart):
+            traces = [trace for trace in interactive(chart).data if trace.customdata is not None]
+            assert len(traces) == len(chart.lines)
+            for trace, line in zip(traces, chart.lines, strict=True):
+                assert np.allclose(trace.customdata[:, 0], line.y)
+
+
+def test_the_page_draws_the_same_matrix_bars_points_and_events_as_the_paper(metrics: pd.DataFrame):
+    matrix, bars, points, events = (drawn(metrics, name) for name in ("5a", "shares", "ability", "alarms"))
+    for trace, grid in zip(interactive(matrix).data, matrix.panels, strict=True):
+        assert np.allclose(np.array(trace.z, dtype=float), grid.values, atol=1e-4, equal_nan=True)
+    heights = [trace.y for trace in interactive(bars).data if trace.type == "bar"]
+    assert np.allclose(np.concatenate(heights), [y for panel in bars.panels for p in panel.bars for y in p.y])
+    for trace, track in zip(interactive(points).data, points.tracks, strict=True):
+        assert list(trace.x) == track.x.mean and list(trace.y) == track.y.mean
+    dots = [x for trace in interactive(events).data if trace.customdata is not None for x in trace.customdata]
+    assert len(dots) == sum(len(event.x) + bool(event.x) for event in events.events)
+
+
+def test_a_run_that_diverged_is_shown_as_far_as_it_has_numbers(write_run: WriteRun, tmp_path: Path):
+    write_run(editor="encore")
+    run = write_run(editor="memit")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines[30:]:
+        line |= {key: float("nan") for key in line if "/" in key}
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    metrics = collect(run.parent).metrics
+    assert len(save_figures(charts(metrics), tmp_path / "x", ["svg"])) == len(FIGURES) - 1
+    memit = drawn(metrics, "ability").tracks[1]
+    assert memit.notes[-1] == "20 edits"
+    nothing = metrics.assign(value=float("nan"))
+    assert charts(nothing[~nothing["key"].str.startswith("alarm/")]) == []
+
+
+def test_a_long_line_is_thinned_on_the_page_alone_and_keeps_its_ends():
+    x = [float(edits) for edits in range(10_001)]
+    line = Line(label="a", colour="#000000", x=x, y=x, low=x, high=x, marked=frozenset({17.0}))
+    kept = thinned(line)
+    assert len(kept) <= 401 and kept[0] == 0 and kept[-1] == 10_000 and 17 in kept
+
+
+def test_a_deep_model_is_drawn_without_numbers_in_its_cells(write_run: WriteRun, tmp_path: Path):
+    metrics = collect(write_run(editor="memit", blocks=48, edited=(13, 14)).parent).metrics
+    for path in save_figures(charts(metrics, ["3", "4", "5a", "6"]), tmp_path, ["svg"]):
+        assert path.read_text().count("<use") < 2500, path
+    matrix = drawn(metrics, "probe_matrix")
+    assert [grid.values.shape for grid in matrix.panels] == [(48, 48)] * 2
 
 
 @pytest.mark.parametrize("scale", ["linear", "log", "symlog"])

@@ -12,11 +12,14 @@ from analysis.__main__ import main
 from analysis.collect import collect
 from analysis.figures import FIGURES, charts
 from analysis.report import render, write_report
+from analysis.tables import NARROW, alarm_order_text, per_series
 from tests.analysis.conftest import WriteRun
 
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> $x_$"
 )
+SHOWN = {spec.name for spec in FIGURES} - {"training"}
+"""Figures of runs that edit facts."""
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -44,7 +47,7 @@ def test_the_experiment_folder_gets_table_summary_figures_and_page(experiment: P
         pd.read_parquet(experiment / "metrics.parquet"), collect(experiment).metrics, check_dtype=False
     )
     assert len(pd.read_csv(experiment / "summary.csv")) == 6
-    assert {path.stem for path in (experiment / "figures").iterdir()} == {spec.name for spec in FIGURES}
+    assert {path.stem for path in (experiment / "figures").iterdir()} == SHOWN
 
 
 def test_what_the_second_moments_rest_on_is_told(experiment: Path, write_run: WriteRun):
@@ -75,6 +78,45 @@ def test_the_command_prints_the_table_and_the_path_last(experiment: Path, capsys
     assert headings.split()[:4] == ["editor", "seeds", "edits", "ES"]
     assert [row.split()[0] for row in rows] == ["unedited", "encore", "memit", "rome"]
     assert path == f"report: {experiment / 'report.html'}"
+    assert any(re.search(r"memit +norm_growth +2 of 2", line) for line in lines)
+
+
+def test_the_alarms_are_listed_with_their_sentences_and_their_order(
+    experiment: Path,
+):
+    summary = experiment / "rome-0-0" / "summary.json"
+    told = json.loads(summary.read_text())
+    told["alarms"][0]["sentence"] = "the norm is <b>3</b> times its unedited one"
+    summary.write_text(json.dumps(told | {"stopped": True}))
+    old = experiment / "rome-1-0" / "summary.json"
+    old.write_text(json.dumps({k: v for k, v in json.loads(old.read_text()).items() if k != "alarms"}))
+    text = page_of(experiment, title="quick")
+    assert "the norm is &lt;b&gt;3&lt;/b&gt; times its unedited one" in text
+    assert "by an alarm" in text
+    assert re.search(r"norm_growth after \d+ edits", text)
+    assert 'id="alarms"' in text and "Alarms (10)" in text
+
+
+def test_without_an_alarm_neither_page_nor_print_speaks_of_alarms(write_run: WriteRun):
+    folder = write_run(editor="encore").parent
+    assert 'id="alarms"' not in page_of(folder, title="quick")
+    assert alarm_order_text(collect(folder)).empty
+
+
+def test_the_printed_table_of_single_runs_fits_a_terminal(write_run: WriteRun):
+    write_run(editor="memit")
+    table = per_series(collect(write_run(editor="encore").parent), NARROW).to_string(index=False)
+    assert max(map(len, table.splitlines())) <= 110
+
+
+def test_a_choice_that_no_run_measured_is_told_beside_those_that_are_drawn(
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    only = ["figures", str(experiment), "--only", "1,5b", "--format", "svg", "--to", str(tmp_path / "x")]
+    assert main(only) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "figure 1 training is left out: no run measured what it shows" in lines
+    assert lines[-1].endswith("probes.svg")
 
 
 def test_several_experiments_get_a_folder_of_their_own(write_run: WriteRun, tmp_path: Path):
@@ -91,7 +133,7 @@ def test_figures_alone_are_drawn_by_name_and_format(experiment: Path, tmp_path: 
         "figures",
         str(experiment),
         "--only",
-        "norms,scores",
+        "2,scores",
         "--format",
         "pdf",
         "--to",
@@ -110,7 +152,9 @@ def test_figures_alone_are_drawn_by_name_and_format(experiment: Path, tmp_path: 
         (["report", "{root}/absent"], "is not a folder"),
         (["report", "{root}/quick/memit-0-0"], "is a single run"),
         (["report", "{root}/quick", "--to", "{root}/file"], "cannot write"),
-        (["figures", "{root}/quick", "--only", "nrms"], "figure 'nrms' does not exist; choose from norms"),
+        (["figures", "{root}/quick", "--only", "nrms"], "figure 'nrms' does not exist; choose names or"),
+        (["figures", "{root}/quick", "--at", "10,x"], "--at x: edit counts are positive whole numbers"),
+        (["figures", "{root}/quick", "--only", "1"], "no run measured what the figures 1 show"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_2(
@@ -137,12 +181,13 @@ def test_a_browser_shows_every_figure_without_error_request_or_running_hostile_t
         page.on("request", lambda request: requests.append(request.url))
         page.goto(page_file.as_uri())
         page.wait_for_function(
-            f"document.querySelectorAll('.js-plotly-plot .main-svg').length >= {len(FIGURES)}"
+            f"document.querySelectorAll('.js-plotly-plot .main-svg').length >= {len(SHOWN)}"
         )
-        for spec in FIGURES:
-            box = page.locator(f"#figure-{spec.name} .main-svg").first.bounding_box()
-            assert box and box["width"] > 300 and box["height"] > 200, spec.name
-            assert page.locator(f"#figure-{spec.name} .scatterlayer .js-line").count() > 0, spec.name
+        marks = ".js-line, .scatterlayer .point, .barlayer .point, .heatmaplayer image"
+        for name in sorted(SHOWN):
+            box = page.locator(f"#figure-{name} .main-svg").first.bounding_box()
+            assert box and box["width"] > 300 and box["height"] > 200, name
+            assert page.locator(f"#figure-{name}").locator(marks).count() > 0, name
         shown, title = page.inner_text("main"), page.title()
         legend = page.locator("#figure-norms .legendtext").all_text_contents()
         browser.close()

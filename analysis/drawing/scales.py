@@ -48,6 +48,16 @@ def symlog_ticks(limits: tuple[float, float]) -> list[float]:
     return sorted(inverse(places, "symlog").tolist())
 
 
+def log_ticks(limits: tuple[float, float]) -> list[float]:
+    """Plain numbers for a view of less than two decades; none for a wider one, which has powers of ten."""
+    low, high = np.log10(limits)
+    if high - low >= 2:
+        return []
+    powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
+    steps = (1, 2, 5) if high - low < 1.5 else (1, 3)
+    return [tick for tick in (powers[:, None] * steps).ravel().tolist() if limits[0] <= tick <= limits[1]]
+
+
 def view(lines: np.ndarray, bands: np.ndarray, scale: Scale) -> tuple[float, float]:
     """Limits of the axis that show the lines whole and as much of the bands as does not dwarf the lines."""
     low, high = forward([lines.min(), lines.max()], scale)
