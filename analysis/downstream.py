@@ -1,123 +1,101 @@
-"""Downstream ability, measured by the lm-evaluation-harness on the model as it stands in memory.
+"""Downstream ability: official and own tasks through the lm-evaluation-harness, on the model in memory.
 
-Multiple-choice items are written as JSON lines with a generated task file, so that the harness prompts,
-scores and aggregates as it does for its published tasks. No request or answer cache is used: their keys
-know neither the data nor the weights.
+Sources (`analysis/tasks`) write task files into a folder, `analysis/harness.py` loads them once, and every
+measurement asks the model the same prompts again.
 """
 
-import json
-import logging
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol, runtime_checkable
-
-import yaml
+from typing import TYPE_CHECKING
 
 from analysis.stage import Cadence, Measurement, Observation
+from analysis.tasks.source import TaskFiles, TaskSource
 from editors.errors import ConfigError
 from editors.model.facts import Fact
 from editors.model.model import Model
 
-_PREFIX = "local_"
-"""Keeps the harness' own tasks of the same name apart."""
-
-
-@runtime_checkable
-class Item(Protocol):
-    """A text to be continued by the right one of a few choices."""
-
-    @property
-    def text(self) -> str:
-        """What precedes the choice."""
-        ...
-
-    @property
-    def choices(self) -> Sequence[str]:
-        """The possible continuations."""
-        ...
-
-    @property
-    def answer(self) -> int:
-        """Index of the right one."""
-        ...
+if TYPE_CHECKING:
+    from analysis.harness import Score
 
 
 @dataclass(kw_only=True)
 class Downstream:
     """Accuracy on multiple-choice tasks: the choice with the highest likelihood counts.
 
-    Keys: `downstream/<task>/acc`, `downstream/<task>/stderr`, and `downstream/mean/acc` over tasks.
+    Keys: `downstream/<task>/acc`, `/stderr`, where a task has them `/f1` and `/mcc`, and at the first
+    measurement `/documents`; `<task>` is a task or a group. `downstream/mean/acc` is the plain mean over the
+    tasks that were asked for, of which a group such as MMLU is one.
+
+    Raises:
+        ConfigError, DataError: when it is made, for anything that is wrong with what the sources name.
     """
 
-    tasks: Mapping[str, Sequence[Item]]
+    tasks: Mapping[str, TaskSource]
+    """By any name."""
     name: str = "downstream"
     cadence: Cadence = field(default_factory=lambda: Cadence(every=100))
-    limit: int = 100
-    """Items of each task, from the first on."""
-    batch_size: int = 16
+    limit: int | None = 100
+    """Documents of each task, from the first on, where a source has no limit of its own; all for None."""
+    seed: int = 1234
+    """Of the harness' choice of examples where a task draws them."""
+    batch_tokens: int = 8192
+    """Padded tokens of a batch."""
 
     def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise ConfigError(f"stage.downstream.limit={self.limit}, but it has to be positive")
-        empty = [task for task, items in self.tasks.items() if not items]
-        if empty or not self.tasks:
-            raise ConfigError(f"stage.downstream.tasks: {', '.join(empty) or 'nothing'} to be evaluated on")
+        for option, value in (("limit", self.limit), ("batch_tokens", self.batch_tokens)):
+            if value is not None and value < 1:
+                raise ConfigError(f"stage.downstream.{option}={value}, but it has to be positive")
+        if not self.tasks:
+            raise ConfigError("stage.downstream.tasks is empty; choose some, such as [world]")
+        with self._written() as written:
+            names = Counter(name for files, _ in written.values() for name in files.names)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise ConfigError(f"stage.downstream.tasks: two sources have tasks named {', '.join(twice)}")
 
     def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
-        """Load the tasks into the harness once for the run."""
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
+        """Load the tasks, build their prompts and tokenise them, once for the run."""
+        from analysis.harness import Harness  # here, because it takes seconds
 
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        with TemporaryDirectory() as folder:
-            names = [
-                _write_task(Path(folder), task, items[: self.limit]) for task, items in self.tasks.items()
-            ]
-            manager = TaskManager(include_defaults=False, include_path=folder)
-            self._loaded = manager.load(names)
-        harness: Any = HFLM  # a decorator hides its signature
-        self._harness = harness(
-            pretrained=model.hf, tokenizer=model.tokenizer, batch_size=self.batch_size, backend="causal"
-        )
+        self._told = False
+        with self._written() as written:
+            self._harnesses = [
+                Harness(
+                    files, folder, model, limit=self.limit, seed=self.seed, batch_tokens=self.batch_tokens,
+                    option=f"stage.downstream.tasks.{name}",
+                )
+                for name, (files, folder) in written.items()
+            ]  # fmt: skip
 
     def measure(self, model: Model, observation: Observation) -> Measurement:
         """Evaluate every task."""
-        from lm_eval.evaluator import evaluate
+        scores: dict[str, Score] = {}
+        for harness in self._harnesses:
+            scores |= harness.score(model)
+        found = {key: value for name, score in scores.items() for key, value in self._row(name, score)}
+        asked = [scores[name].values["acc"] for harness in self._harnesses for name in harness.top]
+        self._told = True
+        return {**found, "downstream/mean/acc": sum(asked) / len(asked)}
 
-        with redirect_stderr(StringIO()):  # its progress bars cannot be switched off
-            # 1: the harness omits standard errors at 0; that of an accuracy is analytic and draws nothing
-            found = evaluate(lm=self._harness, task_dict=self._loaded, bootstrap_iters=1, log_samples=False)
-        assert found is not None and "results" in found
-        result: Measurement = {}
-        for task in self.tasks:
-            row = found["results"][_PREFIX + task]
-            result[f"downstream/{task}/acc"] = float(row["acc,none"])
-            result[f"downstream/{task}/stderr"] = float(row["acc_stderr,none"])
-        accuracies = [float(row["acc,none"]) for row in found["results"].values()]
-        result["downstream/mean/acc"] = sum(accuracies) / len(accuracies)
-        return result
+    def _row(self, name: str, score: "Score") -> Iterator[tuple[str, float]]:
+        for metric, value in score.values.items():
+            yield f"downstream/{name}/{metric}", value
+        if score.stderr is not None:
+            yield f"downstream/{name}/stderr", score.stderr
+        if not self._told:
+            yield f"downstream/{name}/documents", score.documents
 
-
-def _write_task(folder: Path, task: str, items: Sequence[Item]) -> str:
-    """A task file and its data; returns the harness' name of the task."""
-    rows = [{"text": i.text, "choices": list(i.choices), "answer": i.answer} for i in items]
-    data = folder / f"{task}.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    description = {
-        "task": _PREFIX + task,
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(data)}},
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "{{text}}",
-        "doc_to_choice": "{{choices}}",
-        "doc_to_target": "{{answer}}",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-        "metadata": {"version": 1.0},
-    }
-    (folder / f"{task}.yaml").write_text(yaml.safe_dump(description))
-    return _PREFIX + task
+    @contextmanager
+    def _written(self) -> Iterator[dict[str, tuple[TaskFiles, Path]]]:
+        """What each source writes, and the folder that it lies in for as long as this lasts."""
+        with TemporaryDirectory(prefix="normscope-tasks-") as home:
+            found = {}
+            for name, source in self.tasks.items():
+                folder = Path(home) / name
+                folder.mkdir()
+                found[name] = source.write(folder, f"stage.downstream.tasks.{name}"), folder
+            yield found

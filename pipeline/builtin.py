@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from analysis.tasks.items import ItemTasks
 from editors.model.loading import Checkpoint
 from editors.model.model import Model
 from pipeline.world.facts import World
 from pipeline.world.shelf import ensure
-from pipeline.world.tasks import TaskItem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,6 @@ class BuiltInCheckpoint(Checkpoint):
         return super(BuiltInCheckpoint, found).load()
 
 
-def world_tasks(*, seed: int = 0) -> dict[str, tuple[TaskItem, ...]]:
-    """The test items of the built-in world's downstream tasks, by task."""
-    return World(seed=seed).tasks
+def world_tasks(*, seed: int = 0, limit: int | None = None) -> ItemTasks:
+    """The built-in world's downstream tasks; the built-in models know the world of seed 0."""
+    return ItemTasks(items=World(seed=seed).tasks, limit=limit)
