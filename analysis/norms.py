@@ -1,82 +1,130 @@
-"""Frobenius norms of the weights: how large, how far from the unedited, and why they grow."""
+"""Frobenius norms of the weights: how large, how far from the unedited, and why they grow.
 
-from collections.abc import Sequence
+Every step costs little: an update's factors give the new norm of the matrices that it touches,
+
+    ‖W + Δ‖² = ‖W‖² + 2⟨W, Δ⟩ + ‖Δ‖²
+
+and the two last terms are the growth decomposition of the figures. Rounding would add up over thousands of
+steps, so every matrix is measured anew at the moments of `whole`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from analysis.stage import Cadence, Measurement, Observation, Reference
-from editors.model.deltas import Site
+from editors.model.deltas import Delta, Site, WeightUpdate
 from editors.model.facts import Fact
 from editors.model.model import Model
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Norms:
-    """‖W‖_F of every attention and MLP matrix of every block, in float64.
+    """‖W‖_F of the attention and MLP matrices, in float64; of the edited ones after every step.
 
-    Keys, for each site such as `mlp_down.05`:
-    `norm/frobenius/<site>` ‖W‖, `norm/frobenius_ratio/<site>` ‖W‖ / ‖W₀‖,
-    `norm/distance/<site>` ‖W − W₀‖ / ‖W₀‖; and for all edited or all other matrices stacked
-    `norm/frobenius_ratio/edited` and `norm/frobenius_ratio/static`, √Σ‖W‖² / √Σ‖W₀‖².
+    Keys, for each site such as `mlp_down.05`: `norm/frobenius/<site>` ‖W‖, `norm/frobenius_ratio/<site>`
+    ‖W‖ / ‖W₀‖; at whole measurements `norm/distance/<site>` ‖W − W₀‖ / ‖W₀‖; and for all edited, other,
+    attention or MLP matrices stacked `norm/frobenius_ratio/edited`, `static`, `attention` and `mlp`,
+    √Σ‖W‖² / √Σ‖W₀‖².
+
+    For each matrix of the last update Δ: `norm/delta/<site>` ‖Δ‖, `norm/growth_cross/<site>` 2⟨W, Δ⟩ with W
+    as it was before the step, `norm/growth_square/<site>` ‖Δ‖², and `norm/update_cosine/<site>`, the cosine
+    between Δ and the update of the step before.
     """
 
     name: str = "norms"
     cadence: Cadence = field(default_factory=lambda: Cadence(every=1))
+    whole: Cadence = field(default_factory=lambda: Cadence(every=10))
+    """When all matrices are measured, and those of an update anew rather than from its factors."""
 
     def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
-        """Nothing: the reference comes with each observation."""
+        """Forget what an earlier run measured; the unedited weights come with each observation."""
+        self._squares: dict[Site, float] = {}
+        self._measured_at = -1
+        self._latest: WeightUpdate = {}
 
     @torch.inference_mode()
     def measure(self, model: Model, observation: Observation) -> Measurement:
-        """Norms of all matrices."""
+        """Norms of all matrices or of the edited ones, and the terms of the last update."""
         reference = observation.reference
         assert reference is not None, "the norms stage needs the unedited weights"
+        terms = {site: _terms(model, site, delta) for site, delta in observation.update.items()}
+        whole = self.whole.due(observation.before, observation.edits, observation.total)
+        if whole:
+            self._squares = _squares(model, reference.weights)
+        elif self._follows(observation):
+            for site, (cross, square) in terms.items():
+                self._squares[site] += cross + square
+        else:
+            self._squares |= _squares(model, observation.edited)
+        shown = self._squares if whole else dict.fromkeys(observation.edited)
+        result = self._norms(reference, shown) | self._steps(terms, observation.update)
+        if whole:
+            result |= _distances(model, reference)
+        self._measured_at = observation.edits
+        return result | self._stacked(reference, observation.edited, model.sites if whole else ())
+
+    def _follows(self, observation: Observation) -> bool:
+        """Whether the last measurement was one step ago and the update tells all that happened since."""
+        touched = set(observation.edited)
+        return observation.before == self._measured_at and touched <= set(observation.update)
+
+    def _norms(self, reference: Reference, sites: Iterable[Site]) -> Measurement:
         result: Measurement = {}
-        norms: dict[Site, float] = {}
-        for site, before in reference.weights.items():
-            now = model.current(site).double()
-            norms[site] = float(now.norm())
-            base = reference.norms[site]
-            result[f"norm/frobenius/{site}"] = norms[site]
-            result[f"norm/frobenius_ratio/{site}"] = norms[site] / base
-            result[f"norm/distance/{site}"] = float((now - before.to(now)).norm()) / base
-        edited = set(observation.edited)
-        for where, group in (("edited", edited), ("static", set(norms) - edited)):
-            if group:
-                result[f"norm/frobenius_ratio/{where}"] = _stacked_ratio(norms, reference, group)
+        for site in sites:
+            # rounding can take the square of a vanished matrix below zero
+            norm = math.sqrt(max(self._squares[site], 0.0))
+            result[f"norm/frobenius/{site}"] = norm
+            result[f"norm/frobenius_ratio/{site}"] = norm / reference.norms[site]
         return result
 
-
-@dataclass(frozen=True, kw_only=True)
-class Growth:
-    """Why a norm grows: ‖W + Δ‖² − ‖W‖² = 2⟨W, Δ⟩ + ‖Δ‖², for the update of the last step.
-
-    Keys, for each edited matrix: `norm/delta/<site>` ‖Δ‖, `norm/growth_cross/<site>` 2⟨W, Δ⟩ with W as it
-    was before the step, `norm/growth_square/<site>` ‖Δ‖². From the factors, without forming Δ.
-    """
-
-    name: str = "growth"
-    cadence: Cadence = field(default_factory=lambda: Cadence(every=1))
-
-    def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
-        """Nothing."""
-
-    @torch.inference_mode()
-    def measure(self, model: Model, observation: Observation) -> Measurement:
-        """The split of the last update; empty at the start."""
+    def _steps(self, terms: Mapping[Site, tuple[float, float]], update: WeightUpdate) -> Measurement:
         result: Measurement = {}
-        for site, delta in observation.update.items():
-            square = delta.square()
-            # the weight already holds Δ: ⟨W, Δ⟩ = ⟨W + Δ, Δ⟩ − ‖Δ‖²
-            cross = delta.inner(model.master(site)) - square
+        for site, (cross, square) in terms.items():
             result[f"norm/delta/{site}"] = square**0.5
-            result[f"norm/growth_cross/{site}"] = 2 * cross
+            result[f"norm/growth_cross/{site}"] = cross
             result[f"norm/growth_square/{site}"] = square
+            before = self._latest.get(site)
+            if before is not None and square > 0 and before.square() > 0:
+                cosine = update[site].dot(before) / (square * before.square()) ** 0.5
+                result[f"norm/update_cosine/{site}"] = cosine
+        self._latest = update or self._latest
         return result
 
+    def _stacked(self, reference: Reference, edited: Sequence[Site], kinds: Sequence[str]) -> Measurement:
+        groups = {"edited": set(edited)}
+        if kinds:
+            groups["static"] = set(self._squares) - set(edited)
+            for where, prefix in (("attention", "attn_"), ("mlp", "mlp_")):
+                groups[where] = {site for site in self._squares if site.name.startswith(prefix)}
+        return {
+            f"norm/frobenius_ratio/{where}": _stacked_ratio(self._squares, reference, group)
+            for where, group in groups.items()
+            if group
+        }
 
-def _stacked_ratio(norms: dict[Site, float], reference: Reference, group: set[Site]) -> float:
-    now = sum(norms[site] ** 2 for site in group)
+
+def _terms(model: Model, site: Site, delta: Delta) -> tuple[float, float]:
+    """2⟨W, Δ⟩ and ‖Δ‖². The weight already holds Δ: ⟨W, Δ⟩ = ⟨W + Δ, Δ⟩ − ‖Δ‖²."""
+    square = delta.square()
+    return 2 * (delta.inner(model.master(site)) - square), square
+
+
+def _squares(model: Model, sites: Iterable[Site]) -> dict[Site, float]:
+    # as `Reference` sums, so that an untouched matrix has a ratio of exactly 1
+    return {site: float(model.current(site).double().norm()) ** 2 for site in sites}
+
+
+def _distances(model: Model, reference: Reference) -> Measurement:
+    result: Measurement = {}
+    for site, before in reference.weights.items():
+        now = model.current(site).double()
+        result[f"norm/distance/{site}"] = float((now - before.to(now)).norm()) / reference.norms[site]
+    return result
+
+
+def _stacked_ratio(squares: Mapping[Site, float], reference: Reference, group: set[Site]) -> float:
     before = sum(reference.norms[site] ** 2 for site in group)
-    return (now / before) ** 0.5
+    return (max(sum(squares[site] for site in group), 0.0) / before) ** 0.5

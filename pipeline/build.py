@@ -8,7 +8,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast, get_type_hints
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
@@ -17,13 +17,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from analysis.signatures import Judge
+from analysis.stage import Stage
 from editors.errors import ConfigError, NormscopeError
 from pipeline.experiment import Parts
 
 ALLOWED = ("analysis.", "editors.", "pipeline.")
 """A configuration can build nothing but objects of this project."""
 KEYS = (
-    "name seed edits batch_size model moments editor regularizer layers data intervention stage tracker "
+    "name seed edits batch_size model moments editor regularizer layers data text intervention stage tracker "
     "launcher experiment resume"
 ).split()
 """Top level of every configuration."""
@@ -69,11 +71,13 @@ def build(plain: Plain) -> Parts:
     if problems:
         raise ConfigError("\n".join(problems))
     try:
+        observers = [instantiate(node, _convert_="all") for node in plain["stage"].values()]
         return Parts(
             model=instantiate(plain["model"], _convert_="all"),
             data=instantiate(plain["data"], _convert_="all"),
             intervention=instantiate(plain["intervention"], _convert_="all"),
-            stages=[instantiate(node, _convert_="all") for node in plain["stage"].values()],
+            stages=[observer for observer in observers if isinstance(observer, Stage)],
+            judges=[observer for observer in observers if isinstance(observer, Judge)],
             tracker=instantiate(plain["tracker"], _convert_="all"),
         )
     except InstantiationException as error:
@@ -192,6 +196,8 @@ def _as_float(value: object, hint: object) -> object:
 
 
 def _spelt(hint: object) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
     return getattr(hint, "__name__", str(hint)).removeprefix("typing.")
 
 

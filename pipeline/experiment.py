@@ -6,12 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
 
 import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from analysis.signatures import Alarm, Judge, OnAlarm
 from analysis.stage import Measurement, Observation, Reference, Stage
 from editors.model.loading import Checkpoint
 from editors.model.model import Model
@@ -34,6 +37,7 @@ class Parts:
     data: FactSource
     intervention: Intervention
     stages: Sequence[Stage]
+    judges: Sequence[Judge] = ()
     tracker: Tracker
 
 
@@ -45,44 +49,73 @@ def execute(config: Config, parts: Parts, run: RunDir) -> float | None:
     log.info("%s: %d blocks on %s; %d edits", model.name, model.depth, model.device, len(plan.stream))
     tracker = Many(trackers=[Jsonl(run=run), parts.tracker])
     with tracking(tracker, config, run.info):
-        watch = Watch(parts.stages, tracker, plan, parts.intervention, Reference(model))
+        watch = Watch(parts, tracker, plan, run)
         parts.intervention.prepare(model, plan)
-        for stage in parts.stages:
-            stage.prepare(model, plan.stream)
-        watch.look(model, None)
-        with _progress(len(plan.stream)) as advance:
+        watch.begin(model)
+        with _progress(len(plan.stream)) as advance, watch:
             for change in _timed(parts.intervention.steps(model, plan)):
                 advance(len(change.facts), watch.look(model, change))
-    objective = watch.last.get(OBJECTIVE)
-    run.finish(objective=objective, statistics=parts.intervention.statistics)
+                if watch.stopped:
+                    break
+        objective = watch.last.get(OBJECTIVE)
+        alarms = [asdict(alarm) for alarm in watch.alarms]
+        statistics = parts.intervention.statistics
+        run.finish(objective=objective, statistics=statistics, alarms=alarms, stopped=watch.stopped)
+        tracker.pictures(lambda: _drawn(run))
     return objective
 
 
 class Watch:
-    """Runs the stages that are due after each step and hands their numbers to the tracker."""
+    """Runs the stages that are due after each step, hands their numbers on, and looks for alarms.
 
-    def __init__(
-        self,
-        stages: Sequence[Stage],
-        tracker: Tracker,
-        plan: Plan,
-        intervention: Intervention,
-        reference: Reference,
-    ) -> None:
-        self.stages, self.tracker, self.plan = stages, tracker, plan
-        self.edited, self.reference = intervention.edited, reference
+    As a context it gives the tracker what was told of each edit when the sequence ends, also by an error.
+    """
+
+    def __init__(self, parts: Parts, tracker: Tracker, plan: Plan, run: RunDir) -> None:
+        self.parts, self.tracker, self.plan, self.run = parts, tracker, plan, run
         self.edits = 0
         self.last: dict[str, float] = {}
+        self.alarms: list[Alarm] = []
+        self.stopped = False
+        self._details: list[dict[str, object]] = []
 
-    def look(self, model: Model, change: Change | None) -> Mapping[str, float]:
+    def __enter__(self) -> Self:
+        """Nothing yet: `begin` came before."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Hand on the details."""
+        self.tracker.table("edits", self._details)
+
+    def begin(self, model: Model) -> None:
+        """Prepare the stages on the unedited model, then measure it."""
+        self.reference = Reference(model)
+        row: dict[str, float] = {}
+        for stage in self.parts.stages:
+            begun = time.perf_counter()
+            stage.prepare(model, self.plan.stream)
+            row[f"time/{stage.name}_prepare/seconds"] = time.perf_counter() - begun
+        for judge in self.parts.judges:
+            judge.begin()
+        self._log(model, self._observe(None, 0), row)
+
+    def look(self, model: Model, change: Change) -> Mapping[str, float]:
         """Measure, log, and return the numbers of this moment."""
         before = self.edits
-        self.edits += len(change.facts) if change else 0
-        seen = self._observe(change, before)
-        row = _cost(change) if change else {}
-        for stage in self.stages:
-            if stage.cadence.due(before, self.edits, seen.total):
-                row |= self._measure(stage, model, seen)
+        self.edits += len(change.facts)
+        self._details += _told(change, before)
+        return self._log(model, self._observe(change, before), _cost(change))
+
+    def _log(self, model: Model, seen: Observation, row: dict[str, float]) -> dict[str, float]:
+        due = [s for s in self.parts.stages if s.cadence.due(seen.before, seen.edits, seen.total)]
+        for stage in due:
+            row |= self._measure(stage, model, seen)
+        row |= self._judge(model, seen, row)
+        if self.stopped and not seen.is_last:
+            # what was added is told already; only what belongs to the end is missing
+            end = replace(seen, total=seen.edits, before=seen.edits, update={})
+            for stage in self.parts.stages:
+                row |= self._measure(stage, model, end)
         self.tracker.log(self.edits, row)
         self.last |= row
         return row
@@ -100,7 +133,7 @@ class Watch:
             others=others,
             untouched=self.plan.untouched,
             update=change.update if change else {},
-            edited=self.edited,
+            edited=self.parts.intervention.edited,
             reference=self.reference,
         )
 
@@ -114,6 +147,25 @@ class Watch:
         numbers = {key: float(value) for key, value in found.items() if not isinstance(value, pd.DataFrame)}
         return numbers | {f"time/{stage.name}/seconds": time.perf_counter() - begun}
 
+    def _judge(self, model: Model, seen: Observation, row: Mapping[str, float]) -> dict[str, float]:
+        """The alarms of this moment, told to people and acted on."""
+        found: dict[str, float] = {}
+        for judge in self.parts.judges:
+            for alarm in judge.judge(seen, row):
+                log.warning("alarm: %s", alarm.sentence)
+                self.tracker.alert(alarm.signature, alarm.sentence)
+                self.alarms.append(alarm)
+                found[f"alarm/{alarm.signature}/edits"] = alarm.edits
+                self._act(judge.on_alarm, model, seen)
+        return found
+
+    def _act(self, on_alarm: OnAlarm, model: Model, seen: Observation) -> None:
+        if on_alarm == "stop":
+            self.stopped = True
+        if on_alarm == "checkpoint":
+            weights = {str(site): matrix for site, matrix in model.snapshot(seen.edited).items()}
+            log.warning("the edited matrices are in %s", self.run.checkpoint(seen.edits, weights))
+
 
 def _timed(changes: Iterator[Change]) -> Iterator[Change]:
     """Each change with the seconds that the whole step took."""
@@ -123,6 +175,22 @@ def _timed(changes: Iterator[Change]) -> Iterator[Change]:
         if change is None:
             return
         yield replace(change, seconds={**change.seconds, "step": time.perf_counter() - begun})
+
+
+def _drawn(run: RunDir) -> Mapping[str, Path]:
+    """The figures of this run alone, by name."""
+    from analysis.report import run_figures  # here: whoever wants no figures need not wait for a second
+
+    return run_figures(run.folder, run.folder / "figures")
+
+
+def _told(change: Change, before: int) -> list[dict[str, object]]:
+    """A row a fact: its place in the sequence, its id, and what the editor tells of it."""
+    rows: list[dict[str, object]] = []
+    for i, fact in enumerate(change.facts):
+        told = {name: values[i] for name, values in change.details.items()}
+        rows.append({"edit": before + i + 1, "id": fact.id, **told})
+    return rows
 
 
 def _cost(change: Change) -> dict[str, float]:

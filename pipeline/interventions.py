@@ -35,6 +35,8 @@ class Change:
     update: WeightUpdate = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     diagnostics: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """What is told of each fact, an entry a fact."""
 
 
 log = logging.getLogger(__name__)
@@ -126,7 +128,13 @@ class KnowledgeEdit:
             edit = self.editor.edit(model, facts)
             model.apply(edit.update)
             self.editor.commit(model, facts, edit)
-            yield Change(facts=facts, update=edit.update, seconds=edit.seconds, diagnostics=edit.diagnostics)
+            yield Change(
+                facts=facts,
+                update=edit.update,
+                seconds=edit.seconds,
+                diagnostics=edit.diagnostics,
+                details=edit.details,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """The folder of a run: named by its configuration, locked while it is computed, marked when it ends.
 
-`outputs/<name>/<fingerprint>/` holds `config.yaml`, `provenance.json`, `metrics.jsonl`, `records.parquet`,
-`summary.json` and `DONE` or `FAILED`.
+`outputs/<name>/<fingerprint>/` holds `config.yaml`, `provenance.json`, `metrics.jsonl`, a Parquet file for
+each table such as `records.parquet`, `summary.json` and `DONE` or `FAILED`; `checkpoints/` where an alarm
+saved one.
 """
 
 import hashlib
@@ -19,6 +20,8 @@ from typing import Self
 import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
+from safetensors.torch import save_file
+from torch import Tensor
 
 from editors.errors import ConfigError, DataError, NormscopeError
 from pipeline.provenance import now, provenance
@@ -28,8 +31,10 @@ Config = Mapping[str, object]
 
 IRRELEVANT = frozenset({"tracker", "launcher", "resume", "name", "experiment", "hydra"})
 """Top-level keys that say where and how a run is computed and watched, not what comes out."""
-ATTEMPT = ("provenance.json", "metrics.jsonl", "records.parquet", "summary.json", "FAILED")
-"""What a new attempt replaces; `wandb/` as well."""
+ATTEMPT = ("provenance.json", "metrics.jsonl", "*.parquet", "summary.json", "FAILED")
+"""Files that a new attempt replaces, as patterns."""
+FOLDERS = ("wandb", "checkpoints", "figures")
+"""Folders that go with them."""
 
 
 class RunBusy(NormscopeError):
@@ -92,7 +97,7 @@ class RunDir:
         self._lock = FileLock(self.info.folder / ".lock", timeout=0)
         self._started = 0.0
         self._last: dict[str, float] = {}
-        self._records: list[dict[str, object]] = []
+        self._tables: dict[str, list[Mapping[str, object]]] = {}
 
     @property
     def folder(self) -> Path:
@@ -141,7 +146,7 @@ class RunDir:
         try:
             if error is not None and not self.done:
                 write(self.folder / "FAILED", _report(error))
-                self._write_records()
+                self._write_tables()
         finally:
             self._lock.release()
 
@@ -157,16 +162,22 @@ class RunDir:
             os.fsync(file.fileno())
 
     def record(self, table: str, rows: Sequence[Mapping[str, object]]) -> None:
-        """Keep rows, say one per fact, for `records.parquet`, where the column `table` tells them apart."""
-        self._records.extend({"table": table, **row} for row in rows)
+        """Keep rows, say one per fact, for `<table>.parquet`; later rows follow earlier ones."""
+        self._tables.setdefault(table, []).extend(rows)
 
-    def finish(self, *, objective: float | None, statistics: str = "") -> None:
-        """Write `records.parquet` and `summary.json`, then mark the run as done.
+    def checkpoint(self, edits: int, weights: Mapping[str, Tensor]) -> Path:
+        """Save matrices by site as `checkpoints/edits-<edits>.safetensors`, complete or not at all."""
+        path = self.folder / "checkpoints" / f"edits-{edits:06d}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_suffix(".part")
+        save_file({site: matrix.contiguous().cpu() for site, matrix in weights.items()}, part)
+        part.replace(path)
+        return path
 
-        `statistics` says what the second moments that the run used rest on.
-        """
-        self._write_records()
-        write_json(self.folder / "summary.json", self._summary(objective) | {"statistics": statistics})
+    def finish(self, *, objective: float | None, **more: object) -> None:
+        """Write the tables and `summary.json`, which gets `more` as well, then mark the run as done."""
+        self._write_tables()
+        write_json(self.folder / "summary.json", self._summary(objective) | more)
         write(self.folder / "DONE", now() + "\n")
 
     def discard(self) -> None:
@@ -174,9 +185,11 @@ class RunDir:
         (self.folder / "DONE").unlink(missing_ok=True)
 
     def _begin(self) -> None:
-        for stale in ATTEMPT:
-            (self.folder / stale).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "wandb", ignore_errors=True)
+        for pattern in ATTEMPT:
+            for stale in self.folder.glob(pattern):
+                stale.unlink()
+        for folder in FOLDERS:
+            shutil.rmtree(self.folder / folder, ignore_errors=True)
         write(
             self.folder / "config.yaml",
             yaml.safe_dump(dict(self.config), sort_keys=False, allow_unicode=True),
@@ -198,12 +211,12 @@ class RunDir:
             "metrics": metrics,
         }
 
-    def _write_records(self) -> None:
-        """Write what was recorded, complete or not at all."""
-        if self._records:
-            path = self.folder / "records.parquet"
+    def _write_tables(self) -> None:
+        """Write what was recorded, each table complete or not at all."""
+        for name, rows in self._tables.items():
+            path = self.folder / f"{name}.parquet"
             part = path.with_suffix(".part")
-            pd.DataFrame(self._records).to_parquet(part, index=False)
+            pd.DataFrame(rows).to_parquet(part, index=False)
             part.replace(path)
 
 

@@ -3,9 +3,10 @@
 import hashlib
 import netrc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Mode = Literal["auto", "online", "offline", "disabled"]
 Status = Literal["done", "failed"]
 Rows = Sequence[Mapping[str, object]]
+Draw = Callable[[], Mapping[str, Path]]
+"""Draws a run's figures and gives their files by name; not called where nobody wants them."""
 
 
 @runtime_checkable
@@ -42,6 +45,14 @@ class Tracker(Protocol):
 
     def table(self, name: str, rows: Rows) -> None:
         """Add rows of details, say one per fact."""
+        ...
+
+    def alert(self, title: str, text: str) -> None:
+        """Tell people that something happened which they should look at."""
+        ...
+
+    def pictures(self, draw: Draw) -> None:
+        """Add the figures of the finished run."""
         ...
 
     def finish(self, status: Status) -> None:
@@ -85,6 +96,12 @@ class Jsonl:
     def table(self, name: str, rows: Rows) -> None:
         """Keep the rows for `records.parquet`."""
         self.run.record(name, rows)
+
+    def alert(self, title: str, text: str) -> None:
+        """Nothing: the numbers hold it, and the console shows it."""
+
+    def pictures(self, draw: Draw) -> None:
+        """Nothing: figures can be drawn from the numbers at any time."""
 
     def finish(self, status: Status) -> None:
         """Nothing to close: `RunDir` marks the run."""
@@ -159,6 +176,18 @@ class Wandb:
 
             self._run.log({name: wandb.Table(dataframe=pd.DataFrame(rows), allow_mixed_types=True)})
 
+    def alert(self, title: str, text: str) -> None:
+        """An alert of W&B, which it sends on as its settings say."""
+        if self._run is not None:
+            self._run.alert(title=title, text=text, level="WARN")
+
+    def pictures(self, draw: Draw) -> None:
+        """The figures as images under `figures/<name>`."""
+        if self._run is not None and not self._run.disabled:
+            import wandb
+
+            self._run.log({f"figures/{name}": wandb.Image(str(path)) for name, path in draw().items()})
+
     def finish(self, status: Status) -> None:
         """Close the run with exit code 0 or 1."""
         run, self._run = self._run, None
@@ -191,6 +220,16 @@ class Many:
         """Give the table to all."""
         for tracker in self.trackers:
             tracker.table(name, rows)
+
+    def alert(self, title: str, text: str) -> None:
+        """Tell all."""
+        for tracker in self.trackers:
+            tracker.alert(title, text)
+
+    def pictures(self, draw: Draw) -> None:
+        """Offer them to all."""
+        for tracker in self.trackers:
+            tracker.pictures(draw)
 
     def finish(self, status: Status) -> None:
         """Close all, also where closing one raises."""

@@ -1,14 +1,18 @@
 """A whole run on a random model, and what has to hold of its files."""
 
 import json
+import random
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import jaxtyping
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig
+from safetensors.torch import load_file
 
 from analysis.stage import Observation, Reference
 from editors.errors import DataError, ModelError
@@ -29,7 +33,7 @@ def rows(folder: Path) -> list[dict]:
 
 
 def test_a_run_leaves_everything_the_contract_names(composed: Composed, tmp_path: Path, capsys):
-    objective = launch(composed("editor=encore", "stage=[norms,growth,efficacy]"), tmp_path)
+    objective = launch(composed("editor=encore", "stage=[norms,efficacy]"), tmp_path)
     folder = only_run(tmp_path)
     assert capsys.readouterr().out.splitlines()[-1] == str(folder)
     names = {path.name for path in folder.iterdir()}
@@ -46,6 +50,10 @@ def test_a_run_leaves_everything_the_contract_names(composed: Composed, tmp_path
     assert summary["statistics"].startswith("3,000 tokens of ")
     assert [row["edits"] for row in rows(folder)] == [0, 1, 2, 3, 4]
     assert len(pd.read_parquet(folder / "records.parquet")) == 4
+    edits = pd.read_parquet(folder / "edits.parquet")
+    assert edits["edit"].tolist() == [1, 2, 3, 4]
+    assert (edits[["target_norm", "key_norm", "residual_norm"]] > 0).all(axis=None)
+    assert summary["alarms"] == [] and not summary["stopped"]
 
 
 def test_the_unedited_row_has_ratio_one_everywhere_and_only_edited_matrices_move(
@@ -91,22 +99,89 @@ def test_another_seed_is_another_run_and_never_recomputes_when_told(composed: Co
     assert len(list((tmp_path / "test").iterdir())) == 2
 
 
-def test_stages_leave_weights_mode_hooks_and_random_state_as_they_were(composed: Composed, tmp_path: Path):
-    parts = build(resolved(composed("stage=[norms,growth,efficacy,downstream]", "stage.downstream.limit=4")))
+EVERY = "norms,spectra,activations,probes,efficacy,generation,perplexity,downstream"
+QUICK = (
+    "text.tokens=600",
+    "stage.downstream.limit=4",
+    "stage.probes.samples=100",
+    "stage.generation.prompts=2",
+)
+
+
+def test_stages_leave_weights_mode_hooks_and_random_state_as_they_were(
+    composed: Composed, monkeypatch: pytest.MonkeyPatch
+):
+    # the type checker of the tests draws from Python's own generator
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    parts = build(resolved(composed(f"stage=[{EVERY}]", *QUICK)))
+    assert len(parts.stages) == len(EVERY.split(","))
     model = parts.model.load()
-    facts = parts.intervention.plan(parts.data.load())
+    plan = parts.intervention.plan(parts.data.load())
     before = {key: value.clone() for key, value in model.hf.state_dict().items()}
-    seen = Observation(
-        edits=0, total=4, untouched=facts.untouched, seen=facts.stream, reference=Reference(model)
-    )
+    reference = Reference(model)
     for stage in parts.stages:
-        random_state = torch.get_rng_state()
-        stage.prepare(model)
-        assert stage.measure(model, seen) or stage.name == "growth"
-        assert torch.equal(random_state, torch.get_rng_state()), stage.name
+        random_state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+        stage.prepare(model, plan.stream)
+        for edits in (0, 2, 4):
+            seen = Observation(
+                edits=edits, before=max(edits - 2, 0), total=4, untouched=plan.untouched,
+                seen=plan.stream[:edits], latest=plan.stream[:edits], reference=reference,
+                edited=parts.intervention.edited,
+            )  # fmt: skip
+            assert stage.measure(model, seen) or stage.name == "spectra", stage.name
+        assert torch.equal(random_state[0], torch.get_rng_state()), stage.name
+        assert random_state[1:] == (random.getstate(), np.random.get_state()[1].tolist()), stage.name
         assert not model.hf.training
-        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.hf.modules())
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.hf.modules()), stage.name
     assert all(torch.equal(before[key], value) for key, value in model.hf.state_dict().items())
+
+
+def test_every_stage_respects_its_cadence_and_reports_its_seconds(composed: Composed, tmp_path: Path):
+    cadences = [
+        f"stage.{name}.cadence.{choice}" for name in EVERY.split(",") for choice in ("every=0", "at=[3]")
+    ]
+    launch(composed(f"stage=[{EVERY}]", *QUICK, *cadences), tmp_path)
+    for row in rows(only_run(tmp_path)):
+        measured = {name for name in EVERY.split(",") if f"time/{name}/seconds" in row}
+        assert measured == (set(EVERY.split(",")) if row["edits"] in (0, 3, 4) else set()), row["edits"]
+        prepared = {key for key in row if key.endswith("_prepare/seconds")}
+        assert len(prepared) == (len(EVERY.split(",")) if row["edits"] == 0 else 0)
+
+
+ALARMED = ("stage=[norms,efficacy,signatures]", "stage.signatures.norm_growth=1.000001")
+
+
+def test_an_alarm_is_told_once_with_its_count_and_the_run_goes_on(
+    composed: Composed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    launch(composed(*ALARMED), tmp_path)
+    folder = only_run(tmp_path)
+    (fired,) = [row for row in rows(folder) if "alarm/norm_growth/edits" in row]
+    assert fired["alarm/norm_growth/edits"] == fired["edits"] == 1
+    (alarm,) = json.loads((folder / "summary.json").read_text())["alarms"]
+    assert alarm["sentence"] in caplog.text
+    assert rows(folder)[-1]["edits"] == 4
+
+
+def test_an_alarm_can_stop_the_run_after_a_last_measurement(composed: Composed, tmp_path: Path):
+    objective = launch(composed(*ALARMED, "stage.signatures.on_alarm=stop"), tmp_path)
+    folder = only_run(tmp_path)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["stopped"] and summary["edits"] == 1 and (folder / "DONE").exists()
+    assert [row["edits"] for row in rows(folder)] == [0, 1]
+    assert len(pd.read_parquet(folder / "records.parquet")) == 1
+    assert objective is not None and objective == rows(folder)[-1]["edit/score/seen"]
+    last = rows(folder)[-1]
+    assert "norm/growth_square/mlp_down.01" in last and "norm/frobenius/attn_q.00" in last
+
+
+def test_an_alarm_can_save_the_edited_matrices(composed: Composed, tmp_path: Path):
+    launch(composed(*ALARMED, "stage.signatures.on_alarm=checkpoint"), tmp_path)
+    (path,) = (only_run(tmp_path) / "checkpoints").iterdir()
+    saved = load_file(path)
+    assert path.name == "edits-000001.safetensors" and set(saved) == {"mlp_down.00", "mlp_down.01"}
+    expected = rows(only_run(tmp_path))[1]["norm/frobenius/mlp_down.01"]
+    assert float(saved["mlp_down.01"].double().norm()) == pytest.approx(expected)
 
 
 def test_batches_count_facts_and_the_last_may_be_smaller(composed: Composed, tmp_path: Path):

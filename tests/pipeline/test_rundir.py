@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from editors.errors import ConfigError, DataError
 from pipeline.provenance import without_secrets
@@ -59,11 +60,14 @@ def test_a_finished_run_leaves_every_file_and_its_objective(tmp_path: Path) -> N
         assert not run.done
         run.append({"step": 0, "edits": 0, "norm/frobenius_ratio/edited": 1.0, "time/step/seconds": 2})
         run.append({"step": 1, "edits": 2, "norm/frobenius_ratio/edited": torch.tensor(1.5).item()})
-        run.record("efficacy", [{"id": "a", "success": True}, {"id": "b", "success": False}])
+        run.record("records", [{"id": "a", "success": True}])
+        run.record("edits", [{"edit": 1, "target_norm": 2.5}])
+        run.record("records", [{"id": "b", "success": False}])
         run.finish(objective=0.75, statistics="100 tokens of a text")
     assert run.folder == tmp_path / "demo" / fingerprint(config())
     assert {path.name for path in run.folder.iterdir()} - {".lock"} == {
-        "config.yaml", "provenance.json", "metrics.jsonl", "records.parquet", "summary.json", "DONE",
+        "config.yaml", "provenance.json", "metrics.jsonl", "records.parquet", "edits.parquet",
+        "summary.json", "DONE",
     }  # fmt: skip
     assert yaml.safe_load((run.folder / "config.yaml").read_text()) == config()
     summary = json.loads((run.folder / "summary.json").read_text())
@@ -80,9 +84,7 @@ def test_a_finished_run_leaves_every_file_and_its_objective(tmp_path: Path) -> N
     assert {key: summary[key] for key in wanted} == wanted
     assert set(summary) == {*wanted, "seconds", "metrics"}
     records = pd.read_parquet(run.folder / "records.parquet")
-    assert records.to_dict("list") == {
-        "table": ["efficacy"] * 2, "id": ["a", "b"], "success": [True, False],
-    }  # fmt: skip
+    assert records.to_dict("list") == {"id": ["a", "b"], "success": [True, False]}
     with RunDir(root=tmp_path, config=config(tracker={})) as again:
         assert again.done
         assert again.objective == 0.75
@@ -97,11 +99,21 @@ def test_a_row_is_on_the_disk_at_once_and_numbers_of_any_kind_are_taken(tmp_path
     assert rows[1] == {"step": 1, "edits": 2, "norm/delta/mlp_down.01": 2.0}
 
 
+def test_a_checkpoint_holds_the_matrices_by_site(tmp_path: Path) -> None:
+    matrix = torch.arange(6.0).view(2, 3).T  # as Conv1D's transposed view, not contiguous
+    with RunDir(root=tmp_path, config=config()) as run:
+        path = run.checkpoint(12, {"mlp_down.01": matrix})
+        assert path == run.folder / "checkpoints" / "edits-000012.safetensors"
+        assert torch.equal(load_file(path)["mlp_down.01"], matrix)
+        assert list(path.parent.iterdir()) == [path]
+
+
 def test_a_broken_run_is_marked_keeps_its_records_and_starts_anew(tmp_path: Path) -> None:
     with pytest.raises(DataError), RunDir(root=tmp_path, config=config()) as run:
         run.append({"step": 0, "edits": 0})
-        run.record("efficacy", [{"id": "a"}])
+        run.record("records", [{"id": "a"}])
         (run.folder / "wandb").mkdir()
+        run.checkpoint(3, {"mlp_down.01": torch.eye(2)})
         raise DataError("the third fact is odd: leave it out")
     failed = (run.folder / "FAILED").read_text()
     assert failed.splitlines()[0] == "the third fact is odd: leave it out"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.utils import instantiate
+from PIL import Image
 
 from editors.errors import ConfigError
 from pipeline.rundir import Config, RunDir, RunInfo
@@ -76,6 +77,29 @@ def test_an_offline_run_holds_all_rows_over_edits(tmp_path: Path) -> None:
     assert opened["config"]["update"]["editor/name"] == "memit"
     assert opened["config"]["update"]["layers/edit"] == [1, 2]
     assert exit_code(records) == 0
+
+
+def test_alerts_and_figures_are_in_the_run_and_nobody_draws_where_none_are_wanted(tmp_path: Path) -> None:
+    picture = tmp_path / "norms.png"
+    Image.new("RGB", (3, 2)).save(picture)
+    drawn: list[str] = []
+
+    def draw() -> dict[str, Path]:
+        drawn.append("once")
+        return {"norms": picture}
+
+    with tracking(tracker := Wandb(), CONFIG, run_info(tmp_path)):
+        tracker.alert("norm_growth", "after 3 edits it is twice its norm")
+        tracker.pictures(draw)
+    records = wandb_records(tmp_path)
+    (alert,) = [record["alert"] for record in records if "alert" in record]
+    assert (alert["title"], alert["text"]) == ("norm_growth", "after 3 edits it is twice its norm")
+    (row,) = [row for row in rows_of(records) if "figures/norms._type" in row]
+    assert row["figures/norms._type"] == "image-file"
+    silent = Wandb(mode="disabled")
+    with tracking(Many(trackers=[silent]), CONFIG, run_info(tmp_path / "disabled")):
+        silent.pictures(draw)
+    assert drawn == ["once"]
 
 
 def test_two_runs_in_one_process_do_not_mix(tmp_path: Path) -> None:
@@ -193,7 +217,7 @@ def test_the_jsonl_archive_counts_steps_in_batches(tmp_path: Path) -> None:
         run.finish(objective=None)
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["edits"]) for row in rows] == [(0, 0), (1, 2), (2, 4), (3, 5)]
-    assert (run.folder / "records.parquet").exists()
+    assert (run.folder / "efficacy.parquet").exists()
     assert archive.id == run.info.fingerprint
 
 
