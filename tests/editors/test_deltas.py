@@ -49,3 +49,17 @@ def test_saving_and_loading_gives_back_factors_and_rounding(factored: Delta, tmp
 def test_a_nan_in_either_factor_is_seen(factored: Delta):
     assert factored.is_finite()
     assert not Delta(left=factored.left, right=factored.right * float("inf")).is_finite()
+
+
+@pytest.mark.parametrize("one_is_dense", [True, False])
+@pytest.mark.parametrize("other_is_dense", [True, False])
+def test_the_product_of_two_changes_is_that_of_their_matrices(
+    factored: Delta, one_is_dense: bool, other_is_dense: bool
+):
+    assert factored.right is not None
+    another = Delta(left=factored.left.flip(0)[:, :1], right=factored.right.flip(0)[:, :1])
+    one = Delta(left=factored.dense()) if one_is_dense else factored
+    other = Delta(left=another.dense()) if other_is_dense else another
+    expected = float((factored.dense() * another.dense()).sum())
+    assert one.dot(other) == pytest.approx(expected)
+    assert one.dot(one) == pytest.approx(factored.square())

@@ -5,7 +5,7 @@ import torch
 
 from editors.errors import ConfigError, ModelError, NumericsError
 from editors.model.deltas import Delta, Site
-from editors.model.hooks import capture, replace_output
+from editors.model.hooks import capture, observe, replace_output
 from editors.model.model import Model
 from tests.tiny import DEPTH, FAMILIES, TEXT, WIDTH, tiny_model, tokenizer
 
@@ -119,6 +119,17 @@ def test_an_unsupported_architecture_is_refused_with_what_is_supported():
     hf.config.model_type = "bert"
     with pytest.raises(ModelError, match=r"'bert' is not supported; supported are gpt2"):
         Model(hf, tokenizer())
+
+
+def test_what_is_observed_is_what_would_be_captured_and_nothing_is_left_behind():
+    model, seen = tiny_model(), {}
+    blocks = {layer: model.block(layer) for layer in range(model.depth)}
+    ids, mask = model.encode(["Rob walks to town"])
+    with capture(outputs=blocks) as captured, observe(blocks, lambda key, output: seen.update({key: output})):
+        model.hidden(ids, mask)
+    assert list(seen) == list(blocks)
+    assert all(torch.equal(seen[layer], captured[layer]) for layer in blocks)
+    assert not any(module._forward_hooks for module in model.hf.modules())
 
 
 def test_hooks_are_gone_after_the_block_also_on_an_error():

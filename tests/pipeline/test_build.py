@@ -29,6 +29,7 @@ MISTAKES = {
     "moments.tokens=-1": r"moments\.tokens=-1",
     "editor._target_=os.system": r"editor\._target_=os\.system, but only",
     "editor._target_=editors.memit.MEMITT": r"editors\.memit\.MEMITT does not exist",
+    "model.dtype=int8": r"model\.dtype=int8 has to be one of float64, float32, bfloat16, float16",
     "launcher.threads=0": r"launcher\.threads=0 has to be a positive",
     "resume=perhaps": r"resume=perhaps has to be one of auto, never",
     "editor.preservation_weight=0": r"preservation_weight=0",
