@@ -191,7 +191,7 @@ class _Tally:
         self.lasts.append(ends[counted].cpu())
 
     def _count(self, part: Part, vectors: Float[Tensor, "token width"]) -> None:
-        self.norms.setdefault(part, []).append(vectors.float().norm(dim=1).double().cpu())
+        self.norms.setdefault(part, []).append(vectors.double().norm(dim=1).cpu())
 
     def result(self) -> Passed:
         """Means over all tokens counted so far."""

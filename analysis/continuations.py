@@ -12,10 +12,10 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from analysis.scoring import Ids, tokenize_all
-from editors.errors import DataError
+from editors.errors import DataError, NumericsError
 from editors.model.model import Model
 from editors.model.positions import pad
 
@@ -55,6 +55,7 @@ def continuations(
 
     Raises:
         DataError: for a prompt that leaves no room for a token.
+        NumericsError: where the model's scores are NaN or infinite.
     """
     tasks = _tasks(model, prompts, tokens, counts_prompt)
     ends = _ends(model) if stops else []
@@ -106,9 +107,24 @@ def _generate(model: Model, group: Sequence[_Task], ends: Sequence[int], samplin
         use_cache=True,
     )
     generate = cast(Callable[..., Tensor], model.hf.generate)
-    output = generate(input_ids=ids, attention_mask=mask.long(), generation_config=config)
+    output = generate(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        generation_config=config,
+        logits_processor=LogitsProcessorList([_Finite()]),
+    )
     rows = output[:, ids.shape[1] :].tolist()
     return [_until(row[: task.new], ends) for task, row in zip(group, rows, strict=True)]
+
+
+class _Finite(LogitsProcessor):
+    """Refuses scores that are no numbers, of which greedy search would take the first token."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The scores as they are; −∞ is what top-k leaves out."""
+        if bool((scores.isnan() | (scores == torch.inf)).any()):
+            raise NumericsError("the model's scores are NaN or infinite, so that it cannot write on")
+        return scores
 
 
 def _ends(model: Model) -> list[int]:

@@ -29,7 +29,7 @@ from analysis.records import Unedited, pairs, prompts, records, summarise
 from analysis.retention import retention
 from analysis.scoring import Scorer
 from analysis.stage import Cadence, Measurement, Observation
-from editors.errors import ConfigError
+from editors.errors import ConfigError, NumericsError
 from editors.model.facts import Fact
 from editors.model.model import Model
 
@@ -98,12 +98,13 @@ class Efficacy:
         asked = prompts(planned, self.neighbours)
         wanted, rivals = pairs(asked)
         self._scorer.read([*wanted, *rivals])
-        locality = [(one.prompt, one.wanted) for one in asked if one.kind == "locality"]
+        locality = [(one.prompt, one.wanted) for one in asked if one.kind == "locality" and one.wanted]
         self._unedited: Unedited = dict(zip(locality, self._scorer.score(locality).choices, strict=True))
 
     @torch.inference_mode()
     def measure(self, model: Model, observation: Observation) -> Measurement:
         """Scores of every scope that has facts."""
+        self._scorer.model = model
         result: Measurement = {}
         if observation.seen or observation.latest:
             result |= self._edits(observation)
@@ -129,7 +130,9 @@ class Efficacy:
         for scope, facts in scopes.items():
             result |= summarise(scored.iloc[[row[fact] for fact in facts]], scope)
         count = len(observation.seen)
-        aged = {count - i: row[fact] for i, fact in enumerate(observation.seen) if fact in row}
+        # of the draw alone: what other scopes add is the oldest and the newest
+        drawn = set(observation.seen if observation.is_last else self._drawn(observation.seen)) & set(row)
+        aged = {count - i: row[fact] for i, fact in enumerate(observation.seen) if fact in drawn}
         result |= retention(scored.iloc[list(aged.values())], list(aged))
         if observation.is_last and observation.seen:
             table = scored.iloc[[row[fact] for fact in observation.seen]].reset_index(drop=True)
@@ -151,7 +154,10 @@ class Efficacy:
 
     def _generations(self, model: Model, facts: Sequence[Fact]) -> Measurement:
         """How many of the facts the model completes by itself."""
-        written = continuations(model, [fact.statement for fact in facts], tokens=self.generated_tokens)
+        try:
+            written = continuations(model, [fact.statement for fact in facts], tokens=self.generated_tokens)
+        except NumericsError:  # a model without numbers writes nothing
+            written = [""] * len(facts)
         said = [(text, fact.target_new) for text, fact in zip(written, facts, strict=True)]
         return {
             "edit/generated/seen.exact": sum(is_said(*one) for one in said) / len(said),

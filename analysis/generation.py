@@ -11,6 +11,8 @@ for each of a fixed set of prompts instead of ten prompts a fact, seeded, and wo
 (runs of letters and digits, and single other signs) instead of nltk's tokenizer.
 """
 
+import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -21,9 +23,11 @@ import pandas as pd
 
 from analysis.continuations import TopK, continuations
 from analysis.stage import Cadence, Measurement, Observation
-from editors.errors import ConfigError
+from editors.errors import ConfigError, NumericsError
 from editors.model.facts import Fact
 from editors.model.model import Model
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = {2: 2 / 3, 3: 4 / 3}
 """By n: kmeng01/memit experiments/py/eval_utils_counterfact.py, `compute_n_gram_entropy`."""
@@ -67,15 +71,12 @@ class Generation:
             )
 
     def measure(self, model: Model, observation: Observation) -> Measurement:
-        """Sample a text for each prompt, the same random numbers every time."""
-        written = continuations(
-            model,
-            self._chosen,
-            tokens=self.length,
-            counts_prompt=True,
-            stops=False,
-            sampling=TopK(k=self.top_k, seed=self.seed),
-        )
+        """Sample a text for each prompt, the same random numbers every time; NaN where scores are NaN."""
+        try:
+            written = self._written(model)
+        except NumericsError as error:
+            log.warning("generation: %s", error)
+            return {"generation/entropy/mean": math.nan, "generation/repetition/mean": math.nan}
         texts = [prompt + text for prompt, text in zip(self._chosen, written, strict=True)]
         entropies = [entropy(text) for text in texts]
         result: Measurement = {
@@ -86,6 +87,16 @@ class Generation:
             columns = {"prompt": self._chosen, "text": texts, "entropy": entropies}
             result["generations"] = pd.DataFrame(columns)
         return result
+
+    def _written(self, model: Model) -> list[str]:
+        return continuations(
+            model,
+            self._chosen,
+            tokens=self.length,
+            counts_prompt=True,
+            stops=False,
+            sampling=TopK(k=self.top_k, seed=self.seed),
+        )
 
 
 def words(text: str) -> list[str]:

@@ -64,8 +64,9 @@ class Harness:
             self._loaded = _load(files, folder, option)
             for task in self.tasks.values():
                 _build(task, files.shots, self._limit, seed, option)
+            choices = [group for task in self.tasks.values() for group in _choices(task)]
         requests = [i for task in self.tasks.values() for i in task.instances]
-        self._answers = Answers(requests, model, batch_tokens)
+        self._answers = Answers(requests, model, batch_tokens, choices)
 
     @property
     def tasks(self) -> dict[str, ConfigurableTask]:
@@ -104,12 +105,27 @@ class Harness:
         }
 
 
+@dataclass(frozen=True)
+class Choices:
+    """The requests of one document's choices, and one of them that is not right.
+
+    A document for which a model gives no number counts as answered so.
+    """
+
+    requests: Sequence[Instance]
+    wrong: Instance
+
+
 class Answers(LM):
     """Answers requests for likelihoods; they are tokenised when it is made and read off few passes."""
 
-    def __init__(self, requests: Sequence[Instance], model: Model, batch_tokens: int) -> None:
+    def __init__(
+        self, requests: Sequence[Instance], model: Model, batch_tokens: int, choices: Sequence[Choices] = ()
+    ) -> None:
         super().__init__()
         self.model = model
+        place = {id(request): i for i, request in enumerate(requests)}
+        self._choices = [([place[id(r)] for r in each.requests], place[id(each.wrong)]) for each in choices]
         self._pairs = [_pair(request) for request in requests]
         queries = _queries(self._pairs, model)
         self._reading = Reading(queries, model, batch_tokens=batch_tokens)
@@ -120,7 +136,12 @@ class Answers(LM):
         """Log-likelihood of each continuation, and whether it is the model's first choice throughout."""
         assert [_pair(request) for request in requests] == self._pairs, "the requests were built once"
         total, exact = self._reading.answer(self.model)
-        return list(zip(total.tolist(), exact.tolist(), strict=True))
+        total, nameless = total.clone(), total.isnan()
+        for group, wrong in self._choices:
+            if bool(nameless[group].any()):
+                # the harness would take the first choice
+                total[group], total[wrong] = -1.0, 0.0
+        return list(zip(total.tolist(), (exact & ~nameless).tolist(), strict=True))
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Not asked: such tasks are refused when they are loaded."""
@@ -129,6 +150,25 @@ class Answers(LM):
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """Not asked: such tasks are refused when they are loaded."""
         raise NotImplementedError
+
+
+def _choices(task: ConfigurableTask) -> Iterator[Choices]:
+    """The choices of every document of a task that has such."""
+    groups: dict[int | None, list[Instance]] = {}
+    for request in task.instances:
+        groups.setdefault(request.doc_id, []).append(request)
+    for requests in groups.values():
+        if len(requests) > 1:
+            right = _right(task, requests[0].doc)
+            yield Choices(requests, next(r for i, r in enumerate(requests) if i not in right))
+
+
+def _right(task: ConfigurableTask, document: Mapping[str, Any]) -> set[int]:
+    """Numbers of the right choices."""
+    gold: Any = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
+    choices = task.doc_to_choice(document)
+    given = gold if isinstance(gold, list) else [gold]
+    return {choices.index(each) if each in choices else each for each in given}
 
 
 def _pair(request: Instance) -> tuple[str, str]:
@@ -259,7 +299,7 @@ def _queries(pairs: Sequence[tuple[str, str]], model: Model) -> list[Query]:
     if long:
         log.warning(
             "%d of %d prompts of downstream tasks are longer than the %d tokens that %s reads: they lose "
-            "their beginning, as with lm-eval", long, len(found), model.max_tokens, model.name,
+            "their beginning", long, len(found), model.max_tokens, model.name,
         )  # fmt: skip
     return [Query(query.context[excess[query.context] :], query.target) for query in found]
 

@@ -31,7 +31,7 @@ class Norms:
 
     For each matrix of the last update Δ: `norm/delta/<site>` ‖Δ‖, `norm/growth_cross/<site>` 2⟨W, Δ⟩ with W
     as it was before the step, `norm/growth_square/<site>` ‖Δ‖², and `norm/update_cosine/<site>`, the cosine
-    between Δ and the update of the step before.
+    between Δ and the update of the step before, where that was measured too.
     """
 
     name: str = "norms"
@@ -60,7 +60,9 @@ class Norms:
         else:
             self._squares |= _squares(model, observation.edited)
         shown = self._squares if whole else dict.fromkeys(observation.edited)
-        result = self._norms(reference, shown) | self._steps(terms, observation.update)
+        result = self._norms(reference, shown) | self._steps(
+            terms, observation.update, consecutive=observation.before == self._measured_at
+        )
         if whole:
             result |= _distances(model, reference)
         self._measured_at = observation.edits
@@ -80,13 +82,15 @@ class Norms:
             result[f"norm/frobenius_ratio/{site}"] = norm / reference.norms[site]
         return result
 
-    def _steps(self, terms: Mapping[Site, tuple[float, float]], update: WeightUpdate) -> Measurement:
+    def _steps(
+        self, terms: Mapping[Site, tuple[float, float]], update: WeightUpdate, *, consecutive: bool
+    ) -> Measurement:
         result: Measurement = {}
         for site, (cross, square) in terms.items():
             result[f"norm/delta/{site}"] = square**0.5
             result[f"norm/growth_cross/{site}"] = cross
             result[f"norm/growth_square/{site}"] = square
-            before = self._latest.get(site)
+            before = self._latest.get(site) if consecutive else None
             if before is not None and square > 0 and before.square() > 0:
                 cosine = update[site].dot(before) / (square * before.square()) ** 0.5
                 result[f"norm/update_cosine/{site}"] = cosine

@@ -21,6 +21,7 @@ from torch import Tensor
 from analysis.classifiers import Pair, Solver
 from analysis.drawn import draw
 from analysis.logistic import BatchedLogistic
+from analysis.regressions import usable
 from analysis.residuals import residuals
 from analysis.stage import Cadence, Measurement, Observation
 from analysis.texts import TextSet
@@ -164,21 +165,22 @@ class Probes:
     def _direct(self, depth: int) -> dict[str, float]:
         """Accuracy of telling the two models apart after each block.
 
-        A block whose activations have overflowed has no probe; a warning names it.
+        A block whose activations have overflowed is told apart without a probe: 1; a warning names it.
         """
-        finite = self._both[depth:].var(dim=1).isfinite().all(dim=1)
+        finite = usable(self._both[depth:])
         blocks = finite.nonzero()[:, 0].tolist()
-        if len(blocks) < depth:
-            lost = [block for block in range(depth) if not finite[block]]
-            log.warning("no direct probe of blocks %s: their activations are NaN or infinite", lost)
+        lost = [block for block in range(depth) if not finite[block]]
+        found = {f"probe/direct/block.{block:02d}": 1.0 for block in lost}
+        if lost:
+            log.warning("no direct probe of blocks %s: their activations are NaN or overflow", lost)
         if not blocks:
-            return {}
+            return found | {"probe/direct/mean": 1.0}
         pairs = [(block, block + len(blocks)) for block in range(len(blocks))]
         both = self._both if len(blocks) == depth else self._both[[*blocks, *(depth + b for b in blocks)]]
         training = self._drawn.training
         accuracy = self.solver.fit(both[:, :training], pairs).accuracy(both[:, training:])
-        found = {f"probe/direct/block.{b:02d}": float(a) for b, a in zip(blocks, accuracy, strict=True)}
-        return found | {"probe/direct/mean": float(accuracy.mean())}
+        found |= {f"probe/direct/block.{b:02d}": float(a) for b, a in zip(blocks, accuracy, strict=True)}
+        return found | {"probe/direct/mean": sum(found.values()) / depth}
 
 
 def chosen_pairs(
@@ -215,7 +217,7 @@ def _checked(pair: Sequence[int], model: Model) -> Pair:
             f"stage.probes.pairs holds {list(pair)}, but a pair is two different blocks, such as [0, 1]"
         )
     model.check_layers(pair, "a pair of stage.probes.pairs")
-    return pair[0], pair[1]
+    return min(pair), max(pair)
 
 
 def shuffled_labels(problems: int, samples: int, seed: int) -> Bool[Tensor, "problem side sample"]:

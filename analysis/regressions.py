@@ -19,6 +19,12 @@ _RIDGE = 0.3
 asks nothing; with a large one L-BFGS starts as if features were uncorrelated. 0.1 to 1 take equally long."""
 
 
+def usable(layers: Float[Tensor, "layer sample width"]) -> Bool[Tensor, " layer"]:
+    """Which layers have activations whose squares can be summed; the others hold NaN, or overflow."""
+    largest = layers.abs().amax(dim=(1, 2)).double()  # NaN where one is
+    return largest**2 * layers.shape[1] * 4 < torch.finfo(layers.dtype).max
+
+
 @dataclass(frozen=True)
 class Moments:
     """Mean and variance of every column of every layer, held in float64."""

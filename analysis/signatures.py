@@ -6,6 +6,7 @@ the layers, and a downstream score falls again and again (arXiv 2502.19416, 2502
 a result of its own.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
@@ -128,10 +129,12 @@ class Signatures:
         if limit is None or key not in numbers:
             return
         value, before = numbers[key], self._ability
+        if math.isnan(value):
+            yield _alarm("ability_loss", observation, key, value, float(limit), "is no number")
+            return
         self._ability = value
-        self._falls = (
-            self._falls + 1 if before is not None and not value >= before - self.ability_margin else 0
-        )
+        fell = before is not None and value < before - self.ability_margin
+        self._falls = self._falls + 1 if fell else 0
         if self._falls >= limit:
             told = f"fell {self._falls} times in a row, to {value:.3g}"
             yield _alarm("ability_loss", observation, key, value, float(limit), told)

@@ -24,6 +24,8 @@ Which = Literal["all", "edited"]
 
 _ROWS = 1024
 """Rows whose distances to all others are formed at a time."""
+_PARALLEL = 1e-14
+"""Squared distance on the unit sphere under which two rows point the same way."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ def hyperspherical_energy(matrix: Float[Tensor, "out in"]) -> float:
     total, count = 0.0, rows.shape[0]
     for start in range(0, count, _ROWS):
         cosines = rows[start : start + _ROWS] @ rows.T
-        distances = (2 - 2 * cosines).clamp(min=0).sqrt()
+        squares = 2 - 2 * cosines
+        # what is left of a square of 0 by rounding
+        distances = squares.where(squares > _PARALLEL, 0.0).sqrt()
         distances[torch.arange(len(cosines)), torch.arange(start, start + len(cosines))] = torch.inf
         total += float(distances.reciprocal().sum())
     return total / (count * (count - 1))

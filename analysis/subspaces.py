@@ -16,9 +16,12 @@ def centred(vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
 def principal(vectors: Float[Tensor, "n dim"], rank: int) -> Float[Tensor, "dim rank"]:
     """Orthonormal basis of the `rank` leading principal components of centred vectors.
 
-    From the eigenvectors of the smaller of X Xᵀ and Xᵀ X. Fewer columns where the vectors span less.
+    From the eigenvectors of the smaller of X Xᵀ and Xᵀ X. Fewer columns where the vectors span less, none
+    where one of them is not finite.
     """
     count, width = vectors.shape
+    if not bool(vectors.isfinite().all()):
+        return vectors.new_empty(width, 0)
     tall = count >= width
     squares, found = torch.linalg.eigh(vectors.T @ vectors if tall else vectors @ vectors.T)
     leading = squares.flip(0)[:rank]
@@ -36,8 +39,11 @@ def cosines(one: Float[Tensor, "dim a"], other: Float[Tensor, "dim b"]) -> Float
 def overlap(one: Float[Tensor, "dim a"], other: Float[Tensor, "dim b"]) -> float:
     """‖AᵀB‖²_F / rank, the mean squared cosine of the principal angles: 1 for the same subspace.
 
-    Two random subspaces have rank / dim on average. Of bases of different rank the larger one counts.
+    Two random subspaces have rank / dim on average. Of bases of different rank the larger one counts; NaN for
+    an empty one.
     """
+    if not (one.shape[1] and other.shape[1]):
+        return math.nan
     return float((one.T @ other).square().sum()) / max(one.shape[1], other.shape[1])
 
 
@@ -45,7 +51,10 @@ def largest_angle(one: Float[Tensor, "dim a"], other: Float[Tensor, "dim b"]) ->
     """The largest principal angle in degrees, 0 for the same subspace and 90 for one orthogonal direction.
 
     From the sine where the angle is small: arccos loses half of the digits near 1 (Björck and Golub 1973).
+    NaN for an empty basis.
     """
+    if not (one.shape[1] and other.shape[1]):
+        return math.nan
     sine = float(torch.linalg.matrix_norm(other - one @ (one.T @ other), ord=2))
     cosine = float(cosines(one, other).min())
     return math.degrees(math.asin(min(sine, 1.0)) if cosine > 0.7 else math.acos(cosine))
@@ -55,7 +64,8 @@ def linear_cka(one: Float[Tensor, "n a"], other: Float[Tensor, "n b"]) -> float:
     """‖XᵀY‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F) of centred vectors: 1 for equal up to rotation and scale, 0 for unrelated.
 
     Source: Kornblith et al. 2019 (arXiv 1905.00414). With fewer vectors than dimensions from the n×n Gram
-    matrices, tr(XXᵀ YYᵀ) being the same number. NaN where all vectors of a side are the same.
+    matrices, tr(XXᵀ YYᵀ) being the same number. NaN where all vectors of a side are the same, or one is not
+    finite.
     """
     if len(one) < one.shape[1]:
         left, right = one @ one.T, other @ other.T

@@ -28,7 +28,7 @@ _FEW = 512
 
 @dataclass(frozen=True, kw_only=True)
 class TextSet:
-    """The first documents of a corpus that name no edited subject, `tokens` tokens in all."""
+    """The first different documents of a corpus that name no edited subject, `tokens` tokens in all."""
 
     corpus: Corpus | None = None
     """A local file, a data set on the hub or the world's text."""
@@ -61,19 +61,20 @@ class TextSet:
             raise ConfigError("text.corpus is not set: choose one, for example corpus@text.corpus=wikitext")
         longest = min(self.longest, model.max_tokens)
         subjects = frozenset(fact.subject for fact in planned)
-        found: list[Document] = []
+        # a dict: documents that are read twice, such as headings, would be trained and tested on
+        found: dict[Document, None] = {}
         left = self.tokens
         for text in self._without(corpus, subjects):
             ids = tokenize(model.tokenizer, text).ids[: min(longest, left)]
-            if len(ids) >= _SHORTEST:
-                found.append(ids)
+            if len(ids) >= _SHORTEST and ids not in found:
+                found[ids] = None
                 left -= len(ids)
             if left < _SHORTEST:
-                return found
+                return list(found)
         raise DataError(
             f"{corpus.label} holds only {self.tokens - left} usable tokens (documents cut at {longest}, "
-            f"those that name an edited subject left out), but text.tokens={self.tokens}: lower it or choose "
-            f"a larger corpus"
+            f"repeated ones and those that name an edited subject left out), but text.tokens={self.tokens}: "
+            f"lower it or choose a larger corpus"
         )
 
     def _without(self, corpus: Corpus, subjects: frozenset[str]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from editors.model.model import Model
 from pipeline.data import FactSource
 from pipeline.interventions import Change, Intervention, Plan
 from pipeline.rundir import Config, RunDir
-from pipeline.trackers import Jsonl, Many, Tracker, tracking
+from pipeline.trackers import Jsonl, Many, Rows, Tracker, tracking
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ def execute(config: Config, parts: Parts, run: RunDir) -> float | None:
         parts.intervention.prepare(model, plan)
         watch.begin(model)
         with _progress(len(plan.stream)) as advance, watch:
-            for change in _timed(parts.intervention.steps(model, plan)):
+            changes = iter(()) if watch.stopped else parts.intervention.steps(model, plan)
+            for change in _timed(changes):
                 advance(len(change.facts), watch.look(model, change))
                 if watch.stopped:
                     break
@@ -107,15 +108,19 @@ class Watch:
         return self._log(model, self._observe(change, before), _cost(change))
 
     def _log(self, model: Model, seen: Observation, row: dict[str, float]) -> dict[str, float]:
-        due = [s for s in self.parts.stages if s.cadence.due(seen.before, seen.edits, seen.total)]
-        for stage in due:
-            row |= self._measure(stage, model, seen)
+        tables: dict[str, Rows] = {}
+        for stage in self.parts.stages:
+            if stage.cadence.due(seen.before, seen.edits, seen.total):
+                row |= self._measure(stage, model, seen, tables)
         row |= self._judge(model, seen, row)
-        if self.stopped and not seen.is_last:
-            # what was added is told already; only what belongs to the end is missing
+        if self.stopped:
+            # what was added is told already; what belongs to the end is missing, and may alarm as well
             end = replace(seen, total=seen.edits, before=seen.edits, update={})
             for stage in self.parts.stages:
-                row |= self._measure(stage, model, end)
+                row |= self._measure(stage, model, end, tables)
+            row |= self._judge(model, end, row)
+        for name, rows in tables.items():
+            self.tracker.table(name, rows)
         self.tracker.log(self.edits, row)
         self.last |= row
         return row
@@ -137,13 +142,17 @@ class Watch:
             reference=self.reference,
         )
 
-    def _measure(self, stage: Stage, model: Model, seen: Observation) -> dict[str, float]:
+    def _measure(
+        self, stage: Stage, model: Model, seen: Observation, tables: dict[str, Rows]
+    ) -> dict[str, float]:
+        """The stage's numbers; its tables take the place of those that it gave at this moment before."""
         begun = time.perf_counter()
         found: Measurement = stage.measure(model, seen)
         for name, table in found.items():
             if isinstance(table, pd.DataFrame):
-                rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-                self.tracker.table(name, rows)
+                tables[name] = [
+                    {str(key): value for key, value in row.items()} for row in table.to_dict("records")
+                ]
         numbers = {key: float(value) for key, value in found.items() if not isinstance(value, pd.DataFrame)}
         return numbers | {f"time/{stage.name}/seconds": time.perf_counter() - begun}
 
@@ -160,7 +169,7 @@ class Watch:
         return found
 
     def _act(self, on_alarm: OnAlarm, model: Model, seen: Observation) -> None:
-        if on_alarm == "stop":
+        if on_alarm == "stop" and not seen.is_last:
             self.stopped = True
         if on_alarm == "checkpoint":
             weights = {str(site): matrix for site, matrix in model.snapshot(seen.edited).items()}

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 
 from analysis.efficacy import Efficacy, is_said
 from analysis.records import summarise
-from analysis.stage import Observation
+from analysis.stage import Observation, compare
 from editors.errors import ConfigError, DataError
 from editors.model.facts import Fact
 from tests.analysis.readings import at_the_end, first_choice, measured
@@ -167,3 +168,29 @@ def test_nothing_of_the_model_and_of_the_global_random_state_changes():
     assert all(torch.equal(value, weights[name]) for name, value in model.hf.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert model.hf.generation_config is config and not model.hf.training
+
+
+def test_another_model_than_the_prepared_one_is_scored_when_it_is_measured():
+    edited = tiny_model()
+    edited.hf.get_output_embeddings().weight.data.neg_()
+    stage = Efficacy(generated=0)
+    across, alone = (compare([stage], unedited, edited, FACTS) for unedited in (tiny_model(), edited))
+    keys = [key for key in alone if key.startswith(("edit/success", "edit/accuracy", "edit/magnitude"))]
+    assert keys and {key: across[key] for key in keys} == {key: alone[key] for key in keys}
+
+
+def test_retention_between_measurements_is_that_of_the_draw_alone():
+    facts = [replace(FACTS[0], id=f"{i}") for i in range(30)]
+    stage = Efficacy(sample=5, first=20, generated=0)
+    stage.prepare(tiny_model(), facts)
+    seen = Observation(edits=30, total=90, seen=facts, latest=facts[-1:])
+    drawn = {30 - facts.index(fact) for fact in stage._drawn(facts)}
+    bins = {int(key.rpartition("/")[2]) for key in stage.measure(tiny_model(), seen) if "retention" in key}
+    edges = [0, 10, 20, 50]
+    assert bins == {high for low, high in pairwise(edges) if any(low < age <= high for age in drawn)}
+
+
+def test_a_locality_prompt_without_an_answer_is_left_out():
+    fact = replace(FACTS[0], locality=(("Who walks to town?", ""), ("People speak", "French")))
+    found = measured([fact])
+    assert found["edit/invariance/seen.locality"] == 1

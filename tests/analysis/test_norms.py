@@ -114,6 +114,19 @@ def test_successive_updates_along_one_line_have_a_cosine_of_one_or_minus_one(fac
     assert found[f"norm/update_cosine/{SITE}"] == pytest.approx(cosine)
 
 
+def test_a_cosine_is_told_only_between_steps_that_follow_each_other():
+    model, stage = tiny_model(), Norms()
+    stage.prepare(model)
+    reference = Reference(model)
+    for edits in (1, 3):
+        update = {SITE: low_rank(model, seed=edits)}
+        seen = Observation(
+            edits=edits, before=edits - 1, total=9, edited=[SITE], update=update, reference=reference
+        )
+        found = stage.measure(model, seen)
+    assert f"norm/update_cosine/{SITE}" not in found
+
+
 @pytest.mark.parametrize(
     ("cadence", "moments"),
     [

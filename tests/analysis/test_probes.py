@@ -142,12 +142,13 @@ def test_a_change_of_scale_is_seen_by_norm_only_probes(monkeypatch: pytest.Monke
     assert after["probe/accuracy/00-01"] == before["probe/accuracy/00-01"]
 
 
-def test_a_block_that_overflowed_has_no_direct_probe_and_its_samples_are_told_wrong(
+def test_a_block_that_overflowed_is_told_apart_without_a_probe_and_its_samples_are_told_wrong(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     before, after = planted(monkeypatch, lambda last: torch.full_like(last, torch.nan))
-    assert before.keys() - after.keys() == {"probe/direct/block.03", "probe/shuffled/mean"}
-    assert after["probe/direct/mean"] == 0.5
+    assert before.keys() - after.keys() == {"probe/shuffled/mean"}
+    assert after["probe/direct/block.03"] == 1 and after["probe/direct/block.02"] == 0.5
+    assert after["probe/direct/mean"] == (3 * 0.5 + 1) / 4
     assert "no direct probe of blocks [3]" in caplog.text
     assert isinstance(after["probe/accuracy/02-03"], float) and after["probe/accuracy/02-03"] <= 0.5
 
@@ -264,7 +265,7 @@ def test_the_interval_is_the_published_one_and_stays_between_0_and_1():
         ("all", [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]),
         ("adjacent", [(0, 1), (1, 2), (2, 3)]),
         ("edited", [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)]),
-        ([[3, 0], [0, 1], [3, 0]], [(3, 0), (0, 1)]),
+        ([[3, 0], [0, 1], [3, 0]], [(0, 3), (0, 1)]),
     ],
 )
 def test_pairs_are_those_that_an_option_names(choice: str | list, pairs: list[tuple[int, int]]):

@@ -61,6 +61,15 @@ def test_a_moment_without_a_score_neither_counts_nor_starts_anew():
     assert told == [[], [], [], ["ability_loss"]]
 
 
+def test_a_score_that_is_no_number_is_lost_ability_at_once_and_its_return_no_fall():
+    judge = Signatures(ability_loss=3)
+    assert fired(judge, 0, task=0.8) == []
+    assert fired(judge, 1, task=math.nan) == ["ability_loss"]
+    judge.begin()
+    told = [fired(judge, i, task=score) for i, score in enumerate((0.8, 0.9, 0.8, 0.7))]
+    assert told == [[]] * 4
+
+
 def test_falls_within_the_margin_do_not_count():
     judge = Signatures(ability_loss=1, ability_margin=0.05)
     assert fired(judge, 0, task=0.9) == fired(judge, 1, task=0.86) == []

@@ -56,6 +56,21 @@ def test_energy_is_the_mean_inverse_distance_of_unit_rows_whatever_their_length(
     assert hyperspherical_energy(rows * torch.arange(1, 8)[:, None]) == pytest.approx(expected)
 
 
+def test_parallel_rows_have_infinite_energy():
+    rows = random(5, 7)
+    rows[1] = 3 * rows[0]
+    assert math.isinf(hyperspherical_energy(rows))
+
+
+def test_vectors_that_are_no_numbers_have_neither_angle_nor_likeness():
+    cloud, broken = random(30, 6), random(30, 6, seed=1)
+    broken[3, 2] = math.nan
+    one, other = principal(centred(cloud), 3), principal(centred(broken), 3)
+    assert other.shape == (6, 0)
+    found = overlap(one, other), largest_angle(one, other), linear_cka(centred(cloud), centred(broken))
+    assert all(math.isnan(value) for value in found)
+
+
 def test_a_dominant_direction_raises_the_energy_and_lowers_the_ranks():
     matrix = random(20, 30)
     pushed = matrix + 20 * torch.outer(torch.ones(20, dtype=torch.float64), random(30, seed=2)) / 30**0.5

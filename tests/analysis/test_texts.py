@@ -43,6 +43,12 @@ def test_documents_that_name_an_edited_subject_are_left_out():
     assert found[0] == tokenize(model.tokenizer, TEXT[1]).ids[:10]
 
 
+def test_a_document_that_stands_twice_is_read_once():
+    model = tiny_model()
+    found = TextSet(corpus=Lines([TEXT[0], TEXT[0], TEXT[1]]), tokens=20, longest=10).read(model)
+    assert found[1] == tokenize(model.tokenizer, TEXT[1]).ids[:10]
+
+
 def test_a_text_that_is_too_short_names_both_numbers_and_the_way_out():
     with pytest.raises(
         DataError, match=r"three lines holds only \d+ usable tokens .*text\.tokens=5000: lower"

@@ -14,8 +14,9 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
-from analysis.stage import Observation, Reference
+from analysis.stage import Measurement, Observation, Reference
 from editors.errors import DataError, ModelError
+from editors.model.deltas import Site
 from pipeline.build import build, resolved
 from pipeline.launch import launch
 from pipeline.rundir import RunDir
@@ -173,6 +174,54 @@ def test_an_alarm_can_stop_the_run_after_a_last_measurement(composed: Composed, 
     assert objective is not None and objective == rows(folder)[-1]["edit/score/seen"]
     last = rows(folder)[-1]
     assert "norm/growth_square/mlp_down.01" in last and "norm/frobenius/attn_q.00" in last
+
+
+def test_an_alarm_on_the_unedited_model_stops_before_the_first_edit(composed: Composed, tmp_path: Path):
+    stages = "stage=[norms,probes,signatures]"
+    choices = ["stage.signatures.probe_collapse=0.99999", "stage.signatures.on_alarm=stop", *QUICK[::2]]
+    launch(composed(stages, *choices), tmp_path)
+    summary = json.loads((only_run(tmp_path) / "summary.json").read_text())
+    assert [row["edits"] for row in rows(only_run(tmp_path))] == [0]
+    assert summary["stopped"] and [alarm["signature"] for alarm in summary["alarms"]] == ["probe_collapse"]
+    assert len(pd.read_parquet(only_run(tmp_path) / "probes.parquet")) == 6  # each pair once
+
+
+def test_a_stopped_run_ends_with_a_measurement_by_every_stage(composed: Composed, tmp_path: Path):
+    stages = "stage=[norms,probes,signatures]"
+    choices = ["stage.signatures.norm_growth=1.000001", "stage.signatures.on_alarm=stop", *QUICK[::2]]
+    launch(composed(stages, *choices), tmp_path)
+    assert [row["edits"] for row in rows(only_run(tmp_path))] == [0, 1]
+    assert "probe/accuracy/mean" in rows(only_run(tmp_path))[-1]
+
+
+def test_an_alarm_at_the_last_edit_stops_nothing(composed: Composed, tmp_path: Path):
+    launch(composed(*ALARMED, "stage.signatures.on_alarm=stop", "edits=1"), tmp_path)
+    assert not json.loads((only_run(tmp_path) / "summary.json").read_text())["stopped"]
+
+
+def test_a_model_that_gives_no_numbers_ends_its_run_with_every_stage(
+    composed: Composed,
+):
+    parts = build(resolved(composed(f"stage=[{EVERY}]", *QUICK)))
+    model = parts.model.load()
+    plan = parts.intervention.plan(parts.data.load())
+    for stage in parts.stages:
+        stage.prepare(model, plan.stream)
+    reference = Reference(model)
+    for layer in (2, 3):
+        model.write(Site("mlp_down", layer), torch.full_like(model.weight("mlp_down", layer), torch.nan))
+    seen = Observation(
+        edits=4, total=4, seen=plan.stream, latest=plan.stream, untouched=plan.untouched,
+        reference=reference, edited=parts.intervention.edited,
+    )  # fmt: skip
+    found: Measurement = {}
+    for stage in parts.stages:
+        found |= stage.measure(model, seen)
+    assert found["downstream/mean/acc"] == 0
+    assert found["edit/success/seen.rewrite"] == found["edit/generated/seen.contains"] == 0
+    assert found["probe/direct/block.03"] == 1 and found["probe/direct/block.01"] == 0.5
+    for key in ("generation/entropy/mean", "text/loss/held_out", "activation/subspace_overlap/block.03"):
+        assert np.isnan(found[key]), key
 
 
 def test_an_alarm_can_save_the_edited_matrices(composed: Composed, tmp_path: Path):
