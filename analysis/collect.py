@@ -144,8 +144,15 @@ def _run_folders(experiment: Path) -> list[Path]:
     return sorted(folder for folder in experiment.iterdir() if folder.is_dir() and is_run(folder))
 
 
+def _holds_runs(folder: Path) -> bool:
+    return folder.is_dir() and any(each.is_dir() and is_run(each) for each in folder.iterdir())
+
+
 def _nothing_finished(folders: Iterable[Path], unfinished: tuple[Unfinished, ...]) -> str:
     where = " and ".join(map(str, folders))
+    inside = [str(each) for folder in folders for each in sorted(folder.iterdir()) if _holds_runs(each)]
+    if not unfinished and inside:
+        return f"{where} holds experiments, not runs; name one of {', '.join(inside)}"
     if not unfinished:
         return f"{where} holds no run yet; start one with python -m pipeline name=<experiment>"
     first = unfinished[0]

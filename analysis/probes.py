@@ -216,7 +216,7 @@ def _checked(pair: Sequence[int], model: Model) -> Pair:
         raise ConfigError(
             f"stage.probes.pairs holds {list(pair)}, but a pair is two different blocks, such as [0, 1]"
         )
-    model.check_layers(pair, "a pair of stage.probes.pairs")
+    model.check_layers(pair, "stage.probes.pairs")
     return min(pair), max(pair)
 
 

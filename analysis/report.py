@@ -94,8 +94,9 @@ def render(collection: Collection, drawn: Sequence[tuple[FigureSpec, Chart]], *,
 
 def _telling(runs: pd.DataFrame) -> pd.DataFrame:
     """The table without columns that never change, and without the editor, which the series names."""
-    told = ("name", "model", "data", "intervention", "statistics", "stopped", "alarms")
+    told = ("name", "model", "data", "intervention", "statistics", "alarms")
     constant = [column for column in told if runs[column].nunique() == 1]
+    constant += [] if runs["stopped"].any() else ["stopped"]
     runs = runs.dropna(axis="columns", how="all")
     return runs.drop(columns=[*constant, "editor"])
 

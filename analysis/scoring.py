@@ -150,7 +150,7 @@ def tokenize_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     """`editors.model.positions.tokenize` of many texts in one call."""
     if not texts:
         return []
-    encoded = tokenizer(list(texts), return_offsets_mapping=True, return_token_type_ids=False)
+    encoded = tokenizer(list(texts), return_offsets_mapping=True, return_token_type_ids=False, verbose=False)
     found = []
     for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         count = len(ids)

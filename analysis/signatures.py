@@ -149,5 +149,5 @@ def _alarm(
         key=key,
         value=value,
         threshold=threshold,
-        sentence=f"{signature} after {observation.edits} edits: {key} {told}",
+        sentence=f"{signature} after {observation.edits} edit{'s' * (observation.edits != 1)}: {key} {told}",
     )

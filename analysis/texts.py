@@ -73,8 +73,8 @@ class TextSet:
                 return list(found)
         raise DataError(
             f"{corpus.label} holds only {self.tokens - left} usable tokens (documents cut at {longest}, "
-            f"repeated ones and those that name an edited subject left out), but text.tokens={self.tokens}: "
-            f"lower it or choose a larger corpus"
+            f"repeated ones and those that name an edited subject left out), but {self.tokens} are wanted: "
+            f"lower the number (text.tokens, stage.perplexity.texts.tokens) or choose a larger corpus"
         )
 
     def _without(self, corpus: Corpus, subjects: frozenset[str]) -> Iterator[str]:

@@ -58,6 +58,8 @@ def execute(config: Config, parts: Parts, run: RunDir) -> float | None:
                 advance(len(change.facts), watch.look(model, change))
                 if watch.stopped:
                     break
+        if watch.stopped:
+            log.warning("stopped by an alarm after %d of %d edits", watch.edits, len(plan.stream))
         objective = watch.last.get(OBJECTIVE)
         alarms = [asdict(alarm) for alarm in watch.alarms]
         statistics = parts.intervention.statistics

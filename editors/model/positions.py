@@ -78,7 +78,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
 
     An end-of-text token after a text would be trained and scored as if it belonged to the target.
     """
-    encoded = tokenizer(text, return_offsets_mapping=True, return_token_type_ids=False)
+    encoded = tokenizer(text, return_offsets_mapping=True, return_token_type_ids=False, verbose=False)
     spans = tuple((int(a), int(b)) for a, b in encoded["offset_mapping"])
     count = len(spans)
     while count > 1 and spans[count - 1][0] == spans[count - 1][1]:

@@ -50,9 +50,7 @@ def test_a_document_that_stands_twice_is_read_once():
 
 
 def test_a_text_that_is_too_short_names_both_numbers_and_the_way_out():
-    with pytest.raises(
-        DataError, match=r"three lines holds only \d+ usable tokens .*text\.tokens=5000: lower"
-    ):
+    with pytest.raises(DataError, match=r"three lines holds only \d+ usable tokens .*5000 are wanted: lower"):
         TextSet(corpus=CORPUS, tokens=5000).read(tiny_model())
     with pytest.raises(ConfigError, match=r"text\.corpus is not set"):
         TextSet().read(tiny_model())
