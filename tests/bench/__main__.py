@@ -19,6 +19,7 @@ from tests.bench.memory import memory_estimate
 from tests.bench.probes import probes_48_layers
 from tests.bench.second_moments import statistics_5_layers
 from tests.bench.sequence import sequence_with_history, sequence_without_history
+from tests.bench.stages import stages_all
 from tests.bench.workbench import Workbench
 
 ROWS: Mapping[str, Callable[[Workbench], Row]] = MappingProxyType(
@@ -31,6 +32,7 @@ ROWS: Mapping[str, Callable[[Workbench], Row]] = MappingProxyType(
         "statistics_5_layers": statistics_5_layers,
         "sequence_without_history": sequence_without_history,
         "sequence_with_history": sequence_with_history,
+        "stages_all": stages_all,
         "memory_estimate": memory_estimate,
         "probes_48_layers": probes_48_layers,
     }
