@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from analysis.scoring import Ids, tokenize_all
+from analysis.scoring import Ids
 from editors.errors import DataError, NumericsError
 from editors.model.model import Model
-from editors.model.positions import pad
+from editors.model.positions import pad, tokenize_all
 
 
 @dataclass(frozen=True, kw_only=True)

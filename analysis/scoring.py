@@ -12,11 +12,10 @@ from itertools import pairwise
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from editors.errors import DataError
 from editors.model.model import Model
-from editors.model.positions import Tokens, pad
+from editors.model.positions import pad, tokenize_all
 
 Pair = tuple[str, str]
 """Prompt, and the continuation that follows it after one space."""
@@ -144,20 +143,6 @@ def foretold(
         choice.append(logits.argmax(dim=-1))
         said.append(logits.log_softmax(dim=-1).gather(1, tokens[:, None]).squeeze(1))
     return torch.cat(said), torch.cat(choice)
-
-
-def tokenize_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
-    """`editors.model.positions.tokenize` of many texts in one call."""
-    if not texts:
-        return []
-    encoded = tokenizer(list(texts), return_offsets_mapping=True, return_token_type_ids=False, verbose=False)
-    found = []
-    for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        count = len(ids)
-        while count > 1 and offsets[count - 1][0] == offsets[count - 1][1]:
-            count -= 1
-        found.append(Tokens(text, tuple(ids[:count]), tuple(offsets[:count])))
-    return found
 
 
 @dataclass

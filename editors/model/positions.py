@@ -74,16 +74,25 @@ class Prompted:
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
-    """Tokenise with character spans; what a tokenizer puts before the text stays, what it appends does not.
+    """One text, as `tokenize_all` does it."""
+    return tokenize_all(tokenizer, [text])[0]
+
+
+def tokenize_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
+    """Tokenise with character spans; what a tokenizer puts before a text stays, what it appends does not.
 
     An end-of-text token after a text would be trained and scored as if it belonged to the target.
     """
-    encoded = tokenizer(text, return_offsets_mapping=True, return_token_type_ids=False, verbose=False)
-    spans = tuple((int(a), int(b)) for a, b in encoded["offset_mapping"])
-    count = len(spans)
-    while count > 1 and spans[count - 1][0] == spans[count - 1][1]:
-        count -= 1
-    return Tokens(text, tuple(encoded["input_ids"][:count]), spans[:count])
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), return_offsets_mapping=True, return_token_type_ids=False, verbose=False)
+    found = []
+    for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        count = len(ids)
+        while count > 1 and offsets[count - 1][0] == offsets[count - 1][1]:
+            count -= 1
+        found.append(Tokens(text, tuple(ids[:count]), tuple(offsets[:count])))
+    return found
 
 
 def place(

@@ -1,11 +1,13 @@
 """Synthetic run folders in the documented format."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from threadpoolctl import threadpool_limits
 
 from tests.analysis.synthetic import EDITORS, synthetic_lines
 
@@ -70,3 +72,13 @@ def make_run(
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "DONE").write_text("")
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small products gain nothing from several, and wait long where other processes use the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(threads)

@@ -5,10 +5,9 @@ import torch
 from transformers import GenerationConfig
 
 from analysis.continuations import TopK, continuations
-from analysis.scoring import tokenize_all
 from editors.errors import DataError
 from editors.model.model import Model
-from editors.model.positions import tokenize
+from editors.model.positions import tokenize, tokenize_all
 from tests.tiny import FAMILIES, TEXT, Kind, tiny_model
 
 PROMPTS = ["The mother tongue of Danielle Darrieux is", "Rob", "Ada Byron works as a", "Because"]

@@ -12,7 +12,7 @@ from lm_eval.api.metrics import mean_stderr
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import apply_template
 
-from analysis.harness import Answers, _queries
+from analysis.answers import Answers, _queries
 from analysis.stage import Measurement
 from analysis.tasks.hub import HubTasks
 from analysis.tasks.local import LocalTasks

@@ -1,11 +1,10 @@
 """The batched solver against scikit-learn and against what a regression has to do whatever its data."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from analysis.classifiers import Classifiers, SklearnLogistic, labels_of
@@ -16,14 +15,7 @@ PAIRS = ((0, 1), (0, 2), (2, 1))
 TIGHT = {"tolerance": 1e-8}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small products gain nothing from several, and wait long where other processes use the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def clouds(*, layers: int = 3, samples: int = 300, width: int = 12, apart: float = 0.5) -> Tensor:
