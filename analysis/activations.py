@@ -116,7 +116,7 @@ class Activations:
         """One pass over each set; none at the start, since nothing has changed since `prepare`."""
         result: Measurement = {}
         for sample, before, bases in zip(self._samples, self._unedited, self._bases, strict=True):
-            now = self._pass(model, sample) if observation.edits else before
+            now = self._pass(model, sample) if not observation.is_unedited else before
             found = _norms(before, now) | self._drift(before, now, bases)
             result |= {_prefixed(key, sample.prefix): value for key, value in found.items()}
         return result

@@ -50,7 +50,7 @@ class Efficacy:
     `edit/generated/seen.exact`, `.contains`: greedy continuations that are the new object, or have it among
     the first tokens. `edit/known/other` and `edit/known/unedited`: accuracy on the true objects of other
     facts of edited subjects, and of facts of subjects that are never edited. At the end the table `records`
-    has one row for each edit.
+    has one row for each edit. Where nothing is edited, what is known is all that there is to score.
     """
 
     name: str = "efficacy"
@@ -106,7 +106,7 @@ class Efficacy:
         """Scores of every scope that has facts."""
         self._scorer.model = model
         result: Measurement = {}
-        if observation.seen or observation.latest:
+        if observation.seen:
             result |= self._edits(observation)
         if self.generated and observation.seen:
             result |= self._generations(model, self._drawn(observation.seen, self.generated))

@@ -44,7 +44,7 @@ class Generation:
     name: str = "generation"
     cadence: Cadence = field(default_factory=lambda: Cadence(at=(1000, 10_000)))
     prompts: int = 10
-    """Planned facts, from the first one on, whose statements are continued."""
+    """Facts, from the first planned one on, whose statements are continued; untouched ones where none is."""
     texts: Sequence[str] = ()
     """Prompts to continue instead of these."""
     length: int = 100
@@ -58,20 +58,16 @@ class Generation:
                 raise ConfigError(f"stage.generation.{key}={getattr(self, key)}, but it is at least {low}")
 
     def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
-        """Choose the prompts.
-
-        Raises:
-            ConfigError: where there is none.
-        """
+        """Choose the prompts; where no fact is planned, the first measurement does."""
         self._chosen = list(self.texts) or [fact.statement for fact in planned[: self.prompts]]
-        if not self._chosen:
-            raise ConfigError(
-                f"stage.generation has nothing to continue: {len(planned)} facts are planned and "
-                f"prompts={self.prompts}; give stage.generation.texts=[...] or edit facts"
-            )
 
     def measure(self, model: Model, observation: Observation) -> Measurement:
-        """Sample a text for each prompt, the same random numbers every time; NaN where scores are NaN."""
+        """Sample a text for each prompt, the same random numbers every time; NaN where scores are NaN.
+
+        Raises:
+            ConfigError: where there is no prompt.
+        """
+        self._chosen = self._chosen or self._untouched(observation.untouched)
         try:
             written = self._written(model)
         except NumericsError as error:
@@ -87,6 +83,15 @@ class Generation:
             columns = {"prompt": self._chosen, "text": texts, "entropy": entropies}
             result["generations"] = pd.DataFrame(columns)
         return result
+
+    def _untouched(self, facts: Sequence[Fact]) -> list[str]:
+        chosen = [fact.statement for fact in facts[: self.prompts]]
+        if not chosen:
+            raise ConfigError(
+                f"stage.generation has nothing to continue: no fact is edited, {len(facts)} are left "
+                f"alone and prompts={self.prompts}; give stage.generation.texts=[...] or data with facts"
+            )
+        return chosen
 
     def _written(self, model: Model) -> list[str]:
         return continuations(

@@ -42,7 +42,7 @@ class Norms:
     def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
         """Forget what an earlier run measured; the unedited weights come with each observation."""
         self._squares: dict[Site, float] = {}
-        self._measured_at = -1
+        self._measured_at = (-1, -1)
         self._latest: WeightUpdate = {}
 
     @torch.inference_mode()
@@ -51,7 +51,7 @@ class Norms:
         reference = observation.reference
         assert reference is not None, "the norms stage needs the unedited weights"
         terms = {site: _terms(model, site, delta) for site, delta in observation.update.items()}
-        whole = self.whole.due(observation.before, observation.edits, observation.total)
+        whole = self.whole.due(observation.before, observation.count, observation.total)
         if whole:
             self._squares = _squares(model, reference.weights)
         elif self._follows(observation):
@@ -61,17 +61,20 @@ class Norms:
             self._squares |= _squares(model, observation.edited)
         shown = self._squares if whole else dict.fromkeys(observation.edited)
         result = self._norms(reference, shown) | self._steps(
-            terms, observation.update, consecutive=observation.before == self._measured_at
+            terms, observation.update, consecutive=self._is_next(observation)
         )
         if whole:
             result |= _distances(model, reference)
-        self._measured_at = observation.edits
+        self._measured_at = (observation.part, observation.count)
         return result | self._stacked(reference, observation.edited, model.sites if whole else ())
 
     def _follows(self, observation: Observation) -> bool:
         """Whether the last measurement was one step ago and the update tells all that happened since."""
-        touched = set(observation.edited)
-        return observation.before == self._measured_at and touched <= set(observation.update)
+        return self._is_next(observation) and set(observation.edited) <= set(observation.update)
+
+    def _is_next(self, observation: Observation) -> bool:
+        # another part may have changed the weights since, whatever its count was
+        return (observation.part, observation.before) == self._measured_at
 
     def _norms(self, reference: Reference, sites: Iterable[Site]) -> Measurement:
         result: Measurement = {}

@@ -55,7 +55,7 @@ class Probes:
     order. Documents, not tokens, are split into training and held-out ones.
 
     Keys, with two digits a block: `probe/accuracy/<LL-LL>` of each pair on the model as it is,
-    `probe/accuracy/mean`, `probe/accuracy/edited` over the pairs with an edited block,
+    `probe/accuracy/mean`, `probe/accuracy/edited` over the pairs with an edited block, where not all are,
     `probe/accuracy_low/mean` and `probe/accuracy_high/mean`, `probe/unedited/mean` on the unedited model,
     `probe/norm_only/mean`, in the first measurement `probe/shuffled/mean`, and `probe/direct/block.<LL>`,
     `probe/direct/mean`. The table `probes` has a row for each pair. Low and high end a Wilson interval of
@@ -128,8 +128,8 @@ class Probes:
         """Test all probes on the model as it is, and fit the direct ones."""
         now = self._both[model.depth :]
         # at the start nothing has changed since `prepare`
-        now[:] = self._activations(model) if observation.edits else self._both[: model.depth]
-        table = self._table(now[:, self._drawn.training :], observation.edits)
+        now[:] = self._both[: model.depth] if observation.is_unedited else self._activations(model)
+        table = self._table(now[:, self._drawn.training :], observation)
         result: Measurement = {
             f"probe/accuracy/{first:02d}-{second:02d}": float(accuracy)
             for first, second, accuracy in table[["first", "second", "accuracy"]].itertuples(index=False)
@@ -141,7 +141,8 @@ class Probes:
         self._is_first = False
         edited = {site.layer for site in observation.edited}
         touched = table[table["first"].isin(edited) | table["second"].isin(edited)]
-        if len(touched):
+        # where every block was changed there is nothing to tell apart
+        if len(touched) and len(edited) < model.depth:
             result["probe/accuracy/edited"] = float(touched["accuracy"].mean())
         return result | self._direct(model.depth) | {"probes": table}
 
@@ -149,10 +150,11 @@ class Probes:
         drawn = self._drawn
         return residuals(model, drawn.documents, drawn.places, batch_tokens=self.batch_tokens)
 
-    def _table(self, held: Float[Tensor, "block sample width"], edits: int) -> pd.DataFrame:
+    def _table(self, held: Float[Tensor, "block sample width"], observation: Observation) -> pd.DataFrame:
         """One row a pair."""
         table = pd.DataFrame(self._pairs, columns=["first", "second"])
-        table.insert(0, "edits", edits)
+        for name in ("part", "unit", "count"):
+            table.insert(0, name, getattr(observation, name))
         accuracy = self._probes.accuracy(held)
         table["accuracy"] = accuracy.numpy()
         low, high = wilson(accuracy, self._drawn.held_documents)

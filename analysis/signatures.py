@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from analysis.stage import Observation
+from analysis.units import Unit, counted
 from editors.errors import ConfigError
 
 OnAlarm = Literal["continue", "stop", "checkpoint"]
@@ -23,7 +24,10 @@ class Alarm:
     """A signature that fired, for the first time in its run."""
 
     signature: str
-    edits: int
+    count: int
+    """Edits or optimiser steps of its part of the run."""
+    unit: Unit = "edits"
+    part: int = 0
     key: str
     """The metric that crossed its threshold."""
     value: float
@@ -53,7 +57,7 @@ class Judge(Protocol):
 class Signatures:
     """Fires each signature at most once; a threshold of null switches it off.
 
-    Key: `alarm/<signature>/edits`, the edit count, in the row where it fired. A number that is NaN fires too.
+    Key: `alarm/<signature>/at`, the count of the row where it fired. A number that is NaN fires too.
     """
 
     name: str = "signatures"
@@ -145,9 +149,11 @@ def _alarm(
 ) -> Alarm:
     return Alarm(
         signature=signature,
-        edits=observation.edits,
+        count=observation.count,
+        unit=observation.unit,
+        part=observation.part,
         key=key,
         value=value,
         threshold=threshold,
-        sentence=f"{signature} after {observation.edits} edit{'s' * (observation.edits != 1)}: {key} {told}",
+        sentence=f"{signature} after {counted(observation.count, observation.unit)}: {key} {told}",
     )

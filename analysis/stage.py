@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from analysis.units import Unit
 from editors.errors import ConfigError
 from editors.model.deltas import Site, WeightUpdate
 from editors.model.facts import Fact
@@ -19,24 +20,23 @@ Measurement = dict[str, float | pd.DataFrame]
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence:
-    """When a stage measures: always at the start and at the end, and in between as told.
+    """When a stage measures: always at the start and at the end of a part, and in between as told.
 
-    Batches may step over a point; the first moment at or after it counts.
+    Counts are of edits, or of optimiser steps where a part of the run trains. Batches may step over a point;
+    the first moment at or after it counts.
     """
 
     every: int = 0
-    """Edits between two measurements; 0 leaves only start and end."""
+    """Edits or steps between two measurements; 0 leaves only start and end."""
     at: Sequence[int] = ()
-    """Further edit counts, for example log-spaced ones."""
+    """Further counts, for example log-spaced ones."""
 
     def __post_init__(self) -> None:
         if self.every < 0 or any(point < 0 for point in self.at):
-            raise ConfigError(
-                f"cadence every={self.every} at={list(self.at)}: edit counts cannot be negative"
-            )
+            raise ConfigError(f"cadence every={self.every} at={list(self.at)}: counts cannot be negative")
 
     def due(self, before: int, now: int, total: int) -> bool:
-        """Whether to measure after the step that led from `before` to `now` of `total` edits."""
+        """Whether to measure after the step that led from `before` to `now` of `total`."""
         if now in (0, total):
             return True
         if self.every and before // self.every < now // self.every:
@@ -63,30 +63,39 @@ class Reference:
 class Observation:
     """All that a stage may know about the run."""
 
-    edits: int
-    """Facts edited so far."""
+    count: int
+    """How far the part of the run is: facts edited, or optimiser steps taken."""
     total: int
-    """Facts that the run will edit."""
+    """The count at which the part ends."""
     before: int = 0
-    """Facts edited before the last step."""
+    """The count before the last change."""
+    unit: Unit = "edits"
+    """What is counted."""
+    part: int = 0
+    """Which part of the run this is, from 0."""
     latest: Sequence[Fact] = ()
-    """Facts of the last step."""
+    """Facts of the last change."""
     seen: Sequence[Fact] = ()
-    """All facts edited so far, in order."""
+    """All facts edited so far in the whole run, in order."""
     others: Sequence[Fact] = ()
     """Facts of edited subjects that were not edited themselves."""
     untouched: Sequence[Fact] = ()
     """Facts of subjects that the run never edits."""
     update: WeightUpdate = field(default_factory=dict)
-    """What the last step added to the weights."""
+    """What the last change added to the weights, where it is told."""
     edited: Sequence[Site] = ()
-    """Every matrix that the run edits."""
+    """Every matrix that the run edits or trains."""
     reference: Reference | None = None
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing follows."""
-        return self.edits == self.total
+        """Whether nothing follows in this part."""
+        return self.count == self.total
+
+    @property
+    def is_unedited(self) -> bool:
+        """Whether the model is still the one that `prepare` saw."""
+        return self.part == 0 and self.count == 0
 
 
 @runtime_checkable
@@ -125,7 +134,7 @@ def compare(
     ]
     count = max(len(facts), 1)
     observation = Observation(
-        edits=count, total=count, seen=facts, latest=facts, edited=changed, reference=reference
+        count=count, total=count, seen=facts, latest=facts, edited=changed, reference=reference
     )
     found: Measurement = {}
     for stage in stages:

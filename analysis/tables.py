@@ -101,7 +101,7 @@ def summary(collection: Collection) -> pd.DataFrame:
 
 def alarms_of(metrics: pd.DataFrame) -> pd.DataFrame:
     """Run, series, seed, signature and `at`, the edit count, of every alarm, in the order of `at`."""
-    rows = metrics[metrics["key"].str.match(r"alarm/[^/]+/edits$")]
+    rows = metrics[metrics["key"].str.match(r"alarm/[^/]+/(?:at|edits)$")]
     table = rows.assign(signature=rows["key"].str.split("/").str[1], at=rows["edits"])
     return table[["run", "series", "seed", "signature", "at"]].sort_values(
         ["at", "signature"], ignore_index=True

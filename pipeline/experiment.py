@@ -112,12 +112,12 @@ class Watch:
     def _log(self, model: Model, seen: Observation, row: dict[str, float]) -> dict[str, float]:
         tables: dict[str, Rows] = {}
         for stage in self.parts.stages:
-            if stage.cadence.due(seen.before, seen.edits, seen.total):
+            if stage.cadence.due(seen.before, seen.count, seen.total):
                 row |= self._measure(stage, model, seen, tables)
         row |= self._judge(model, seen, row)
         if self.stopped:
             # what was added is told already; what belongs to the end is missing, and may alarm as well
-            end = replace(seen, total=seen.edits, before=seen.edits, update={})
+            end = replace(seen, total=seen.count, before=seen.count, update={})
             for stage in self.parts.stages:
                 row |= self._measure(stage, model, end, tables)
             row |= self._judge(model, end, row)
@@ -132,7 +132,7 @@ class Watch:
         subjects = {fact.subject for fact in stream}
         others = [fact for fact in self.plan.others if not stream or fact.subject in subjects]
         return Observation(
-            edits=self.edits,
+            count=self.edits,
             before=before,
             total=len(self.plan.stream),
             latest=change.facts if change else (),
@@ -166,7 +166,7 @@ class Watch:
                 log.warning("alarm: %s", alarm.sentence)
                 self.tracker.alert(alarm.signature, alarm.sentence)
                 self.alarms.append(alarm)
-                found[f"alarm/{alarm.signature}/edits"] = alarm.edits
+                found[f"alarm/{alarm.signature}/at"] = alarm.count
                 self._act(judge.on_alarm, model, seen)
         return found
 
@@ -175,7 +175,7 @@ class Watch:
             self.stopped = True
         if on_alarm == "checkpoint":
             weights = {str(site): matrix for site, matrix in model.snapshot(seen.edited).items()}
-            log.warning("the edited matrices are in %s", self.run.checkpoint(seen.edits, weights))
+            log.warning("the edited matrices are in %s", self.run.checkpoint(seen.count, weights))
 
 
 def _timed(changes: Iterator[Change]) -> Iterator[Change]:

@@ -32,7 +32,7 @@ def first_choice(model: Model, prompt: str) -> str:
 
 
 def at_the_end(facts: Sequence[Fact], **more: Sequence[Fact]) -> Observation:
-    return Observation(edits=len(facts), total=len(facts), seen=facts, latest=facts, **more)
+    return Observation(count=len(facts), total=len(facts), seen=facts, latest=facts, **more)
 
 
 def measured(facts: Sequence[Fact], **more: Sequence[Fact]) -> dict:

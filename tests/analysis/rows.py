@@ -59,4 +59,4 @@ def prompts(harness: Harness, task: str) -> list[str]:
 def measured(source: TaskSource, model: Model, limit: int | None = None) -> Measurement:
     stage = Downstream(tasks={"x": source}, limit=limit)
     stage.prepare(model)
-    return stage.measure(model, Observation(edits=0, total=1))
+    return stage.measure(model, Observation(count=0, total=1))

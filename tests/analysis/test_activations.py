@@ -147,7 +147,7 @@ def test_prompts_of_the_planned_facts_form_a_set_of_their_own():
     model = tiny_model("llama")
     stage = Activations(texts=TextSet(corpus=Lines(), tokens=10), prompts=2)
     stage.prepare(model, FACTS)
-    found = stage.measure(scaled("mlp_down", LAYER, 2.0), Observation(edits=1, total=3))
+    found = stage.measure(scaled("mlp_down", LAYER, 2.0), Observation(count=1, total=3))
     assert found["activation/norm_ratio/prompts.mlp.01"] == pytest.approx(2, rel=1e-6)
     assert {key.split("/")[1] for key in found if "prompts." in key} == {
         key.split("/")[1] for key in found if "prompts." not in key

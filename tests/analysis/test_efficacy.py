@@ -77,7 +77,7 @@ def test_a_model_that_gives_no_numbers_has_failed_and_keeps_no_earlier_score():
     model.hf.get_output_embeddings().weight.data.fill_(float("nan"))
     stage = Efficacy()
     stage.prepare(model)
-    found = stage.measure(model, Observation(edits=1, total=1, seen=FACTS[:1]))
+    found = stage.measure(model, Observation(count=1, total=1, seen=FACTS[:1]))
     assert found["edit/success/seen.rewrite"] == found["edit/success/seen.neighbour"] == 0
     assert found["edit/score/seen"] == 0
     assert found["edit/magnitude/seen.rewrite"] == found["edit/accuracy/seen.rewrite"] == 0
@@ -92,7 +92,7 @@ def test_every_edit_is_among_the_records_of_the_end_also_beyond_the_sample():
     model = tiny_model()
     stage = Efficacy(sample=1)
     stage.prepare(model)
-    records = stage.measure(model, Observation(edits=3, total=3, seen=FACTS))["records"]
+    records = stage.measure(model, Observation(count=3, total=3, seen=FACTS))["records"]
     assert list(records["edit"]) == [1, 2, 3]
 
 
@@ -103,7 +103,7 @@ def scopes_of(found: Mapping[str, object]) -> set[str]:
 def test_scopes_are_chosen_and_the_end_scores_every_edit():
     model, stage = tiny_model(), Efficacy(scopes=["sample", "first"], first=2, sample=2)
     stage.prepare(model, FACTS)
-    before = Observation(edits=3, total=9, seen=FACTS, latest=FACTS[2:])
+    before = Observation(count=3, total=9, seen=FACTS, latest=FACTS[2:])
     assert scopes_of(stage.measure(model, before)) == {"sample", "first2"}
     end = stage.measure(model, at_the_end(FACTS))
     assert scopes_of(end) == {"sample", "first2", "seen"}
@@ -113,9 +113,16 @@ def test_scopes_are_chosen_and_the_end_scores_every_edit():
 def test_scopes_that_share_facts_give_what_each_gives_alone():
     model, stage = tiny_model(), Efficacy()
     stage.prepare(model, FACTS)
-    found = stage.measure(model, Observation(edits=3, total=3, seen=FACTS, latest=FACTS[1:]))
+    found = stage.measure(model, Observation(count=3, total=3, seen=FACTS, latest=FACTS[1:]))
     alone = summarise(stage.score(FACTS[1:]), "latest")
     assert {key: found[key] for key in alone} == pytest.approx(alone)
+
+
+def test_where_nothing_is_edited_only_what_is_known_is_scored():
+    stage = Efficacy()
+    stage.prepare(tiny_model())
+    trained = Observation(count=4, total=4, unit="steps", untouched=FACTS)
+    assert stage.measure(tiny_model(), trained).keys() == {"edit/known/unedited"}
 
 
 def test_what_cannot_be_measured_is_told_in_a_sentence():
@@ -183,7 +190,7 @@ def test_retention_between_measurements_is_that_of_the_draw_alone():
     facts = [replace(FACTS[0], id=f"{i}") for i in range(30)]
     stage = Efficacy(sample=5, first=20, generated=0)
     stage.prepare(tiny_model(), facts)
-    seen = Observation(edits=30, total=90, seen=facts, latest=facts[-1:])
+    seen = Observation(count=30, total=90, seen=facts, latest=facts[-1:])
     drawn = {30 - facts.index(fact) for fact in stage._drawn(facts)}
     bins = {int(key.rpartition("/")[2]) for key in stage.measure(tiny_model(), seen) if "retention" in key}
     edges = [0, 10, 20, 50]

@@ -1,5 +1,6 @@
 """Entropy and repetition of texts whose n-grams can be counted by hand."""
 
+from dataclasses import replace
 from math import log2
 
 import pytest
@@ -10,8 +11,8 @@ from analysis.stage import Observation
 from editors.errors import ConfigError
 from tests.tiny import FACTS, tiny_model
 
-OBSERVED = Observation(edits=1, total=2)
-END = Observation(edits=2, total=2)
+OBSERVED = Observation(count=1, total=2)
+END = Observation(count=2, total=2)
 
 
 def test_one_repeated_word_has_no_entropy_and_repeats_itself_but_once():
@@ -80,6 +81,15 @@ def test_a_model_that_says_one_word_only_has_no_varied_text():
     assert found["generation/repetition/mean"] > 0.8
 
 
+def test_where_nothing_is_edited_untouched_facts_are_continued():
+    model, stage = tiny_model(), Generation(prompts=2, length=20)
+    stage.prepare(model)
+    start = Observation(count=0, total=4, unit="steps", untouched=FACTS)
+    assert stage.measure(model, start) == stage.measure(model, replace(start, count=1, untouched=FACTS[::-1]))
+    table = stage.measure(model, replace(start, count=4))["generations"]
+    assert list(table["prompt"]) == [fact.statement for fact in FACTS[:2]]
+
+
 def test_given_prompts_go_before_those_of_facts():
     model, stage = tiny_model(), Generation(texts=["The river"], length=20)
     stage.prepare(model, FACTS)
@@ -87,7 +97,9 @@ def test_given_prompts_go_before_those_of_facts():
 
 
 def test_nothing_to_continue_is_told_in_a_sentence():
-    with pytest.raises(ConfigError, match=r"nothing to continue: 0 facts are planned and prompts=10; give"):
-        Generation().prepare(tiny_model())
+    model, stage = tiny_model(), Generation()
+    stage.prepare(model)
+    with pytest.raises(ConfigError, match=r"nothing to continue: no fact is edited, 0 are left alone"):
+        stage.measure(model, OBSERVED)
     with pytest.raises(ConfigError, match=r"stage.generation.length=1, but it is at least 2"):
         Generation(length=1)

@@ -22,7 +22,7 @@ def prepared(model: Model, **choices: Cadence) -> Norms:
 
 
 def measured(model: Model, reference: Reference | None = None, **more: object) -> Measurement:
-    seen = {"edits": 1, "total": 1, "reference": reference or Reference(model)} | more
+    seen = {"count": 1, "total": 1, "reference": reference or Reference(model)} | more
     return prepared(model).measure(model, Observation(**seen))
 
 
@@ -75,14 +75,14 @@ def test_growth_terms_are_the_growth_and_a_change_that_turns_the_matrix_only_has
 def test_norms_from_factors_are_the_true_norms_at_every_step_and_only_edited_sites_are_told_between():
     model = tiny_model()
     stage, reference = prepared(model, whole=NEVER), Reference(model)
-    stage.measure(model, Observation(edits=0, total=9, edited=[SITE], reference=reference))
+    stage.measure(model, Observation(count=0, total=9, edited=[SITE], reference=reference))
     for step in range(1, 6):
         update = {SITE: low_rank(model, seed=step)}
         model.apply(update)
         found = stage.measure(
             model,
             Observation(
-                edits=step, before=step - 1, total=9, edited=[SITE], update=update, reference=reference
+                count=step, before=step - 1, total=9, edited=[SITE], update=update, reference=reference
             ),
         )
         assert found[f"norm/frobenius/{SITE}"] == pytest.approx(float(model.weight(*SITE).norm()), rel=1e-12)
@@ -92,11 +92,11 @@ def test_norms_from_factors_are_the_true_norms_at_every_step_and_only_edited_sit
 def test_a_step_that_was_not_seen_leads_to_a_true_norm():
     model = tiny_model()
     stage, reference = prepared(model, whole=NEVER), Reference(model)
-    stage.measure(model, Observation(edits=0, total=9, edited=[SITE], reference=reference))
+    stage.measure(model, Observation(count=0, total=9, edited=[SITE], reference=reference))
     model.write(SITE, 3 * model.weight(*SITE))  # a step between the two measurements
     update = {SITE: low_rank(model, seed=1)}
     model.apply(update)
-    seen = Observation(edits=2, before=1, total=9, edited=[SITE], update=update, reference=reference)
+    seen = Observation(count=2, before=1, total=9, edited=[SITE], update=update, reference=reference)
     expected = float(model.weight(*SITE).norm())
     assert stage.measure(model, seen)[f"norm/frobenius/{SITE}"] == pytest.approx(expected, rel=1e-12)
 
@@ -108,7 +108,7 @@ def test_successive_updates_along_one_line_have_a_cosine_of_one_or_minus_one(fac
     first, reference = low_rank(model, seed=1), Reference(model)
     for step, delta in enumerate((first, Delta(left=factor * first.dense())), start=1):
         seen = Observation(
-            edits=step, before=step - 1, total=9, edited=[SITE], update={SITE: delta}, reference=reference
+            count=step, before=step - 1, total=9, edited=[SITE], update={SITE: delta}, reference=reference
         )
         found = stage.measure(model, seen)
     assert found[f"norm/update_cosine/{SITE}"] == pytest.approx(cosine)
@@ -121,7 +121,7 @@ def test_a_cosine_is_told_only_between_steps_that_follow_each_other():
     for edits in (1, 3):
         update = {SITE: low_rank(model, seed=edits)}
         seen = Observation(
-            edits=edits, before=edits - 1, total=9, edited=[SITE], update=update, reference=reference
+            count=edits, before=edits - 1, total=9, edited=[SITE], update=update, reference=reference
         )
         found = stage.measure(model, seen)
     assert f"norm/update_cosine/{SITE}" not in found

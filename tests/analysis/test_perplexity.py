@@ -17,7 +17,7 @@ from editors.model.model import Model
 from editors.model.positions import tokenize
 from tests.tiny import FAMILIES, TEXT, Kind, tiny_model
 
-SEEN = Observation(edits=1, total=1)
+SEEN = Observation(count=1, total=1)
 
 
 @dataclass

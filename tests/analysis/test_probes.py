@@ -26,7 +26,7 @@ from pipeline.corpora import TextFile, WorldText
 from tests.tiny import TEXT, tiny_model
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-START = Observation(edits=0, total=1)
+START = Observation(count=0, total=1)
 SITE = Site("mlp_down", 1)
 
 
@@ -80,13 +80,25 @@ def test_a_model_that_was_not_edited_scores_as_it_did_and_cannot_be_told_from_it
 def test_there_is_a_key_and_a_row_for_each_pair_and_shuffled_labels_are_told_once():
     model, probing = tiny_model(), stage()
     probing.prepare(model)
-    observation = Observation(edits=7, total=9, edited=[SITE])
+    observation = Observation(count=7, total=9, edited=[SITE])
     first, second = probing.measure(model, START), probing.measure(model, observation)
     rows = table(second)
     assert list(rows.columns) == [
-        *("edits", "first", "second", "accuracy", "low", "high", "unedited", "norm_only", "shuffled")
+        *(
+            "count",
+            "unit",
+            "part",
+            "first",
+            "second",
+            "accuracy",
+            "low",
+            "high",
+            "unedited",
+            "norm_only",
+            "shuffled",
+        )
     ]
-    assert (rows["edits"] == 7).all()
+    assert (rows["count"] == 7).all()
     for row in rows.itertuples():
         assert second[f"probe/accuracy/{row.first:02d}-{row.second:02d}"] == row.accuracy
     touched = rows[(rows["first"] == 1) | (rows["second"] == 1)]
@@ -95,11 +107,22 @@ def test_there_is_a_key_and_a_row_for_each_pair_and_shuffled_labels_are_told_onc
     assert second.keys() - first.keys() == {"probe/accuracy/edited"}
 
 
+def test_where_every_block_is_trained_there_is_no_split_by_block_and_a_later_part_starts_changed():
+    model, probing = tiny_model(), stage()
+    probing.prepare(model)
+    model.write(SITE, 5 * model.weight(*SITE))
+    every = [Site("mlp_down", block) for block in range(model.depth)]
+    found = probing.measure(model, Observation(count=0, total=3, unit="steps", part=1, edited=every))
+    assert "probe/accuracy/edited" not in found
+    assert set(table(found)["unit"]) == {"steps"} and set(table(found)["part"]) == {1}
+    assert found["probe/direct/block.01"] > 0.8
+
+
 def test_an_edited_block_is_told_from_the_unedited_one_and_those_below_it_are_not():
     model, probing = tiny_model(), stage()
     probing.prepare(model)
     model.write(SITE, 5 * model.weight(*SITE))
-    found = numbers(probing.measure(model, Observation(edits=1, total=1, edited=[SITE])))
+    found = numbers(probing.measure(model, Observation(count=1, total=1, edited=[SITE])))
     assert found["probe/direct/block.00"] == 0.5
     assert found["probe/direct/block.01"] > 0.8
 
@@ -116,7 +139,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, change: object) -> tuple[Measuremen
         return torch.cat([found[:-1], change(found[-1:])])  # type: ignore[operator]
 
     monkeypatch.setattr(probes, "residuals", changed)
-    return before, probing.measure(model, Observation(edits=1, total=1))
+    return before, probing.measure(model, Observation(count=1, total=1))
 
 
 def test_a_rotation_is_seen_by_probes_and_not_by_norm_only_ones(monkeypatch: pytest.MonkeyPatch):

@@ -19,10 +19,10 @@ NORM, LATE, PROBE, TASK = (
 
 
 def fired(judge: Signatures, edits: int, **numbers: float) -> list[str]:
-    seen = Observation(edits=edits, total=100, edited=[SITE])
+    seen = Observation(count=edits, total=100, edited=[SITE])
     keys = {"norm": NORM, "late": LATE, "probe": PROBE, "task": TASK}
     alarms = judge.judge(seen, {keys[name]: value for name, value in numbers.items()})
-    assert all(alarm.edits == edits for alarm in alarms)
+    assert all(alarm.count == edits for alarm in alarms)
     return [alarm.signature for alarm in alarms]
 
 
@@ -85,11 +85,18 @@ def test_each_signature_fires_once_until_a_new_run_begins():
 
 
 def test_the_sentence_names_count_metric_value_and_threshold():
-    seen = Observation(edits=17, total=100, edited=[SITE])
+    seen = Observation(count=17, total=100, edited=[SITE])
     (alarm,) = Signatures().judge(seen, {NORM: 2.5})
     for part in ("17 edits", NORM, "2.5", "over 2", "norm_growth"):
         assert part in alarm.sentence
     assert (alarm.key, alarm.value, alarm.threshold) == (NORM, 2.5, 2.0)
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 optimiser step:"), (30, "30 optimiser steps:")])
+def test_an_alarm_in_training_counts_the_steps_of_its_part(count: int, said: str):
+    seen = Observation(count=count, total=100, unit="steps", part=1, edited=[SITE])
+    (alarm,) = Signatures().judge(seen, {NORM: 2.5})
+    assert said in alarm.sentence and (alarm.count, alarm.unit, alarm.part) == (count, "steps", 1)
 
 
 def test_null_switches_a_signature_off():

@@ -129,10 +129,10 @@ def test_untouched_matrices_are_told_once_and_a_scaled_one_keeps_its_directions(
     model, stage = tiny_model(), Spectra(rank=3)
     stage.prepare(model)
     reference = Reference(model)
-    first = stage.measure(model, Observation(edits=0, total=9, reference=reference, edited=[SITE]))
+    first = stage.measure(model, Observation(count=0, total=9, reference=reference, edited=[SITE]))
     assert f"norm/spectral/{SITE}" in first and "norm/spectral/attn_q.00" in first
     model.write(SITE, 2 * model.weight(*SITE))
-    later = stage.measure(model, Observation(edits=1, total=9, reference=reference, edited=[SITE]))
+    later = stage.measure(model, Observation(count=1, total=9, reference=reference, edited=[SITE]))
     assert {key.rpartition("/")[2] for key in later} == {str(SITE)}
     assert later[f"norm/singular_2/{SITE}"] == pytest.approx(2 * first[f"norm/singular_2/{SITE}"])
     for quantity in ("stable_rank", "condition", "hyperspherical_energy", "effective_rank"):
@@ -147,7 +147,7 @@ def test_a_turned_matrix_loses_its_dominant_subspace_on_one_side_only():
     reference, width = Reference(model), model.width
     turn, _ = torch.linalg.qr(random(width, width, seed=4))
     model.write(SITE, turn @ model.weight(*SITE))
-    found = stage.measure(model, Observation(edits=1, total=9, reference=reference, edited=[SITE]))
+    found = stage.measure(model, Observation(count=1, total=9, reference=reference, edited=[SITE]))
     assert found[f"norm/subspace_left/{SITE}"] < 0.5
     assert found[f"norm/subspace_right/{SITE}"] == pytest.approx(1)
 
@@ -155,7 +155,7 @@ def test_a_turned_matrix_loses_its_dominant_subspace_on_one_side_only():
 def test_only_edited_sites_where_told_and_no_rank_below_one():
     model, stage = tiny_model(), Spectra(sites="edited")
     stage.prepare(model)
-    seen = Observation(edits=0, total=9, reference=Reference(model), edited=[SITE])
+    seen = Observation(count=0, total=9, reference=Reference(model), edited=[SITE])
     assert {key.rpartition("/")[2] for key in stage.measure(model, seen)} == {str(SITE)}
     with pytest.raises(ConfigError, match="rank=0"):
         Spectra(rank=0)

@@ -125,7 +125,7 @@ def test_stages_leave_weights_mode_hooks_and_random_state_as_they_were(
         stage.prepare(model, plan.stream)
         for edits in (0, 2, 4):
             seen = Observation(
-                edits=edits, before=max(edits - 2, 0), total=4, untouched=plan.untouched,
+                count=edits, before=max(edits - 2, 0), total=4, untouched=plan.untouched,
                 seen=plan.stream[:edits], latest=plan.stream[:edits], reference=reference,
                 edited=parts.intervention.edited,
             )  # fmt: skip
@@ -157,8 +157,8 @@ def test_an_alarm_is_told_once_with_its_count_and_the_run_goes_on(
 ):
     launch(composed(*ALARMED), tmp_path)
     folder = only_run(tmp_path)
-    (fired,) = [row for row in rows(folder) if "alarm/norm_growth/edits" in row]
-    assert fired["alarm/norm_growth/edits"] == fired["edits"] == 1
+    (fired,) = [row for row in rows(folder) if "alarm/norm_growth/at" in row]
+    assert fired["alarm/norm_growth/at"] == fired["edits"] == 1
     (alarm,) = json.loads((folder / "summary.json").read_text())["alarms"]
     assert alarm["sentence"] in caplog.text
     assert rows(folder)[-1]["edits"] == 4
@@ -211,7 +211,7 @@ def test_a_model_that_gives_no_numbers_ends_its_run_with_every_stage(
     for layer in (2, 3):
         model.write(Site("mlp_down", layer), torch.full_like(model.weight("mlp_down", layer), torch.nan))
     seen = Observation(
-        edits=4, total=4, seen=plan.stream, latest=plan.stream, untouched=plan.untouched,
+        count=4, total=4, seen=plan.stream, latest=plan.stream, untouched=plan.untouched,
         reference=reference, edited=parts.intervention.edited,
     )  # fmt: skip
     found: Measurement = {}

@@ -1,0 +1,18 @@
+"""What is counted along a part of a run: facts that were edited, or optimiser steps that were taken."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+Unit = Literal["edits", "steps"]
+
+WORDS: Mapping[str, str] = MappingProxyType(
+    {"edits": "edits", "steps": "optimiser steps", "tokens": "trained tokens"}
+)
+"""How people are told what is counted."""
+
+
+def counted(count: int, unit: str) -> str:
+    """Such as "1 edit" or "30 optimiser steps"."""
+    words = WORDS[unit]
+    return f"{count} {words[:-1] if count == 1 else words}"
