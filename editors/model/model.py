@@ -123,6 +123,7 @@ class Model:
 
     def _matrix(self, site: str, layer: int) -> Float[Tensor, "out in"]:
         module = self.module(site, layer)
+        module = getattr(module, "base_layer", module)  # where an adapter stands around it
         weight = module.weight
         assert isinstance(weight, Tensor)
         return weight.detach().T if isinstance(module, Conv1D) else weight.detach()
@@ -133,6 +134,15 @@ class Model:
         if torch.finfo(weight.dtype).bits >= 32:
             return weight
         return self._masters.setdefault(site, weight.float())
+
+    @property
+    def masters(self) -> dict[Site, Tensor]:
+        """The masters that edits have made; set them to take back what was applied since."""
+        return dict(self._masters)
+
+    @masters.setter
+    def masters(self, masters: Mapping[Site, Tensor]) -> None:
+        self._masters = dict(masters)
 
     def current(self, site: Site) -> Float[Tensor, "out in"]:
         """The matrix as it is: the master where an edit made one, else the weight."""
