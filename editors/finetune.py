@@ -21,12 +21,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from editors.editor import Edit
-from editors.errors import ConfigError, NumericsError
+from editors.errors import ConfigError
 from editors.locate.regularizers import Regularizer
 from editors.locate.rules import Rules
 from editors.model.deltas import Delta, Site
 from editors.model.facts import Fact
-from editors.model.gradients import Objective, Reading, check_sites, graph_bytes, read_targets
+from editors.model.gradients import (
+    Objective,
+    Reading,
+    check_sites,
+    check_trained,
+    graph_bytes,
+    read_targets,
+)
 from editors.model.model import Model
 
 Matrices = dict[Site, Tensor]
@@ -104,7 +111,7 @@ class FineTuning:
             model.restore(before)
         update = {site: Delta(left=self._bounded(trained[site] - before[site])) for site in before}
         update = self._rules.shape(update, model, len(facts))
-        _check(update, facts)
+        check_trained(update, facts)
         drift = torch.cat([delta.dense().flatten() for delta in update.values()])
         diagnostics = {
             "loss_start": losses[0],
@@ -180,12 +187,3 @@ class FineTuning:
         if self.norm_bound is None:
             return change
         return change.clamp(-self.norm_bound, self.norm_bound)
-
-
-def _check(update: Mapping[Site, Delta], facts: Sequence[Fact]) -> None:
-    for site, delta in update.items():
-        if not delta.is_finite():
-            raise NumericsError(
-                f"the update of {site} is not finite (norm {delta.norm():.3g}) after training on fact "
-                f"{facts[0].id} and {len(facts) - 1} others; lower editor.learning_rate; nothing was changed"
-            )

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from editors.errors import ConfigError, NumericsError
-from editors.model.deltas import Site
+from editors.model.deltas import Delta, Site
 from editors.model.facts import Fact
 from editors.model.hooks import capture
 from editors.model.memory import kept
@@ -162,3 +162,13 @@ def graph_bytes(model: Model, facts: Sequence[Fact], objective: Objective, sites
     with kept(model) as graph:
         reading.evaluate(sites)
     return graph.bytes
+
+
+def check_trained(update: Mapping[Site, Delta], facts: Sequence[Fact]) -> None:
+    """Raise a `NumericsError` that names the first matrix whose trained change is no number."""
+    for site, delta in update.items():
+        if not delta.is_finite():
+            raise NumericsError(
+                f"the update of {site} is not finite (norm {delta.norm():.3g}) after training on fact "
+                f"{facts[0].id} and {len(facts) - 1} others; lower editor.learning_rate; nothing was changed"
+            )

@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from editors.adapters import LoRA
 from editors.alphaedit import AlphaEdit
 from editors.editor import Editor
 from editors.emmet import EMMET
 from editors.finetune import FineTuning
 from editors.locate.locate import LocateThenEdit
 from editors.locate.regularizers import MPES, History, NormConstraint
+from editors.lora import LoRAEditing
 from editors.lti import DistilledTargets
 from editors.memit import MEMIT
 from editors.model.facts import Fact
@@ -74,6 +76,13 @@ def make_finetuning(model: Model, **changes: object) -> FineTuning:
     return FineTuning(**({"name": "ft", "layers": [1], "steps": 4} | changes))
 
 
+def make_lora(model: Model, adapters: dict[str, object] | None = None, **changes: object) -> LoRAEditing:
+    """Without dropout, by whose masks the order of facts would matter."""
+    given = {"rank": 2, "alpha": 8.0, "sites": ["attn_o", "mlp_down"], "layers": [2, 1]}
+    chosen = LoRA(**(given | (adapters or {})))
+    return LoRAEditing(**({"name": "lora", "adapters": chosen, "steps": 6} | changes))
+
+
 def make_ultraedit(model: Model, **changes: object) -> UltraEdit:
     given = {"name": "ultraedit", "layers": [1, 2], "matrices": {"mlp_down": [1, 2], "mlp_up": [1]}}
     return UltraEdit(**(given | {"learning_rate": 1e-4} | changes))
@@ -100,6 +109,7 @@ EDITORS: dict[str, Callable[[Model], Editor]] = {
     "ft": make_finetuning,
     "ft_l": lambda model: make_finetuning(model, name="ft_l", norm_bound=1.5e-3),
     "ft_m": lambda model: make_finetuning(model, name="ft_m", objective="teacher_forced"),
+    "lora": make_lora,
     "ultraedit": make_ultraedit,
 }
 
