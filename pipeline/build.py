@@ -22,25 +22,29 @@ from analysis.stage import Stage
 from editors.errors import ConfigError, NormscopeError
 from pipeline.experiment import Parts
 
+Plain = dict[str, Any]
+"""A resolved configuration."""
+
 ALLOWED = ("analysis.", "editors.", "pipeline.")
 """A configuration can build nothing but objects of this project."""
 KEYS = (
-    "name seed edits batch_size model moments editor regularizer layers data text intervention stage tracker "
-    "launcher experiment resume"
+    "name seed edits batch_size steps model training moments editor regularizer layers data text "
+    "intervention stage tracker launcher experiment resume"
 ).split()
 """Top level of every configuration."""
+USED = ("edits", "batch_size", "steps", "editor", "regularizer", "moments", "layers")
+"""Keys that an intervention may do without; a run is not told apart by what it does not use."""
+_NO_LAYERS: Plain = {"edit": []}
+"""What stages read where an intervention chooses no layers."""
 RESUME = ("auto", "never")
 _HOME = {
-    "intervention.editor": "editor",
+    ".editor": "editor",
     "editor.regularizers": "regularizer",
     "editor.moments": "moments",
     "moments.corpus": "model.corpus",
 }
 """Where a user wrote what also stands elsewhere."""
 _TOWER = BeartypeConf(is_pep484_tower=True)
-
-Plain = dict[str, Any]
-"""A resolved configuration."""
 
 
 def resolved(config: DictConfig) -> Plain:
@@ -49,12 +53,15 @@ def resolved(config: DictConfig) -> Plain:
     Raises:
         ConfigError: for a model–editor pair without values, or an interpolation that leads nowhere.
     """
-    _check_published(config)
-    _drop_unchosen(config)
+    used = _used(config)
+    if "layers" in used:
+        _check_published(config)
+    _drop(config, used)
     try:
         plain = cast(Plain, OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
+    plain["training"] = None  # the intervention holds what it takes from there
     for key in KEYS:
         plain.setdefault(key, None)
     return plain
@@ -101,10 +108,23 @@ def _check_published(config: DictConfig) -> None:
         )
 
 
-def _drop_unchosen(config: DictConfig) -> None:
-    """Values that a pair gives for regularizers that were not chosen have nothing to configure."""
-    chosen = config.get("regularizer") or {}
+def _used(config: DictConfig) -> set[str]:
+    """Which of `USED` the intervention refers to, itself or through what it refers to."""
+    texts = {key: str(OmegaConf.to_container(config, resolve=False)[key]) for key in config}  # pyright: ignore
+    found: set[str] = set()
+    new = {"intervention"}
+    while new:
+        found |= new
+        new = {key for key in USED if any(f"${{{key}" in texts.get(one, "") for one in new)} - found
+    return found
+
+
+def _drop(config: DictConfig, used: set[str]) -> None:
+    """What the intervention does not use, and values of a pair for regularizers that were not chosen."""
     OmegaConf.set_struct(config, False)
+    for key in set(USED) - used:
+        config[key] = _NO_LAYERS if key == "layers" else None
+    chosen = config.get("regularizer") or {}
     for name in [name for name, node in chosen.items() if "_target_" not in node]:
         del chosen[name]
 
@@ -113,7 +133,9 @@ def _problems(plain: Plain) -> Iterator[str]:
     for key in plain:
         if key not in KEYS:
             yield _unknown(key, KEYS, "a configuration")
-    for key in ("seed", "edits", "batch_size"):
+    for key in ("seed", "edits", "batch_size", "steps"):
+        if plain[key] is None and key != "seed":
+            continue
         if not isinstance(plain[key], int) or isinstance(plain[key], bool):
             yield f"{key}={plain[key]} has to be a whole number"
     threads = plain["launcher"].get("threads")
@@ -123,7 +145,8 @@ def _problems(plain: Plain) -> Iterator[str]:
         yield f"resume={plain['resume']} has to be one of {', '.join(RESUME)}"
     for group in ("model", "data", "editor", "regularizer", "intervention", "stage", "tracker"):
         yield from _node_problems(group, plain[group])
-    yield from _layer_problems(plain)
+    if plain["layers"] != _NO_LAYERS:
+        yield from _layer_problems(plain)
 
 
 def _layer_problems(plain: Plain) -> Iterator[str]:
@@ -138,7 +161,7 @@ def _layer_problems(plain: Plain) -> Iterator[str]:
 
 def _node_problems(path: str, node: object) -> Iterator[str]:
     """Problems of a node and of everything below it."""
-    path = _HOME.get(path, path)
+    path = next((home for end, home in _HOME.items() if path.endswith(end)), path)
     if isinstance(node, dict):
         if "_target_" in node:
             yield from _target_problems(path, node)

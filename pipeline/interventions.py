@@ -1,19 +1,24 @@
 """What one step of a run does to the model; a run is a sequence of such steps and of looks at the result."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import psutil
 import torch
 
+from analysis.stage import Unit
 from editors.editor import Editor
 from editors.errors import ConfigError
 from editors.model.deltas import Site, WeightUpdate
 from editors.model.facts import Fact
+from editors.model.gradients import check_sites
 from editors.model.model import Model
 from pipeline.factset import FactSet
+from pipeline.rundir import Saved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +33,68 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """A stretch of a run with an x-axis of its own."""
+
+    name: str
+    """As the intervention is called."""
+    unit: Unit
+    """What its x-axis counts."""
+    total: int
+    """Where that axis ends."""
+    edited: Sequence[Site] = ()
+    """Every matrix that changes."""
+    index: int = 0
+    """Its place among the parts of the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Change:
     """What one step did; the weights hold it already."""
 
     facts: Sequence[Fact] = ()
+    """Those that were edited."""
+    steps: int = 0
+    """Optimiser steps that were taken."""
+    tokens: int = 0
+    """Tokens that were trained on."""
     update: WeightUpdate = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
-    diagnostics: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """What the step tells of itself, by metric key."""
     details: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """What is told of each fact, an entry a fact."""
+
+
+class Onlooker(Protocol):
+    """Looks at the model after each step; an intervention tells it of every one."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files lie."""
+        ...
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where a training keeps what an interrupted run goes on from."""
+        ...
+
+    @property
+    def resumed(self) -> Saved | None:
+        """What an interrupted run left to go on from."""
+        ...
+
+    def due(self, part: Part, count: int) -> bool:
+        """Whether anything is measured there: who has to gather the weights first can save the trouble."""
+        ...
+
+    def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
+        """Measure and record; without a change where a part begins. Whether to go on."""
+        ...
+
+    def save(self, checkpoint: Path) -> None:
+        """Complete a checkpoint of the weights with what the run needs to go on from there."""
+        ...
 
 
 log = logging.getLogger(__name__)
@@ -53,25 +111,29 @@ class Intervention(Protocol):
         ...
 
     @property
-    def edited(self) -> Sequence[Site]:
-        """Every matrix that it changes."""
+    def statistics(self) -> str:
+        """Where the second moments that it rests on are from; empty where it needs none."""
         ...
 
     @property
-    def statistics(self) -> str:
-        """Where the second moments that it rests on are from; empty where it needs none."""
+    def shared(self) -> bool:
+        """Whether several processes can do it together."""
         ...
 
     def plan(self, facts: FactSet) -> Plan:
         """What the run will do with the facts."""
         ...
 
-    def prepare(self, model: Model, plan: Plan) -> None:
-        """Do what has to be done once, on the unedited model."""
+    def check(self, model: Model, plan: Plan) -> None:
+        """Raise for what cannot work, before anything takes long."""
         ...
 
-    def steps(self, model: Model, plan: Plan) -> Iterator[Change]:
-        """Change the model, one step at each turn."""
+    def prepare(self, model: Model, plan: Plan) -> None:
+        """Do what has to be done once, before the first step."""
+        ...
+
+    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
+        """Change the model, step by step, and tell of each until the onlooker has seen enough."""
         ...
 
 
@@ -97,23 +159,27 @@ class KnowledgeEdit:
             raise ConfigError(f"batch_size={self.batch_size}, but a batch needs at least 1 fact")
 
     @property
-    def edited(self) -> Sequence[Site]:
-        """The matrices of the editor."""
-        return self.editor.sites
-
-    @property
     def statistics(self) -> str:
         """The label of the editor's second moments."""
         return self.editor.statistics
+
+    @property
+    def shared(self) -> bool:
+        """No: an edit is solved in one process."""
+        return False
 
     def plan(self, facts: FactSet) -> Plan:
         """The first `edits` facts in the order of the seed."""
         stream = facts.stream(self.edits, self.seed, self.one_per_subject)
         return Plan(stream=stream, others=facts.others(stream), untouched=facts.untouched(stream))
 
+    def check(self, model: Model, plan: Plan) -> None:
+        """Raise for a block or a matrix that the model does not have."""
+        check_sites(model, self.editor.sites)
+
     def prepare(self, model: Model, plan: Plan) -> None:
         """Say how much memory an edit will need, then prepare the editor."""
-        needed, free = self.editor.memory(model, plan.stream[: self.batch_size]), _free(model)
+        needed, free = self.editor.memory(model, plan.stream[: self.batch_size]), free_memory(model)
         log.info(
             "memory: %.2g GiB beside the model, %.1f GiB free on %s", needed / GIB, free / GIB, model.device
         )
@@ -121,20 +187,37 @@ class KnowledgeEdit:
             log.warning("this may not fit: choose a smaller batch_size or fewer layers")
         self.editor.prepare(model, plan.stream)
 
+    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
+        """One batch after another, as long as the onlooker goes on."""
+        part = self.part(plan)
+        if not onlooker.look(model, part):
+            return
+        for change in self.steps(model, plan):
+            if not onlooker.look(model, part, change):
+                return
+
+    def part(self, plan: Plan) -> Part:
+        """An axis of edits."""
+        return Part(name=self.name, unit="edits", total=len(plan.stream), edited=self.editor.sites)
+
     def steps(self, model: Model, plan: Plan) -> Iterator[Change]:
         """Edit, apply, commit, batch after batch; the last batch may be smaller."""
         for first in range(0, len(plan.stream), self.batch_size):
-            facts = plan.stream[first : first + self.batch_size]
-            edit = self.editor.edit(model, facts)
-            model.apply(edit.update)
-            self.editor.commit(model, facts, edit)
-            yield Change(
-                facts=facts,
-                update=edit.update,
-                seconds=edit.seconds,
-                diagnostics=edit.diagnostics,
-                details=edit.details,
-            )
+            begun = time.perf_counter()
+            change = self._step(model, plan.stream[first : first + self.batch_size])
+            yield replace(change, seconds={**change.seconds, "step": time.perf_counter() - begun})
+
+    def _step(self, model: Model, facts: Sequence[Fact]) -> Change:
+        edit = self.editor.edit(model, facts)
+        model.apply(edit.update)
+        self.editor.commit(model, facts, edit)
+        return Change(
+            facts=facts,
+            update=edit.update,
+            seconds=edit.seconds,
+            numbers={f"edit/{quantity}/mean": value for quantity, value in edit.diagnostics.items()},
+            details=edit.details,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,28 +227,31 @@ class Nothing:
     name: str = "none"
 
     @property
-    def edited(self) -> Sequence[Site]:
-        """No matrix."""
-        return ()
-
-    @property
     def statistics(self) -> str:
         """None."""
         return ""
+
+    @property
+    def shared(self) -> bool:
+        """No."""
+        return False
 
     def plan(self, facts: FactSet) -> Plan:
         """All facts are left alone."""
         return Plan(untouched=facts.facts)
 
+    def check(self, model: Model, plan: Plan) -> None:
+        """Anything goes."""
+
     def prepare(self, model: Model, plan: Plan) -> None:
         """Nothing to prepare."""
 
-    def steps(self, model: Model, plan: Plan) -> Iterator[Change]:
-        """No step."""
-        yield from ()
+    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
+        """One look."""
+        onlooker.look(model, Part(name=self.name, unit="edits", total=0))
 
 
-def _free(model: Model) -> int:
+def free_memory(model: Model) -> int:
     """Bytes that are free where the model is."""
     if model.device.type == "cuda":
         return torch.cuda.mem_get_info(model.device)[0]

@@ -7,8 +7,9 @@ import torch
 import transformers
 from omegaconf import DictConfig
 
+from pipeline import processes
 from pipeline.build import Plain, build, resolved
-from pipeline.experiment import Parts, execute
+from pipeline.experiment import Parts, execute, follow
 from pipeline.rundir import RunBusy, RunDir
 
 log = logging.getLogger(__name__)
@@ -25,11 +26,17 @@ def launch(config: DictConfig, root: Path) -> float | None:
     parts = build(plain)
     if plain["launcher"]["threads"] is not None:
         torch.set_num_threads(plain["launcher"]["threads"])
+    on_cpu = plain["model"].get("device") == "cpu" or not torch.cuda.is_available()
+    processes.join(parts.intervention, cpu=on_cpu)
     run = RunDir(root=root, config=plain)
+    if not processes.is_first():
+        follow(parts, run)
+        return None
     try:
         objective = _compute(plain, parts, run)
     except RunBusy as busy:
         log.warning("%s", busy)
+        processes.agreed(None)
         objective = None
     print(run.folder)  # noqa: T201 - what a script reads
     return objective
@@ -41,5 +48,6 @@ def _compute(plain: Plain, parts: Parts, run: RunDir) -> float | None:
     with run:
         if run.done:
             log.info("already computed; resume=never computes it again")
+            processes.agreed(None)
             return run.objective
         return execute(plain, parts, run)

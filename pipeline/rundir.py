@@ -2,11 +2,13 @@
 
 `outputs/<name>/<fingerprint>/` holds `config.yaml`, `provenance.json`, `metrics.jsonl`, a Parquet file for
 each table such as `records.parquet`, `summary.json` and `DONE` or `FAILED`; `checkpoints/` where an alarm
-saved one.
+saved one. A run that trains keeps its last checkpoints in `training/<part>/checkpoint-<step>/`: the weights
+and what its optimiser needs, and, written last, `run.json` and `tables/` with what the run needs to go on.
 """
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -15,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
 import yaml
@@ -24,7 +26,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from editors.errors import ConfigError, DataError, NormscopeError
+from pipeline.files import write, write_json
 from pipeline.provenance import now, provenance
+
+log = logging.getLogger(__name__)
 
 Config = Mapping[str, object]
 """A resolved configuration: plain dicts, lists, strings and numbers."""
@@ -33,8 +38,10 @@ IRRELEVANT = frozenset({"tracker", "launcher", "resume", "name", "experiment", "
 """Top-level keys that say where and how a run is computed and watched, not what comes out."""
 ATTEMPT = ("provenance.json", "metrics.jsonl", "*.parquet", "summary.json", "FAILED")
 """Files that a new attempt replaces, as patterns."""
-FOLDERS = ("wandb", "checkpoints", "figures")
+FOLDERS = ("wandb", "checkpoints", "figures", "training")
 """Folders that go with them."""
+STATE = "run.json"
+"""What completes a checkpoint: it is written last."""
 
 
 class RunBusy(NormscopeError):
@@ -49,6 +56,19 @@ class RunInfo:
     """The experiment's name."""
     fingerprint: str
     folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A complete checkpoint of an interrupted run."""
+
+    checkpoint: Path
+    part: int
+    """The part of the run that it was taken in."""
+    size: int
+    """Bytes that `metrics.jsonl` had then."""
+    state: Mapping[str, Any]
+    """What `RunDir.save` was given."""
 
 
 def fingerprint(config: Config) -> str:
@@ -81,10 +101,11 @@ class RunDir:
         with RunDir(root=Path("outputs"), config=config) as run:
             if run.done:
                 return run.objective
-            run.append({"step": 0, "edits": 0, "norm/frobenius_ratio/edited": 1.0})
+            run.append({"edits": 0, "norm/frobenius_ratio/edited": 1.0})
             run.finish(objective=0.93)
 
-    Entering starts a fresh attempt unless the run is done: what an unfinished one left is removed.
+    Entering starts a fresh attempt unless the run is done: what an unfinished one left is removed, but for
+    what belongs to its last complete checkpoint.
     """
 
     def __init__(self, *, root: Path, config: Config) -> None:
@@ -98,6 +119,7 @@ class RunDir:
         self._started = 0.0
         self._last: dict[str, float] = {}
         self._tables: dict[str, list[Mapping[str, object]]] = {}
+        self.saved: Saved | None = None
 
     @property
     def folder(self) -> Path:
@@ -146,16 +168,16 @@ class RunDir:
         try:
             if error is not None and not self.done:
                 write(self.folder / "FAILED", _report(error))
-                self._write_tables()
+                self._write_tables(self.folder)
         finally:
             self._lock.release()
 
-    def append(self, row: Mapping[str, float]) -> None:
+    def append(self, row: Mapping[str, Any]) -> None:
         """Add a row to `metrics.jsonl`; it is on the disk when this returns.
 
         A diverged number is written as `NaN` or `Infinity`, which Python reads but strict JSON forbids.
         """
-        self._last |= {key: float(value) for key, value in row.items() if key != "step"}
+        self._last |= {key: float(value) for key, value in row.items() if "/" in key}
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(row), default=float) + "\n")
             file.flush()
@@ -165,9 +187,22 @@ class RunDir:
         """Keep rows, say one per fact, for `<table>.parquet`; later rows follow earlier ones."""
         self._tables.setdefault(table, []).extend(rows)
 
-    def checkpoint(self, edits: int, weights: Mapping[str, Tensor]) -> Path:
-        """Save matrices by site as `checkpoints/edits-<edits>.safetensors`, complete or not at all."""
-        path = self.folder / "checkpoints" / f"edits-{edits:06d}.safetensors"
+    def rows(self) -> list[dict[str, Any]]:
+        """What `metrics.jsonl` holds, a mapping a line."""
+        path = self.folder / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def save(self, checkpoint: Path, state: Mapping[str, object]) -> None:
+        """Complete a checkpoint inside the folder, so that an interrupted run goes on from there."""
+        tables = checkpoint / "tables"
+        tables.mkdir(exist_ok=True)
+        self._write_tables(tables)
+        size = (self.folder / "metrics.jsonl").stat().st_size
+        write_json(checkpoint / STATE, {"size": size, "last": self._last, "state": state})
+
+    def checkpoint(self, name: str, weights: Mapping[str, Tensor]) -> Path:
+        """Save matrices by site as `checkpoints/<name>.safetensors`, complete or not at all."""
+        path = self.folder / "checkpoints" / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         part = path.with_suffix(".part")
         save_file({site: matrix.contiguous().cpu() for site, matrix in weights.items()}, part)
@@ -176,20 +211,28 @@ class RunDir:
 
     def finish(self, *, objective: float | None, **more: object) -> None:
         """Write the tables and `summary.json`, which gets `more` as well, then mark the run as done."""
-        self._write_tables()
+        self._write_tables(self.folder)
         write_json(self.folder / "summary.json", self._summary(objective) | more)
         write(self.folder / "DONE", now() + "\n")
+        shutil.rmtree(self.folder / "training", ignore_errors=True)  # nothing is left to go on with
 
     def discard(self) -> None:
         """Forget that this run was computed, so that entering starts it anew."""
         (self.folder / "DONE").unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "training", ignore_errors=True)
 
     def _begin(self) -> None:
+        self.saved = self._newest()
+        kept = {"metrics.jsonl", "training"} if self.saved else set()
         for pattern in ATTEMPT:
             for stale in self.folder.glob(pattern):
-                stale.unlink()
+                if stale.name not in kept:
+                    stale.unlink()
         for folder in FOLDERS:
-            shutil.rmtree(self.folder / folder, ignore_errors=True)
+            if folder not in kept:
+                shutil.rmtree(self.folder / folder, ignore_errors=True)
+        if self.saved:
+            self._take_up(self.saved)
         write(
             self.folder / "config.yaml",
             yaml.safe_dump(dict(self.config), sort_keys=False, allow_unicode=True),
@@ -197,42 +240,54 @@ class RunDir:
         write_json(self.folder / "provenance.json", provenance())
         self._started = time.perf_counter()
 
+    def _newest(self) -> Saved | None:
+        """The last complete checkpoint whose rows are all still there."""
+        found = [saved for path in self.folder.glob(f"training/*/*/{STATE}") if (saved := self._read(path))]
+        return max(found, key=lambda saved: saved.size, default=None)
+
+    def _read(self, path: Path) -> Saved | None:
+        metrics = self.folder / "metrics.jsonl"
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            saved = Saved(
+                checkpoint=path.parent, part=int(path.parts[-3]), size=told["size"], state=told["state"]
+            )
+            whole = metrics.stat().st_size >= saved.size
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("the checkpoint %s cannot be used: %s", path.parent, error)
+            return None
+        return saved if whole else None
+
+    def _take_up(self, saved: Saved) -> None:
+        """Forget what was measured after the checkpoint."""
+        with (self.folder / "metrics.jsonl").open("r+b") as file:
+            file.truncate(saved.size)
+        self._last = dict(json.loads((saved.checkpoint / STATE).read_text(encoding="utf-8"))["last"])
+        for path in (saved.checkpoint / "tables").glob("*.parquet"):
+            rows = pd.read_parquet(path).to_dict("records")
+            self._tables[path.stem] = [{str(key): value for key, value in row.items()} for row in rows]
+        log.info("going on from %s", saved.checkpoint)
+
     def _summary(self, objective: float | None) -> dict[str, object]:
-        metrics = dict(self._last)
+        metrics = {key: value for key, value in self._last.items() if "/" in key}
         return {
             "run": self.info.fingerprint,
             "name": self.info.name,
             **{group: label(self.config, group) for group in ("editor", "model", "intervention", "data")},
             "seed": self.config.get("seed"),
-            "edits": int(metrics.pop("edits", 0)),
             "batch_size": self.config.get("batch_size"),
             "objective": objective,
             "seconds": round(time.perf_counter() - self._started, 3),
             "metrics": metrics,
         }
 
-    def _write_tables(self) -> None:
+    def _write_tables(self, folder: Path) -> None:
         """Write what was recorded, each table complete or not at all."""
         for name, rows in self._tables.items():
-            path = self.folder / f"{name}.parquet"
+            path = folder / f"{name}.parquet"
             part = path.with_suffix(".part")
             pd.DataFrame(rows).to_parquet(part, index=False)
             part.replace(path)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file so that a reader sees either the old content or all of the new one."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """Write a JSON file so that a reader sees either the old content or all of the new one."""
-    write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _report(error: BaseException) -> str:

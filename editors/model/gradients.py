@@ -143,14 +143,13 @@ def read_targets(model: Model, facts: Sequence[Fact], objective: Objective, firs
     return Reading(facts, replay, real, (row, column), source, wanted, owner)
 
 
-def check_sites(model: Model, sites: Sequence[Site]) -> None:
+def check_sites(model: Model, sites: Sequence[Site], key: str = "editor.matrices") -> None:
     """Raise a `ConfigError` that names the first block or matrix that the model does not have."""
     model.check_layers([site.layer for site in sites])
     for site in sites:
         if site.name not in model.sites:
             raise ConfigError(
-                f"editor.matrices names {site.name}, but the blocks of {model.name} have "
-                f"{', '.join(model.sites)}"
+                f"{key} names {site.name}, but the blocks of {model.name} have {', '.join(model.sites)}"
             )
 
 

@@ -148,6 +148,10 @@ class Model:
         """The matrix as it is: the master where an edit made one, else the weight."""
         return self._masters.get(site, self.weight(site.name, site.layer))
 
+    def forget_masters(self) -> None:
+        """Drop the masters: what trains the weights themselves has left them behind."""
+        self._masters.clear()
+
     def apply(self, update: WeightUpdate) -> None:
         """Add every change to its weight.
 

@@ -127,7 +127,7 @@ def test_stages_leave_weights_mode_hooks_and_random_state_as_they_were(
             seen = Observation(
                 count=edits, before=max(edits - 2, 0), total=4, untouched=plan.untouched,
                 seen=plan.stream[:edits], latest=plan.stream[:edits], reference=reference,
-                edited=parts.intervention.edited,
+                edited=parts.intervention.editor.sites,
             )  # fmt: skip
             assert stage.measure(model, seen) or stage.name == "spectra", stage.name
         assert torch.equal(random_state[0], torch.get_rng_state()), stage.name
@@ -212,7 +212,7 @@ def test_a_model_that_gives_no_numbers_ends_its_run_with_every_stage(
         model.write(Site("mlp_down", layer), torch.full_like(model.weight("mlp_down", layer), torch.nan))
     seen = Observation(
         count=4, total=4, seen=plan.stream, latest=plan.stream, untouched=plan.untouched,
-        reference=reference, edited=parts.intervention.edited,
+        reference=reference, edited=parts.intervention.editor.sites,
     )  # fmt: skip
     found: Measurement = {}
     for stage in parts.stages:

@@ -63,7 +63,7 @@ def test_a_finished_run_leaves_every_file_and_its_objective(tmp_path: Path) -> N
         run.record("records", [{"id": "a", "success": True}])
         run.record("edits", [{"edit": 1, "target_norm": 2.5}])
         run.record("records", [{"id": "b", "success": False}])
-        run.finish(objective=0.75, statistics="100 tokens of a text")
+        run.finish(objective=0.75, edits=2, statistics="100 tokens of a text")
     assert run.folder == tmp_path / "demo" / fingerprint(config())
     assert {path.name for path in run.folder.iterdir()} - {".lock"} == {
         "config.yaml", "provenance.json", "metrics.jsonl", "records.parquet", "edits.parquet",
@@ -102,7 +102,7 @@ def test_a_row_is_on_the_disk_at_once_and_numbers_of_any_kind_are_taken(tmp_path
 def test_a_checkpoint_holds_the_matrices_by_site(tmp_path: Path) -> None:
     matrix = torch.arange(6.0).view(2, 3).T  # as Conv1D's transposed view, not contiguous
     with RunDir(root=tmp_path, config=config()) as run:
-        path = run.checkpoint(12, {"mlp_down.01": matrix})
+        path = run.checkpoint("edits-000012", {"mlp_down.01": matrix})
         assert path == run.folder / "checkpoints" / "edits-000012.safetensors"
         assert torch.equal(load_file(path)["mlp_down.01"], matrix)
         assert list(path.parent.iterdir()) == [path]

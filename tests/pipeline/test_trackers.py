@@ -13,7 +13,8 @@ from PIL import Image
 
 from editors.errors import ConfigError
 from pipeline.rundir import Config, RunDir, RunInfo
-from pipeline.trackers import Jsonl, Many, Rows, Status, Wandb, flat, tracking
+from pipeline.trackers import Jsonl, Many, Position, Rows, Status, tracking
+from pipeline.weights_and_biases import Wandb, flat
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, object] = {
@@ -61,7 +62,7 @@ def test_an_offline_run_holds_all_rows_over_edits(tmp_path: Path) -> None:
     tracker = Wandb(project="p", tags=("a",))
     with tracking(tracker, CONFIG, run_info(tmp_path)):
         for edits in range(5):
-            tracker.log(edits, {"norm/delta/mlp_down.01": edits / 4})
+            tracker.log(Position(edits=edits), {"norm/delta/mlp_down.01": edits / 4})
         tracker.table("efficacy", [{"id": "a", "success": 1}, {"id": 2, "note": "<b>"}])
     records = wandb_records(tmp_path)
     rows = rows_of(records)
@@ -106,10 +107,10 @@ def test_two_runs_in_one_process_do_not_mix(tmp_path: Path) -> None:
     first, second = Wandb(tags=["x"]), Wandb()
     first.start(CONFIG, run_info(tmp_path / "1", "1" * 10))
     second.start({"editor": {"name": "rome"}}, run_info(tmp_path / "2", "2" * 10, name="other"))
-    first.log(0, {"norm/a": 1.0})
-    second.log(0, {"norm/a": 2.0})
+    first.log(Position(edits=0), {"norm/a": 1.0})
+    second.log(Position(edits=0), {"norm/a": 2.0})
     first.finish("done")
-    second.log(1, {"norm/a": 3.0})
+    second.log(Position(edits=1), {"norm/a": 3.0})
     second.finish("done")
     one, two = wandb_records(tmp_path / "1"), wandb_records(tmp_path / "2")
     assert rows_of(one) == [{"edits": 0, "norm/a": 1}]
@@ -123,13 +124,13 @@ def test_an_exception_closes_the_run_as_failed(tmp_path: Path) -> None:
 
     tracker = Wandb()
     with pytest.raises(RuntimeError, match="broke"), tracking(tracker, CONFIG, run_info(tmp_path)):
-        tracker.log(0, {"norm/a": 1.0})
+        tracker.log(Position(edits=0), {"norm/a": 1.0})
         raise RuntimeError("it broke")
     records = wandb_records(tmp_path)
     assert exit_code(records) == 1
     assert rows_of(records) == [{"edits": 0, "norm/a": 1}]
     assert wandb.run is None
-    tracker.log(1, {"norm/a": 1.0})  # closed: goes nowhere
+    tracker.log(Position(edits=1), {"norm/a": 1.0})  # closed: goes nowhere
     tracker.finish("done")
 
 
@@ -207,16 +208,17 @@ def test_an_unknown_mode_is_refused() -> None:
         Wandb(mode="dryrun")  # pyright: ignore[reportArgumentType]
 
 
-def test_the_jsonl_archive_counts_steps_in_batches(tmp_path: Path) -> None:
+def test_the_jsonl_archive_says_where_every_row_belongs(tmp_path: Path) -> None:
     with RunDir(root=tmp_path, config=CONFIG) as run:
         archive = Jsonl(run=run)
         with tracking(archive, CONFIG, run.info):
-            for edits in (0, 2, 4, 5):
-                archive.log(edits, {"norm/a": 1.0})
+            for step, edits in enumerate((0, 2, 4, 5)):
+                archive.log(Position(step=step, edits=edits), {"norm/a": 1.0})
             archive.table("efficacy", [{"id": "a"}])
         run.finish(objective=None)
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["edits"]) for row in rows] == [(0, 0), (1, 2), (2, 4), (3, 5)]
+    assert {(row["part"], row["unit"]) for row in rows} == {(0, "edits")}
     assert (run.folder / "efficacy.parquet").exists()
     assert archive.id == run.info.fingerprint
 
@@ -233,8 +235,8 @@ class Recorder:
     def start(self, config: Config, run: RunInfo) -> None:
         self.seen.append("start")
 
-    def log(self, edits: int, metrics: Mapping[str, float]) -> None:
-        self.seen.append(f"log {edits}")
+    def log(self, position: Position, metrics: Mapping[str, float]) -> None:
+        self.seen.append(f"log {position.count}")
 
     def table(self, name: str, rows: Rows) -> None:
         self.seen.append(f"table {name}")
@@ -251,7 +253,7 @@ def test_many_trackers_all_hear_and_all_close(tmp_path: Path) -> None:
         pytest.raises(OSError, match="will not close"),
         tracking(Many(trackers=trackers), {}, run_info(tmp_path)),
     ):
-        Many(trackers=trackers).log(3, {})
+        Many(trackers=trackers).log(Position(edits=3), {})
         Many(trackers=trackers).table("t", [])
     assert [tracker.seen for tracker in trackers] == [["start", "log 3", "table t", "done"]] * 3
     assert Many(trackers=trackers).id == "r,r,r"

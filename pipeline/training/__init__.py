@@ -1,0 +1,1 @@
+"""Interventions that train: continual pretraining, full fine-tuning, LoRA."""

@@ -1,0 +1,122 @@
+"""The Trainer callback through which a run looks at a model while it is trained."""
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from editors.errors import NumericsError
+from pipeline import processes
+from pipeline.interventions import Change, Onlooker, Part
+from pipeline.training.trained import Trainee
+
+
+class Looking(TrainerCallback):
+    """Tells the onlooker of every optimiser step, and lets it complete checkpoints."""
+
+    def __init__(self, *, trainee: Trainee, part: Part, onlooker: Onlooker, begun: int) -> None:
+        self.trainee, self.part, self.onlooker = trainee, part, onlooker
+        self.step, self.tokens = begun, 0
+        self._copy = copy.deepcopy(trainee) if _gathers() else None
+        self._since = time.perf_counter()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Count from where an interrupted training stopped."""
+        self.tokens = state.num_input_tokens_seen
+        self._since = time.perf_counter()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """After every optimiser step; the summary at the end of a training is not one."""
+        if logs is None or "loss" not in logs:
+            return
+        seconds = time.perf_counter() - self._since
+        go = self._look(state, logs, seconds)
+        control.should_training_stop |= not processes.agreed(go)
+        self._since = time.perf_counter()
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The weights and the optimiser are on the disk."""
+        self.onlooker.save(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+
+    def _look(self, state: TrainerState, logs: dict[str, float], seconds: float) -> bool:
+        _check(logs["loss"], state.global_step, self.part.name)
+        tokens = state.num_input_tokens_seen - self.tokens
+        change = Change(
+            steps=state.global_step - self.step,
+            tokens=tokens,
+            seconds={"train": seconds},
+            numbers={
+                "train/loss/step": logs["loss"],
+                "train/learning_rate/step": logs["learning_rate"],
+                "train/gradient_norm/step": logs.get("grad_norm", math.nan),
+                "train/tokens/step": tokens,
+            },
+        )
+        self.step, self.tokens = state.global_step, state.num_input_tokens_seen
+        measured = self.onlooker.due(self.part, state.global_step)
+        if self._copy is not None and measured:
+            _gather(self.trainee.module, self._copy.module)
+        seen = self._copy or self.trainee
+        with evaluating(seen) if measured or self._copy is None else _nothing():
+            return self.onlooker.look(seen.model, self.part, _with(change, seen))
+
+
+def _with(change: Change, trainee: Trainee) -> Change:
+    return Change(**{**vars(change), "numbers": {**change.numbers, **trainee.numbers()}})
+
+
+@contextmanager
+def evaluating(trainee: Trainee) -> Iterator[None]:
+    """The model as an ordinary one, in evaluation mode; afterwards it is being trained again."""
+    trainee.model.forget_masters()
+    trainee.module.eval()
+    try:
+        with trainee.plain():
+            yield
+    finally:
+        trainee.module.train()
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _check(loss: float, step: int, name: str) -> None:
+    if not math.isfinite(loss):
+        raise NumericsError(
+            f"the loss of {name} is {loss} at optimiser step {step}: lower intervention.learning_rate, "
+            "give it a longer intervention.warmup, or train in float32; what was measured before is kept"
+        )
+
+
+def _gathers() -> bool:
+    """Whether weights may be spread over processes, so that they are measured on a copy."""
+    return processes.count() > 1
+
+
+@torch.no_grad()
+def _gather(spread: nn.Module, whole: nn.Module) -> None:
+    """Copy parameters that lie in pieces in several processes into a whole model, one after the other."""
+    targets = dict(whole.named_parameters())
+    for name, parameter in spread.named_parameters():
+        gathered = getattr(parameter, "full_tensor", lambda parameter=parameter: parameter)()
+        targets[name].copy_(gathered)
