@@ -61,7 +61,6 @@ class Downstream:
         """Load the tasks, build their prompts and tokenise them, once for the run."""
         from analysis.harness import Harness  # here, because it takes seconds
 
-        self._told = False
         with self._written() as written:
             self._harnesses = [
                 Harness(
@@ -76,17 +75,17 @@ class Downstream:
         scores: dict[str, Score] = {}
         for harness in self._harnesses:
             scores |= harness.score(model)
-        found = {key: value for name, score in scores.items() for key, value in self._row(name, score)}
+        rows = (self._row(name, score, observation) for name, score in scores.items())
+        found = {key: value for row in rows for key, value in row}
         asked = [scores[name].values["acc"] for harness in self._harnesses for name in harness.top]
-        self._told = True
         return {**found, "downstream/mean/acc": sum(asked) / len(asked)}
 
-    def _row(self, name: str, score: "Score") -> Iterator[tuple[str, float]]:
+    def _row(self, name: str, score: "Score", observation: Observation) -> Iterator[tuple[str, float]]:
         for metric, value in score.values.items():
             yield f"downstream/{name}/{metric}", value
         if score.stderr is not None:
             yield f"downstream/{name}/stderr", score.stderr
-        if not self._told:
+        if observation.is_first:
             yield f"downstream/{name}/documents", score.documents
 
     @contextmanager

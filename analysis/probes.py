@@ -121,7 +121,6 @@ class Probes:
         self._unedited = self._probes.accuracy(held)
         labels = shuffled_labels(len(self._pairs), training, self.seed)
         self._shuffled = self.solver.fit(train, self._pairs, labels).accuracy(held)
-        self._is_first = True
 
     @torch.inference_mode()
     def measure(self, model: Model, observation: Observation) -> Measurement:
@@ -136,9 +135,8 @@ class Probes:
         }
         for quantity, column in _MEANS.items():
             result[f"probe/{quantity}/mean"] = float(table[column].mean())
-        if self._is_first:
+        if observation.is_first:
             result["probe/shuffled/mean"] = float(table["shuffled"].mean())
-        self._is_first = False
         edited = {site.layer for site in observation.edited}
         touched = table[table["first"].isin(edited) | table["second"].isin(edited)]
         # where every block was changed there is nothing to tell apart

@@ -93,6 +93,11 @@ class Observation:
         return self.count == self.total
 
     @property
+    def is_first(self) -> bool:
+        """Whether no change lies before the last one: for what need not be told again and again."""
+        return self.part == 0 and self.before == 0
+
+    @property
     def is_unedited(self) -> bool:
         """Whether the model is still the one that `prepare` saw."""
         return self.part == 0 and self.count == 0

@@ -99,8 +99,13 @@ class EditsBetweenSteps:
         return self.editing.statistics
 
     def plan(self, facts: FactSet) -> Plan:
-        """The plan of the edits."""
-        return self.editing.plan(facts)
+        """The plan of as many edits as there is time for."""
+        possible = self.training.steps // self.every * self.editing.batch_size
+        if not possible:
+            raise ConfigError(
+                f"steps={self.training.steps} leave no time for an edit every {self.every} steps"
+            )
+        return replace(self.editing, edits=min(self.editing.edits, possible)).plan(facts)
 
     def check(self, model: Model, plan: Plan) -> None:
         """Check both."""

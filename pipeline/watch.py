@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
 
@@ -226,9 +226,9 @@ class Watch:
         counted: dict[int, int] = {}
         for row in self.run.rows():
             self._hear_again(row, counted)
-            self.last |= {key: value for key, value in row.items() if "/" in key}
+            self.last |= _numbers(row)
 
-    def _hear_again(self, row: Mapping[str, float], counted: dict[int, int]) -> None:
+    def _hear_again(self, row: Mapping[str, Any], counted: dict[int, int]) -> None:
         position = Position.of(row)
         part = self.parts[position.part]
         before = counted.get(part.index, 0)
@@ -238,7 +238,12 @@ class Watch:
             edited=part.edited, reference=self.reference,
         )  # fmt: skip
         for judge in self.judges:
-            self.alarms += judge.judge(seen, row)
+            self.alarms += judge.judge(seen, _numbers(row))
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a row, without its place."""
+    return {key: value for key, value in row.items() if "/" in key}
 
 
 def _part(told: Mapping[str, object]) -> Part:

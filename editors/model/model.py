@@ -148,9 +148,10 @@ class Model:
         """The matrix as it is: the master where an edit made one, else the weight."""
         return self._masters.get(site, self.weight(site.name, site.layer))
 
-    def forget_masters(self) -> None:
-        """Drop the masters: what trains the weights themselves has left them behind."""
+    def was_trained(self) -> None:
+        """Drop what was derived from the weights, masters and digest: they were changed by other means."""
         self._masters.clear()
+        self.__dict__.pop("digest", None)
 
     def apply(self, update: WeightUpdate) -> None:
         """Add every change to its weight.

@@ -143,11 +143,13 @@ def collate(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
 def _encode(model: Model, pair: Pair) -> dict[str, list[int]]:
     prompt, text = _joined(model, pair)
     tokens = tokenize(model.tokenizer, text)
-    first = tokens.first_after(len(prompt))
-    end = model.tokenizer.eos_token_id
-    more = [] if end is None or tokens.ids[-1] == end else [end]
-    ids = [*tokens.ids, *more]
-    return {"input_ids": ids, "labels": [IGNORED] * first + ids[first:]}
+    first = tokens.first_after(len(prompt.rstrip()))
+    begin, end = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
+    ids = list(tokens.ids) if end is None or tokens.ids[-1] == end else [*tokens.ids, end]
+    labels = [IGNORED] * first + ids[first:]
+    # a chat template may write the token that the tokenizer puts first as well
+    twice = begin is not None and ids[:2] == [begin, begin]
+    return {"input_ids": ids[twice:], "labels": labels[twice:]}
 
 
 def _joined(model: Model, pair: Pair) -> tuple[str, str]:

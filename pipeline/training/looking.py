@@ -86,7 +86,7 @@ def _with(change: Change, trainee: Trainee) -> Change:
 @contextmanager
 def evaluating(trainee: Trainee) -> Iterator[None]:
     """The model as an ordinary one, in evaluation mode; afterwards it is being trained again."""
-    trainee.model.forget_masters()
+    trainee.model.was_trained()
     trainee.module.eval()
     try:
         with trainee.plain():

@@ -113,7 +113,7 @@ class Training:
         finally:
             trainee.end(onlooker.folder)
             model.hf.eval().requires_grad_(False)
-            model.forget_masters()
+            model.was_trained()
 
     def _train(self, trainee: Trainee, examples: "Dataset", onlooker: Onlooker) -> None:
         if self.check_memory:

@@ -74,7 +74,7 @@ def test_changed_weights_change_the_next_evaluation_and_unchanged_ones_do_not():
     chosen.prepare(model)
     assert [chosen.measure(model, START)["downstream/walk/acc"] for _ in range(3)] == [1, 1, 1]
     model.hf.get_output_embeddings().weight.data.neg_()
-    assert chosen.measure(model, replace(START, count=1))["downstream/walk/acc"] < 1
+    assert chosen.measure(model, replace(START, count=2, before=1))["downstream/walk/acc"] < 1
 
 
 def test_the_model_that_is_measured_is_asked_not_the_one_that_was_prepared():
@@ -106,7 +106,7 @@ def test_documents_are_counted_at_the_first_measurement_alone():
     model = tiny_model(double=False)
     chosen = stage(walk=ITEMS)
     assert measured(chosen, model)["downstream/walk/documents"] == 6
-    assert "downstream/walk/documents" not in chosen.measure(model, replace(START, count=1))
+    assert "downstream/walk/documents" not in chosen.measure(model, replace(START, count=2, before=1))
     assert "downstream/walk/documents" in measured(chosen, model)
 
 

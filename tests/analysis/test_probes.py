@@ -80,7 +80,7 @@ def test_a_model_that_was_not_edited_scores_as_it_did_and_cannot_be_told_from_it
 def test_there_is_a_key_and_a_row_for_each_pair_and_shuffled_labels_are_told_once():
     model, probing = tiny_model(), stage()
     probing.prepare(model)
-    observation = Observation(count=7, total=9, edited=[SITE])
+    observation = Observation(count=7, before=6, total=9, edited=[SITE])
     first, second = probing.measure(model, START), probing.measure(model, observation)
     rows = table(second)
     assert list(rows.columns) == [
@@ -139,7 +139,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, change: object) -> tuple[Measuremen
         return torch.cat([found[:-1], change(found[-1:])])  # type: ignore[operator]
 
     monkeypatch.setattr(probes, "residuals", changed)
-    return before, probing.measure(model, Observation(count=1, total=1))
+    return before, probing.measure(model, Observation(count=2, before=1, total=2))
 
 
 def test_a_rotation_is_seen_by_probes_and_not_by_norm_only_ones(monkeypatch: pytest.MonkeyPatch):
