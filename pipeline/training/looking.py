@@ -21,10 +21,13 @@ from pipeline.training.trained import Trainee
 class Looking(TrainerCallback):
     """Tells the onlooker of every optimiser step, and lets it complete checkpoints."""
 
-    def __init__(self, *, trainee: Trainee, part: Part, onlooker: Onlooker, begun: int) -> None:
+    def __init__(
+        self, *, trainee: Trainee, part: Part, onlooker: Onlooker, begun: int, sharded: bool
+    ) -> None:
         self.trainee, self.part, self.onlooker = trainee, part, onlooker
         self.step, self.tokens = begun, 0
-        self._copy = copy.deepcopy(trainee) if _gathers() else None
+        self._copy = copy.deepcopy(trainee) if sharded else None
+        """Where weights that lie in pieces in several processes are put together to be measured."""
         self._since = time.perf_counter()
 
     def on_train_begin(
@@ -106,11 +109,6 @@ def _check(loss: float, step: int, name: str) -> None:
             f"the loss of {name} is {loss} at optimiser step {step}: lower intervention.learning_rate, "
             "give it a longer intervention.warmup, or train in float32; what was measured before is kept"
         )
-
-
-def _gathers() -> bool:
-    """Whether weights may be spread over processes, so that they are measured on a copy."""
-    return processes.count() > 1
 
 
 @torch.no_grad()

@@ -126,7 +126,11 @@ class Training:
                 if not processes.agreed(onlooker.look(trainee.model, part)):
                     return
         looking = Looking(
-            trainee=trainee, part=part, onlooker=onlooker, begun=_steps_of(resumed) if resumed else 0
+            trainee=trainee,
+            part=part,
+            onlooker=onlooker,
+            begun=_steps_of(resumed) if resumed else 0,
+            sharded=self._is_sharded,
         )
         trainer = self._trainer(trainee, examples, looking, onlooker.checkpoints)
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -172,6 +176,7 @@ class Training:
                 save_total_limit=2,  # the last one may be incomplete
                 logging_steps=1,
                 logging_nan_inf_filter=False,  # it would hide a loss that is no number
+                ddp_find_unused_parameters=False,
                 include_num_input_tokens_seen="non_padding",
                 remove_unused_columns=False,
                 disable_tqdm=True,

@@ -1,0 +1,25 @@
+"""Starts the command line with FSDP allowed on CPUs: torch can do it over gloo, accelerate does not ask for it.
+
+python -m torch.distributed.run --nproc_per_node 2 tests/pipeline/sharded.py intervention=fft ...
+"""
+
+from typing import Any
+
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+
+from pipeline.__main__ import main
+
+_plain = AcceleratorState.__init__
+
+
+def _sharding(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **more: Any) -> None:
+    _plain(self, *args, fsdp_plugin=fsdp_plugin, **more)
+    if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+        self.distributed_type = DistributedType.FSDP
+        self.fsdp_plugin = fsdp_plugin
+
+
+if __name__ == "__main__":
+    AcceleratorState.__init__ = _sharding
+    main()
