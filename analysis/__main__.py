@@ -30,7 +30,7 @@ def report(chosen: argparse.Namespace) -> list[str]:
     """Collect, draw and write; returns the lines to print, of which the table and the path are the last."""
     collection = collect(*chosen.folders)
     title = " and ".join(_names(chosen.folders))
-    page = write_report(collection, _target(chosen), title=title, at=_counts_of(chosen.at))
+    page = write_report(collection, _target(chosen), title=title, at=_counts_of(chosen.at), x=chosen.x)
     order = alarm_order_text(collection)
     alarms = [order.to_string(index=False), ""] if len(order) else []
     table = per_series(collection, NARROW).to_string(index=False)
@@ -42,7 +42,7 @@ def figures(chosen: argparse.Namespace) -> list[str]:
     only, at = _names_of(chosen.only), _counts_of(chosen.at)
     wanted = chosen_figures(only)
     collection = collect(*chosen.folders)
-    drawn = charts(collection.metrics, only, at=at)
+    drawn = charts(collection.metrics, only, at=at, x=chosen.x)
     if not drawn:
         raise ConfigError(
             f"no run measured what the figures {chosen.only or 'of the table'} show; see docs/metrics.md"
@@ -66,9 +66,15 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--at",
         default="",
-        metavar="EDITS",
-        help="edit counts of the figures by block, such as 10,100,1000 (the nearest measured ones); "
-        "default: a middle and the last one",
+        metavar="COUNTS",
+        help="edits or optimiser steps of the figures by block, such as 10,100,1000 (the nearest measured "
+        "ones); default: a middle and the last one",
+    )
+    common.add_argument(
+        "--x",
+        choices=("steps", "tokens"),
+        default="steps",
+        help="what training is drawn over; default: steps",
     )
     whole = commands.add_parser(
         "report", parents=[common], help="tables, figures and report.html; prints the table"
@@ -97,9 +103,7 @@ def _counts_of(comma_separated: str) -> list[int]:
     counts = _names_of(comma_separated)
     for count in counts:
         if not count.isdecimal() or int(count) == 0:
-            raise ConfigError(
-                f"--at {count}: edit counts are positive whole numbers, for example --at 10,100"
-            )
+            raise ConfigError(f"--at {count}: counts are positive whole numbers, for example --at 10,100")
     return list(map(int, counts))
 
 

@@ -1,22 +1,22 @@
 """Reads the finished runs of an experiment into one tidy table.
 
 An experiment folder holds run folders (`config.yaml`, `provenance.json`, `metrics.jsonl`, `summary.json` and
-a `DONE` or `FAILED` marker). `collect` turns them into a long table with a row per run, edit count and metric
+a `DONE` or `FAILED` marker). `collect` turns them into a long table with a row per run, moment and metric
 key. Whatever cannot be read (a failed run, a line torn by a crash) is told in a sentence and left out.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.runs import Run, Unfinished, is_run, read_run, read_unmarked
+from analysis.runs import MOMENT, Run, Unfinished, is_run, read_run, read_unmarked
 from editors.errors import DataError
 
 IDENTITY = ("run", "series", "editor", "model", "intervention", "seed")
-"""Columns that say which run a row of the tidy table belongs to; `edits`, `key`, `value` follow."""
+"""Columns that say which run a row of the tidy table belongs to; `MOMENT`, `key`, `value` follow."""
 
 _NOT_A_SETTING = ("name", "seed", "resume", "launcher", "tracker", "experiment", "stage")
 """Top-level config keys that do not change what is done to the model, the seed apart."""
@@ -27,10 +27,13 @@ class Collection:
     """All runs of one or several experiments."""
 
     metrics: pd.DataFrame
-    """Tidy: `IDENTITY`, then edits, key, value. Runs of one `series` differ by their seed alone."""
+    """Tidy: `IDENTITY`, `MOMENT` (part, unit, count, tokens), key, value, each run in the order of measuring.
+
+    Runs of one `series` differ by their seed alone; in runs of several parts every part has its own.
+    """
     runs: pd.DataFrame
     """A row per finished run: run, name, series, editor, model, data, intervention, seed, edits, seconds,
-    statistics, stopped."""
+    steps, tokens, statistics, stopped."""
     settings: Mapping[str, Mapping[str, str]]
     """Flattened configuration by run."""
     provenance: Mapping[str, Mapping[str, str]]
@@ -74,11 +77,12 @@ def _combine(
 ) -> Collection:
     table = pd.DataFrame([dict(run.description) for run in runs.values()])
     settings = {name: run.settings for name, run in runs.items()}
-    table.insert(2, "series", _series(table, settings))
+    table.insert(2, "series", _series(table, [run.parts for run in runs.values()], settings))
     # Folder names are hashes; order (and with it every series' colour) must not hang on them.
     table = table.sort_values(["series", "seed", "run"], ignore_index=True)
     long = pd.concat([runs[name].metrics.assign(run=name) for name in table["run"]], ignore_index=True)
-    metrics = long.merge(table[list(IDENTITY)], on="run")[[*IDENTITY, "edits", "key", "value"]]
+    metrics = long.merge(table[list(IDENTITY)], on="run")[[*IDENTITY, *MOMENT, "key", "value"]]
+    metrics["series"] = _by_part(metrics, {name: run.parts for name, run in runs.items()})
     provenance = {name: run.provenance for name, run in runs.items()}
     return Collection(
         metrics=metrics,
@@ -91,21 +95,38 @@ def _combine(
     )
 
 
-def _series(runs: pd.DataFrame, settings: Mapping[str, Mapping[str, str]]) -> list[str]:
+def _series(
+    runs: pd.DataFrame, parts: Sequence[Sequence[str]], settings: Mapping[str, Mapping[str, str]]
+) -> list[str]:
     """A label per run, shared by the runs that differ by their seed alone.
 
-    The editor's name, with the model, data and intervention where the runs have several, and with the
-    settings that tell runs apart which agree in all of these.
+    The names of its parts, with the model and data where the runs have several, with the intervention where
+    it alone tells runs apart, and with the settings that tell runs apart which agree in all of these.
     """
-    parts = ["editor", *(part for part in ("model", "data", "intervention") if runs[part].nunique() > 1)]
+    runs = runs.assign(done=[" → ".join(names) for names in parts])
+    told = [column for column in ("model", "data") if runs[column].nunique() > 1]
     labels: dict[str, str] = {}
-    for _, group in runs.groupby(["editor", "model", "data", "intervention"], sort=False):
-        varying = varying_keys([settings[run] for run in group["run"]])
-        for row in group.to_dict("records"):
-            values = (f"{_short(key)}={settings[row['run']].get(key, '–')}" for key in varying)
-            names = [str(row[part]) for part in parts if row[part]] or [str(row["intervention"])]
-            labels[row["run"]] = ", ".join([" · ".join(names), *values])
+    for _, same in runs.groupby(["done", "model", "data"], sort=False, dropna=False):
+        by = ["done", *told, *(["intervention"] if same["intervention"].nunique() > 1 else [])]
+        for _, group in same.groupby("intervention", sort=False):
+            varying = varying_keys([settings[run] for run in group["run"]])
+            for row in group.to_dict("records"):
+                values = (f"{_short(key)}={settings[row['run']].get(key, '–')}" for key in varying)
+                labels[row["run"]] = ", ".join([" · ".join(str(row[c]) for c in by if row[c]), *values])
     return [labels[run] for run in runs["run"]]
+
+
+def _by_part(metrics: pd.DataFrame, parts: Mapping[str, Sequence[str]]) -> pd.Series:
+    """The series of every row: of a run with several parts that of its part, or units would be mixed."""
+    moments = metrics[["run", "series", "part"]].drop_duplicates()
+    labels = [
+        f"{series} · {dict(enumerate(parts[run])).get(part, part + 1)}" if len(parts[run]) > 1 else series
+        for run, series, part in moments.itertuples(index=False)
+    ]
+    named = moments.assign(label=labels).set_index(["run", "part"])["label"]
+    return pd.Series(
+        named.reindex(pd.MultiIndex.from_frame(metrics[["run", "part"]])).to_numpy(), dtype="str"
+    )
 
 
 def varying_keys(settings: Iterable[Mapping[str, str]]) -> list[str]:

@@ -7,15 +7,20 @@ own gives none and is left out. Lines are means over seeds, bands 95 % intervals
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from analysis.drawing.charts import Chart, Format, save
-from analysis.drawing.counts import Measured
+from analysis.drawing.counts import Measured, over_tokens
 from analysis.drawing.score_figures import ability, alarms, downstream, edit_scores, known_facts, retention
 from analysis.drawing.state_figures import activation_ratio, probe_curves, probe_matrix, shares
-from analysis.drawing.weight_figures import growth, norm_layers, norm_ratio, singular, training
+from analysis.drawing.training_figures import adapters, training, training_loss
+from analysis.drawing.weight_figures import growth, norm_layers, norm_ratio, singular
 from editors.errors import ConfigError
+
+X = Literal["steps", "tokens"]
+"""What training is drawn over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +46,22 @@ FIGURES: tuple[FigureSpec, ...] = (
         name="training",
         title="Norm in training",
         caption="Frobenius norm of the attention and of the MLP matrices (stacked) relative to the model "
-        "before training; of the runs that change attention matrices.",
+        "before training; of the runs that train, and of others that change attention matrices.",
         build=training,
     ),
     FigureSpec(
         number="2",
         name="norms",
         title="Norm of the edited matrices",
-        caption="Frobenius norm of the edited matrices (stacked) relative to the unedited model.",
+        caption="Frobenius norm of the edited or trained matrices (stacked) relative to the unedited model.",
         build=norm_ratio,
     ),
     FigureSpec(
         number="3",
         name="layers",
         title="Norm by block",
-        caption="Frobenius norm of every block's matrix in the unedited model and after the edits that a "
-        "panel's title counts. Kinds of matrix that no run changed are not shown.",
+        caption="Frobenius norm of every block's matrix in the unedited model and after as many edits or "
+        "optimiser steps as a panel's title says. Kinds of matrix that no run changed are not shown.",
         build=norm_layers,
     ),
     FigureSpec(
@@ -112,8 +117,8 @@ FIGURES: tuple[FigureSpec, ...] = (
         number="8b",
         name="retention",
         title="Retention by age",
-        caption="Share of edits that still hold, by how many edits ago they were made, after the edits that "
-        "a panel's title counts.",
+        caption="Share of edits that still hold, by how many edits ago they were made, after as many edits "
+        "or optimiser steps as a panel's title says.",
         build=retention,
     ),
     FigureSpec(
@@ -129,7 +134,7 @@ FIGURES: tuple[FigureSpec, ...] = (
         name="ability",
         title="Downstream ability against the norm",
         caption="Mean downstream accuracy against the norm of the edited matrices, a point per measurement, "
-        "joined in the order of the edits. Crosses: 95 % intervals over seeds, at some points where there "
+        "joined in the order of measuring. Crosses: 95 % intervals over seeds, at some points where there "
         "are many.",
         build=ability,
     ),
@@ -145,30 +150,48 @@ FIGURES: tuple[FigureSpec, ...] = (
         number="11",
         name="growth",
         title="Why the norm grows",
-        caption="Growth of the edited matrices' squared norm since the start, split into the cross term and "
-        "the squared updates, relative to the unedited squared norm. The two add up to (‖W‖ / ‖W₀‖)² − 1.",
+        caption="Growth of the edited matrices' squared norm since the editing began, split into the cross "
+        "term and the squared updates, relative to the squared norm before. The two add up to "
+        "(‖W‖ / ‖W₀‖)² − 1.",
         build=growth,
     ),
     FigureSpec(
         number="12",
         name="alarms",
         title="Order of alarms",
-        caption="Edit count at which each alarm fired, the earliest signature at the top: a dot per run, a "
-        "bar at the mean of the runs in which it fired, and in how many that was.",
+        caption="Edits or optimiser steps at which each alarm fired, the earliest signature at the top: a "
+        "dot per run, a bar at the mean of the runs in which it fired, and in how many that was.",
         build=alarms,
+    ),
+    FigureSpec(
+        number="13",
+        name="adapters",
+        title="Norm of low-rank adapters",
+        caption="Frobenius norm of what the adapters add to the weights, ΔW, and of its two factors, all "
+        "adapted matrices stacked (root of the sum of squares).",
+        build=adapters,
+    ),
+    FigureSpec(
+        number="14",
+        name="loss",
+        title="Training loss",
+        caption="Mean loss of the tokens that an optimiser step read, before that step.",
+        build=training_loss,
     ),
 )
 
 
 def charts(
-    metrics: pd.DataFrame, only: Sequence[str] = (), *, at: Sequence[int] = ()
+    metrics: pd.DataFrame, only: Sequence[str] = (), *, at: Sequence[int] = (), x: X = "steps"
 ) -> list[tuple[FigureSpec, Chart]]:
     """The figures that the table has keys for, in the order of `FIGURES`.
 
-    `only` chooses by name or number, `at` the edit counts of profiles. Raises ConfigError for a choice that
-    is no figure.
+    `only` chooses by name or number, `at` the counts of profiles; training is drawn over optimiser steps or,
+    with `x` tokens, over the tokens that it read, where they were logged. Raises ConfigError for a choice
+    that is no figure.
     """
-    chosen, measured = chosen_figures(only), Measured(metrics=metrics, at=at)
+    chosen = chosen_figures(only)
+    measured = Measured(metrics=over_tokens(metrics) if x == "tokens" else metrics, at=at)
     built = [(spec, spec.build(measured)) for spec in chosen]
     return [(spec, chart) for spec, chart in built if chart is not None]
 

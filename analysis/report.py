@@ -13,16 +13,18 @@ from analysis.collect import Collection, collect_run
 from analysis.drawing.charts import Chart, save
 from analysis.drawing.interactive import interactive
 from analysis.drawing.lines import LineChart
-from analysis.figures import FigureSpec, charts, save_figures
+from analysis.figures import FigureSpec, X, charts, save_figures
 from analysis.tables import (
     alarm_list,
     alarm_order_text,
     as_text,
     differing_settings,
+    kind,
     per_series,
     summary,
     values_by_key,
 )
+from analysis.units import UNITS, counted
 
 _SCREEN_DOTS = 150
 """Per inch, of figures that are looked at on a screen alone."""
@@ -42,15 +44,17 @@ class PageFigure:
     """A `div` and the script that draws into it."""
 
 
-def write_report(collection: Collection, folder: Path, *, title: str, at: Sequence[int] = ()) -> Path:
+def write_report(
+    collection: Collection, folder: Path, *, title: str, at: Sequence[int] = (), x: X = "steps"
+) -> Path:
     """Write metrics.parquet, summary.csv, figures/ and report.html there; returns the page's path.
 
-    `at` are the edit counts of profiles.
+    `at` are the counts of profiles, `x` is what training is drawn over.
     """
     folder.mkdir(parents=True, exist_ok=True)
     collection.metrics.to_parquet(folder / "metrics.parquet", index=False)
     summary(collection).to_csv(folder / "summary.csv", index=False)
-    drawn = charts(collection.metrics, at=at)
+    drawn = charts(collection.metrics, at=at, x=x)
     save_figures(drawn, folder / "figures")
     page = folder / "report.html"
     page.write_text(render(collection, drawn, title=title), encoding="utf-8")
@@ -78,6 +82,7 @@ def render(collection: Collection, drawn: Sequence[tuple[FigureSpec, Chart]], *,
         title=title,
         lead=_lead(runs),
         repeats=bool(runs.groupby("series").size().max() > 1),
+        kind=kind(collection.runs),
         editors=per_series(collection),
         runs=as_text(_telling(runs)),
         unfinished=pd.DataFrame([vars(run) for run in collection.unfinished]),
@@ -96,7 +101,7 @@ def _telling(runs: pd.DataFrame) -> pd.DataFrame:
     """The table without columns that never change, and without the editor, which the series names."""
     told = ("name", "model", "data", "intervention", "statistics", "alarms")
     constant = [column for column in told if runs[column].nunique() == 1]
-    constant += [] if runs["stopped"].any() else ["stopped"]
+    constant += [column for column in ("edits", "steps", "tokens", "stopped") if not runs[column].any()]
     runs = runs.dropna(axis="columns", how="all")
     return runs.drop(columns=[*constant, "editor"])
 
@@ -104,13 +109,27 @@ def _telling(runs: pd.DataFrame) -> pd.DataFrame:
 def _lead(runs: pd.DataFrame) -> str:
     """One line that says what was run on what."""
     counts = f"{len(runs)} finished run{'s' if len(runs) > 1 else ''}"
-    parts = [counts, *(_listed(runs, column) for column in ("editor", "model", "data"))]
-    edits = sorted(set(runs["edits"]))
-    return " · ".join([*parts, f"{', '.join(map(str, edits))} edits", _listed(runs, "statistics")])
+    edited = runs[runs["editor"].astype(bool)]
+    told = [
+        _listed(edited, "editor"),
+        _listed(runs[~runs["editor"].astype(bool)], "intervention"),
+        _listed(runs, "model"),
+        _listed(runs, "data"),
+        *(_amounts(runs, unit) for unit in UNITS),
+        _listed(edited, "statistics"),
+    ]
+    return " · ".join([counts, *filter(None, told)])
+
+
+def _amounts(runs: pd.DataFrame, unit: str) -> str:
+    """Such as "100, 200 edits", of the runs that have any."""
+    *fewer, most = sorted({int(count) for count in runs[unit]})
+    return ", ".join([*(str(count) for count in fewer if count), counted(most, unit)]) if most else ""
 
 
 def _listed(runs: pd.DataFrame, column: str) -> str:
-    return f"{column} {', '.join(dict.fromkeys(map(str, runs[column])))}"
+    values = dict.fromkeys(str(value) for value in runs[column] if value)
+    return f"{column} {', '.join(values)}" if values else ""
 
 
 def _page_figure(spec: FigureSpec, chart: Chart) -> PageFigure:

@@ -7,15 +7,26 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import pandas as pd
 import yaml
 
+from analysis.units import UNITS
 from editors.errors import DataError
 
 _DESCRIPTION = ("name", "editor", "model", "data", "intervention", "seed", "edits", "seconds")
 """Fields of `summary.json` that describe a run."""
+
+MOMENT = ("part", "unit", "count", "tokens")
+"""Columns that say when in a run a number was measured."""
+
+_DOING = MappingProxyType({"edits": "editing", "steps": "training"})
+"""What a part is called that nobody named, by what it counts."""
+
+Cell = tuple[int, str, int, int, str, float]
+"""A moment, a key and its value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +45,15 @@ class Run:
     """A finished run as it lies on disk."""
 
     description: Mapping[str, str | int | float]
-    """`run`, the fields of `_DESCRIPTION`, `statistics`: what the editor's second moments rest on, and
-    `stopped`: why it ended early."""
+    """`run`, the fields of `_DESCRIPTION` (`edits`: facts in all), `steps` and `tokens` of all training,
+    `statistics`: what the editor's second moments rest on, and `stopped`: why it ended early."""
+    parts: tuple[str, ...]
+    """What people are told that each of its parts is, such as `cpt` or an editor's name."""
     settings: Mapping[str, str]
     """The resolved configuration, flattened: dotted key to text."""
     provenance: Mapping[str, str]
     metrics: pd.DataFrame
-    """Columns edits, key, value."""
+    """Columns `MOMENT`, key, value, in the order in which they were measured."""
     sentences: Mapping[str, str]
     """What each alarm said, by signature; empty where nothing fired or the run is older than alarms."""
     notes: tuple[str, ...]
@@ -60,8 +73,10 @@ def read_run(folder: Path) -> Run | Unfinished:
         summary = json.loads((folder / "summary.json").read_text())
         seen, notes = _read_metrics(folder / "metrics.jsonl")
         description = {"run": run} | {field: _plain(summary[field]) for field in _DESCRIPTION}
+        description |= {field: int(summary.get(field, 0)) for field in ("steps", "tokens")}
         description["statistics"] = _plain(summary.get("statistics", "not recorded") or "none")
         description["stopped"] = "by an alarm" if summary.get("stopped") else ""
+        parts = _parts(description, seen, summary.get("parts", []))
         # a run from before there were alarms has none
         alarms = summary.get("alarms", [])
         sentences = {
@@ -75,6 +90,7 @@ def read_run(folder: Path) -> Run | Unfinished:
     told = tuple(f"Run {run}: {note}" for note in (*notes, *settings_notes, *provenance_notes))
     return Run(
         description=description,
+        parts=parts,
         settings=settings,
         provenance=provenance,
         metrics=seen,
@@ -94,11 +110,17 @@ def read_unmarked(folder: Path) -> Run:
     except OSError as error:
         raise DataError(f"{folder} holds no numbers of a run: metrics.jsonl, {error.strerror}") from error
     known = {field: settings.get(f"{field}.name", settings.get(field, "")) for field in _DESCRIPTION}
-    edits = int(metrics["edits"].max()) if len(metrics) else 0
+    known = {field: "" if value == "null" else value for field, value in known.items()}
     unknown = {"seconds": float("nan"), "statistics": "", "stopped": ""}
-    description = {"run": _one_line(folder.name), **known, "edits": edits, **unknown}
+    description = {"run": _one_line(folder.name), **known, **_reached(metrics), **unknown}
     return Run(
-        description=description, settings=settings, provenance={}, metrics=metrics, sentences={}, notes=notes
+        description=description,
+        parts=_parts(description, metrics, _summarised(folder / "summary.json").get("parts", [])),
+        settings=settings,
+        provenance={},
+        metrics=metrics,
+        sentences={},
+        notes=notes,
     )
 
 
@@ -119,9 +141,48 @@ def _read_unfinished(folder: Path, *, run: str, name: str) -> Unfinished:
     return Unfinished(run=run, name=name, status="running", sentence=sentence)
 
 
+def _summarised(path: Path) -> Mapping[str, list[Mapping[str, object]]]:
+    """The summary of a run that may not have one yet."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _reached(metrics: pd.DataFrame) -> dict[str, int]:
+    """Edits, optimiser steps and trained tokens in all, as the rows tell."""
+    ends = metrics.groupby(["part", "unit"])["count"].max().groupby("unit").sum()
+    tokens = int(metrics["tokens"].max()) if len(metrics) else 0
+    return {unit: int(ends.get(unit, 0)) for unit in UNITS} | {"tokens": tokens}
+
+
+def _parts(
+    description: Mapping[str, object], metrics: pd.DataFrame, told: list[Mapping[str, object]]
+) -> tuple[str, ...]:
+    """What each part is called: the editor where facts are edited, else the part's own name.
+
+    A name that several parts have gets a number.
+    """
+    editor, intervention = str(description["editor"]), str(description["intervention"])
+    units = [str(part["unit"]) for part in told]
+    names = [_one_line(str(part["name"])) for part in told]
+    if not told:
+        units = list(metrics.drop_duplicates("part").sort_values("part")["unit"]) or [UNITS[0]]
+        # a run without a summary does not tell what its parts are called
+        names = [intervention] if len(units) < 2 else [_DOING[unit] for unit in units]
+    names = [
+        editor if unit == UNITS[0] and editor else name for unit, name in zip(units, names, strict=False)
+    ]
+    again = {name for name in names if names.count(name) > 1}
+    return tuple(
+        f"{name} {names[: place + 1].count(name)}" if name in again else name
+        for place, name in enumerate(names)
+    )
+
+
 def _read_metrics(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Long table of a metrics.jsonl; where a resumed run repeats a step, the later line holds."""
-    rows: list[tuple[int, str, float]] = []
+    rows: list[Cell] = []
     skipped: list[int] = []
     with path.open(errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
@@ -129,21 +190,24 @@ def _read_metrics(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
                 rows += _cells(json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError):
                 skipped.append(number)
-    table = pd.DataFrame(rows, columns=["edits", "key", "value"])
-    table = table.astype({"edits": "int64", "key": "str", "value": "float64"})
-    table = table.drop_duplicates(["edits", "key"], keep="last", ignore_index=True)
+    table = pd.DataFrame(rows, columns=[*MOMENT, "key", "value"])
+    whole = dict.fromkeys(("part", "count", "tokens"), "int64")
+    table = table.astype({**whole, "unit": "str", "key": "str", "value": "float64"})
+    table = table.drop_duplicates(["part", "count", "key"], keep="last", ignore_index=True)
     if not skipped:
         return table, ()
     return table, (f"skipped {len(skipped)} unreadable line(s) of metrics.jsonl, first line {skipped[0]}.",)
 
 
-def _cells(line: Mapping[str, object]) -> Iterator[tuple[int, str, float]]:
-    edits = line["edits"]
-    if not isinstance(edits, int):
-        raise TypeError(f"edits is {edits!r}")
+def _cells(line: Mapping[str, object]) -> Iterator[Cell]:
+    """The numbers of a row; one from before runs could train counts edits, in a single part."""
+    unit = str(line.get("unit", UNITS[0]))
+    part, count, tokens = line.get("part", 0), line[unit], line.get("tokens", 0)
+    if unit not in UNITS or not all(isinstance(number, int) for number in (part, count, tokens)):
+        raise TypeError(f"part {part!r}, unit {unit!r}, count {count!r}, tokens {tokens!r}")
     for key, value in line.items():
-        if key not in ("step", "edits") and isinstance(value, int | float) and not isinstance(value, bool):
-            yield edits, key, float(value)
+        if "/" in key and isinstance(value, int | float) and not isinstance(value, bool):
+            yield part, unit, count, tokens, key, float(value)  # pyright: ignore[reportReturnType]
 
 
 def _read_tree(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -156,7 +220,9 @@ def _read_tree(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def _plain(value: object) -> str | int | float:
-    """Numbers as they are, everything else as one line of text."""
+    """Numbers as they are, nothing as an empty text, everything else as one line of text."""
+    if value is None:
+        return ""
     return value if isinstance(value, int | float) else _one_line(str(value))
 
 

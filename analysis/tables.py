@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.collect import Collection, varying_keys
+from analysis.units import WORDS, counted
 
 CONFIDENCE = 0.95
 
@@ -27,6 +28,7 @@ SCORES: Mapping[str, str] = MappingProxyType(
         "probe": "probe/accuracy/mean",
         "perplexity": "text/perplexity/held_out",
         "entropy": "generation/entropy/mean",
+        "train_loss": "train/loss/step",
     }
 )
 """Columns of summary.csv and the metric whose last value they hold."""
@@ -35,6 +37,9 @@ HEADINGS: Mapping[str, str] = MappingProxyType(
     {
         "series": "editor",
         "edits": "edits",
+        "steps": "steps",
+        "tokens": "tokens",
+        "train_loss": "training loss",
         "es": "ES",
         "ps": "PS",
         "ns": "NS",
@@ -50,7 +55,7 @@ HEADINGS: Mapping[str, str] = MappingProxyType(
         "seconds": "seconds",
     }
 )
-"""Columns of the table per editor, in order, with their headings."""
+"""Columns of the table per series, in order, with their headings."""
 
 NARROW = tuple(column for column in HEADINGS if column not in ("activation_late", "perplexity", "entropy"))
 """Columns that fit a terminal."""
@@ -58,11 +63,14 @@ NARROW = tuple(column for column in HEADINGS if column not in ("activation_late"
 _FORMATS: Mapping[str, str] = MappingProxyType(
     {
         "edits": "{:.0f}",
+        "steps": "{:.0f}",
+        "tokens": "{:.0f}",
         "seed": "{:.0f}",
         "seconds": "{:.1f}",
         "norm_ratio": "{:#.4g}",
         "perplexity": "{:#.4g}",
         "entropy": "{:#.4g}",
+        "train_loss": "{:#.4g}",
     }
 )
 """How a column's numbers are written; the others are shares, with three digits."""
@@ -71,7 +79,7 @@ MISSING = "–"
 
 
 def over_seeds(values: pd.DataFrame, *, by: Sequence[str], log: bool = False) -> pd.DataFrame:
-    """Mean and 95 % interval of `value` in every group; columns: `by`, mean, low, high, count.
+    """Mean and 95 % interval of `value` in every group; columns: `by`, mean, low, high, seeds.
 
     mean ± t(0.975, n − 1) s / √n with Student's t, since seeds are few; a single value has low = mean = high.
     With `log` the same of the logarithms (geometric mean), for what grows exponentially: such an interval
@@ -81,11 +89,11 @@ def over_seeds(values: pd.DataFrame, *, by: Sequence[str], log: bool = False) ->
     if log:
         given = given[given["value"] > 0].assign(value=lambda rows: np.log(rows["value"]))
     groups = given.groupby(list(by), sort=False)["value"]
-    table = groups.agg(["mean", "std", "count"]).reset_index()
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, df=np.maximum(table["count"] - 1, 1))
-    half = quantile * table["std"].fillna(0.0) / np.sqrt(table["count"])
+    table = groups.agg(mean="mean", std="std", seeds="count").reset_index()
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, df=np.maximum(table["seeds"] - 1, 1))
+    half = quantile * table["std"].fillna(0.0) / np.sqrt(table["seeds"])
     table = table.assign(low=table["mean"] - half, high=table["mean"] + half)[
-        [*by, "mean", "low", "high", "count"]
+        [*by, "mean", "low", "high", "seeds"]
     ]
     return table.assign(**{name: np.exp(table[name]) for name in ("mean", "low", "high")}) if log else table
 
@@ -95,35 +103,51 @@ def summary(collection: Collection) -> pd.DataFrame:
     runs = collection.runs.set_index("run")
     table = runs.drop(columns="seconds").join(_scores(collection.metrics, keep="last"))
     fired = alarms_of(collection.metrics)
-    told = (fired["signature"] + " after " + fired["at"].astype(str)).groupby(fired["run"]).agg(", ".join)
+    told = (fired["signature"] + " after " + fired["told"]).groupby(fired["run"]).agg(", ".join)
     return table.assign(alarms=told.reindex(runs.index).fillna(""), seconds=runs["seconds"]).reset_index()
 
 
 def alarms_of(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Run, series, seed, signature and `at`, the edit count, of every alarm, in the order of `at`."""
-    rows = metrics[metrics["key"].str.match(r"alarm/[^/]+/(?:at|edits)$")]
-    table = rows.assign(signature=rows["key"].str.split("/").str[1], at=rows["edits"])
-    return table[["run", "series", "seed", "signature", "at"]].sort_values(
-        ["at", "signature"], ignore_index=True
+    """Every alarm, in the order in which a run set them off.
+
+    Columns: run, series, seed, signature, `at`, the count, `unit`, `told`, both in words, and `moment`, which
+    orders those of a run. Older runs have `edits` in the place of `at`.
+    """
+    rows = _in_order(metrics)
+    rows = rows[rows["key"].str.match(r"alarm/[^/]+/(?:at|edits)$")]
+    told = [counted(count, unit) for count, unit in rows[["count", "unit"]].itertuples(index=False)]
+    table = rows.assign(
+        signature=rows["key"].str.split("/").str[1], at=rows["count"], told=pd.Series(told, rows.index, "str")
     )
+    columns = ["run", "series", "seed", "signature", "at", "unit", "told", "moment"]
+    return table[columns].sort_values(["moment", "signature"], ignore_index=True)
+
+
+def _in_order(metrics: pd.DataFrame) -> pd.DataFrame:
+    """With the place of every row's moment among those of its run; several parts may have taken turns."""
+    moments = metrics[["run", "part", "count"]].drop_duplicates()
+    moments = moments.assign(moment=moments.groupby("run").cumcount())
+    return metrics.merge(moments, on=["run", "part", "count"])
 
 
 def alarm_order(collection: Collection) -> pd.DataFrame:
     """Which alarms a series sets off in which order; a row per series and signature that any run set off.
 
-    Columns: series, signature, fired (runs in which it did), runs (of the series), edits (mean over those in
-    which it fired) and rank (mean place in the order of the run's alarms, 1 first; equal counts share a
-    place); NaN where it never fired.
+    Columns: series, signature, fired (runs in which it did), runs (of the series), at (mean count over those
+    in which it fired), unit (of the series) and rank (mean place in the order of the run's alarms, 1 first;
+    equal counts share a place); NaN where it never fired.
     """
     fired = alarms_of(collection.metrics)
-    fired = fired.assign(rank=fired.groupby("run")["at"].rank(method="average"))
-    runs = collection.runs.groupby("series", sort=False).size().rename("runs")
+    fired = fired.assign(rank=fired.groupby("run")["moment"].rank(method="average"))
+    series = collection.metrics.groupby("series", sort=False)
+    runs, units = series["run"].nunique().rename("runs"), series["unit"].first()
     signatures = fired.groupby("signature")["at"].mean().sort_values(kind="stable").index
     pairs = pd.MultiIndex.from_product([runs.index, signatures], names=["series", "signature"])
     groups = fired.groupby(["series", "signature"])
-    table = groups.agg(fired=("run", "nunique"), edits=("at", "mean"), rank=("rank", "mean")).reindex(pairs)
+    table = groups.agg(fired=("run", "nunique"), at=("at", "mean"), rank=("rank", "mean")).reindex(pairs)
     table = table.reset_index().astype({"fired": "float"}).fillna({"fired": 0.0}).astype({"fired": int})
     table.insert(3, "runs", table["series"].map(runs))
+    table.insert(5, "unit", table["series"].map(units))
     return table
 
 
@@ -132,10 +156,13 @@ def alarm_order_text(collection: Collection) -> pd.DataFrame:
     table = alarm_order(collection)
     return pd.DataFrame(
         {
-            "editor": table["series"],
+            kind(collection.runs): table["series"],
             "alarm": table["signature"],
             "runs": [f"{fired} of {runs}" for fired, runs in zip(table["fired"], table["runs"], strict=True)],
-            "mean edits": [f"{edits:.4g}" if np.isfinite(edits) else "never" for edits in table["edits"]],
+            "mean count": [
+                f"{at:.4g} {WORDS[unit]}" if np.isfinite(at) else "never"
+                for at, unit in table[["at", "unit"]].itertuples(index=False)
+            ],
             "mean place": [f"{rank:.3g}" if np.isfinite(rank) else MISSING for rank in table["rank"]],
         }
     )
@@ -148,7 +175,9 @@ def per_series(collection: Collection, columns: Sequence[str] = tuple(HEADINGS))
     """
     table = summary(collection)
     rows = pd.concat([_unedited(collection), table], ignore_index=True)
-    columns = [column for column in columns if column != "series" and rows[column].notna().any()]
+    idle = () if not table[["steps", "tokens"]].to_numpy().any() else ("edits",)
+    idle = [column for column in (*idle, "steps", "tokens") if not table[column].any()]
+    columns = [c for c in columns if c not in ("series", *idle) and rows[c].notna().any()]
     long = rows.melt(id_vars="series", value_vars=columns, var_name="column", value_name="value")
     cells = over_seeds(long.astype({"value": float}), by=("series", "column"))
     cells["text"] = [_cell(*row) for row in cells[["column", "mean", "high"]].itertuples(index=False)]
@@ -159,19 +188,23 @@ def per_series(collection: Collection, columns: Sequence[str] = tuple(HEADINGS))
     repeats = table.groupby("series").size()
     if repeats.max() > 1:
         text.insert(1, "seeds", [str(repeats.get(series, MISSING)) for series in text["series"]])
-    return text.rename(columns=dict(HEADINGS))
+    return text.rename(columns={**HEADINGS, "series": kind(collection.runs)})
+
+
+def kind(runs: pd.DataFrame) -> str:
+    """What the series are: editors, where all runs have one."""
+    return "editor" if runs["editor"].astype(bool).all() else "intervention"
 
 
 def alarm_list(collection: Collection) -> pd.DataFrame:
     """Every alarm of every run with its sentence, for people."""
-    fired = alarms_of(collection.metrics).sort_values(["series", "seed", "at"], kind="stable")
-    told = [
-        collection.sentences[run].get(signature, f"{signature} after {at} edits")
-        for run, signature, at in fired[["run", "signature", "at"]].itertuples(index=False)
+    fired = alarms_of(collection.metrics).sort_values(["series", "seed", "moment"], kind="stable")
+    sentences = [
+        collection.sentences[run].get(signature, f"{signature} after {told}")
+        for run, signature, told in fired[["run", "signature", "told"]].itertuples(index=False)
     ]
-    return pd.DataFrame(
-        {"editor": fired["series"], "seed": fired["seed"].astype(str), "run": fired["run"], "alarm": told}
-    )
+    columns = {"seed": fired["seed"].astype(str), "run": fired["run"], "alarm": sentences}
+    return pd.DataFrame({kind(collection.runs): fired["series"], **columns})
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -202,20 +235,22 @@ def values_by_key(trees: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
 
 def _scores(metrics: pd.DataFrame, *, keep: Literal["first", "last"]) -> pd.DataFrame:
     """The first or last measured value of every score, a row per run."""
-    chosen = metrics[metrics["key"].isin(SCORES.values())].sort_values("edits", kind="stable")
+    rows = _in_order(metrics)
+    chosen = rows[rows["key"].isin(SCORES.values())].sort_values("moment", kind="stable")
     chosen = chosen.drop_duplicates(["run", "key"], keep=keep)
     wide = chosen.pivot(index="run", columns="key", values="value").rename_axis(columns=None)
     return wide.reindex(columns=list(SCORES.values())).set_axis(list(SCORES), axis=1)
 
 
 def _unedited(collection: Collection) -> pd.DataFrame:
-    """One row per model with the figures of step 0; the wall time of a run is not the unedited model's."""
-    start = collection.metrics[collection.metrics["edits"] == 0]
+    """One row per model with the figures of the start; the wall time of a run is not the unedited model's."""
+    metrics = collection.metrics
+    start = metrics[(metrics["part"] == 0) & (metrics["count"] == 0)]
     rows = _scores(start, keep="first").dropna(how="all")
     models = collection.runs.set_index("run")["model"].reindex(rows.index)
     rows = rows.groupby(models).mean().reset_index(names="model")
     label = "unedited" if len(rows) == 1 else "unedited · " + rows["model"]
-    return rows.assign(series=label, edits=0)
+    return rows.assign(series=label, edits=0, steps=0, tokens=0)
 
 
 def _cell(column: str, mean: float, high: float) -> str:

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 Unit = Literal["edits", "steps"]
+UNITS: tuple[str, ...] = get_args(Unit)
 
 WORDS: Mapping[str, str] = MappingProxyType(
     {"edits": "edits", "steps": "optimiser steps", "tokens": "trained tokens"}

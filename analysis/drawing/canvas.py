@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 
 from analysis.drawing.scales import Scale, log_ticks, symlog_ticks
 
@@ -30,6 +30,9 @@ STYLE = Path(__file__).with_name("paper.mplstyle")
 
 _TITLE_LETTERS = 52
 """Letters that fit above all panels of a row."""
+
+_MANY = 20_000
+"""Counts from which ticks are written with k, M or G."""
 
 _LEGEND_LETTERS = 60
 _HANDLE_LETTERS = 6
@@ -104,6 +107,9 @@ def scale_axis(axis: Axes, name: str, scale: Scale, limits: tuple[float, float])
 def whole_numbers(axis: Axes) -> None:
     """Ticks of the x-axis at whole numbers: there is no half edit and no half block."""
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    # tokens are many, and their digits would run into one another
+    if axis.get_xlim()[1] >= _MANY:
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def dot(label: str, colour: str = NEUTRAL, marker: str = "o") -> Line2D:

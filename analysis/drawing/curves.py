@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.drawing.canvas import NEUTRAL, PALETTE
-from analysis.drawing.lines import Line, Panel, Style
-from analysis.drawing.scales import Scale
+from analysis.drawing.counts import PART
+from analysis.drawing.lines import Line, LineChart, Panel, Style, values_of
+from analysis.drawing.scales import Scale, scale_for
 from analysis.tables import over_seeds
-
-_RUN = ["run", "series", "model"]
 
 
 def palette(metrics: pd.DataFrame) -> dict[str, str]:
@@ -53,7 +52,7 @@ def marked(edited: pd.DataFrame) -> dict[str, frozenset[float]]:
 def curves(
     metrics: pd.DataFrame, key: str, *, style: Style = "solid", log: bool = False, strength: float = 1.0
 ) -> list[Line]:
-    """A line per series: the metric `key` against edits, means over seeds (geometric with `log`)."""
+    """A line per series: the metric `key` against counts, means over seeds (geometric with `log`)."""
     rows = metrics[metrics["key"] == key]
     return series_lines(rows, palette(metrics), style=style, log=log, strength=strength)
 
@@ -62,7 +61,7 @@ def series_lines(
     rows: pd.DataFrame,
     colours: Mapping[str, str],
     *,
-    x: str = "edits",
+    x: str = "count",
     style: Style = "solid",
     log: bool = False,
     strength: float = 1.0,
@@ -110,9 +109,10 @@ def level(value: float, span: tuple[float, float], *, label: str, style: Style =
 
 
 def growth_terms(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Per run, `term` and edits: the cumulated term over ‖W₀‖², both summed over the edited matrices.
+    """Per part of a run, `term` and count: the cumulated term over ‖W₀‖², both summed over edited matrices.
 
-    Runs are left out in which the terms do not add up to the growth, because not every step logged them.
+    W₀ is the matrix as the part found it. Parts are left out in which the terms do not add up to the growth,
+    because not every step logged them, or another part changed the matrices in between.
     """
     terms = pd.concat(
         [by_layer(metrics, f"norm/{term}").assign(term=term) for term in ("growth_cross", "growth_square")]
@@ -120,36 +120,54 @@ def growth_terms(metrics: pd.DataFrame) -> pd.DataFrame:
     norms = by_layer(metrics, "norm/frobenius").assign(value=lambda rows: rows["value"] ** 2)
     if terms.empty or norms.empty:
         return terms.iloc[:0]
-    matrix = ["run", "site", "layer"]
-    norms = norms.merge(terms[matrix].drop_duplicates(), on=matrix).sort_values("edits", kind="stable")
-    before = norms.drop_duplicates(matrix, keep="first").groupby("run")["value"].sum()
-    after = norms.drop_duplicates(matrix, keep="last").groupby("run")["value"].sum()
-    summed = terms.groupby(["run", "series", "term", "edits"])["value"].sum().reset_index()
-    summed["value"] = summed.groupby(["run", "term"])["value"].cumsum() / summed["run"].map(before)
-    total = summed.drop_duplicates(["run", "term"], keep="last").groupby("run")["value"].sum()
+    matrix = [*PART, "site", "layer"]
+    norms = norms.merge(terms[matrix].drop_duplicates(), on=matrix).sort_values("count", kind="stable")
+    before = norms.drop_duplicates(matrix, keep="first").groupby(PART)["value"].sum()
+    after = norms.drop_duplicates(matrix, keep="last").groupby(PART)["value"].sum()
+    summed = terms.groupby([*PART, "unit", "series", "term", "count"])["value"].sum().reset_index()
+    part = pd.MultiIndex.from_frame(summed[PART])
+    summed["value"] = summed.groupby([*PART, "term"])["value"].cumsum() / before.reindex(part).to_numpy()
+    total = summed.drop_duplicates([*PART, "term"], keep="last").groupby(PART)["value"].sum()
     growth = after / before - 1
     # 2 %: both sides come from float32 weights; terms of every second step only are off by far more.
     complete = total.index[(total - growth).abs() <= 0.02 * (1 + growth.abs())]
-    return summed[summed["run"].isin(complete)]
+    return summed[part.isin(complete)]
 
 
 def singular_values(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Per run, `place` (1 for the largest) and edits: geometric mean of σ over the matrices that changed.
+    """Per part, `place` (1 for the largest) and count: geometric mean of σ over the matrices that changed.
 
     Those are the ones measured after the start, since others are told at the start only.
     """
     rows = having(metrics, r"norm/singular_(?P<place>\d+)", r"(?P<site>[a-z_]+\.\d+)").astype({"place": int})
-    changed = rows.loc[rows["edits"] > 0, ["run", "site"]].drop_duplicates()
-    rows = rows.merge(changed, on=["run", "site"])
+    matrix = [*PART, "site"]
+    rows = rows.merge(rows.loc[rows["count"] > 0, matrix].drop_duplicates(), on=matrix)
     rows = rows[(rows["value"] > 0) & np.isfinite(rows["value"])].assign(
         value=lambda found: np.log(found["value"])
     )
-    means = rows.groupby([*_RUN, "place", "edits"])["value"].mean().reset_index()
+    means = rows.groupby([*PART, "series", "unit", "place", "count"])["value"].mean().reset_index()
     return means.assign(value=np.exp(means["value"]))
 
 
+def chart_of(
+    lines: dict[str, list[Line]], *, x_label: str, y_label: str, mark: str = "", columns: int = 2
+) -> LineChart | None:
+    """The lines by the titles of their panels, on the scale that suits them; nothing without any."""
+    everything = [line for found in lines.values() for line in found]
+    if not everything:
+        return None
+    return LineChart(
+        panels=panels(lines.items()),
+        x_label=x_label,
+        y_label=y_label,
+        scale=scale_for(values_of(everything)),
+        mark=mark if any(line.marked for line in everything) else "",
+        columns=columns,
+    )
+
+
 def counts_scale(counts: pd.Series) -> Scale:
-    """Symlog for edit counts that are spread as 1, 10, 100 are: half of them within a fifth of the way."""
+    """Symlog for counts that are spread as 1, 10, 100 are: half of them within a fifth of the way."""
     positive = sorted(set(counts[counts > 0]))
     spread = len(positive) > 2 and positive[len(positive) // 2] <= 0.2 * positive[-1]
     return "symlog" if spread else "linear"

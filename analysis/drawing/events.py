@@ -26,6 +26,8 @@ class Event:
     """One for every run in which it happened."""
     runs: int
     """Of the series, with those in which it never happened."""
+    unit: str = "edits"
+    """What `x` counts."""
 
     @property
     def mean(self) -> float:

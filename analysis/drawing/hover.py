@@ -94,7 +94,7 @@ def _mark() -> dict[str, object]:
 
 
 def hover_tracks(chart: TrackChart) -> go.Figure:
-    """One panel; the pointer shows where along the edits a point lies."""
+    """One panel; the pointer shows where along the run a point lies."""
     figure = make_subplots(1, 1)
     for track in chart.tracks:
         _track(figure, track, chart)
@@ -133,7 +133,7 @@ def hover_events(chart: EventChart) -> go.Figure:
             x=drawn_at(x, chart.scale), y=[y] * len(x), mode="markers", name=label, legendgroup=label,
             showlegend=False, customdata=x,
             text=[*("" for _ in event.x), *("mean " for _ in mean)],
-            hovertemplate=f"{plain(event.row)}: %{{text}}%{{customdata:.4g}} edits",
+            hovertemplate=f"{plain(event.row)}: %{{text}}%{{customdata:.4g}} {event.unit}",
             marker={
                 "color": event.colour, "line": {"width": 2},
                 "size": [*(8 for _ in event.x), *(18 for _ in mean)],

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.drawing.counts import Measured, last, middle, profiles
+from analysis.drawing.counts import PART, Measured, changed_by, last, middle, profiles, words_for
 from analysis.drawing.curves import curves, having, palette, panels, series_lines
 from analysis.drawing.events import Event, EventChart
 from analysis.drawing.lines import Line, LineChart
 from analysis.drawing.points import Spread, Track, TrackChart
 from analysis.drawing.scales import scale_for
 from analysis.tables import alarms_of, over_seeds
+from analysis.units import WORDS, counted
 
 _SHARE = (-0.03, 1.03)
 """Limits of an axis of shares, so that lines at 0 and 1 are seen whole."""
@@ -69,7 +70,7 @@ def downstream(measured: Measured) -> LineChart | None:
 
 def ability(measured: Measured) -> TrackChart | None:
     """Mean downstream accuracy against the edited matrices' norm ratio, a point per measured count."""
-    of_run = ["run", "series", "edits"]
+    of_run = [*PART, "series", "unit", "count"]
     ratio, accuracy = (
         measured.metrics.loc[measured.metrics["key"] == key, [*of_run, "value"]] for key in (_RATIO, _ABILITY)
     )
@@ -80,17 +81,17 @@ def ability(measured: Measured) -> TrackChart | None:
     both = both[finite]
     if both.empty:
         return None
-    by = ("series", "edits")
+    by = ("series", "unit", "count")
     x = over_seeds(both.rename(columns={"value_ratio": "value"}), by=by, log=True)
     y = over_seeds(both.rename(columns={"value_accuracy": "value"}), by=by)
-    points = x.merge(y, on=list(by), suffixes=("_x", "_y")).sort_values("edits")
+    points = x.merge(y, on=list(by), suffixes=("_x", "_y")).sort_values("count", kind="stable")
     return TrackChart(
         tracks=tuple(
             _track(points[points["series"] == name], name, colour)
             for name, colour in palette(measured.metrics).items()
             if name in set(points["series"])
         ),
-        x_label="‖W‖ / ‖W₀‖ of the edited matrices",
+        x_label=f"‖W‖ / ‖W₀‖ of the {changed_by(both)} matrices",
         y_label="mean downstream accuracy",
         scale=scale_for(points["mean_x"].to_numpy()),
     )
@@ -103,7 +104,8 @@ def alarms(measured: Measured) -> EventChart | None:
         return None
     rows = fired.groupby("signature")["at"].mean().sort_values(kind="stable").index.tolist()
     runs = measured.metrics.groupby("series")["run"].nunique()
-    end = float(measured.metrics["edits"].max())
+    end = float(measured.metrics["count"].max())
+    units = measured.metrics.drop_duplicates("series").set_index("series")["unit"]
     events = [
         Event(
             label=series,
@@ -113,6 +115,7 @@ def alarms(measured: Measured) -> EventChart | None:
             .astype(float)
             .tolist(),
             runs=int(runs[series]),
+            unit=WORDS[units[series]],
         )
         for signature in rows
         for series, colour in palette(measured.metrics).items()
@@ -120,7 +123,7 @@ def alarms(measured: Measured) -> EventChart | None:
     return EventChart(
         rows=tuple(map(_spaced, rows)),
         events=tuple(events),
-        x_label="edits",
+        x_label=words_for(measured.metrics),
         end=end,
         scale=scale_for(np.append(fired["at"].to_numpy(dtype=float), end)),
     )
@@ -131,7 +134,8 @@ def _shares(measured: Measured, titles: Mapping[str, str], y_label: str) -> Line
     found = panels((title, curves(measured.metrics, key)) for key, title in titles.items())
     if not found:
         return None
-    return LineChart(panels=found, x_label="edits", y_label=y_label, limits=_SHARE)
+    x_label = words_for(measured.metrics[measured.metrics["key"].isin(titles)])
+    return LineChart(panels=found, x_label=x_label, y_label=y_label, limits=_SHARE)
 
 
 def _dotted(lines: Sequence[Line]) -> list[Line]:
@@ -144,7 +148,8 @@ def _track(points: pd.DataFrame, name: str, colour: str) -> Track:
         Spread(**{part: points[f"{part}_{axis}"].tolist() for part in ("mean", "low", "high")})
         for axis in "xy"
     )
-    return Track(label=name, colour=colour, x=x, y=y, notes=[f"{edits} edits" for edits in points["edits"]])
+    notes = [counted(count, unit) for count, unit in points[["count", "unit"]].itertuples(index=False)]
+    return Track(label=name, colour=colour, x=x, y=y, notes=notes)
 
 
 def _spaced(signature: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.drawing.bars import BarChart, BarPanel, Bars
-from analysis.drawing.counts import Measured, last, middle, profiles, side_by_side, start
+from analysis.drawing.counts import Measured, last, middle, profiles, side_by_side, start, words_for
 from analysis.drawing.curves import (
     curves,
     edited_layers,
@@ -35,13 +35,13 @@ def activation_ratio(measured: Measured) -> LineChart | None:
     rows = having(
         measured.metrics,
         "activation/norm_ratio",
-        r"(?P<set>(?:prompts\.)?)(?P<part>block|attention|mlp)\.(?P<layer>\d+)",
+        r"(?P<set>(?:prompts\.)?)(?P<piece>block|attention|mlp)\.(?P<layer>\d+)",
     ).astype({"layer": int})
     found = profiles(rows, measured.at, default=(middle, last))
     colours, dots = palette(measured.metrics), marked(edited_layers(measured.metrics))
     lines = {
-        f"{title}, {profile.title}": _ratio_lines(profile.rows[profile.rows["part"] == part], colours, dots)
-        for part, title in _PARTS.items()
+        f"{title}, {profile.title}": _ratio_lines(profile.rows[profile.rows["piece"] == piece], colours, dots)
+        for piece, title in _PARTS.items()
         for profile in found
     }
     everything = [one for drawn in lines.values() for one in drawn]
@@ -61,11 +61,11 @@ def activation_ratio(measured: Measured) -> LineChart | None:
 
 def shares(measured: Measured) -> BarChart | None:
     """Share of every sub-module's output in the residual stream, by depth, unedited and per series."""
-    rows = having(measured.metrics, "activation/share", r"(?P<part>input|attention|mlp)\.(?P<layer>\d+)")
+    rows = having(measured.metrics, "activation/share", r"(?P<piece>input|attention|mlp)\.(?P<layer>\d+)")
     blocks = rows["layer"].astype(float)
     # left of block 0, with a gap in which both names have room
     outside = -1.5 - blocks.max() / 30
-    rows = rows.assign(place=blocks.where(rows["part"] != "input", outside))
+    rows = rows.assign(place=blocks.where(rows["piece"] != "input", outside))
     dots = marked(edited_layers(measured.metrics))
     found = [
         BarPanel(title=title, bars=_bars(here), marked=dots.get(series, frozenset()))
@@ -99,22 +99,23 @@ def probe_matrix(measured: Measured) -> HeatMap | None:
 
 
 def probe_curves(measured: Measured) -> LineChart | None:
-    """Mean accuracy of the probes against edits, of all pairs and of some kinds of probe."""
+    """Mean accuracy of the probes against counts, of all pairs and of some kinds of probe."""
     titles = {
         "probe/accuracy/mean": "all pairs of blocks",
         "probe/accuracy/edited": "pairs with an edited block",
         "probe/norm_only/mean": "by the norm alone",
         "probe/direct/mean": "edited or unedited?",
     }
+    rows = measured.metrics[measured.metrics["key"].isin(titles)]
     drawn = {title: curves(measured.metrics, key) for key, title in titles.items()}
     values = values_of([one for found in drawn.values() for one in found])
     if not len(values):
         return None
-    ends = (0.0, float(measured.metrics["edits"].max()))
+    ends = (0.0, float(rows["count"].max()))
     chance = level(_CHANCE, ends, label="chance", style="dotted")
     return LineChart(
         panels=panels((title, [chance, *found]) for title, found in drawn.items() if found),
-        x_label="edits",
+        x_label=words_for(rows),
         y_label="probe accuracy",
         limits=(min(_CHANCE, float(values.min())) - 0.05, 1.02),
     )
@@ -150,18 +151,18 @@ def _one_by_one(rows: pd.DataFrame, at: Sequence[int]) -> list[tuple[str, str, p
 
 
 def _bars(rows: pd.DataFrame) -> tuple[Bars, ...]:
-    means = over_seeds(rows, by=("part", "place")).sort_values("place")
+    means = over_seeds(rows, by=("piece", "place")).sort_values("place")
     return tuple(
         Bars(
-            label=part.replace("mlp", "MLP"),
+            label=piece.replace("mlp", "MLP"),
             colour=colour,
             x=here["place"].tolist(),
             y=here["mean"].tolist(),
             low=here["low"].tolist(),
             high=here["high"].tolist(),
         )
-        for part, colour in _SHARES.items()
-        if len(here := means[means["part"] == part])
+        for piece, colour in _SHARES.items()
+        if len(here := means[means["piece"] == piece])
     )
 
 

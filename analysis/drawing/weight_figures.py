@@ -2,10 +2,20 @@
 
 import pandas as pd
 
-from analysis.drawing.counts import Measured, last, middle, profiles, side_by_side, start
+from analysis.drawing.counts import (
+    Measured,
+    changed_by,
+    last,
+    middle,
+    profiles,
+    side_by_side,
+    start,
+    words_for,
+)
 from analysis.drawing.curves import (
     by_layer,
     changed_sites,
+    chart_of,
     counts_scale,
     curves,
     edited_layers,
@@ -20,42 +30,25 @@ from analysis.drawing.curves import (
 from analysis.drawing.lines import Line, LineChart, Panel, values_of
 from analysis.drawing.scales import scale_for
 
-_ROUNDING = 1e-5
-"""Relative change of a norm that float32 can make without any update."""
+_KINDS = "norm/frobenius_ratio/"
 
 _FAINTER = 0.15
 """Opacity that every further singular value loses, where there are few."""
 
 
-def training(measured: Measured) -> LineChart | None:
-    """Norm of the attention and the MLP matrices over their norm before training, against steps.
-
-    Only of runs that changed attention matrices: editors leave them alone.
-    """
-    metrics = measured.metrics
-    rows = metrics[metrics["key"] == "norm/frobenius_ratio/attention"]
-    trained = rows.loc[(rows["value"] - 1).abs() > _ROUNDING, "run"].unique()
-    colours = palette(metrics)
-    of_runs = metrics[metrics["run"].isin(trained)]
-    lines = {
-        title: series_lines(of_runs[of_runs["key"] == f"norm/frobenius_ratio/{where}"], colours, log=True)
-        for where, title in {"attention": "attention matrices", "mlp": "MLP matrices"}.items()
-    }
-    return _chart(lines, x_label="training step", y_label="‖W‖ / ‖W₀‖ (Frobenius)")
-
-
 def norm_ratio(measured: Measured) -> LineChart | None:
-    """Norm of the edited matrices over their unedited norm against edits; all other matrices dashed."""
-    solid = curves(measured.metrics, "norm/frobenius_ratio/edited", log=True)
-    dashed = curves(measured.metrics, "norm/frobenius_ratio/static", style="dashed", log=True)
+    """Norm of the edited matrices over their unedited norm against counts; all other matrices dashed."""
+    solid = curves(measured.metrics, _KINDS + "edited", log=True)
+    dashed = curves(measured.metrics, _KINDS + "static", style="dashed", log=True)
+    rows = measured.metrics[measured.metrics["key"] == _KINDS + "edited"]
     if not solid + dashed:
         return None
     return LineChart(
         panels=panels([("", [*solid, *dashed])]),
-        x_label="edits",
+        x_label=words_for(rows),
         y_label="‖W‖ / ‖W₀‖ (Frobenius)",
         scale=scale_for(values_of([*solid, *dashed])),
-        styles={"solid": "edited matrices", "dashed": "all other matrices"} if dashed else {},
+        styles={"solid": f"{changed_by(rows)} matrices", "dashed": "all other matrices"} if dashed else {},
     )
 
 
@@ -81,11 +74,11 @@ def norm_layers(measured: Measured) -> LineChart | None:
         if not found:
             lines[site] = grey
     columns = side_by_side(found) if found else 2
-    return _chart(lines, x_label="block", y_label="‖W‖ (Frobenius)", mark="edited block", columns=columns)
+    return chart_of(lines, x_label="block", y_label="‖W‖ (Frobenius)", mark="edited block", columns=columns)
 
 
 def singular(measured: Measured) -> LineChart | None:
-    """The leading singular values of the changed matrices against edits, a panel per series.
+    """The leading singular values of the changed matrices against counts, a panel per series.
 
     Geometric mean over the matrices; the largest value is drawn strongest.
     """
@@ -102,19 +95,19 @@ def singular(measured: Measured) -> LineChart | None:
     ]
     return LineChart(
         panels=tuple(found),
-        x_label="edits",
+        x_label=words_for(values),
         y_label="singular value of W",
-        x_scale=counts_scale(values["edits"]),
+        x_scale=counts_scale(values["count"]),
         scale=scale_for(values["value"].to_numpy()),
         strengths={strength: f"σ{_subscript(place)}" for place, strength in strengths.items()},
     )
 
 
 def growth(measured: Measured) -> LineChart | None:
-    """The squared norm's growth since the start, split into its two terms.
+    """The squared norm's growth since the start of the part, split into its two terms.
 
     ‖W + Δ‖² − ‖W‖² = 2⟨W, Δ⟩ + ‖Δ‖² for every step; both terms are summed over the edited matrices and the
-    steps so far, and divided by the unedited squared norm. Together they are ratio² − 1.
+    steps so far, and divided by the squared norm before. Together they are ratio² − 1.
     """
     terms = growth_terms(measured.metrics)
     log = bool((terms["value"] > 0).all())
@@ -123,7 +116,7 @@ def growth(measured: Measured) -> LineChart | None:
         title: series_lines(terms[terms["term"] == term], palette(measured.metrics), log=log)
         for term, title in titles.items()
     }
-    return _chart(lines, x_label="edits", y_label="sum over edits / ‖W₀‖²")
+    return chart_of(lines, x_label=words_for(terms), y_label="sum over edits / ‖W₀‖²")
 
 
 def _singular_lines(values: pd.DataFrame, colour: dict[str, str], strengths: dict[int, float]) -> list[Line]:
@@ -132,22 +125,6 @@ def _singular_lines(values: pd.DataFrame, colour: dict[str, str], strengths: dic
         for place, strength in strengths.items()
         for one in series_lines(values[values["place"] == place], colour, log=True, strength=strength)
     ]
-
-
-def _chart(
-    lines: dict[str, list[Line]], *, x_label: str, y_label: str, mark: str = "", columns: int = 2
-) -> LineChart | None:
-    everything = [line for found in lines.values() for line in found]
-    if not everything:
-        return None
-    return LineChart(
-        panels=panels(lines.items()),
-        x_label=x_label,
-        y_label=y_label,
-        scale=scale_for(values_of(everything)),
-        mark=mark if any(line.marked for line in everything) else "",
-        columns=columns,
-    )
 
 
 def _subscript(number: int) -> str:

@@ -52,7 +52,7 @@ def synthetic_lines(
             line |= _probes(fallen, noise, blocks, step)
         if step in spectral:
             line |= _spectra(ratio[step], blocks, edited, step)
-        line |= {f"alarm/{name}/edits": at for name, at in fired.items() if at == step}
+        line |= {f"alarm/{name}/at": at for name, at in fired.items() if at == step}
         lines.append({key: float(value) if "/" in key else value for key, value in line.items()})
     return lines
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.collect import IDENTITY, collect
+from analysis.runs import MOMENT
 from analysis.tables import alarm_order, differing_settings, over_seeds, per_series, summary
 from editors.errors import DataError
 from tests.analysis.conftest import WriteRun
@@ -16,10 +17,10 @@ from tests.analysis.conftest import WriteRun
 def test_every_number_of_a_run_is_in_the_tidy_table_once(write_run: WriteRun):
     folder = write_run(editor="memit")
     metrics = collect(folder.parent).metrics
-    assert list(metrics.columns) == [*IDENTITY, "edits", "key", "value"]
-    assert not metrics.duplicated(["run", "edits", "key"]).any()
+    assert list(metrics.columns) == [*IDENTITY, *MOMENT, "key", "value"]
+    assert not metrics.duplicated(["run", "part", "count", "key"]).any()
     for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
-        rows = metrics[metrics["edits"] == line["edits"]].set_index("key")["value"]
+        rows = metrics[metrics["count"] == line["edits"]].set_index("key")["value"]
         assert rows.to_dict() == {key: value for key, value in line.items() if key not in ("step", "edits")}
 
 
@@ -28,7 +29,7 @@ def test_a_repeated_step_of_a_resumed_run_counts_once_and_the_later_line_holds(w
     with (folder / "metrics.jsonl").open("a") as lines:
         lines.write(json.dumps({"step": 10, "edits": 10, "norm/frobenius_ratio/edited": 7.0}) + "\n")
     metrics = collect(folder.parent).metrics
-    ratio = metrics[(metrics["key"] == "norm/frobenius_ratio/edited") & (metrics["edits"] == 10)]
+    ratio = metrics[(metrics["key"] == "norm/frobenius_ratio/edited") & (metrics["count"] == 10)]
     assert ratio["value"].tolist() == [7.0]
 
 
@@ -118,7 +119,7 @@ def test_interval_over_seeds_agrees_with_a_hand_calculation():
     row = over_seeds(values, by=("series",)).iloc[0]
     # mean 7/3, s = √(7/3), t(0.975, 2) = 4.30265 (any t table)
     half = 4.30265 * np.sqrt(7 / 3) / np.sqrt(3)
-    assert row[["mean", "low", "high", "count"]].tolist() == pytest.approx(
+    assert row[["mean", "low", "high", "seeds"]].tolist() == pytest.approx(
         [7 / 3, 7 / 3 - half, 7 / 3 + half, 3], rel=1e-5
     )
 
@@ -154,8 +155,10 @@ def test_summary_has_a_row_per_run_with_the_last_measured_scores(experiment: Pat
     assert row["probe"] == metrics["probe/accuracy/mean"]
     assert row["perplexity"] == metrics["text/perplexity/held_out"]
     assert row["entropy"] == metrics["generation/entropy/mean"]
-    fired = metrics["alarm/norm_growth/edits"], metrics["alarm/activation_shift/edits"]
-    assert row["alarms"] == "norm_growth after {:.0f}, activation_shift after {:.0f}".format(*fired)
+    fired = metrics["alarm/norm_growth/at"], metrics["alarm/activation_shift/at"]
+    assert row["alarms"] == "norm_growth after {:.0f} edits, activation_shift after {:.0f} edits".format(
+        *fired
+    )
     assert table.loc["encore-0-0", "alarms"] == "" and table.loc["encore-0-0", "stopped"] == ""
 
 
@@ -193,12 +196,13 @@ def test_alarm_order_counts_runs_and_ranks_within_each_run(write_run: WriteRun):
     assert table.loc[("encore", "probe_collapse")].to_dict() == {
         "runs": 3,
         "fired": 2,
-        "edits": 15,
+        "at": 15,
+        "unit": "edits",
         "rank": 1.25,
     }
-    assert table.loc[("encore", "norm_growth"), ["fired", "edits", "rank"]].tolist() == [2, 20.0, 1.75]
+    assert table.loc[("encore", "norm_growth"), ["fired", "at", "rank"]].tolist() == [2, 20.0, 1.75]
     never = table.loc[("memit", "probe_collapse")]
-    assert never["fired"] == 0 and np.isnan(never["edits"]) and np.isnan(never["rank"])
+    assert never["fired"] == 0 and np.isnan(never["at"]) and np.isnan(never["rank"])
 
 
 def test_a_run_without_an_editor_is_named_after_its_intervention(write_run: WriteRun):

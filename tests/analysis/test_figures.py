@@ -20,9 +20,10 @@ from analysis.report import run_figures
 from editors.errors import ConfigError, DataError
 from tests.analysis.conftest import BLOCKS, EDITED, WriteRun
 from tests.analysis.synthetic import EDITORS
+from tests.analysis.training import Part, write_parts
 
-IN_TRAINING = "training"
-"""The figure that is only of runs that change attention."""
+IN_TRAINING = ("training", "adapters", "loss")
+"""The figures that are only of runs that train."""
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def titles(chart: Chart) -> list[str]:
 
 
 def mean_of(metrics: pd.DataFrame, series: str, key: str, edits: int) -> float:
-    chosen = (metrics["series"] == series) & (metrics["key"] == key) & (metrics["edits"] == edits)
+    chosen = (metrics["series"] == series) & (metrics["key"] == key) & (metrics["count"] == edits)
     return float(metrics.loc[chosen, "value"].mean())
 
 
@@ -65,7 +66,7 @@ def coloured(chart: Chart) -> Iterator[tuple[str, str]]:
 
 def test_a_table_with_all_keys_gives_every_figure(metrics: pd.DataFrame):
     assert [spec.name for spec, _ in charts(metrics)] == [
-        spec.name for spec in FIGURES if spec.name != IN_TRAINING
+        spec.name for spec in FIGURES if spec.name not in IN_TRAINING
     ]
 
 
@@ -96,9 +97,11 @@ def test_a_figure_is_chosen_by_name_number_or_the_number_of_its_group(metrics: p
 
 
 def test_every_figure_is_saved_non_empty_in_every_format_at_column_width(
-    metrics: pd.DataFrame, trained: pd.DataFrame, tmp_path: Path
+    metrics: pd.DataFrame, tmp_path: Path
 ):
-    paths = save_figures([*charts(metrics), *charts(trained, [IN_TRAINING])], tmp_path / "figures")
+    write_parts(tmp_path, Part(name="lora", total=40, adapters=True), name="train")
+    trained = charts(collect(tmp_path / "train").metrics, IN_TRAINING)
+    paths = save_figures([*charts(metrics), *trained], tmp_path / "figures")
     assert sorted(path.name for path in paths) == sorted(
         f"{spec.name}.{ending}" for spec in FIGURES for ending in ("png", "svg", "pdf")
     )
@@ -174,10 +177,10 @@ def test_a_series_has_one_colour_in_all_figures(metrics: pd.DataFrame):
 def test_training_shows_attention_and_mlp_of_the_runs_that_changed_attention(
     metrics: pd.DataFrame, trained: pd.DataFrame
 ):
-    assert charts(metrics, [IN_TRAINING]) == []
-    chart = lines_of(trained, IN_TRAINING)
+    assert charts(metrics, IN_TRAINING) == []
+    chart = lines_of(trained, "training")
     assert titles(chart) == ["attention matrices", "MLP matrices"]
-    assert chart.x_label == "training step"
+    assert chart.x_label == "edits"
     for where, line in zip(("attention", "mlp"), chart.lines, strict=True):
         assert line.y[-1] == pytest.approx(mean_of(trained, "memit", f"norm/frobenius_ratio/{where}", 60))
 
@@ -206,7 +209,7 @@ def test_profiles_stand_at_the_nearest_measured_count_and_say_which(metrics: pd.
     at_ten = next(line for line in chart.panels[0].lines if line.label == "encore")
     ratio = at_ten.y[EDITED] / chart.panels[0].lines[0].y[EDITED]
     ratios = metrics[
-        (metrics["key"] == f"norm/frobenius_ratio/mlp_down.{EDITED:02d}") & (metrics["edits"] == 10)
+        (metrics["key"] == f"norm/frobenius_ratio/mlp_down.{EDITED:02d}") & (metrics["count"] == 10)
     ]
     assert ratio == pytest.approx(np.exp(np.log(ratios[ratios["series"] == "encore"]["value"]).mean()))
 
@@ -319,7 +322,7 @@ def test_a_run_alone_is_drawn_before_it_is_marked_as_done(write_run: WriteRun, t
     for name in ("DONE", "summary.json", "provenance.json"):
         (run / name).unlink()
     paths = run_figures(run, tmp_path / "pictures")
-    assert set(paths) == {spec.name for spec in FIGURES} - {IN_TRAINING}
+    assert set(paths) == {spec.name for spec in FIGURES} - {*IN_TRAINING}
     assert all(path.stat().st_size > 3000 and path.suffix == ".png" for path in paths.values())
 
 
@@ -357,7 +360,7 @@ def test_a_run_that_diverged_is_shown_as_far_as_it_has_numbers(write_run: WriteR
         line |= {key: float("nan") for key in line if "/" in key}
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     metrics = collect(run.parent).metrics
-    assert len(save_figures(charts(metrics), tmp_path / "x", ["svg"])) == len(FIGURES) - 1
+    assert len(save_figures(charts(metrics), tmp_path / "x", ["svg"])) == len(FIGURES) - len(IN_TRAINING)
     memit = drawn(metrics, "ability").tracks[1]
     assert memit.notes[-1] == "20 edits"
     nothing = metrics.assign(value=float("nan"))

@@ -18,7 +18,7 @@ from tests.analysis.conftest import WriteRun
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> $x_$"
 )
-SHOWN = {spec.name for spec in FIGURES} - {"training"}
+SHOWN = {spec.name for spec in FIGURES} - {"training", "adapters", "loss"}
 """Figures of runs that edit facts."""
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
@@ -153,7 +153,7 @@ def test_figures_alone_are_drawn_by_name_and_format(experiment: Path, tmp_path: 
         (["report", "{root}/quick/memit-0-0"], "is a single run"),
         (["report", "{root}/quick", "--to", "{root}/file"], "cannot write"),
         (["figures", "{root}/quick", "--only", "nrms"], "figure 'nrms' does not exist; choose names or"),
-        (["figures", "{root}/quick", "--at", "10,x"], "--at x: edit counts are positive whole numbers"),
+        (["figures", "{root}/quick", "--at", "10,x"], "--at x: counts are positive whole numbers"),
         (["figures", "{root}/quick", "--only", "1"], "no run measured what the figures 1 show"),
     ],
 )
