@@ -119,7 +119,7 @@ def _told(rows: pd.DataFrame, asked: str) -> str:
     """The counts of the rows, of each unit."""
     spans = [_span(sorted(set(counts)), str(unit)) for unit, counts in rows.groupby("unit")["count"]]
     # a title that is broken into lines keeps a number with its word
-    told = " / ".join(span.replace(" ", _NO_BREAK) for span in spans)
+    told = " / ".join(span.replace(" ", _NO_BREAK, 1) for span in spans)
     exact = {str(count) for count in rows["count"]} == {asked}
     return told if exact or not asked else f"{told} (asked:{_NO_BREAK}{asked})"
 

@@ -75,7 +75,7 @@ def test_an_alarm_of_an_older_run_is_still_one(write_run: WriteRun):
 
 
 @pytest.mark.parametrize(
-    "row", ['{"unit": "epochs", "epochs": 1, "a/b/c": 1}', '{"unit": "steps", "a/b/c": 1}']
+    "row", ['{"unit": "epochs", "epochs": 1, "a/b/c": 1}', '{"unit": "steps", "edits": 1}']
 )
 def test_a_row_whose_count_is_not_known_is_skipped_with_a_note(trained: Path, row: str):
     run = next(trained.glob("cpt-*"))
@@ -158,11 +158,8 @@ def test_alarms_are_counted_in_the_unit_of_their_part_and_ordered_as_they_fired(
     assert told["signature"].tolist() == ["ability_loss", "norm_growth", "activation_shift"]
     assert told["told"].tolist()[0] == "35 optimiser steps" and told["told"].tolist()[1].endswith(" edits")
     order = alarm_order(collection).set_index(["series", "signature"])
-    assert order.loc[("cpt → memit · cpt", "ability_loss"), ["at", "unit", "rank"]].tolist() == [
-        35,
-        "steps",
-        1,
-    ]
+    lost = order.loc[("cpt → memit · cpt", "ability_loss")]
+    assert lost[["at", "unit", "rank"]].tolist() == [35, "steps", 1]
     assert order.loc[("cpt → memit · memit", "norm_growth"), ["unit", "rank"]].tolist() == ["edits", 2]
     assert summary(collection)["alarms"][0].startswith("ability_loss after 35 optimiser steps, norm_growth")
 
@@ -246,7 +243,7 @@ def test_the_page_says_what_was_run(trained: Path, tmp_path: Path):
     collection = collect(trained)
     page = render(collection, charts(collection.metrics), title="t")
     assert "intervention cpt, fft, lora · model tiny-gpt2 · data world · 30, 40 optimiser steps</p>" in page
-    assert "Per intervention" in page and ">editor" not in page
+    assert "Per intervention" in page and "Per editor" not in page
     write_parts(tmp_path, CPT, MEMIT, name="both")
     collection = collect(tmp_path / "both")
     page = render(collection, charts(collection.metrics), title="t")

@@ -46,7 +46,7 @@ def training_lines(part: Part, *, seed: int) -> list[dict[str, float]]:
             line |= _norms(ratio, step, 0.5, False, True, BLOCKS, blocks, part.everything)
         if step % 20 == 0:
             fallen = 0.3 * step / part.total
-            line |= {k: v for k, v in _scores(fallen, noise, 0).items()}
+            line |= _scores(fallen, noise, 0)
             line |= _activations(fallen, noise, BLOCKS, blocks) | _probes(fallen, noise, BLOCKS, step)
         if step:
             line["train/loss/step"] = 3.5 * (1 + step) ** -0.3 + noise.normal(scale=0.05)
