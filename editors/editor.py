@@ -47,6 +47,11 @@ class Editor(Protocol):
         """Which second moments its updates rest on; empty where it needs none."""
         ...
 
+    @property
+    def trained(self) -> bool:
+        """Whether it was itself trained on facts; runs then edit facts of other subjects."""
+        ...
+
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Do what has to be done once, on the unedited model; calling it again changes nothing.
 

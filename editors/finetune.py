@@ -83,6 +83,11 @@ class FineTuning:
         """None are needed."""
         return ""
 
+    @property
+    def trained(self) -> bool:
+        """No: it has no parameters of its own."""
+        return False
+
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices."""
         check_sites(model, self.sites)

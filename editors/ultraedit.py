@@ -30,41 +30,10 @@ from editors.model.deltas import Delta, Site
 from editors.model.facts import Fact
 from editors.model.gradients import Pull, check_sites, graph_bytes, read_targets
 from editors.model.model import Model
+from editors.model.running import Statistics
 
 EPSILON = torch.finfo(torch.float32).eps
 """Added to a deviation before dividing by it, as published."""
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Count, mean and summed squared deviation of rows seen so far, coordinate by coordinate."""
-
-    count: Float[Tensor, ""]
-    mean: Float[Tensor, " wide"]
-    square: Float[Tensor, " wide"]
-
-    @classmethod
-    def of(cls, rows: Float[Tensor, "row wide"]) -> "Statistics":
-        """Of these rows alone."""
-        mean = rows.mean(dim=0)
-        count = torch.tensor(float(len(rows)), dtype=rows.dtype, device=rows.device)
-        return cls(count, mean, ((rows - mean) ** 2).sum(dim=0))
-
-    def on(self, device: torch.device) -> "Statistics":
-        """The same where a model is."""
-        return Statistics(self.count.to(device), self.mean.to(device), self.square.to(device))
-
-    def with_rows_of(self, other: "Statistics") -> "Statistics":
-        """Of both sets of rows together (Chan et al. 1983)."""
-        count, gap = self.count + other.count, other.mean - self.mean
-        mean = self.mean + gap * (other.count / count)
-        square = self.square + other.square + gap**2 * (self.count * other.count / count)
-        return Statistics(count, mean, square)
-
-    def standardised(self, rows: Float[Tensor, "row wide"]) -> Float[Tensor, "row wide"]:
-        """(x − mean) / (deviation + ε)."""
-        deviation = (self.square / (self.count - 1).clamp(min=1)).sqrt()
-        return (rows - self.mean) / (deviation + EPSILON)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +78,11 @@ class UltraEdit:
     def statistics(self) -> str:
         """None are needed."""
         return ""
+
+    @property
+    def trained(self) -> bool:
+        """No: it has no parameters of its own."""
+        return False
 
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices, and the widths that were seen so far."""
@@ -183,7 +157,9 @@ def _solve(pull: Pull, statistics: Statistics, learning_rate: float) -> Delta:
     """Δ = Vᵀ H (Hᵀ H + I)⁻¹, on the smaller side: no (in, in) matrix where tokens are fewer."""
     keys, count = pull.keys, len(pull.keys)
     wide = keys.shape[1]
-    key, gradient = statistics.standardised(_features(pull)).split([wide, pull.gradients.shape[1]], dim=1)
+    key, gradient = statistics.standardised(_features(pull), EPSILON).split(
+        [wide, pull.gradients.shape[1]], dim=1
+    )
     values = -learning_rate * (key**2).sum(dim=1, keepdim=True) * gradient
     if count <= wide:
         return Delta(left=_ridge_inverse(keys @ keys.T, values).T, right=keys.T)

@@ -78,6 +78,11 @@ class LocateThenEdit(ABC):
         """The label of the second moments."""
         return self.moments.label
 
+    @property
+    def trained(self) -> bool:
+        """No: it has no parameters of its own."""
+        return False
+
     @abstractmethod
     def solve(self, preserved: Preserved, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
         """The update of one matrix that maps the keys closer to their values."""

@@ -9,17 +9,22 @@ from editors.alphaedit import AlphaEdit
 from editors.editor import Editor
 from editors.emmet import EMMET
 from editors.finetune import FineTuning
+from editors.hypernetwork import Design, Hypernetwork
+from editors.hypernetwork_files import shapes_of
 from editors.locate.locate import LocateThenEdit
 from editors.locate.regularizers import MPES, History, NormConstraint
 from editors.lora import LoRAEditing
 from editors.lti import DistilledTargets
 from editors.memit import MEMIT
+from editors.mend import MEND
+from editors.model.deltas import Site
 from editors.model.facts import Fact
+from editors.model.gradients import read_targets
 from editors.model.model import Model
 from editors.pmet import PMET, JointTargets
 from editors.rome import ROME
 from editors.ultraedit import UltraEdit
-from tests.tiny import contexts, moments, optimizer
+from tests.tiny import FACTS, contexts, moments, optimizer
 
 SHORT = {"steps": 6, "learning_rate": 0.2, "decay": 0.01, "max_norm_ratio": 2.0}
 
@@ -88,6 +93,24 @@ def make_ultraedit(model: Model, **changes: object) -> UltraEdit:
     return UltraEdit(**(given | {"learning_rate": 1e-4} | changes))
 
 
+def make_hypernetwork(model: Model, sites: Sequence[Site], **design: object) -> Hypernetwork:
+    """A random one, down the gradient, that knows mean and deviation of the tiny model's facts."""
+    given = {"rank": 4, "step_size": -1e-4}
+    network = Hypernetwork(shapes_of(model, sites), Design(**(given | design)))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.networks():
+        parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
+    evaluation = read_targets(model, FACTS, "teacher_forced", min(s.layer for s in sites)).evaluate(sites)
+    network.observe(evaluation.pulls(evaluation.losses.sum()))
+    return network
+
+
+def make_mend(model: Model, **changes: object) -> MEND:
+    given = {"name": "mend", "layers": [2, 3], "matrices": ["mlp_up", "mlp_down"]} | changes
+    network = make_hypernetwork(model, MEND(**given).sites)
+    return MEND(**({"hypernetwork": network} | given))
+
+
 LOCATING: dict[str, Callable[..., LocateThenEdit]] = {
     "rome": make_rome,
     "r_rome": lambda model, **changes: make_rome(model, name="r_rome", key_mode="r_rome", **changes),
@@ -111,6 +134,7 @@ EDITORS: dict[str, Callable[[Model], Editor]] = {
     "ft_m": lambda model: make_finetuning(model, name="ft_m", objective="teacher_forced"),
     "lora": make_lora,
     "ultraedit": make_ultraedit,
+    "mend": make_mend,
 }
 
 

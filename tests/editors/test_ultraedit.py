@@ -13,7 +13,8 @@ from editors.model.gradients import Pull
 from editors.model.hooks import capture
 from editors.model.model import Model
 from editors.model.positions import place
-from editors.ultraedit import EPSILON, Statistics, UltraEdit, _solve
+from editors.model.running import Statistics
+from editors.ultraedit import EPSILON, UltraEdit, _solve
 from tests.tiny import FACTS, tiny_model
 
 MATRICES = {"mlp_up": [1, 2], "mlp_down": [2, 3]}
@@ -83,7 +84,7 @@ def test_statistics_of_parts_are_those_of_the_whole():
     assert whole.count == 30
     torch.testing.assert_close(whole.mean, rows.mean(dim=0))
     torch.testing.assert_close(whole.square / 29, rows.var(dim=0))
-    assert whole.standardised(rows).std(dim=0).allclose(torch.ones(4, dtype=torch.float64))
+    assert whole.standardised(rows, EPSILON).std(dim=0).allclose(torch.ones(4, dtype=torch.float64))
 
 
 def test_one_token_alone_has_no_deviation_and_asks_for_no_change():

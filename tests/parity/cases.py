@@ -45,13 +45,18 @@ class Case:
 
     @property
     def hparams(self) -> dict:
-        return self.info["hparams"]
+        return self.info.get("hparams", {})
 
     @property
     def kind(self) -> str:
-        """`single` edits each request on the unedited model, `batch` all at once, `sequential` one by one."""
+        """`single` edits each request on the unedited model, `batch` all at once, `sequential` one by one.
+
+        `each` is as `single`, but of several matrices and without targets.
+        """
         if "batch_size" in self.info:
             return "sequential"
+        if any(key.startswith("00.update.") for key in self.tensors):
+            return "each"
         return "single" if any(key.startswith("00.") for key in self.tensors) else "batch"
 
     @property
@@ -63,12 +68,13 @@ class Case:
         table = json.loads((self.folder / "tolerances.json").read_text())[self.precision]
         special = f"{self.kind}_memit_encore_pmet"
         rounded = self.method in ("memit", "encore", "pmet")
-        return table[special] if rounded and special in table else table[self.kind]
+        return table[special] if rounded and special in table else table[self.kind.replace("each", "single")]
 
     @cached_property
     def facts(self) -> list[Fact]:
         rows = json.loads((self.folder / "inputs" / "requests.json").read_text())
-        return [_fact(rows[i]) for i in self.info["request_indices"]]
+        chosen = self.info.get("request_indices", self.info.get("edit_request_indices", ()))
+        return [_fact(rows[i]) for i in chosen]
 
     @property
     def contexts(self) -> Groups:

@@ -4,8 +4,10 @@ import re
 
 import torch
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
 from editors.editor import Editor
+from editors.model.deltas import Site
 from editors.model.model import Model
 from tests.parity.cases import Case, deviation
 from tests.parity.methods import METHODS
@@ -21,7 +23,8 @@ def compare(case: Case) -> dict[str, object]:
         return row | {"targets": None, "deltas": None, "result": "not implemented"}
     model, editor = case.model(), METHODS[case.method](case)
     editor.prepare(model)
-    run = {"single": _single, "batch": _batch, "sequential": _sequential}[case.kind]
+    runs = {"single": _single, "each": _each, "batch": _batch, "sequential": _sequential}
+    run = runs[case.kind]
     targets, deltas = run(case, model, editor)
     worst = max(targets + deltas)
     row |= {"targets": max(targets, default=None), "deltas": max(deltas)}
@@ -41,6 +44,21 @@ def _single(case: Case, model: Model, editor: Editor) -> Deviations:
         assert all(site.layer == layer for site in edit.update)
         deltas.append(deviation(delta.dense(), recorded))
     return targets, deltas
+
+
+def _each(case: Case, model: Model, editor: Editor) -> Deviations:
+    """Every request on the unedited model; the update of every matrix is recorded as it is."""
+    deltas = []
+    for i, fact in enumerate(case.facts):
+        for site, delta in editor.edit(model, [fact]).update.items():
+            recorded = case.tensors[f"{i:02d}.update.{_path(model, site)}"]
+            transposed = isinstance(model.module(site.name, site.layer), Conv1D)
+            deltas.append(deviation(delta.dense(), recorded.T if transposed else recorded))
+    return [], deltas
+
+
+def _path(model: Model, site: Site) -> str:
+    return f"{model.family.blocks}.{site.layer}.{model.family.sites[site.name]}.weight"
 
 
 def _batch(case: Case, model: Model, editor: Editor) -> Deviations:

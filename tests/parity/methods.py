@@ -1,5 +1,6 @@
 """Our editors, built from the published names of their hyperparameters; one function and one row a method."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,11 +9,15 @@ import torch
 from editors.alphaedit import AlphaEdit
 from editors.editor import Editor
 from editors.emmet import EMMET
+from editors.hypernetwork import Design
+from editors.hypernetwork_files import from_published, shapes_of
 from editors.locate.contexts import GivenContexts
 from editors.locate.moments import GivenMoments
 from editors.locate.regularizers import MPES, History, NormConstraint, Regularizer
 from editors.locate.targets import TargetOptimizer
 from editors.memit import MEMIT
+from editors.mend import MEND
+from editors.model.deltas import Site
 from editors.pmet import PMET, JointTargets
 from editors.rome import ROME
 from tests.parity.cases import Case
@@ -97,6 +102,18 @@ def _rome(case: Case) -> Editor:
     return ROME(**shared, second_moment=case.hparams["mom2_adjustment"])
 
 
+def _mend(case: Case) -> Editor:
+    """The hypernetwork is recorded with the case, under its published names."""
+    model, config = case.model(), case.info["config"]
+    paths = {name: site for site, name in model.family.sites.items()}
+    names = [re.split(r"\.(\d+)\.", name.removesuffix(".weight")) for name in case.info["inner_params"]]
+    sites = [Site(paths[module], int(layer)) for _, layer, module in names]
+    design = Design(**{key: config["mend"][key] for key in ("rank", "shared", "combine")})
+    network = from_published(case.tensors, model, shapes_of(model, sites), design)
+    layers, matrices = {site.layer for site in sites}, dict.fromkeys(site.name for site in sites)
+    return MEND(name="mend", layers=sorted(layers), matrices=list(matrices), hypernetwork=network)
+
+
 METHODS: dict[str, Callable[[Case], Editor]] = {
     "rome": _rome,
     "memit": _memit,
@@ -104,4 +121,5 @@ METHODS: dict[str, Callable[[Case], Editor]] = {
     "emmet": _emmet,
     "alphaedit": _alphaedit,
     "pmet": _pmet,
+    "mend": _mend,
 }

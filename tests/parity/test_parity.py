@@ -12,7 +12,7 @@ from tests.parity.compare import compare
 HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared" / "golden"
 RECORDED = [case for folder in sorted((HERE / "recorded").iterdir()) for case in find_cases(folder)]
-OURS = ("rome", "memit", "encore", "alphaedit", "pmet")
+OURS = ("rome", "memit", "encore", "alphaedit", "pmet", "mend")
 
 
 @pytest.mark.parametrize("case", RECORDED, ids=lambda case: f"{case.folder.name}-{case.method}-{case.name}")
