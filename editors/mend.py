@@ -11,7 +11,7 @@ that a batch's update is the sum of those of its facts alone.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from torch import Tensor
 from editors.editor import Edit
 from editors.errors import ConfigError, NumericsError
 from editors.hypernetwork import Design, Hypernetwork
-from editors.hypernetwork_files import load_for, shapes_of
+from editors.hypernetwork_files import Origin, load_for, save, shapes_of
 from editors.locate.regularizers import Regularizer
 from editors.locate.rules import Rules
 from editors.locate.store import hashed
-from editors.mend_training import Training
+from editors.mend_training import Numbers, Trainer, Training
 from editors.model.deltas import Delta, Site
 from editors.model.facts import Fact
 from editors.model.gradients import check_sites, graph_bytes, read_targets
@@ -111,6 +111,38 @@ class MEND:
         self._network.to(model.device).eval()
         if not self._rules.edits:
             self._rules.prepare(model, self.sites)
+
+    def train(
+        self,
+        model: Model,
+        facts: Sequence[Fact],
+        held_out: Sequence[Fact],
+        *,
+        texts: Sequence[str] = (),
+        trained_on: Mapping[str, object] | None = None,
+    ) -> Iterator[tuple[int, Numbers]]:
+        """Train the hypernetwork, step by step, and keep the best in `file(model)`.
+
+        Gives every step's number with its losses, at a validation also with the figures on `held_out`, whose
+        subjects have to be others. `texts` are running texts that an edit should leave alone; `trained_on` is
+        written into the file. An interrupted training goes on from its last validation.
+
+        Raises:
+            ConfigError: for a matrix that the model does not have.
+            DataError: for facts that are not split by subject, or a checkpoint that cannot be read.
+            NumericsError: for a loss that is NaN or infinite.
+        """
+        check_sites(model, self.sites)
+        network = Hypernetwork(shapes_of(model, self.sites), self.design, self.training.seed)
+        trainer = Trainer(model, network, self.training, facts, held_out, texts)
+        checkpoint = self.file(model).with_suffix(".training")
+        yield from trainer.run(checkpoint)
+        about = {"facts": len(facts), **(trained_on or {}), "training": asdict(self.training)}
+        figures = trainer.best.numbers if trainer.best else {}
+        origin = Origin(model=model.name, digest=model.digest, trained_on=about, validation=figures)
+        save(network, self.file(model), origin)
+        checkpoint.unlink(missing_ok=True)
+        self._network = network
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
         """Bytes beside the model: the hypernetwork and the graph of the whole batch."""

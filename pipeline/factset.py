@@ -1,11 +1,12 @@
 """A validated set of facts: what was skipped and why, what is edited in which order, what is not."""
 
+import hashlib
 import logging
 import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from editors.errors import ConfigError, DataError
@@ -82,6 +83,18 @@ class FactSet:
             )
         return tuple(order[:edits])
 
+    def training(self, share: float = 0.5) -> "FactSet":
+        """The facts of about `share` of the subjects, for what has to be trained; the others are held out.
+
+        A subject belongs to one side by a hash of its name alone, the first 64 bits of SHA-256 as a fraction:
+        whatever else is in the data set, in whichever order.
+        """
+        return self._those(lambda fact: _fraction(fact.subject) < share)
+
+    def held_out(self, share: float = 0.5) -> "FactSet":
+        """The facts that `training` with the same share leaves: no subject is in both."""
+        return self._those(lambda fact: _fraction(fact.subject) >= share)
+
     def others(self, stream: Iterable[Fact]) -> tuple[Fact, ...]:
         """Facts about edited subjects that the edits do not mean to change.
 
@@ -101,6 +114,14 @@ class FactSet:
         """Facts about subjects that are never edited."""
         subjects = {fact.subject for fact in stream}
         return tuple(fact for fact in self.facts if fact.subject not in subjects)
+
+    def _those(self, wanted: Callable[[Fact], bool]) -> "FactSet":
+        return replace(self, facts=tuple(fact for fact in self.facts if wanted(fact)))
+
+
+def _fraction(subject: str) -> float:
+    """A number in [0, 1) that is as good as drawn for each name, and always the same."""
+    return int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "big") / 2**64
 
 
 def _topic(fact: Fact) -> tuple[str, str] | None:

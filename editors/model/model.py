@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
@@ -202,10 +203,32 @@ class Model:
         self, ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]
     ) -> Float[Tensor, "row token width"]:
         """The last hidden states, before the head; padding on either side changes nothing."""
-        output = self.hf.base_model(
-            input_ids=ids, attention_mask=mask.long(), position_ids=position_ids(mask), use_cache=False
-        )
-        return output.last_hidden_state
+        return self.hf.base_model(**_inputs(ids, mask)).last_hidden_state
+
+    def hidden_after(
+        self, update: WeightUpdate, ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]
+    ) -> Float[Tensor, "row token width"]:
+        """As `hidden` with the update applied; differentiable by it, and the weights stay as they are."""
+        base = self.hf.base_model
+        names = {id(parameter): name for name, parameter in base.named_parameters()}
+        edited: dict[str, Tensor] = {}
+        for site, delta in update.items():
+            module = self.module(site.name, site.layer)
+            weight = cast(Tensor, module.weight)
+            name = names[id(weight)]
+            change = self._widened(site, delta.dense())
+            change = change.T if isinstance(module, Conv1D) else change
+            edited[name] = (edited.get(name, weight) + change).to(weight.dtype)
+        return functional_call(base, edited, (), _inputs(ids, mask)).last_hidden_state
+
+    def _widened(self, site: Site, change: Float[Tensor, "out in"]) -> Float[Tensor, "all in"]:
+        """A change of one site as a change of the whole matrix that holds it."""
+        rows = self.family.fused.get(site.name)
+        if rows is None:
+            return change
+        whole = change.new_zeros(self._matrix(site.name, site.layer).shape)
+        whole[rows(self.hf.config)] = change
+        return whole
 
     def normed(self, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any width"]:
         """The final norm, for hidden states taken from inside the stack."""
@@ -229,3 +252,12 @@ class Model:
 def position_ids(mask: Bool[Tensor, "row token"]) -> Int[Tensor, "row token"]:
     """Positions that count real tokens only; padding gets position 0."""
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def _inputs(ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]) -> dict[str, object]:
+    return {
+        "input_ids": ids,
+        "attention_mask": mask.long(),
+        "position_ids": position_ids(mask),
+        "use_cache": False,
+    }

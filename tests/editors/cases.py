@@ -102,7 +102,7 @@ def make_hypernetwork(model: Model, sites: Sequence[Site], **design: object) -> 
         parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
     evaluation = read_targets(model, FACTS, "teacher_forced", min(s.layer for s in sites)).evaluate(sites)
     network.observe(evaluation.pulls(evaluation.losses.sum()))
-    return network
+    return network.eval()
 
 
 def make_mend(model: Model, **changes: object) -> MEND:

@@ -171,3 +171,22 @@ def test_an_update_that_overflows_the_weights_is_refused_and_nothing_is_written(
     with pytest.raises(NumericsError, match=r"mlp_down\.01 leads to NaN or infinity; nothing was applied"):
         model.apply(update)
     assert all(torch.equal(value, before[key]) for key, value in model.hf.state_dict().items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_states_after_an_update_are_those_of_the_updated_model(family):
+    model = tiny_model(family)
+    generator = torch.Generator().manual_seed(0)
+    update = {}
+    for site in [Site(name, 2) for name in model.sites]:
+        left = torch.randn(model.current(site).shape, generator=generator, dtype=torch.float64)
+        update[site] = Delta(left=(0.1 * left).requires_grad_())
+    ids, mask = model.encode(["The mother tongue of Rob", "Rob"])
+    found = model.hidden_after(update, ids, mask)
+    found.sum().backward()
+    assert all(bool(delta.left.grad.any()) for delta in update.values())
+    before = model.hidden(ids, mask)
+    model.apply({site: Delta(left=delta.left.detach()) for site, delta in update.items()})
+    expected = model.hidden(ids, mask)
+    torch.testing.assert_close(found[mask], expected[mask])
+    assert not torch.allclose(before[mask], expected[mask])

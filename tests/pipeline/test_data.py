@@ -1,6 +1,7 @@
 """Facts: layouts, what is skipped, order, and the sentences for bad input."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -291,3 +292,16 @@ def test_another_wording_of_an_edited_fact_is_no_other_fact() -> None:
     other = fact("3", "{} lies in", "Illinois")
     facts = FactSet(name="test", facts=(edited, reworded, other))
     assert facts.others([edited]) == (other,)
+
+
+def test_training_and_held_out_facts_share_no_subject_and_do_not_depend_on_the_others() -> None:
+    facts = WorldFacts().load()
+    training, held_out = facts.training(), facts.held_out()
+    assert set(training.facts) | set(held_out.facts) == set(facts.facts)
+    subjects = [{fact.subject for fact in part.facts} for part in (training, held_out)]
+    assert not subjects[0] & subjects[1]
+    assert 0.4 < len(training.facts) / len(facts.facts) < 0.6
+    half = replace(facts, facts=facts.facts[::-2])
+    assert set(half.training().facts) <= set(training.facts)
+    assert set(facts.training(0.2).facts) < set(training.facts)
+    assert not facts.training(0.0).facts and len(facts.training(1.0).facts) == len(facts.facts)

@@ -1,0 +1,157 @@
+"""What MEND's training asks of an edit: that a rephrased prompt gives the new object, that all else stays.
+
+Both are read off one pass with the edited weights as functions of the hypernetwork:
+  edit loss      mean of −log P(token) over the new object's tokens after a rephrased prompt,
+  locality loss  KL(before ‖ after), mean over the places of an unrelated text, mean over texts.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from editors.model.deltas import WeightUpdate
+from editors.model.facts import Fact
+from editors.model.model import Model
+from editors.model.positions import pad, tokenize
+
+Said = Float[Tensor, "_ vocabulary"]
+"""Log-probabilities of the next token at the places of one line."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A tokenised text, and the positions at which the model's next token is read."""
+
+    ids: tuple[int, ...]
+    places: range
+
+    @property
+    def wanted(self) -> list[int]:
+        """The tokens that follow the places."""
+        return [self.ids[place + 1] for place in self.places]
+
+
+def continued(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> Line:
+    """A prompt and its continuation, read where the continuation's tokens are foretold."""
+    tokens = tokenize(tokenizer, f"{prompt} {answer}")
+    return Line(tokens.ids, range(tokens.first_after(len(prompt)) - 1, len(tokens.ids) - 1))
+
+
+def ended(tokenizer: PreTrainedTokenizerBase, prompt: str) -> Line:
+    """A prompt, read at its end."""
+    ids = tokenize(tokenizer, prompt).ids
+    return Line(ids, range(len(ids) - 1, len(ids)))
+
+
+def running(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int) -> Line:
+    """The beginning of a running text, read everywhere."""
+    ids = tokenize(tokenizer, text).ids[:tokens]
+    return Line(ids, range(len(ids)))
+
+
+def said(model: Model, lines: Sequence[Line], update: WeightUpdate) -> list[Said]:
+    """What the model with the update says at the places of every line; differentiable by the update."""
+    ids, mask = (value.to(model.device) for value in pad([line.ids for line in lines]))
+    hidden = model.hidden_after(update, ids, mask)
+    row = [i for i, line in enumerate(lines) for _ in line.places]
+    column = [place for line in lines for place in line.places]
+    found = model.logits(hidden[row, column]).log_softmax(dim=-1)
+    return list(found.split([len(line.places) for line in lines]))
+
+
+def nll(line: Line, found: Said) -> Float[Tensor, ""]:
+    """Mean of −log P over the tokens that follow the line's places."""
+    wanted = torch.tensor(line.wanted, device=found.device)
+    return -found.gather(1, wanted[:, None]).mean()
+
+
+def divergence(before: Said, after: Said) -> Float[Tensor, ""]:
+    """KL(before ‖ after) in nats, mean over places."""
+    return (before.exp() * (before - after)).sum(dim=-1).mean()
+
+
+def rephrased(tokenizer: PreTrainedTokenizerBase, fact: Fact, rng: random.Random) -> Line:
+    """The new object after a paraphrase of the fact, or after its statement where it has none."""
+    prompt = rng.choice(fact.paraphrases) if fact.paraphrases else fact.statement
+    return continued(tokenizer, prompt, fact.target_new)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """Where unrelated texts come from."""
+
+    facts: Sequence[Fact]
+    texts: Sequence[str] = ()
+    """Running texts; without any, statements of facts about other subjects stand in."""
+    tokens: int = 64
+    """Longest running text."""
+
+    def draw(
+        self, tokenizer: PreTrainedTokenizerBase, chosen: Sequence[Fact], count: int, rng: random.Random
+    ) -> list[Line]:
+        """Up to half are neighbours or locality prompts of the chosen facts, the others are far away."""
+        near = [ended(tokenizer, prompt) for fact in chosen for prompt in fact.neighbours]
+        near += [continued(tokenizer, *pair) for fact in chosen for pair in fact.locality]
+        lines = rng.sample(near, min(len(near), count // 2))
+        return lines + [self._far(tokenizer, chosen, rng) for _ in range(count - len(lines))]
+
+    def _far(self, tokenizer: PreTrainedTokenizerBase, chosen: Sequence[Fact], rng: random.Random) -> Line:
+        if self.texts:
+            return running(tokenizer, rng.choice(self.texts), self.tokens)
+        subjects = {fact.subject for fact in chosen}
+        while (other := rng.choice(self.facts)).subject in subjects:
+            continue
+        return ended(tokenizer, other.statement)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An edit to be made, and what the model is asked before and after it."""
+
+    facts: Sequence[Fact]
+    asked: Sequence[Line]
+    """Where the new objects are wanted; in a validation the statement with either object follows."""
+    kept: Sequence[Line]
+    """Unrelated texts."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model says in a trial."""
+
+    trial: Trial
+    told: Sequence[Said]
+    """At what was asked, after the edit."""
+    before: Sequence[Said]
+    """At what should be kept."""
+    after: Sequence[Said]
+
+    def losses(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Edit and locality loss."""
+        count = len(self.trial.facts)
+        edit = torch.stack([self._nll(i) for i in range(count)])
+        locality = [divergence(b, a) for b, a in zip(self.before, self.after, strict=True)]
+        return edit.mean(), torch.stack(locality).mean()
+
+    def figures(self) -> dict[str, float]:
+        """Those of the validation of one fact, which was asked the rephrased prompt, new and true object."""
+        edit, locality = self.losses()
+        wanted = torch.tensor(self.trial.asked[1].wanted, device=edit.device)
+        accuracy = float(torch.equal(self.told[1].argmax(dim=-1), wanted))
+        pairs = zip(self.before, self.after, strict=True)
+        unchanged = [float(torch.equal(b.argmax(dim=-1), a.argmax(dim=-1))) for b, a in pairs]
+        return {
+            "edit_loss": float(edit),
+            "locality_loss": float(locality),
+            "success": float(self._nll(1) < self._nll(2)) if len(self.told) > 2 else accuracy,
+            "accuracy": accuracy,
+            "locality": sum(unchanged) / len(unchanged),
+        }
+
+    def _nll(self, number: int) -> Float[Tensor, ""]:
+        return nll(self.trial.asked[number], self.told[number])
