@@ -24,6 +24,8 @@ from editors.model.model import Model
 class Norms:
     """‖W‖_F of the attention and MLP matrices, in float64; of the edited ones after every step.
 
+    Where updates are not told, as in training, every measurement is of the weights themselves.
+
     Keys, for each site such as `mlp_down.05`: `norm/frobenius/<site>` ‖W‖, `norm/frobenius_ratio/<site>`
     ‖W‖ / ‖W₀‖; at whole measurements `norm/distance/<site>` ‖W − W₀‖ / ‖W₀‖; and for all edited, other,
     attention or MLP matrices stacked `norm/frobenius_ratio/edited`, `static`, `attention` and `mlp`,

@@ -101,6 +101,19 @@ def test_a_step_that_was_not_seen_leads_to_a_true_norm():
     assert stage.measure(model, seen)[f"norm/frobenius/{SITE}"] == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_part_that_follows_another_one_starts_from_a_true_norm():
+    model = tiny_model()
+    stage, reference = prepared(model, whole=NEVER), Reference(model)
+    stage.measure(model, Observation(count=1, total=1, unit="steps", edited=[SITE], reference=reference))
+    model.write(SITE, 3 * model.weight(*SITE))  # what the first part did after it was measured
+    update = {SITE: low_rank(model, seed=1)}
+    model.apply(update)
+    seen = Observation(count=2, before=1, total=9, part=1, edited=[SITE], update=update, reference=reference)
+    found, expected = stage.measure(model, seen), float(model.weight(*SITE).norm())
+    assert found[f"norm/frobenius/{SITE}"] == pytest.approx(expected, rel=1e-12)
+    assert f"norm/update_cosine/{SITE}" not in found
+
+
 @pytest.mark.parametrize(("factor", "cosine"), [(2.0, 1.0), (-0.5, -1.0)])
 def test_successive_updates_along_one_line_have_a_cosine_of_one_or_minus_one(factor: float, cosine: float):
     model, stage = tiny_model(), Norms()
