@@ -30,6 +30,8 @@ class Plan:
     """Facts of edited subjects that are not edited themselves."""
     untouched: Sequence[Fact] = ()
     """Facts of subjects that are never edited."""
+    learnt: Sequence[Fact] = ()
+    """Facts that an editor learns to edit on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,8 @@ class KnowledgeEdit:
         return False
 
     def plan(self, facts: FactSet) -> Plan:
-        """The first `edits` facts in the order of the seed."""
+        """The first `edits` facts in the seed's order, of subjects that the editor was not trained on."""
+        facts = facts.held_out() if self.editor.trained else facts
         stream = facts.stream(self.edits, self.seed, self.one_per_subject)
         return Plan(stream=stream, others=facts.others(stream), untouched=facts.untouched(stream))
 

@@ -1,4 +1,4 @@
-"""Starts the command line with FSDP allowed on CPUs: torch can do it over gloo, accelerate does not ask for it.
+"""Starts the command line with FSDP allowed on CPUs: torch can do it, accelerate does not ask for it.
 
 python -m torch.distributed.run --nproc_per_node 2 tests/pipeline/sharded.py intervention=fft ...
 """
