@@ -48,7 +48,7 @@ class Training:
     unrelated: int = 2
     """Unrelated texts in the locality loss of one edit."""
     swap: float = 0.0
-    """Share of edits that write the object of another fact of the same relation (ours)."""
+    """Share of edits that write another fact's object, of the same relation (ours, where facts are few)."""
     learning_rate: float = 1e-6
     """Adam's for the networks."""
     step_size_rate: float = 1e-4

@@ -4,8 +4,10 @@ Published steps, regularizers as in `conf/editor`, a batch of ten where a method
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -14,13 +16,17 @@ from editors.alphaedit import AlphaEdit
 from editors.editor import Editor
 from editors.emmet import EMMET
 from editors.finetune import FineTuning
+from editors.hypernetwork import Hypernetwork
+from editors.hypernetwork_files import shapes_of
 from editors.locate.contexts import GivenContexts, Groups
 from editors.locate.drift import Prune, Rect
 from editors.locate.regularizers import MPES, History, NormConstraint
 from editors.locate.targets import TargetOptimizer
 from editors.lti import DistilledTargets
 from editors.memit import MEMIT
+from editors.mend import MEND
 from editors.model.facts import Fact
+from editors.model.gradients import Pull
 from editors.model.model import Model
 from editors.pmet import PMET, JointTargets
 from editors.rome import ROME
@@ -76,6 +82,17 @@ def _ultraedit(bench: Workbench) -> Editor:
     return UltraEdit(name="ultraedit", layers=[8, 9, 10], matrices={"mlp_down": [8, 9, 10]})
 
 
+def _mend(bench: Workbench) -> Editor:
+    """With an untrained hypernetwork of the published rank, which costs the same as a trained one."""
+    made = MEND(name="mend", layers=[9, 10, 11])
+    network = Hypernetwork(shapes_of(bench.model, made.sites), made.design)
+    pulls = {
+        site: Pull(torch.randn(9, wide), torch.randn(9, out)) for site, (wide, out) in network.shapes.items()
+    }
+    network.observe(pulls)
+    return replace(made, hypernetwork=network)
+
+
 EDITORS: Mapping[str, tuple[int, Callable[[Workbench], Editor]]] = MappingProxyType(
     {
         "rome": (1, lambda bench: _rome(bench, "rome")),
@@ -93,6 +110,7 @@ EDITORS: Mapping[str, tuple[int, Callable[[Workbench], Editor]]] = MappingProxyT
         "ft_l": (BATCH, lambda bench: _ft(bench, layers=[0], norm_bound=5e-4)),
         "ft_m": (BATCH, lambda bench: _ft(bench, objective="teacher_forced")),
         "ultraedit": (BATCH, _ultraedit),
+        "mend": (BATCH, _mend),
     }
 )
 """Facts in a batch, and how the editor is made; as the presets of `conf/editor`."""
