@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from analysis.frobenius import frobenius
 from analysis.stage import Cadence, Measurement, Observation, Reference
 from editors.model.deltas import Delta, Site, WeightUpdate
 from editors.model.facts import Fact
@@ -123,7 +124,9 @@ def _terms(model: Model, site: Site, delta: Delta) -> tuple[float, float]:
 
 def _squares(model: Model, sites: Iterable[Site]) -> dict[Site, float]:
     # as `Reference` sums, so that an untouched matrix has a ratio of exactly 1
-    return {site: float(model.current(site).double().norm()) ** 2 for site in sites}
+    sites = list(sites)
+    norms = frobenius(model.current(site) for site in sites)
+    return {site: norm**2 for site, norm in zip(sites, norms, strict=True)}
 
 
 def _distances(model: Model, reference: Reference) -> Measurement:

@@ -1,6 +1,6 @@
 """What every measurement is: something that looks at a model at chosen moments and never changes it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -8,6 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from analysis.frobenius import frobenius
+from analysis.unedited import Unedited
 from analysis.units import Unit
 from editors.errors import ConfigError
 from editors.model.deltas import Site, WeightUpdate
@@ -45,18 +47,13 @@ class Cadence:
 
 
 class Reference:
-    """The unedited weights of every named site, kept in main memory as they were at the start."""
+    """The unedited weights of every named site, in the checkpoint's files or main memory, and their norms."""
 
     def __init__(self, model: Model) -> None:
-        self.weights: dict[Site, Tensor] = {
-            Site(name, layer): model.weight(name, layer).cpu().clone()
-            for layer in range(model.depth)
-            for name in model.sites
-        }
+        self.weights: Mapping[Site, Tensor] = Unedited(model)
         # from the model's own layout in memory: a sum in another order would not give a ratio of exactly 1
-        self.norms: dict[Site, float] = {
-            site: float(model.current(site).double().norm()) for site in self.weights
-        }
+        norms = frobenius(model.current(site) for site in self.weights)
+        self.norms: dict[Site, float] = dict(zip(self.weights, norms, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

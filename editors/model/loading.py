@@ -1,10 +1,12 @@
 """Loading a checkpoint, from a folder or the hub, with errors that a person can act on."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from editors.errors import ModelError
@@ -44,7 +46,7 @@ class Checkpoint:
         tokenizer = self._tokenizer()
         weights = self._weights()
         weights.to(self._device())  # pyright: ignore[reportArgumentType] - decorated upstream
-        model = Model(weights, tokenizer, name=self.name)
+        model = Model(weights, tokenizer, name=self.name, files=self._files())
         if self.depth not in (None, model.depth):
             raise ModelError(
                 f"model.depth={self.depth}, but {self.path} has {model.depth} blocks; correct it"
@@ -77,6 +79,20 @@ class Checkpoint:
             )
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(self._sentence("weights", error)) from error
+
+    def _files(self) -> list[Path]:
+        """The safetensors that were loaded, where they lie on this machine."""
+        names = ["model.safetensors"]
+        if self._local(names[0]) is None and (index := self._local("model.safetensors.index.json")):
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        return [path for path in map(self._local, names) if path is not None]
+
+    def _local(self, name: str) -> Path | None:
+        if Path(self.path).is_dir():
+            path = Path(self.path) / name
+            return path if path.is_file() else None
+        found = try_to_load_from_cache(self.path, name, revision=self.revision or "main")
+        return Path(found) if isinstance(found, str) else None
 
     def _sentence(self, part: str, error: Exception) -> str:
         if Path(self.path).is_dir():

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -17,6 +18,7 @@ from editors.errors import ConfigError, ModelError, NumericsError
 from editors.model.architectures import SITES, Family, family_of
 from editors.model.deltas import Site, WeightUpdate
 from editors.model.positions import Side, pad, tokenize
+from editors.model.stored import Stored
 
 _NOT_THE_FUNCTION = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
 """Entries of a configuration that say nothing of what the model computes."""
@@ -27,10 +29,16 @@ class Model:
 
     Weights are read and written as (out, in) matrices by site name. Matrices that are edited while the
     model is in half precision keep a float32 master: small sequential updates would be rounded away.
+    `files` are the safetensors that it was loaded from, where those stay.
     """
 
     def __init__(
-        self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str = "model"
+        self,
+        hf: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str = "model",
+        files: Sequence[Path] = (),
     ) -> None:
         if not tokenizer.is_fast:
             raise ModelError(f"{name}: its tokenizer gives no character spans; load it with use_fast=True")
@@ -39,6 +47,7 @@ class Model:
         self.name = name
         self.family: Family = family_of(hf)
         self._masters: dict[Site, Tensor] = {}
+        self._stored = Stored(files)
 
     @cached_property
     def blocks(self) -> nn.ModuleList:
@@ -118,16 +127,38 @@ class Model:
 
     def weight(self, site: str, layer: int) -> Float[Tensor, "out in"]:
         """The matrix of a site as (out, in): a view, except where heads interleave q, k and v (GPT-NeoX)."""
-        matrix = self._matrix(site, layer)
-        rows = self.family.fused.get(site)
-        return matrix if rows is None else matrix[rows(self.hf.config)]
+        return self._rows(site, self._matrix(site, layer))
+
+    def stored(self, site: Site) -> Float[Tensor, "out in"] | None:
+        """The matrix as the checkpoint's file holds it, memory-mapped on the CPU; None where there is none.
+
+        A view where `weight` is one, in the file's precision. The model may have changed since.
+        """
+        path = f"{self.family.blocks}.{site.layer}.{self.family.sites[site.name]}.weight"
+        # files of the bare model, without its head, leave the prefix out
+        raw = self._stored.find(path, path.removeprefix(f"{self.hf.base_model_prefix}."))
+        if raw is None or raw.shape != self._holder(*site).weight.shape:
+            return None
+        return self._rows(site.name, self._oriented(self._holder(*site), raw))
 
     def _matrix(self, site: str, layer: int) -> Float[Tensor, "out in"]:
-        module = self.module(site, layer)
-        module = getattr(module, "base_layer", module)  # where an adapter stands around it
+        module = self._holder(site, layer)
         weight = module.weight
         assert isinstance(weight, Tensor)
-        return weight.detach().T if isinstance(module, Conv1D) else weight.detach()
+        return self._oriented(module, weight.detach())
+
+    def _holder(self, site: str, layer: int) -> nn.Module:
+        """The plain module of a site, also where an adapter stands around it."""
+        module = self.module(site, layer)
+        return getattr(module, "base_layer", module)
+
+    def _oriented(self, module: nn.Module, weight: Tensor) -> Float[Tensor, "out in"]:
+        return weight.T if isinstance(module, Conv1D) else weight
+
+    def _rows(self, site: str, matrix: Float[Tensor, "all in"]) -> Float[Tensor, "out in"]:
+        """Those of a site in the matrix of its module."""
+        rows = self.family.fused.get(site)
+        return matrix if rows is None else matrix[rows(self.hf.config)]
 
     def master(self, site: Site) -> Float[Tensor, "out in"]:
         """The matrix in the precision that edits accumulate in: at least float32."""

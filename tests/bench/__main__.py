@@ -16,6 +16,7 @@ from tests.bench.editing import (
 )
 from tests.bench.measure import Row, show, write
 from tests.bench.memory import memory_estimate
+from tests.bench.norms import norms_all_matrices
 from tests.bench.probes import probes_48_layers
 from tests.bench.second_moments import statistics_5_layers
 from tests.bench.sequence import sequence_with_history, sequence_without_history
@@ -33,6 +34,7 @@ ROWS: Mapping[str, Callable[[Workbench], Row]] = MappingProxyType(
         "sequence_without_history": sequence_without_history,
         "sequence_with_history": sequence_with_history,
         "stages_all": stages_all,
+        "norms_all_matrices": norms_all_matrices,
         "memory_estimate": memory_estimate,
         "probes_48_layers": probes_48_layers,
     }
