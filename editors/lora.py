@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -134,8 +135,9 @@ class LoRAEditing:
                 )
 
     def _seed(self, stream: int) -> int:
-        """Of one of the draws of this edit: no two edits, seeds or streams share one."""
-        return (self.adapters.seed << 40) + 2 * self._rules.edits + stream
+        """Of one of the draws of this edit, unlike those of other edits, seeds and streams."""
+        mixed = np.random.SeedSequence([self.adapters.seed, self._rules.edits, stream])
+        return int(mixed.generate_state(1)[0])  # torch's generator on the CPU reads no more than 32 bits
 
     @contextmanager
     def _attached(self, model: Model) -> Iterator[Adapters]:
