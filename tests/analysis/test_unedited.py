@@ -133,7 +133,7 @@ def test_ratios_and_distances_of_an_untouched_model_are_exactly_one_and_zero(tmp
     for model in (loaded(saved("gpt2", tmp_path)), loaded(SHIPPED / "tiny-gpt2", "float32")):
         stage = Norms()
         stage.prepare(model)
-        found = stage.measure(model, Observation(edits=1, total=1, reference=Reference(model)))
+        found = stage.measure(model, Observation(count=1, total=1, reference=Reference(model)))
         ratios = [value for key, value in found.items() if "ratio" in key]
         assert len(ratios) > 4 * 6 and set(ratios) == {1.0}
         assert {value for key, value in found.items() if "distance" in key} == {0.0}
