@@ -5,10 +5,8 @@ edit is ΔW = (α / r) B A of every named matrix. Dropout and the start of A are
 from the seed and the number of facts edited so far, so that a resumed sequence goes on with the same bits.
 
 Source: Hu et al. 2021 (arXiv 2106.09685), as in zjunlp/EasyEdit `models/lora` (arXiv 2401.01286).
-Deviations: its default is AdaLoRA, whose ranks are pruned after more steps than it takes, and it wraps the
-adapters of one edit in those of the next, where ours are merged; its targets end in the text of an
-end-of-text token, ours in themselves; it trains on a subject's facts one by one, also where a batch has many
-(`facts_at_once: 1`).
+Deviations: its files ask for AdaLoRA (ΔW = P Λ Q, whose budget its code never steps), it wraps the adapters
+of one edit in those of the next, where ours are merged, and its targets end in the text `<|endoftext|>`.
 """
 
 import time
