@@ -26,6 +26,10 @@ class Stored:
                 return self._holders[name].get_tensor(name)
         return None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Stored":
+        """Itself: a copy of a model has the same files."""
+        return self
+
     @cached_property
     def _holders(self) -> dict[str, Any]:
         """The open file of every tensor."""

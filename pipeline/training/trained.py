@@ -189,7 +189,7 @@ class _TrainedAdapters:
         if self.merge:
             self.adapters.merge()
             return
-        self.adapters.peft.save_pretrained(str(folder / "adapter"))
+        self.adapters.save(folder / "adapter")
         self.adapters.detach()
 
 
