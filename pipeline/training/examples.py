@@ -118,15 +118,21 @@ class Completions:
         from datasets import Dataset
 
         _check_length(self.length, model)
-        encoded = [_encode(model, pair) for pair in islice(self.pairs, rows)]
-        found = [row for row in encoded if len(row["input_ids"]) <= self.length]
+        found: list[dict[str, list[int]]] = []
+        read = 0
+        for pair in self.pairs:
+            row = _encode(model, pair)
+            read += 1
+            found += [row] if len(row["input_ids"]) <= self.length else []
+            if len(found) == rows:
+                break
         if not found:
-            longer = f"each of its {len(encoded)} pairs has more than {self.length} tokens"
-            raise DataError(f"nothing to train on in {self.label}: {longer if encoded else 'it is empty'}")
-        if len(found) < len(encoded):
+            longer = f"each of its {read} pairs has more than {self.length} tokens"
+            raise DataError(f"nothing to train on in {self.label}: {longer if read else 'it is empty'}")
+        if len(found) < read:
             log.warning(
                 "%s: left out %d of %d pairs that are longer than %d tokens",
-                self.label, len(encoded) - len(found), len(encoded), self.length,
+                self.label, read - len(found), read, self.length,
             )  # fmt: skip
         return Dataset.from_list(found)
 
