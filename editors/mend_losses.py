@@ -1,8 +1,11 @@
-"""What MEND's training asks of an edit: that a rephrased prompt gives the new object, that all else stays.
+"""What MEND's training asks of an edit: that its prompts give the new object, and that all else stays.
 
 Both are read off one pass with the edited weights as functions of the hypernetwork:
-  edit loss      mean of −log P(token) over the new object's tokens after a rephrased prompt,
+  edit loss      mean of −log P(token) over the new object's tokens, mean over statement and a paraphrase,
   locality loss  KL(before ‖ after), mean over the places of an unrelated text, mean over texts.
+
+Deviation from the published code, which asks the paraphrase alone: where facts are few the statement itself
+then ends up less likely than its paraphrases.
 """
 
 import random
@@ -75,10 +78,10 @@ def divergence(before: Said, after: Said) -> Float[Tensor, ""]:
     return (before.exp() * (before - after)).sum(dim=-1).mean()
 
 
-def rephrased(tokenizer: PreTrainedTokenizerBase, fact: Fact, rng: random.Random) -> Line:
-    """The new object after a paraphrase of the fact, or after its statement where it has none."""
-    prompt = rng.choice(fact.paraphrases) if fact.paraphrases else fact.statement
-    return continued(tokenizer, prompt, fact.target_new)
+def wanted_of(tokenizer: PreTrainedTokenizerBase, fact: Fact, rng: random.Random) -> list[Line]:
+    """The new object after the fact's statement, and after one of its paraphrases where it has any."""
+    prompts = [fact.statement, *([rng.choice(fact.paraphrases)] if fact.paraphrases else [])]
+    return [continued(tokenizer, prompt, fact.target_new) for prompt in prompts]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +118,16 @@ class Trial:
 
     facts: Sequence[Fact]
     asked: Sequence[Line]
-    """Where the new objects are wanted; in a validation the statement with either object follows."""
+    """Where the new objects are wanted; the first is the first fact's statement."""
     kept: Sequence[Line]
     """Unrelated texts."""
+    rival: Line | None = None
+    """The true object after the statement, in a validation."""
+
+    @property
+    def lines(self) -> list[Line]:
+        """All that is asked after the edit."""
+        return [*self.asked, *self.kept, *([self.rival] if self.rival else [])]
 
 
 @dataclass(frozen=True)
@@ -125,33 +135,32 @@ class Answers:
     """What the model says in a trial."""
 
     trial: Trial
-    told: Sequence[Said]
-    """At what was asked, after the edit."""
     before: Sequence[Said]
     """At what should be kept."""
     after: Sequence[Said]
+    """At all lines."""
 
     def losses(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Edit and locality loss."""
-        count = len(self.trial.facts)
-        edit = torch.stack([self._nll(i) for i in range(count)])
-        locality = [divergence(b, a) for b, a in zip(self.before, self.after, strict=True)]
-        return edit.mean(), torch.stack(locality).mean()
+        edit = [nll(line, found) for line, found in zip(self.trial.asked, self.after, strict=False)]
+        locality = [divergence(before, after) for before, after in self._kept()]
+        return torch.stack(edit).mean(), torch.stack(locality).mean()
 
     def figures(self) -> dict[str, float]:
-        """Those of the validation of one fact, which was asked the rephrased prompt, new and true object."""
+        """Those of a validation, of the first fact."""
         edit, locality = self.losses()
-        wanted = torch.tensor(self.trial.asked[1].wanted, device=edit.device)
-        accuracy = float(torch.equal(self.told[1].argmax(dim=-1), wanted))
-        pairs = zip(self.before, self.after, strict=True)
-        unchanged = [float(torch.equal(b.argmax(dim=-1), a.argmax(dim=-1))) for b, a in pairs]
+        first, asked = self.trial.asked[0], self.after[0]
+        accuracy = float(asked.argmax(dim=-1).tolist() == first.wanted)
+        rival = self.trial.rival
+        unchanged = [float(torch.equal(b.argmax(dim=-1), a.argmax(dim=-1))) for b, a in self._kept()]
         return {
             "edit_loss": float(edit),
             "locality_loss": float(locality),
-            "success": float(self._nll(1) < self._nll(2)) if len(self.told) > 2 else accuracy,
+            "success": float(nll(first, asked) < nll(rival, self.after[-1])) if rival else accuracy,
             "accuracy": accuracy,
             "locality": sum(unchanged) / len(unchanged),
         }
 
-    def _nll(self, number: int) -> Float[Tensor, ""]:
-        return nll(self.trial.asked[number], self.told[number])
+    def _kept(self) -> list[tuple[Said, Said]]:
+        """Before and after, of each unrelated text."""
+        return list(zip(self.before, self.after[len(self.trial.asked) :], strict=False))

@@ -23,7 +23,7 @@ from torch import Tensor
 from editors.errors import ConfigError, DataError, NumericsError
 from editors.hypernetwork import Hypernetwork
 from editors.mend_checkpoints import flattened, load_flattened, read_checkpoint, write_checkpoint
-from editors.mend_losses import Answers, Surroundings, Trial, continued, rephrased, said
+from editors.mend_losses import Answers, Surroundings, Trial, continued, said, wanted_of
 from editors.model.deltas import Site
 from editors.model.facts import Fact
 from editors.model.gradients import Pull, read_targets
@@ -232,7 +232,7 @@ class Trainer:
 
     def _trial(self, facts: Sequence[Fact], near: Surroundings, rng: random.Random) -> Trial:
         tokenizer = self.model.tokenizer
-        asked = [rephrased(tokenizer, fact, rng) for fact in facts]
+        asked = [line for fact in facts for line in wanted_of(tokenizer, fact, rng)]
         return Trial(facts, asked, near.draw(tokenizer, facts, self.training.unrelated, rng))
 
     def _answers(self, trials: Sequence[Trial]) -> Iterator[Answers]:
@@ -245,9 +245,7 @@ class Trainer:
             before = iter(said(self.model, [line for trial in trials for line in trial.kept], {}))
         for trial in trials:
             update = self.network.update(_joined([next(pulls) for _ in trial.facts]))
-            after = said(self.model, [*trial.asked, *trial.kept], update)
-            count = len(trial.asked)
-            yield Answers(trial, after[:count], [next(before) for _ in trial.kept], after[count:])
+            yield Answers(trial, [next(before) for _ in trial.kept], said(self.model, trial.lines, update))
 
     @torch.enable_grad()
     def _pulls(self, facts: Sequence[Fact]) -> list[dict[Site, Pull]]:
@@ -271,9 +269,8 @@ class Trainer:
         tokenizer, trials = self.model.tokenizer, list[Trial]()
         for fact in facts:
             trial = self._trial([fact], self.near_held_out, random.Random(f"{self.training.seed}/{fact.id}"))
-            objects = [fact.target_new, *([fact.target_true] if fact.target_true else [])]
-            asked = [continued(tokenizer, fact.statement, each) for each in objects]
-            trials.append(replace(trial, asked=[*trial.asked, *asked]))
+            true = fact.target_true
+            trials.append(replace(trial, rival=continued(tokenizer, fact.statement, true) if true else None))
         return (answers.figures() for answers in self._answers(trials))
 
     def _total(self, edit: Loss, locality: Loss) -> Loss:
