@@ -25,7 +25,8 @@ from editors.hypernetwork_files import Origin, load_for, save, shapes_of
 from editors.locate.regularizers import Regularizer
 from editors.locate.rules import Rules
 from editors.locate.store import hashed
-from editors.mend_training import Numbers, Trainer, Training
+from editors.mend_settings import Training
+from editors.mend_training import Numbers, Trainer
 from editors.model.deltas import Delta, Site
 from editors.model.facts import Fact
 from editors.model.gradients import check_sites, graph_bytes, read_targets

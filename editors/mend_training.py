@@ -20,10 +20,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from editors.errors import ConfigError, DataError, NumericsError
+from editors.errors import DataError, NumericsError
 from editors.hypernetwork import Hypernetwork
 from editors.mend_checkpoints import flattened, load_flattened, read_checkpoint, write_checkpoint
 from editors.mend_losses import Answers, Surroundings, Trial, continued, said, wanted_of
+from editors.mend_settings import Training
 from editors.model.deltas import Site
 from editors.model.facts import Fact
 from editors.model.gradients import Pull, read_targets
@@ -33,49 +34,6 @@ Numbers = dict[str, float]
 Loss = TypeVar("Loss", float, Tensor)
 TOTAL = "mend/loss/validation"
 """What decides which network is best."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """Settings; the defaults are the published ones, and a step is ten iterations of the published code."""
-
-    steps: int = 100_000
-    """Optimiser steps, at most."""
-    accumulate: int = 10
-    """Edits in one step."""
-    facts_at_once: int = 1
-    """Facts in one edit."""
-    unrelated: int = 2
-    """Unrelated texts in the locality loss of one edit."""
-    swap: float = 0.0
-    """Share of edits that write another fact's object, of the same relation (ours, where facts are few)."""
-    learning_rate: float = 1e-6
-    """Adam's for the networks."""
-    step_size_rate: float = 1e-4
-    """Adam's for the step sizes α."""
-    edit_weight: float = 0.1
-    """c_edit."""
-    locality_weight: float = 1.0
-    """c_loc."""
-    clip: float = 100.0
-    """Largest norm of a gradient."""
-    calibration: int = 100
-    """Facts that means and deviations start from."""
-    validate_every: int = 500
-    """Steps between two validations."""
-    validation: int = 100
-    """Facts of a validation, each edited alone."""
-    patience: int = 2000
-    """Steps without a better total loss after which training ends."""
-    seed: int = 0
-    """Of the network's beginning and of every draw."""
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if name not in ("seed", "swap") and not value > 0:
-                raise ConfigError(f"editor.training.{name}={value}, but it has to be positive")
-        if not 0 <= self.swap <= 1:
-            raise ConfigError(f"editor.training.swap={self.swap}, but it is a share from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -215,9 +173,17 @@ class Trainer:
                 f"step {self.step} of the training has the losses {sums.tolist()} and a gradient of norm "
                 f"{float(norm)}; lower editor.training.learning_rate or step_size_rate"
             )
+        self._rate()
         self.adam.step()
         losses = {f"mend/{name}/training": float(value) for name, value in zip(_LOSSES, sums, strict=True)}
         return losses | {"mend/gradient_norm/training": float(norm)}
+
+    def _rate(self) -> None:
+        """Set both rates to those of this step."""
+        left = (self.training.steps - self.step + 1) / (self.training.cooldown or 1)
+        rates = (self.training.learning_rate, self.training.step_size_rate)
+        for group, rate in zip(self.adam.param_groups, rates, strict=True):
+            group["lr"] = rate * min(1.0, left)
 
     def _drawn(self, rng: random.Random) -> list[Fact]:
         """The facts of one edit, some with another object."""

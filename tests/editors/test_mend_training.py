@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from editors.errors import ConfigError, DataError, NumericsError
-from editors.hypernetwork_files import load
+from editors.hypernetwork import Hypernetwork
+from editors.hypernetwork_files import load, shapes_of
 from editors.mend import MEND
 from editors.mend_losses import Surroundings, continued, divergence, ended, nll, running, said
-from editors.mend_training import Numbers, Training
+from editors.mend_settings import Training
+from editors.mend_training import Numbers, Trainer
 from editors.model.facts import Fact
 from editors.model.model import Model
 from tests.editors.cases import bits, make_mend, same_bits
@@ -142,6 +144,8 @@ def test_subjects_are_on_one_side_only(tmp_path: Path):
 def test_settings_that_cannot_be_are_named():
     with pytest.raises(ConfigError, match=r"editor\.training\.clip=0"):
         Training(clip=0.0)
+    with pytest.raises(ConfigError, match=r"editor\.training\.swap=2"):
+        Training(swap=2.0)
     with pytest.raises(ConfigError, match=r"editor\.rank=0"):
         editor(Path(), rank=0)
 
@@ -159,6 +163,39 @@ def test_running_texts_take_the_place_of_other_facts(tmp_path: Path):
     lines = near.draw(model.tokenizer, FACTS[:1], 3, random.Random(0))
     assert [len(line.places) for line in lines] == [1, 3, 3]
     assert trained(model, editor(tmp_path), texts=["You are little. English is spoken."])
+
+
+def trainer(model: Model, training: Training) -> Trainer:
+    made = editor(Path(), training)
+    network = Hypernetwork(shapes_of(model, made.sites), made.design)
+    facts = [replace(fact, relation="way") for fact in people(PEOPLE)]
+    return Trainer(model, network, training, facts[:4], facts[4:])
+
+
+def test_swapped_edits_write_another_object_of_the_same_relation_but_never_the_true_one():
+    model = tiny_model(double=False)
+    made, rng = trainer(model, replace(SHORT, swap=1.0, facts_at_once=4)), random.Random(0)
+    drawn = [fact for _ in range(20) for fact in made._drawn(rng)]
+    own = {fact.id: fact.target_new for fact in made.facts}
+    assert {fact.target_new for fact in drawn} == {"river", "town"}
+    assert any(fact.target_new != own[fact.id] for fact in drawn)
+    true = [replace(fact, target_true="town") for fact in made.facts]
+    assert all(made._swapped(fact, rng).target_new == "river" for fact in true)
+    assert made._swapped(replace(true[0], relation="other"), rng) == replace(true[0], relation="other")
+    assert all(fact in made.facts for fact in trainer(model, SHORT)._drawn(rng))
+
+
+def test_both_rates_fall_over_the_last_steps_and_stay_where_nothing_is_said():
+    model = tiny_model(double=False)
+    rates = {}
+    for cooldown in (0, 4):
+        made = trainer(model, replace(SHORT, steps=10, cooldown=cooldown))
+        rates[cooldown] = []
+        for made.step in range(1, 11):
+            made._rate()
+            rates[cooldown].append([group["lr"] for group in made.adam.param_groups])
+    assert rates[0] == [[1e-4, 1e-3]] * 10
+    assert [round(rate / 1e-4, 9) for rate, _ in rates[4]] == [1] * 7 + [0.75, 0.5, 0.25]
 
 
 # --- losses ------------------------------------------------------------------------------------------
