@@ -11,6 +11,7 @@ then ends up less likely than its paraphrases.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from editors.model.deltas import WeightUpdate
-from editors.model.facts import Fact
+from editors.model.facts import SLOT, Fact
 from editors.model.model import Model
 from editors.model.positions import pad, tokenize
 
@@ -97,11 +98,31 @@ class Surroundings:
     def draw(
         self, tokenizer: PreTrainedTokenizerBase, chosen: Sequence[Fact], count: int, rng: random.Random
     ) -> list[Line]:
-        """Up to half are neighbours or locality prompts of the chosen facts, the others are far away."""
+        """Up to half are near the chosen facts, the others far away.
+
+        Near are their neighbours, their locality prompts, and as many of their own prompts about others:
+        a fact's neighbours are few and always the same, so that they alone could be learnt by heart.
+        """
         near = [ended(tokenizer, prompt) for fact in chosen for prompt in fact.neighbours]
+        near += [ended(tokenizer, prompt) for fact in chosen for prompt in self._elsewhere(fact, rng)]
         near += [continued(tokenizer, *pair) for fact in chosen for pair in fact.locality]
         lines = rng.sample(near, min(len(near), count // 2))
         return lines + [self._far(tokenizer, chosen, rng) for _ in range(count - len(lines))]
+
+    @cached_property
+    def subjects(self) -> dict[str, list[str]]:
+        """Those of each relation that has a name."""
+        found: dict[str, dict[str, None]] = {}
+        for fact in self.facts:
+            if fact.relation:
+                found.setdefault(fact.relation, {})[fact.subject] = None
+        return {relation: list(subjects) for relation, subjects in found.items()}
+
+    def _elsewhere(self, fact: Fact, rng: random.Random) -> list[str]:
+        """The fact's prompt about other subjects of its relation, as many as it has neighbours."""
+        others = self.subjects.get(fact.relation, [])
+        drawn = rng.sample(others, min(len(others), len(fact.neighbours)))
+        return [fact.prompt.replace(SLOT, other) for other in drawn if other != fact.subject]
 
     def _far(self, tokenizer: PreTrainedTokenizerBase, chosen: Sequence[Fact], rng: random.Random) -> Line:
         if self.texts:

@@ -198,6 +198,18 @@ def test_both_rates_fall_over_the_last_steps_and_stay_where_nothing_is_said():
     assert [round(rate / 1e-4, 9) for rate, _ in rates[4]] == [1] * 7 + [0.75, 0.5, 0.25]
 
 
+def test_near_texts_are_neighbours_locality_prompts_and_the_own_prompt_about_others():
+    tokenizer = tiny_model().tokenizer
+    facts = [replace(fact, relation="way", target_true="tower") for fact in people(PEOPLE)]
+    near, rng = Surroundings(facts=facts), random.Random(0)
+    drawn = {
+        tokenizer.decode(line.ids) for _ in range(40) for line in near.draw(tokenizer, facts[1:2], 2, rng)[:1]
+    }
+    assert drawn == {"Rob walks to the", *(f"{name} walks to the" for name in PEOPLE if name != "Bob")}
+    unnamed = near.draw(tokenizer, people(PEOPLE)[2:3], 4, rng)
+    assert tokenizer.decode(unnamed[0].ids) == "Where do people speak? French"
+
+
 # --- losses ------------------------------------------------------------------------------------------
 
 
