@@ -23,7 +23,7 @@ from editors.model.model import Model
 
 @dataclass(kw_only=True)
 class Norms:
-    """‖W‖_F of the attention and MLP matrices, in float64; of the edited ones after every step.
+    """‖W‖_F of the attention and MLP matrices (`frobenius`); of the edited ones after every step.
 
     Where updates are not told, as in training, every measurement is of the weights themselves.
 
