@@ -15,6 +15,15 @@ from pipeline.factset import FactSet
 from pipeline.interventions import Change, Onlooker, Part, Plan
 
 
+class Settings(Protocol):
+    """What an intervention reads of a learner's settings."""
+
+    @property
+    def steps(self) -> int:
+        """At most; the learner's patience may end it before."""
+        ...
+
+
 @runtime_checkable
 class Learner(Protocol):
     """An editor that is trained before it edits, such as MEND."""
@@ -27,6 +36,11 @@ class Learner(Protocol):
     @property
     def sites(self) -> Sequence[Site]:
         """The matrices that it will edit."""
+        ...
+
+    @property
+    def training(self) -> Settings:
+        """How it learns."""
         ...
 
     def train(
@@ -52,8 +66,6 @@ class LearnToEdit:
     name: str
     editor: object
     """A `Learner`."""
-    steps: int
-    """At most; the editor's own patience may end it before."""
     texts: Corpus | None = None
     """Running text that edits should leave alone, beside the prompts about other subjects."""
     documents: int = 0
@@ -89,7 +101,7 @@ class LearnToEdit:
 
     def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
         """Train, and tell of every validation."""
-        part = Part(name=self.name, unit="steps", total=self.steps)
+        part = Part(name=self.name, unit="steps", total=self.learner.training.steps)
         if not onlooker.look(model, part):
             return
         texts = list(islice(self.texts or (), self.documents))

@@ -31,27 +31,25 @@ def existing(path: str, *, option: str) -> Path:
     return found
 
 
-def read_file(path: str) -> Iterator[Entry]:
-    """Rows of a JSON list, or of a file with one JSON object in every line.
+def read_file(path: str, option: str = "data.path") -> Iterator[Entry]:
+    """Rows of a JSON list, or of a file with one JSON object in every line; `option` is where it was named.
 
     Raises DataError where the file is missing or a list is broken; a broken line is only marked.
     """
-    content = existing(path, option="data.path").read_bytes()
+    content = existing(path, option=option).read_bytes()
     if content.lstrip().startswith(b"["):
-        yield from _rows_of_list(content, path)
+        yield from _rows_of_list(content, f"{option}={path}")
         return
     lines = [(number, line) for number, line in enumerate(content.splitlines(), start=1) if line.strip()]
     for index, (number, line) in enumerate(lines):
         yield Entry(index, f"line {number}", _object(line))
 
 
-def _rows_of_list(content: bytes, path: str) -> Iterator[Entry]:
+def _rows_of_list(content: bytes, place: str) -> Iterator[Entry]:
     try:
         rows = json.loads(content)
     except ValueError as error:
-        raise DataError(
-            f"data.path={path} is not valid JSON ({error}): repair it or fetch it again"
-        ) from error
+        raise DataError(f"{place} is not valid JSON ({error}): repair it or fetch it again") from error
     for index, row in enumerate(rows):
         yield Entry(index, f"row {index + 1}", row if isinstance(row, dict) else None)
 

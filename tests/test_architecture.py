@@ -40,7 +40,20 @@ def test_no_module_keeps_state_in_a_global():
         assert not any(isinstance(node, ast.Global) for node in ast.walk(tree)), path
 
 
-AREAS = ("norm/", "activation/", "probe/", "edit/", "generation/", "text/", "downstream/", "alarm/", "time/")
+AREAS = (
+    "norm/",
+    "activation/",
+    "probe/",
+    "edit/",
+    "generation/",
+    "text/",
+    "downstream/",
+    "alarm/",
+    "time/",
+    "mend/",
+    "train/",
+    "lora/",
+)
 
 
 def keys_of(path: Path) -> set[str]:

@@ -48,8 +48,8 @@ class PairRows:
     def __post_init__(self) -> None:
         if (self.path is None) == (self.dataset is None):
             raise ConfigError(
-                "training needs prompts with completions: give intervention.examples.pairs.path=FILE or "
-                "intervention.examples.pairs.dataset=ID, one of the two"
+                "training needs prompts with completions: give training.pairs.path=FILE or "
+                "training.pairs.dataset=ID, one of the two"
             )
 
     @property
@@ -66,7 +66,7 @@ class PairRows:
 
     def _entries(self) -> Iterator[Entry]:
         if self.path is not None:
-            return read_file(self.path)
+            return read_file(self.path, option="training.pairs.path")
         return read_hub(str(self.dataset), split=self.split, revision=self.revision)
 
     def _prompt(self, row: Mapping[str, object], entry: Entry) -> str:
@@ -80,7 +80,7 @@ class PairRows:
             found = ", ".join(map(str, row))
             raise DataError(
                 f"{entry.where} of {self.label} has no text in column {column!r}; it has {found}: "
-                "set intervention.examples.pairs.prompt and .completion"
+                "set training.pairs.prompt and training.pairs.completion"
             )
         return value.strip()
 

@@ -98,8 +98,14 @@ class Training:
 
     def check(self, model: Model, plan: Plan) -> None:
         """Raise for blocks, matrices and examples that are not there, and for what does not fit."""
+        if self.precision == "float16" and model.device.type == "cpu":
+            raise ConfigError("intervention.precision=float16 needs a GPU: choose bfloat16 or full")
         self.trained.check(model)
         self._load(model)
+        if self.sharding is not None and processes.count() == 1:
+            log.warning(
+                "sharding is for several processes: this one keeps all weights (start it with torchrun)"
+            )
 
     def prepare(self, model: Model, plan: Plan) -> None:
         """Nothing: what is trained on is read when training begins."""

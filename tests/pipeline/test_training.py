@@ -307,6 +307,8 @@ def test_a_run_is_not_told_apart_by_an_editor_that_it_does_not_use(training: Com
         ),
         (["fft", "training.fft.length=3"], DataError, "each of its 4 pairs has more than 3 tokens"),
         (["cpt", "+intervention.optimizer.options.momentum=1"], ConfigError, "AdamW says"),
+        (["cpt", "intervention.precision=float16"], ConfigError, "float16 needs a GPU"),
+        (["hypernetwork"], ConfigError, "editor=memit has nothing to learn"),
         (["cpt", "intervention.optimizer.kind=Sgd"], ConfigError, "one of AdamW, Adam, SGD"),
     ],
 )
