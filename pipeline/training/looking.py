@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,28 +63,27 @@ class Looking(TrainerCallback):
     def _look(self, state: TrainerState, logs: dict[str, float], seconds: float) -> bool:
         _check(logs["loss"], state.global_step, self.part.name)
         tokens = state.num_input_tokens_seen - self.tokens
+        told = {
+            "train/loss/step": logs["loss"],
+            "train/learning_rate/step": logs["learning_rate"],
+            "train/gradient_norm/step": logs.get("grad_norm", math.nan),
+            "train/tokens/step": tokens,
+        }
         change = Change(
-            steps=state.global_step - self.step,
-            tokens=tokens,
-            seconds={"train": seconds},
-            numbers={
-                "train/loss/step": logs["loss"],
-                "train/learning_rate/step": logs["learning_rate"],
-                "train/gradient_norm/step": logs.get("grad_norm", math.nan),
-                "train/tokens/step": tokens,
-            },
+            steps=state.global_step - self.step, tokens=tokens, seconds={"train": seconds}, numbers=told
         )
         self.step, self.tokens = state.global_step, state.num_input_tokens_seen
-        measured = self.onlooker.due(self.part, state.global_step)
-        if self._copy is not None and measured:
+        if self._copy is None:
+            return self._show(self.trainee, change)
+        # gathering weights takes long, and only a stage reads them
+        if self.onlooker.due(self.part, state.global_step):
             _gather(self.trainee.module, self._copy.module)
-        seen = self._copy or self.trainee
-        with evaluating(seen) if measured or self._copy is None else _nothing():
-            return self.onlooker.look(seen.model, self.part, _with(change, seen))
+        return self._show(self._copy, change)
 
-
-def _with(change: Change, trainee: Trainee) -> Change:
-    return Change(**{**vars(change), "numbers": {**change.numbers, **trainee.numbers()}})
+    def _show(self, trainee: Trainee, change: Change) -> bool:
+        with evaluating(trainee):
+            told = {**change.numbers, **trainee.numbers()}
+            return self.onlooker.look(trainee.model, self.part, replace(change, numbers=told))
 
 
 @contextmanager
@@ -96,11 +96,6 @@ def evaluating(trainee: Trainee) -> Iterator[None]:
             yield
     finally:
         trainee.module.train()
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _check(loss: float, step: int, name: str) -> None:
