@@ -136,7 +136,8 @@ class Efficacy:
         result |= retention(scored.iloc[list(aged.values())], list(aged))
         if observation.is_last and observation.seen:
             table = scored.iloc[[row[fact] for fact in observation.seen]].reset_index(drop=True)
-            result["records"] = table.assign(edit=range(1, count + 1))
+            where = {"part": observation.part, "unit": observation.unit, "count": observation.count}
+            result["records"] = table.assign(edit=range(1, count + 1), **where)
         return result
 
     def _scoped(self, observation: Observation) -> Mapping[str, Sequence[Fact]]:

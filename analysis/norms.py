@@ -45,7 +45,7 @@ class Norms:
     def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
         """Forget what an earlier run measured; the unedited weights come with each observation."""
         self._squares: dict[Site, float] = {}
-        self._measured_at = (-1, -1)
+        self._measured_at = (-1, -1, -1)
         self._latest: WeightUpdate = {}
 
     @torch.inference_mode()
@@ -68,7 +68,7 @@ class Norms:
         )
         if whole:
             result |= _distances(model, reference)
-        self._measured_at = (observation.part, observation.count)
+        self._measured_at = (observation.part, observation.count, observation.changes)
         return result | self._stacked(reference, observation.edited, model.sites if whole else ())
 
     def _follows(self, observation: Observation) -> bool:
@@ -76,8 +76,10 @@ class Norms:
         return self._is_next(observation) and set(observation.edited) <= set(observation.update)
 
     def _is_next(self, observation: Observation) -> bool:
+        part, count, changes = self._measured_at
         # another part may have changed the weights since, whatever its count was
-        return (observation.part, observation.before) == self._measured_at
+        is_same = (observation.part, observation.before) == (part, count)
+        return is_same and observation.changes - changes <= 1
 
     def _norms(self, reference: Reference, sites: Iterable[Site]) -> Measurement:
         result: Measurement = {}

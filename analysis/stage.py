@@ -70,6 +70,8 @@ class Observation:
     """What is counted."""
     part: int = 0
     """Which part of the run this is, from 0."""
+    changes: int = 0
+    """Changes made to the model so far, in all parts of the run."""
     latest: Sequence[Fact] = ()
     """Facts of the last change."""
     seen: Sequence[Fact] = ()

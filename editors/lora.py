@@ -68,6 +68,11 @@ class LoRAEditing:
         """None are needed."""
         return ""
 
+    @property
+    def trained(self) -> bool:
+        """No: an adapter is made anew for every batch."""
+        return False
+
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices.
 

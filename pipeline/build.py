@@ -133,7 +133,9 @@ def _problems(plain: Plain) -> Iterator[str]:
     for key in plain:
         if key not in KEYS:
             yield _unknown(key, KEYS, "a configuration")
-    for key in ("seed", "edits", "batch_size", "steps"):
+    if isinstance(plain["seed"], int) and not 0 <= plain["seed"] < 2**32:
+        yield f"seed={plain['seed']} has to be at least 0 and below 2**32"
+    for key in ("seed", "edits", "batch_size"):
         if plain[key] is None and key != "seed":
             continue
         if not isinstance(plain[key], int) or isinstance(plain[key], bool):

@@ -79,8 +79,10 @@ def load_hub(
         raise DataError(f"the data set {dataset} cannot be loaded ({reason}): {instead}") from error
 
 
-def read_hub(dataset: str, *, split: str, revision: str | None = None) -> Iterator[Entry]:
-    """Rows of a data set on the hub; raises DataError where it cannot be loaded."""
-    instead = "check its id and the network, or give a local file with data.path="
+def read_hub(
+    dataset: str, *, split: str, revision: str | None = None, option: str = "data.path="
+) -> Iterator[Entry]:
+    """Rows of a data set on the hub; a DataError where it cannot be loaded names `option`, for a file."""
+    instead = f"check its id and the network, or give a local file with {option}"
     for index, row in enumerate(load_hub(dataset, split=split, revision=revision, instead=instead)):
         yield Entry(index, f"row {index + 1}", row if isinstance(row, dict) else None)

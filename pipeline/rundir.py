@@ -38,7 +38,7 @@ IRRELEVANT = frozenset({"tracker", "launcher", "resume", "name", "experiment", "
 """Top-level keys that say where and how a run is computed and watched, not what comes out."""
 ATTEMPT = ("provenance.json", "metrics.jsonl", "*.parquet", "summary.json", "FAILED")
 """Files that a new attempt replaces, as patterns."""
-FOLDERS = ("wandb", "checkpoints", "figures", "training")
+FOLDERS = ("wandb", "checkpoints", "figures", "training", "adapter")
 """Folders that go with them."""
 STATE = "run.json"
 """What completes a checkpoint: it is written last."""

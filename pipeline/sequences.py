@@ -63,7 +63,12 @@ class InOrder:
                 continue
             if index > 0:
                 part.prepare(model, plan)
-            seat = _Seat(onlooker, index, resumed=onlooker.resumed if index == first else None)
+            seat = _Seat(
+                onlooker,
+                index,
+                resumed=onlooker.resumed if index == first else None,
+                saves=index == 0 or not isinstance(part, Training) or part.trained.in_place,
+            )
             part.run(model, plan, seat)
             if seat.stopped:
                 return
@@ -127,8 +132,10 @@ class EditsBetweenSteps:
 class _Seat:
     """An onlooker as one part of a sequence sees it: the part has its own place."""
 
-    def __init__(self, onlooker: Onlooker, index: int, resumed: Saved | None) -> None:
+    def __init__(self, onlooker: Onlooker, index: int, resumed: Saved | None, saves: bool) -> None:
         self.onlooker, self.index, self.resumed = onlooker, index, resumed
+        self.saves = saves
+        """Not where a checkpoint holds adapters alone: what earlier parts made of the weights is missing."""
         self.stopped = False
 
     @property
@@ -147,7 +154,8 @@ class _Seat:
         return not self.stopped
 
     def save(self, checkpoint: Path) -> None:
-        self.onlooker.save(checkpoint)
+        if self.saves:
+            self.onlooker.save(checkpoint)
 
 
 class _Editing:

@@ -171,6 +171,7 @@ class Watch:
             total=part.total,
             unit=part.unit,
             part=part.index,
+            changes=self.rows,
             latest=change.facts if change else (),
             seen=stream,
             others=others,

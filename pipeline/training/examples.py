@@ -80,7 +80,9 @@ class PackedText:
                 "choose a larger corpus or a smaller intervention.examples.length"
             )
         table = np.frombuffer(ids, dtype=np.int32)[: count * self.length].reshape(count, self.length)
-        return Dataset.from_dict({"input_ids": list(table), "labels": list(table)})
+        labels = table.copy()
+        labels[:, 0] = IGNORED  # nothing predicts it; some models' losses would be divided by it all the same
+        return Dataset.from_dict({"input_ids": list(table), "labels": list(labels)})
 
     def _documents(self, model: Model) -> Iterator[list[int]]:
         end = model.tokenizer.eos_token_id

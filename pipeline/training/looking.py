@@ -18,6 +18,11 @@ from pipeline import processes
 from pipeline.interventions import Change, Onlooker, Part
 from pipeline.training.trained import Trainee
 
+_WAY_OUT = (
+    "lower intervention.learning_rate, give it a longer intervention.warmup, or train in float32; "
+    "what was measured before is kept"
+)
+
 
 class Looking(TrainerCallback):
     """Tells the onlooker of every optimiser step, and lets it complete checkpoints."""
@@ -50,8 +55,10 @@ class Looking(TrainerCallback):
         if logs is None or "loss" not in logs:
             return
         seconds = time.perf_counter() - self._since
-        go = self._look(state, logs, seconds)
-        control.should_training_stop |= not processes.agreed(go)
+        go = processes.agreed(self._look(state, logs, seconds))
+        if not go:
+            # a checkpoint from here would go on with what was stopped
+            control.should_training_stop, control.should_save = True, False
         self._since = time.perf_counter()
 
     def on_save(
@@ -81,9 +88,14 @@ class Looking(TrainerCallback):
         return self._show(self._copy, change)
 
     def _show(self, trainee: Trainee, change: Change) -> bool:
-        with evaluating(trainee):
-            told = {**change.numbers, **trainee.numbers()}
-            return self.onlooker.look(trainee.model, self.part, replace(change, numbers=told))
+        try:
+            with evaluating(trainee):
+                told = {**change.numbers, **trainee.numbers()}
+                return self.onlooker.look(trainee.model, self.part, replace(change, numbers=told))
+        except NumericsError as error:
+            raise NumericsError(
+                f"{self.part.name} at optimiser step {self.step}: {error}; {_WAY_OUT}"
+            ) from error
 
 
 @contextmanager
@@ -100,10 +112,7 @@ def evaluating(trainee: Trainee) -> Iterator[None]:
 
 def _check(loss: float, step: int, name: str) -> None:
     if not math.isfinite(loss):
-        raise NumericsError(
-            f"the loss of {name} is {loss} at optimiser step {step}: lower intervention.learning_rate, "
-            "give it a longer intervention.warmup, or train in float32; what was measured before is kept"
-        )
+        raise NumericsError(f"the loss of {name} is {loss} at optimiser step {step}: {_WAY_OUT}")
 
 
 @torch.no_grad()

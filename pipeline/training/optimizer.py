@@ -29,6 +29,12 @@ class Optimizer:
     def __post_init__(self) -> None:
         if not self.rate_factor > 0:
             raise ConfigError(f"optimizer.rate_factor={self.rate_factor}, but it has to be positive")
+        taken = sorted({"lr", "weight_decay", "params"} & set(self.options))
+        if taken:
+            raise ConfigError(
+                f"optimizer.options has {', '.join(taken)}: set intervention.learning_rate and "
+                "intervention.weight_decay instead"
+            )
         try:
             self.make([torch.nn.Parameter(torch.zeros(1))])
         except (TypeError, ValueError) as error:

@@ -67,7 +67,8 @@ class PairRows:
     def _entries(self) -> Iterator[Entry]:
         if self.path is not None:
             return read_file(self.path, option="training.pairs.path")
-        return read_hub(str(self.dataset), split=self.split, revision=self.revision)
+        instead = "pairs@training.pairs=file training.pairs.path="
+        return read_hub(str(self.dataset), split=self.split, revision=self.revision, option=instead)
 
     def _prompt(self, row: Mapping[str, object], entry: Entry) -> str:
         more = str(row.get(self.context) or "").strip() if self.context else ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
 from editors.adapters import Adapters, LoRA
@@ -47,6 +48,10 @@ class Trainee(Protocol):
         """Make it an ordinary model for good; what is worth keeping goes into `folder`."""
         ...
 
+    def give_up(self) -> None:
+        """Make it an ordinary model after an error."""
+        ...
+
 
 @runtime_checkable
 class Trained(Protocol):
@@ -84,8 +89,15 @@ class Weights:
         return True
 
     def check(self, model: Model) -> None:
-        """Raise a ConfigError that names the first block or matrix that the model does not have."""
+        """Raise a ConfigError for a block or matrix that the model lacks, and for half precision."""
+        if self.layers is not None:
+            model.check_layers(self.layers, "intervention.trained.layers")
         check_sites(model, self.named(model), key="intervention.trained.sites")
+        if torch.finfo(model.dtype).bits < 32:
+            raise ConfigError(
+                f"{model.name} is in {str(model.dtype).removeprefix('torch.')}, where small steps would be "
+                "rounded away: set model.dtype=float32 intervention.precision=bfloat16, or intervention=lora"
+            )
 
     def named(self, model: Model) -> list[Site]:
         """The chosen matrices, and those that share a module with one."""
@@ -122,7 +134,10 @@ class LowRank:
 
     def check(self, model: Model) -> None:
         """Raise a ConfigError that names the first block or matrix that the model does not have."""
-        self.adapter.check(model)
+        try:
+            self.adapter.check(model)
+        except ConfigError as error:
+            raise ConfigError(f"intervention.trained.adapter.{error}") from error
 
     def begin(self, model: Model) -> Trainee:
         """Attach the adapters."""
@@ -154,6 +169,9 @@ class _TrainedWeights:
         return {}
 
     def end(self, folder: Path) -> None:
+        self._require(False)
+
+    def give_up(self) -> None:
         self._require(False)
 
     def _require(self, gradient: bool) -> None:
@@ -189,7 +207,10 @@ class _TrainedAdapters:
         if self.merge:
             self.adapters.merge()
             return
-        self.adapters.save(folder / "adapter")
+        self.adapters.save(folder)
+        self.adapters.detach()
+
+    def give_up(self) -> None:
         self.adapters.detach()
 
 

@@ -116,8 +116,12 @@ class Training:
         trainee = self.trained.begin(model)
         try:
             self._train(trainee, examples, onlooker)
+        except BaseException:
+            trainee.give_up()
+            raise
+        else:
+            trainee.end(onlooker.folder / "adapter" / onlooker.checkpoints.name)
         finally:
-            trainee.end(onlooker.folder)
             model.hf.eval().requires_grad_(False)
             model.was_trained()
 

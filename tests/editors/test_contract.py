@@ -76,6 +76,11 @@ def test_two_editors_in_one_process_do_not_share_anything(editor):
 
 
 @EACH
+def test_it_is_what_runs_expect(editor):
+    assert isinstance(EDITORS[editor](tiny_model()), Editor)
+
+
+@EACH
 def test_preparing_again_changes_nothing(editor):
     model = tiny_model()
     made = EDITORS[editor](model)

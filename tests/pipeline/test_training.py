@@ -124,7 +124,7 @@ def test_an_adapter_that_is_not_merged_is_kept_and_the_model_ends_as_it_began(
     model = parts.model.load()
     before = {name: value.clone() for name, value in model.hf.state_dict().items()}
     _run(parts.intervention, model, tmp_path)
-    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "adapter" / "training" / "adapter_model.safetensors").is_file()
     after = model.hf.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert not any(parameter.requires_grad for parameter in model.hf.parameters())
@@ -202,17 +202,26 @@ def _cut_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(RunDir, "append", failing)
 
 
-@pytest.mark.parametrize("intervention", ["cpt", "fft", "lora", "cpt_then_edit"])
+CPT_THEN_LORA = "cpt_then_edit intervention@intervention.parts.second=lora"
+
+
+@pytest.mark.parametrize("intervention", ["cpt", "fft", "lora", "cpt_then_edit", CPT_THEN_LORA])
+@pytest.mark.parametrize("rows_before", [6, 11])
 def test_an_interrupted_training_goes_on_with_the_same_numbers(
-    training: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, intervention: str
+    training: Composed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    intervention: str,
+    rows_before: int,
 ):
     choices = ["training.save_every=2", "training.adapter.dropout=0.2", "edits=2"]
     stages = ["stage=[norms,probes,efficacy,signatures]", "stage.signatures.norm_growth=1.00001"]
     stages += ["text.tokens=300", "stage.probes.samples=40", "stage.probes.cadence.every=2"]
-    config = training(intervention, *choices, *stages)
+    config = training(*intervention.split(), *choices, *stages, "steps=8")
     launch(config, tmp_path / "whole")
+    rows_before = min(rows_before, len(rows(only_run(tmp_path / "whole"))) - 1)
     with monkeypatch.context() as patch, pytest.raises(Cut):
-        _cut_after(patch, 6)
+        _cut_after(patch, rows_before)
         launch(config, tmp_path / "cut")
     assert (only_run(tmp_path / "cut") / "FAILED").is_file()
     launch(config, tmp_path / "cut")
@@ -307,6 +316,9 @@ def test_a_run_is_not_told_apart_by_an_editor_that_it_does_not_use(training: Com
         ),
         (["fft", "training.fft.length=3"], DataError, "each of its 4 pairs has more than 3 tokens"),
         (["cpt", "+intervention.optimizer.options.momentum=1"], ConfigError, "AdamW says"),
+        (["cpt", "model.dtype=bfloat16"], ConfigError, r"in bfloat16.*model\.dtype=float32"),
+        (["cpt", "seed=-1"], ConfigError, r"seed=-1 has to be at least 0"),
+        (["cpt", "+intervention.optimizer.options.lr=1"], ConfigError, r"intervention\.learning_rate"),
         (["cpt", "intervention.precision=float16"], ConfigError, "float16 needs a GPU"),
         (["hypernetwork"], ConfigError, "editor=memit has nothing to learn"),
         (["cpt", "intervention.optimizer.kind=Sgd"], ConfigError, "one of AdamW, Adam, SGD"),
@@ -334,6 +346,40 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_measured(
         launch(training("cpt", "intervention.learning_rate=1e30", "intervention.clip=0"), tmp_path)
     folder = only_run(tmp_path)
     assert rows(folder)[0]["norm/frobenius_ratio/edited"] == 1 and (folder / "FAILED").is_file()
+
+
+def test_adapters_that_diverge_say_so_too(training: Composed, tmp_path: Path):
+    with pytest.raises(NumericsError, match=r"lora.* optimiser step \d.*lower intervention\.learning_rate"):
+        launch(training("lora", "intervention.learning_rate=1e30", "stage=[norms]"), tmp_path)
+
+
+def test_a_stopped_training_leaves_no_checkpoint_that_goes_past_the_alarm(
+    training: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stop = ["stage=[norms,signatures]", "stage.signatures.norm_growth=1.00001", "training.save_every=1"]
+    config = training("cpt", *stop, "stage.signatures.on_alarm=stop")
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(RunDir, "finish", _cut)
+        launch(config, tmp_path)
+    launch(config, tmp_path)
+    assert [row["steps"] for row in rows(only_run(tmp_path))] == [0, 1]
+    assert json.loads((only_run(tmp_path) / "summary.json").read_text())["stopped"]
+
+
+def _cut(*_: object, **__: object) -> None:
+    raise Cut
+
+
+def test_norms_between_edits_know_of_training_steps_that_nobody_measured(training: Composed, tmp_path: Path):
+    rare = ["stage=[norms]", "stage.norms.cadence.every=4", "stage.norms.whole.every=0"]
+    choices = ["intervention.every=3", "batch_size=4", "edits=8"]
+    config = ["edit_while_training", "intervention.training.learning_rate=0.01", *choices]
+    for name, more in {"rare": rare, "often": [rare[0], "stage.norms.whole.every=1"]}.items():
+        launch(training(*config, *more), tmp_path / name)
+    rare_rows, often_rows = (rows(only_run(tmp_path / name)) for name in ("rare", "often"))
+    for one, two in zip(rare_rows, often_rows, strict=True):
+        for key in [key for key in one if key.startswith("norm/frobenius/")]:
+            assert one[key] == pytest.approx(two[key], rel=1e-5), (key, one["step"])
 
 
 def test_a_training_that_does_not_fit_names_the_estimate_and_the_way_out(
@@ -368,9 +414,10 @@ def test_packed_rows_are_the_documents_one_after_another_with_an_end_after_each(
     texts = ("Rob is", "Ada Byron works", "English is spoken")
     found = PackedText(corpus=Lines(*texts), length=4).load(model, rows=100)
     joined = [token for text in texts for token in [*model.tokenizer(text)["input_ids"], 0]]
+    assert all(row[0] == IGNORED for row in found["labels"])
     packed = [token for row in found["input_ids"] for token in row]
     assert packed == joined[: len(packed)] and len(joined) - len(packed) < 4
-    assert found["labels"] == found["input_ids"]
+    assert [row[1:] for row in found["labels"]] == [row[1:] for row in found["input_ids"]]
 
 
 def test_a_corpus_shorter_than_a_row_says_so():
