@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from editors.adapters import LoRA
 from editors.alphaedit import AlphaEdit
 from editors.editor import Editor
 from editors.emmet import EMMET
@@ -22,6 +23,7 @@ from editors.locate.contexts import GivenContexts, Groups
 from editors.locate.drift import Prune, Rect
 from editors.locate.regularizers import MPES, History, NormConstraint
 from editors.locate.targets import TargetOptimizer
+from editors.lora import LoRAEditing
 from editors.lti import DistilledTargets
 from editors.memit import MEMIT
 from editors.mend import MEND
@@ -82,6 +84,12 @@ def _ultraedit(bench: Workbench) -> Editor:
     return UltraEdit(name="ultraedit", layers=[8, 9, 10], matrices={"mlp_down": [8, 9, 10]})
 
 
+def _lora(bench: Workbench) -> Editor:
+    sites, layers = ("attn_q", "attn_k", "attn_v"), range(bench.model.depth)
+    adapters = LoRA(rank=8, alpha=32.0, dropout=0.1, sites=sites, layers=layers)
+    return LoRAEditing(name="lora", adapters=adapters, steps=30, learning_rate=5e-3)
+
+
 def _mend(bench: Workbench) -> Editor:
     """With an untrained hypernetwork of the published rank, which costs the same as a trained one."""
     made = MEND(name="mend", layers=[9, 10, 11])
@@ -111,6 +119,7 @@ EDITORS: Mapping[str, tuple[int, Callable[[Workbench], Editor]]] = MappingProxyT
         "ft_m": (BATCH, lambda bench: _ft(bench, objective="teacher_forced")),
         "ultraedit": (BATCH, _ultraedit),
         "mend": (BATCH, _mend),
+        "lora": (BATCH, _lora),
     }
 )
 """Facts in a batch, and how the editor is made; as the presets of `conf/editor`."""
