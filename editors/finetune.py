@@ -32,7 +32,7 @@ from editors.model.gradients import (
     check_sites,
     check_trained,
     graph_bytes,
-    read_targets,
+    read_in_parts,
 )
 from editors.model.model import Model
 
@@ -144,7 +144,7 @@ class FineTuning:
         self, model: Model, facts: Sequence[Fact], before: Mapping[Site, Tensor]
     ) -> tuple[Matrices, list[float], int]:
         """The trained matrices, the mean loss of every pass as it was met, and the steps taken."""
-        readings = self._readings(model, facts)
+        readings = read_in_parts(model, facts, self.objective, self.sites, self.facts_at_once)
         trained = {site: value.clone() for site, value in before.items()}
         adam = torch.optim.Adam(trained.values(), lr=self.learning_rate, weight_decay=self.weight_decay)
         losses, taken = [], 0
@@ -158,11 +158,6 @@ class FineTuning:
             if losses[-1] < self.loss_threshold:
                 break
         return trained, losses, taken
-
-    def _readings(self, model: Model, facts: Sequence[Fact]) -> list[Reading]:
-        lowest, size = min(self.layers), self.facts_at_once
-        parts = [facts[i : i + size] for i in range(0, len(facts), size)]
-        return [read_targets(model, part, self.objective, lowest) for part in parts]
 
     def _step(
         self,

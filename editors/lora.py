@@ -25,7 +25,7 @@ from editors.locate.regularizers import Regularizer
 from editors.locate.rules import Rules
 from editors.model.deltas import Site
 from editors.model.facts import Fact
-from editors.model.gradients import Objective, Reading, check_trained, graph_bytes, read_targets
+from editors.model.gradients import Objective, Reading, check_trained, graph_bytes, read_in_parts
 from editors.model.model import Model
 
 
@@ -98,7 +98,7 @@ class LoRAEditing:
             NumericsError: for a loss or a change with NaN or infinity.
         """
         begun = time.perf_counter()
-        readings = self._readings(model, facts)
+        readings = read_in_parts(model, facts, self.objective, self.sites, self.facts_at_once)
         with self._attached(model) as adapters, seeded(self._seed(1)):
             adapters.train()
             losses, steps = self._train(readings, adapters, len(facts))
@@ -149,11 +149,6 @@ class LoRAEditing:
             yield adapters
         finally:
             adapters.detach()
-
-    def _readings(self, model: Model, facts: Sequence[Fact]) -> list[Reading]:
-        lowest, size = min(site.layer for site in self.sites), self.facts_at_once
-        parts = [facts[i : i + size] for i in range(0, len(facts), size)]
-        return [read_targets(model, part, self.objective, lowest) for part in parts]
 
     def _train(self, readings: Sequence[Reading], adapters: Adapters, count: int) -> tuple[list[float], int]:
         """The mean loss of every pass as it was met, dropout included, and the steps taken."""

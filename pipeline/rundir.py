@@ -67,6 +67,8 @@ class Saved:
     """The part of the run that it was taken in."""
     size: int
     """Bytes that `metrics.jsonl` had then."""
+    last: Mapping[str, float]
+    """The latest number of every metric then."""
     state: Mapping[str, Any]
     """What `RunDir.save` was given."""
 
@@ -249,9 +251,7 @@ class RunDir:
         metrics = self.folder / "metrics.jsonl"
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
-            saved = Saved(
-                checkpoint=path.parent, part=int(path.parts[-3]), size=told["size"], state=told["state"]
-            )
+            saved = Saved(checkpoint=path.parent, part=int(path.parts[-3]), **told)
             whole = metrics.stat().st_size >= saved.size
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("the checkpoint %s cannot be used: %s", path.parent, error)
@@ -262,14 +262,13 @@ class RunDir:
         """Forget what was measured after the checkpoint."""
         with (self.folder / "metrics.jsonl").open("r+b") as file:
             file.truncate(saved.size)
-        self._last = dict(json.loads((saved.checkpoint / STATE).read_text(encoding="utf-8"))["last"])
+        self._last = dict(saved.last)
         for path in (saved.checkpoint / "tables").glob("*.parquet"):
             rows = pd.read_parquet(path).to_dict("records")
             self._tables[path.stem] = [{str(key): value for key, value in row.items()} for row in rows]
         log.info("going on from %s", saved.checkpoint)
 
     def _summary(self, objective: float | None) -> dict[str, object]:
-        metrics = {key: value for key, value in self._last.items() if "/" in key}
         return {
             "run": self.info.fingerprint,
             "name": self.info.name,
@@ -278,7 +277,7 @@ class RunDir:
             "batch_size": self.config.get("batch_size"),
             "objective": objective,
             "seconds": round(time.perf_counter() - self._started, 3),
-            "metrics": metrics,
+            "metrics": self._last,
         }
 
     def _write_tables(self, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Looks at a model while it is changed: runs the stages that are due, passes on numbers, finds alarms."""
 
-import json
 import logging
 import resource
 import sys
@@ -247,20 +246,12 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return {key: value for key, value in row.items() if "/" in key}
 
 
-def _part(told: Mapping[str, object]) -> Part:
-    sites = json.loads(str(told["edited"]))
-    return Part(
-        name=str(told["name"]),
-        unit="steps" if told["unit"] == "steps" else "edits",
-        total=int(str(told["total"])),
-        edited=[Site.parse(site) for site in sites],
-        index=int(str(told["index"])),
-    )
+def _part(told: Mapping[str, Any]) -> Part:
+    return Part(**{**told, "edited": [Site.parse(site) for site in told["edited"]]})
 
 
 def _as_json(part: Part) -> dict[str, object]:
-    edited = json.dumps([str(site) for site in part.edited])
-    return {**{key: getattr(part, key) for key in ("name", "unit", "total", "index")}, "edited": edited}
+    return {**vars(part), "edited": [str(site) for site in part.edited]}
 
 
 def _told(change: Change, before: int) -> list[dict[str, object]]:

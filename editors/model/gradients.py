@@ -143,6 +143,15 @@ def read_targets(model: Model, facts: Sequence[Fact], objective: Objective, firs
     return Reading(facts, replay, real, (row, column), source, wanted, owner)
 
 
+def read_in_parts(
+    model: Model, facts: Sequence[Fact], objective: Objective, sites: Sequence[Site], size: int
+) -> list[Reading]:
+    """At most `size` facts at a time, each part run up to the lowest of the sites."""
+    lowest = min(site.layer for site in sites)
+    parts = [facts[i : i + size] for i in range(0, len(facts), size)]
+    return [read_targets(model, part, objective, lowest) for part in parts]
+
+
 def check_sites(model: Model, sites: Sequence[Site], key: str = "editor.matrices") -> None:
     """Raise a `ConfigError` that names the first block or matrix that the model does not have."""
     model.check_layers([site.layer for site in sites])
