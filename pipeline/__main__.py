@@ -1,5 +1,9 @@
-"""The command line: `python -m pipeline editor=memit edits=100`, or `normscope …`."""
+"""The command line: `python -m pipeline editor=memit edits=100`, or `normscope …`.
 
+`python -m pipeline status outputs/…` and the other `COMMANDS` look at what runs have left.
+"""
+
+import importlib
 import logging
 import os
 import sys
@@ -13,6 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import NormscopeError
+from pipeline.launch import launch
 from pipeline.resolvers import register_resolvers
 
 log = logging.getLogger("pipeline")
@@ -21,14 +26,13 @@ _HERE = Path(__file__).resolve().parent
 # inside a wheel the configuration lies in the package, in a checkout beside it
 _CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 OUTPUTS = Path("outputs")
+COMMANDS = ("status", "upload", "dashboard")
+"""Modules of this package with a `main` of their own."""
 
 
 @hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
 def _job(config: DictConfig) -> float | None:
     """One run; in a sweep Hydra calls it once for each."""
-    # here, because torch takes seconds to import and a misspelt override need not wait for it
-    from pipeline.launch import launch
-
     try:
         return launch(config, OUTPUTS)
     except NormscopeError as error:
@@ -39,6 +43,8 @@ def _job(config: DictConfig) -> float | None:
 
 def main() -> None:
     """Run, and turn a user's mistake into a sentence and exit status 1."""
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        sys.exit(importlib.import_module(f"pipeline.{sys.argv[1]}").main(sys.argv[2:]))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # one progress bar is enough

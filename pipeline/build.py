@@ -8,34 +8,21 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from analysis.signatures import Judge
 from analysis.stage import Stage
 from editors.errors import ConfigError, NormscopeError
+from pipeline.configuration import KEYS, NO_LAYERS, Plain
 from pipeline.experiment import Parts
-
-Plain = dict[str, Any]
-"""A resolved configuration."""
 
 ALLOWED = ("analysis.", "editors.", "pipeline.")
 """A configuration can build nothing but objects of this project."""
-KEYS = (
-    "name seed edits batch_size steps model training moments editor regularizer layers data text "
-    "intervention stage tracker launcher experiment resume"
-).split()
-"""Top level of every configuration."""
-USED = ("edits", "batch_size", "steps", "editor", "regularizer", "moments", "layers")
-"""Keys that an intervention may do without; a run is not told apart by what it does not use."""
-_NO_LAYERS: Plain = {"edit": []}
-"""What stages read where an intervention chooses no layers."""
 RESUME = ("auto", "never")
 _HOME = {
     ".editor": "editor",
@@ -45,26 +32,6 @@ _HOME = {
 }
 """Where a user wrote what also stands elsewhere."""
 _TOWER = BeartypeConf(is_pep484_tower=True)
-
-
-def resolved(config: DictConfig) -> Plain:
-    """The configuration as plain values, interpolations filled in.
-
-    Raises:
-        ConfigError: for a model–editor pair without values, or an interpolation that leads nowhere.
-    """
-    used = _used(config)
-    if "layers" in used:
-        _check_published(config)
-    _drop(config, used)
-    try:
-        plain = cast(Plain, OmegaConf.to_container(config, resolve=True))
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
-    plain["training"] = None  # the intervention holds what it takes from there
-    for key in KEYS:
-        plain.setdefault(key, None)
-    return plain
 
 
 def build(plain: Plain) -> Parts:
@@ -94,41 +61,6 @@ def build(plain: Plain) -> Parts:
         raise
 
 
-def _check_published(config: DictConfig) -> None:
-    """A pair without published values has no layers to edit."""
-    layers = config.get("layers")
-    if layers is None or not OmegaConf.is_missing(layers, "published"):
-        return
-    node = OmegaConf.to_container(layers, resolve=False)
-    if isinstance(node, dict) and "layers.published" in str(node.get("edit")):
-        model, editor = config.model.name, config.editor.name
-        raise ConfigError(
-            f"there are no values for editor={editor} on model={model}: give layers.edit=[...] and the "
-            f"editor's constants on the command line, or write conf/hparams/{model}_{editor}.yaml"
-        )
-
-
-def _used(config: DictConfig) -> set[str]:
-    """Which of `USED` the intervention refers to, itself or through what it refers to."""
-    texts = {key: str(OmegaConf.to_container(config, resolve=False)[key]) for key in config}  # pyright: ignore
-    found: set[str] = set()
-    new = {"intervention"}
-    while new:
-        found |= new
-        new = {key for key in USED if any(f"${{{key}" in texts.get(one, "") for one in new)} - found
-    return found
-
-
-def _drop(config: DictConfig, used: set[str]) -> None:
-    """What the intervention does not use, and values of a pair for regularizers that were not chosen."""
-    OmegaConf.set_struct(config, False)
-    for key in set(USED) - used:
-        config[key] = _NO_LAYERS if key == "layers" else None
-    chosen = config.get("regularizer") or {}
-    for name in [name for name, node in chosen.items() if "_target_" not in node]:
-        del chosen[name]
-
-
 def _problems(plain: Plain) -> Iterator[str]:
     for key in plain:
         if key not in KEYS:
@@ -147,7 +79,7 @@ def _problems(plain: Plain) -> Iterator[str]:
         yield f"resume={plain['resume']} has to be one of {', '.join(RESUME)}"
     for group in ("model", "data", "editor", "regularizer", "intervention", "stage", "tracker"):
         yield from _node_problems(group, plain[group])
-    if plain["layers"] != _NO_LAYERS:
+    if plain["layers"] != NO_LAYERS:
         yield from _layer_problems(plain)
 
 

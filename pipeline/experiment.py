@@ -10,8 +10,9 @@ from analysis.stage import Stage
 from editors.model.loading import Checkpoint
 from pipeline import processes
 from pipeline.data import FactSource
+from pipeline.identity import Config
 from pipeline.interventions import Intervention
-from pipeline.rundir import Config, RunDir
+from pipeline.rundir import RunDir
 from pipeline.trackers import Jsonl, Many, Tracker, tracking
 from pipeline.watch import Watch
 

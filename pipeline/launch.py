@@ -1,53 +1,27 @@
-"""Opens the folder of a run, computes it unless that was done already, and says where it is."""
+"""Opens the run of a configuration, computes it unless that was done already, and says where it is."""
 
 import logging
 from pathlib import Path
 
-import torch
-import transformers
 from omegaconf import DictConfig
 
-from pipeline import processes
-from pipeline.build import Plain, build, resolved
-from pipeline.experiment import Parts, execute, follow
-from pipeline.rundir import RunBusy, RunDir
+from pipeline.configuration import resolved
+from pipeline.identity import folder_of, is_done, summary_of
 
 log = logging.getLogger(__name__)
 
 
 def launch(config: DictConfig, root: Path) -> float | None:
-    """The objective of the run that the configuration describes; prints its folder last.
-
-    A run that another process is computing right now is left to it, and has no objective here.
-    """
-    transformers.logging.set_verbosity_error()  # its warnings are about uses that are not ours
-    transformers.logging.disable_progress_bar()
+    """The objective of the run that the configuration describes; prints its folder last."""
     plain = resolved(config)
-    parts = build(plain)
-    if plain["launcher"]["threads"] is not None:
-        torch.set_num_threads(plain["launcher"]["threads"])
-    on_cpu = plain["model"].get("device") == "cpu" or not torch.cuda.is_available()
-    processes.join(parts.intervention, cpu=on_cpu)
-    run = RunDir(root=root, config=plain)
-    if not processes.is_first():
-        follow(parts, run)
-        return None
-    try:
-        objective = _compute(plain, parts, run)
-    except RunBusy as busy:
-        log.warning("%s", busy)
-        processes.agreed(None)
-        objective = None
-    print(run.folder)  # noqa: T201 - what a script reads
+    folder = folder_of(root, plain)
+    if is_done(folder) and plain["resume"] != "never":
+        log.info("already computed; resume=never computes it again")
+        objective = summary_of(folder)["objective"]
+    else:
+        # here, because torch takes seconds to import and a run that is done need not wait for it
+        from pipeline.job import compute
+
+        objective = compute(plain, root)
+    print(folder)  # noqa: T201 - what a script reads
     return objective
-
-
-def _compute(plain: Plain, parts: Parts, run: RunDir) -> float | None:
-    if plain["resume"] == "never":
-        run.discard()
-    with run:
-        if run.done:
-            log.info("already computed; resume=never computes it again")
-            processes.agreed(None)
-            return run.objective
-        return execute(plain, parts, run)

@@ -6,7 +6,6 @@ saved one. A run that trains keeps its last checkpoints in `training/<part>/chec
 and what its optimiser needs, and, written last, `run.json` and `tables/` with what the run needs to go on.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -25,17 +24,13 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 from torch import Tensor
 
-from editors.errors import ConfigError, DataError, NormscopeError
+from editors.errors import ConfigError, NormscopeError
 from pipeline.files import write, write_json
+from pipeline.identity import Config, folder_of, is_done, label, summary_of
 from pipeline.provenance import now, provenance
 
 log = logging.getLogger(__name__)
 
-Config = Mapping[str, object]
-"""A resolved configuration: plain dicts, lists, strings and numbers."""
-
-IRRELEVANT = frozenset({"tracker", "launcher", "resume", "name", "experiment", "hydra"})
-"""Top-level keys that say where and how a run is computed and watched, not what comes out."""
 ATTEMPT = ("provenance.json", "metrics.jsonl", "*.parquet", "summary.json", "FAILED")
 """Files that a new attempt replaces, as patterns."""
 FOLDERS = ("wandb", "checkpoints", "figures", "training", "adapter")
@@ -73,30 +68,6 @@ class Saved:
     """What `RunDir.save` was given."""
 
 
-def fingerprint(config: Config) -> str:
-    """Ten hex digits that are equal for configurations that give the same numbers.
-
-    The beginning of SHA-256 over the canonical JSON: keys sorted, whole floats as integers, without the keys
-    of `IRRELEVANT`.
-    """
-    relevant = {key: _canonical(value) for key, value in config.items() if key not in IRRELEVANT}
-    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:10]
-
-
-def _canonical(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(key): _canonical(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_canonical(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def label(config: Config, group: str) -> str:
-    """The `name` inside a group of the configuration, empty where there is none."""
-    node = config.get(group)
-    return str(node.get("name", "")) if isinstance(node, Mapping) else ""
-
-
 class RunDir:
     """One run's folder, as a context: it is locked inside, and left marked `DONE` or `FAILED`.
 
@@ -111,12 +82,9 @@ class RunDir:
     """
 
     def __init__(self, *, root: Path, config: Config) -> None:
-        name = str(config.get("name") or "")
-        if not name.isprintable() or not name.strip(". ") or {"/", "\\"} & set(name):
-            raise ConfigError(f"name={name!r} cannot name a folder: use letters, digits, '-' and '_'")
-        identity = fingerprint(config)
         self.config = config
-        self.info = RunInfo(name=name, fingerprint=identity, folder=root / name / identity)
+        folder = folder_of(root, config)
+        self.info = RunInfo(name=folder.parent.name, fingerprint=folder.name, folder=folder)
         self._lock = FileLock(self.info.folder / ".lock", timeout=0)
         self._started = 0.0
         self._last: dict[str, float] = {}
@@ -131,18 +99,12 @@ class RunDir:
     @property
     def done(self) -> bool:
         """Whether this run was computed to its end, now or earlier."""
-        return (self.folder / "DONE").is_file()
+        return is_done(self.folder)
 
     @property
     def objective(self) -> float | None:
         """The stored objective of a finished run; raises DataError where its summary cannot be read."""
-        try:
-            return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))["objective"]
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(
-                f"{self.folder} is marked DONE but its summary.json cannot be read: "
-                "delete the folder to compute the run again"
-            ) from error
+        return summary_of(self.folder)["objective"]
 
     def __enter__(self) -> Self:
         """Lock the folder; raises RunBusy where it is locked, ConfigError where it cannot be written."""

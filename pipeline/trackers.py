@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from analysis.stage import Unit
-from pipeline.rundir import Config, RunDir, RunInfo
+from pipeline.identity import Config
+from pipeline.rundir import RunDir, RunInfo
 
 Status = Literal["done", "failed"]
 Rows = Sequence[Mapping[str, object]]

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from editors.errors import ConfigError
+from pipeline.identity import Config, label
 from pipeline.provenance import is_secret
-from pipeline.rundir import Config, RunInfo, label
+from pipeline.rundir import RunInfo
 from pipeline.trackers import Draw, Position, Rows, Status
 
 if TYPE_CHECKING:

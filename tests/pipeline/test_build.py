@@ -8,7 +8,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from editors.errors import ConfigError
-from pipeline.build import build, resolved
+from pipeline.build import build
+from pipeline.configuration import resolved
 from pipeline.resolvers import register_resolvers, span
 from tests.pipeline.conftest import CONF
 

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from analysis.stage import Measurement, Observation, Reference
 from editors.errors import DataError, ModelError
 from editors.model.deltas import Site
-from pipeline.build import build, resolved
+from pipeline.build import build
+from pipeline.configuration import resolved
 from pipeline.launch import launch
 from pipeline.rundir import RunDir
 

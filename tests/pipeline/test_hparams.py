@@ -7,7 +7,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from editors.errors import ConfigError
-from pipeline.build import build, resolved
+from pipeline.build import build
+from pipeline.configuration import resolved
 from pipeline.resolvers import register_resolvers
 from tests.pipeline.conftest import CONF
 

@@ -9,7 +9,8 @@ from editors.hypernetwork_files import load
 from editors.mend import SHIPPED
 from editors.model.facts import Fact
 from editors.model.model import Model
-from pipeline.build import build, resolved
+from pipeline.build import build
+from pipeline.configuration import resolved
 from pipeline.experiment import Parts
 from pipeline.resolvers import register_resolvers
 from tests.pipeline.conftest import CONF

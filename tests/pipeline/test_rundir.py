@@ -13,8 +13,9 @@ import yaml
 from safetensors.torch import load_file
 
 from editors.errors import ConfigError, DataError
+from pipeline.identity import fingerprint
 from pipeline.provenance import without_secrets
-from pipeline.rundir import RunBusy, RunDir, fingerprint
+from pipeline.rundir import RunBusy, RunDir
 
 
 def config(**changes: object) -> dict[str, object]:

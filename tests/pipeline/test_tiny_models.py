@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 from analysis.efficacy import Efficacy
 from editors.model.loading import Checkpoint
 from editors.model.model import Model
-from pipeline.build import build, resolved
+from pipeline.build import build
+from pipeline.configuration import resolved
 from pipeline.data import WorldFacts
 from pipeline.interventions import KnowledgeEdit
 from pipeline.resolvers import register_resolvers

@@ -12,7 +12,8 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from editors.errors import ConfigError
-from pipeline.rundir import Config, RunDir, RunInfo
+from pipeline.identity import Config
+from pipeline.rundir import RunDir, RunInfo
 from pipeline.trackers import Jsonl, Many, Position, Rows, Status, tracking
 from pipeline.weights_and_biases import Wandb, flat
 

@@ -11,9 +11,11 @@ from omegaconf import DictConfig
 
 from editors.errors import ConfigError, DataError, NumericsError
 from editors.model.model import Model
-from pipeline.build import build, resolved
+from pipeline.build import build
+from pipeline.configuration import resolved
+from pipeline.identity import fingerprint
 from pipeline.launch import launch
-from pipeline.rundir import RunDir, fingerprint
+from pipeline.rundir import RunDir
 from pipeline.training.examples import IGNORED, Completions, PackedText, collate
 from pipeline.training.optimizer import Optimizer
 from pipeline.training.pairs import PairRows

@@ -1,0 +1,68 @@
+"""Which run a configuration describes: configurations that give the same numbers are the same run."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from editors.errors import ConfigError, DataError
+
+Config = Mapping[str, object]
+"""A resolved configuration: plain dicts, lists, strings and numbers."""
+
+NUMERICS = 1
+"""Version of the numbers: raised with every change of the code after which a configuration gives others."""
+IRRELEVANT = frozenset({"tracker", "launcher", "resume", "objective", "name", "experiment", "hydra"})
+"""Top-level keys that say where and how a run is computed and watched, not what comes out."""
+SILENT = frozenset({"save_every", "check_memory"})
+"""Keys at any depth that change no number either."""
+
+
+def fingerprint(config: Config) -> str:
+    """Ten hex digits that are equal for configurations that give the same numbers.
+
+    The beginning of SHA-256 over the canonical JSON: `NUMERICS`, and the keys sorted, whole floats as
+    integers, without those of `IRRELEVANT` and `SILENT`.
+    """
+    told = {key: value for key, value in config.items() if key not in IRRELEVANT}
+    relevant = {"numerics": NUMERICS, "config": _canonical(told)}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _canonical(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in value.items() if key not in SILENT}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def label(config: Config, group: str) -> str:
+    """The `name` inside a group of the configuration, empty where there is none."""
+    node = config.get(group)
+    return str(node.get("name", "")) if isinstance(node, Mapping) else ""
+
+
+def folder_of(root: Path, config: Config) -> Path:
+    """Where the run lies, `<root>/<name>/<fingerprint>`; ConfigError where `name` cannot name a folder."""
+    name = str(config.get("name") or "")
+    if not name.isprintable() or not name.strip(". ") or {"/", "\\"} & set(name):
+        raise ConfigError(f"name={name!r} cannot name a folder: use letters, digits, '-' and '_'")
+    return root / name / fingerprint(config)
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the run in this folder was computed to its end."""
+    return (folder / "DONE").is_file()
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """What a finished run found; raises DataError where its summary cannot be read."""
+    try:
+        return dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{folder} is marked DONE but its summary.json cannot be read: "
+            "delete the folder to compute the run again"
+        ) from error
