@@ -72,10 +72,14 @@ class Editor(Protocol):
         """Remember an edit after its update was applied to the model."""
         ...
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything needed to continue the sequence."""
+    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
+        """Everything needed to continue the sequence.
+
+        Of what only grows, such as remembered keys, what came after the first `since` edits: saved in pieces,
+        each is written once. `since` is a number of edits at which a batch ended.
+        """
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue where `state_dict` was taken; after `prepare`."""
+        """Continue where `state_dict` was taken; after `prepare`. Pieces are loaded one after another."""
         ...

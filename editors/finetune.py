@@ -132,7 +132,7 @@ class FineTuning:
         """Count the facts."""
         self._rules.edits += len(facts)
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
         """The number of edits."""
         return {"edits": torch.tensor(self._rules.edits)}
 

@@ -118,7 +118,7 @@ class LoRAEditing:
         """Count the facts."""
         self._rules.edits += len(facts)
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
         """The number of edits, from which the next draws follow."""
         return {"edits": torch.tensor(self._rules.edits)}
 

@@ -184,7 +184,7 @@ class MEND:
         """Count the facts."""
         self._rules.edits += len(facts)
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
         """The number of edits; the hypernetwork is in its file."""
         return {"edits": torch.tensor(self._rules.edits)}
 

@@ -127,7 +127,7 @@ class UltraEdit:
         self._statistics = dict(edit.statistics)
         self._rules.edits += len(facts)
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
         """The number of edits; count, mean and square of every shape of matrix."""
         return {"edits": torch.tensor(self._rules.edits)} | {
             f"{group}.{part}": getattr(statistics, part)

@@ -23,7 +23,7 @@ from pipeline.experiment import Parts
 
 ALLOWED = ("analysis.", "editors.", "pipeline.")
 """A configuration can build nothing but objects of this project."""
-RESUME = ("auto", "never")
+RESUME = ("auto", "never", "force")
 _HOME = {
     ".editor": "editor",
     "editor.regularizers": "regularizer",

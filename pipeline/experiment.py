@@ -13,6 +13,7 @@ from pipeline.data import FactSource
 from pipeline.identity import Config
 from pipeline.interventions import Intervention
 from pipeline.rundir import RunDir
+from pipeline.signals import Requests
 from pipeline.trackers import Jsonl, Many, Tracker, tracking
 from pipeline.watch import Watch
 
@@ -34,8 +35,12 @@ class Parts:
     tracker: Tracker
 
 
-def execute(config: Config, parts: Parts, run: RunDir) -> float | None:
-    """Compute the run in its open folder and return its objective."""
+def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> float | None:
+    """Compute the run in its open folder and return its objective.
+
+    Raises:
+        Interrupted: where a signal asked for it, once the state is saved and the tracker closed.
+    """
     intervention = parts.intervention
     plan = intervention.plan(parts.data.load())
     model = parts.model.load()
@@ -45,11 +50,18 @@ def execute(config: Config, parts: Parts, run: RunDir) -> float | None:
     with tracking(tracker, config, run.info):
         for row in run.rows():
             parts.tracker.again(row)
-        watch = Watch(stages=parts.stages, judges=parts.judges, tracker=tracker, plan=plan, run=run)
+        watch = Watch(
+            stages=parts.stages,
+            judges=parts.judges,
+            tracker=tracker,
+            plan=plan,
+            run=run,
+            requests=requests,
+        )
         processes.agreed(processes.Start(run.saved))
         intervention.prepare(model, plan)
         watch.begin(model)
-        with watch:
+        with requests.stepping(), watch:
             intervention.run(model, plan, watch)
         if watch.stopped:
             log.warning("stopped by an alarm: %s", _progress(watch))

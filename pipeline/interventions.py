@@ -18,7 +18,9 @@ from editors.model.facts import Fact
 from editors.model.gradients import check_sites
 from editors.model.model import Model
 from pipeline.factset import FactSet
-from pipeline.rundir import Saved
+from pipeline.journal import Journal
+from pipeline.signals import Requests
+from pipeline.states import Saved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +74,18 @@ class Onlooker(Protocol):
     """Looks at the model after each step; an intervention tells it of every one."""
 
     @property
+    def requests(self) -> Requests:
+        """What the run was asked to do where a step ends."""
+        ...
+
+    @property
     def folder(self) -> Path:
         """Where the run's files lie."""
         ...
 
     @property
     def checkpoints(self) -> Path:
-        """Where a training keeps what an interrupted run goes on from."""
+        """Where a part keeps its states, which an interrupted run goes on from."""
         ...
 
     @property
@@ -94,8 +101,8 @@ class Onlooker(Protocol):
         """Measure and record; without a change where a part begins. Whether to go on."""
         ...
 
-    def save(self, checkpoint: Path) -> None:
-        """Complete a checkpoint of the weights with what the run needs to go on from there."""
+    def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
+        """Complete a state of the weights, and of files beside it, with what the run needs to go on."""
         ...
 
 
@@ -152,6 +159,8 @@ class KnowledgeEdit:
     """Of the order of the facts."""
     one_per_subject: bool = True
     """At most one edit of each subject: a second one would overwrite the first one's key."""
+    save_every: int = 100
+    """Edits between two states from which an interrupted run goes on; 0 saves on request alone."""
     name: str = "knowledge_edit"
 
     def __post_init__(self) -> None:
@@ -159,6 +168,8 @@ class KnowledgeEdit:
             raise ConfigError(f"edits={self.edits}, but a run needs at least 1 edit")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size={self.batch_size}, but a batch needs at least 1 fact")
+        if self.save_every < 0:
+            raise ConfigError(f"intervention.save_every={self.save_every}, but it cannot be negative")
 
     @property
     def statistics(self) -> str:
@@ -191,24 +202,44 @@ class KnowledgeEdit:
         self.editor.prepare(model, plan.stream)
 
     def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """One batch after another, as long as the onlooker goes on."""
-        part = self.part(plan)
-        if not onlooker.look(model, part):
+        """One batch after another, from where an interrupted run was, as long as the onlooker goes on."""
+        part, journal, saved = self.part(plan), Journal(onlooker.checkpoints), onlooker.resumed
+        edits = saved.count if saved else 0
+        if saved is not None and edits:
+            journal.recall(self.editor, saved, edits)
+            journal.restore(model, saved)
+        elif not onlooker.look(model, part):
             return
-        for change in self.steps(model, plan):
+        for change in self.steps(model, plan, edits):
             if not onlooker.look(model, part, change):
                 return
+            before, edits = edits, edits + len(change.facts)
+            if onlooker.requests.pending or self._is_due(before, edits, part.total):
+                self._save(model, journal, edits, onlooker)
 
     def part(self, plan: Plan) -> Part:
         """An axis of edits."""
         return Part(name=self.name, unit="edits", total=len(plan.stream), edited=self.editor.sites)
 
-    def steps(self, model: Model, plan: Plan) -> Iterator[Change]:
-        """Edit, apply, commit, batch after batch; the last batch may be smaller."""
-        for first in range(0, len(plan.stream), self.batch_size):
+    def steps(self, model: Model, plan: Plan, made: int = 0) -> Iterator[Change]:
+        """Edit, apply, commit, batch after batch, after the edits that were made already.
+
+        The last batch may be smaller.
+        """
+        for first in range(made, len(plan.stream), self.batch_size):
             begun = time.perf_counter()
             change = self._step(model, plan.stream[first : first + self.batch_size])
             yield replace(change, seconds={**change.seconds, "step": time.perf_counter() - begun})
+
+    def _is_due(self, before: int, now: int, total: int) -> bool:
+        """Whether the state is saved after this batch; the end of a run needs none."""
+        return self.save_every > 0 and before // self.save_every < now // self.save_every and now < total
+
+    def _save(self, model: Model, journal: Journal, edits: int, onlooker: Onlooker) -> None:
+        journal.remember(self.editor, edits)
+        onlooker.save(journal.write(model, self.editor.sites, edits), journal.pieces)
+        journal.rotate()
+        onlooker.requests.answered()
 
     def _step(self, model: Model, facts: Sequence[Fact]) -> Change:
         edit = self.editor.edit(model, facts)

@@ -10,15 +10,19 @@ from pipeline import processes
 from pipeline.build import build
 from pipeline.configuration import Plain
 from pipeline.experiment import Parts, execute, follow
+from pipeline.failures import told
 from pipeline.rundir import RunBusy, RunDir
+from pipeline.signals import Interrupted, Requests
 
 log = logging.getLogger(__name__)
 
 
 def compute(plain: Plain, root: Path) -> float | None:
-    """The objective of the run.
+    """The objective of the run; none where another process is computing it right now.
 
-    A run that another process is computing right now is left to it, and has no objective here.
+    Raises:
+        MachineError: where the machine has no space or memory left for it.
+        SystemExit: where a signal asked for it, once the state is saved.
     """
     transformers.logging.set_verbosity_error()  # its warnings are about uses that are not ours
     transformers.logging.disable_progress_bar()
@@ -31,21 +35,25 @@ def compute(plain: Plain, root: Path) -> float | None:
     if not processes.is_first():
         follow(parts, run)
         return None
+    requests = Requests()
     try:
-        objective = _compute(plain, parts, run)
+        with requests:
+            return _compute(plain, parts, run, requests)
     except RunBusy as busy:
         log.warning("%s", busy)
         processes.agreed(None)
-        objective = None
-    return objective
+        return None
+    except Interrupted as interrupted:
+        log.warning("%s is interrupted: %s", run.folder, interrupted)
+        requests.depart(interrupted)
 
 
-def _compute(plain: Plain, parts: Parts, run: RunDir) -> float | None:
+def _compute(plain: Plain, parts: Parts, run: RunDir, requests: Requests) -> float | None:
     if plain["resume"] == "never":
         run.discard()
-    with run:
+    with told(), run:
         if run.done:
-            log.info("already computed; resume=never computes it again")
             processes.agreed(None)
             return run.objective
-        return execute(plain, parts, run)
+        with told():  # inside as well, so that the run is marked with the sentence
+            return execute(plain, parts, run, requests)

@@ -16,7 +16,8 @@ from analysis.stage import Stage
 from editors.errors import ConfigError
 from editors.model.model import Model
 from pipeline.interventions import Change, Intervention, Part
-from pipeline.rundir import Saved
+from pipeline.signals import Requests
+from pipeline.states import FOLDER, Saved
 
 T = TypeVar("T")
 
@@ -67,12 +68,19 @@ def agreed(value: T) -> T:
     return heard[0]
 
 
+def meet() -> None:
+    """Wait until every process is here."""
+    if count() > 1:
+        dist.barrier()
+
+
 class Silent:
     """The `Onlooker` of a process that only trains along: it knows when the first one measures."""
 
     def __init__(self, *, stages: Sequence[Stage], folder: Path, resumed: Saved | None) -> None:
         self.stages, self.folder, self.resumed = stages, folder, resumed
-        self.checkpoints = folder / "training" / "0"
+        self.requests = Requests()  # the first process is asked
+        self.checkpoints = folder / FOLDER / "0"
         self._count = 0
 
     def due(self, part: Part, count: int) -> bool:
@@ -84,5 +92,5 @@ class Silent:
         self._count += change.steps if change else 0
         return True
 
-    def save(self, checkpoint: Path) -> None:
+    def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
         """The first process does."""

@@ -1,5 +1,6 @@
 """Where a run's numbers come from: code, versions, machine, command line. No environment, no secrets."""
 
+import hashlib
 import platform
 import re
 import shlex
@@ -15,6 +16,7 @@ PACKAGES = (
     "normscope", "torch", "transformers", "tokenizers", "safetensors", "datasets", "hydra-core", "omegaconf",
     "wandb", "numpy", "pandas", "scikit-learn", "lm-eval",
 )  # fmt: skip
+NUMERICAL = ("torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn")
 _SECRET = re.compile(r"(^|[._-])(api_?key|(access_|auth_)?token|password|secret)$", re.IGNORECASE)
 
 
@@ -32,6 +34,17 @@ def provenance() -> dict[str, object]:
         "platform": platform.platform(),
         "host": socket.gethostname(),
     }
+
+
+def code() -> dict[str, str]:
+    """What decides about the bits of a number: a digest of our sources, and versions of libraries."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for package in ("editors", "analysis", "pipeline"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
+    versions = {name: _version(name) or "" for name in NUMERICAL}
+    return {"sources": digest.hexdigest()[:10], **versions}
 
 
 def now() -> str:

@@ -2,10 +2,11 @@
 
 `outputs/<name>/<fingerprint>/` holds `config.yaml`, `provenance.json`, `metrics.jsonl`, a Parquet file for
 each table such as `records.parquet`, `summary.json` and `DONE` or `FAILED`; `checkpoints/` where an alarm
-saved one. A run that trains keeps its last checkpoints in `training/<part>/checkpoint-<step>/`: the weights
-and what its optimiser needs, and, written last, `run.json` and `tables/` with what the run needs to go on.
+saved one. While it is computed `progress.json` tells how far it is, and `state/` holds what it goes on from
+where it is interrupted (`states.py`).
 """
 
+import errno
 import json
 import logging
 import os
@@ -28,15 +29,15 @@ from editors.errors import ConfigError, NormscopeError
 from pipeline.files import write, write_json
 from pipeline.identity import Config, folder_of, is_done, label, summary_of
 from pipeline.provenance import now, provenance
+from pipeline.pulse import Pulse, is_gone, read
+from pipeline.states import FOLDER, Saved, States
 
 log = logging.getLogger(__name__)
 
 ATTEMPT = ("provenance.json", "metrics.jsonl", "*.parquet", "summary.json", "FAILED")
 """Files that a new attempt replaces, as patterns."""
-FOLDERS = ("wandb", "checkpoints", "figures", "training", "adapter")
+FOLDERS = ("wandb", "checkpoints", "figures", "adapter", FOLDER)
 """Folders that go with them."""
-STATE = "run.json"
-"""What completes a checkpoint: it is written last."""
 
 
 class RunBusy(NormscopeError):
@@ -51,21 +52,6 @@ class RunInfo:
     """The experiment's name."""
     fingerprint: str
     folder: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class Saved:
-    """A complete checkpoint of an interrupted run."""
-
-    checkpoint: Path
-    part: int
-    """The part of the run that it was taken in."""
-    size: int
-    """Bytes that `metrics.jsonl` had then."""
-    last: Mapping[str, float]
-    """The latest number of every metric then."""
-    state: Mapping[str, Any]
-    """What `RunDir.save` was given."""
 
 
 class RunDir:
@@ -86,6 +72,8 @@ class RunDir:
         folder = folder_of(root, config)
         self.info = RunInfo(name=folder.parent.name, fingerprint=folder.name, folder=folder)
         self._lock = FileLock(self.info.folder / ".lock", timeout=0)
+        self._pulse = Pulse(self.info.folder)
+        self._states = States(self.info.folder, self.info.fingerprint)
         self._started = 0.0
         self._last: dict[str, float] = {}
         self._tables: dict[str, list[Mapping[str, object]]] = {}
@@ -107,45 +95,67 @@ class RunDir:
         return summary_of(self.folder)["objective"]
 
     def __enter__(self) -> Self:
-        """Lock the folder; raises RunBusy where it is locked, ConfigError where it cannot be written."""
+        """Lock the folder.
+
+        Raises:
+            RunBusy: where another process computes the run.
+            ConfigError: where it cannot be written, or its state was saved by other code.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
+            self._acquire()
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+        try:
             if not self.done:
                 self._begin()
-        except Timeout as error:
-            raise RunBusy(
-                f"the same run is being computed by another process in {self.folder}: nothing to do here"
-            ) from error
-        except OSError as error:
+                self._pulse.__enter__()
+        except BaseException as error:
             self._lock.release()
-            reason = error.strerror or str(error)
-            raise ConfigError(
-                f"the run folder {self.folder} cannot be written ({reason}): free it or choose another folder"
-            ) from error
+            if isinstance(error, OSError):
+                raise _unwritable(self.folder, error) from error
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keep the records of a run that broke, mark it as failed, release the lock."""
+        """Keep the records of a run that broke, mark it as failed, release the lock.
+
+        One that was asked to leave is not marked: it is interrupted, and can go on.
+        """
         try:
-            if error is not None and not self.done:
-                write(self.folder / "FAILED", _report(error))
-                self._write_tables(self.folder)
+            self._pulse.__exit__()
+            if isinstance(error, Exception) and not self.done and not self._pulse.is_lost:
+                self._fail(error)
         finally:
             self._lock.release()
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row to `metrics.jsonl`; it is on the disk when this returns.
+        """Add a row to `metrics.jsonl`; it is on the disk when this returns, and otherwise not at all.
 
         A diverged number is written as `NaN` or `Infinity`, which Python reads but strict JSON forbids.
+
+        Raises:
+            RunBusy: where another process has taken the run over.
         """
+        if self._pulse.is_lost:
+            raise RunBusy(f"another process took over {self.folder}: this one was silent for too long")
+        line = f"{json.dumps(dict(row), default=float)}\n".encode()
+        with (self.folder / "metrics.jsonl").open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(file.fileno(), before)
+                raise
         self._last |= {key: float(value) for key, value in row.items() if "/" in key}
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(row), default=float) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+
+    def tell(self, parts: Sequence[Mapping[str, object]]) -> None:
+        """Let others know how far the run is: name, unit, total and count of each part."""
+        self._pulse.tell(parts)
 
     def record(self, table: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Keep rows, say one per fact, for `<table>.parquet`; later rows follow earlier ones."""
@@ -156,13 +166,13 @@ class RunDir:
         path = self.folder / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
-    def save(self, checkpoint: Path, state: Mapping[str, object]) -> None:
-        """Complete a checkpoint inside the folder, so that an interrupted run goes on from there."""
+    def save(self, checkpoint: Path, state: Mapping[str, object], pieces: Sequence[Path] = ()) -> None:
+        """Complete a state inside the folder, so that an interrupted run goes on from there."""
         tables = checkpoint / "tables"
         tables.mkdir(exist_ok=True)
         self._write_tables(tables)
         size = (self.folder / "metrics.jsonl").stat().st_size
-        write_json(checkpoint / STATE, {"size": size, "last": self._last, "state": state})
+        self._states.complete(checkpoint, pieces=pieces, size=size, last=self._last, state=state)
 
     def checkpoint(self, name: str, weights: Mapping[str, Tensor]) -> Path:
         """Save matrices by site as `checkpoints/<name>.safetensors`, complete or not at all."""
@@ -178,16 +188,33 @@ class RunDir:
         self._write_tables(self.folder)
         write_json(self.folder / "summary.json", self._summary(objective) | more)
         write(self.folder / "DONE", now() + "\n")
-        shutil.rmtree(self.folder / "training", ignore_errors=True)  # nothing is left to go on with
+        self._pulse.remove()
+        self._states.clear()  # nothing is left to go on with
 
     def discard(self) -> None:
         """Forget that this run was computed, so that entering starts it anew."""
         (self.folder / "DONE").unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "training", ignore_errors=True)
+        self._states.clear()
+
+    def _acquire(self) -> None:
+        """Take the lock, also that of a process that is no more."""
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            told = read(self.folder)
+            if told is None or not is_gone(told):
+                raise RunBusy(
+                    f"the same run is being computed by another process in {self.folder}: nothing to do here"
+                ) from error
+            log.warning("taking over %s from process %s of %s", self.folder, told["pid"], told["host"])
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.acquire()
 
     def _begin(self) -> None:
-        self.saved = self._newest()
-        kept = {"metrics.jsonl", "training"} if self.saved else set()
+        metrics = self.folder / "metrics.jsonl"
+        size = metrics.stat().st_size if metrics.is_file() else 0
+        self.saved = self._states.newest(size, force=self.config.get("resume") == "force")
+        kept = {"metrics.jsonl", FOLDER} if self.saved else set()
         for pattern in ATTEMPT:
             for stale in self.folder.glob(pattern):
                 if stale.name not in kept:
@@ -204,24 +231,8 @@ class RunDir:
         write_json(self.folder / "provenance.json", provenance())
         self._started = time.perf_counter()
 
-    def _newest(self) -> Saved | None:
-        """The last complete checkpoint whose rows are all still there."""
-        found = [saved for path in self.folder.glob(f"training/*/*/{STATE}") if (saved := self._read(path))]
-        return max(found, key=lambda saved: saved.size, default=None)
-
-    def _read(self, path: Path) -> Saved | None:
-        metrics = self.folder / "metrics.jsonl"
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            saved = Saved(checkpoint=path.parent, part=int(path.parts[-3]), **told)
-            whole = metrics.stat().st_size >= saved.size
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("the checkpoint %s cannot be used: %s", path.parent, error)
-            return None
-        return saved if whole else None
-
     def _take_up(self, saved: Saved) -> None:
-        """Forget what was measured after the checkpoint."""
+        """Forget what was measured after the state."""
         with (self.folder / "metrics.jsonl").open("r+b") as file:
             file.truncate(saved.size)
         self._last = dict(saved.last)
@@ -249,6 +260,25 @@ class RunDir:
             part = path.with_suffix(".part")
             pd.DataFrame(rows).to_parquet(part, index=False)
             part.replace(path)
+
+    def _fail(self, error: Exception) -> None:
+        """Tell of the error and keep what was recorded, as far as the disk allows."""
+        for keep in (
+            lambda: write(self.folder / "FAILED", _report(error)),
+            lambda: self._write_tables(self.folder),
+        ):
+            try:
+                keep()
+            except OSError as second:
+                log.error("%s: %s", second.strerror or second, second.filename or self.folder)
+        self._pulse.remove()
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    reason = error.strerror or str(error)
+    return ConfigError(
+        f"the run folder {folder} cannot be written ({reason}): free it or choose another folder"
+    )
 
 
 def _report(error: BaseException) -> str:

@@ -1,14 +1,18 @@
 """Interventions made of others: one after another, or edits between training steps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from safetensors.torch import load_model, save_model
 
 from editors.errors import ConfigError
 from editors.model.model import Model
 from pipeline.factset import FactSet
 from pipeline.interventions import Change, Intervention, KnowledgeEdit, Onlooker, Part, Plan
-from pipeline.rundir import Saved
+from pipeline.journal import Journal
+from pipeline.signals import Requests
+from pipeline.states import FOLDER, Saved
 from pipeline.training.trained import check_in_place
 from pipeline.training.training import Training
 
@@ -56,19 +60,23 @@ class InOrder:
         next(iter(self.parts.values())).prepare(model, plan)
 
     def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """One part after another, from the one that an interrupted run was in."""
-        first = onlooker.resumed.part if onlooker.resumed else 0
-        for index, part in enumerate(self.parts.values()):
-            if index < first:
-                continue
+        """One part after another, from the one that an interrupted run was in.
+
+        Where a later part begins the whole model is saved once: states of a part hold what it changes.
+        """
+        saved = onlooker.resumed
+        first = saved.part if saved else 0
+        for index, part in list(enumerate(self.parts.values()))[first:]:
+            resumed = saved if index == first else None
+            seat = _Seat(onlooker, index, resumed)
             if index > 0:
+                if resumed is not None:
+                    load_model(model.hf, seat.base)
+                    model.was_trained()
+                else:
+                    seat.base.parent.mkdir(parents=True, exist_ok=True)
+                    save_model(model.hf, str(seat.base))
                 part.prepare(model, plan)
-            seat = _Seat(
-                onlooker,
-                index,
-                resumed=onlooker.resumed if index == first else None,
-                saves=index == 0 or not isinstance(part, Training) or part.trained.in_place,
-            )
             part.run(model, plan, seat)
             if seat.stopped:
                 return
@@ -76,10 +84,7 @@ class InOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class EditsBetweenSteps:
-    """A batch of edits after every few optimiser steps of one training.
-
-    Cannot be resumed: an interrupted run starts anew.
-    """
+    """A batch of edits after every few optimiser steps of one training."""
 
     name: str
     training: Training
@@ -93,10 +98,6 @@ class EditsBetweenSteps:
         if self.every < 1:
             raise ConfigError(f"intervention.every={self.every}, but it has to be positive")
         check_in_place(self.training.trained)
-        if self.training.save_every:
-            raise ConfigError(
-                "edits between training steps cannot be resumed: set save_every=0 of its training"
-            )
 
     @property
     def statistics(self) -> str:
@@ -124,23 +125,28 @@ class EditsBetweenSteps:
 
     def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
         """Train, and edit whenever it is time, until there are no more facts."""
-        edits = self.editing.steps(model, plan)
-        part = replace(self.editing.part(plan), index=1)
-        self.training.run(model, plan, _Editing(onlooker, part, edits, self.every))
+        self.training.run(model, plan, _Editing(onlooker, self, model, plan))
 
 
 class _Seat:
     """An onlooker as one part of a sequence sees it: the part has its own place."""
 
-    def __init__(self, onlooker: Onlooker, index: int, resumed: Saved | None, saves: bool) -> None:
+    def __init__(self, onlooker: Onlooker, index: int, resumed: Saved | None) -> None:
         self.onlooker, self.index, self.resumed = onlooker, index, resumed
-        self.saves = saves
-        """Not where a checkpoint holds adapters alone: what earlier parts made of the weights is missing."""
         self.stopped = False
 
     @property
+    def requests(self) -> Requests:
+        return self.onlooker.requests
+
+    @property
     def checkpoints(self) -> Path:
-        return self.folder / "training" / str(self.index)
+        return self.folder / FOLDER / str(self.index)
+
+    @property
+    def base(self) -> Path:
+        """The model where this part began."""
+        return self.checkpoints / "base.safetensors"
 
     @property
     def folder(self) -> Path:
@@ -153,19 +159,27 @@ class _Seat:
         self.stopped = not self.onlooker.look(model, replace(part, index=self.index), change)
         return not self.stopped
 
-    def save(self, checkpoint: Path) -> None:
-        if self.saves:
-            self.onlooker.save(checkpoint)
+    def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
+        self.onlooker.save(checkpoint, [*pieces, self.base] if self.index else pieces)
 
 
 class _Editing:
-    """An onlooker that edits after it has looked."""
+    """An onlooker of a training that edits after it has looked."""
 
-    def __init__(self, onlooker: Onlooker, part: Part, edits: Iterator[Change], every: int) -> None:
-        self.onlooker, self.part, self.edits, self.every = onlooker, part, edits, every
-        self.resumed = None
-        self.checkpoints = onlooker.checkpoints
-        self._steps = 0
+    def __init__(self, onlooker: Onlooker, plan: EditsBetweenSteps, model: Model, facts: Plan) -> None:
+        self.onlooker, self.editor, self.every = onlooker, plan.editing.editor, plan.every
+        self.part = replace(plan.editing.part(facts), index=1)
+        self.resumed, self.checkpoints = onlooker.resumed, onlooker.checkpoints
+        self._journal, self._steps, self._made = Journal(self.checkpoints), 0, 0
+        if self.resumed is not None:
+            counts = self.resumed.state["counts"]
+            self._steps, self._made = self.resumed.count, counts[str(self.part.index)]
+            self._journal.recall(self.editor, self.resumed, self._made)
+        self._edits = plan.editing.steps(model, facts, self._made)
+
+    @property
+    def requests(self) -> Requests:
+        return self.onlooker.requests
 
     @property
     def folder(self) -> Path:
@@ -181,8 +195,13 @@ class _Editing:
         self._steps += change.steps
         if not go or self._steps % self.every:
             return go
-        edit = next(self.edits, None)
-        return edit is None or self.onlooker.look(model, self.part, edit)
+        edit = next(self._edits, None)
+        if edit is None:
+            return True
+        self._made += len(edit.facts)
+        return self.onlooker.look(model, self.part, edit)
 
-    def save(self, checkpoint: Path) -> None:
-        self.onlooker.save(checkpoint)
+    def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
+        """The training has saved the weights, edits included."""
+        self._journal.remember(self.editor, self._made)
+        self.onlooker.save(checkpoint, [*pieces, *self._journal.pieces])

@@ -17,7 +17,9 @@ from editors.model.deltas import Site
 from editors.model.model import Model
 from pipeline.interventions import Change, Part, Plan
 from pipeline.progress import Bars
-from pipeline.rundir import RunDir, Saved
+from pipeline.rundir import RunDir
+from pipeline.signals import Requests
+from pipeline.states import FOLDER, Saved
 from pipeline.trackers import Position, Rows, Tracker
 
 log = logging.getLogger(__name__)
@@ -31,9 +33,17 @@ class Watch:
     """
 
     def __init__(
-        self, *, stages: Sequence[Stage], judges: Sequence[Judge], tracker: Tracker, plan: Plan, run: RunDir
+        self,
+        *,
+        stages: Sequence[Stage],
+        judges: Sequence[Judge],
+        tracker: Tracker,
+        plan: Plan,
+        run: RunDir,
+        requests: Requests,
     ) -> None:
         self.stages, self.judges, self.tracker, self.plan, self.run = stages, judges, tracker, plan, run
+        self.requests = requests
         self.parts: dict[int, Part] = {}
         self.counts: dict[int, int] = {}
         self.last: dict[str, float] = {}
@@ -52,7 +62,7 @@ class Watch:
     @property
     def checkpoints(self) -> Path:
         """Those of the first part."""
-        return self.folder / "training" / "0"
+        return self.folder / FOLDER / "0"
 
     @property
     def resumed(self) -> Saved | None:
@@ -99,10 +109,11 @@ class Watch:
             row = _cost(change)
         seen = self._observe(part, before, change)
         self._bars.show(part, seen.count, self._log(model, seen, row))
+        self.run.tell(self._reached())
         return not self.stopped
 
-    def save(self, checkpoint: Path) -> None:
-        """Complete a checkpoint with how far the run is, its alarms and its tables."""
+    def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
+        """Complete a state with how far the run is, its alarms and its tables."""
         self.run.save(
             checkpoint,
             {
@@ -111,17 +122,20 @@ class Watch:
                 "position": {name: getattr(self, name) for name in ("edits", "steps", "tokens", "rows")},
                 "details": self._details,
             },
+            pieces,
         )
 
     def summary(self) -> dict[str, object]:
         """How far each part came, for people and for the report."""
-        parts = [
+        alarms = [asdict(alarm) for alarm in self.alarms]
+        counts = {"edits": self.edits, "steps": self.steps, "tokens": self.tokens}
+        return {**counts, "parts": self._reached(), "alarms": alarms, "stopped": self.stopped}
+
+    def _reached(self) -> list[dict[str, object]]:
+        return [
             {"name": part.name, "unit": part.unit, "total": part.total, "count": self.counts.get(index, 0)}
             for index, part in sorted(self.parts.items())
         ]
-        alarms = [asdict(alarm) for alarm in self.alarms]
-        counts = {"edits": self.edits, "steps": self.steps, "tokens": self.tokens}
-        return {**counts, "parts": parts, "alarms": alarms, "stopped": self.stopped}
 
     def _advance(self, part: Part, change: Change) -> None:
         done = {"edits": len(change.facts), "steps": change.steps}

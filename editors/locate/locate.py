@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import ClassVar, Literal
 
 import torch
@@ -152,18 +153,20 @@ class LocateThenEdit(ABC):
         for layer in self.layers:
             self._remember(layer, keys[layer])
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The number of edits, and the remembered keys of every layer with the sizes of their batches."""
+    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
+        """The number of edits, and the keys of every layer that were remembered after the first `since` of
+        them, with the sizes of their batches."""
         state = {"edits": torch.tensor(self._rules.edits)}
-        for layer, keys in self._keys.items():
+        for layer, remembered in self._keys.items():
+            ends = accumulate(batch.shape[1] for batch in remembered)
+            keys = [batch for batch, end in zip(remembered, ends, strict=True) if end > since]
             if keys:
                 state[f"keys.{layer}"] = torch.cat(keys, dim=1)
                 state[f"batches.{layer}"] = torch.tensor([batch.shape[1] for batch in keys])
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Remember the keys again, in an editor that was prepared and has not edited yet."""
-        assert not any(self._keys.values()), "this editor already has a history"
+        """Remember the keys again, in an editor that was prepared; those of later pieces after others."""
         self._rules.edits = int(state["edits"])
         for layer in self.layers:
             if f"keys.{layer}" in state:

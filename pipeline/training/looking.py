@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from editors.errors import NumericsError
 from pipeline import processes
 from pipeline.interventions import Change, Onlooker, Part
+from pipeline.states import PREFIX
 from pipeline.training.trained import Trainee
 
 _WAY_OUT = (
@@ -55,17 +56,24 @@ class Looking(TrainerCallback):
         if logs is None or "loss" not in logs:
             return
         seconds = time.perf_counter() - self._since
-        go = processes.agreed(self._look(state, logs, seconds))
+        go = self._look(state, logs, seconds)
+        go, pending = processes.agreed((go, self.onlooker.requests.pending))
         if not go:
             # a checkpoint from here would go on with what was stopped
             control.should_training_stop, control.should_save = True, False
+        elif pending:
+            control.should_save = True
         self._since = time.perf_counter()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """The weights and the optimiser are on the disk."""
-        self.onlooker.save(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+        """The weights and the optimiser were written: complete the state; leave where that was asked for."""
+        processes.meet()  # all have written their part of it
+        self.onlooker.save(Path(str(args.output_dir)) / f"{PREFIX}{state.global_step}")
+        requests = self.onlooker.requests
+        requests.leave = processes.agreed(requests.leave)
+        requests.answered()
 
     def _look(self, state: TrainerState, logs: dict[str, float], seconds: float) -> bool:
         _check(logs["loss"], state.global_step, self.part.name)

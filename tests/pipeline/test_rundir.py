@@ -123,7 +123,7 @@ def test_a_broken_run_is_marked_keeps_its_records_and_starts_anew(tmp_path: Path
     assert not run.done
     with RunDir(root=tmp_path, config=config()) as again:
         left = {path.name for path in again.folder.iterdir()}
-        assert left == {".lock", "config.yaml", "provenance.json"}
+        assert left == {".lock", "config.yaml", "provenance.json", "progress.json"}
 
 
 def test_an_unforeseen_error_is_named_by_its_kind(tmp_path: Path) -> None:

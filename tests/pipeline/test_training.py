@@ -16,6 +16,7 @@ from pipeline.configuration import resolved
 from pipeline.identity import fingerprint
 from pipeline.launch import launch
 from pipeline.rundir import RunDir
+from pipeline.signals import Requests
 from pipeline.training.examples import IGNORED, Completions, PackedText, collate
 from pipeline.training.optimizer import Optimizer
 from pipeline.training.pairs import PairRows
@@ -81,7 +82,7 @@ def test_a_training_counts_its_steps_and_tokens_and_every_matrix_moves(training:
     summary = json.loads((only_run(tmp_path) / "summary.json").read_text())
     assert summary["parts"] == [{"name": "cpt", "unit": "steps", "total": 6, "count": 6}]
     assert (summary["steps"], summary["tokens"], summary["edits"], summary["editor"]) == (6, 384, 0, "")
-    assert not (only_run(tmp_path) / "training").exists()
+    assert not (only_run(tmp_path) / "state").exists()
 
 
 @pytest.mark.parametrize("intervention", ["fft", "lora"])
@@ -137,7 +138,7 @@ class Counting:
 
     def __init__(self, folder: Path, until: int) -> None:
         self.folder, self.checkpoints, self.until = folder, folder / "training", until
-        self.resumed, self.steps = None, 0
+        self.resumed, self.steps, self.requests = None, 0, Requests()
 
     def due(self, *_: object) -> bool:
         return True
@@ -146,7 +147,7 @@ class Counting:
         self.steps += change is not None
         return self.steps < self.until
 
-    def save(self, checkpoint: Path) -> None:
+    def save(self, checkpoint: Path, pieces: object = ()) -> None:
         """Nothing to add."""
 
 
@@ -207,7 +208,10 @@ def _cut_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 CPT_THEN_LORA = "cpt_then_edit intervention@intervention.parts.second=lora"
 
 
-@pytest.mark.parametrize("intervention", ["cpt", "fft", "lora", "cpt_then_edit", CPT_THEN_LORA])
+BETWEEN = "edit_while_training intervention.every=2"
+
+
+@pytest.mark.parametrize("intervention", ["cpt", "fft", "lora", "cpt_then_edit", CPT_THEN_LORA, BETWEEN])
 @pytest.mark.parametrize("rows_before", [6, 11])
 def test_an_interrupted_training_goes_on_with_the_same_numbers(
     training: Composed,
@@ -244,11 +248,11 @@ def test_a_training_goes_on_from_the_older_checkpoint_where_the_last_is_incomple
     with monkeypatch.context() as patch, pytest.raises(Cut):
         _cut_after(patch, 6)
         launch(config, tmp_path / "cut")
-    state = only_run(tmp_path / "cut") / "training" / "0" / "checkpoint-4" / "run.json"
+    state = only_run(tmp_path / "cut") / "state" / "0" / "checkpoint-4" / "run.json"
     state.write_text(state.read_text()[:20])
     with caplog.at_level("INFO"):
         launch(config, tmp_path / "cut")
-    assert "checkpoint-4 cannot be used" in caplog.text and "checkpoint-2" in caplog.text
+    assert "checkpoint-4 cannot be used and is removed" in caplog.text and "checkpoint-2" in caplog.text
     assert timeless(rows(only_run(tmp_path / "cut"))) == timeless(rows(only_run(tmp_path / "whole")))
 
 

@@ -1,0 +1,115 @@
+"""Signs of life of a run: who computes it and how far it is, in `progress.json`, for people and processes.
+
+A lock of the operating system goes with its process. On a file system without such locks, or that keeps them
+for a host that is gone, the age of the last beat tells whether somebody is still there.
+"""
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from pipeline.files import write_json
+
+NAME = "progress.json"
+SECONDS = 15.0
+"""Between two beats at the most."""
+SILENCE = 120.0
+"""Seconds without a beat after which a process on another host counts as gone."""
+_OFTEN = 1.0
+"""Seconds between two beats at the least."""
+
+
+class Pulse:
+    """Writes `progress.json` from time to time, as a context; the file stays where a run was interrupted."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / NAME
+        self._owner = secrets.token_hex(4)
+        self._parts: Sequence[Mapping[str, object]] = ()
+        self._started = time.time()
+        self._written = 0.0
+        self._ended = threading.Event()
+        self._writing = threading.Lock()
+        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self.is_lost = False
+        """Whether another process has taken the run over, because this one was silent for too long."""
+
+    def __enter__(self) -> Self:
+        """The first beat."""
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The last one, unless the file was removed."""
+        if self._end():
+            self._write()
+
+    def tell(self, parts: Sequence[Mapping[str, object]]) -> None:
+        """How far the parts of the run are: name, unit, total and count of each."""
+        self._parts = parts
+        if time.time() - self._written > _OFTEN:
+            with self._writing:
+                self._write()
+
+    def remove(self) -> None:
+        """End: of a run that is over nothing has to be told."""
+        self._end()
+        self._path.unlink(missing_ok=True)
+
+    def _end(self) -> bool:
+        """Whether this is what ended it."""
+        if not self._thread.is_alive():
+            return False
+        self._ended.set()
+        self._thread.join()
+        return True
+
+    def _beat(self) -> None:
+        while not self._ended.wait(SECONDS):
+            with self._writing:
+                self._write()
+
+    def _write(self) -> None:
+        found = read(self._path.parent)
+        if self._written and found is not None and found.get("owner") != self._owner:
+            self.is_lost = True
+            return
+        self._written = time.time()
+        with suppress(OSError):  # a full disk is told by what the run itself writes
+            write_json(
+                self._path,
+                {
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "owner": self._owner,
+                    "started": self._started,
+                    "beat": self._written,
+                    "parts": list(self._parts),
+                },
+                durable=False,
+            )
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """What the process that computes the run last told of itself; None where there is nothing to read."""
+    try:
+        return dict(json.loads((folder / NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def is_gone(told: Mapping[str, Any]) -> bool:
+    """Whether the process that told this is no more: on this host by its number, elsewhere by its silence."""
+    if told["host"] == socket.gethostname():
+        return not psutil.pid_exists(int(told["pid"]))
+    return time.time() - float(told["beat"]) > SILENCE
