@@ -12,7 +12,7 @@ export WANDB_MODE ?= offline
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench clean
+.PHONY: help setup run test check bench chaos clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ check: $(STAMP) ## style, format and types
 
 bench: $(STAMP) ## speed against a plain reference path on the same work
 	$(PY) -m tests.bench
+
+chaos: $(STAMP) ## kill every kind of run at random moments; what is left has to be the same to the bit
+	$(PY) -m pytest -m chaos tests/chaos
 
 clean: ## remove .venv, caches and build products; outputs/ stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from analysis.frobenius import frobenius
 from analysis.stage import Cadence, Measurement, Observation, Reference
-from editors.model.deltas import Delta, Site, WeightUpdate
+from editors.model.deltas import Delta, Site, WeightUpdate, factors, from_factors
 from editors.model.facts import Fact
 from editors.model.model import Model
 
@@ -47,6 +48,19 @@ class Norms:
         self._squares: dict[Site, float] = {}
         self._measured_at = (-1, -1, -1)
         self._latest: WeightUpdate = {}
+
+    def memory(self) -> dict[str, Tensor]:
+        """The squares of the norms, when they were measured, and the factors of the last update."""
+        squares = {f"square/{site}": _double(square) for site, square in self._squares.items()}
+        return {"measured_at": torch.tensor(self._measured_at)} | squares | factors(self._latest)
+
+    def recall(self, model: Model, memory: Mapping[str, Tensor]) -> None:
+        """Take them over."""
+        part, count, changes = memory["measured_at"].tolist()
+        self._measured_at = (part, count, changes)
+        squares = {name: float(value) for name, value in memory.items() if name.startswith("square/")}
+        self._squares = {Site.parse(name.removeprefix("square/")): value for name, value in squares.items()}
+        self._latest = from_factors({name: value.to(model.device) for name, value in memory.items()})
 
     @torch.inference_mode()
     def measure(self, model: Model, observation: Observation) -> Measurement:
@@ -102,7 +116,9 @@ class Norms:
             if before is not None and square > 0 and before.square() > 0:
                 cosine = update[site].dot(before) / (square * before.square()) ** 0.5
                 result[f"norm/update_cosine/{site}"] = cosine
-        self._latest = update or self._latest
+        if update:
+            # in the layout in which a saved run gives it back: the layout decides about the last bit
+            self._latest = from_factors(factors(update))
         return result
 
     def _stacked(self, reference: Reference, edited: Sequence[Site], kinds: Sequence[str]) -> Measurement:
@@ -116,6 +132,10 @@ class Norms:
             for where, group in groups.items()
             if group
         }
+
+
+def _double(number: float) -> Tensor:
+    return torch.tensor(number, dtype=torch.float64)
 
 
 def _terms(model: Model, site: Site, delta: Delta) -> tuple[float, float]:

@@ -121,7 +121,7 @@ class Spectra:
         reference = observation.reference
         assert reference is not None, "the spectra stage needs the unedited weights"
         result: Measurement = {}
-        first = not self._unedited
+        first = observation.changes == 0
         for site in observation.edited if self.sites == "edited" else reference.weights:
             before, now = reference.weights[site].to(model.device), model.current(site)
             if site not in self._unedited:

@@ -125,6 +125,19 @@ class Stage(Protocol):
         ...
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """A stage whose numbers hang on earlier measurements too: what it needs of them is saved with a run."""
+
+    def memory(self) -> dict[str, Tensor]:
+        """What it keeps from one measurement to the next, beyond what `prepare` finds again."""
+        ...
+
+    def recall(self, model: Model, memory: Mapping[str, Tensor]) -> None:
+        """After `prepare`: go on where `memory` was asked for."""
+        ...
+
+
 def compare(
     stages: Sequence[Stage], unedited: Model, edited: Model, facts: Sequence[Fact] = ()
 ) -> Measurement:

@@ -46,7 +46,8 @@ class Journal:
         """Give the prepared editor what it remembered when the state was saved, after `edits` edits."""
         names = sorted(name for name in saved.files if name.startswith(f"{_HISTORY}/"))
         for path in (saved.checkpoint.parent / name for name in names):
-            editor.load_state_dict(load_file(path))
+            # copies: bits of products can hang on where in memory a matrix begins
+            editor.load_state_dict({name: value.clone() for name, value in load_file(path).items()})
             self.pieces.append(path)
         self._remembered = edits
 

@@ -16,6 +16,7 @@ from analysis.stage import Measurement, Observation, Reference, Stage
 from editors.model.deltas import Site
 from editors.model.model import Model
 from pipeline.interventions import Change, Part, Plan
+from pipeline.memories import recall_memories, save_memories
 from pipeline.progress import Bars
 from pipeline.rundir import RunDir
 from pipeline.signals import Requests
@@ -90,7 +91,7 @@ class Watch:
         for judge in self.judges:
             judge.begin()
         if self.resumed is not None:
-            self._take_up(self.resumed)
+            self._take_up(model, self.resumed)
 
     def due(self, part: Part, count: int) -> bool:
         """Whether a stage measures after the step that leads to `count`."""
@@ -113,7 +114,8 @@ class Watch:
         return not self.stopped
 
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
-        """Complete a state with how far the run is, its alarms and its tables."""
+        """Complete a state with how far the run is, what stages remember, its alarms and its tables."""
+        save_memories(self.stages, checkpoint)
         self.run.save(
             checkpoint,
             {
@@ -228,7 +230,7 @@ class Watch:
             name = f"{seen.unit}-{seen.count:06d}"
             log.warning("the edited matrices are in %s", self.run.checkpoint(name, weights))
 
-    def _take_up(self, saved: Saved) -> None:
+    def _take_up(self, model: Model, saved: Saved) -> None:
         """Go on where the checkpoint was taken: judges hear of every row again, silently."""
         state = saved.state
         self.parts = {part["index"]: _part(part) for part in state["parts"]}
@@ -236,6 +238,7 @@ class Watch:
         for name, value in state["position"].items():
             setattr(self, name, value)
         self._details = list(state["details"])
+        recall_memories(self.stages, model, saved.checkpoint)
         self._prepared = {}
         counted: dict[int, int] = {}
         for row in self.run.rows():

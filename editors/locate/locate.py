@@ -26,7 +26,7 @@ from editors.locate.regularizers import Regularizer
 from editors.locate.rules import Rules
 from editors.locate.solvers import Dense, Preserved
 from editors.locate.targets import TargetOptimizer, Targets
-from editors.model.deltas import Delta, Site
+from editors.model.deltas import Delta, Site, plain
 from editors.model.facts import SLOT, Fact
 from editors.model.model import Model
 
@@ -175,7 +175,7 @@ class LocateThenEdit(ABC):
                     self._remember(layer, keys)
 
     def _remember(self, layer: int, keys: Float[Tensor, "in n"]) -> None:
-        keys = keys.contiguous()  # as a restored state gives them: the layout decides about the last bit
+        keys = plain(keys)  # as a restored state gives them
         self._keys[layer].append(keys.cpu())  # only a restored editor reads them again
         self._preserved[layer].add(keys)
 

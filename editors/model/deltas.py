@@ -5,7 +5,7 @@ inner product with the weight come from the factors.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,24 +88,39 @@ WeightUpdate = Mapping[Site, Delta]
 
 def save_update(update: WeightUpdate, path: Path) -> None:
     """Write an update as safetensors, factors as factors."""
-    tensors, meta = {}, {}
-    for site, delta in update.items():
-        tensors[f"{site}.left"] = delta.left.contiguous()
-        if delta.right is not None:
-            tensors[f"{site}.right"] = delta.right.contiguous()
-        if delta.dtype is not None:
-            meta[str(site)] = str(delta.dtype).removeprefix("torch.")
-    save_file(tensors, path, metadata=meta)
+    dtypes = {str(site): delta.dtype for site, delta in update.items() if delta.dtype is not None}
+    meta = {site: str(dtype).removeprefix("torch.") for site, dtype in dtypes.items()}
+    save_file(factors(update), path, metadata=meta)
 
 
 def load_update(path: Path) -> dict[Site, Delta]:
     """Read what `save_update` wrote."""
-    update = {}
     with safe_open(path, framework="pt") as stored:
-        meta, keys = stored.metadata() or {}, set(stored.keys())
-        for key in sorted(k for k in keys if k.endswith(".left")):
-            name = key.removesuffix(".left")
-            right = stored.get_tensor(f"{name}.right") if f"{name}.right" in keys else None
-            dtype = getattr(torch, meta[name]) if name in meta else None
-            update[Site.parse(name)] = Delta(left=stored.get_tensor(key), right=right, dtype=dtype)
-    return update
+        meta = stored.metadata() or {}
+        update = from_factors({key: stored.get_tensor(key) for key in stored.keys()})  # noqa: SIM118
+    dtypes = {site: getattr(torch, meta[str(site)]) for site in update if str(site) in meta}
+    return {site: replace(delta, dtype=dtypes.get(site)) for site, delta in update.items()}
+
+
+def factors(update: WeightUpdate) -> dict[str, Tensor]:
+    """The tensors of an update by name: `<site>.left` and, where a change has two factors, `<site>.right`."""
+    tensors = {f"{site}.left": delta.left for site, delta in update.items()}
+    tensors |= {f"{site}.right": delta.right for site, delta in update.items() if delta.right is not None}
+    return {name: plain(tensor) for name, tensor in tensors.items()}
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The same numbers laid out as a file gives them back; the layout decides about last bits of products.
+
+    A matrix with a single column counts as contiguous whatever its strides are.
+    """
+    return tensor.contiguous().reshape(-1).reshape(tensor.shape)
+
+
+def from_factors(tensors: Mapping[str, Tensor]) -> dict[Site, Delta]:
+    """The update that `factors` took apart, without the precision of its changes."""
+    names = sorted(name.removesuffix(".left") for name in tensors if name.endswith(".left"))
+    return {
+        Site.parse(name): Delta(left=tensors[f"{name}.left"], right=tensors.get(f"{name}.right"))
+        for name in names
+    }

@@ -132,7 +132,8 @@ def test_untouched_matrices_are_told_once_and_a_scaled_one_keeps_its_directions(
     first = stage.measure(model, Observation(count=0, total=9, reference=reference, edited=[SITE]))
     assert f"norm/spectral/{SITE}" in first and "norm/spectral/attn_q.00" in first
     model.write(SITE, 2 * model.weight(*SITE))
-    later = stage.measure(model, Observation(count=1, total=9, reference=reference, edited=[SITE]))
+    seen = Observation(count=1, changes=1, total=9, reference=reference, edited=[SITE])
+    later = stage.measure(model, seen)
     assert {key.rpartition("/")[2] for key in later} == {str(SITE)}
     assert later[f"norm/singular_2/{SITE}"] == pytest.approx(2 * first[f"norm/singular_2/{SITE}"])
     for quantity in ("stable_rank", "condition", "hyperspherical_energy", "effective_rank"):

@@ -21,6 +21,7 @@ from tests.bench.probes import probes_48_layers
 from tests.bench.second_moments import statistics_5_layers
 from tests.bench.sequence import sequence_with_history, sequence_without_history
 from tests.bench.stages import stages_all
+from tests.bench.state import state_7b_width
 from tests.bench.workbench import Workbench
 
 ROWS: Mapping[str, Callable[[Workbench], Row]] = MappingProxyType(
@@ -37,6 +38,7 @@ ROWS: Mapping[str, Callable[[Workbench], Row]] = MappingProxyType(
         "norms_all_matrices": norms_all_matrices,
         "memory_estimate": memory_estimate,
         "probes_48_layers": probes_48_layers,
+        "state_7b_width": state_7b_width,
     }
 )
 

@@ -1,0 +1,123 @@
+"""A run that was killed anywhere ends with the same bits as one that was not.
+
+The quick ones belong to the default suite; `make chaos` kills every editor, the regularizers with a
+memory and the trainings at 60 random moments and more.
+"""
+
+import json
+import multiprocessing
+import random
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.chaos.victim import live
+
+SHORT = [
+    "stage=[norms,efficacy,signatures]",
+    "stage.norms.cadence.every=1",
+    "stage.efficacy.cadence.every=5",
+    "stage.signatures.norm_growth=1.01",
+    "tracker=none",
+    "launcher.threads=1",
+    "name=chaos",
+]
+EDITS = [*SHORT, "edits=12", "intervention.save_every=3"]
+TRAINING = [*SHORT, "steps=8", "training.save_every=2", "training.adapter.dropout=0.1"]
+REGULARIZERS = "history,norm_anchor,norm_reset,prune,subspace_guard,hypersphere,rect"
+RUNS: dict[str, list[str]] = {
+    **{
+        editor: [*EDITS, f"editor={editor}"]
+        for editor in "rome r_rome memit pmet emmet alphaedit encore lti ft ft_l ft_m ultraedit mend".split()
+    },
+    "lora editor": [*EDITS, "editor=lora", "edits=6"],
+    **{name: [*EDITS, f"regularizer=[{name}]", "batch_size=2"] for name in REGULARIZERS.split(",")},
+    **{name: [*TRAINING, f"intervention={name}"] for name in ("cpt", "fft", "lora")},
+    "training, then edits": [
+        *TRAINING, "intervention=cpt_then_edit", "edits=6", "intervention.parts.second.save_every=2"
+    ],
+    "edits between steps": [*TRAINING, "intervention=edit_while_training", "intervention.every=1", "edits=6"],
+}  # fmt: skip
+RUNS["prune"] += ["regularizer.prune.every=4"]
+RUNS["norm_reset"] += ["regularizer.norm_reset.every=4"]
+RUNS["norm_anchor"] += ["regularizer.norm_anchor.samples=6"]
+QUIET = ("time/", "memory/")
+
+
+def process(*arguments: Any) -> BaseProcess:
+    """A victim, forked from a process that has loaded everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.chaos.victim"])
+    return context.Process(target=live, args=arguments)
+
+
+def finish(overrides: list[str], root: Path) -> None:
+    last = process(overrides, root)
+    last.start()
+    last.join()
+    assert last.exitcode == 0
+
+
+def left_by(root: Path) -> dict[str, Any]:
+    """Everything that a run found out, without how long it took."""
+    (folder,) = (root / "chaos").iterdir()
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    summary = json.loads((folder / "summary.json").read_text())
+    return {
+        "rows": [{key: value for key, value in row.items() if not key.startswith(QUIET)} for row in rows],
+        "tables": {path.name: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))},
+        "summary": {
+            key: summary[key] for key in ("objective", "parts", "alarms", "edits", "steps", "tokens")
+        },
+        "files": sorted(path.name for path in folder.iterdir()),
+    }
+
+
+def compare(root: Path, whole: Path) -> None:
+    found, expected = left_by(root), left_by(whole)
+    for key in ("rows", "summary", "files"):
+        assert found[key] == expected[key], key
+    for name, table in expected["tables"].items():
+        pd.testing.assert_frame_equal(found["tables"][name], table)
+
+
+def kill(overrides: list[str], root: Path, moment: random.Random, whole: Path, seconds: float) -> str:
+    """Let the run go on, and kill it: half the time inside of a write, else after some time."""
+    writes = int((whole / "writes").read_text())
+    dies_at = moment.randint(1, writes) if moment.random() < 0.5 else None
+    victim = process(overrides, root, dies_at)
+    victim.start()
+    if dies_at is None:
+        time.sleep(moment.uniform(0, seconds))
+        victim.kill()
+    victim.join()
+    return "finished" if victim.exitcode == 0 else "killed"
+
+
+def survive(name: str, tmp_path: Path, kills: int, seed: int) -> None:
+    overrides, moment = RUNS[name], random.Random(f"{name} {seed}")
+    whole, root = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    root.mkdir()
+    begun = time.perf_counter()
+    finish(overrides, whole)
+    seconds = time.perf_counter() - begun
+    told = [kill(overrides, root, moment, whole, seconds) for _ in range(kills)]
+    assert "killed" in told
+    finish(overrides, root)
+    compare(root, whole)
+
+
+@pytest.mark.parametrize("name", ["history", "edits between steps"])
+def test_a_killed_run_ends_with_the_same_bits(name: str, tmp_path: Path):
+    survive(name, tmp_path, kills=3, seed=0)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(name: str, tmp_path: Path):
+    survive(name, tmp_path, kills=3, seed=1)
