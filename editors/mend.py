@@ -136,7 +136,7 @@ class MEND:
         check_sites(model, self.sites)
         network = Hypernetwork(shapes_of(model, self.sites), self.design, self.training.seed)
         trainer = Trainer(model, network, self.training, facts, held_out, texts)
-        checkpoint = self.file(model).with_suffix(".training")
+        checkpoint = self.checkpoint(model)
         yield from trainer.run(checkpoint)
         about = {"facts": len(facts), **(trained_on or {}), "training": asdict(self.training)}
         figures = trainer.best.numbers if trainer.best else {}
@@ -144,6 +144,10 @@ class MEND:
         save(network, self.file(model), origin)
         checkpoint.unlink(missing_ok=True)
         self._network = network
+
+    def checkpoint(self, model: Model) -> Path:
+        """The file that an interrupted training goes on from; gone when it is over."""
+        return self.file(model).with_suffix(".training")
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
         """Bytes beside the model: the hypernetwork and the graph of the whole batch."""

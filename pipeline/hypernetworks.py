@@ -1,8 +1,10 @@
 """Training of an editor that has to learn how to edit, on facts of subjects that runs then leave alone."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from editors.errors import ConfigError
@@ -13,6 +15,9 @@ from editors.model.gradients import check_sites
 from editors.model.model import Model
 from pipeline.factset import FactSet
 from pipeline.interventions import Change, Onlooker, Part, Plan
+from pipeline.states import new_checkpoint
+
+_LEARNT = "learnt.safetensors"
 
 
 class Settings(Protocol):
@@ -41,6 +46,10 @@ class Learner(Protocol):
     @property
     def training(self) -> Settings:
         """How it learns."""
+        ...
+
+    def checkpoint(self, model: Model) -> Path:
+        """The file that an interrupted training goes on from; it is written before a validation is told."""
         ...
 
     def train(
@@ -100,14 +109,28 @@ class LearnToEdit:
         """Nothing to prepare."""
 
     def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """Train, and tell of every validation."""
+        """Train, and tell of every validation; the state is saved at each."""
         part = Part(name=self.name, unit="steps", total=self.learner.training.steps)
-        if not onlooker.look(model, part):
-            return
+        saved, left = onlooker.resumed, self.learner.checkpoint(model)
+        if saved is not None:
+            left.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(saved.checkpoint / _LEARNT, left)
+        else:
+            left.unlink(missing_ok=True)  # of a run that has no rows any more
+            if not onlooker.look(model, part):
+                return
         texts = list(islice(self.texts or (), self.documents))
-        told = 0
+        told = saved.count if saved else 0
         for step, numbers in self.learner.train(model, plan.learnt, plan.untouched, texts=texts):
             validated = any(key.endswith("/validation") for key in numbers)
             if validated and not onlooker.look(model, part, Change(steps=step - told, numbers=numbers)):
                 return
-            told = step if validated else told
+            if validated:
+                told = step
+                self._save(onlooker, left, step)
+
+    def _save(self, onlooker: Onlooker, left: Path, step: int) -> None:
+        checkpoint = new_checkpoint(onlooker.checkpoints, step)
+        shutil.copyfile(left, checkpoint / _LEARNT)
+        onlooker.save(checkpoint)
+        onlooker.requests.answered()

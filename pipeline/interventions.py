@@ -238,7 +238,6 @@ class KnowledgeEdit:
     def _save(self, model: Model, journal: Journal, edits: int, onlooker: Onlooker) -> None:
         journal.remember(self.editor, edits)
         onlooker.save(journal.write(model, self.editor.sites, edits), journal.pieces)
-        journal.rotate()
         onlooker.requests.answered()
 
     def _step(self, model: Model, facts: Sequence[Fact]) -> Change:

@@ -5,7 +5,6 @@ are 0.6 GB, and the inverse that they are worked into is 1.6. So each state adds
 the last one, and they are worked in again when the pieces are loaded, in the same order, to the same bits.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +13,10 @@ from safetensors.torch import load_file, save_file
 from editors.editor import Editor
 from editors.model.deltas import Site
 from editors.model.model import Model
-from pipeline.states import PREFIX, Saved
+from pipeline.states import Saved, new_checkpoint
 
 _WEIGHTS = "weights.safetensors"
 _HISTORY = "history"
-KEPT = 2
-"""States of a part on the disk; the older one counts where the newer one is broken."""
 
 
 class Journal:
@@ -53,9 +50,7 @@ class Journal:
 
     def write(self, model: Model, sites: Sequence[Site], edits: int) -> Path:
         """Write the edited matrices into the folder of a new state, which is not complete yet."""
-        checkpoint = self.folder / f"{PREFIX}{edits}"
-        shutil.rmtree(checkpoint, ignore_errors=True)
-        checkpoint.mkdir(parents=True)
+        checkpoint = new_checkpoint(self.folder, edits)
         matrices = {str(site): matrix.contiguous().cpu() for site, matrix in model.snapshot(sites).items()}
         save_file(matrices, checkpoint / _WEIGHTS)
         return checkpoint
@@ -65,9 +60,3 @@ class Journal:
         matrices = load_file(saved.checkpoint / _WEIGHTS)
         model.snapshot(map(Site.parse, matrices))  # makes the masters that were saved
         model.restore({Site.parse(name): matrix for name, matrix in matrices.items()})
-
-    def rotate(self) -> None:
-        """Remove what is older than the last `KEPT` states."""
-        found = sorted(self.folder.glob(f"{PREFIX}*"), key=lambda path: int(path.name.removeprefix(PREFIX)))
-        for old in found[:-KEPT]:
-            shutil.rmtree(old)

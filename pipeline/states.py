@@ -24,6 +24,8 @@ FOLDER = "state"
 COMPLETE = "run.json"
 """What completes a state."""
 PREFIX = "checkpoint-"
+KEPT = 2
+"""States of a part on the disk; the older one counts where the newer one is broken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,15 @@ class Saved:
     @property
     def count(self) -> int:
         """How far that part was."""
-        return int(self.checkpoint.name.removeprefix(PREFIX))
+        return _count(self.checkpoint)
+
+
+def new_checkpoint(part: Path, count: int) -> Path:
+    """An empty folder for a state of a part."""
+    checkpoint = part / f"{PREFIX}{count}"
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    checkpoint.mkdir(parents=True)
+    return checkpoint
 
 
 class States:
@@ -72,7 +82,7 @@ class States:
         last: Mapping[str, float],
         state: Mapping[str, object],
     ) -> None:
-        """Complete a state, all of which is on the disk when this returns.
+        """Complete a state, all of which is on the disk when this returns, and remove those before the last.
 
         `pieces` are files outside of its folder that it needs too.
         """
@@ -90,6 +100,8 @@ class States:
         told = {"run": self.run, "size": size, "last": last, "state": state, "code": code(), "files": files}
         write_json(checkpoint / COMPLETE, told)
         settle_folder(part)
+        for old in sorted(part.glob(f"{PREFIX}*"), key=_count)[:-KEPT]:
+            shutil.rmtree(old)
 
     def newest(self, rows: int, *, force: bool) -> Saved | None:
         """The latest state that is whole and rests on the first `rows` bytes of rows; broken ones go.
@@ -136,6 +148,10 @@ class States:
         for name, value in saved.files.items():
             if checksum(saved.checkpoint.parent / name) != value:
                 raise DataError(f"{name} is not what was written")
+
+
+def _count(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(PREFIX))
 
 
 def _pass_over(folder: Path, error: Exception) -> None:

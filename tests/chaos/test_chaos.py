@@ -42,6 +42,10 @@ RUNS: dict[str, list[str]] = {
     ],
     "edits between steps": [*TRAINING, "intervention=edit_while_training", "intervention.every=1", "edits=6"],
 }  # fmt: skip
+RUNS["hypernetwork"] = [
+    *SHORT[-3:], "intervention=hypernetwork", "editor=mend", "stage=[]", "editor.training.steps=12",
+    "editor.training.validate_every=3", "editor.training.validation=4", "editor.training.accumulate=2",
+]  # fmt: skip
 RUNS["prune"] += ["regularizer.prune.every=4"]
 RUNS["norm_reset"] += ["regularizer.norm_reset.every=4"]
 RUNS["norm_anchor"] += ["regularizer.norm_anchor.samples=6"]

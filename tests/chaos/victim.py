@@ -56,6 +56,7 @@ def live(overrides: Sequence[str], root: Path, dies_at: int | None = None) -> No
         return replace(parts, stages=[*parts.stages, Digest()])
 
     os.fsync, job.build = fsync, with_digest
+    os.chdir(root)  # what is not of a run is kept below the present folder
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", list(overrides))
