@@ -32,6 +32,8 @@ class Checkpoint:
     dtype: Precision = "float32"
     device: str = "auto"
     """`auto` is the first GPU where there is one, else the CPU."""
+    device_map: str | dict[str, int | str] | None = None
+    """For a model too large for one device: transformers' `device_map`, such as `auto`, not `device`."""
     depth: int | None = None
     """Number of blocks; stated so that a configuration can be checked before anything is loaded."""
     corpus: Corpus | None = None
@@ -45,7 +47,13 @@ class Checkpoint:
         """
         tokenizer = self._tokenizer()
         weights = self._weights()
-        weights.to(self._device())  # pyright: ignore[reportArgumentType] - decorated upstream
+        if self.device_map is None:
+            weights.to(self._device())  # pyright: ignore[reportArgumentType] - decorated upstream
+        elif any(parameter.is_meta for parameter in weights.parameters()):
+            raise ModelError(
+                f"model.device_map={self.device_map} leaves weights of {self.name} on the disk or in main "
+                "memory, where they cannot be edited: give it more devices, or set model.dtype=bfloat16"
+            )
         model = Model(weights, tokenizer, name=self.name, files=self._files())
         if self.depth not in (None, model.depth):
             raise ModelError(
@@ -76,6 +84,7 @@ class Checkpoint:
                 revision=self.revision or "main",
                 dtype=getattr(torch, self.dtype),
                 use_safetensors=True,
+                device_map=self.device_map,
             )
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(self._sentence("weights", error)) from error
