@@ -7,10 +7,12 @@ import importlib
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -49,6 +51,7 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # one progress bar is enough
     register_resolvers()
+    _register_plugins()
     try:
         _job()
     except NormscopeError as error:
@@ -57,6 +60,15 @@ def main() -> None:
         sys.exit(f"error: {_sentence(error)}")
     except OSError as error:
         sys.exit(f"error: {error.strerror or error}: {error.filename or ''}")
+
+
+def _register_plugins() -> None:
+    """Make this project's plugins known to Hydra, which asks for names in `hydra_plugins`."""
+    plugins = Plugins.instance().class_name_to_class
+    with suppress(ImportError):  # the extra `slurm` is not installed
+        from pipeline.slurm import SlurmSweep
+
+        plugins["hydra_plugins.normscope.SlurmSweep"] = SlurmSweep
 
 
 def _sentence(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Where a run's numbers come from: code, versions, machine, command line. No environment, no secrets."""
 
 import hashlib
+import json
 import platform
 import re
 import shlex
@@ -17,6 +18,8 @@ PACKAGES = (
     "wandb", "numpy", "pandas", "scikit-learn", "lm-eval",
 )  # fmt: skip
 NUMERICAL = ("torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn")
+GIT = "git.json"
+"""What a copy of the code knows of the checkout that it was made from."""
 _SECRET = re.compile(r"(^|[._-])(api_?key|(access_|auth_)?token|password|secret)$", re.IGNORECASE)
 
 
@@ -28,7 +31,7 @@ def provenance() -> dict[str, object]:
     return {
         "started": now(),
         "command": shlex.join(without_secrets(sys.argv)),
-        "git": _git(Path(__file__).resolve().parent),
+        "git": git(Path(__file__).resolve().parent),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "platform": platform.platform(),
@@ -70,8 +73,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git(folder: Path) -> Mapping[str, object] | None:
-    """Commit of the project's checkout and whether it has uncommitted changes."""
+def git(folder: Path) -> Mapping[str, object] | None:
+    """Commit of the checkout that this package lies in, or was copied from, and whether it has changes.
+
+    None outside a checkout of the project.
+    """
+    if (folder / GIT).is_file():
+        return json.loads((folder / GIT).read_text(encoding="utf-8"))
     if _run_git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None  # installed, perhaps inside somebody else's checkout
     commit, changes = _run_git(folder, "rev-parse", "HEAD"), _run_git(folder, "status", "--porcelain")

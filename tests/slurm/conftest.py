@@ -1,0 +1,146 @@
+"""A real Slurm on this machine, and sweeps on it as a user starts them."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = Path(__file__).with_name("cluster.sh")
+# seconds until something is given up; other work may keep the machine busy
+PATIENCE = 240
+RUN = [
+    "launcher.threads=1",
+    "editor=ft",
+    "stage=[norms]",
+    "tracker=none",
+    "name=test",
+]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running Slurm."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of its clients; modules are found in the current folder or this checkout."""
+        return os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf"), "OMP_NUM_THREADS": "1"}
+
+    def ask(self, *command: str) -> str:
+        """Output of a Slurm command."""
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def states(self) -> dict[str, str]:
+        """State by job and array index, such as `12_0`, of all jobs that Slurm knows."""
+        lines = self.ask("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T").split()
+        return dict(line.split("|") for line in lines)
+
+    def start(self, folder: Path, *arguments: str, code: Path = ROOT) -> "Sweep":
+        """Give a command in a folder."""
+        folder.mkdir(exist_ok=True)
+        memory = ["hydra.launcher.mem_gb=2"] if "launcher=slurm" in " ".join(arguments) else []
+        command = [sys.executable, "-m", "pipeline", *RUN, *memory, *arguments]
+        environment = self.environment | {"PYTHONPATH": str(code)}
+        with (folder / "told").open("w") as told:
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=told, stderr=subprocess.STDOUT, text=True
+            )
+        return Sweep(self, folder, process)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A command that waits for its jobs."""
+
+    cluster: Cluster
+    folder: Path
+    process: subprocess.Popen[str]
+
+    @property
+    def told(self) -> str:
+        """What it has printed."""
+        return (self.folder / "told").read_text()
+
+    def ended(self) -> int:
+        """Wait for it, and return its exit status."""
+        return self.process.wait(timeout=PATIENCE)
+
+    def job(self) -> str:
+        """The number of its job array, once it is queued."""
+        self.until(lambda: "Slurm job " in self.told)
+        return self.told.split("Slurm job ")[1].split()[0]
+
+    def task(self, index: int) -> psutil.Process:
+        """The Python process of its job of this index, once it runs."""
+        found: list[psutil.Process] = []
+        self.until(lambda: found.extend(self._tasks(index)) or bool(found))
+        return found[0]
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds."""
+        end = time.monotonic() + PATIENCE
+        while not holds():
+            assert self.process.poll() is None, f"ended before it was expected to:\n{self.told}"
+            assert time.monotonic() < end, f"waited too long:\n{self.told}\n{self.cluster.states()}"
+            time.sleep(0.1)
+
+    def marks(self) -> list[str]:
+        """How its runs ended."""
+        return sorted(path.name for mark in ("DONE", "FAILED") for path in self.runs(mark))
+
+    def runs(self, holding: str) -> list[Path]:
+        """Files of this name in its runs."""
+        return sorted(self.folder.glob(f"outputs/test/*/{holding}"))
+
+    def _tasks(self, index: int) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            try:
+                if "submitit.core._submit" not in process.cmdline() or process.name() == "srun":
+                    continue
+                if process.cwd() != str(self.folder):
+                    continue
+                if process.cwd() == str(self.folder) and process.environ()["SLURM_ARRAY_TASK_ID"] == str(
+                    index
+                ):
+                    yield process
+            except psutil.Error:
+                continue
+
+
+def _cluster(folder: Path, *, accounting: bool) -> Iterator[Cluster]:
+    needed = ["slurmctld", "slurmd", "munged", *(["slurmdbd", "mariadbd"] if accounting else [])]
+    if missing := [name for name in needed if shutil.which(name) is None]:
+        pytest.skip(f"needs {', '.join(missing)}: apt-get install slurm-wlm munge slurmdbd mariadb-server")
+    if os.geteuid() != 0:
+        pytest.skip("only root can start Slurm's daemons")
+    environment = os.environ | {"ACCOUNTING": str(int(accounting))}
+    try:
+        subprocess.run(
+            ["bash", SCRIPT, "start", folder], env=environment, check=True, stdin=subprocess.DEVNULL
+        )
+        yield Cluster(folder)
+    finally:
+        subprocess.run(["bash", SCRIPT, "stop", folder], check=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Slurm without accounts, as many small ones are: `sacct` says nothing there."""
+    yield from _cluster(tmp_path_factory.mktemp("slurm"), accounting=False)
+
+
+@pytest.fixture(scope="session")
+def accounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Slurm that keeps accounts in a database."""
+    yield from _cluster(tmp_path_factory.mktemp("accounted"), accounting=True)
