@@ -160,5 +160,6 @@ def _distances(model: Model, reference: Reference) -> Measurement:
 
 
 def _stacked_ratio(squares: Mapping[Site, float], reference: Reference, group: set[Site]) -> float:
-    before = sum(reference.norms[site] ** 2 for site in group)
-    return (max(sum(squares[site] for site in group), 0.0) / before) ** 0.5
+    # fsum: a set has another order in every process, and the last bit would depend on it
+    before = math.fsum(reference.norms[site] ** 2 for site in group)
+    return (max(math.fsum(squares[site] for site in group), 0.0) / before) ** 0.5

@@ -172,15 +172,15 @@ def _outcome(job: Job[JobReturn], overrides: Sequence[str]) -> JobReturn:
         done = job.results()[0]
         if done.status != JobStatus.FAILED or isinstance(done._return_value, NormscopeError):
             return done
-        what = _reason(done._return_value)
+        what, shown = _reason(done._return_value), 0
     except FailedJobError:  # its text is the log's
-        what = f"failed before its run began{_end(job)}"
+        what, shown = "failed before its run began", TOLD
     except UncompletedJobError:
-        what = f"died (Slurm says {job.state}){_end(job)}"
+        what, shown = f"died (Slurm says {job.state})", TOLD
     except Exception as error:  # whatever became of this job, the others are waited for
-        what = _reason(error)
+        what, shown = _reason(error), 0
     failed = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
-    failed.return_value = JobFailed(f"Slurm job {job.job_id} {what}\nits log: {_log(job)}")
+    failed.return_value = JobFailed(f"Slurm job {job.job_id} {what}; its log is {_log(job, shown)}")
     return failed
 
 
@@ -194,15 +194,12 @@ def _reason(error: Exception) -> str:
     return f"failed with {type(error).__name__}: {message}"
 
 
-def _log(job: Job[JobReturn]) -> Path:
-    return job.paths.stderr if job.paths.stderr.is_file() else job.paths.stdout
-
-
-def _end(job: Job[JobReturn]) -> str:
-    """The last lines of the job's log."""
-    path = _log(job)
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    return "".join(f"\n  {line}" for line in text.splitlines()[-TOLD:])
+def _log(job: Job[JobReturn], shown: int) -> str:
+    """Where the job's log is, and its last lines."""
+    path = job.paths.stderr if job.paths.stderr.is_file() else job.paths.stdout
+    text = path.read_text(encoding="utf-8", errors="replace") if shown and path.is_file() else ""
+    lines = text.splitlines()[-shown:]
+    return f"{path}" + "".join(["; it ends with", *(f"\n  {line}" for line in lines)] if lines else [])
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,19 @@ pytestmark = pytest.mark.slurm
 HELD = "+hydra.launcher.additional_parameters.hold=true"
 
 
+def lasting(metrics: dict) -> dict:
+    """What is the same whenever a run is computed; an update is not compared with one before a resume."""
+    passing = ("time/", "memory/", "norm/update_cosine/")
+    return {key: value for key, value in metrics.items() if not key.startswith(passing)}
+
+
 def numbers(run: Path) -> list[dict]:
-    """The rows of a run without what differs from one computation to the next."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith(("time/", "memory/"))} for row in rows]
+    return [lasting(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def summary(run: Path) -> dict:
     told = json.loads((run / "summary.json").read_text())
-    told["metrics"] = {k: v for k, v in told["metrics"].items() if not k.startswith(("time/", "memory/"))}
-    return {k: v for k, v in told.items() if k != "seconds"}
+    return told | {"metrics": lasting(told["metrics"]), "seconds": None}
 
 
 def copied(folder: Path) -> Path:
@@ -98,32 +102,74 @@ def test_what_slurm_refuses_is_told_in_its_words(
     assert "Traceback" not in sweep.told
 
 
-def resumed(sweep: Sweep) -> None:
-    """Wait until the job has been queued again, and start it without Slurm's delay of two minutes."""
-    job = f"{sweep.job()}"
-    sweep.until(lambda: "PENDING" in [state for name, state in sweep.cluster.states().items() if job in name])
+def interrupt(sweep: Sweep) -> None:
+    """Tell the run to leave, as Slurm does before a time-out or a preemption, once it is under way."""
+    sweep.until(lambda: any(len(numbers(path.parent)) >= 20 for path in sweep.runs("metrics.jsonl")))
+    sweep.cluster.ask("scancel", "--signal=USR2", sweep.job())
+
+
+def start_again(sweep: Sweep) -> None:
+    """Once the job is back in the queue, start it without Slurm's delay of two minutes."""
+    job = sweep.job()
+    sweep.until(lambda: sweep.cluster.states()[job] == "PENDING")
     sweep.cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
-def interrupted(sweep: Sweep, rows: int) -> None:
-    """Wait until the run has as many rows."""
-    sweep.until(lambda: any(len(numbers(path.parent)) >= rows for path in sweep.runs("metrics.jsonl")))
+def log_of(sweep: Sweep) -> str:
+    (log,) = sweep.folder.glob(f"outputs/test/.submitit/{sweep.job()}/*_log.err")
+    return log.read_text()
 
 
-LONG = ["edits=400", "seed=3"]
+def same(one: Sweep, other: Sweep) -> None:
+    """That both computed one and the same run."""
+    (here,), (there,) = one.runs("DONE"), other.runs("DONE")
+    assert here.parent.name == there.parent.name
+    assert numbers(here.parent) == numbers(there.parent)
+    assert summary(here.parent) == summary(there.parent)
+
+
+# all matrices are measured after every edit, so that equal norms mean equal weights
+WHOLE = "stage.norms.whole.every=1"
 
 
 def test_a_preempted_run_goes_on_where_it_was(cluster: Cluster, tmp_path: Path):
-    sweep = cluster.start(tmp_path / "there", "launcher=slurm_preempt", *LONG)
-    interrupted(sweep, 60)
-    job = sweep.job()
-    cluster.ask("scancel", "--signal=USR2", job)
-    resumed(sweep)
+    sweep = cluster.start(tmp_path / "queued", "launcher=slurm_preempt", "edits=120", WHOLE)
+    whole = cluster.start(tmp_path / "whole", "edits=120", WHOLE)
+    interrupt(sweep)
+    start_again(sweep)
     assert sweep.ended() == 0, sweep.told
-    assert "Restarts=1" in cluster.ask("scontrol", "show", "job", job)
-    (run,) = [path.parent for path in sweep.runs("DONE")]
-    whole = cluster.start(tmp_path / "here", *LONG)
+    assert "Restarts=1" in cluster.ask("scontrol", "show", "job", sweep.job())
+    assert "going on from" in log_of(sweep)
     assert whole.ended() == 0, whole.told
-    other = tmp_path / "here" / run.relative_to(tmp_path / "there")
-    assert numbers(run) == numbers(other)
-    assert summary(run) == summary(other)
+    same(sweep, whole)
+
+
+def test_a_run_without_time_left_is_told_and_the_same_command_goes_on(cluster: Cluster, tmp_path: Path):
+    sweep = cluster.start(tmp_path, "launcher=slurm", "edits=60", "hydra.launcher.timeout_min=10")
+    interrupt(sweep)
+    assert sweep.ended() == 1
+    assert "used up its time: the same command goes on" in sweep.told and "Traceback" not in sweep.told
+    again = cluster.start(tmp_path, "launcher=slurm", "edits=60", "hydra.launcher.timeout_min=10")
+    assert again.ended() == 0, again.told
+    assert "going on from" in log_of(again)
+
+
+@pytest.mark.slow
+def test_a_run_that_slurm_stops_for_its_time_goes_on(cluster: Cluster, tmp_path: Path):
+    sweep = cluster.start(
+        tmp_path / "queued",
+        "launcher=slurm_preempt",
+        "edits=400",
+        WHOLE,
+        "hydra.launcher.timeout_min=1",
+        "hydra.launcher.signal_delay_s=20",
+    )
+    whole = cluster.start(tmp_path / "whole", "edits=400", WHOLE)
+    start_again(sweep)
+    while sweep.process.poll() is None:  # as often as it takes
+        if sweep.cluster.states()[sweep.job()] == "PENDING":
+            start_again(sweep)
+        time.sleep(1)
+    assert sweep.ended() == 0, sweep.told
+    assert whole.ended() == 0, whole.told
+    same(sweep, whole)
