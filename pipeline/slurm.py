@@ -20,9 +20,10 @@ from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from omegaconf import DictConfig, OmegaConf
-from submitit import AutoExecutor
+from submitit import AutoExecutor, JobEnvironment
 from submitit.core.core import Job
 from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
+from submitit.helpers import TorchDistributedEnvironment
 from submitit.slurm.slurm import SlurmInfoWatcher
 
 from editors.errors import ConfigError, NormscopeError
@@ -95,6 +96,8 @@ class SlurmSweep(SlurmLauncher):
         """One run, inside its job."""
         register_resolvers()
         sys.argv = self.command  # what a run notes as its command
+        if JobEnvironment().num_tasks > 1:  # of one run, which train together
+            TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         done = super().__call__(*args, **kwargs)
         if done.status == JobStatus.FAILED and not isinstance(done._return_value, NormscopeError):
             log.error("the run failed", exc_info=done._return_value)
@@ -110,11 +113,12 @@ class SlurmSweep(SlurmLauncher):
         """
         jobs = self._submit(job_overrides, initial_job_idx)
         array = jobs[0].job_id.split("_")[0]
-        log.info("%d runs are queued as Slurm job %s", len(jobs), array)
+        log.info("runs queued as Slurm job %s: %d", array, len(jobs))
         queue = Queue(delay_s=POLL)
         for job in jobs:
-            job.watcher = queue
             queue.register_job(job.job_id)
+            for process in (job, *(job.task(i) for i in range(job.num_tasks))):
+                process.watcher = queue
         with _explained(array):
             return [_outcome(job, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)]
 

@@ -78,8 +78,8 @@ class Sweep:
 
     def job(self) -> str:
         """The number of its job array, once it is queued."""
-        self.until(lambda: "Slurm job " in self.told)
-        return self.told.split("Slurm job ")[1].split()[0]
+        self.until(lambda: "queued as Slurm job " in self.told)
+        return self.told.split("Slurm job ")[1].split(":")[0]
 
     def task(self, index: int) -> psutil.Process:
         """The Python process of its job of this index, once it runs."""
