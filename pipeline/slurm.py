@@ -4,9 +4,11 @@ import copy
 import io
 import logging
 import os
+import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -96,6 +98,7 @@ class SlurmSweep(SlurmLauncher):
         """One run, inside its job."""
         register_resolvers()
         sys.argv = self.command  # what a run notes as its command
+        signal.signal(signal.SIGTERM, _terminated)
         if JobEnvironment().num_tasks > 1:  # of one run, which train together
             TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         done = super().__call__(*args, **kwargs)
@@ -157,6 +160,17 @@ class SlurmSweep(SlurmLauncher):
         except (AssertionError, NameError, ValueError) as error:
             raise ConfigError(f"hydra.launcher: {str(error).splitlines()[0]}") from error
         return executor
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """Inside a job: Slurm sends TERM before it takes the node away, and the job is then queued again by
+    submitit's handler of USR2; and when the job is cancelled, which it does not survive anyway.
+    """
+    asked = ["scontrol", "show", "job", "-o", os.environ["SLURM_JOB_ID"]]
+    told = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60).stdout
+    handler = signal.getsignal(signal.SIGUSR2)
+    if re.search(r"\bPreemptTime=\d", told) and callable(handler):
+        handler(signal.SIGUSR2, frame)
 
 
 def _composing_from(code: Path, context: HydraContext) -> HydraContext:

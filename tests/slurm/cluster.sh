@@ -6,7 +6,6 @@ set -euo pipefail
 mkdir -p "$2"
 cd "$2"
 HERE=$PWD
-export SLURM_CONF=$HERE/slurm.conf
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
@@ -52,7 +51,7 @@ write_slurm() { # further lines of slurm.conf
   local host memory
   host=$(hostname -s)
   memory=$(($(awk '/MemTotal/ {print $2}' /proc/meminfo) / 1024 - 512))
-  # jobs share CPUs, so that a test needs no second one; ended jobs are forgotten soon, as on busy clusters
+  # jobs share CPUs, so that a test needs few; those of `urgent` take the node away from others
   cat >slurm.conf <<X
 ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
@@ -79,12 +78,16 @@ ReturnToService=2
 KillWait=5
 SchedulerParameters=sched_min_interval=0,batch_sched_delay=0
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$memory State=UNKNOWN
-PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=$host Default=YES State=UP OverSubscribe=FORCE:4 PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=$host State=UP PriorityTier=2 PreemptMode=OFF
 $1
 X
 }
 
 start() {
+  export SLURM_CONF=$HERE/slurm.conf
   mkdir -p state spool log munge
   chmod 755 . && chmod 700 munge
   [ -f munge/key ] || (umask 077; head -c 1024 /dev/urandom >munge/key)
@@ -111,14 +114,15 @@ AccountingStoragePass=$HERE/munge.sock"
   wait_for 60 sh -c 'sinfo -h -o %T | grep -q idle'
 }
 
+processes() { # daemons, jobs and waiting commands of this Slurm, by their environment
+  grep -slaF "SLURM_CONF=$HERE/slurm.conf" /proc/[0-9]*/environ | cut -d/ -f3 || true
+}
+
 stop() {
-  timeout 10 scancel -u root 2>/dev/null || true
-  local pids=() name
-  for name in slurmd slurmctld slurmdbd mariadbd munged; do
-    if [ -s $name.pid ]; then pids+=("$(cat $name.pid)"); fi
-  done
-  kill "${pids[@]}" 2>/dev/null || true
-  wait_for 10 sh -c "! kill -0 ${pids[*]} 2>/dev/null" || kill -9 "${pids[@]}" 2>/dev/null || true
+  SLURM_CONF=$HERE/slurm.conf timeout 10 scancel -u root 2>/dev/null || true
+  kill $(processes) 2>/dev/null || true
+  for _ in $(seq 50); do [ -z "$(processes)" ] && return; sleep 0.1; done
+  kill -9 $(processes) 2>/dev/null || true
 }
 
 "$1"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -30,6 +30,8 @@ class Cluster:
     """A running Slurm."""
 
     folder: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+    """Commands that were given."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -56,6 +58,7 @@ class Cluster:
             process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdout=told, stderr=subprocess.STDOUT, text=True
             )
+        self.started.append(process)
         return Sweep(self, folder, process)
 
 
@@ -81,8 +84,8 @@ class Sweep:
         self.until(lambda: "queued as Slurm job " in self.told)
         return self.told.split("Slurm job ")[1].split(":")[0]
 
-    def task(self, index: int) -> psutil.Process:
-        """The Python process of its job of this index, once it runs."""
+    def task(self, index: int | None) -> psutil.Process:
+        """The Python process of its job of this index, None for a single job, once it runs."""
         found: list[psutil.Process] = []
         self.until(lambda: found.extend(self._tasks(index)) or bool(found))
         return found[0]
@@ -103,7 +106,7 @@ class Sweep:
         """Files of this name in its runs."""
         return sorted(self.folder.glob(f"outputs/test/*/{holding}"))
 
-    def _tasks(self, index: int) -> Iterator[psutil.Process]:
+    def _tasks(self, index: int | None) -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
             try:
                 if "submitit.core._submit" not in process.cmdline() or process.name() == "srun":
@@ -125,13 +128,16 @@ def _cluster(folder: Path, *, accounting: bool) -> Iterator[Cluster]:
     if os.geteuid() != 0:
         pytest.skip("only root can start Slurm's daemons")
     environment = os.environ | {"ACCOUNTING": str(int(accounting))}
+    cluster = Cluster(folder)
     try:
         subprocess.run(
             ["bash", SCRIPT, "start", folder], env=environment, check=True, stdin=subprocess.DEVNULL
         )
-        yield Cluster(folder)
+        yield cluster
     finally:
         subprocess.run(["bash", SCRIPT, "stop", folder], check=True)
+        for process in cluster.started:
+            process.wait()
 
 
 @pytest.fixture(scope="session")

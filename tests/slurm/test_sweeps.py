@@ -4,8 +4,10 @@ import json
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.slurm.conftest import ROOT, Cluster, Sweep
@@ -102,10 +104,19 @@ def test_what_slurm_refuses_is_told_in_its_words(
     assert "Traceback" not in sweep.told
 
 
-def interrupt(sweep: Sweep) -> None:
-    """Tell the run to leave, as Slurm does before a time-out or a preemption, once it is under way."""
-    sweep.until(lambda: any(len(numbers(path.parent)) >= 20 for path in sweep.runs("metrics.jsonl")))
+def under_way(sweep: Sweep, rows: int = 20) -> None:
+    """Wait until the run has as many rows."""
+    sweep.until(lambda: any(path.read_text().count("\n") > rows for path in sweep.runs("metrics.jsonl")))
+
+
+def signalled(sweep: Sweep) -> None:
+    """As Slurm does before a time-out, and where it is set up so, before a preemption."""
     sweep.cluster.ask("scancel", "--signal=USR2", sweep.job())
+
+
+def displaced(sweep: Sweep) -> None:
+    """By a job that takes the node away; it sends TERM."""
+    sweep.cluster.ask("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=true")
 
 
 def start_again(sweep: Sweep) -> None:
@@ -129,13 +140,22 @@ def same(one: Sweep, other: Sweep) -> None:
 
 
 # all matrices are measured after every edit, so that equal norms mean equal weights
-WHOLE = "stage.norms.whole.every=1"
+WHOLE = ["edits=120", "stage.norms.whole.every=1"]
 
 
-def test_a_preempted_run_goes_on_where_it_was(cluster: Cluster, tmp_path: Path):
-    sweep = cluster.start(tmp_path / "queued", "launcher=slurm_preempt", "edits=120", WHOLE)
-    whole = cluster.start(tmp_path / "whole", "edits=120", WHOLE)
-    interrupt(sweep)
+@pytest.fixture(scope="module")
+def whole(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """The same run without interruption, outside of Slurm."""
+    return cluster.start(tmp_path_factory.mktemp("whole"), *WHOLE)
+
+
+@pytest.mark.parametrize("preempted", [signalled, displaced])
+def test_a_preempted_run_goes_on_where_it_was(
+    cluster: Cluster, whole: Sweep, tmp_path: Path, preempted: Callable[[Sweep], None]
+):
+    sweep = cluster.start(tmp_path, "launcher=slurm_preempt", *WHOLE)
+    under_way(sweep)
+    preempted(sweep)
     start_again(sweep)
     assert sweep.ended() == 0, sweep.told
     assert "Restarts=1" in cluster.ask("scontrol", "show", "job", sweep.job())
@@ -146,7 +166,8 @@ def test_a_preempted_run_goes_on_where_it_was(cluster: Cluster, tmp_path: Path):
 
 def test_a_run_without_time_left_is_told_and_the_same_command_goes_on(cluster: Cluster, tmp_path: Path):
     sweep = cluster.start(tmp_path, "launcher=slurm", "edits=60", "hydra.launcher.timeout_min=10")
-    interrupt(sweep)
+    under_way(sweep)
+    signalled(sweep)
     assert sweep.ended() == 1
     assert "used up its time: the same command goes on" in sweep.told and "Traceback" not in sweep.told
     again = cluster.start(tmp_path, "launcher=slurm", "edits=60", "hydra.launcher.timeout_min=10")
@@ -154,22 +175,28 @@ def test_a_run_without_time_left_is_told_and_the_same_command_goes_on(cluster: C
     assert "going on from" in log_of(again)
 
 
+def has_pending(process: psutil.Process, number: signal.Signals) -> bool:
+    """Whether a stopped process will receive the signal when it goes on."""
+    status = dict(line.split(":\t") for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+    return bool(int(status["ShdPnd"], 16) & 1 << (number - 1))
+
+
 @pytest.mark.slow
-def test_a_run_that_slurm_stops_for_its_time_goes_on(cluster: Cluster, tmp_path: Path):
-    sweep = cluster.start(
-        tmp_path / "queued",
-        "launcher=slurm_preempt",
-        "edits=400",
-        WHOLE,
-        "hydra.launcher.timeout_min=1",
-        "hydra.launcher.signal_delay_s=20",
-    )
-    whole = cluster.start(tmp_path / "whole", "edits=400", WHOLE)
+def test_a_run_that_slurm_stops_for_its_time_goes_on(cluster: Cluster, whole: Sweep, tmp_path: Path):
+    # two minutes: Slurm may send the signal earlier by up to one
+    limits = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=20"]
+    sweep = cluster.start(tmp_path, "launcher=slurm_preempt", *WHOLE, *limits)
+    under_way(sweep, rows=3)
+    process = sweep.task(None)
+    process.suspend()  # so that the time is over before the run is, however quick the machine
+    sweep.until(lambda: has_pending(process, signal.SIGUSR2))
+    process.resume()
     start_again(sweep)
-    while sweep.process.poll() is None:  # as often as it takes
+    while sweep.process.poll() is None:  # on a slow machine it takes several rounds
         if sweep.cluster.states()[sweep.job()] == "PENDING":
             start_again(sweep)
         time.sleep(1)
     assert sweep.ended() == 0, sweep.told
+    assert "this job is timed-out" in log_of(sweep)
     assert whole.ended() == 0, whole.told
     same(sweep, whole)
