@@ -81,7 +81,16 @@ class SlurmSweep(SlurmLauncher):
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Copy the code; the jobs run and compose from there."""
+        """Copy the code; the jobs run and compose from there.
+
+        Raises:
+            ConfigError: where there is no Slurm.
+        """
+        if shutil.which("sbatch") is None or shutil.which("srun") is None:
+            raise ConfigError(
+                "launcher=slurm needs Slurm, but there is no sbatch and srun on this machine: "
+                "log in to the cluster, or leave the launcher out"
+            )
         code = snapshot(Path(str(config.hydra.sweep.dir)) / ".code")
         # the user's lines first: `module load` may set PYTHONPATH too
         self.params["setup"] = [
@@ -112,7 +121,7 @@ class SlurmSweep(SlurmLauncher):
         A job that failed or died has status FAILED and a sentence for a value; the others are as they are.
 
         Raises:
-            ConfigError: where there is no Slurm, or Slurm refuses the job.
+            ConfigError: where Slurm refuses the jobs.
         """
         jobs = self._submit(job_overrides, initial_job_idx)
         array = jobs[0].job_id.split("_")[0]
@@ -126,11 +135,6 @@ class SlurmSweep(SlurmLauncher):
             return [_outcome(job, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)]
 
     def _submit(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[Job[JobReturn]]:
-        if shutil.which("sbatch") is None or shutil.which("srun") is None:
-            raise ConfigError(
-                "launcher=slurm needs Slurm, but there is no sbatch and srun on this machine: "
-                "log in to the cluster, or leave the launcher out"
-            )
         tasks = [
             (list(overrides), "hydra.sweep.dir", first + i, f"job_id_for_{first + i}", Singleton.get_state())
             for i, overrides in enumerate(job_overrides)

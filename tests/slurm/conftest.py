@@ -109,16 +109,14 @@ class Sweep:
     def _tasks(self, index: int | None) -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
             try:
-                if "submitit.core._submit" not in process.cmdline() or process.name() == "srun":
+                is_job = "submitit.core._submit" in process.cmdline() and process.name() != "srun"
+                if not is_job or process.cwd() != str(self.folder):
                     continue
-                if process.cwd() != str(self.folder):
-                    continue
-                if process.cwd() == str(self.folder) and process.environ()["SLURM_ARRAY_TASK_ID"] == str(
-                    index
-                ):
-                    yield process
-            except psutil.Error:
+                told = process.environ().get("SLURM_ARRAY_TASK_ID")
+            except psutil.Error:  # it has ended meanwhile
                 continue
+            if told == (None if index is None else str(index)):
+                yield process
 
 
 def _cluster(folder: Path, *, accounting: bool) -> Iterator[Cluster]:
