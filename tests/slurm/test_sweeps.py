@@ -1,6 +1,7 @@
 """Sweeps on a real Slurm of one node: what a user types, what comes out, and what dies on the way."""
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -188,3 +189,15 @@ def test_a_run_that_slurm_stops_for_its_time_goes_on(cluster: Cluster, whole: Sw
     assert "this job is timed-out" in log_of(sweep)
     assert whole.ended() == 0, whole.told
     same(sweep, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a job of two processes needs two CPUs")
+def test_several_processes_of_a_job_train_together(cluster: Cluster, tmp_path: Path):
+    training = ["intervention=fft", "training=tiny", "pairs@training.pairs=world", "steps=3"]
+    sweep = cluster.start(tmp_path, "launcher=slurm", *training, "hydra.launcher.tasks_per_node=2")
+    assert sweep.ended() == 0, sweep.told
+    assert sweep.marks() == ["DONE"]
+    logs = [path.read_text() for path in tmp_path.glob(f"outputs/test/.submitit/{sweep.job()}/*_log.err")]
+    assert len(logs) == 2
+    assert not any("another process" in log for log in logs), "each is a part of the run, none is too many"
