@@ -50,6 +50,8 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> fl
     with tracking(tracker, config, run.info):
         for row in run.rows():
             parts.tracker.again(row)
+        for name, rows in run.tables.items():
+            parts.tracker.table(name, rows)
         watch = Watch(
             stages=parts.stages,
             judges=parts.judges,

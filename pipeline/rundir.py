@@ -34,7 +34,7 @@ from pipeline.states import FOLDER, Saved, States
 
 log = logging.getLogger(__name__)
 
-ATTEMPT = ("provenance.json", "metrics.jsonl", "*.parquet", "summary.json", "FAILED")
+ATTEMPT = ("provenance.json", "metrics.jsonl", "*.parquet", "summary.json", "uploaded.json", "FAILED")
 """Files that a new attempt replaces, as patterns."""
 FOLDERS = ("wandb", "checkpoints", "figures", "adapter", FOLDER)
 """Folders that go with them."""
@@ -165,6 +165,11 @@ class RunDir:
         """What `metrics.jsonl` holds, a mapping a line."""
         path = self.folder / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    @property
+    def tables(self) -> Mapping[str, Sequence[Mapping[str, object]]]:
+        """What was recorded so far, by table; also by the attempt that this one goes on from."""
+        return self._tables
 
     def save(self, checkpoint: Path, state: Mapping[str, object], pieces: Sequence[Path] = ()) -> None:
         """Complete a state inside the folder, so that an interrupted run goes on from there."""

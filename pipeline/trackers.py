@@ -1,5 +1,6 @@
 """Where a run's numbers go while it is computed: `metrics.jsonl` always, other places beside it."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -9,6 +10,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from analysis.stage import Unit
 from pipeline.identity import Config
 from pipeline.rundir import RunDir, RunInfo
+
+log = logging.getLogger(__name__)
 
 Status = Literal["done", "failed"]
 Rows = Sequence[Mapping[str, object]]
@@ -84,12 +87,15 @@ class Tracker(Protocol):
 
 @contextmanager
 def tracking(tracker: Tracker, config: Config, run: RunInfo) -> Iterator[None]:
-    """Open the tracker's run and close it at the end, as failed on any exception."""
+    """Open the tracker's run and close it at the end, as failed on any exception, which goes on as it is."""
     try:
         tracker.start(config, run)
         yield
     except BaseException:
-        tracker.finish("failed")
+        try:
+            tracker.finish("failed")
+        except Exception as error:  # a tracker whose process was killed must not hide why the run ended
+            log.warning("the tracker did not close: %s: %s", type(error).__name__, error)
         raise
     tracker.finish("done")
 

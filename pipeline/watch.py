@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 class Watch:
     """The `Onlooker` of a run that measures.
 
-    As a context it shows the progress, and gives the tracker what was told of each edit when the run ends,
-    also by an error.
+    As a context it shows the progress, and gives the tracker what was told of each edit, and the alarms, when
+    the run ends, also by an error.
     """
 
     def __init__(
@@ -80,6 +80,8 @@ class Watch:
         self._bars.__exit__()
         if self._details:
             self.tracker.table("edits", self._details)
+        if self.alarms:
+            self.tracker.table("alarms", [asdict(alarm) for alarm in self.alarms])
 
     def begin(self, model: Model) -> None:
         """Prepare the stages on the unedited model; take up what an interrupted run measured."""

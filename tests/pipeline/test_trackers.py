@@ -1,9 +1,12 @@
 """Trackers: what they were given can be read back, runs do not mix, nothing stays open."""
 
 import json
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -14,8 +17,9 @@ from PIL import Image
 from editors.errors import ConfigError
 from pipeline.identity import Config
 from pipeline.rundir import RunDir, RunInfo
+from pipeline.shown import SUMMARIES, flat
 from pipeline.trackers import Jsonl, Many, Position, Rows, Status, tracking
-from pipeline.weights_and_biases import Wandb, flat
+from pipeline.weights_and_biases import Wandb
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, object] = {
@@ -38,6 +42,13 @@ def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def run_info(folder: Path, fingerprint: str = "0123456789", name: str = "demo") -> RunInfo:
     folder.mkdir(parents=True, exist_ok=True)
     return RunInfo(name=name, fingerprint=fingerprint, folder=folder)
+
+
+def wandb_summary(folder: Path) -> dict[str, dict]:
+    """Configuration, summary and state of the one offline run in a run folder."""
+    (found,) = folder.glob("wandb/offline-run-*")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(found)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def wandb_records(folder: Path) -> list[dict[str, dict]]:
@@ -68,10 +79,10 @@ def test_an_offline_run_holds_all_rows_over_edits(tmp_path: Path) -> None:
     records = wandb_records(tmp_path)
     rows = rows_of(records)
     assert rows[:5] == [{"edits": edits, "norm/delta/mlp_down.01": edits / 4} for edits in range(5)]
-    assert rows[5]["efficacy._type"] == "table-file"
-    assert rows[5]["efficacy.nrows"] == 2
+    assert rows[5]["tables/efficacy._type"] == "table-file"
+    assert rows[5]["tables/efficacy.nrows"] == 2
     metrics = [record["metric"] for record in records if "metric" in record]
-    assert {"edits"} == {metric["name"] for metric in metrics if "name" in metric}
+    assert [metric["name"] for metric in metrics if "step_metric" not in metric] == ["edits"]
     assert [metric["step_metric"] for metric in metrics if metric.get("glob_name") == "*"] == ["edits"]
     (opened,) = [record["run"] for record in records if "run" in record]
     assert (opened["run_group"], opened["job_type"], opened["tags"]) == ("demo", "memit", ["a"])
@@ -120,16 +131,20 @@ def test_two_runs_in_one_process_do_not_mix(tmp_path: Path) -> None:
     assert (opened["run_group"], opened["job_type"], opened.get("tags")) == ("other", "rome", None)
 
 
-def test_an_exception_closes_the_run_as_failed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("it broke"), KeyboardInterrupt(), SystemExit(3)])
+def test_whatever_ends_a_run_closes_it_as_failed_with_its_tables(tmp_path: Path, error: BaseException):
     import wandb
 
     tracker = Wandb()
-    with pytest.raises(RuntimeError, match="broke"), tracking(tracker, CONFIG, run_info(tmp_path)):
+    with pytest.raises(type(error)), tracking(tracker, CONFIG, run_info(tmp_path)):
         tracker.log(Position(edits=0), {"norm/a": 1.0})
-        raise RuntimeError("it broke")
+        tracker.table("edits", [{"id": "a"}])
+        raise error
     records = wandb_records(tmp_path)
     assert exit_code(records) == 1
-    assert rows_of(records) == [{"edits": 0, "norm/a": 1}]
+    first, last = rows_of(records)
+    assert first == {"edits": 0, "norm/a": 1}
+    assert last["tables/edits._type"] == "table-file"
     assert wandb.run is None
     tracker.log(Position(edits=1), {"norm/a": 1.0})  # closed: goes nowhere
     tracker.finish("done")
@@ -258,6 +273,70 @@ def test_many_trackers_all_hear_and_all_close(tmp_path: Path) -> None:
         Many(trackers=trackers).table("t", [])
     assert [tracker.seen for tracker in trackers] == [["start", "log 3", "table t", "done"]] * 3
     assert Many(trackers=trackers).id == "r,r,r"
+
+
+def test_a_tracker_that_will_not_close_does_not_hide_why_a_run_ended(tmp_path: Path) -> None:
+    stubborn = Many(trackers=[Recorder(stubborn=True)])
+    with pytest.raises(KeyboardInterrupt), tracking(stubborn, {}, run_info(tmp_path)):
+        raise KeyboardInterrupt
+
+
+def test_runs_are_grouped_by_short_keys_and_say_which_code_computed_them(tmp_path: Path) -> None:
+    config = CONFIG | {
+        "layers": {"edit": [5, 1, 2, 3]},
+        "regularizer": {"rect": {"share": 0.2}, "mpes": {}},
+        "model": {"name": "tiny"},
+        "seed": 7,
+    }
+    code = {"git": {"commit": "abc", "dirty": True}, "packages": {"torch": "2"}, "host": "h", "command": "c"}
+    info = run_info(tmp_path)
+    (tmp_path / "provenance.json").write_text(json.dumps(code))
+    with tracking(Wandb(), config, info):
+        pass
+    told = wandb_summary(tmp_path)["config"]
+    short = {"editor": "memit", "model": "tiny", "layers": "1-3,5", "regularizers": "mpes, rect", "seed": 7}
+    assert told | short | {"intervention": "knowledge_edit", "data": "none"} == told
+    assert told["regularizer/rect/share"] == 0.2
+    assert {key: value for key, value in told.items() if key.startswith("provenance/")} == {
+        "provenance/git/commit": "abc",
+        "provenance/git/dirty": True,
+        "provenance/packages/torch": "2",
+    }, "neither the machine nor the command line"
+
+
+def test_a_summary_keeps_what_suits_the_metric_and_the_objective(tmp_path: Path) -> None:
+    info = run_info(tmp_path)
+    tracker = Wandb()
+    with tracking(tracker, CONFIG, info):
+        for edits, value in enumerate((1.0, 4.0, 2.0)):
+            keys = (
+                "norm/spectral/mlp_down.01",
+                "edit/score/seen",
+                "probe/accuracy/mean",
+                "activation/cosine/a",
+            )
+            tracker.log(Position(edits=edits), dict.fromkeys(keys, value))
+        (tmp_path / "summary.json").write_text('{"objective": 0.5, "alarms": []}')
+    summary = wandb_summary(tmp_path)["summary"]
+    assert summary["norm/spectral/mlp_down.01"] == {"last": 2, "max": 4}
+    assert summary["edit/score/seen"] == {"last": 2, "max": 4}
+    assert summary["probe/accuracy/mean"] == {"last": 2, "min": 1}
+    assert (summary["activation/cosine/a"], summary["objective"], summary["edits"]) == (2, 0.5, 2)
+
+
+def test_every_pattern_of_a_summary_fits_a_documented_metric_and_only_ends_w_and_b_knows() -> None:
+    documented = re.findall(r"`([a-z]+/[a-z_0-9<>]+)/[^`]+`", (ROOT / "docs" / "metrics.md").read_text())
+    patterns = [pattern for pattern, _ in SUMMARIES]
+    used = {next((pattern for pattern in patterns if fnmatchcase(key, pattern)), None) for key in documented}
+    assert set(patterns) <= used
+    assert {end for _, kept in SUMMARIES for end in kept.split(",")} <= {"last", "min", "max", "mean"}
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_machine_is_watched_unless_one_says_no(tmp_path: Path, wanted: bool) -> None:
+    with tracking(Wandb(system_metrics=wanted), CONFIG, run_info(tmp_path)):
+        time.sleep(0.5)  # the first sample is taken at once
+    assert any("stats" in record for record in wandb_records(tmp_path)) == wanted
 
 
 def test_the_flat_configuration_keeps_leaves_and_drops_secrets() -> None:
