@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from analysis.stage import Unit
+from analysis.units import Unit
 from pipeline.identity import Config
 from pipeline.rundir import RunDir, RunInfo
 

@@ -177,7 +177,7 @@ class Wandb:
             project=self.project,
             entity=self.entity,
             mode="offline" if run.offline else "online",
-            folder=Path(run.settings.sync_dir).relative_to(self._folder.resolve()).as_posix(),
+            folder=Path(run.settings.sync_dir).resolve().relative_to(self._folder.resolve()).as_posix(),
         )
 
 
