@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
@@ -141,7 +141,7 @@ def _read_unfinished(folder: Path, *, run: str, name: str) -> Unfinished:
     return Unfinished(run=run, name=name, status="running", sentence=sentence)
 
 
-def _summarised(path: Path) -> Mapping[str, list[Mapping[str, object]]]:
+def _summarised(path: Path) -> Mapping[str, Any]:
     """The summary of a run that may not have one yet."""
     try:
         return json.loads(path.read_text())

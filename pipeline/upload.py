@@ -15,6 +15,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from editors.errors import ConfigError, DataError
+from pipeline import pulse
 from pipeline.archive import Archive, Receipt, digest, read_archive, read_config, run_folders
 from pipeline.identity import Config
 from pipeline.rundir import RunInfo
@@ -47,12 +48,14 @@ class Upload:
         """
         config = read_config(folder)
         info = RunInfo(name=str(config["name"]), fingerprint=folder.resolve().name, folder=folder)
-        lock = FileLock(folder / ".lock", timeout=0)
+        alive = pulse.read(folder)
         try:
-            with lock:
+            with FileLock(folder / ".lock", timeout=0):
                 return self._upload(info, self._tracker(config))
         except Timeout:
-            return ["left out: it is being computed right now"]
+            if alive is None or not pulse.is_gone(alive):
+                return ["left out: it is being computed right now"]
+        return self._upload(info, self._tracker(config))  # the lock of a host that is gone
 
     def _upload(self, info: RunInfo, tracker: Wandb) -> list[str]:
         content = digest(info.folder)

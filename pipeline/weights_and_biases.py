@@ -68,14 +68,13 @@ class Wandb:
         import wandb  # here, because it takes half a second and `tracker=none` need not wait
 
         self._id, self._folder = run_id(run), run.folder
+        place = {"project": self.project, "entity": self.entity, "id": self._id}
         try:
             self._run = wandb.init(
-                project=self.project,
-                entity=self.entity,
+                **({} if os.environ.get("WANDB_SWEEP_ID") else place),  # an agent of a sweep has told them
                 group=run.name,
                 job_type=job_type(config),
                 name=f"{job_type(config)}-{run.fingerprint}",
-                id=self._id,
                 tags=list(self.tags),
                 config=shown(config, read_json(run.folder / "provenance.json")),
                 dir=run.folder,
@@ -96,6 +95,7 @@ class Wandb:
                 f"Weights & Biases did not open a run ({error}): log in with `wandb login`, "
                 "or set tracker.mode=offline or tracker=none"
             ) from error
+        self._id = self._run.id
         self._axis, self._several = "", has_parts(config)
         self._tables, self._defined = {}, set()
 
@@ -174,7 +174,7 @@ class Wandb:
         return Receipt(
             digest=content,
             id=self._id,
-            project=self.project,
+            project=run.project,
             entity=self.entity,
             mode="offline" if run.offline else "online",
             folder=Path(run.settings.sync_dir).resolve().relative_to(self._folder.resolve()).as_posix(),

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from pipeline.rundir import RunDir, RunInfo
 from pipeline.shown import SUMMARIES, flat
 from pipeline.trackers import Jsonl, Many, Position, Rows, Status, tracking
 from pipeline.weights_and_biases import Wandb
+from tests.pipeline.offline import exit_code, rows_of, wandb_records, wandb_summary
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, object] = {
@@ -42,32 +42,6 @@ def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def run_info(folder: Path, fingerprint: str = "0123456789", name: str = "demo") -> RunInfo:
     folder.mkdir(parents=True, exist_ok=True)
     return RunInfo(name=name, fingerprint=fingerprint, folder=folder)
-
-
-def wandb_summary(folder: Path) -> dict[str, dict]:
-    """Configuration, summary and state of the one offline run in a run folder."""
-    (found,) = folder.glob("wandb/offline-run-*")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(found)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def wandb_records(folder: Path) -> list[dict[str, dict]]:
-    """All records of the one offline run in a run folder, read by W&B's own reader."""
-    (found,) = folder.glob("wandb/offline-run-*")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(found)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def rows_of(records: list[dict[str, dict]]) -> list[dict[str, object]]:
-    """The history without W&B's own keys."""
-    items = [record["history"]["item"] for record in records if "history" in record]
-    return [{key: value for key, value in item.items() if key[0] != "_"} for item in items]
-
-
-def exit_code(records: list[dict[str, dict]]) -> int:
-    (code,) = [record["exit"].get("exit_code", 0) for record in records if "exit" in record]
-    return code
 
 
 def test_an_offline_run_holds_all_rows_over_edits(tmp_path: Path) -> None:
