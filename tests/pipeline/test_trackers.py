@@ -10,15 +10,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 
 from editors.errors import ConfigError
+from pipeline.build import build
+from pipeline.configuration import resolved
 from pipeline.identity import Config
+from pipeline.resolvers import register_resolvers
 from pipeline.rundir import RunDir, RunInfo
 from pipeline.shown import SUMMARIES, flat
 from pipeline.trackers import Jsonl, Many, Position, Rows, Status, tracking
-from pipeline.weights_and_biases import Wandb
+from pipeline.weights_and_biases import OUTCOME, Wandb
 from tests.pipeline.offline import exit_code, rows_of, wandb_records, wandb_summary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -253,6 +257,44 @@ def test_a_tracker_that_will_not_close_does_not_hide_why_a_run_ended(tmp_path: P
     stubborn = Many(trackers=[Recorder(stubborn=True)])
     with pytest.raises(KeyboardInterrupt), tracking(stubborn, {}, run_info(tmp_path)):
         raise KeyboardInterrupt
+
+
+def test_under_an_agent_of_a_sweep_the_run_is_the_one_that_the_agent_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    wandb.teardown()  # an agent starts a process for each run, which reads the environment once
+    with monkeypatch.context() as environment:
+        for name, value in (("SWEEP_ID", "s1"), ("RUN_ID", "r1"), ("PROJECT", "agents")):
+            environment.setenv(f"WANDB_{name}", value)
+        with tracking(tracker := Wandb(mode="offline"), CONFIG, run_info(tmp_path)):
+            pass
+        wandb.teardown()
+    (opened,) = [record["run"] for record in wandb_records(tmp_path) if "run" in record]
+    assert (opened["run_id"], opened["sweep_id"], opened["project"]) == ("r1", "s1", "agents")
+    assert tracker.id == "r1"
+
+
+@pytest.mark.parametrize("pick", [0, -1])
+def test_the_sweep_of_the_documentation_calls_the_entry_point(pick: int) -> None:
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    sweep = yaml.safe_load((ROOT / "docs" / "wandb_sweep.yaml").read_text())
+    assert sweep["metric"]["name"] in OUTCOME
+    ends = {
+        name: told.get("values") or [told.get(end, told.get("value")) for end in ("min", "max")]
+        for name, told in sweep["parameters"].items()
+    }
+    args = {"args": {name: {"value": values[pick]} for name, values in ends.items()}}
+    overrides = create_sweep_command_args(args)["args_no_hyphens"]
+    assert sweep["command"][2:] == ["-m", "pipeline", "${args_no_hyphens}"]
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        plain = resolved(compose("config", overrides))
+    assert plain["editor"]["preservation_weight"] == ends["editor.preservation_weight"][pick]
+    assert plain["layers"]["edit"] and plain["seed"] == ends["seed"][pick]
+    build(plain)
 
 
 def test_runs_are_grouped_by_short_keys_and_say_which_code_computed_them(tmp_path: Path) -> None:

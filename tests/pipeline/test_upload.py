@@ -191,6 +191,7 @@ class Server:
 
     def init(self, **arguments: Any) -> "Server":
         self.opened.append(arguments)
+        self.id, self.project = arguments["id"], arguments["project"]
         self.config = SimpleNamespace(update=lambda new, **_: arguments["config"].update(new))  # pyright: ignore
         return self
 
