@@ -120,7 +120,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _tell(archive: Archive, info: RunInfo, tracker: Wandb) -> None:
     """Everything that the archive holds, as the run itself would have told it, but for its alerts."""
-    config = {**archive.config, "archive": {"state": archive.state, "reason": archive.reason}}
+    told = {"state": archive.state, **({"reason": archive.reason} if archive.reason else {})}
+    config = {**archive.config, "archive": told}
     try:
         with tracking(tracker, config, info):
             for row in archive.rows:

@@ -2,9 +2,10 @@
 
 import json
 import re
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -12,15 +13,18 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 from PIL import Image
 
 from editors.errors import ConfigError
 from pipeline.build import build
 from pipeline.configuration import resolved
 from pipeline.identity import Config
+from pipeline.launch import launch
 from pipeline.resolvers import register_resolvers
 from pipeline.rundir import RunDir, RunInfo
 from pipeline.shown import SUMMARIES, flat
+from pipeline.signals import Interrupted
 from pipeline.trackers import Jsonl, Many, Position, Rows, Status, tracking
 from pipeline.weights_and_biases import OUTCOME, Wandb
 from tests.pipeline.offline import exit_code, rows_of, wandb_records, wandb_summary
@@ -126,6 +130,40 @@ def test_whatever_ends_a_run_closes_it_as_failed_with_its_tables(tmp_path: Path,
     assert wandb.run is None
     tracker.log(Position(edits=1), {"norm/a": 1.0})  # closed: goes nowhere
     tracker.finish("done")
+
+
+def test_a_run_that_goes_on_tells_what_its_first_attempt_told(
+    composed: Callable[..., DictConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def last_of(self: Wandb, position: Position, metrics: Mapping[str, float]) -> None:
+        log(self, position, metrics)
+        if position.edits == 3:
+            raise Interrupted(signal.SIGTERM)
+
+    choices = (
+        "tracker=wandb",
+        "tracker.mode=offline",
+        "stage=[norms]",
+        "edits=4",
+        "intervention.save_every=1",
+    )
+    log = Wandb.log
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Wandb, "log", last_of)
+        launch(composed(*choices), tmp_path)
+    monkeypatch.setattr(Wandb, "pictures", lambda *_: None)
+    with caplog.at_level("INFO"):
+        launch(composed(*choices), tmp_path)
+    assert "going on from" in caplog.text
+    (folder,) = tmp_path.glob("test/*")
+    records = wandb_records(folder)  # of one folder: that of the first attempt is gone
+    rows = rows_of(records)
+    assert [row["edits"] for row in rows if "norm/frobenius_ratio/edited" in row] == [0, 1, 2, 3, 4]
+    assert [row["tables/edits.nrows"] for row in rows if "tables/edits.nrows" in row] == [4]
+    assert exit_code(records) == 0
 
 
 def test_the_id_is_stable_over_restarts_and_differs_between_experiments(tmp_path: Path) -> None:
