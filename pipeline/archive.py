@@ -128,8 +128,9 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
             rows.append(row)
         else:
             torn.append(number)
-    told = f"left out {len(torn)} line(s) of {path.name} that cannot be read, the first is {torn[:1]}"
-    return rows, [told] if torn else []
+    if not torn:
+        return rows, []
+    return rows, [f"left out {len(torn)} line(s) of {path.name} that cannot be read, the first is {torn[0]}"]
 
 
 def read_json(path: Path) -> Mapping[str, Any]:

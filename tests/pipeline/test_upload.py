@@ -141,7 +141,7 @@ def test_a_run_without_an_end_is_told_as_far_as_it_is(
     (folder / "records.parquet").write_bytes(b"PAR1 torn")
     assert main([str(folder)]) == 0
     told = capsys.readouterr().out
-    assert "left out 1 line(s) of metrics.jsonl" in told and "[4]" in told
+    assert "left out 1 line(s) of metrics.jsonl" in told and "the first is 4" in told
     assert "left out records.parquet" in told
     summary = wandb_summary(folder)
     assert summary["state"].startswith("failed") and summary["summary"]["edits"] == 2
