@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import NormscopeError
 from pipeline.launch import launch
+from pipeline.objectives import Value
 from pipeline.resolvers import register_resolvers
 
 log = logging.getLogger("pipeline")
@@ -33,7 +34,7 @@ COMMANDS = ("status", "upload", "dashboard")
 
 
 @hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
-def _job(config: DictConfig) -> float | None:
+def _job(config: DictConfig) -> Value:
     """One run; in a sweep Hydra calls it once for each."""
     try:
         return launch(config, OUTPUTS)

@@ -12,15 +12,13 @@ from pipeline import processes
 from pipeline.data import FactSource
 from pipeline.identity import Config
 from pipeline.interventions import Intervention
+from pipeline.objectives import Value, objective_of
 from pipeline.rundir import RunDir
 from pipeline.signals import Requests
 from pipeline.trackers import Jsonl, Many, Tracker, tracking
 from pipeline.watch import Watch
 
 log = logging.getLogger(__name__)
-
-OBJECTIVE = "edit/score/seen"
-"""What a run returns to a sweeper: the harmonic mean of ES, PS and NS over all edits at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +33,7 @@ class Parts:
     tracker: Tracker
 
 
-def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> float | None:
+def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> Value:
     """Compute the run in its open folder and return its objective.
 
     Raises:
@@ -67,8 +65,9 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> fl
             intervention.run(model, plan, watch)
         if watch.stopped:
             log.warning("stopped by an alarm: %s", _progress(watch))
-        objective = watch.last.get(OBJECTIVE)
-        run.finish(objective=objective, statistics=intervention.statistics, **watch.summary())
+        told = watch.summary()
+        objective = objective_of(config, run.folder, {**told, "metrics": watch.last})
+        run.finish(objective=objective, statistics=intervention.statistics, **told)
         tracker.pictures(lambda: _drawn(run))
     return objective
 

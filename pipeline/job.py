@@ -11,13 +11,14 @@ from pipeline.build import build
 from pipeline.configuration import Plain
 from pipeline.experiment import Parts, execute, follow
 from pipeline.failures import told
+from pipeline.objectives import Value, objective_of
 from pipeline.rundir import RunBusy, RunDir
 from pipeline.signals import Interrupted, Requests
 
 log = logging.getLogger(__name__)
 
 
-def compute(plain: Plain, root: Path) -> float | None:
+def compute(plain: Plain, root: Path) -> Value:
     """The objective of the run; none where another process is computing it right now.
 
     Raises:
@@ -48,12 +49,12 @@ def compute(plain: Plain, root: Path) -> float | None:
         requests.depart(interrupted)
 
 
-def _compute(plain: Plain, parts: Parts, run: RunDir, requests: Requests) -> float | None:
+def _compute(plain: Plain, parts: Parts, run: RunDir, requests: Requests) -> Value:
     if plain["resume"] == "never":
         run.discard()
     with told(), run:
         if run.done:
             processes.agreed(None)
-            return run.objective
+            return objective_of(plain, run.folder)
         with told():  # inside as well, so that the run is marked with the sentence
             return execute(plain, parts, run, requests)

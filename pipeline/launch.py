@@ -6,18 +6,19 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pipeline.configuration import resolved
-from pipeline.identity import folder_of, is_done, summary_of
+from pipeline.identity import folder_of, is_done
+from pipeline.objectives import Value, objective_of
 
 log = logging.getLogger(__name__)
 
 
-def launch(config: DictConfig, root: Path) -> float | None:
+def launch(config: DictConfig, root: Path) -> Value:
     """The objective of the run that the configuration describes; prints its folder last."""
     plain = resolved(config)
     folder = folder_of(root, plain)
     if is_done(folder) and plain["resume"] != "never":
         log.info("already computed; resume=never computes it again")
-        objective = summary_of(folder)["objective"]
+        objective = objective_of(plain, folder)
     else:
         # here, because torch takes seconds to import and a run that is done need not wait for it
         from pipeline.job import compute

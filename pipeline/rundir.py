@@ -27,7 +27,8 @@ from torch import Tensor
 
 from editors.errors import ConfigError, NormscopeError
 from pipeline.files import write, write_json
-from pipeline.identity import Config, folder_of, is_done, label, summary_of
+from pipeline.identity import Config, folder_of, is_done, label
+from pipeline.objectives import Value
 from pipeline.provenance import now, provenance
 from pipeline.pulse import Pulse, is_gone, read
 from pipeline.states import FOLDER, Saved, States
@@ -59,7 +60,7 @@ class RunDir:
 
         with RunDir(root=Path("outputs"), config=config) as run:
             if run.done:
-                return run.objective
+                return
             run.append({"edits": 0, "norm/frobenius_ratio/edited": 1.0})
             run.finish(objective=0.93)
 
@@ -88,11 +89,6 @@ class RunDir:
     def done(self) -> bool:
         """Whether this run was computed to its end, now or earlier."""
         return is_done(self.folder)
-
-    @property
-    def objective(self) -> float | None:
-        """The stored objective of a finished run; raises DataError where its summary cannot be read."""
-        return summary_of(self.folder)["objective"]
 
     def __enter__(self) -> Self:
         """Lock the folder.
@@ -188,7 +184,7 @@ class RunDir:
         part.replace(path)
         return path
 
-    def finish(self, *, objective: float | None, **more: object) -> None:
+    def finish(self, *, objective: Value, **more: object) -> None:
         """Write the tables and `summary.json`, which gets `more` as well, then mark the run as done."""
         self._write_tables(self.folder)
         write_json(self.folder / "summary.json", self._summary(objective) | more)
@@ -246,7 +242,7 @@ class RunDir:
             self._tables[path.stem] = [{str(key): value for key, value in row.items()} for row in rows]
         log.info("going on from %s", saved.checkpoint)
 
-    def _summary(self, objective: float | None) -> dict[str, object]:
+    def _summary(self, objective: Value) -> dict[str, object]:
         return {
             "run": self.info.fingerprint,
             "name": self.info.name,

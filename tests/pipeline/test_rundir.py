@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from editors.errors import ConfigError, DataError
-from pipeline.identity import fingerprint
+from pipeline.identity import fingerprint, summary_of
 from pipeline.provenance import without_secrets
 from pipeline.rundir import RunBusy, RunDir
 
@@ -88,7 +88,7 @@ def test_a_finished_run_leaves_every_file_and_its_objective(tmp_path: Path) -> N
     assert records.to_dict("list") == {"id": ["a", "b"], "success": [True, False]}
     with RunDir(root=tmp_path, config=config(tracker={})) as again:
         assert again.done
-        assert again.objective == 0.75
+        assert summary_of(again.folder)["objective"] == 0.75
 
 
 def test_a_row_is_on_the_disk_at_once_and_numbers_of_any_kind_are_taken(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_an_error_while_reading_a_finished_run_leaves_it_finished(tmp_path: Path
         pytest.raises(DataError, match="delete the folder"),
         RunDir(root=tmp_path, config=config()) as again,
     ):
-        _ = again.objective
+        summary_of(again.folder)
     assert run.done
     assert not (run.folder / "FAILED").exists()
 
