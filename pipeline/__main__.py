@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import NormscopeError
+from pipeline import search
 from pipeline.launch import launch
 from pipeline.objectives import Value
 from pipeline.resolvers import register_resolvers
@@ -53,6 +54,7 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # one progress bar is enough
     register_resolvers()
     _register_plugins()
+    search.install()
     try:
         _job()
     except NormscopeError as error:

@@ -1,0 +1,295 @@
+"""A search for hyperparameters: a study of Optuna whose trials are runs.
+
+Everything about it lies in the study's storage, `study.db` in the folder of the experiment, so that the same
+command goes on after an interruption. Every trial is a run like any other, in a folder of its own.
+"""
+
+import logging
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from filelock import FileLock, Timeout
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from hydra.utils import instantiate
+from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
+from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.trial import Trial, TrialState
+
+from analysis.quiet import quiet_optuna
+from editors.errors import ConfigError, DataError, NormscopeError
+from pipeline.configuration import resolved
+from pipeline.identity import fingerprint
+from pipeline.objectives import chosen, lacking
+
+log = logging.getLogger(__name__)
+
+Space = Mapping[str, BaseDistribution]
+ATTEMPTS = 3
+"""How often a trial is begun whose process is killed, before it counts as failed."""
+
+
+class Trials:
+    """The trials of a study, up to `n_trials` in all."""
+
+    def __init__(
+        self,
+        *,
+        sampler: DictConfig,
+        storage: str,
+        study_name: str,
+        n_trials: int,
+        n_jobs: int,
+        max_failure_rate: float,
+        seed: int | None,
+        params: Mapping[str, Any] | None,
+    ) -> None:
+        if n_trials < 1 or n_jobs < 1:
+            raise ConfigError(f"hydra.sweeper: n_trials={n_trials}, n_jobs={n_jobs} have to be at least 1")
+        if sampler.get("_partial_"):
+            raise ConfigError("a search has no grid: without hydra/sweeper=optuna all given values are tried")
+        if not sqlalchemy.__version__.startswith("1."):
+            raise ConfigError(
+                f"this Optuna cannot read its files with SQLAlchemy {sqlalchemy.__version__}: "
+                "pip install 'normscope[optuna]'"
+            )
+        self.storage, self.study_name = storage, study_name
+        self.n_trials, self.n_jobs, self.max_failure_rate = n_trials, n_jobs, max_failure_rate
+        self._sampler, self._seed, self._params = sampler, seed, params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take the objectives from the configuration.
+
+        Raises:
+            ConfigError: where there is none, or one that the chosen stages cannot give.
+        """
+        self._launcher: Launcher = Plugins.instance().instantiate_launcher(
+            config=config, hydra_context=hydra_context, task_function=task_function
+        )
+        self._folder = Path(config.hydra.sweep.dir)
+        self._composed = partial(hydra_context.config_loader.load_sweep_config, config)
+        # unresolved: what is searched may be what an interpolation waits for
+        plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # pyright: ignore
+        asked = {"objective": OmegaConf.to_container(config.objective, resolve=True), "stage": plain["stage"]}
+        objectives = chosen(asked)
+        if not objectives:
+            raise ConfigError("a search needs something to search for: objective=score")
+        if reasons := lacking(asked):
+            raise ConfigError("\n".join(reasons))
+        self._names = list(objectives)
+        self._directions = [objective.direction for objective in objectives.values()]
+        self._study_is = {"objectives": asked["objective"], "settings": fingerprint(plain)}
+
+    def sweep(self, arguments: Sequence[str]) -> None:
+        """Run trials until there are `n_trials`.
+
+        Raises:
+            ConfigError: where the stored study is another search, or another process searches.
+            DataError: where the storage cannot be read, or too many trials failed.
+        """
+        space, fixed = self._space(arguments)
+        with quiet_optuna(), self._alone():
+            study = self._study(space)
+            _take_up(study)
+            begun = _finished(study)
+            while (left := self.n_trials - (done := _finished(study))) > 0:
+                self._batch(study, done, min(left, self.n_jobs), space, fixed)
+            if begun >= self.n_trials:
+                log.info("%d trials are there already; hydra.sweeper.n_trials=… asks for more", begun)
+            self._conclude(study)
+
+    def _space(self, arguments: Sequence[str]) -> tuple[Space, Mapping[str, Any]]:
+        """What is searched, and what is not; the command line wins."""
+        try:
+            space, fixed = create_params_from_overrides([*_overrides(self._params), *arguments])
+        except AssertionError as error:
+            raise ConfigError(f"a search chooses among single values: {error}") from error
+        space = {name: distribution for name, distribution in space.items() if name not in fixed}
+        if not space:
+            raise ConfigError(
+                "nothing is searched: give a key several values, such as "
+                "'editor.preservation_weight=tag(log,interval(10,1e4))'"
+            )
+        first = [f"{name}={_any_of(distribution)}" for name, distribution in space.items()]
+        resolved(self._composed([*first, *_overrides(fixed)]))  # a mistake is told before there is a study
+        return space, fixed
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A trial that nobody has ended was left by a process that is no more."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._folder / ".search.lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise ConfigError(
+                f"another process searches in {self._folder}: wait for it, or choose another name=…"
+            ) from error
+
+    def _study(self, space: Space) -> optuna.Study:
+        """The stored study, or a new one that remembers what it is."""
+        try:
+            storage = optuna.storages.get_storage(self.storage)
+            known = {summary.study_name for summary in storage.get_all_study_summaries()}
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"the study in {self.storage} cannot be opened: {reason}") from error
+        if self.study_name in known:
+            study = optuna.load_study(study_name=self.study_name, storage=storage)
+            if study.trials:
+                self._check(study, space)
+                return study
+            optuna.delete_study(study_name=self.study_name, storage=storage)  # it was not begun
+        study = optuna.create_study(study_name=self.study_name, storage=storage, directions=self._directions)
+        for key, value in {**self._study_is, "names": self._names}.items():
+            study.set_user_attr(key, value)
+        study.set_user_attr("space", {name: distribution_to_json(one) for name, one in space.items()})
+        return study
+
+    def _check(self, study: optuna.Study, space: Space) -> None:
+        """ConfigError where trials of the stored study and of this one cannot be compared."""
+        told = study.user_attrs
+        problem = next((key for key, value in self._study_is.items() if told.get(key) != value), None)
+        old = {name: json_to_distribution(text) for name, text in told.get("space", {}).items()}
+        if problem is None and not (old.keys() == space.keys() and _compatible(old, space)):
+            problem = "parameters"
+        if problem is not None:
+            raise ConfigError(
+                f"{self.storage} holds a search with other {problem}: "
+                "choose another name=… for this one, or delete that file"
+            )
+
+    def _batch(
+        self, study: optuna.Study, done: int, size: int, space: Space, fixed: Mapping[str, Any]
+    ) -> None:
+        """Ask for trials, launch them together, tell what they gave."""
+        study.sampler = self._sampler_for(done)
+        trials = [study.ask() for _ in range(size)]
+        jobs = [(*_overrides(_suggested(trial, space)), *_overrides(fixed)) for trial in trials]
+        different = list(dict.fromkeys(jobs))  # two processes cannot compute one run
+        returned = self._launcher.launch(different, initial_job_idx=trials[0].number)
+        gave = dict(zip(different, returned, strict=True))
+        failed = [
+            sentence
+            for trial, job in zip(trials, jobs, strict=True)
+            if (sentence := self._tell(study, trial, gave[job]))
+        ]
+        if len(failed) / size > self.max_failure_rate:
+            raise DataError(
+                f"{len(failed)} of {size} trials failed, more than hydra.sweeper.max_failure_rate="
+                f"{self.max_failure_rate} allows; the first: {failed[0]}"
+            )
+
+    def _sampler_for(self, done: int) -> optuna.samplers.BaseSampler:
+        """A sampler with a seed of its own for every batch: it draws the same after an interruption."""
+        seed = self._sampler.get("seed", self._seed)
+        seed = self._seed if seed is None else seed
+        if seed is None or "seed" not in self._sampler:
+            return instantiate(self._sampler)
+        return instantiate(self._sampler, seed=random.Random(f"{seed} {done}").getrandbits(32))
+
+    def _tell(self, study: optuna.Study, trial: Trial, job: JobReturn) -> str | None:
+        """Store what a run gave; the sentence where it failed."""
+        try:
+            trial.set_user_attr("run", fingerprint(resolved(job.cfg)))  # pyright: ignore[reportArgumentType]
+            values = self._values(job.return_value)
+        except Exception as error:
+            sentence = _sentence(error)
+            trial.set_user_attr("error", sentence)
+            study.tell(trial, state=TrialState.FAIL)
+            log.warning("trial %d failed: %s", trial.number, sentence)
+            return sentence
+        study.tell(trial, values)
+        log.info("trial %d: %s", trial.number, self._told(values))
+        return None
+
+    def _values(self, returned: Any) -> list[float]:
+        values = returned if isinstance(returned, list) else [returned]
+        for name, value in zip(self._names, values, strict=True):
+            if value is None or not math.isfinite(value):
+                raise DataError(
+                    f"the run gives no number for objective={name} ({value}): another process computes it, "
+                    "it diverged, or it did not measure what the objective reads"
+                )
+        return [float(value) for value in values]
+
+    def _told(self, values: Sequence[float]) -> str:
+        return ", ".join(f"{name} {value:.6g}" for name, value in zip(self._names, values, strict=True))
+
+    def _conclude(self, study: optuna.Study) -> None:
+        """Say which trials are the best, and where their runs are."""
+        if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            first = study.trials[0].user_attrs["error"]
+            raise DataError(f"all {len(study.trials)} trials failed; the first: {first}")
+        for trial in [study.best_trial] if len(self._names) == 1 else study.best_trials:
+            chosen = " ".join(f"{name}={value}" for name, value in trial.params.items())
+            log.info(
+                "best: %s with %s in %s",
+                self._told(trial.values),
+                chosen,
+                self._folder / trial.user_attrs["run"],
+            )
+
+
+def _take_up(study: optuna.Study) -> None:
+    """Queue the trials again that a killed process left: their runs go on where they were."""
+    storage = study._storage
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        begun = trial.user_attrs.get("begun", 1)
+        if begun >= ATTEMPTS:
+            storage.set_trial_user_attr(trial._trial_id, "error", f"its process was killed {begun} times")
+        else:
+            storage.set_trial_user_attr(trial._trial_id, "begun", begun + 1)
+        storage.set_trial_state(trial._trial_id, TrialState.FAIL if begun >= ATTEMPTS else TrialState.WAITING)
+        log.info("trial %d was interrupted", trial.number)
+
+
+def _finished(study: optuna.Study) -> int:
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+
+
+def _suggested(trial: Trial, space: Space) -> dict[str, Any]:
+    """The values of a trial, as the plugin asks for them."""
+    return {name: trial._suggest(name, distribution) for name, distribution in space.items()}
+
+
+def _overrides(values: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def _any_of(distribution: BaseDistribution) -> Any:
+    """A value that may be drawn."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]
+    return distribution.low  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _compatible(old: Space, new: Space) -> bool:
+    try:
+        for name in old:
+            check_distribution_compatibility(old[name], new[name])
+    except ValueError:
+        return False
+    return True
+
+
+def _sentence(error: Exception) -> str:
+    """What is told of a run that broke."""
+    first = (str(error).splitlines() or [""])[0]
+    return first if isinstance(error, NormscopeError) else f"{type(error).__name__}: {first}"
