@@ -10,6 +10,7 @@ from rich.console import Console
 from analysis.collect import Collection, collect
 from analysis.figures import FIGURES, FigureSpec, charts, chosen_figures, save_figures
 from analysis.report import write_report
+from analysis.search import searches
 from analysis.tables import NARROW, alarm_order_text, per_series
 from editors.errors import ConfigError, NormscopeError
 
@@ -30,7 +31,10 @@ def report(chosen: argparse.Namespace) -> list[str]:
     """Collect, draw and write; returns the lines to print, of which the table and the path are the last."""
     collection = collect(*chosen.folders)
     title = " and ".join(_names(chosen.folders))
-    page = write_report(collection, _target(chosen), title=title, at=_counts_of(chosen.at), x=chosen.x)
+    found = [search for folder in chosen.folders for search in searches(folder)]
+    page = write_report(
+        collection, _target(chosen), title=title, at=_counts_of(chosen.at), x=chosen.x, found=found
+    )
     order = alarm_order_text(collection)
     alarms = [order.to_string(index=False), ""] if len(order) else []
     table = per_series(collection, NARROW).to_string(index=False)

@@ -1,5 +1,6 @@
 """Writes an experiment as one HTML file that needs no network: tables, figures, settings, provenance."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from analysis.drawing.charts import Chart, save
 from analysis.drawing.interactive import interactive
 from analysis.drawing.lines import LineChart
 from analysis.figures import FigureSpec, X, charts, save_figures
+from analysis.search import Search
 from analysis.tables import (
     alarm_list,
     alarm_order_text,
@@ -45,19 +47,29 @@ class PageFigure:
 
 
 def write_report(
-    collection: Collection, folder: Path, *, title: str, at: Sequence[int] = (), x: X = "steps"
+    collection: Collection,
+    folder: Path,
+    *,
+    title: str,
+    at: Sequence[int] = (),
+    x: X = "steps",
+    found: Sequence[Search] = (),
 ) -> Path:
     """Write metrics.parquet, summary.csv, figures/ and report.html there; returns the page's path.
 
-    `at` are the counts of profiles, `x` is what training is drawn over.
+    `at` are the counts of profiles, `x` is what training is drawn over, and
+    `found` what searches found.
     """
     folder.mkdir(parents=True, exist_ok=True)
     collection.metrics.to_parquet(folder / "metrics.parquet", index=False)
     summary(collection).to_csv(folder / "summary.csv", index=False)
     drawn = charts(collection.metrics, at=at, x=x)
     save_figures(drawn, folder / "figures")
+    for search in found:
+        if search.chart:
+            save(search.chart, folder / "figures" / _figure_name(search), ["png", "svg", "pdf"])
     page = folder / "report.html"
-    page.write_text(render(collection, drawn, title=title), encoding="utf-8")
+    page.write_text(render(collection, drawn, title=title, found=found), encoding="utf-8")
     return page
 
 
@@ -70,7 +82,13 @@ def run_figures(folder: Path, to: Path) -> dict[str, Path]:
     return {spec.name: save(chart, to / spec.name, ["png"], dots=_SCREEN_DOTS)[0] for spec, chart in drawn}
 
 
-def render(collection: Collection, drawn: Sequence[tuple[FigureSpec, Chart]], *, title: str) -> str:
+def render(
+    collection: Collection,
+    drawn: Sequence[tuple[FigureSpec, Chart]],
+    *,
+    title: str,
+    found: Sequence[Search] = (),
+) -> str:
     """The page's HTML. The template escapes every text; only Plotly's own output is taken as it is."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -93,6 +111,7 @@ def render(collection: Collection, drawn: Sequence[tuple[FigureSpec, Chart]], *,
         settings=values_by_key(collection.settings),
         provenance=values_by_key(collection.provenance),
         figures=[_page_figure(spec, chart) for spec, chart in drawn],
+        searches=[(search, _body(search.chart, _figure_name(search))) for search in found],
         plotly=Markup(get_plotlyjs()),
     )
 
@@ -133,17 +152,30 @@ def _listed(runs: pd.DataFrame, column: str) -> str:
 
 
 def _page_figure(spec: FigureSpec, chart: Chart) -> PageFigure:
-    body = interactive(chart).to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=f"figure-{spec.name}",
-        config={"displayModeBar": False, "responsive": True},  # the bar would lie over the lines
-    )
     return PageFigure(
         name=spec.name,
         number=spec.number,
         title=spec.title,
         caption=spec.caption,
         banded=isinstance(chart, LineChart),
-        body=Markup(body),
+        body=_body(chart, spec.name),
     )
+
+
+def _body(chart: Chart | None, name: str) -> Markup:
+    """The chart for the page, nothing without one."""
+    if chart is None:
+        return Markup()
+    return Markup(
+        interactive(chart).to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            div_id=f"figure-{name}",
+            config={"displayModeBar": False, "responsive": True},  # the bar would lie over the lines
+        )
+    )
+
+
+def _figure_name(search: Search) -> str:
+    """A file's name, whatever the study is called."""
+    return f"search-{re.sub(r'[^A-Za-z0-9_-]', '_', search.name)}"

@@ -116,7 +116,8 @@ def _track(figure: go.Figure, track: Track, chart: TrackChart) -> None:
         for name, (below, above) in (("x", track.x.errors), ("y", track.y.errors))
     }  # fmt: skip
     figure.add_scatter(
-        x=track.x.mean, y=track.y.mean, mode="lines+markers", name=plain(track.label), text=track.notes,
+        x=track.x.mean, y=track.y.mean, mode="lines+markers" if track.joined else "markers",
+        name=plain(track.label), text=track.notes,
         line={"color": track.colour, "width": 1}, marker={"size": 7, "line": {"width": 0}}, showlegend=True,
         hovertemplate=f"%{{text}}<br>{axes}",
         **errors,

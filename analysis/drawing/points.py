@@ -39,6 +39,8 @@ class Track:
     y: Spread
     notes: Sequence[str]
     """What the page says of each point."""
+    joined: bool = True
+    """Whether a line leads from point to point."""
 
     @property
     def every(self) -> int:
@@ -88,7 +90,12 @@ def _draw_track(axis: Axes, track: Track) -> None:
         ecolor=track.colour, alpha=0.3, elinewidth=0.6,
     )  # fmt: skip
     axis.plot(
-        x.mean, y.mean, color=track.colour, linewidth=0.6, marker="o", markersize=3 if track.every == 1 else 2
+        x.mean,
+        y.mean,
+        color=track.colour,
+        linewidth=0.6 * track.joined,
+        marker="o",
+        markersize=3 if track.every == 1 else 2,
     )
 
 
