@@ -116,10 +116,7 @@ class Trials:
 
     def _space(self, arguments: Sequence[str]) -> tuple[Space, Mapping[str, Any]]:
         """What is searched, and what is not; the command line wins."""
-        try:
-            space, fixed = create_params_from_overrides([*_overrides(self._params), *arguments])
-        except AssertionError as error:
-            raise ConfigError(f"a search chooses among single values: {error}") from error
+        space, fixed = create_params_from_overrides([*_overrides(self._params), *arguments])
         space = {name: distribution for name, distribution in space.items() if name not in fixed}
         if not space:
             raise ConfigError(

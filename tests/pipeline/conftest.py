@@ -9,12 +9,19 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from pipeline import search
 from pipeline.resolvers import register_resolvers
 from tests.tiny import tiny_model
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PEOPLE = "Ada Bob Cleo Dan Eve Finn Gus Hal".split()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plugins() -> None:
+    """What the command line tells Hydra before it composes."""
+    search.install()
 
 
 @pytest.fixture(scope="session")
