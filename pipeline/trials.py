@@ -115,9 +115,10 @@ class Trials:
             self._conclude(study)
 
     def _space(self, arguments: Sequence[str]) -> tuple[Space, Mapping[str, Any]]:
-        """What is searched, and what is not; the command line wins."""
-        space, fixed = create_params_from_overrides([*_overrides(self._params), *arguments])
-        space = {name: distribution for name, distribution in space.items() if name not in fixed}
+        """What is searched, and what is not; of two values of a key the later one, on the command line."""
+        given = [*_overrides(self._params), *arguments]
+        last = {argument.partition("=")[0]: argument for argument in given}
+        space, fixed = create_params_from_overrides(list(last.values()))
         if not space:
             raise ConfigError(
                 "nothing is searched: give a key several values, such as "
