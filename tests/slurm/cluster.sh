@@ -3,6 +3,8 @@
 # As root; needs slurm-wlm and munge, and with ACCOUNTING=1 slurmdbd and mariadb-server. Clients find it by
 # SLURM_CONF=FOLDER/slurm.conf. Nothing outside the folder is touched: own key, sockets, ports, logs.
 set -euo pipefail
+# stop ends what has this cluster's variable in its environment, and is not to be among that
+[ -z "${SLURM_CONF:-}" ] || exec env -u SLURM_CONF bash "$0" "$@"
 mkdir -p "$2"
 cd "$2"
 HERE=$PWD
@@ -77,7 +79,7 @@ MpiDefault=none
 ReturnToService=2
 KillWait=5
 SchedulerParameters=sched_min_interval=0,batch_sched_delay=0
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$memory State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$(env -u OMP_NUM_THREADS nproc) RealMemory=$memory State=UNKNOWN
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PartitionName=main Nodes=$host Default=YES State=UP OverSubscribe=FORCE:4 PriorityTier=1 GraceTime=60
