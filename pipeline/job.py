@@ -50,8 +50,6 @@ def compute(plain: Plain, root: Path) -> Value:
 
 
 def _compute(plain: Plain, parts: Parts, run: RunDir, requests: Requests) -> Value:
-    if plain["resume"] == "never":
-        run.discard()
     with told(), run:
         if run.done:
             processes.agreed(None)

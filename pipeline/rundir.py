@@ -103,6 +103,8 @@ class RunDir:
         except OSError as error:
             raise _unwritable(self.folder, error) from error
         try:
+            if self.config.get("resume") == "never":
+                self._forget()
             if not self.done:
                 self._begin()
                 self._pulse.__enter__()
@@ -192,8 +194,8 @@ class RunDir:
         self._pulse.remove()
         self._states.clear()  # nothing is left to go on with
 
-    def discard(self) -> None:
-        """Forget that this run was computed, so that entering starts it anew."""
+    def _forget(self) -> None:
+        """As if the run had never been computed."""
         (self.folder / "DONE").unlink(missing_ok=True)
         self._states.clear()
 

@@ -353,3 +353,11 @@ def test_other_errors_stay_what_they_are():
         raise RuntimeError("shapes do not match")
     with pytest.raises(MachineError, match="not enough memory"), told():
         raise MemoryError
+
+
+def test_to_begin_anew_takes_nothing_from_a_process_that_computes_the_run(tmp_path: Path):
+    with RunDir(root=tmp_path, config=config()) as run:
+        (run.folder / "state" / "0").mkdir(parents=True)
+        with pytest.raises(RunBusy):
+            RunDir(root=tmp_path, config=config(resume="never")).__enter__()
+        assert (run.folder / "state" / "0").is_dir()
