@@ -4,45 +4,28 @@
 """
 
 import importlib
-import logging
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import NormscopeError
 from pipeline import search
-from pipeline.launch import launch
-from pipeline.objectives import Value
+from pipeline.launch import task
+from pipeline.pool import Pool
 from pipeline.resolvers import register_resolvers
-
-log = logging.getLogger("pipeline")
+from pipeline.sweep import Sweep
 
 _HERE = Path(__file__).resolve().parent
 # inside a wheel the configuration lies in the package, in a checkout beside it
 _CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
-OUTPUTS = Path("outputs")
 COMMANDS = ("status", "upload", "dashboard")
 """Modules of this package with a `main` of their own."""
-
-
-@hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
-def _job(config: DictConfig) -> Value:
-    """One run; in a sweep Hydra calls it once for each."""
-    try:
-        return launch(config, OUTPUTS)
-    except NormscopeError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            log.error("%s", error)
-        raise
 
 
 def main() -> None:
@@ -56,7 +39,7 @@ def main() -> None:
     _register_plugins()
     search.install()
     try:
-        _job()
+        hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")(task)()
     except NormscopeError as error:
         sys.exit(f"error: {error}")
     except (HydraException, OmegaConfBaseException) as error:
@@ -72,6 +55,8 @@ def _register_plugins() -> None:
         from pipeline.slurm import SlurmSweep
 
         plugins["hydra_plugins.normscope.SlurmSweep"] = SlurmSweep
+    plugins["hydra_plugins.normscope.Sweep"] = Sweep
+    plugins["hydra_plugins.normscope.Pool"] = Pool
 
 
 def _sentence(error: Exception) -> str:

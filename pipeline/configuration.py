@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import ConfigError
@@ -39,6 +39,14 @@ def resolved(config: DictConfig) -> Plain:
     for key in KEYS:
         plain.setdefault(key, None)
     return plain
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """A copy of a composed configuration without Hydra's own part, as a run gets it."""
+    copied = config.copy()
+    with read_write(copied), open_dict(copied):
+        copied.pop("hydra", None)
+    return copied
 
 
 def _check_published(config: DictConfig) -> None:

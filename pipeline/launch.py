@@ -3,13 +3,28 @@
 import logging
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from editors.errors import NormscopeError
 from pipeline.configuration import resolved
 from pipeline.identity import folder_of, is_done
 from pipeline.objectives import Value, objective_of
 
 log = logging.getLogger(__name__)
+
+OUTPUTS = Path("outputs")
+
+
+def task(config: DictConfig) -> Value:
+    """One run; in a sweep Hydra calls it once for each, in this process or in others."""
+    try:
+        return launch(config, OUTPUTS)
+    except NormscopeError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            log.error("%s", error)
+        raise
 
 
 def launch(config: DictConfig, root: Path) -> Value:

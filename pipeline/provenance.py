@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+
 PACKAGES = (
     "normscope", "torch", "transformers", "tokenizers", "safetensors", "datasets", "hydra-core", "omegaconf",
     "wandb", "numpy", "pandas", "scikit-learn", "lm-eval",
@@ -31,6 +33,7 @@ def provenance() -> dict[str, object]:
     return {
         "started": now(),
         "command": shlex.join(without_secrets(sys.argv)),
+        "overrides": _overrides(),
         "git": git(Path(__file__).resolve().parent),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
@@ -48,6 +51,12 @@ def code() -> dict[str, str]:
             digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
     versions = {name: _version(name) or "" for name in NUMERICAL}
     return {"sources": digest.hexdigest()[:10], **versions}
+
+
+def _overrides() -> list[str]:
+    """What was chosen on the command line, or for this run by its sweep."""
+    chosen = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return without_secrets(list(chosen))
 
 
 def now() -> str:

@@ -1,0 +1,18 @@
+"""What every job of a pool needs, imported once by the server that they are forked from.
+
+Nothing may be computed here: threads and an initialised CUDA do not survive a fork.
+"""
+
+import gc
+import signal
+
+from hydra.core.plugins import Plugins
+
+import analysis.report  # noqa: F401 - the figures at a run's end
+import pipeline.job  # noqa: F401
+
+Plugins.instance()
+# who ends the sweep ends its jobs; the server goes when nobody is left that could ask for one
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+gc.collect()
+gc.freeze()  # a collection in a job would touch, and so copy, all that was imported
