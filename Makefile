@@ -12,7 +12,7 @@ export WANDB_MODE ?= offline
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench chaos clean
+.PHONY: help setup run test check bench chaos load clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ bench: $(STAMP) ## speed against a plain reference path on the same work
 
 chaos: $(STAMP) ## kill every kind of run at random moments; what is left has to be the same to the bit
 	$(PY) -m pytest -m chaos tests/chaos
+
+load: $(STAMP) ## two hundred short runs through launcher=pool, and the collection of a thousand
+	$(PY) -m tests.load
 
 clean: ## remove .venv, caches and build products; outputs/ stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist

@@ -38,6 +38,9 @@ TICK = 0.5
 """Seconds after which a signal is noticed at the latest."""
 PATIENCE = 2
 """How often jobs are asked to leave; who asks again gets them killed."""
+WARM = "pipeline.warm"
+"""What the server imports."""
+_ROOT = Path(__file__).resolve().parents[1]
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -255,8 +258,11 @@ def _modules(node: object) -> set[str]:
 
 def _start_server(threads: int, modules: Collection[str]) -> None:
     """Start what processes are forked from, unless it is there; its libraries read their settings now."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload([*sorted(modules), "pipeline.warm"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*sorted(modules), WARM])
     settings = {name: str(threads) for name in _THREADS}
+    # Python 3.11 starts the server without the path that modules were found on here
+    given = os.environ.get("PYTHONPATH")
+    settings["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *([given] if given else [])])
     # otherwise asking whether there is a GPU initialises CUDA, which does not survive a fork
     settings["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     with env_override(settings):

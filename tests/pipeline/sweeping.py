@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_automatic_config_search_path
@@ -17,6 +18,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 def context_of(overrides: Sequence[str]) -> tuple[HydraContext, DictConfig]:
     """What Hydra hands to its plugins: the means to compose, and the configuration that all jobs share."""
+    version.setbase("1.3")
     Plugins.instance()
     register_resolvers()
     search = create_automatic_config_search_path(

@@ -1,0 +1,131 @@
+"""Two hundred short runs through the pool, the same command again, and the collection of a thousand runs.
+
+`python -m tests.load`, or with `--runs 20` fewer of the first.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from pipeline.machine import usable_cores
+from tests.load.synthetic import write_runs
+
+ROOT = Path(__file__).resolve().parents[2]
+AGAIN_SECONDS = 10.0
+COLLECT_SECONDS = 20.0
+GROWTH_MIB = 8.0
+"""What the sweep's own process may grow by, from the end of its first quarter to its last one."""
+WHOLE = {"DONE", "config.yaml", "job.log", "metrics.jsonl", "provenance.json", "summary.json"}
+
+
+@dataclass(kw_only=True)
+class Launch:
+    """What was seen of a launch of the sweep."""
+
+    seconds: float
+    rss: list[float]
+    """MiB of the sweep's own process, once a second."""
+    threads: int
+    """Of that process, the most."""
+    processes: set[psutil.Process] = field(default_factory=set)
+    """All that were seen below it."""
+
+
+def main() -> None:
+    """Measure everything and say what was missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=200)
+    runs = parser.parse_args().runs
+    with tempfile.TemporaryDirectory() as folder:
+        missed = [told for told, ok in _measured(Path(folder), runs) if not ok]
+    sys.exit(f"missed: {'; '.join(missed)}" if missed else 0)
+
+
+def _measured(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
+    for told, ok in (*_sweep(folder, runs), *_collection(folder)):
+        print(f"{'ok    ' if ok else 'MISSED'} {told}", flush=True)  # noqa: T201
+        yield told, ok
+
+
+def _sweep(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
+    first = launch(folder, runs)
+    whole = [
+        path for path in (folder / "outputs/load").glob("*/") if set(map(_name, path.iterdir())) >= WHOLE
+    ]
+    yield f"{len(whole)} of {runs} folders complete after {first.seconds:.0f} s", len(whole) == runs
+    quarter = max(1, len(first.rss) // 4)
+    grown = statistics.median(first.rss[-quarter:]) - first.rss[quarter]
+    yield f"the sweep's process has {max(first.rss):.0f} MiB, grew by {grown:.1f} MiB", grown <= GROWTH_MIB
+    yield f"it has {first.threads} threads at the most", first.threads <= 4
+    left = [process for process in first.processes if process.is_running()]
+    yield f"{len(left)} of {len(first.processes)} processes that were seen are left", not left
+    stray = [path for path in folder.rglob("*") if path.suffix in (".part", ".tmp") or _is_locked(path)]
+    yield f"{len(stray)} temporary files or locks are left", not stray
+    again = launch(folder, runs)
+    yield f"the same command again takes {again.seconds:.1f} s", again.seconds <= AGAIN_SECONDS
+
+
+def launch(folder: Path, runs: int) -> Launch:
+    """The sweep's command, observed until it ends; raises CalledProcessError where it fails."""
+    command = [
+        sys.executable, "-m", "pipeline", "model=tiny-gpt2", "data=world", "edits=20", "stage=[norms]",
+        "tracker=none", "launcher=pool", f"launcher.jobs={usable_cores()}", "launcher.threads=1",
+        "name=load", f"seed=range({runs})",
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    begun = time.monotonic()
+    seen = Launch(seconds=0.0, rss=[], threads=0)
+    with (folder / "load.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            _look(watched, seen)
+            time.sleep(1.0)
+    seen.seconds = time.monotonic() - begun
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, (folder / "load.log").read_text())
+    return seen
+
+
+def _look(process: psutil.Process, seen: Launch) -> None:
+    try:
+        seen.rss.append(process.memory_info().rss / 2**20)
+        seen.threads = max(seen.threads, process.num_threads())
+        seen.processes |= set(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        pass
+
+
+def _is_locked(path: Path) -> bool:
+    if not path.name.endswith(".lock"):
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _collection(folder: Path) -> Iterator[tuple[str, bool]]:
+    from analysis.collect import collect
+
+    write_runs(folder / "synthetic", runs=1000, rows=100)
+    begun = time.monotonic()
+    found = collect(folder / "synthetic")
+    seconds = time.monotonic() - begun
+    told = f"{len(found.runs)} runs with {len(found.metrics)} numbers are collected in {seconds:.1f} s"
+    yield told, seconds <= COLLECT_SECONDS and len(found.runs) == 1000
+
+
+if __name__ == "__main__":
+    main()
