@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def _measured(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
-    for told, ok in (*_sweep(folder, runs), *_collection(folder)):
+    for told, ok in chain(_sweep(folder, runs), _collection(folder)):
         print(f"{'ok    ' if ok else 'MISSED'} {told}", flush=True)  # noqa: T201
         yield told, ok
 
@@ -60,7 +61,9 @@ def _measured(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
 def _sweep(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
     first = launch(folder, runs)
     whole = [
-        path for path in (folder / "outputs/load").glob("*/") if set(map(_name, path.iterdir())) >= WHOLE
+        path
+        for path in (folder / "outputs/load").glob("*/")
+        if {file.name for file in path.iterdir()} >= WHOLE
     ]
     yield f"{len(whole)} of {runs} folders complete after {first.seconds:.0f} s", len(whole) == runs
     quarter = max(1, len(first.rss) // 4)
