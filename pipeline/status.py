@@ -61,7 +61,9 @@ def total(runs: Sequence[Seen]) -> str:
     counts = Counter(run.state for run in runs)
     parts = [f"{counts[state]} {state}" for state in reversed(get_args(State)) if counts[state]]
     left = seconds_left(runs)
-    return f"{len(runs)} runs: {', '.join(parts)}" + (f"; about {duration(left)} left" if left else "")
+    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {', '.join(parts)}" + (
+        f"; about {duration(left)} left" if left else ""
+    )
 
 
 def _told(run: Seen) -> str:

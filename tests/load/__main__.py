@@ -60,17 +60,14 @@ def _measured(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
 
 def _sweep(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
     first = launch(folder, runs)
-    whole = [
-        path
-        for path in (folder / "outputs/load").glob("*/")
-        if {file.name for file in path.iterdir()} >= WHOLE
-    ]
+    found = ({file.name for file in each.iterdir()} for each in folder.glob("outputs/load/*/"))
+    whole = [files for files in found if files >= WHOLE]
     yield f"{len(whole)} of {runs} folders complete after {first.seconds:.0f} s", len(whole) == runs
     quarter = max(1, len(first.rss) // 4)
     grown = statistics.median(first.rss[-quarter:]) - first.rss[quarter]
     yield f"the sweep's process has {max(first.rss):.0f} MiB, grew by {grown:.1f} MiB", grown <= GROWTH_MIB
     yield f"it has {first.threads} threads at the most", first.threads <= 4
-    left = [process for process in first.processes if process.is_running()]
+    _, left = psutil.wait_procs(first.processes, timeout=10)  # the server notices that nobody is left
     yield f"{len(left)} of {len(first.processes)} processes that were seen are left", not left
     stray = [path for path in folder.rglob("*") if path.suffix in (".part", ".tmp") or _is_locked(path)]
     yield f"{len(stray)} temporary files or locks are left", not stray

@@ -20,6 +20,7 @@ from pipeline.pool import Pool
 from pipeline.words import departure, duration
 from tests.pipeline.pooled import task
 from tests.pipeline.sweeping import context_of
+from tests.pipeline.test_cli import run
 
 
 @pytest.fixture
@@ -88,6 +89,18 @@ def test_a_signal_is_passed_on_and_no_further_job_starts(
     assert (tmp_path / "saved").exists()
     assert "2 runs were not finished" in caplog.text
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.slow
+def test_from_the_command_line(overrides: list[str], tmp_path: Path):
+    command = [*overrides, "launcher=pool", "launcher.jobs=2", "launcher.threads=1", "stage=[norms]"]
+    done = run(tmp_path, *command, "edits=2,3,50")
+    assert done.returncode == 1
+    assert "1 of 3 runs failed" in done.stderr and "Traceback" not in done.stderr
+    finished = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.glob("outputs/test/*/DONE")}
+    assert set(done.stdout.splitlines()) == finished and len(finished) == 2
+    again = run(tmp_path, *command, "edits=2,3")
+    assert again.returncode == 0 and "0 to compute, 2 done already" in again.stderr
 
 
 def test_numbers_that_cannot_be_are_told():

@@ -112,7 +112,7 @@ def test_watching_ends_when_nothing_runs_or_waits(tmp_path: Path, capsys: pytest
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "DONE").touch()
     assert status.main([str(tmp_path), "--watch", "0.1"]) == 0
-    assert "1 runs: 1 done" in capsys.readouterr().out
+    assert "1 run: 1 done" in capsys.readouterr().out
 
 
 def test_the_command_needs_no_torch(experiment: Path):
