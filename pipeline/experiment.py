@@ -61,14 +61,15 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> Va
         processes.agreed(processes.Start(run.saved))
         intervention.prepare(model, plan)
         watch.begin(model)
-        with requests.stepping(), watch:
-            intervention.run(model, plan, watch)
-        if watch.stopped:
-            log.warning("stopped by an alarm: %s", _progress(watch))
-        told = watch.summary()
-        objective = objective_of(config, run.folder, {**told, "metrics": watch.last})
-        run.finish(objective=objective, statistics=intervention.statistics, **told)
-        tracker.pictures(lambda: _drawn(run))
+        with requests.stepping():
+            with watch:
+                intervention.run(model, plan, watch)
+            if watch.stopped:
+                log.warning("stopped by an alarm: %s", _progress(watch))
+            told = watch.summary()
+            objective = objective_of(config, run.folder, {**told, "metrics": watch.last})
+            run.finish(objective=objective, statistics=intervention.statistics, **told)
+            tracker.pictures(lambda: _drawn(run))
     return objective
 
 

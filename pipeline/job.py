@@ -39,13 +39,15 @@ def compute(plain: Plain, root: Path) -> Value:
     requests = Requests()
     try:
         with requests:
-            return _compute(plain, parts, run, requests)
+            objective = _compute(plain, parts, run, requests)
+            requests.answered()  # what was asked while the run came to its end
+            return objective
     except RunBusy as busy:
         log.warning("%s", busy)
         processes.agreed(None)
         return None
     except Interrupted as interrupted:
-        log.warning("%s is interrupted: %s", run.folder, interrupted)
+        log.warning("%s is %s: %s", run.folder, "done" if run.done else "interrupted", interrupted)
         requests.depart(interrupted)
 
 

@@ -80,8 +80,7 @@ class Pulse:
                 self._write()
 
     def _write(self) -> None:
-        found = read(self._path.parent)
-        if self._written and found is not None and found.get("owner") != self._owner:
+        if self._written and (read(self._path.parent) or {}).get("owner") != self._owner:
             self.is_lost = True
             return
         self._written = time.time()
@@ -108,8 +107,13 @@ def read(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def is_elsewhere(told: Mapping[str, Any]) -> bool:
+    """Whether a process of another host told this."""
+    return told["host"] != socket.gethostname()
+
+
 def is_gone(told: Mapping[str, Any]) -> bool:
     """Whether the process that told this is no more: on this host by its number, elsewhere by its silence."""
-    if told["host"] == socket.gethostname():
+    if not is_elsewhere(told):
         return not psutil.pid_exists(int(told["pid"]))
     return time.time() - float(told["beat"]) > SILENCE

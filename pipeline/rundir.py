@@ -30,7 +30,7 @@ from pipeline.files import write, write_json
 from pipeline.identity import Config, folder_of, is_done, label
 from pipeline.objectives import Value
 from pipeline.provenance import now, provenance
-from pipeline.pulse import Pulse, is_gone, read
+from pipeline.pulse import Pulse, is_elsewhere, is_gone, read
 from pipeline.states import FOLDER, Saved, States
 
 log = logging.getLogger(__name__)
@@ -106,9 +106,10 @@ class RunDir:
             if self.config.get("resume") == "never":
                 self._forget()
             if not self.done:
-                self._begin()
                 self._pulse.__enter__()
+                self._begin()
         except BaseException as error:
+            self._pulse.__exit__()
             self._lock.release()
             if isinstance(error, OSError):
                 raise _unwritable(self.folder, error) from error
@@ -200,12 +201,12 @@ class RunDir:
         self._states.clear()
 
     def _acquire(self) -> None:
-        """Take the lock, also that of a process that is no more."""
+        """Take the lock, also one of a host that is no more; on this host it goes with its process."""
         try:
             self._lock.acquire()
         except Timeout as error:
             told = read(self.folder)
-            if told is None or not is_gone(told):
+            if told is None or not is_elsewhere(told) or not is_gone(told):
                 raise RunBusy(
                     f"the same run is being computed by another process in {self.folder}: nothing to do here"
                 ) from error

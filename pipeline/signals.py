@@ -60,7 +60,8 @@ class Requests:
 
     @contextmanager
     def stepping(self) -> Iterator[None]:
-        """While steps are made, requests wait for the end of one; elsewhere there is nothing to save."""
+        """While steps are made, requests wait for the end of one, or of the run; before there is nothing to
+        save."""
         self._stepping = True
         try:
             yield

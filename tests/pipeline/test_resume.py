@@ -206,6 +206,21 @@ def test_a_run_that_is_asked_to_leave_saves_where_the_step_ends_and_goes_on_late
     assert numbers(folder) == expected
 
 
+def test_a_run_that_is_asked_to_leave_at_its_end_ends_first(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    finish = RunDir.finish
+
+    def asked(self: RunDir, **told: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        finish(self, **told)  # pyright: ignore
+
+    monkeypatch.setattr(RunDir, "finish", asked)
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+        launch(composed(*HISTORY), tmp_path)
+    assert (only_run(tmp_path) / "DONE").is_file()
+
+
 def test_usr1_saves_and_the_run_goes_on(composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     found = []
 

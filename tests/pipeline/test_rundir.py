@@ -191,7 +191,8 @@ def test_provenance_tells_the_origin_and_no_secret(tmp_path: Path, monkeypatch: 
         text = (run.folder / "provenance.json").read_text()
     origin = json.loads(text)
     assert "do-not-write-me" not in text
-    assert {"started", "command", "git", "python", "packages", "platform", "host"} == set(origin)
+    told = {"started", "command", "overrides", "git", "python", "packages", "platform", "host"}
+    assert told == set(origin)
     assert {"torch", "transformers", "hydra-core", "wandb", "numpy"} <= set(origin["packages"])
     assert "seed=1" in origin["command"]
     assert without_secrets(["a.hf_token=1", "tokenizer=x"]) == ["a.hf_token=***", "tokenizer=x"]
