@@ -14,7 +14,7 @@ from pipeline.identity import Config
 from pipeline.interventions import Intervention
 from pipeline.objectives import Value, objective_of
 from pipeline.rundir import RunDir
-from pipeline.signals import Requests
+from pipeline.signals import Interrupted, Requests
 from pipeline.trackers import Jsonl, Many, Tracker, tracking
 from pipeline.watch import Watch
 
@@ -80,9 +80,16 @@ def follow(parts: Parts, run: RunDir) -> None:
         return
     plan = parts.intervention.plan(parts.data.load())
     model = parts.model.load()
-    silent = processes.Silent(stages=parts.stages, folder=run.folder, resumed=start.resumed)
     parts.intervention.prepare(model, plan)
-    parts.intervention.run(model, plan, silent)
+    requests = Requests()
+    silent = processes.Silent(
+        stages=parts.stages, folder=run.folder, resumed=start.resumed, requests=requests
+    )
+    try:
+        with requests, requests.stepping():
+            parts.intervention.run(model, plan, silent)
+    except Interrupted as interrupted:
+        requests.depart(interrupted)
 
 
 def _progress(watch: Watch) -> str:

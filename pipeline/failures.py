@@ -1,7 +1,7 @@
 """What a machine can do to a run, in sentences: no space, no rights, no memory."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -9,6 +9,8 @@ from safetensors import SafetensorError
 
 from editors.errors import NormscopeError
 
+_NO_SPACE = ("pytorchstreamwriter failed", "inline_container", "file write failed")
+"""How it puts a file that could not be written."""
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 """How PyTorch's allocators put it."""
 
@@ -27,13 +29,22 @@ def told() -> Iterator[None]:
     except SafetensorError as error:
         raise MachineError(f"a file of weights could not be written or read: {error}") from error
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(text in str(error).lower() for text in _NO_MEMORY):
-            raise
         first = str(error).strip().splitlines()[:1]
+        if isinstance(error, RuntimeError) and _says(error, _NO_SPACE):
+            raise MachineError(
+                f"a file could not be written, as on a full disk ({first[0]}): free some space; "
+                "the same command goes on from the last saved state"
+            ) from error
+        if isinstance(error, RuntimeError) and not _says(error, _NO_MEMORY):
+            raise
         raise MachineError(
             f"there is not enough memory{f' ({first[0]})' if first else ''}: choose a smaller batch_size, "
             "fewer layers or stages, or more memory; the same command goes on from the last saved state"
         ) from error
+
+
+def _says(error: Exception, texts: Sequence[str]) -> bool:
+    return any(text in str(error).lower() for text in texts)
 
 
 def _of_disk(error: OSError) -> str:

@@ -43,7 +43,9 @@ def settle_folder(path: Path) -> None:
         os.close(handle)
 
 
-def checksum(path: Path) -> str:
-    """SHA-256 of a file's content, in hex digits."""
+def checksum(path: Path, size: int | None = None) -> str:
+    """SHA-256 of a file's content, or of its first `size` bytes, in hex digits."""
     with path.open("rb") as file:
+        if size is not None:
+            return hashlib.sha256(file.read(size)).hexdigest()
         return hashlib.file_digest(file, "sha256").hexdigest()

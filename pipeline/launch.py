@@ -1,6 +1,8 @@
 """Opens the run of a configuration, computes it unless that was done already, and says where it is."""
 
 import logging
+import os
+import shutil
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -10,7 +12,9 @@ from omegaconf import DictConfig
 from editors.errors import NormscopeError
 from pipeline.configuration import resolved
 from pipeline.identity import folder_of, is_done
+from pipeline.inputs import check_inputs, inputs_of
 from pipeline.objectives import Value, objective_of
+from pipeline.states import FOLDER
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +37,14 @@ def launch(config: DictConfig, root: Path) -> Value:
     folder = folder_of(root, plain)
     if is_done(folder) and plain["resume"] != "never":
         log.info("already computed; resume=never computes it again")
+        check_inputs(folder, inputs_of(folder), plain)
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)  # where its process was killed at the very end
         objective = objective_of(plain, folder)
     else:
         # here, because torch takes seconds to import and a run that is done need not wait for it
         from pipeline.job import compute
 
         objective = compute(plain, root)
-    print(folder)  # noqa: T201 - what a script reads
+    if os.environ.get("RANK", "0") == "0":  # of processes that train together the first
+        print(folder)  # noqa: T201 - what a script reads
     return objective

@@ -182,7 +182,7 @@ def _value(name: str, objective: Objective, found: Findings, stages: Mapping[str
     value = None if reason else objective.value(found)
     if value is None:
         reason = reason or f"{objective} reads what was not measured; docs/metrics.md has the keys"
-        log.info("objective=%s is not known: %s", name, reason)
+        log.debug("objective=%s is not known: %s", name, reason)
     return value
 
 

@@ -77,9 +77,11 @@ def meet() -> None:
 class Silent:
     """The `Onlooker` of a process that only trains along: it knows when the first one measures."""
 
-    def __init__(self, *, stages: Sequence[Stage], folder: Path, resumed: Saved | None) -> None:
+    def __init__(
+        self, *, stages: Sequence[Stage], folder: Path, resumed: Saved | None, requests: Requests
+    ) -> None:
         self.stages, self.folder, self.resumed = stages, folder, resumed
-        self.requests = Requests()  # the first process is asked
+        self.requests = requests  # noted, so that they do no harm; the first process is whose count
         self.checkpoints = folder / FOLDER / "0"
         self._count = 0
 

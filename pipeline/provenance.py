@@ -10,8 +10,11 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
@@ -42,21 +45,34 @@ def provenance() -> dict[str, object]:
     }
 
 
-def code() -> dict[str, str]:
-    """What decides about the bits of a number: a digest of our sources, and versions of libraries."""
+@cache
+def code() -> Mapping[str, str]:
+    """What decides about the bits of a number: a digest of our sources, and versions of libraries.
+
+    As they were when this was asked first: files that are edited later are not what this process runs.
+    """
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for package in ("editors", "analysis", "pipeline"):
         for path in sorted((root / package).rglob("*.py")):
             digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
     versions = {name: _version(name) or "" for name in NUMERICAL}
-    return {"sources": digest.hexdigest()[:10], **versions}
+    return MappingProxyType({"sources": digest.hexdigest()[:10], **versions})
 
 
 def _overrides() -> list[str]:
     """What was chosen on the command line, or for this run by its sweep."""
     chosen = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return without_secrets(list(chosen))
+
+
+def attempts(path: Path) -> list[dict[str, Any]]:
+    """What the attempts before this one told of themselves, oldest first."""
+    try:
+        last = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return []
+    return [*last.pop("earlier", []), last]
 
 
 def now() -> str:

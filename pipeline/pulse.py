@@ -24,6 +24,8 @@ SECONDS = 15.0
 """Between two beats at the most."""
 SILENCE = 120.0
 """Seconds without a beat after which a process on another host counts as gone."""
+WATCHED = 2 * SECONDS
+"""Seconds for which its silence is watched before it is believed: clocks of hosts differ."""
 _OFTEN = 1.0
 """Seconds between two beats at the least."""
 
@@ -54,6 +56,12 @@ class Pulse:
         if self._end():
             self._write()
 
+    def check(self) -> bool:
+        """Whether the run is still this process's."""
+        if self._thread.is_alive() and (read(self._path.parent) or {}).get("owner") != self._owner:
+            self.is_lost = True
+        return not self.is_lost
+
     def tell(self, parts: Sequence[Mapping[str, object]]) -> None:
         """How far the parts of the run are: name, unit, total and count of each."""
         self._parts = parts
@@ -80,8 +88,7 @@ class Pulse:
                 self._write()
 
     def _write(self) -> None:
-        if self._written and (read(self._path.parent) or {}).get("owner") != self._owner:
-            self.is_lost = True
+        if self._written and not self.check():
             return
         self._written = time.time()
         with suppress(OSError):  # a full disk is told by what the run itself writes
@@ -110,6 +117,12 @@ def read(folder: Path) -> dict[str, Any] | None:
 def is_elsewhere(told: Mapping[str, Any]) -> bool:
     """Whether a process of another host told this."""
     return told["host"] != socket.gethostname()
+
+
+def stays_silent(folder: Path, told: Mapping[str, Any]) -> bool:
+    """Whether nothing is heard of the process for a while; returns after `WATCHED` seconds."""
+    time.sleep(WATCHED)
+    return (read(folder) or {}).get("beat") == told["beat"]
 
 
 def is_gone(told: Mapping[str, Any]) -> bool:

@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +28,15 @@ from editors.errors import ConfigError, NormscopeError
 from pipeline.files import write, write_json
 from pipeline.identity import Config, folder_of, is_done, label
 from pipeline.objectives import Value
-from pipeline.provenance import now, provenance
-from pipeline.pulse import Pulse, is_elsewhere, is_gone, read
+from pipeline.provenance import attempts, now, provenance
+from pipeline.pulse import Pulse, is_elsewhere, is_gone, read, stays_silent
+from pipeline.signals import was_requeued
 from pipeline.states import FOLDER, Saved, States
+from pipeline.words import report
 
 log = logging.getLogger(__name__)
 
-ATTEMPT = ("provenance.json", "metrics.jsonl", "*.parquet", "summary.json", "uploaded.json", "FAILED")
+ATTEMPT = ("metrics.jsonl", "*.parquet", "summary.json", "uploaded.json", "FAILED")
 """Files that a new attempt replaces, as patterns."""
 FOLDERS = ("wandb", "checkpoints", "figures", "adapter", FOLDER)
 """Folders that go with them."""
@@ -74,8 +75,8 @@ class RunDir:
         self.info = RunInfo(name=folder.parent.name, fingerprint=folder.name, folder=folder)
         self._lock = FileLock(self.info.folder / ".lock", timeout=0)
         self._pulse = Pulse(self.info.folder)
-        self._states = States(self.info.folder, self.info.fingerprint)
-        self._started = 0.0
+        self._states = States(self.info.folder, config)
+        self._started = self._before = 0.0
         self._last: dict[str, float] = {}
         self._tables: dict[str, list[Mapping[str, object]]] = {}
         self.saved: Saved | None = None
@@ -103,7 +104,7 @@ class RunDir:
         except OSError as error:
             raise _unwritable(self.folder, error) from error
         try:
-            if self.config.get("resume") == "never":
+            if self.config.get("resume") == "never" and not was_requeued():
                 self._forget()
             if not self.done:
                 self._pulse.__enter__()
@@ -138,8 +139,7 @@ class RunDir:
         Raises:
             RunBusy: where another process has taken the run over.
         """
-        if self._pulse.is_lost:
-            raise RunBusy(f"another process took over {self.folder}: this one was silent for too long")
+        self._check_ours()
         line = f"{json.dumps(dict(row), default=float)}\n".encode()
         with (self.folder / "metrics.jsonl").open("ab", buffering=0) as file:
             before = file.tell()
@@ -172,11 +172,12 @@ class RunDir:
 
     def save(self, checkpoint: Path, state: Mapping[str, object], pieces: Sequence[Path] = ()) -> None:
         """Complete a state inside the folder, so that an interrupted run goes on from there."""
+        self._check_ours()
         tables = checkpoint / "tables"
         tables.mkdir(exist_ok=True)
         self._write_tables(tables)
-        size = (self.folder / "metrics.jsonl").stat().st_size
-        self._states.complete(checkpoint, pieces=pieces, size=size, last=self._last, state=state)
+        told = {"last": self._last, "seconds": self._seconds, "state": state}
+        self._states.complete(checkpoint, self.folder / "metrics.jsonl", told, pieces)
 
     def checkpoint(self, name: str, weights: Mapping[str, Tensor]) -> Path:
         """Save matrices by site as `checkpoints/<name>.safetensors`, complete or not at all."""
@@ -189,11 +190,16 @@ class RunDir:
 
     def finish(self, *, objective: Value, **more: object) -> None:
         """Write the tables and `summary.json`, which gets `more` as well, then mark the run as done."""
+        self._check_ours()
         self._write_tables(self.folder)
         write_json(self.folder / "summary.json", self._summary(objective) | more)
         write(self.folder / "DONE", now() + "\n")
         self._pulse.remove()
         self._states.clear()  # nothing is left to go on with
+
+    def _check_ours(self) -> None:
+        if not self._pulse.check():
+            raise RunBusy(f"another process took over {self.folder}: this one was silent for too long")
 
     def _forget(self) -> None:
         """As if the run had never been computed."""
@@ -206,7 +212,8 @@ class RunDir:
             self._lock.acquire()
         except Timeout as error:
             told = read(self.folder)
-            if told is None or not is_elsewhere(told) or not is_gone(told):
+            gone = told is not None and is_elsewhere(told) and is_gone(told)
+            if told is None or not gone or not stays_silent(self.folder, told):
                 raise RunBusy(
                     f"the same run is being computed by another process in {self.folder}: nothing to do here"
                 ) from error
@@ -216,9 +223,9 @@ class RunDir:
 
     def _begin(self) -> None:
         metrics = self.folder / "metrics.jsonl"
-        size = metrics.stat().st_size if metrics.is_file() else 0
-        self.saved = self._states.newest(size, force=self.config.get("resume") == "force")
-        kept = {"metrics.jsonl", FOLDER} if self.saved else set()
+        force = self.config.get("resume") == "force"
+        self.saved = self._states.newest(metrics, force=force)
+        kept = {"metrics.jsonl", FOLDER, "checkpoints", "adapter"} if self.saved else set()
         for pattern in ATTEMPT:
             for stale in self.folder.glob(pattern):
                 if stale.name not in kept:
@@ -232,18 +239,27 @@ class RunDir:
             self.folder / "config.yaml",
             yaml.safe_dump(dict(self.config), sort_keys=False, allow_unicode=True),
         )
-        write_json(self.folder / "provenance.json", provenance())
+        earlier = attempts(self.folder / "provenance.json") if self.saved else []
+        write_json(
+            self.folder / "provenance.json",
+            provenance() | {"inputs": self._states.inputs, "earlier": earlier},
+        )
         self._started = time.perf_counter()
 
     def _take_up(self, saved: Saved) -> None:
         """Forget what was measured after the state."""
         with (self.folder / "metrics.jsonl").open("r+b") as file:
             file.truncate(saved.size)
-        self._last = dict(saved.last)
+        self._last, self._before = dict(saved.last), saved.seconds
         for path in (saved.checkpoint / "tables").glob("*.parquet"):
             rows = pd.read_parquet(path).to_dict("records")
             self._tables[path.stem] = [{str(key): value for key, value in row.items()} for row in rows]
         log.info("going on from %s", saved.checkpoint)
+
+    @property
+    def _seconds(self) -> float:
+        """That the run has taken, in all attempts whose numbers it holds."""
+        return self._before + time.perf_counter() - self._started
 
     def _summary(self, objective: Value) -> dict[str, object]:
         return {
@@ -253,7 +269,7 @@ class RunDir:
             "seed": self.config.get("seed"),
             "batch_size": self.config.get("batch_size"),
             "objective": objective,
-            "seconds": round(time.perf_counter() - self._started, 3),
+            "seconds": round(self._seconds, 3),
             "metrics": self._last,
         }
 
@@ -268,7 +284,7 @@ class RunDir:
     def _fail(self, error: Exception) -> None:
         """Tell of the error and keep what was recorded, as far as the disk allows."""
         for keep in (
-            lambda: write(self.folder / "FAILED", _report(error)),
+            lambda: write(self.folder / "FAILED", report(error)),
             lambda: self._write_tables(self.folder),
         ):
             try:
@@ -283,11 +299,3 @@ def _unwritable(folder: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"the run folder {folder} cannot be written ({reason}): free it or choose another folder"
     )
-
-
-def _report(error: BaseException) -> str:
-    """One sentence, then the traceback."""
-    message = "".join(str(error).strip().splitlines()[:1])
-    if not isinstance(error, NormscopeError):
-        message = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return f"{message}\n\n{''.join(traceback.format_exception(error))}"

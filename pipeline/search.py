@@ -37,12 +37,13 @@ class Search(Sweeper):
 
 
 def install() -> None:
-    """Let `hydra/sweeper=optuna` mean `conf/hydra/sweeper/optuna.yaml`.
+    """Let `hydra/sweeper=optuna` and `basic` mean the files of `conf/hydra/sweeper`.
 
-    Hydra's Optuna plugin brings configurations of the same names, which Hydra would take for schemas.
+    Hydra and its Optuna plugin bring configurations of the same names, which Hydra would take for schemas.
     """
     # Hydra takes plugins from hydra_plugins alone, by name
     Plugins.instance().class_name_to_class["hydra_plugins.normscope.Search"] = Search
     stored = ConfigStore.instance().repo["hydra"]["sweeper"]
-    stored.pop("optuna.yaml", None)
+    for name in ("basic.yaml", "optuna.yaml"):
+        stored.pop(name, None)
     stored.get("sampler", {}).pop("tpe.yaml", None)

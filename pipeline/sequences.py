@@ -173,7 +173,7 @@ class _Editing:
         self._journal, self._steps, self._made = Journal(self.checkpoints), 0, 0
         if self.resumed is not None:
             counts = self.resumed.state["counts"]
-            self._steps, self._made = self.resumed.count, counts[str(self.part.index)]
+            self._steps, self._made = self.resumed.count, counts.get(str(self.part.index), 0)
             self._journal.recall(self.editor, self.resumed, self._made)
         self._edits = plan.editing.steps(model, facts, self._made)
 

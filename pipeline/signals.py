@@ -5,6 +5,7 @@ the middle of its steps. Whoever asks twice is obeyed at once: the run then goes
 """
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,11 @@ log = logging.getLogger(__name__)
 
 SAVE = signal.SIGUSR1
 LEAVE = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+
+
+def was_requeued() -> bool:
+    """Whether this is a Slurm job that was put back into the queue: it goes on, whatever began it."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
 
 
 class Interrupted(BaseException):
@@ -74,6 +80,8 @@ class Requests:
         Raises:
             Interrupted: if it was.
         """
+        if self.save:
+            log.info("the state is saved, as %s asked for", SAVE.name)
         self.save = False
         if self.leave is not None:
             raise Interrupted(self.leave)

@@ -147,7 +147,10 @@ class SlurmSweep(SlurmLauncher):
                 return executor.map_array(self, *zip(*tasks, strict=True))
         except (FailedJobError, FailedSubmissionError) as error:
             words = "; ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
-            raise ConfigError(f"Slurm refuses the jobs ({words}): change hydra.launcher.*") from error
+            raise ConfigError(
+                f"Slurm refuses the jobs ({words}): change hydra.launcher.partition, gpus_per_node, "
+                "or what else it names"
+            ) from error
 
     def _executor(self) -> AutoExecutor:
         shared = set(OmegaConf.structured(BaseQueueConf))
@@ -221,7 +224,7 @@ def _log(job: Job[JobReturn], shown: int) -> str:
     path = job.paths.stderr if job.paths.stderr.is_file() else job.paths.stdout
     text = path.read_text(encoding="utf-8", errors="replace") if shown and path.is_file() else ""
     lines = text.splitlines()[-shown:]
-    return f"{path}" + "".join(["; it ends with", *(f"\n  {line}" for line in lines)] if lines else [])
+    return f"{path}" + (f"; it ends with: {' / '.join(lines)}" if lines else "")
 
 
 @contextmanager

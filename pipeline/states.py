@@ -11,11 +11,14 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from editors.errors import ConfigError, DataError
 from pipeline.files import checksum, settle, settle_folder, write_json
+from pipeline.identity import Config
+from pipeline.inputs import check_inputs, inputs
 from pipeline.provenance import code
 
 log = logging.getLogger(__name__)
@@ -37,12 +40,18 @@ class Saved:
     """The fingerprint of the run that it is of."""
     size: int
     """Bytes that `metrics.jsonl` had then."""
+    rows: str
+    """Their checksum."""
+    seconds: float
+    """That the run had taken then."""
     last: Mapping[str, float]
     """The latest number of every metric then."""
     state: Mapping[str, Any]
     """What `States.complete` was given."""
     code: Mapping[str, str]
     """What computed it."""
+    inputs: Mapping[str, str]
+    """Digests of the files that the run had read."""
     files: Mapping[str, str]
     """Checksums, by path relative to the part's folder."""
 
@@ -68,23 +77,23 @@ def new_checkpoint(part: Path, count: int) -> Path:
 class States:
     """The states of one run."""
 
-    def __init__(self, folder: Path, run: str) -> None:
-        self.folder, self.run = folder / FOLDER, run
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder, self.run, self.config = folder / FOLDER, folder.name, config
+        self._code = code()
         self._sums: dict[Path, str] = {}
         """Checksums of pieces, which never change once they are written."""
 
     def complete(
         self,
         checkpoint: Path,
-        *,
-        pieces: Sequence[Path],
-        size: int,
-        last: Mapping[str, float],
-        state: Mapping[str, object],
+        metrics: Path,
+        told: Mapping[str, object],
+        pieces: Sequence[Path] = (),
     ) -> None:
         """Complete a state, all of which is on the disk when this returns, and remove those before the last.
 
-        `pieces` are files outside of its folder that it needs too.
+        `metrics` are the rows so far; `told` is what else `Saved` tells: last, seconds and state; `pieces`
+        are files outside of its folder that it needs too.
         """
         part = checkpoint.parent
         inside = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
@@ -97,37 +106,46 @@ class States:
             sums[path] = checksum(path)
         settle_folder(checkpoint)
         files = {path.relative_to(part).as_posix(): value for path, value in sums.items()}
-        told = {"run": self.run, "size": size, "last": last, "state": state, "code": code(), "files": files}
-        write_json(checkpoint / COMPLETE, told)
+        size = metrics.stat().st_size
+        rows = {"size": size, "rows": checksum(metrics, size)}
+        origin = {"code": dict(self._code), "inputs": self.inputs, "files": files}
+        write_json(checkpoint / COMPLETE, {"run": self.run, **rows, **told, **origin})
         settle_folder(part)
         for old in sorted(part.glob(f"{PREFIX}*"), key=_count)[:-KEPT]:
             shutil.rmtree(old)
 
-    def newest(self, rows: int, *, force: bool) -> Saved | None:
-        """The latest state that is whole and rests on the first `rows` bytes of rows; broken ones go.
+    def newest(self, metrics: Path, *, force: bool) -> Saved | None:
+        """The latest state that is whole, its rows in `metrics` included; broken ones are removed.
 
         Raises:
-            ConfigError: where it was saved by other code, unless `force`.
+            ConfigError: where it was saved by other code, unless `force`, or other data were read.
+            OSError: where files cannot be read; they stay.
         """
-        candidates = sorted(self._candidates(rows), key=lambda saved: saved.size, reverse=True)
+        candidates = sorted(self._candidates(), key=lambda saved: saved.size, reverse=True)
         for saved in candidates:
             try:
-                self._verify(saved)
-            except (OSError, DataError) as error:
+                self._verify(saved, metrics)
+            except (FileNotFoundError, DataError) as error:
                 _pass_over(saved.checkpoint, error)
                 continue
-            if not force and saved.code != code():
-                raise ConfigError(_other_code(saved))
+            if not force and saved.code != self._code:
+                raise ConfigError(_other_code(saved, self._code))
+            check_inputs(self.folder.parent, saved.inputs, self.config)
             part = saved.checkpoint.parent
             self._sums |= {part / name: value for name, value in saved.files.items()}
             return saved
         return None
 
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """Digests of the files that the run reads, as they were when this was asked first."""
+        return inputs(self.config)
+
     def clear(self) -> None:
         """Forget all of them."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _candidates(self, rows: int) -> Iterator[Saved]:
+    def _candidates(self) -> Iterator[Saved]:
         for folder in sorted(self.folder.glob(f"*/{PREFIX}*")):
             if not (folder / COMPLETE).is_file():
                 shutil.rmtree(folder)  # the run ended while it was being written
@@ -137,14 +155,16 @@ class States:
                 saved = Saved(checkpoint=folder, **told)
                 if saved.run != self.run:
                     raise DataError(f"it belongs to the run {saved.run}")
-                if saved.size > rows:
-                    raise DataError("metrics.jsonl has lost rows that it rests on")
-            except (OSError, ValueError, TypeError, DataError) as error:
+            except (ValueError, TypeError, DataError) as error:
                 _pass_over(folder, error)
             else:
                 yield saved
 
-    def _verify(self, saved: Saved) -> None:
+    def _verify(self, saved: Saved, metrics: Path) -> None:
+        if metrics.stat().st_size < saved.size:
+            raise DataError("metrics.jsonl has lost rows that it rests on")
+        if checksum(metrics, saved.size) != saved.rows:
+            raise DataError("the rows of metrics.jsonl are not those that it rests on")
         for name, value in saved.files.items():
             if checksum(saved.checkpoint.parent / name) != value:
                 raise DataError(f"{name} is not what was written")
@@ -159,8 +179,7 @@ def _pass_over(folder: Path, error: Exception) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _other_code(saved: Saved) -> str:
-    now = code()
+def _other_code(saved: Saved, now: Mapping[str, str]) -> str:
     changed = [name for name in now if now[name] != saved.code.get(name)]
     told = ", ".join(f"{name} {saved.code.get(name, '?')} -> {now[name]}" for name in changed)
     return (

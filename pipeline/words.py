@@ -1,6 +1,7 @@
 """How errors, ends of processes and times are put for people."""
 
 import signal
+import traceback
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -14,6 +15,14 @@ def reason(error: BaseException) -> str:
     cause = f" ({error.__cause__})" if isinstance(error, HydraException) and error.__cause__ else ""
     first = f"{error}{cause}".strip().split("\n", 1)[0]
     return first if foreseen else f"{type(error).__name__}: {first}"
+
+
+def report(error: BaseException) -> str:
+    """One sentence, then the traceback."""
+    message = "".join(str(error).strip().splitlines()[:1])
+    if not isinstance(error, NormscopeError):
+        message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return f"{message}\n\n{''.join(traceback.format_exception(error))}"
 
 
 def departure(code: int) -> str:

@@ -40,14 +40,16 @@ def state_7b_width(bench: Workbench) -> Row:
     model = Model(LlamaForCausalLM(config), bench.model.tokenizer, name="7B-width")
     editor = Remembering()
     folder = Path(tempfile.mkdtemp(prefix="normscope-bench-"))
-    edits = BATCH * BATCHES
+    edits, metrics = BATCH * BATCHES, folder / "metrics.jsonl"
+    metrics.touch()
 
     def fast() -> None:
         journal = Journal(folder / "state" / "0")
         journal._remembered = edits - BATCH
         journal.remember(editor, edits)  # pyright: ignore[reportArgumentType]
         checkpoint = journal.write(model, [SITE], edits)
-        States(folder, "bench").complete(checkpoint, pieces=journal.pieces, size=0, last={}, state={})
+        told = {"last": {}, "seconds": 0.0, "state": {}}
+        States(folder, {}).complete(checkpoint, metrics, told, journal.pieces)
 
     def plain() -> None:
         tensors = {name: value.contiguous() for name, value in model.hf.state_dict().items()}

@@ -129,6 +129,11 @@ def _without_rows(part: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
 
 
+def _another_row(part: Path) -> None:
+    path = part.parents[1] / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"edits": 3', '"edits": 2'))
+
+
 def _piece_is_gone(part: Path) -> None:
     (part / "history" / "00000002-00000004.safetensors").unlink()
 
@@ -140,6 +145,7 @@ def _piece_is_gone(part: Path) -> None:
         (_of_another_run, "it belongs to the run 0123456789"),
         (_half_a_sentence, "checkpoint-4 cannot be used"),
         (_without_rows, "metrics.jsonl has lost rows"),
+        (_another_row, "not those that it rests on"),
         (_piece_is_gone, "No such file"),
     ],
 )
@@ -175,6 +181,54 @@ def test_a_state_of_other_code_is_refused_unless_forced(
         assert (folder / "metrics.jsonl").read_text() == before  # nothing is lost
         launch(composed(*HISTORY, "resume=force"), tmp_path)
     assert (folder / "DONE").is_file()
+
+
+def test_a_state_tells_the_code_of_the_process_that_computed_it(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = interrupted(composed, tmp_path, monkeypatch, row=6)
+    told = [json.loads(path.read_text())["code"] for path in folder.glob("state/0/*/run.json")]
+    assert told == [dict(provenance.code())] * 2
+    assert provenance.code() is provenance.code()  # read once: files may change while a process runs
+
+
+def test_data_that_changed_are_told_of_instead_of_being_mixed(
+    composed: Composed, tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    facts = tmp_path / "facts.jsonl"
+    facts.write_text((inputs / "facts.jsonl").read_text())
+    folder = interrupted(composed, tmp_path / "cut", monkeypatch, f"data.path={facts}", row=6)
+    facts.write_text(facts.read_text().replace("French", "Danish"))
+    with pytest.raises(ConfigError, match=r"facts\.jsonl has changed since .* read it: resume=never"):
+        launch(composed(*HISTORY, f"data.path={facts}"), tmp_path / "cut")
+    launch(composed(*HISTORY, f"data.path={facts}", "resume=never"), tmp_path / "cut")
+    assert (folder / "DONE").is_file()
+    facts.write_text(facts.read_text().replace("Danish", "French"))
+    with pytest.raises(ConfigError, match="has changed since"):
+        launch(composed(*HISTORY, f"data.path={facts}"), tmp_path / "cut")
+
+
+def test_what_an_alarm_saved_before_the_state_stays_and_attempts_are_told(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    alarms = ["stage=[norms,signatures]", "stage.signatures.norm_growth=1.000001"]
+    alarms += ["stage.signatures.on_alarm=checkpoint"]
+    folder = interrupted(composed, tmp_path, monkeypatch, *alarms, row=6)
+    (saved,) = (folder / "checkpoints").iterdir()
+    launch(composed(*HISTORY, *alarms), tmp_path)
+    assert saved.is_file()
+    told = json.loads((folder / "provenance.json").read_text())
+    assert len(told["earlier"]) == 1 and told["earlier"][0]["started"] <= told["started"]
+
+
+def test_a_job_that_slurm_queued_again_goes_on_whatever_was_asked(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    interrupted(composed, tmp_path, monkeypatch, row=6)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with caplog.at_level("INFO"):
+        launch(composed(*HISTORY, "resume=never"), tmp_path)
+    assert "going on from" in caplog.text
 
 
 def test_anew_forgets_the_state(
@@ -301,7 +355,10 @@ def test_a_run_tells_who_computes_it_and_how_far_it_is(tmp_path: Path):
     assert pulse.read(run.folder) is None
 
 
-def test_a_lock_of_a_host_that_fell_silent_is_taken_over(tmp_path: Path, locked: Path):
+def test_a_lock_of_a_host_that_fell_silent_is_taken_over(
+    tmp_path: Path, locked: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pulse, "WATCHED", 0)
     elsewhere(locked, silent=pulse.SILENCE / 2)
     with pytest.raises(RunBusy):
         RunDir(root=tmp_path, config=config()).__enter__()
@@ -314,10 +371,16 @@ def test_who_was_taken_over_writes_no_more_rows(tmp_path: Path):
     with pytest.raises(RunBusy, match="took over"), RunDir(root=tmp_path, config=config()) as run:
         run.append({"edits": 0})
         elsewhere(run.folder, silent=0)
-        run._pulse._write()
         run.append({"edits": 1})
     assert len((run.folder / "metrics.jsonl").read_text().splitlines()) == 1
     assert not (run.folder / "FAILED").exists()  # it belongs to the other one
+
+
+def test_a_lock_of_this_host_is_never_taken_over(tmp_path: Path, locked: Path):
+    dead = {"host": socket.gethostname(), "pid": 2**22 + 1, "owner": "them", "beat": 0.0}
+    (locked / "progress.json").write_text(json.dumps(dead))
+    with pytest.raises(RunBusy):
+        RunDir(root=tmp_path, config=config()).__enter__()
 
 
 def test_a_process_of_this_host_is_gone_when_it_is_dead():
@@ -368,6 +431,8 @@ def test_other_errors_stay_what_they_are():
         raise RuntimeError("shapes do not match")
     with pytest.raises(MachineError, match="not enough memory"), told():
         raise MemoryError
+    with pytest.raises(MachineError, match="could not be written"), told():
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 640 vs 532")
 
 
 def test_to_begin_anew_takes_nothing_from_a_process_that_computes_the_run(tmp_path: Path):

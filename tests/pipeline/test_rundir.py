@@ -192,6 +192,7 @@ def test_provenance_tells_the_origin_and_no_secret(tmp_path: Path, monkeypatch: 
     origin = json.loads(text)
     assert "do-not-write-me" not in text
     told = {"started", "command", "overrides", "git", "python", "packages", "platform", "host"}
+    told |= {"inputs", "earlier"}
     assert told == set(origin)
     assert {"torch", "transformers", "hydra-core", "wandb", "numpy"} <= set(origin["packages"])
     assert "seed=1" in origin["command"]

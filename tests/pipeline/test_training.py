@@ -283,6 +283,18 @@ def test_edits_between_steps_come_when_it_is_time(training: Composed, tmp_path: 
     ]
 
 
+def test_edits_between_steps_go_on_from_before_the_first_edit(
+    training: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = training("edit_while_training", "intervention.every=4", "edits=1", "training.save_every=2")
+    launch(config, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        _cut_after(patch, 5)  # both starts and three steps
+        launch(config, tmp_path / "cut")
+    launch(config, tmp_path / "cut")
+    assert timeless(rows(only_run(tmp_path / "cut"))) == timeless(rows(only_run(tmp_path / "whole")))
+
+
 def test_edits_between_the_steps_of_an_adapter_are_refused(training: Composed, tmp_path: Path):
     with pytest.raises(ConfigError, match="trained in place"):
         launch(training("edit_while_training", "intervention@intervention.training=lora"), tmp_path)
