@@ -5,7 +5,7 @@ a `DONE` or `FAILED` marker). `collect` turns them into a long table with a row 
 key. Whatever cannot be read (a failed run, a line torn by a crash) is told in a sentence and left out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -110,8 +110,11 @@ def _series(
         by = ["done", *told, *(["intervention"] if same["intervention"].nunique() > 1 else [])]
         for _, group in same.groupby("intervention", sort=False):
             varying = varying_keys([settings[run] for run in group["run"]])
+            brief = {key: _brief({settings[run].get(key, "–") for run in group["run"]}) for key in varying}
             for row in group.to_dict("records"):
-                values = (f"{_short(key)}={settings[row['run']].get(key, '–')}" for key in varying)
+                values = (
+                    f"{_short(key)}={brief[key][settings[row['run']].get(key, '–')]}" for key in varying
+                )
                 labels[row["run"]] = ", ".join([" · ".join(str(row[c]) for c in by if row[c]), *values])
     return [labels[run] for run in runs["run"]]
 
@@ -152,6 +155,22 @@ def _is_setting(key: str) -> bool:
 
 def _short(key: str) -> str:
     return ".".join(key.split(".")[-2:])
+
+
+def _brief(values: Collection[str]) -> dict[str, str]:
+    """Numbers with as few digits, three at least, as keep all of them apart; other values as they are."""
+    for digits in range(3, 17):
+        brief = {value: _rounded(value, digits) for value in values}
+        if len(set(brief.values())) == len(brief):
+            return brief
+    return {value: value for value in values}
+
+
+def _rounded(value: str, digits: int) -> str:
+    try:
+        return f"{float(value):.{digits}g}" if len(value) > digits + 1 else value
+    except ValueError:
+        return value
 
 
 def _run_folders(experiment: Path) -> list[Path]:

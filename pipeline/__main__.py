@@ -3,6 +3,7 @@
 `python -m pipeline status outputs/…` and the other `COMMANDS` look at what runs have left.
 """
 
+import difflib
 import importlib
 import os
 import sys
@@ -62,7 +63,12 @@ def _register_plugins() -> None:
 def _sentence(error: Exception) -> str:
     """Hydra's message with its cause, which often holds the point."""
     cause = f" ({error.__cause__})" if error.__cause__ else ""
-    return f"{error}{cause}"
+    hint = ""
+    if "add --multirun" in str(error):
+        hint = "\nlauncher=pool and slurm sweep without it: look whether launcher= and launcher.* are spelt right"
+    if sys.argv[1:2] and (close := difflib.get_close_matches(sys.argv[1], COMMANDS, n=1)):
+        hint = f"\ndid you mean python -m pipeline {close[0]}?"
+    return f"{error}{cause}{hint}"
 
 
 if __name__ == "__main__":

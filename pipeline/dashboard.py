@@ -152,7 +152,7 @@ def _saved(chosen: argparse.Namespace) -> str:
     write(path, _as_json(workspace(sections, configs, project=project, entity=entity)))
     return (
         f"{path}: what the view holds, for reading and comparing; W&B itself takes it only from an account: "
-        "after `wandb login` and `python -m pipeline upload` the same command without --to saves it there"
+        "after `wandb login` and `python -m pipeline upload` `python -m pipeline dashboard` saves it there"
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.collect import IDENTITY, collect
+from analysis.collect import IDENTITY, _brief, collect
 from analysis.runs import MOMENT
 from analysis.tables import alarm_order, differing_settings, over_seeds, per_series, summary
 from editors.errors import DataError
@@ -218,3 +218,12 @@ def test_an_alarm_that_cannot_be_read_makes_the_run_unreadable_not_the_experimen
     summary_file.write_text(json.dumps(json.loads(summary_file.read_text()) | {"alarms": ["norm_growth"]}))
     collection = collect(experiment)
     assert "rome-0-0" not in set(collection.runs["run"])
+
+
+def test_numbers_of_a_series_have_as_many_digits_as_keep_them_apart():
+    given = {"0.20563118798739302", "195.66295204722921", "0.2056311", "memit", "8"}
+    assert _brief(given) == {
+        "0.20563118798739302": "0.205631188", "195.66295204722921": "195.662952", "0.2056311": "0.2056311",
+        "memit": "memit", "8": "8",
+    }  # fmt: skip
+    assert _brief({"0.20563118798739302", "–"}) == {"0.20563118798739302": "0.206", "–": "–"}
