@@ -107,11 +107,12 @@ class Pulse:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """What the process that computes the run last told of itself; None where there is nothing to read."""
+    """What the process that computes the run last told of itself; None where nothing whole is to be read."""
     try:
-        return dict(json.loads((folder / NAME).read_text(encoding="utf-8")))
+        told = dict(json.loads((folder / NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+    return told if told.keys() >= {"host", "pid", "owner", "beat"} else None
 
 
 def is_elsewhere(told: Mapping[str, Any]) -> bool:

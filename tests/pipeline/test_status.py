@@ -22,7 +22,7 @@ def beat(folder: Path, *, host: str, pid: int, age: float, parts: list[dict[str,
     folder.mkdir(parents=True)
     (folder / "config.yaml").touch()
     now = time.time()
-    told = {"host": host, "pid": pid, "beat": now - age, "started": now - 100, "parts": parts}
+    told = {"host": host, "pid": pid, "owner": "o", "beat": now - age, "started": now - 100, "parts": parts}
     (folder / "progress.json").write_text(json.dumps(told))
 
 

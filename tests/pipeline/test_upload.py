@@ -150,7 +150,12 @@ def test_a_run_without_an_end_is_told_as_far_as_it_is(
     assert summary["config"].get("archive/reason") == reason
 
 
-def test_a_run_that_is_being_computed_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize("told", [None, "{}", "[]", '{"host": "gone", "pid": 1}'])
+def test_a_run_that_is_being_computed_is_left_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str], told: str | None
+):
+    if told is not None:
+        (folder / "progress.json").write_text(told)
     with FileLock(folder / ".lock"):
         assert main([str(folder)]) == 0
     assert "being computed" in capsys.readouterr().out
