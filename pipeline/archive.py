@@ -16,10 +16,11 @@ import yaml
 from analysis.runs import is_run
 from editors.errors import DataError
 from pipeline.files import write_json
+from pipeline.trackers import Status
 
 State = Literal["done", "failed", "unfinished"]
-CONTENT = ("config.yaml", "provenance.json", "metrics.jsonl", "*.parquet", "summary.json", "DONE", "FAILED")
-"""What a run is, as patterns; figures can be drawn from it and copies elsewhere made anew."""
+CONTENT = ("config.yaml", "provenance.json", "metrics.jsonl", "summary.json", "DONE")
+"""What a run is; figures can be drawn from it and copies elsewhere made anew."""
 RECEIPT = "uploaded.json"
 
 
@@ -45,6 +46,8 @@ class Receipt:
     """Which content of a run lies where at Weights & Biases."""
 
     digest: str
+    outcome: Status
+    """How it was told to have ended."""
     id: str
     project: str
     entity: str | None
@@ -66,11 +69,21 @@ class Receipt:
 
 
 def digest(folder: Path) -> str:
-    """Sixteen hex digits that change with the content of a run's files, `CONTENT`."""
+    """Sixteen hex digits that change with the content of a run's files: `CONTENT` and, once done, its tables.
+
+    Without an end the tables follow from the rows; where a run fails, they and `FAILED` are written only
+    after the tracker was told.
+    """
     told = hashlib.sha256()
-    for path in sorted(path for pattern in CONTENT for path in folder.glob(pattern)):
+    patterns = (*CONTENT, "*.parquet") if outcome(folder) == "done" else CONTENT
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
         told.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return told.hexdigest()[:16]
+
+
+def outcome(folder: Path) -> Status:
+    """What Weights & Biases should know: a run that did not reach its end is a failed one there."""
+    return "done" if (folder / "DONE").is_file() else "failed"
 
 
 def run_folders(folders: Iterable[Path]) -> list[Path]:

@@ -16,11 +16,11 @@ from filelock import FileLock, Timeout
 
 from editors.errors import ConfigError, DataError
 from pipeline import pulse
-from pipeline.archive import Archive, Receipt, digest, read_archive, read_config, run_folders
+from pipeline.archive import Archive, Receipt, digest, outcome, read_archive, read_config, run_folders
 from pipeline.identity import Config
 from pipeline.rundir import RunInfo
 from pipeline.shown import node
-from pipeline.trackers import tracking
+from pipeline.trackers import Status, tracking
 from pipeline.weights_and_biases import DIGEST, Wandb, resolved, run_id
 
 
@@ -83,15 +83,15 @@ class Upload:
         )
 
     def _known(self, info: RunInfo, tracker: Wandb, content: str) -> str:
-        """Where this content is already; empty where it is not."""
-        receipt = Receipt.read(info.folder)
-        place = (content, tracker.project, tracker.entity)
-        if receipt and (receipt.digest, receipt.project, receipt.entity) == place:
+        """Where this content is already, told as what it is; empty where it is not."""
+        receipt, ended = Receipt.read(info.folder), outcome(info.folder)
+        place = (content, ended, tracker.project, tracker.entity)
+        if receipt and (receipt.digest, receipt.outcome, receipt.project, receipt.entity) == place:
             if receipt.mode == "online":
                 return f"it is online already as {receipt.project}/{receipt.id}"
             if self.mode == "offline" and (info.folder / receipt.folder).is_dir():
                 return f"{info.folder / receipt.folder} holds it already"
-        return _known_online(tracker, run_id(info), content) if self.mode == "online" else ""
+        return _known_online(tracker, run_id(info), content, ended) if self.mode == "online" else ""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -142,15 +142,17 @@ def _drawn(folder: Path) -> Mapping[str, Path]:
     return run_figures(folder, folder / "figures")
 
 
-def _known_online(tracker: Wandb, name: str, content: str) -> str:
+def _known_online(tracker: Wandb, name: str, content: str, ended: Status) -> str:
     """Why the run of this id that is online stays as it is; empty where there is none or it is incomplete.
+
+    One that was told as failed although it is done is incomplete: a signal came while its figures were drawn.
 
     A run is written over, not deleted: W&B never takes the id of a deleted run again.
     """
     there = _online("/".join(filter(None, (tracker.entity, tracker.project, name))))
     if there is None:
         return ""
-    if there.config.get(DIGEST) == content:
+    if there.config.get(DIGEST) == content and (ended == "failed" or there.state == "finished"):
         return f"it is online already as {tracker.project}/{name}"
     if there.state in ("finished", "running"):
         return f"another state of it is {there.state} online; --again writes it over"

@@ -147,7 +147,7 @@ class Wandb:
         finally:
             run.finish(exit_code=0 if status == "done" else 1)
         if not run.disabled:
-            self._receipt(run, content).write(self._folder)
+            self._receipt(run, content, status).write(self._folder)
 
     def _define(self, run: "wandb.Run", metrics: Mapping[str, float]) -> None:
         """Choose the summaries of metrics that are new; by full name, since of two patterns W&B takes any."""
@@ -170,9 +170,10 @@ class Wandb:
                 }
             )
 
-    def _receipt(self, run: "wandb.Run", content: str) -> Receipt:
+    def _receipt(self, run: "wandb.Run", content: str, outcome: Status) -> Receipt:
         return Receipt(
             digest=content,
+            outcome=outcome,
             id=self._id,
             project=run.project,
             entity=self.entity,

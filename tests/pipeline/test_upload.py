@@ -14,9 +14,13 @@ from filelock import FileLock
 from omegaconf import DictConfig
 from PIL import Image
 
+from editors.errors import DataError
 from pipeline.archive import digest
 from pipeline.launch import launch
+from pipeline.rundir import RunDir
+from pipeline.trackers import tracking
 from pipeline.upload import main
+from pipeline.weights_and_biases import Wandb
 from tests.pipeline.offline import exit_code, rows_of, wandb_records, wandb_summary
 
 CONFIG = {
@@ -175,6 +179,34 @@ def test_what_cannot_be_uploaded_is_named_and_the_others_are(
     assert "is no run and holds none" in capsys.readouterr().err
 
 
+def test_what_the_run_itself_told_is_left_out_unless_it_was_told_otherwise_than_it_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def broken(at: str) -> Path:
+        with (
+            pytest.raises(DataError),
+            RunDir(root=tmp_path, config=CONFIG | {"seed": at}) as run,
+            tracking(Wandb(mode="offline"), CONFIG, run.info),
+        ):
+            run.append(ROWS[0])
+            run.record("records", [{"id": "a"}])
+            if at == "figures":
+                run.finish(objective=None)
+            raise DataError("the third fact is odd")
+        return run.folder
+
+    failed, done = broken("edits"), broken("figures")
+    assert (failed / "FAILED").exists() and (failed / "records.parquet").exists() and (done / "DONE").exists()
+    assert [exit_code(wandb_records(run)) for run in (failed, done)] == [1, 1]
+    assert main([str(failed)]) == 0
+    assert "holds it already" in capsys.readouterr().out
+    assert main([str(done)]) == 0
+    assert "holds it already" not in capsys.readouterr().out
+    assert exit_code(wandb_records(done)) == 0
+    assert main([str(done)]) == 0
+    assert "holds it already" in capsys.readouterr().out
+
+
 class Server:
     """The few calls of W&B that an upload makes online."""
 
@@ -221,7 +253,7 @@ class Server:
         ("running", False, False, False),
         ("crashed", False, False, True),
         ("failed", False, False, True),
-        ("failed", True, False, False),
+        ("failed", True, False, True),  # its figures were interrupted
     ],
 )
 def test_online_a_run_is_written_over_only_where_it_is_incomplete_or_one_says_so(
