@@ -16,6 +16,7 @@ import yaml
 from analysis.runs import is_run
 from editors.errors import DataError
 from pipeline.files import write_json
+from pipeline.states import COMPLETE, FOLDER
 from pipeline.trackers import Status
 
 State = Literal["done", "failed", "unfinished"]
@@ -33,7 +34,7 @@ class Archive:
     rows: tuple[Mapping[str, Any], ...]
     """What `metrics.jsonl` holds."""
     tables: Mapping[str, list[Mapping[str, object]]]
-    """The rows of each Parquet file, and of the alarms that a summary tells of."""
+    """The rows of each Parquet file, or of its last saved state's, and of the alarms in a summary."""
     state: State
     reason: str
     """Why it failed; empty where it did not."""
@@ -169,7 +170,7 @@ def _tables(folder: Path) -> tuple[dict[str, list[Mapping[str, object]]], list[s
     alarms = read_json(folder / "summary.json").get("alarms")
     if alarms:
         tables["alarms"] = alarms  # a run from before there was a file of them
-    for path in sorted(folder.glob("*.parquet")):
+    for _, path in sorted(_table_files(folder).items()):
         try:
             frame = pd.read_parquet(path)
         except (OSError, ValueError) as error:
@@ -179,6 +180,14 @@ def _tables(folder: Path) -> tuple[dict[str, list[Mapping[str, object]]], list[s
             {str(key): cell for key, cell in row.items()} for row in frame.to_dict("records")
         ]
     return tables, notes
+
+
+def _table_files(folder: Path) -> dict[str, Path]:
+    """By name the tables of a run, or where it was interrupted those of its newest complete state."""
+    states = {path.parent: read_json(path).get("size") for path in folder.glob(f"{FOLDER}/*/*/{COMPLETE}")}
+    sizes = {state: size for state, size in states.items() if isinstance(size, int)}
+    saved = [max(sizes, key=lambda state: sizes[state]) / "tables"] if sizes else []
+    return {path.name: path for place in [*saved, folder] for path in place.glob("*.parquet")}
 
 
 def _state(folder: Path) -> tuple[State, str]:

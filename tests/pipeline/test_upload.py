@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from editors.errors import DataError
-from pipeline.archive import digest
+from pipeline.archive import digest, read_archive
 from pipeline.launch import launch
 from pipeline.rundir import RunDir
 from pipeline.trackers import tracking
@@ -177,6 +177,24 @@ def test_what_cannot_be_uploaded_is_named_and_the_others_are(
     assert len(offline(folder)) == 1
     assert main([str(folder.parent.parent)]) == 1
     assert "is no run and holds none" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_has_the_tables_of_its_newest_complete_state(folder: Path):
+    for name in ("DONE", "summary.json"):
+        (folder / name).unlink()
+    for part, count, size in ((0, 9, 10), (1, 1, 20), (1, 2, None)):
+        tables = folder / "state" / str(part) / f"checkpoint-{count}" / "tables"
+        tables.mkdir(parents=True)
+        for name in ("edits", "records"):
+            pd.DataFrame([{"id": "a"}] * (part + count + 1)).to_parquet(tables / f"{name}.parquet")
+        if size is not None:
+            (tables.parent / "run.json").write_text(json.dumps({"size": size}))
+    found = read_archive(folder).tables
+    assert {name: len(rows) for name, rows in found.items()} == {"edits": 3, "records": 1}
+    (folder / "records.parquet").unlink()
+    assert main([str(folder)]) == 0
+    tables = rows_of(wandb_records(folder))[-1]
+    assert (tables["tables/edits.nrows"], tables["tables/records.nrows"]) == (3, 3)
 
 
 def test_what_the_run_itself_told_is_left_out_unless_it_was_told_otherwise_than_it_ended(
