@@ -25,7 +25,26 @@ PACKAGES = (
 NUMERICAL = ("torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn")
 GIT = "git.json"
 """What a copy of the code knows of the checkout that it was made from."""
-_SECRET = re.compile(r"(^|[._-])(api_?key|(access_|auth_)?token|password|secret)$", re.IGNORECASE)
+_NAME = r"""(?<![\w-])
+    (?! (?:[\w-]*_)? (?i:longest|shortest|first|last|sort|public|eos|bos|pad|unk|mask) _ (?i:key|token) \b)
+    (?: [\w-]* (?i:passw(?:or)?d|passphrase|secret|credential|(?:api|access|private|auth)[_-]?key) [\w-]*
+      | [\w-]* (?i:token) [_-]?\d*                          # hf_token, but neither tokens nor tokenizer
+      | [\w-]+ (?: [_-](?i:key) | (?<=[a-z])Key ) [_-]?\d*  # openai_key, but neither keys nor key_mode
+      | (?:[A-Z\d]+_)* (?:KEY|TOKEN) (?:_[A-Z\d]+)*         # OPENAI_KEY_2, a variable
+    ) (?![\w-])"""
+"""What is called like something that must not be written down."""
+_SECRET = re.compile(_NAME, re.VERBOSE)
+_GIVEN = re.compile(
+    rf"""({_NAME} (?:\\*["'])? \s*) (?:
+        (?P<sign>[=:]\s*) (?P<quote>\\*["']) (?:(?!(?P=quote)).)* (?P=quote)
+      | (?P<equals>=\s*) [^\s"'\\&;]+? (?=[)\]}},]* (?:[\s"'\\&;]|$))
+      | (?P<colon>:\s*) [^\s"'\\&;,)\]}}]+
+    )""",
+    re.VERBOSE | re.DOTALL,
+)
+_ACCOUNT = re.compile(r"(?<=://)[^\s/?#\"']+@")
+"""Who asks, in an address."""
+BLANK = "***"
 
 
 def provenance() -> dict[str, object]:
@@ -82,13 +101,42 @@ def now() -> str:
 
 def is_secret(key: str) -> bool:
     """Whether a configuration key is called like something that must not be written down."""
-    return bool(_SECRET.search(key))
+    return bool(_SECRET.search(str(key)))
 
 
 def without_secrets(arguments: Sequence[str]) -> list[str]:
-    """A command line with the values of `…api_key=…` and the like blanked."""
+    """A command line with the values of `…api_key=…` and the like blanked, also inside other values."""
     parts = (argument.partition("=") for argument in arguments)
-    return [f"{key}=***" if sign and is_secret(key) else f"{key}{sign}{value}" for key, sign, value in parts]
+    return [
+        f"{key}={BLANK}" if sign and is_secret(key) else masked(f"{key}{sign}{value}")
+        for key, sign, value in parts
+    ]
+
+
+def masked(value: object) -> Any:
+    """A configuration, or a part of it, without what must not be written down; all else stays as it is.
+
+    Blanked are the values of keys that are called like a secret, and inside texts what is assigned to such
+    a name (`HF_TOKEN=…`, `password: …`) and the account in an address.
+    """
+    if isinstance(value, str):
+        return _GIVEN.sub(_blanked, _ACCOUNT.sub(f"{BLANK}@", value))
+    if isinstance(value, Mapping):
+        return {
+            key: BLANK if is_secret(key) and not _is_switch(entry) else masked(entry)
+            for key, entry in value.items()
+        }
+    return [masked(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _is_switch(entry: object) -> bool:
+    return isinstance(entry, bool) or entry in (None, "")
+
+
+def _blanked(given: re.Match[str]) -> str:
+    sign = given["sign"] or given["equals"] or given["colon"]
+    quote = given["quote"] or ""
+    return f"{given[1]}{sign}{quote}{BLANK}{quote}"
 
 
 def _version(package: str) -> str | None:

@@ -28,7 +28,7 @@ from editors.errors import ConfigError, NormscopeError
 from pipeline.files import write, write_json
 from pipeline.identity import Config, folder_of, is_done, label
 from pipeline.objectives import Value
-from pipeline.provenance import attempts, now, provenance
+from pipeline.provenance import attempts, masked, now, provenance
 from pipeline.pulse import Pulse, is_elsewhere, is_gone, read, stays_silent
 from pipeline.signals import was_requeued
 from pipeline.states import FOLDER, Saved, States
@@ -237,7 +237,7 @@ class RunDir:
             self._take_up(self.saved)
         write(
             self.folder / "config.yaml",
-            yaml.safe_dump(dict(self.config), sort_keys=False, allow_unicode=True),
+            yaml.safe_dump(masked(self.config), sort_keys=False, allow_unicode=True),
         )
         earlier = attempts(self.folder / "provenance.json") if self.saved else []
         write_json(

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from pipeline.identity import Config, label
-from pipeline.provenance import is_secret
+from pipeline.provenance import is_secret, masked
 
 SUMMARIES = (
     ("edit/score", "last,max"),
@@ -47,10 +47,12 @@ def flat(config: Config, prefix: str = "") -> dict[str, object]:
     """The configuration in one level with keys like `editor/name`, without what looks like a secret."""
     leaves: dict[str, object] = {}
     for key, value in config.items():
+        if is_secret(key):
+            continue
         if isinstance(value, Mapping) and value:
             leaves |= flat(value, f"{prefix}{key}/")
-        elif not is_secret(key):
-            leaves[f"{prefix}{key}"] = value
+        else:
+            leaves[f"{prefix}{key}"] = masked(value)
     return leaves
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from editors.errors import ConfigError, DataError
 from pipeline.identity import fingerprint, summary_of
-from pipeline.provenance import without_secrets
+from pipeline.provenance import is_secret, masked, without_secrets
 from pipeline.rundir import RunBusy, RunDir
 
 
@@ -197,3 +197,57 @@ def test_provenance_tells_the_origin_and_no_secret(tmp_path: Path, monkeypatch: 
     assert {"torch", "transformers", "hydra-core", "wandb", "numpy"} <= set(origin["packages"])
     assert "seed=1" in origin["command"]
     assert without_secrets(["a.hf_token=1", "tokenizer=x"]) == ["a.hf_token=***", "tokenizer=x"]
+
+
+SECRET_NAMES = (
+    "api_key", "apikey", "apiKey", "WANDB_API_KEY", "HF_TOKEN", "hf_token", "token", "TOKEN", "openai_key",
+    "OPENAI_KEY_2", "AWS_ACCESS_KEY_ID", "aws_secret_access_key", "password", "db_passwd", "client_secret",
+    "KEY", "a.b.hf_token", "+a.openai_key",
+)  # fmt: skip
+PLAIN_NAMES = (
+    "tokenizer", "tokens", "text.tokens", "max_tokens", "tokens_per_width", "keys", "key", "key_mode",
+    "longest_key", "keyword", "monkey", "TOKENIZERS_PARALLELISM", "MAX_TOKENS", "KEYS", "last_token",
+)  # fmt: skip
+
+
+def test_a_name_tells_what_must_not_be_written_down() -> None:
+    assert [name for name in SECRET_NAMES if not is_secret(name)] == []
+    assert [name for name in PLAIN_NAMES if is_secret(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ('setup=["export WANDB_API_KEY=abc","make x=1"]', 'setup=["export WANDB_API_KEY=***","make x=1"]'),
+        ("+env={HF_TOKEN: abc, LANG: C}", "+env={HF_TOKEN: ***, LANG: C}"),
+        ("+env={HF_TOKEN:abc,LANG:C}", "+env={HF_TOKEN:***,LANG:C}"),
+        ('+env={"HF_TOKEN": "a, b}", "LANG": "C"}', '+env={"HF_TOKEN": "***", "LANG": "C"}'),
+        (r'x="{\"HF_TOKEN\": \"a b\"} y"', r'x="{\"HF_TOKEN\": \"***\"} y"'),
+        ("+a.openai_key=abc,def", "+a.openai_key=***"),
+        ("a=[export PASSWORD=a]b,d] c", "a=[export PASSWORD=***] c"),
+        ("a=B_KEY=abc c", "a=B_KEY=*** c"),
+        ("url=https://user:p@w@host:80/x?token=abc&y=1", "url=https://***@host:80/x?token=***&y=1"),
+        ("data.tokens=3", "data.tokens=3"),
+        ("+a={key_mode: rome, keys: [before], tokens: 4}", "+a={key_mode: rome, keys: [before], tokens: 4}"),
+        ("url=https://host/a@b", "url=https://host/a@b"),
+    ],
+)
+def test_a_secret_inside_a_value_is_blanked_and_the_rest_stays(given: str, left: str) -> None:
+    assert without_secrets([given]) == [left]
+    assert without_secrets([left]) == [left]
+
+
+def test_a_configuration_is_written_without_secrets_and_otherwise_as_it_is(tmp_path: Path) -> None:
+    plain = {"text": {"tokens": 3}, "keys": "before", "key_mode": "rome", "tokenizer": "t", "api_key": None}
+    hidden = {
+        "openai_key": "do-not-write-me",
+        "launcher": {"setup": ["export HF_TOKEN=do-not-write-me"], "env": {"HF_TOKEN": "do-not-write-me"}},
+        "data": {"path": "https://user:do-not-write-me@host/x"},
+    }
+    assert masked(plain) == plain
+    with RunDir(root=tmp_path, config=config(**plain, **hidden)) as run:
+        text = (run.folder / "config.yaml").read_text()
+    assert "do-not-write-me" not in text
+    written = yaml.safe_load(text)
+    assert {key: written[key] for key in plain} == plain
+    assert written["launcher"]["setup"] == ["export HF_TOKEN=***"]

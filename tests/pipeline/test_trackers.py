@@ -399,8 +399,11 @@ def test_the_flat_configuration_keeps_leaves_and_drops_secrets() -> None:
         "api_key": "x",
         "f": {"hf_token": "x"},
         "tokenizer": "t",
+        "openai_key": {"of": "x"},
+        "setup": ["export HF_TOKEN=x", "https://u:x@host"],
     }
-    assert flat(nested) == {"a/b": 1, "a/c/d": [1], "a/e": {}, "tokenizer": "t"}
+    left = {"setup": ["export HF_TOKEN=***", "https://***@host"]}
+    assert flat(nested) == {"a/b": 1, "a/c/d": [1], "a/e": {}, "tokenizer": "t"} | left
 
 
 @pytest.mark.parametrize(("name", "kind"), [("wandb", Wandb), ("none", Many)])
