@@ -36,7 +36,7 @@ _NAME = r"""(?<![\w-])
 _SECRET = re.compile(_NAME, re.VERBOSE)
 _GIVEN = re.compile(
     rf"""({_NAME} (?:\\*["'])? \s*) (?:
-        (?P<sign>[=:]\s*) (?P<quote>\\*["']) (?:(?!(?P=quote)).)* (?P=quote)
+        (?P<sign>[=:]\s*) (?P<quote>\\*["']) (?:(?!(?P=quote)).)* (?:(?P=quote)|$)
       | (?P<equals>=\s*) [^\s"'\\&;]+? (?=[)\]}},]* (?:[\s"'\\&;]|$))
       | (?P<colon>:\s*) [^\s"'\\&;,)\]}}]+
     )""",

@@ -227,6 +227,7 @@ def test_a_name_tells_what_must_not_be_written_down() -> None:
         ("a=[export PASSWORD=a]b,d] c", "a=[export PASSWORD=***] c"),
         ("a=B_KEY=abc c", "a=B_KEY=*** c"),
         ("url=https://user:p@w@host:80/x?token=abc&y=1", "url=https://***@host:80/x?token=***&y=1"),
+        ("a=[B_KEY='abc d", "a=[B_KEY='***'"),
         ("data.tokens=3", "data.tokens=3"),
         ("+a={key_mode: rome, keys: [before], tokens: 4}", "+a={key_mode: rome, keys: [before], tokens: 4}"),
         ("url=https://host/a@b", "url=https://host/a@b"),
