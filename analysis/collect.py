@@ -5,7 +5,7 @@ a `DONE` or `FAILED` marker). `collect` turns them into a long table with a row 
 key. Whatever cannot be read (a failed run, a line torn by a crash) is told in a sentence and left out.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -157,7 +157,7 @@ def _short(key: str) -> str:
     return ".".join(key.split(".")[-2:])
 
 
-def _brief(values: Collection[str]) -> dict[str, str]:
+def _brief(values: set[str]) -> dict[str, str]:
     """Numbers with as few digits, three at least, as keep all of them apart; other values as they are."""
     for digits in range(3, 17):
         brief = {value: _rounded(value, digits) for value in values}

@@ -65,7 +65,7 @@ def _sentence(error: Exception) -> str:
     cause = f" ({error.__cause__})" if error.__cause__ else ""
     hint = ""
     if "add --multirun" in str(error):
-        hint = "\nlauncher=pool and slurm sweep without it: look whether launcher= and launcher.* are spelt right"
+        hint = "\nlauncher=pool and slurm sweep without it: look how launcher= and launcher.* are spelt"
     if sys.argv[1:2] and (close := difflib.get_close_matches(sys.argv[1], COMMANDS, n=1)):
         hint = f"\ndid you mean python -m pipeline {close[0]}?"
     return f"{error}{cause}{hint}"

@@ -240,10 +240,8 @@ class RunDir:
             yaml.safe_dump(masked(self.config), sort_keys=False, allow_unicode=True),
         )
         earlier = attempts(self.folder / "provenance.json") if self.saved else []
-        write_json(
-            self.folder / "provenance.json",
-            provenance() | {"inputs": self._states.inputs, "earlier": earlier},
-        )
+        told = {"inputs": self._states.inputs, "earlier": earlier}
+        write_json(self.folder / "provenance.json", provenance() | told)
         self._started = time.perf_counter()
 
     def _take_up(self, saved: Saved) -> None:

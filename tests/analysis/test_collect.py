@@ -223,7 +223,7 @@ def test_an_alarm_that_cannot_be_read_makes_the_run_unreadable_not_the_experimen
 def test_numbers_of_a_series_have_as_many_digits_as_keep_them_apart():
     given = {"0.20563118798739302", "195.66295204722921", "0.2056311", "memit", "8"}
     assert _brief(given) == {
-        "0.20563118798739302": "0.205631188", "195.66295204722921": "195.662952", "0.2056311": "0.2056311",
+        "0.20563118798739302": "0.2056312", "195.66295204722921": "195.663", "0.2056311": "0.2056311",
         "memit": "memit", "8": "8",
     }  # fmt: skip
     assert _brief({"0.20563118798739302", "–"}) == {"0.20563118798739302": "0.206", "–": "–"}
