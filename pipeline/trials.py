@@ -17,30 +17,25 @@ import optuna
 import sqlalchemy
 from filelock import FileLock, Timeout
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
 from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    check_distribution_compatibility,
-    distribution_to_json,
-    json_to_distribution,
-)
+from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import Trial, TrialState
 
 from analysis.quiet import quiet_optuna
-from editors.errors import ConfigError, DataError, NormscopeError
-from pipeline.configuration import resolved
+from editors.errors import ConfigError, DataError
+from pipeline.configuration import resolved, without_hydra
 from pipeline.identity import fingerprint
 from pipeline.objectives import chosen, lacking
+from pipeline.space import Space, any_of, as_overrides, compatible, suggested
+from pipeline.words import reason
 
 log = logging.getLogger(__name__)
 
-Space = Mapping[str, BaseDistribution]
 ATTEMPTS = 3
 """How often a trial is begun whose process is killed, before it counts as failed."""
 
@@ -116,7 +111,7 @@ class Trials:
 
     def _space(self, arguments: Sequence[str]) -> tuple[Space, Mapping[str, Any]]:
         """What is searched, and what is not; of two values of a key the later one, on the command line."""
-        given = [*_overrides(self._params), *arguments]
+        given = [*as_overrides(self._params), *arguments]
         last = {argument.partition("=")[0]: argument for argument in given}
         space, fixed = create_params_from_overrides(list(last.values()))
         if not space:
@@ -124,8 +119,8 @@ class Trials:
                 "nothing is searched: give a key several values, such as "
                 "'editor.preservation_weight=tag(log,interval(10,1e4))'"
             )
-        first = [f"{name}={_any_of(distribution)}" for name, distribution in space.items()]
-        resolved(self._composed([*first, *_overrides(fixed)]))  # a mistake is told before there is a study
+        first = [f"{name}={any_of(distribution)}" for name, distribution in space.items()]
+        resolved(self._composed([*first, *as_overrides(fixed)]))  # a mistake is told before there is a study
         return space, fixed
 
     @contextmanager
@@ -165,7 +160,7 @@ class Trials:
         told = study.user_attrs
         problem = next((key for key, value in self._study_is.items() if told.get(key) != value), None)
         old = {name: json_to_distribution(text) for name, text in told.get("space", {}).items()}
-        if problem is None and not (old.keys() == space.keys() and _compatible(old, space)):
+        if problem is None and not (old.keys() == space.keys() and compatible(old, space)):
             problem = "parameters"
         if problem is not None:
             raise ConfigError(
@@ -179,14 +174,22 @@ class Trials:
         """Ask for trials, launch them together, tell what they gave."""
         study.sampler = self._sampler_for(done)
         trials = [study.ask() for _ in range(size)]
-        jobs = [(*_overrides(_suggested(trial, space)), *_overrides(fixed)) for trial in trials]
-        different = list(dict.fromkeys(jobs))  # two processes cannot compute one run
-        returned = self._launcher.launch(different, initial_job_idx=trials[0].number)
+        jobs = [(*as_overrides(suggested(trial, space)), *as_overrides(fixed)) for trial in trials]
+        runs = {trial.number: self._run(job) for trial, job in zip(trials, jobs, strict=True)}
+        # two processes cannot compute one run
+        different = {
+            run: job
+            for trial, job in zip(trials, jobs, strict=True)
+            if isinstance(run := runs[trial.number], str)
+        }
+        returned = (
+            self._launcher.launch([*different.values()], initial_job_idx=trials[0].number)
+            if different
+            else []
+        )
         gave = dict(zip(different, returned, strict=True))
         failed = [
-            sentence
-            for trial, job in zip(trials, jobs, strict=True)
-            if (sentence := self._tell(study, trial, gave[job]))
+            sentence for trial in trials if (sentence := self._tell(study, trial, runs[trial.number], gave))
         ]
         if len(failed) / size > self.max_failure_rate:
             raise DataError(
@@ -202,13 +205,24 @@ class Trials:
             return instantiate(self._sampler)
         return instantiate(self._sampler, seed=random.Random(f"{seed} {done}").getrandbits(32))
 
-    def _tell(self, study: optuna.Study, trial: Trial, job: JobReturn) -> str | None:
+    def _run(self, job: Sequence[str]) -> str | Exception:
+        """The fingerprint of a trial's run, or why it has none."""
+        try:
+            return fingerprint(resolved(without_hydra(self._composed([*job]))))
+        except Exception as error:
+            return error
+
+    def _tell(
+        self, study: optuna.Study, trial: Trial, run: str | Exception, gave: Mapping[str, JobReturn]
+    ) -> str | None:
         """Store what a run gave; the sentence where it failed."""
         try:
-            trial.set_user_attr("run", fingerprint(resolved(job.cfg)))  # pyright: ignore[reportArgumentType]
-            values = self._values(job.return_value)
+            if isinstance(run, Exception):
+                raise run
+            trial.set_user_attr("run", run)
+            values = self._values(_returned(gave[run]))
         except Exception as error:
-            sentence = _sentence(error)
+            sentence = reason(error)
             trial.set_user_attr("error", sentence)
             study.tell(trial, state=TrialState.FAIL)
             log.warning("trial %d failed: %s", trial.number, sentence)
@@ -262,32 +276,8 @@ def _finished(study: optuna.Study) -> int:
     return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
 
-def _suggested(trial: Trial, space: Space) -> dict[str, Any]:
-    """The values of a trial, as the plugin asks for them."""
-    return {name: trial._suggest(name, distribution) for name, distribution in space.items()}
-
-
-def _overrides(values: Mapping[str, Any]) -> list[str]:
-    return [f"{key}={value}" for key, value in values.items()]
-
-
-def _any_of(distribution: BaseDistribution) -> Any:
-    """A value that may be drawn."""
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[0]
-    return distribution.low  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _compatible(old: Space, new: Space) -> bool:
-    try:
-        for name in old:
-            check_distribution_compatibility(old[name], new[name])
-    except ValueError:
-        return False
-    return True
-
-
-def _sentence(error: Exception) -> str:
-    """What is told of a run that broke."""
-    first = (str(error).splitlines() or [""])[0]
-    return first if isinstance(error, NormscopeError) else f"{type(error).__name__}: {first}"
+def _returned(job: JobReturn) -> Any:
+    """What a job gave, or its error raised; `JobReturn.return_value` prints as well."""
+    if job.status == JobStatus.FAILED:
+        raise job._return_value
+    return job._return_value

@@ -47,11 +47,10 @@ class Cheap:
 
     def _job(self, overrides: tuple[str, ...]) -> JobReturn:
         self.jobs.append(overrides)
-        job = JobReturn(
-            overrides=overrides, cfg=OmegaConf.merge(self.config, OmegaConf.from_dotlist(list(overrides)))
-        )
+        job = JobReturn(overrides=overrides)  # without a configuration, as from another process
+        config: Any = OmegaConf.merge(self.config, OmegaConf.from_dotlist(list(overrides)))
         try:
-            job.return_value, job.status = self.values(job.cfg.x), JobStatus.COMPLETED
+            job.return_value, job.status = self.values(config.x), JobStatus.COMPLETED
         except Exception as error:
             job.return_value, job.status = error, JobStatus.FAILED
         return job
@@ -160,6 +159,27 @@ def test_a_run_that_fails_is_a_failed_trial_with_its_sentence(search):
     errors = {trial.user_attrs["error"] for trial in study.trials if trial.state.name == "FAIL"}
     assert "x is too large" in errors
     assert all(trial.params["x"] > 4 for trial in study.trials if trial.state.name == "FAIL")
+
+
+def test_trials_that_are_one_run_are_launched_once(search):
+    launcher, study = search(
+        lambda x: x, space="tracker=choice(a,b)", settings={"tracker": "a"}, n_trials=6, n_jobs=6
+    )
+    assert {trial.params["tracker"] for trial in study.trials} == {"a", "b"}
+    assert launcher.batches == [1]
+
+
+def test_a_trial_that_cannot_be_composed_fails_alone(search, monkeypatch: pytest.MonkeyPatch):
+    def picky(config: DictConfig) -> DictConfig:
+        if config.x > 5:
+            raise ValueError("no such choice")
+        return config
+
+    monkeypatch.setattr("pipeline.trials.without_hydra", picky)
+    _, study = search(n_trials=8, n_jobs=4)
+    failed = [trial for trial in study.trials if trial.state.name == "FAIL"]
+    assert failed and all(trial.params["x"] > 5 for trial in failed)
+    assert {trial.user_attrs["error"] for trial in failed} == {"ValueError: no such choice"}
 
 
 def test_too_many_failures_end_the_search(search):
