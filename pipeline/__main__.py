@@ -14,6 +14,7 @@ import hydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from editors.errors import NormscopeError
 from pipeline import search
@@ -21,6 +22,7 @@ from pipeline.launch import task
 from pipeline.pool import Pool
 from pipeline.resolvers import register_resolvers
 from pipeline.sweep import Sweep
+from pipeline.words import reason
 
 _HERE = Path(__file__).resolve().parent
 # inside a wheel the configuration lies in the package, in a checkout beside it
@@ -45,6 +47,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {_sentence(error)}")
+    except MarkedYAMLError as error:
+        sys.exit(f"error: {reason(error)}")
     except OSError as error:
         sys.exit(f"error: {error.strerror or error}: {error.filename or ''}")
 

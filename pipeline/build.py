@@ -65,6 +65,9 @@ def _problems(plain: Plain) -> Iterator[str]:
         yield f"resume={plain['resume']} has to be one of {', '.join(RESUME)}"
     for group in ("model", "data", "editor", "regularizer", "intervention", "stage", "tracker", "objective"):
         yield from node_problems(group, plain[group])
+    for name, node in (plain["regularizer"] or {}).items():
+        if not isinstance(node, dict):
+            yield f"regularizer.{name}={node} is no regularizer: conf/regularizer holds those that there are"
     if plain["layers"] != NO_LAYERS:
         yield from _layer_problems(plain)
 

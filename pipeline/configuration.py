@@ -79,6 +79,9 @@ def _drop(config: DictConfig, used: set[str]) -> None:
     OmegaConf.set_struct(config, False)
     for key in set(USED) - used:
         config[key] = NO_LAYERS if key == "layers" else None
-    chosen = config.get("regularizer") or {}
-    for name in [name for name, node in chosen.items() if "_target_" not in node]:
-        del chosen[name]
+    chosen = config.get("regularizer")
+    if not isinstance(chosen, DictConfig):
+        return  # what cannot be a regularizer is told when all is checked
+    for name, node in list(chosen.items()):
+        if isinstance(node, DictConfig) and "_target_" not in node:
+            del chosen[name]

@@ -13,12 +13,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
-from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import DataError, NormscopeError
 from pipeline import plan
@@ -56,6 +54,9 @@ class _Job:
             self.objective = summary_of(folder)["objective"] if self.before else None
         except DataError as error:
             self.before, self.error = False, error
+        except KeyError:
+            told = f"{folder}/summary.json has no objective: delete the folder to compute the run again"
+            self.before, self.error = False, DataError(told)
 
     def take(self, result: JobReturn) -> None:
         """Keep what a launcher gives back, without the configuration in it."""
@@ -141,7 +142,7 @@ class Sweep(Sweeper):
                     job.folder = folder
                 else:
                     job.recall(folder)
-            except (HydraException, OmegaConfBaseException, NormscopeError) as error:
+            except Exception as error:  # whatever it is, the others go on
                 job.folder, job.error = None, error
                 continue
             planned = plan.Planned(

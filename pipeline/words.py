@@ -5,12 +5,16 @@ import traceback
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from editors.errors import NormscopeError
 
 
 def reason(error: BaseException) -> str:
     """One line for people; of an error that nobody foresaw its kind as well."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1} is no YAML: {error.problem}"
     foreseen = isinstance(error, NormscopeError | HydraException | OmegaConfBaseException)
     cause = f" ({error.__cause__})" if isinstance(error, HydraException) and error.__cause__ else ""
     first = f"{error}{cause}".strip().split("\n", 1)[0]

@@ -2,15 +2,16 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from editors.errors import NormscopeError
+from editors.errors import ConfigError, NormscopeError
 from pipeline import plan
+from pipeline.build import build
 from pipeline.configuration import resolved, without_hydra
 from pipeline.identity import folder_of
 from pipeline.sweep import Sweep, SweepFailed
@@ -128,6 +129,36 @@ def test_a_job_that_cannot_be_composed_stops_no_other_and_is_not_planned(
     assert launcher.launched == [["name=x", "editor=memit"]]
     assert "editor=memmit: In 'config': Could not find 'editor/memmit'" in caplog.text
     assert len(plan.read(tmp_path / "outputs" / "x")) == 1
+
+
+def test_whatever_stops_a_job_from_being_composed_stops_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "more" / "editor").mkdir(parents=True)
+    (tmp_path / "more" / "editor" / "torn.yaml").write_text("name: torn\nkeys: [1, 2\nother: }")
+    path = f"hydra.searchpath=[{tmp_path / 'more'}]"
+    sweep, launcher = swept(path, "name=x", "editor=memit,torn")
+    with pytest.raises(SweepFailed, match="1 of 2"):
+        sweep.sweep(["name=x", "editor=memit,torn"])
+    assert launcher.launched == [["name=x", "editor=memit"]]
+    assert f"editor=torn: {tmp_path}/more/editor/torn.yaml, line 3 is no YAML: " in caplog.text
+
+
+def test_a_summary_without_its_objective_is_a_failure_with_a_way_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    launched("name=x", "seed=0,1")
+    next(tmp_path.glob("outputs/x/*/summary.json")).write_text("{}")
+    sweep, _ = swept("name=x", "seed=0,1")
+    with pytest.raises(SweepFailed, match="1 of 2"):
+        sweep.sweep(["name=x", "seed=0,1"])
+    assert "summary.json has no objective: delete the folder" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", ["+regularizer.foo=3", "+regularizer.foo=null", "+regularizer.foo=[a]"])
+def test_a_regularizer_that_is_none_is_told_by_the_checks(composed: Callable[..., DictConfig], wrong: str):
+    with pytest.raises(ConfigError, match=r"regularizer\.foo"):
+        build(resolved(composed(wrong)))
 
 
 def test_a_launcher_that_gives_up_is_judged_by_the_folders(monkeypatch: pytest.MonkeyPatch):
