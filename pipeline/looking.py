@@ -11,13 +11,15 @@ from typing import Any, Literal
 from editors.errors import DataError
 from pipeline import plan
 from pipeline.identity import is_done
-from pipeline.pulse import is_gone, read
+from pipeline.pulse import is_elsewhere, is_gone, read
 
 State = Literal["running", "failed", "interrupted", "waiting", "done"]
 MARKS = ("config.yaml", "metrics.jsonl", "DONE", "FAILED")
 """Files of which a run's folder holds one at least."""
 TAIL = 1 << 16
 """Bytes at the end of `metrics.jsonl` that are looked at."""
+_BEAT = frozenset({"host", "pid", "beat", "parts", "started"})
+"""What a sign of life tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,14 @@ def look(experiment: Path) -> list[Seen]:
     return [_seen(experiment / name, planned.get(name)) for name in names]
 
 
+def is_elsewhere_computed(folder: Path) -> bool:
+    """Whether another process computes the run now."""
+    beat = read(folder)
+    if beat is None or not _BEAT.issubset(beat) or is_done(folder):
+        return False
+    return not is_gone(beat) and (is_elsewhere(beat) or beat["pid"] != os.getpid())
+
+
 def seconds_left(runs: Sequence[Seen]) -> float | None:
     """Until all are done, with as many at a time as now; None where that cannot be told."""
     running = [run for run in runs if run.state == "running"]
@@ -83,7 +93,7 @@ def _seen(folder: Path, planned: tuple[str, ...] | None) -> Seen:
         told = lines[0] if lines else "no reason was recorded"
         return Seen(run=folder.name, overrides=overrides, state="failed", told=told)
     beat = read(folder)
-    if beat is None or not {"host", "pid", "beat", "parts", "started"} <= set(beat):
+    if beat is None or not _BEAT.issubset(beat):
         return Seen(run=folder.name, overrides=overrides, state="waiting")
     gone = is_gone(beat)
     share, told, rate = _progress(_counted(beat["parts"], folder / "metrics.jsonl"))

@@ -6,7 +6,7 @@ stops the others; afterwards it is told which failed, where and why.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -20,9 +20,11 @@ from omegaconf import DictConfig
 
 from editors.errors import DataError, NormscopeError
 from pipeline import plan
+from pipeline.composing import keep_files
 from pipeline.configuration import resolved, without_hydra
 from pipeline.identity import folder_of, is_done, summary_of
 from pipeline.launch import OUTPUTS
+from pipeline.looking import is_elsewhere_computed
 from pipeline.objectives import Value
 from pipeline.words import reason
 
@@ -86,9 +88,11 @@ class Sweep(Sweeper):
         self._context: HydraContext
         self._shared: DictConfig
         self._launcher: Launcher
+        self._files: str
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take over what Hydra found, and the launcher that the configuration names."""
+        keep_files(hydra_context)
         self._context, self._shared = hydra_context, config
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -122,13 +126,17 @@ class Sweep(Sweeper):
         params = [f"{key}={value}" for key, value in self.params.items()]
         overrides = parser.parse_overrides([*params, *arguments])
         (combinations,) = BasicSweeper.split_arguments(overrides, None)
-        hydra = self._shared.hydra
-        folders = [Path(one.path) for one in hydra.runtime.config_sources if one.schema == "file"]
-        files = plan.digest([*plan.sources_of(folders), hydra.job.config_name, *hydra.overrides.hydra])
+        self._files = self._digest()
         return [
-            _Job(overrides=combination, invocation=plan.invocation(files, combination))
+            _Job(overrides=combination, invocation=plan.invocation(self._files, combination))
             for combination in combinations
         ]
+
+    def _digest(self) -> str:
+        """Of the files that jobs are composed from."""
+        hydra = self._shared.hydra
+        folders = [Path(one.path) for one in hydra.runtime.config_sources if one.schema == "file"]
+        return plan.digest([*plan.sources_of(folders), hydra.job.config_name, *hydra.overrides.hydra])
 
     def _compose(self, jobs: Sequence[_Job]) -> None:
         """Find out which run each job is and whether it is done, and write the plan."""
@@ -151,8 +159,10 @@ class Sweep(Sweeper):
                 invocation=None if anew else job.invocation,
             )
             found.setdefault(folder.parent, []).append(planned)
+        settled = not found or self._digest() == self._files
         for experiment, planned in found.items():
-            plan.merge(experiment, planned)
+            # of files that were edited meanwhile nobody knows which of them a run comes from
+            plan.merge(experiment, planned if settled else [replace(one, invocation=None) for one in planned])
 
     def _composed(self, job: _Job) -> DictConfig:
         return self._context.config_loader.load_sweep_config(self._shared, job.overrides)
@@ -184,8 +194,11 @@ def _already(runs: Sequence[_Job]) -> str:
 
 def _conclude(runs: Sequence[_Job]) -> None:
     """Tell how it went; raises SweepFailed where something failed."""
+    left = [job for job in runs if not job.error and job.folder and is_elsewhere_computed(job.folder)]
+    for job in runs:
+        if not job.error and job not in left and not (job.folder and is_done(job.folder)):
+            job.error = DataError("it is not done, and no process computes it: the same command does")
     failed = [job for job in runs if job.error]
-    left = [job for job in runs if not job.error and not (job.folder and is_done(job.folder))]
     before = sum(job.before for job in runs)
     computed = len(runs) - before - len(failed) - len(left)
     others = f", {len(left)} left to other processes" if left else ""

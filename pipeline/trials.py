@@ -28,6 +28,7 @@ from optuna.trial import Trial, TrialState
 
 from analysis.quiet import quiet_optuna
 from editors.errors import ConfigError, DataError
+from pipeline.composing import keep_files
 from pipeline.configuration import resolved, without_hydra
 from pipeline.identity import fingerprint
 from pipeline.objectives import chosen, lacking
@@ -74,6 +75,7 @@ class Trials:
         Raises:
             ConfigError: where there is none, or one that the chosen stages cannot give.
         """
+        keep_files(hydra_context)
         self._launcher: Launcher = Plugins.instance().instantiate_launcher(
             config=config, hydra_context=hydra_context, task_function=task_function
         )

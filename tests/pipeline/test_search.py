@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
@@ -87,7 +88,8 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
         given = {"n_trials": 4, "n_jobs": 1, "max_failure_rate": 1.0, "seed": 0, "params": None, **options}
         trials = Trials(sampler=sampler, storage=storage, study_name="cheap", **given)
         merged = lambda config, overrides: OmegaConf.merge(config, OmegaConf.from_dotlist(overrides))  # noqa: E731
-        context: Any = SimpleNamespace(config_loader=SimpleNamespace(load_sweep_config=merged))
+        loader = SimpleNamespace(load_sweep_config=merged, get_search_path=ConfigSearchPathImpl)
+        context: Any = SimpleNamespace(config_loader=loader)
         trials.setup(hydra_context=context, task_function=lambda _: None, config=config)
         with suppress(Interrupted):
             trials.sweep([space])

@@ -2,6 +2,11 @@
 
 import json
 import logging
+import os
+import pickle
+import shutil
+import socket
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,10 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from editors.errors import ConfigError, NormscopeError
 from pipeline import plan
 from pipeline.build import build
+from pipeline.composing import keep_files
 from pipeline.configuration import resolved, without_hydra
 from pipeline.identity import folder_of
 from pipeline.sweep import Sweep, SweepFailed
-from tests.pipeline.sweeping import context_of
+from tests.pipeline.sweeping import CONF, context_of
 
 OBJECTIVE = 0.5
 
@@ -171,6 +177,62 @@ def test_a_launcher_that_gives_up_is_judged_by_the_folders(monkeypatch: pytest.M
 def _half(launcher: Launcher, jobs: Sequence[Sequence[str]]) -> None:
     launcher._result(list(jobs[0]))
     raise RuntimeError("the queue is gone")
+
+
+def test_jobs_are_composed_from_the_files_as_they_were_when_the_sweep_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    monkeypatch.setattr("tests.pipeline.sweeping.CONF", conf)
+    sweep, launcher = swept("name=x", "seed=0,1")
+    keep_files(sweep._context)
+    monkeypatch.setattr(launcher, "launch", lambda jobs, initial_job_idx: _edited(conf, launcher, jobs))
+    results = sweep.sweep(["name=x", "seed=0,1"])
+    assert [result.return_value for result in results] == [OBJECTIVE, OBJECTIVE]
+    copied = pickle.loads(pickle.dumps(sweep._context))  # as a pool sends it
+    assert copied.config_loader.load_sweep_config(sweep._shared, ["seed=1"]).edits == 100
+    assert launched("name=x", "seed=0,1") == [["seed=0"], ["seed=1"]], "edited files are other runs"
+
+
+def _edited(conf: Path, launcher: Launcher, jobs: Sequence[Sequence[str]]) -> list[JobReturn]:
+    """Edits a file between the first job and the others."""
+    first = launcher._result(list(jobs[0]))
+    text = (conf / "config.yaml").read_text()
+    assert "edits: 100" in text
+    (conf / "config.yaml").write_text(text.replace("edits: 100", "edits: 3"))
+    return [first, *(launcher._result(list(job)) for job in jobs[1:])]
+
+
+def test_only_runs_that_another_process_computes_are_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    sweep, launcher = swept("name=x", "seed=0,1")
+    monkeypatch.setattr(
+        launcher, "launch", lambda jobs, initial_job_idx: [_none(launcher, job) for job in jobs]
+    )
+    with caplog.at_level(logging.INFO), pytest.raises(SweepFailed, match="1 of 2 runs failed"):
+        sweep.sweep(["name=x", "seed=0,1"])
+    assert "0 computed, 0 done before, 1 failed, 1 left to other processes" in caplog.text
+    assert "seed=1: it is not done, and no process computes it" in caplog.text
+
+
+def _none(launcher: Launcher, job: Sequence[str]) -> JobReturn:
+    """As a run gives nothing that is locked; seed=0 is computed, by this test's parent."""
+    returned = launcher._result(list(job))
+    returned.return_value = None
+    for folder in Path("outputs/x").glob("*/DONE"):
+        folder.unlink()
+        beat = {
+            "host": socket.gethostname(),
+            "pid": os.getppid(),
+            "beat": time.time(),
+            "parts": [],
+            "started": 0,
+        }
+        if "seed=0" in job:
+            (folder.parent / "progress.json").write_text(json.dumps({**beat, "parts": []}))
+    return returned
 
 
 def test_a_plan_holds_no_secret(tmp_path: Path):
