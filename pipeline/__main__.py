@@ -6,6 +6,7 @@
 import difflib
 import importlib
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipeline import search
 from pipeline.launch import task
 from pipeline.pool import Pool
 from pipeline.resolvers import register_resolvers
+from pipeline.signals import SAVE
 from pipeline.sweep import Sweep
 from pipeline.words import reason
 
@@ -35,6 +37,7 @@ def main() -> None:
     """Run, and turn a user's mistake into a sentence and exit status 1."""
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         sys.exit(importlib.import_module(f"pipeline.{sys.argv[1]}").main(sys.argv[2:]))
+    signal.signal(SAVE, signal.SIG_IGN)  # while no run makes steps there is nothing to save
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # one progress bar is enough

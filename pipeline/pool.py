@@ -28,7 +28,7 @@ from editors.errors import ConfigError, NormscopeError
 from pipeline import plan
 from pipeline.checks import ALLOWED
 from pipeline.machine import default_jobs, gpu_of, usable_cores, visible_gpus
-from pipeline.signals import LEAVE
+from pipeline.signals import LEAVE, SAVE
 from pipeline.words import departure, duration
 from pipeline.worker import LOG, Ended, Shared, Started, work
 
@@ -128,7 +128,7 @@ class _Process:
         return self.ended or Ended(error=f"the run's process {departure(code)}")
 
     def send(self, number: int) -> None:
-        """Ask it to leave."""
+        """Ask it to save or to leave."""
         if self._process.pid is not None and self._process.is_alive():
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
@@ -210,17 +210,20 @@ class _Work:
 
 
 class Asked:
-    """Signals that ask to leave, as a context: noted, and passed on to the jobs."""
+    """Signals that ask to save or to leave, as a context: noted, and passed on to the jobs."""
 
     def __init__(self) -> None:
         self.number: int | None = None
-        """The first that came."""
+        """The first that came and asks to leave."""
+        self._save = False
         self._times = self._passed = 0
 
     def __enter__(self) -> Self:
         """Receive them; outside of a process's main thread nothing is received."""
         main = threading.current_thread() is threading.main_thread()
-        self._before = {number: signal.signal(number, self._receive) for number in LEAVE} if main else {}
+        self._before = (
+            {number: signal.signal(number, self._receive) for number in (SAVE, *LEAVE)} if main else {}
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -229,7 +232,12 @@ class Asked:
             signal.signal(number, handler)
 
     def pass_on(self, jobs: Sequence[Callable[[int], None]]) -> None:
-        """Ask the jobs to leave as often as this process was asked; then end them."""
+        """Ask the jobs to leave as often as this process was asked; then end them. Or to save."""
+        if self._save:
+            self._save = False
+            log.info("%s: %d runs save and go on", SAVE.name, len(jobs))
+            for send in jobs:
+                send(SAVE)
         if self.number is None or self._passed == self._times:
             return
         self._passed = self._times
@@ -239,6 +247,9 @@ class Asked:
             send(signal.SIGKILL if insistent else self.number)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
+        if number == SAVE:
+            self._save = True
+            return
         self.number = self.number or number
         self._times += 1
 

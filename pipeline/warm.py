@@ -14,5 +14,6 @@ import pipeline.job  # noqa: F401
 Plugins.instance()
 # who ends the sweep ends its jobs; the server goes when nobody is left that could ask for one
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # jobs have nothing to save before their runs begin
 gc.collect()
 gc.freeze()  # a collection in a job would touch, and so copy, all that was imported

@@ -26,6 +26,7 @@ from pipeline.identity import folder_of
 from pipeline.launch import OUTPUTS
 from pipeline.objectives import Value
 from pipeline.resolvers import register_resolvers
+from pipeline.signals import SAVE
 from pipeline.words import reason
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ def work(
     """Compute a job and send a `Started` and an `Ended`."""
     os.setpgrp()  # Ctrl-C reaches the sweep alone, which passes it on
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(SAVE, signal.SIG_IGN)  # until the run is there, which then receives it
     threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
     os.environ.update(environment)
     try:

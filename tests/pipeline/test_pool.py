@@ -15,6 +15,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from editors.errors import ConfigError
 from pipeline import pool
+from pipeline.__main__ import main
 from pipeline.machine import default_jobs, gpu_of, visible_gpus
 from pipeline.pool import Pool
 from pipeline.words import departure, duration
@@ -77,18 +78,43 @@ def test_each_job_sees_the_gpu_of_its_place(light: None, tmp_path: Path, monkeyp
 def test_a_signal_is_passed_on_and_no_further_job_starts(
     light: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    def interrupt() -> None:
-        while not (tmp_path / "lingers").exists():
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt, daemon=True).start()
+    _send_when_it_lingers(tmp_path, signal.SIGINT)
     with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as left:
         launched(14, 1, jobs=1)
     assert left.value.code == 128 + signal.SIGINT
     assert (tmp_path / "saved").exists()
     assert "2 runs were not finished" in caplog.text
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_who_asks_a_pool_to_save_has_its_runs_save_and_go_on(light: None, tmp_path: Path):
+    before = signal.getsignal(signal.SIGUSR1)
+    _send_when_it_lingers(tmp_path, signal.SIGUSR1)
+    (result,) = launched(15, jobs=1)
+    assert result.status == JobStatus.COMPLETED and (tmp_path / "saved").exists()
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def _send_when_it_lingers(folder: Path, number: int) -> None:
+    def send() -> None:
+        while not (folder / "lingers").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send, daemon=True).start()
+
+
+def test_a_command_survives_a_request_to_save_at_any_moment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", ["pipeline", "--version"])
+    for name in ("HYDRA_FULL_ERROR", "TOKENIZERS_PARALLELISM", "TQDM_DISABLE"):
+        monkeypatch.setenv(name, "1")  # so that it is as before in the end
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit):
+            main()
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.slow
