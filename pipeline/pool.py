@@ -48,6 +48,10 @@ class JobFailed(NormscopeError):
     """A job of a pool has no result."""
 
 
+class JobLeft(JobFailed):
+    """A job was asked to leave, and can go on."""
+
+
 class Pool(Launcher):
     """Runs jobs in processes on this machine, `jobs` at a time with `threads` threads each.
 
@@ -125,7 +129,8 @@ class _Process:
         code = self._process.exitcode or 0
         self._process.close()
         self._pipe.close()
-        return self.ended or Ended(error=f"the run's process {departure(code)}")
+        left = code - 128 in LEAVE or -code in LEAVE
+        return self.ended or Ended(error=f"the run's process {departure(code)}", left=left)
 
     def send(self, number: int) -> None:
         """Ask it to save or to leave."""
@@ -189,7 +194,8 @@ class _Work:
         ended = one.close()
         result = JobReturn(overrides=self._overrides[one.index])
         result.status = JobStatus.FAILED if ended.error else JobStatus.COMPLETED
-        result.return_value = JobFailed(ended.error) if ended.error else ended.value
+        failure = JobLeft if ended.left else JobFailed
+        result.return_value = failure(ended.error) if ended.error else ended.value
         took = f"after {duration(time.monotonic() - one.begun)}"
         if one.ended is None and asked.number is not None:
             self._tell(one, f"interrupted {took}")
@@ -235,7 +241,7 @@ class Asked:
         """Ask the jobs to leave as often as this process was asked; then end them. Or to save."""
         if self._save:
             self._save = False
-            log.info("%s: %d runs save and go on", SAVE.name, len(jobs))
+            log.info("%s: the runs save and go on", SAVE.name)
             for send in jobs:
                 send(SAVE)
         if self.number is None or self._passed == self._times:

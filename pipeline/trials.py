@@ -27,18 +27,21 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import Trial, TrialState
 
 from analysis.quiet import quiet_optuna
-from editors.errors import ConfigError, DataError
+from editors.errors import ConfigError, DataError, NormscopeError
 from pipeline.composing import keep_files
-from pipeline.configuration import resolved, without_hydra
-from pipeline.identity import fingerprint
-from pipeline.objectives import chosen, lacking
+from pipeline.configuration import Plain, resolved, without_hydra
+from pipeline.identity import fingerprint, is_done
+from pipeline.objectives import chosen, lacking, objective_of
+from pipeline.pool import JobLeft
 from pipeline.space import Space, any_of, as_overrides, compatible, suggested
+from pipeline.unfinished import take_up, waiting
 from pipeline.words import reason
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 3
-"""How often a trial is begun whose process is killed, before it counts as failed."""
+
+class _Elsewhere(NormscopeError):
+    """A run belongs to another process and is not done."""
 
 
 class Trials:
@@ -103,12 +106,16 @@ class Trials:
         space, fixed = self._space(arguments)
         with quiet_optuna(), self._alone():
             study = self._study(space)
-            _take_up(study)
-            begun = _finished(study)
-            while (left := self.n_trials - (done := _finished(study))) > 0:
-                self._batch(study, done, min(left, self.n_jobs), space, fixed)
-            if begun >= self.n_trials:
-                log.info("%d trials are there already; hydra.sweeper.n_trials=… asks for more", begun)
+            take_up(study)
+            before = _begun(study)
+            with waiting(study):
+                while (more := self.n_trials - (begun := _begun(study))) > 0:
+                    self._batch(study, begun, min(more, self.n_jobs), space, fixed)
+                left = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+            if before >= self.n_trials:
+                log.info("%d trials are there already; hydra.sweeper.n_trials=… asks for more", before)
+            if left:
+                log.warning("%d trials have no result yet: the same command goes on", left)
             self._conclude(study)
 
     def _space(self, arguments: Sequence[str]) -> tuple[Space, Mapping[str, Any]]:
@@ -171,27 +178,24 @@ class Trials:
             )
 
     def _batch(
-        self, study: optuna.Study, done: int, size: int, space: Space, fixed: Mapping[str, Any]
+        self, study: optuna.Study, begun: int, size: int, space: Space, fixed: Mapping[str, Any]
     ) -> None:
         """Ask for trials, launch them together, tell what they gave."""
-        study.sampler = self._sampler_for(done)
+        study.sampler = self._sampler_for(begun)
         trials = [study.ask() for _ in range(size)]
         jobs = [(*as_overrides(suggested(trial, space)), *as_overrides(fixed)) for trial in trials]
-        runs = {trial.number: self._run(job) for trial, job in zip(trials, jobs, strict=True)}
+        runs = [self._run(job) for job in jobs]
         # two processes cannot compute one run
         different = {
-            run: job
-            for trial, job in zip(trials, jobs, strict=True)
-            if isinstance(run := runs[trial.number], str)
+            fingerprint(run): job for run, job in zip(runs, jobs, strict=True) if isinstance(run, dict)
         }
-        returned = (
-            self._launcher.launch([*different.values()], initial_job_idx=trials[0].number)
-            if different
-            else []
-        )
+        first = trials[0].number
+        returned = self._launcher.launch([*different.values()], initial_job_idx=first) if different else []
         gave = dict(zip(different, returned, strict=True))
         failed = [
-            sentence for trial in trials if (sentence := self._tell(study, trial, runs[trial.number], gave))
+            sentence
+            for trial, run in zip(trials, runs, strict=True)
+            if (sentence := self._tell(study, trial, run, gave))
         ]
         if len(failed) / size > self.max_failure_rate:
             raise DataError(
@@ -199,30 +203,33 @@ class Trials:
                 f"{self.max_failure_rate} allows; the first: {failed[0]}"
             )
 
-    def _sampler_for(self, done: int) -> optuna.samplers.BaseSampler:
+    def _sampler_for(self, begun: int) -> optuna.samplers.BaseSampler:
         """A sampler with a seed of its own for every batch: it draws the same after an interruption."""
         seed = self._sampler.get("seed", self._seed)
         seed = self._seed if seed is None else seed
         if seed is None or "seed" not in self._sampler:
             return instantiate(self._sampler)
-        return instantiate(self._sampler, seed=random.Random(f"{seed} {done}").getrandbits(32))
+        return instantiate(self._sampler, seed=random.Random(f"{seed} {begun}").getrandbits(32))
 
-    def _run(self, job: Sequence[str]) -> str | Exception:
-        """The fingerprint of a trial's run, or why it has none."""
+    def _run(self, job: Sequence[str]) -> Plain | Exception:
+        """The configuration of a trial's run, or why it has none."""
         try:
-            return fingerprint(resolved(without_hydra(self._composed([*job]))))
+            return resolved(without_hydra(self._composed([*job])))
         except Exception as error:
             return error
 
     def _tell(
-        self, study: optuna.Study, trial: Trial, run: str | Exception, gave: Mapping[str, JobReturn]
+        self, study: optuna.Study, trial: Trial, run: Plain | Exception, gave: Mapping[str, JobReturn]
     ) -> str | None:
-        """Store what a run gave; the sentence where it failed."""
+        """Store what a run gave, if it is over; the sentence where it failed."""
         try:
             if isinstance(run, Exception):
                 raise run
-            trial.set_user_attr("run", run)
-            values = self._values(_returned(gave[run]))
+            trial.set_user_attr("run", fingerprint(run))
+            values = self._values(self._returned(run, gave[fingerprint(run)]))
+        except (JobLeft, _Elsewhere) as error:
+            log.warning("trial %d has no result yet: %s", trial.number, reason(error))
+            return None
         except Exception as error:
             sentence = reason(error)
             trial.set_user_attr("error", sentence)
@@ -233,13 +240,24 @@ class Trials:
         log.info("trial %d: %s", trial.number, self._told(values))
         return None
 
+    def _returned(self, run: Plain, job: JobReturn) -> Any:
+        """What a job gave, or its error raised; `JobReturn.return_value` prints as well."""
+        if job.status == JobStatus.FAILED:
+            raise job._return_value
+        if job._return_value is not None:
+            return job._return_value
+        folder = self._folder / fingerprint(run)
+        if not is_done(folder):
+            raise _Elsewhere(f"another process computes, or computed, {folder}")
+        return objective_of(run, folder)  # which that process has computed meanwhile
+
     def _values(self, returned: Any) -> list[float]:
         values = returned if isinstance(returned, list) else [returned]
         for name, value in zip(self._names, values, strict=True):
             if value is None or not math.isfinite(value):
                 raise DataError(
-                    f"the run gives no number for objective={name} ({value}): another process computes it, "
-                    "it diverged, or it did not measure what the objective reads"
+                    f"the run gives no number for objective={name} ({value}): it diverged, "
+                    "or it did not measure what the objective reads"
                 )
         return [float(value) for value in values]
 
@@ -249,8 +267,10 @@ class Trials:
     def _conclude(self, study: optuna.Study) -> None:
         """Say which trials are the best, and where their runs are."""
         if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            first = study.trials[0].user_attrs["error"]
-            raise DataError(f"all {len(study.trials)} trials failed; the first: {first}")
+            failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+            if len(failed) < len(study.trials):
+                return
+            raise DataError(f"all {len(failed)} trials failed; the first: {failed[0].user_attrs['error']}")
         for trial in [study.best_trial] if len(self._names) == 1 else study.best_trials:
             chosen = " ".join(f"{name}={value}" for name, value in trial.params.items())
             log.info(
@@ -261,25 +281,9 @@ class Trials:
             )
 
 
-def _take_up(study: optuna.Study) -> None:
-    """Queue the trials again that a killed process left: their runs go on where they were."""
-    storage = study._storage
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        begun = trial.user_attrs.get("begun", 1)
-        if begun >= ATTEMPTS:
-            storage.set_trial_user_attr(trial._trial_id, "error", f"its process was killed {begun} times")
-        else:
-            storage.set_trial_user_attr(trial._trial_id, "begun", begun + 1)
-        storage.set_trial_state(trial._trial_id, TrialState.FAIL if begun >= ATTEMPTS else TrialState.WAITING)
-        log.info("trial %d was interrupted", trial.number)
-
-
-def _finished(study: optuna.Study) -> int:
-    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
-
-
-def _returned(job: JobReturn) -> Any:
-    """What a job gave, or its error raised; `JobReturn.return_value` prints as well."""
-    if job.status == JobStatus.FAILED:
-        raise job._return_value
-    return job._return_value
+def _begun(study: optuna.Study) -> int:
+    """Trials that are over, or that this launch has left without a result."""
+    return sum(
+        trial.state.is_finished() or trial.state == TrialState.RUNNING
+        for trial in study.get_trials(deepcopy=False)
+    )

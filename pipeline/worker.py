@@ -74,6 +74,8 @@ class Ended:
     value: Value = None
     error: str | None = None
     """Why there is none, in a line."""
+    left: bool = False
+    """Whether that is because it was asked to leave."""
 
 
 def work(

@@ -17,7 +17,7 @@ from editors.errors import ConfigError
 from pipeline import pool
 from pipeline.__main__ import main
 from pipeline.machine import default_jobs, gpu_of, visible_gpus
-from pipeline.pool import Pool
+from pipeline.pool import JobLeft, Pool
 from pipeline.words import departure, duration
 from tests.pipeline.pooled import task
 from tests.pipeline.sweeping import context_of
@@ -57,6 +57,12 @@ def test_every_way_to_fail_is_told_in_a_line(light: None):
         "the facts are of no use",
         "ValueError: nobody foresaw this",
     ]
+
+
+def test_a_job_that_was_asked_to_leave_is_told_apart(light: None):
+    left, failed = launched(16, 12)
+    assert isinstance(left._return_value, JobLeft) and not isinstance(failed._return_value, JobLeft)
+    assert "was asked to leave by SIGTERM; the same command goes on" in str(left._return_value)
 
 
 def test_nothing_is_left_open_and_the_log_of_a_job_lies_in_its_folder(light: None, tmp_path: Path):

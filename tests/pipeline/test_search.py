@@ -1,5 +1,6 @@
 """A search: its trials are runs, it goes on where it was left, and mistakes are sentences."""
 
+import json
 import os
 import signal
 import subprocess
@@ -18,13 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from analysis.quiet import quiet_optuna
 from editors.errors import ConfigError, DataError
+from pipeline import signals as asked
 from pipeline.configuration import resolved
 from pipeline.identity import fingerprint
+from pipeline.pool import JobLeft
 from tests.pipeline.test_cli import ROOT, run
 
 with quiet_optuna():
     optuna = pytest.importorskip("optuna")
     from pipeline.trials import Plugins, Trials
+
 
 SCORE = {"_target_": "pipeline.objectives.Score", "metric": "norm/frobenius_ratio/edited"}
 SPACE = "x=interval(0.0,10.0)"
@@ -141,6 +145,58 @@ def test_a_trial_that_kills_its_process_again_and_again_fails(search):
     assert "killed 3 times" in study.trials[0].user_attrs["error"]
 
 
+@pytest.mark.parametrize("left", [asked.Interrupted(signal.SIGTERM), SystemExit(143), KeyboardInterrupt()])
+def test_who_asks_a_search_to_leave_kills_no_trial(search, left: BaseException):
+    def interrupted(x: float) -> float:
+        raise left
+
+    for _ in range(4):
+        with pytest.raises(type(left)):
+            search(interrupted, n_trials=2)
+    _, study = search(n_trials=2)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_search_between_two_runs_leaves_in_order(search, number: int):
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as gone:
+        search(lambda x: os.kill(os.getpid(), number), n_trials=2)
+    assert gone.value.code == 128 + number and signal.getsignal(number) is before
+    _, study = search(n_trials=1)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
+    assert "begun" not in study.trials[0].user_attrs
+
+
+@pytest.mark.parametrize("left", [None, JobLeft("it was asked to leave")])
+def test_a_run_that_is_not_over_leaves_its_trial_waiting(search, left: JobLeft | None, tmp_path: Path):
+    def half(x: float) -> float | None:
+        seen.append(x)
+        if len(seen) % 2:
+            return x
+        if left is None:
+            return None
+        raise left
+
+    seen: list[float] = []
+    _, study = search(half, n_trials=4)
+    assert len(set(seen)) == len(seen) == 4
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "WAITING"] * 2
+    again, study = search(n_trials=4)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4
+    assert [float(job[0].partition("=")[2]) for job in again.jobs] == seen[1::2]
+
+
+def test_a_run_that_another_process_has_computed_meanwhile_counts(search, tmp_path: Path):
+    _, study = search(lambda x: None, n_trials=1)
+    folder = tmp_path / study.trials[0].user_attrs["run"]
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps({"metrics": {SCORE["metric"]: 7.0}}))
+    (folder / "DONE").touch()
+    _, study = search(lambda x: None, n_trials=1)
+    assert study.best_value == 7.0
+
+
 def test_every_trial_names_its_run(search):
     launcher, study = search(n_trials=2)
     for trial, overrides in zip(study.trials, launcher.jobs, strict=True):
@@ -153,7 +209,7 @@ def test_a_run_that_fails_is_a_failed_trial_with_its_sentence(search):
     def half(x: float) -> float | None:
         if x > 5:
             raise DataError("x is too large\nand more")
-        return None if x > 4 else x
+        return float("nan") if x > 4 else x
 
     _, study = search(half, n_trials=8)
     states = {trial.state.name for trial in study.trials}
@@ -186,7 +242,7 @@ def test_a_trial_that_cannot_be_composed_fails_alone(search, monkeypatch: pytest
 
 def test_too_many_failures_end_the_search(search):
     with pytest.raises(DataError, match=r"1 of 1 trials failed.*max_failure_rate=0.5"):
-        search(lambda x: None, max_failure_rate=0.5)
+        search(lambda x: float("nan"), max_failure_rate=0.5)
 
 
 def test_a_search_without_a_result_says_why(search):
