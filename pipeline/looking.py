@@ -64,7 +64,7 @@ def look(experiment: Path) -> list[Seen]:
 def is_elsewhere_computed(folder: Path) -> bool:
     """Whether another process computes the run now."""
     beat = read(folder)
-    if beat is None or not _BEAT.issubset(beat) or is_done(folder):
+    if beat is None or is_done(folder):
         return False
     return not is_gone(beat) and (is_elsewhere(beat) or beat["pid"] != os.getpid())
 

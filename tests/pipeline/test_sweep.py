@@ -226,6 +226,7 @@ def _none(launcher: Launcher, job: Sequence[str]) -> JobReturn:
         beat = {
             "host": socket.gethostname(),
             "pid": os.getppid(),
+            "owner": "another",
             "beat": time.time(),
             "parts": [],
             "started": 0,
