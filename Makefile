@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
+JOBS   ?= 2
 
 # uv does not read pip's variable for a folder of local wheels; hand it on where one is set.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
@@ -31,8 +32,8 @@ run: $(STAMP) ## the main job: 200 edits by ROME, MEMIT and ENCORE on the built-
 	$(PY) -m pipeline experiment=quickstart
 	$(PY) -m analysis report outputs/quickstart
 
-test: $(STAMP) ## the tests (TESTS=... chooses, e.g. TESTS='-m slow')
-	$(PY) -m pytest $(TESTS)
+test: $(STAMP) ## the tests (TESTS=... chooses, e.g. TESTS='-m slow'; JOBS=... processes)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
 check: $(STAMP) ## style, format and types
 	$(VENV)/bin/ruff check .

@@ -30,10 +30,10 @@ def inputs_of(folder: Path) -> Mapping[str, str]:
         return {}
 
 
-def check_inputs(folder: Path, before: Mapping[str, str], config: Mapping[str, object]) -> None:
-    """Raise a ConfigError where a file is no longer what the run in this folder has read."""
-    now = inputs(config)
-    changed = [path for path, digest in before.items() if path in now and now[path] != digest]
+def check_inputs(folder: Path, before: Mapping[str, str]) -> None:
+    """Raise a ConfigError where a file that is still there is not what the run in this folder has read."""
+    there = {path: digest for path, digest in before.items() if Path(path).exists()}
+    changed = [path for path, digest in there.items() if _digest(Path(path)) != digest]
     if changed:
         raise ConfigError(
             f"{changed[0]} has changed since the run in {folder} read it: "

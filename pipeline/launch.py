@@ -37,7 +37,7 @@ def launch(config: DictConfig, root: Path) -> Value:
     folder = folder_of(root, plain)
     if is_done(folder) and plain["resume"] != "never":
         log.info("already computed; resume=never computes it again")
-        check_inputs(folder, inputs_of(folder), plain)
+        check_inputs(folder, inputs_of(folder))
         shutil.rmtree(folder / FOLDER, ignore_errors=True)  # where its process was killed at the very end
         objective = objective_of(plain, folder)
     else:

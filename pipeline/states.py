@@ -130,7 +130,7 @@ class States:
                 continue
             if not force and saved.code != self._code:
                 raise ConfigError(_other_code(saved, self._code))
-            check_inputs(self.folder.parent, saved.inputs, self.config)
+            check_inputs(self.folder.parent, saved.inputs)
             part = saved.checkpoint.parent
             self._sums |= {part / name: value for name, value in saved.files.items()}
             return saved

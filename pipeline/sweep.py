@@ -18,11 +18,12 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from editors.errors import DataError, NormscopeError
+from editors.errors import ConfigError, DataError, NormscopeError
 from pipeline import plan
 from pipeline.composing import keep_files
 from pipeline.configuration import resolved, without_hydra
 from pipeline.identity import folder_of, is_done, summary_of
+from pipeline.inputs import check_inputs, inputs_of
 from pipeline.launch import OUTPUTS
 from pipeline.looking import is_elsewhere_computed
 from pipeline.objectives import Value
@@ -52,9 +53,12 @@ class _Job:
     def recall(self, folder: Path) -> None:
         """Take the result from its folder, where it was computed before."""
         self.folder, self.before = folder, is_done(folder)
+        if not self.before:
+            return
         try:
-            self.objective = summary_of(folder)["objective"] if self.before else None
-        except DataError as error:
+            check_inputs(folder, inputs_of(folder))
+            self.objective = summary_of(folder)["objective"]
+        except NormscopeError as error:
             self.before, self.error = False, error
         except KeyError:
             told = f"{folder}/summary.json has no objective: delete the folder to compute the run again"
@@ -170,6 +174,8 @@ class Sweep(Sweeper):
     def _launch(self, jobs: Sequence[_Job], start: int) -> None:
         try:
             results = self._launcher.launch([job.overrides for job in jobs], initial_job_idx=start)
+        except ConfigError:
+            raise  # nothing was begun: no run has failed
         except Exception as error:
             # a launcher that gives up tells nothing of the jobs, but their folders do
             for job in jobs:

@@ -6,6 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from pipeline import search
+from pipeline.resolvers import register_resolvers
+from tests.pipeline.conftest import CONF
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,3 +66,14 @@ def test_the_run_folder_is_printed_last_and_alone_on_standard_output(overrides: 
     assert list((tmp_path / line / "wandb").glob("offline-run-*"))
     left = {path.name for path in tmp_path.iterdir()}
     assert left <= {"outputs", "moments"}, "a run writes nothing beside its outputs"
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_sweeps_as_it_says(path: Path):
+    """An override of a default in config.yaml would beat that of an experiment."""
+    search.install()
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", [f"experiment={path.stem}"], return_hydra_config=True)
+    wanted = "Search" if "hydra/sweeper: optuna" in path.read_text() else "Sweep"
+    assert OmegaConf.select(composed, "hydra.sweeper._target_") == f"hydra_plugins.normscope.{wanted}"

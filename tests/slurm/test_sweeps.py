@@ -12,7 +12,7 @@ import pytest
 
 from tests.slurm.conftest import ROOT, Cluster, Sweep
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]  # they share one cluster
 HELD = "+hydra.launcher.additional_parameters.hold=true"
 
 
