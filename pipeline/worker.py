@@ -84,9 +84,8 @@ def work(
     """Compute a job and send a `Started` and an `Ended`."""
     os.setpgrp()  # Ctrl-C reaches the sweep alone, which passes it on
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored where a shell began it in the background
+    # a shell that begins a command in the background lets it ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(SAVE, signal.SIG_IGN)  # until the run is there, which then receives it
     threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
     os.environ.update(environment)
