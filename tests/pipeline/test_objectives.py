@@ -125,7 +125,7 @@ def test_a_run_that_lacks_it_is_kept_and_says_what_to_add(tmp_path: Path, caplog
     }
     summary = {"metrics": {"norm/frobenius_ratio/edited": 1.0}}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    with caplog.at_level("INFO"):
+    with caplog.at_level("DEBUG"):
         assert objective_of(config, tmp_path) is None
     assert "add efficacy to stage=[norms]" in caplog.text
     assert lacking(config) and not lacking({**config, "stage": {"efficacy": {}}})
