@@ -7,10 +7,10 @@ from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_automatic_config_search_path
-from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
+from pipeline import search
 from pipeline.resolvers import register_resolvers
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -19,11 +19,9 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 def context_of(overrides: Sequence[str]) -> tuple[HydraContext, DictConfig]:
     """What Hydra hands to its plugins: the means to compose, and the configuration that all jobs share."""
     version.setbase("1.3")
-    Plugins.instance()
+    search.install()
     register_resolvers()
-    search = create_automatic_config_search_path(
-        calling_file=None, calling_module=None, config_path=str(CONF)
-    )
-    loader = ConfigLoaderImpl(search)
+    path = create_automatic_config_search_path(calling_file=None, calling_module=None, config_path=str(CONF))
+    loader = ConfigLoaderImpl(path)
     config = loader.load_configuration("config", overrides=list(overrides), run_mode=RunMode.MULTIRUN)
     return HydraContext(config_loader=loader, callbacks=Callbacks()), config
