@@ -15,7 +15,8 @@ import yaml
 
 from analysis.runs import is_run
 from editors.errors import DataError
-from pipeline.files import write_json
+from pipeline.files import json_object, read_json, write_json
+from pipeline.identity import is_done
 from pipeline.states import COMPLETE, FOLDER
 from pipeline.trackers import Status
 
@@ -84,7 +85,7 @@ def digest(folder: Path) -> str:
 
 def outcome(folder: Path) -> Status:
     """What Weights & Biases should know: a run that did not reach its end is a failed one there."""
-    return "done" if (folder / "DONE").is_file() else "failed"
+    return "done" if is_done(folder) else "failed"
 
 
 def run_folders(folders: Iterable[Path]) -> list[Path]:
@@ -137,7 +138,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     rows: list[dict[str, Any]] = []
     torn: list[int] = []
     for number, line in enumerate(lines, start=1):
-        row = _json(line)
+        row = json_object(line)
         if row:
             rows.append(row)
         else:
@@ -145,19 +146,6 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     if not torn:
         return rows, []
     return rows, [f"left out {len(torn)} line(s) of {path.name} that cannot be read, the first is {torn[0]}"]
-
-
-def read_json(path: Path) -> Mapping[str, Any]:
-    """A JSON file of a run; empty where there is none or it cannot be read."""
-    return _json(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else {}
-
-
-def _json(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -191,7 +179,7 @@ def _table_files(folder: Path) -> dict[str, Path]:
 
 
 def _state(folder: Path) -> tuple[State, str]:
-    if (folder / "DONE").is_file():
+    if is_done(folder):
         return "done", ""
     failed = folder / "FAILED"
     if not failed.is_file():

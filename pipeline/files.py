@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write(path: Path, text: str, *, durable: bool = True) -> None:
@@ -26,6 +27,23 @@ def write(path: Path, text: str, *, durable: bool = True) -> None:
 def write_json(path: Path, value: Mapping[str, object], *, durable: bool = True) -> None:
     """Write a JSON file so that a reader sees either the old content or all of the new one."""
     write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable=durable)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no such file or it cannot be read."""
+    try:
+        return json_object(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return {}
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The object that a text holds; empty where it holds none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def settle(path: Path) -> None:

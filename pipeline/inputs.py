@@ -1,11 +1,11 @@
 """What a run reads beside its configuration: local files and folders, told apart by what they hold."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from editors.errors import ConfigError
+from pipeline.files import read_json
 
 _KEYS = ("path", "folder")
 _WRITTEN = ("moments", "editor")
@@ -24,10 +24,7 @@ def inputs(config: Mapping[str, object]) -> dict[str, str]:
 
 def inputs_of(folder: Path) -> Mapping[str, str]:
     """What the run in a folder has read, as its `provenance.json` tells."""
-    try:
-        return json.loads((folder / "provenance.json").read_text(encoding="utf-8")).get("inputs", {})
-    except (OSError, ValueError):
-        return {}
+    return read_json(folder / "provenance.json").get("inputs", {})
 
 
 def check_inputs(folder: Path, before: Mapping[str, str]) -> None:

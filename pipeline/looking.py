@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from editors.errors import DataError
 from pipeline import plan
+from pipeline.files import read_json
 from pipeline.identity import is_done
 from pipeline.pulse import is_elsewhere, is_gone, read
 
@@ -85,7 +86,7 @@ def seconds_left(runs: Sequence[Seen]) -> float | None:
 def _seen(folder: Path, planned: tuple[str, ...] | None) -> Seen:
     overrides = _overrides(folder) if planned is None else planned
     if is_done(folder):
-        seconds = _json(folder / "summary.json").get("seconds")
+        seconds = read_json(folder / "summary.json").get("seconds")
         return Seen(run=folder.name, overrides=overrides, state="done", share=1.0, seconds=seconds)
     failed = folder / "FAILED"
     if failed.is_file():
@@ -147,11 +148,4 @@ def last_row(path: Path) -> dict[str, Any]:
 
 
 def _overrides(folder: Path) -> tuple[str, ...]:
-    return plan.tellable(_json(folder / "provenance.json").get("overrides", ()))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
+    return plan.tellable(read_json(folder / "provenance.json").get("overrides", ()))

@@ -18,6 +18,8 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from pipeline.files import read_json
+
 PACKAGES = (
     "normscope", "torch", "transformers", "tokenizers", "safetensors", "datasets", "hydra-core", "omegaconf",
     "wandb", "numpy", "pandas", "scikit-learn", "lm-eval",
@@ -87,11 +89,8 @@ def _overrides() -> list[str]:
 
 def attempts(path: Path) -> list[dict[str, Any]]:
     """What the attempts before this one told of themselves, oldest first."""
-    try:
-        last = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return []
-    return [*last.pop("earlier", []), last]
+    last = read_json(path)
+    return [*last.pop("earlier", []), last] if last else []
 
 
 def now() -> str:

@@ -4,7 +4,6 @@ A lock of the operating system goes with its process. On a file system without s
 for a host that is gone, the age of the last beat tells whether somebody is still there.
 """
 
-import json
 import os
 import secrets
 import socket
@@ -17,7 +16,7 @@ from typing import Any, Self
 
 import psutil
 
-from pipeline.files import write_json
+from pipeline.files import read_json, write_json
 
 NAME = "progress.json"
 SECONDS = 15.0
@@ -108,16 +107,18 @@ class Pulse:
 
 def read(folder: Path) -> dict[str, Any] | None:
     """What the process that computes the run last told of itself; None where nothing whole is to be read."""
-    try:
-        told = dict(json.loads((folder / NAME).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    told = read_json(folder / NAME)
     return told if told.keys() >= {"host", "pid", "owner", "beat"} else None
 
 
 def is_elsewhere(told: Mapping[str, Any]) -> bool:
     """Whether a process of another host told this."""
     return told["host"] != socket.gethostname()
+
+
+def is_abandoned(told: Mapping[str, Any]) -> bool:
+    """Whether a lock that is held stands for nobody: on this host one goes with its process."""
+    return is_elsewhere(told) and is_gone(told)
 
 
 def stays_silent(folder: Path, told: Mapping[str, Any]) -> bool:

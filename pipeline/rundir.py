@@ -29,7 +29,7 @@ from pipeline.files import write, write_json
 from pipeline.identity import Config, folder_of, is_done, label
 from pipeline.objectives import Value
 from pipeline.provenance import attempts, masked, now, provenance
-from pipeline.pulse import Pulse, is_elsewhere, is_gone, read, stays_silent
+from pipeline.pulse import Pulse, is_abandoned, read, stays_silent
 from pipeline.signals import was_requeued
 from pipeline.states import FOLDER, Saved, States
 from pipeline.words import report
@@ -212,8 +212,7 @@ class RunDir:
             self._lock.acquire()
         except Timeout as error:
             told = read(self.folder)
-            gone = told is not None and is_elsewhere(told) and is_gone(told)
-            if told is None or not gone or not stays_silent(self.folder, told):
+            if told is None or not is_abandoned(told) or not stays_silent(self.folder, told):
                 raise RunBusy(
                     f"the same run is being computed by another process in {self.folder}: nothing to do here"
                 ) from error

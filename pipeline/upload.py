@@ -53,7 +53,7 @@ class Upload:
             with FileLock(folder / ".lock", timeout=0):
                 return self._upload(info, self._tracker(config))
         except Timeout:
-            if alive is None or not pulse.is_gone(alive):
+            if alive is None or not pulse.is_abandoned(alive):
                 return ["left out: it is being computed right now"]
         return self._upload(info, self._tracker(config))  # the lock of a host that is gone
 

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from editors.errors import ConfigError
-from pipeline.archive import Receipt, digest, read_json
+from pipeline.archive import Receipt, digest
+from pipeline.files import read_json
 from pipeline.identity import Config
 from pipeline.rundir import RunInfo
 from pipeline.shown import job_type, node, shown, summary_of
