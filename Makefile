@@ -4,6 +4,12 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
+# the experiments of `make paper`, in the order of docs/results.md; mechanism replays what mechanism_record kept
+EXPERIMENTS := norms_posttraining norms_editing norms_by_layer baseline_norms activation_norms subspace_shift \
+  mechanism_record mechanism encore mitigation norm_reset history universality cross_architecture optimizer_sweep \
+  threshold causal_trace layer_sweep
+# a CounterFact file: make paper FACTS=counterfact.jsonl adds a column of real facts
+FACTS  ?=
 
 # uv does not read pip's variable for a folder of local wheels; hand it on where one is set.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
@@ -13,7 +19,7 @@ export WANDB_MODE ?= offline
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench chaos load clean
+.PHONY: help setup run paper test check bench chaos load clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -31,6 +37,13 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP) ## the main job: 200 edits by ROME, MEMIT and ENCORE on the built-in model, then the report
 	$(PY) -m pipeline experiment=quickstart
 	$(PY) -m analysis report outputs/quickstart
+
+paper: $(STAMP) ## the papers' experiments on the built-in models, then docs/results.md; goes on where it was left
+	@failed=""; for name in $(EXPERIMENTS); do \
+	  $(PY) -m pipeline experiment=$$name launcher=pool launcher.jobs=$(JOBS) tracker=none || failed="$$failed $$name"; \
+	done; \
+	$(PY) -m analysis results outputs; \
+	if [ -n "$$failed" ]; then echo "paper: runs failed in$$failed"; exit 1; fi
 
 test: $(STAMP) ## the tests (TESTS=... chooses, e.g. TESTS='-m slow'; JOBS=... processes)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup $(TESTS)

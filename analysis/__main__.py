@@ -10,6 +10,7 @@ from rich.console import Console
 from analysis.collect import Collection, collect
 from analysis.figures import FIGURES, FigureSpec, charts, chosen_figures, save_figures
 from analysis.report import write_report
+from analysis.results import write_results
 from analysis.search import searches
 from analysis.tables import NARROW, alarm_order_text, per_series
 from editors.errors import ConfigError, NormscopeError
@@ -56,6 +57,11 @@ def figures(chosen: argparse.Namespace) -> list[str]:
     return [*_remarks(collection), *left_out, *map(str, paths)]
 
 
+def results(chosen: argparse.Namespace) -> list[str]:
+    """Write the page of results; returns the verdicts and its path."""
+    return [*write_results(chosen.root, chosen.to), f"results: {chosen.to}"]
+
+
 def _parser() -> argparse.ArgumentParser:
     names = ", ".join(f"{spec.number} {spec.name}" for spec in FIGURES)
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
@@ -96,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
         help="default: all three",
     )
     single.set_defaults(run=figures)
+    page = commands.add_parser("results", help="the claims of all experiments beside what their runs say")
+    page.add_argument("root", type=Path, help="folder of the experiments' folders, such as outputs")
+    page.add_argument("--to", type=Path, default=Path("docs/results.md"), help="default: docs/results.md")
+    page.set_defaults(run=results)
     return parser
 
 

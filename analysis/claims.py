@@ -1,0 +1,82 @@
+"""What a paper says, what was measured, and whether the one shows in the other.
+
+A claim is a statement with its source and a threshold on a number that we measure. The number is measured in
+cases, such as one for every editor, each with repeats, such as seeds; a case has a mean and its 95 % interval
+over the repeats. The verdict follows from the cases alone:
+
+* `appears`: in every case the whole interval lies on the claimed side of the threshold;
+* `does not appear`: in no case the mean lies on that side;
+* `appears in part`: anything between;
+* `not measurable at this scale`: there is no case.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.evidence import Evidence, Measure
+from analysis.tables import over_seeds
+
+Verdict = Literal["appears", "appears in part", "does not appear", "not measurable at this scale"]
+Side = Literal["above", "below"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A statement that runs can support or contradict."""
+
+    says: str
+    source: str
+    told: str
+    """The source's value, as it gives it."""
+    quantity: str
+    """What we measure for it, with its unit."""
+    measure: Measure
+    side: Side
+    """On which side of the threshold the claim puts the quantity."""
+    threshold: float
+    needs: str = ""
+    """What a run has to have for it to be measurable, told where it is not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What the runs say of a claim."""
+
+    claim: Claim
+    verdict: Verdict
+    cases: pd.DataFrame
+    """A row per case: case, mean, low, high, seeds (repeats), holds (whole interval on the claimed side)."""
+
+
+def judged(claim: Claim, evidence: Evidence) -> Finding:
+    """The verdict on a claim; repeats that are not finite count as on the wrong side."""
+    repeats = claim.measure(evidence)
+    if repeats.empty:
+        columns = ["case", "mean", "low", "high", "seeds", "holds"]
+        return Finding(
+            claim=claim, verdict="not measurable at this scale", cases=pd.DataFrame(columns=columns)
+        )
+    cases = over_seeds(repeats, by=("case",))
+    lost = set(repeats.loc[~np.isfinite(repeats["value"]), "case"])
+    missing = pd.DataFrame({"case": sorted(lost - set(cases["case"]))})
+    cases = pd.concat([cases, missing], ignore_index=True)
+    # an infinity or NaN is a model that broke: no interval of the others may speak for it
+    sound = ~cases["case"].isin(lost)
+    ends, means = (_on_side(claim, cases[_near(claim)]), _on_side(claim, cases["mean"]))
+    cases = cases.assign(holds=ends & sound)
+    if bool(cases["holds"].all()):
+        return Finding(claim=claim, verdict="appears", cases=cases)
+    seen = bool((means & sound).any())
+    return Finding(claim=claim, verdict="appears in part" if seen else "does not appear", cases=cases)
+
+
+def _near(claim: Claim) -> str:
+    """The end of an interval that is nearer to the threshold."""
+    return "low" if claim.side == "above" else "high"
+
+
+def _on_side(claim: Claim, values: pd.Series) -> pd.Series:
+    return values > claim.threshold if claim.side == "above" else values < claim.threshold

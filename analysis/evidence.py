@@ -1,0 +1,161 @@
+"""Numbers of a collection by run: ends, changes and contrasts, for claims and their tables."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from analysis.collect import Collection
+
+Measure = Callable[["Evidence"], pd.DataFrame]
+"""From the runs to columns `case`, a label, and `value`, a row for every repeat."""
+
+SEQUENCE = ("editor", "batch_size", "edits")
+"""Columns and settings that tell sequences of edits apart, whatever their seed is."""
+_SAME = (*SEQUENCE, "model", "data", "seed")
+_REGULARIZER = re.compile(r"intervention(?:\.\w+)*?\.regularizers\.(\w+)\._target_")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The runs of one experiment as rows of a table, with what was chosen for each."""
+
+    collection: Collection
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row per run, by run: the columns of `Collection.runs`, and `regularizers`, as "history, mpes"."""
+        runs = self.collection.runs.set_index("run")
+        return runs.assign(regularizers=[", ".join(sorted(self._regularizers(run))) for run in runs.index])
+
+    def setting(self, key: str) -> pd.Series:
+        """A setting's text for every run, empty where a run has none; index `run`."""
+        values = {run: self.collection.settings[run].get(key, "") for run in self.runs.index}
+        return pd.Series(values, dtype="str")
+
+    def chosen(self, regularizer: str) -> pd.Series:
+        """Whether a run was made with a regularizer; index `run`."""
+        return pd.Series({run: regularizer in self._regularizers(run) for run in self.runs.index}, dtype=bool)
+
+    def series(self, key: str) -> pd.DataFrame:
+        """Every value of a metric in the order of measuring: the tidy table's columns."""
+        metrics = self.collection.metrics
+        return metrics[metrics["key"] == key]
+
+    def last(self, key: str) -> pd.Series:
+        """The last value of a metric by run."""
+        return self.series(key).groupby("run")["value"].last()
+
+    def first(self, key: str) -> pd.Series:
+        """Its first value by run: that of the unedited model."""
+        return self.series(key).groupby("run")["value"].first()
+
+    def change(self, key: str) -> pd.Series:
+        """Last minus first value of a metric by run."""
+        return self.last(key) - self.first(key)
+
+    def mean(self, key: str) -> pd.Series:
+        """Mean of a metric over the rows of a run that have it."""
+        return self.series(key).groupby("run")["value"].mean()
+
+    def sum(self, key: str) -> pd.Series:
+        """Sum of a metric over the rows of a run."""
+        return self.series(key).groupby("run")["value"].sum()
+
+    def at(self, key: str, count: int) -> pd.Series:
+        """A metric after exactly `count` edits or steps, by run."""
+        rows = self.series(key)
+        return rows[rows["count"] == count].groupby("run")["value"].last()
+
+    def matching(self, pattern: str) -> pd.DataFrame:
+        """Rows whose key matches a pattern as a whole, with a column for each named group."""
+        metrics = self.collection.metrics
+        keys = pd.Series(metrics["key"].unique(), dtype="str")
+        groups = keys.str.extract(f"^(?P<_key>{pattern})$")
+        found = groups.dropna(subset="_key").rename(columns={"_key": "key"})
+        return metrics[metrics["key"].isin(found["key"])].merge(found, on="key")
+
+    def steady(self, key: str) -> pd.Series:
+        """Share of measurements at which a metric is larger than at the one before, by run."""
+        rows = self.series(key)
+        steps = rows["value"].groupby(rows["run"]).diff()
+        return (steps > 0)[steps.notna()].groupby(rows["run"]).mean()
+
+    def labelled(self, values: pd.Series, by: Sequence[str] = SEQUENCE) -> pd.DataFrame:
+        """Repeats of cases from values by run: the case is what the columns or settings `by` say, joined."""
+        values = values[values.index.isin(self.runs.index)].dropna()
+        return pd.DataFrame({"case": self.cases(by).reindex(values.index), "value": values}).reset_index(
+            drop=True
+        )
+
+    def cases(self, by: Sequence[str]) -> pd.Series:
+        """What the columns or settings `by` say of every run, those left out that are the same for all."""
+        columns = [self._column(name).astype(str) for name in by]
+        shown = [column for column in columns if column.nunique() > 1] or columns[:1]
+        texts = zip(*(column.tolist() for column in shown), strict=True)
+        return pd.Series([" · ".join(filter(None, text)) for text in texts], self.runs.index, dtype="str")
+
+    def contrast(
+        self,
+        values: pd.Series,
+        factor: pd.Series,
+        *,
+        within: Sequence[str | pd.Series],
+        relative: bool = False,
+    ) -> pd.Series:
+        """Value with the factor minus value without it, by the run with it; `relative` divides by the latter.
+
+        Runs are paired that agree in everything `within`: columns, settings, or texts by run. The factor
+        holds true, false, or nothing for runs that are neither.
+        """
+        columns = [self._column(each) if isinstance(each, str) else each for each in within]
+        table = pd.DataFrame({str(place): column.astype(str) for place, column in enumerate(columns)})
+        table = table.assign(value=values, factor=factor, run=table.index).dropna(subset=["value", "factor"])
+        present = table["factor"].astype(bool)
+        paired = table[present].merge(
+            table[~present], on=[*map(str, range(len(columns)))], suffixes=("", "_without")
+        )
+        paired = paired.set_index("run")
+        change = paired["value"] - paired["value_without"]
+        return change / paired["value_without"] if relative else change
+
+    def effect(
+        self, values: pd.Series, regularizer: str, *, within: Sequence[str] = (), relative: bool = False
+    ) -> pd.Series:
+        """`contrast` by a regularizer, of runs that are alike in `_SAME` and in all other regularizers."""
+        others = {run: ", ".join(sorted(self._regularizers(run) - {regularizer})) for run in self.runs.index}
+        same = (*within, pd.Series(others, dtype="str"), *_SAME)
+        return self.contrast(values, self.chosen(regularizer), within=same, relative=relative)
+
+    def _column(self, name: str) -> pd.Series:
+        return self.runs[name] if name in self.runs else self.setting(name)
+
+    def _regularizers(self, run: str) -> set[str]:
+        found = (_REGULARIZER.match(key) for key in self.collection.settings[run])
+        return {match[1] for match in found if match}
+
+
+def ends(key: str, by: Sequence[str] = SEQUENCE, *, minus: float = 0.0) -> Measure:
+    """A measure: the last value of a metric, less a constant, in cases by the columns or settings `by`."""
+    return lambda evidence: evidence.labelled(evidence.last(key) - minus, by)
+
+
+def changes(key: str, by: Sequence[str] = SEQUENCE) -> Measure:
+    """A measure: last minus first value of a metric."""
+    return lambda evidence: evidence.labelled(evidence.change(key), by)
+
+
+def steadiness(key: str, by: Sequence[str] = SEQUENCE) -> Measure:
+    """A measure: share of measurements at which a metric is larger than before."""
+    return lambda evidence: evidence.labelled(evidence.steady(key), by)
+
+
+def effects(
+    key: str, regularizer: str, by: Sequence[str] = SEQUENCE, *, within: Sequence[str] = ()
+) -> Measure:
+    """A measure: last value with a regularizer minus that without it, of runs that differ by it alone."""
+    return lambda evidence: evidence.labelled(
+        evidence.effect(evidence.last(key), regularizer, within=within), by
+    )

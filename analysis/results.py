@@ -1,0 +1,295 @@
+"""The page of results: every claim of the experiments beside what the runs say of it, in Markdown.
+
+Everything on the page is made from the runs and from the claims of `analysis/studies`; only its paragraph on
+the method is written by hand, in the template.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from analysis.claims import Claim, Finding, judged
+from analysis.collect import Collection, collect
+from analysis.drawing.charts import Chart, save
+from analysis.evidence import Evidence
+from analysis.figures import charts
+from analysis.studies.study import Study
+from analysis.studies.table import STUDIES
+from editors.errors import DataError
+
+SCALES: Mapping[str, str] = MappingProxyType(
+    {"built-in": "", "real facts": "_facts", "paper scale": "_paper"}
+)
+"""Columns of the page, and what an experiment's folder has behind its name there."""
+
+_DOTS = 110
+"""Per inch, of the page's pictures."""
+_VERSIONS = ("torch", "transformers", "normscope")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A claim at one scale."""
+
+    column: str
+    verdict: str
+    told: str
+    """Value and interval, or the range over the cases."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A claim as the page wants it."""
+
+    says: str
+    source: str
+    told: str
+    quantity: str
+    side: str
+    threshold: str
+    found: Sequence[Judged]
+    cases: pd.DataFrame | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image file beside the page."""
+
+    path: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Titled:
+    """A table with what it is."""
+
+    title: str
+    rows: pd.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """An experiment."""
+
+    name: str
+    question: str
+    lead: Sequence[str]
+    claims: Sequence[Row]
+    tables: Sequence[Titled]
+    pictures: Sequence[Picture]
+
+
+def write_results(root: Path, page: Path) -> list[str]:
+    """Write the page, with pictures in a folder of its name beside it; returns the verdicts, a line each.
+
+    `root` holds the experiments' folders. An experiment without a finished run is told as such on the page.
+    Raises DataError where no experiment has any.
+    """
+    found = {study.name: _collections(root, study.name) for study in STUDIES}
+    columns = [scale for scale in SCALES if any(scale in scales for scales in found.values())]
+    if not columns:
+        raise DataError(f"{root} holds no finished run of an experiment: make paper computes them")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    sections = [_section(study, found[study.name], columns, page) for study in STUDIES]
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # Markdown: `cell` escapes every text
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"cell": cell, "table": markdown}
+    text = templates.get_template("results.md.j2").render(
+        lead=_lead([one for scales in found.values() for one in scales.values()]),
+        columns=columns,
+        sections=sections,
+    )
+    page.write_text(text.rstrip() + "\n", encoding="utf-8")
+    return [
+        f"{section.name}: {judgement.verdict} ({judgement.column}): {row.says}"
+        for section in sections
+        for row in section.claims
+        for judgement in row.found
+    ]
+
+
+def cell(text: object) -> str:
+    """A text as Markdown shows it, also inside a table: one line, without markup of its own."""
+    flat = " ".join(str(text).split())
+    for letter in "\\|<>*_`[]":
+        flat = flat.replace(letter, f"\\{letter}")
+    return flat
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown; numbers with three digits."""
+    rows = [list(map(str, table.columns)), *table.map(written).to_numpy().tolist()]
+    lines = ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(table.columns), *lines[1:]])
+
+
+def written(value: object) -> str:
+    """A number with three digits, a dash for none, everything else as text."""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return str(value)
+    if not isinstance(value, float | np.floating):
+        return str(value)
+    if np.isnan(value):
+        return "–"
+    return f"{value:.3g}" if abs(value) < 1000 or not np.isfinite(value) else f"{value:.0f}"
+
+
+def _collections(root: Path, name: str) -> dict[str, Collection]:
+    """What was finished of an experiment, by scale."""
+    found = {}
+    for scale, suffix in SCALES.items():
+        folder = root / f"{name}{suffix}"
+        if folder.is_dir() and any(folder.glob("*/DONE")):
+            found[scale] = collect(folder)
+    return found
+
+
+def _section(study: Study, scales: Mapping[str, Collection], columns: Sequence[str], page: Path) -> Section:
+    evidence = {scale: Evidence(collection) for scale, collection in scales.items()}
+    return Section(
+        name=study.name,
+        question=study.question,
+        lead=[f"{scale}: {_told(collection)}" for scale, collection in scales.items()]
+        or ["no run of it is finished"],
+        claims=[_row(claim, evidence, columns) for claim in study.claims],
+        tables=[*_tables(study, evidence)],
+        pictures=[*_pictures(study, evidence, page)],
+    )
+
+
+def _row(claim: Claim, evidence: Mapping[str, Evidence], columns: Sequence[str]) -> Row:
+    found = {scale: judged(claim, one) for scale, one in evidence.items()}
+    tables = [
+        _cases(finding).assign(scale=scale) for scale, finding in found.items() if len(finding.cases) > 1
+    ]
+    cases = pd.concat(tables, ignore_index=True) if tables else None
+    if cases is not None and cases["scale"].nunique() == 1:
+        cases = cases.drop(columns="scale")
+    return Row(
+        says=claim.says,
+        source=claim.source,
+        told=claim.told,
+        quantity=claim.quantity,
+        side=claim.side,
+        threshold=written(float(claim.threshold)),
+        found=[
+            Judged(column=scale, verdict=found[scale].verdict, told=_value(found[scale]))
+            if scale in found
+            else Judged(column=scale, verdict="–", told="")
+            for scale in columns
+        ],
+        cases=cases,
+    )
+
+
+def _value(finding: Finding) -> str:
+    """The value with its interval; of several cases how many hold, and from where to where they lie."""
+    cases = finding.cases
+    if cases.empty:
+        return ""
+    if len(cases) == 1:
+        return _interval(cases.iloc[0])
+    least, most = cases["mean"].idxmin(), cases["mean"].idxmax()
+    return (
+        f"{int(cases['holds'].sum())} of {len(cases)} cases; "
+        f"from {_interval(cases.loc[least])} ({cases.loc[least, 'case']}) "
+        f"to {_interval(cases.loc[most])} ({cases.loc[most, 'case']})"
+    )
+
+
+def _interval(case: pd.Series) -> str:
+    mean = written(float(case["mean"]))
+    if not case["seeds"] > 1:
+        return f"{mean}, one run"
+    return f"{mean} [{written(float(case['low']))}, {written(float(case['high']))}], {case['seeds']:.0f} runs"
+
+
+def _cases(finding: Finding) -> pd.DataFrame:
+    renamed = {"mean": "value", "seeds": "repeats"}
+    return finding.cases[["case", "mean", "low", "high", "seeds", "holds"]].rename(columns=renamed)
+
+
+def _tables(study: Study, evidence: Mapping[str, Evidence]) -> Iterator[Titled]:
+    for scale, one in evidence.items():
+        for table in study.tables:
+            rows = table.build(one)
+            if len(rows):
+                title = table.title if len(evidence) == 1 else f"{table.title} ({scale})"
+                yield Titled(title=title, rows=rows)
+
+
+def _pictures(study: Study, evidence: Mapping[str, Evidence], page: Path) -> Iterator[Picture]:
+    """The study's figures and drawings at every scale, written beside the page."""
+    for scale, one in evidence.items():
+        drawn: list[tuple[str, str, Chart]] = [
+            (spec.name, spec.caption, chart)
+            for spec, chart in (charts(one.collection.metrics, study.figures) if study.figures else [])
+        ]
+        drawn += [
+            (drawing.name, drawing.caption, chart)
+            for drawing in study.drawings
+            if (chart := drawing.build(one)) is not None
+        ]
+        for name, caption, chart in drawn:
+            stem = page.parent / page.stem / f"{study.name}{SCALES[scale]}-{name}"
+            (path,) = save(chart, stem, ["png"], dots=_DOTS)
+            where = f" ({scale})" if len(evidence) > 1 else ""
+            yield Picture(
+                path=path.relative_to(page.parent).as_posix(),
+                alt=f"{study.name}: {name}{where}",
+                caption=f"{caption}{where}",
+            )
+
+
+def _told(collection: Collection) -> str:
+    """What was run, in a line."""
+    runs = collection.runs
+    seeds = sorted({int(seed) for seed in runs["seed"]})
+    models = ", ".join(dict.fromkeys(map(str, runs["model"])))
+    lengths = [
+        f"{', '.join(str(int(count)) for count in sorted(set(runs[unit])) if count)} {words}"
+        for unit, words in (("edits", "edits"), ("steps", "optimiser steps"))
+        if runs[unit].any()
+    ]
+    parts = [
+        f"{len(runs)} finished runs, {runs['seconds'].sum():.0f} s of computing together",
+        f"seeds {', '.join(map(str, seeds))}",
+        f"models {models}",
+        *lengths,
+    ]
+    if collection.unfinished:
+        first = collection.unfinished[0]
+        count = len(collection.unfinished)
+        parts.append(f"{count} runs are not finished, the first ({first.status}): {first.sentence}")
+    return "; ".join(parts)
+
+
+def _versions(trees: Sequence[Mapping[str, str]], key: str) -> str:
+    return ", ".join(sorted({tree[key] for tree in trees if key in tree}))
+
+
+def _lead(collections: Sequence[Collection]) -> str:
+    """What the page was made from."""
+    runs = sum(len(one.runs) for one in collections)
+    hours = sum(float(one.runs["seconds"].sum()) for one in collections) / 3600
+    trees = [tree for one in collections for tree in one.provenance.values()]
+    versions = [f"{name} {found}" for name in _VERSIONS if (found := _versions(trees, f"packages.{name}"))]
+    commits = _versions(trees, "git.commit")
+    told = (
+        f"Made by `python -m analysis results` from {runs} runs, {hours:.1f} hours of computing together, "
+        f"with {', '.join(versions)}"
+    )
+    return f"{told}, at commit {', '.join(commit[:10] for commit in commits.split(', '))}."

@@ -1,0 +1,1 @@
+"""The papers' experiments: what each asks, which claims it tests, what its page shows."""

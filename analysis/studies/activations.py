@@ -1,0 +1,235 @@
+"""Experiments about what stands inside an edited model: norms, subspaces, and what changes them."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from analysis.claims import Claim, Side
+from analysis.evidence import Evidence, Measure, changes, ends
+from analysis.studies.study import (
+    DOWNSTREAM,
+    EDITED,
+    ENCORE,
+    KNOWN,
+    LATE,
+    NORM_GROWTH,
+    OPEN,
+    PROBE,
+    Study,
+    Table,
+)
+
+_CONTROL = "intervention.control.name"
+_REAL = "real"
+
+
+def _edited_blocks(evidence: Evidence) -> pd.DataFrame:
+    """Columns run and layer: the blocks that a run edited."""
+    rows = evidence.matching(r"norm/delta/[a-z_]+\.(?P<layer>\d+)")
+    return rows[["run", "layer"]].drop_duplicates()
+
+
+def _share_of_edited(evidence: Evidence) -> pd.DataFrame:
+    """Growth of the edited blocks' MLP share in the residual stream, summed over them."""
+    rows = evidence.matching(r"activation/share/mlp\.(?P<layer>\d+)").merge(_edited_blocks(evidence))
+    sums = rows.groupby(["run", "count"])["value"].sum().groupby("run")
+    return evidence.labelled(sums.last() - sums.first())
+
+
+def _cosine(evidence: Evidence) -> pd.Series:
+    """Mean cosine with the unedited activations over blocks at and after the first edited one, at the end."""
+    rows = evidence.matching(r"activation/cosine/block\.(?P<layer>\d+)")
+    first = _edited_blocks(evidence).groupby("run")["layer"].min()
+    after = rows[rows["layer"] >= rows["run"].map(first)]
+    return after.groupby(["run", "layer"])["value"].last().groupby("run").mean()
+
+
+def _beyond_norm(evidence: Evidence) -> pd.DataFrame:
+    """Fall of the probes' accuracy minus that of probes that see the norm alone."""
+    return evidence.labelled(evidence.change("probe/norm_only/mean") - evidence.change(PROBE))
+
+
+def _of(control: str, values: Callable[[Evidence], pd.Series]) -> Measure:
+    """A number of the runs of one control."""
+
+    def measure(evidence: Evidence) -> pd.DataFrame:
+        found = values(evidence)
+        is_it = evidence.setting(_CONTROL) == control
+        return evidence.labelled(found[is_it[found.index]], (_CONTROL,))
+
+    return measure
+
+
+def _against_real(values: Callable[[Evidence], pd.Series], control: str) -> Measure:
+    """A number of a control minus that of the real edits, of the same recorded run."""
+
+    def measure(evidence: Evidence) -> pd.DataFrame:
+        factor = evidence.setting(_CONTROL).map({control: True, _REAL: False})
+        found = evidence.contrast(values(evidence), factor, within=("intervention.run", "model"))
+        return evidence.labelled(found, (_CONTROL,))
+
+    return measure
+
+
+def _question(
+    says: str, quantity: str, measure: Measure, side: Side = "above", threshold: float = 0.0
+) -> Claim:
+    return Claim(
+        says=says,
+        source=OPEN,
+        told="–",
+        quantity=quantity,
+        measure=measure,
+        side=side,
+        threshold=threshold,
+    )
+
+
+def _controls(evidence: Evidence) -> pd.DataFrame:
+    """A row per control, means over the recorded runs."""
+    numbers = {
+        "‖W‖ / ‖W₀‖": evidence.last(EDITED),
+        "late activations": evidence.last(LATE),
+        "cosine": _cosine(evidence),
+        "probes": evidence.last(PROBE),
+        "norm-only probes": evidence.last("probe/norm_only/mean"),
+        "downstream": evidence.last(DOWNSTREAM),
+        "never edited": evidence.last(KNOWN),
+        "score": evidence.last("edit/score/seen"),
+    }
+    table = pd.DataFrame(numbers)
+    return table.groupby(evidence.setting(_CONTROL)).mean().reset_index(names="control")
+
+
+STUDIES = (
+    Study(
+        name="activation_norms",
+        question="How do activation norms change by block after 100, 500 and 2,000 edits, absolutely and as "
+        "shares of the residual stream?",
+        claims=(
+            Claim(
+                says="The norms of later activations decrease.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="decrease",
+                quantity="mean norm of the residual stream over the blocks of the last third, over the "
+                "unedited one, minus 1, at the end",
+                measure=ends(LATE, minus=1.0),
+                side="below",
+                threshold=0.0,
+            ),
+            Claim(
+                says="The edited blocks take a growing share of the residual stream.",
+                source=f"{ENCORE}, figure 5",
+                told="grows",
+                quantity="share of the edited blocks' MLP outputs among all contributions, at the end minus "
+                "at the start",
+                measure=_share_of_edited,
+                side="above",
+                threshold=0.0,
+            ),
+        ),
+        figures=("activations", "shares", "norms"),
+    ),
+    Study(
+        name="subspace_shift",
+        question="Do edits move activations into other subspaces, and is that a matter of direction or of "
+        "scale?",
+        claims=(
+            Claim(
+                says="Probes trained on the unedited model fail on the edited one.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="activations move to completely different regions",
+                quantity="mean accuracy of the layer-pair probes, at the end minus at the start",
+                measure=changes(PROBE),
+                side="below",
+                threshold=0.0,
+            ),
+            Claim(
+                says="Activations lie in completely different regions.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="completely different",
+                quantity="mean accuracy of the layer-pair probes at the end; 0.5 is chance",
+                measure=ends(PROBE),
+                side="below",
+                threshold=0.6,
+            ),
+            Claim(
+                says="The shift is one of direction, not of scale alone.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="orientation becomes misaligned",
+                quantity="fall of the probes' accuracy minus the fall of probes that see the norm alone",
+                measure=_beyond_norm,
+                side="above",
+                threshold=0.0,
+            ),
+            Claim(
+                says="The orientation of activations turns away from the unedited model's.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="orientation becomes misaligned",
+                quantity="mean cosine between edited and unedited vectors of a token, blocks at and after "
+                "the first edited one",
+                measure=lambda evidence: evidence.labelled(_cosine(evidence)),
+                side="below",
+                threshold=0.9,
+            ),
+            Claim(
+                says="A probe can tell edited from unedited activations of the same block.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="completely different regions",
+                quantity="mean accuracy of direct probes at the end; 0.5 is chance",
+                measure=ends("probe/direct/mean"),
+                side="above",
+                threshold=0.75,
+            ),
+        ),
+        figures=("probes", "probe_matrix", "activations"),
+    ),
+    Study(
+        name="mechanism",
+        question="What makes activations change: the length of the updates, their direction, the norm of the "
+        "matrix, or that they are in one place? Recorded edits against controls of the same length.",
+        claims=(
+            _question(
+                "Norm growth alone, without any direction, lowers later activations.",
+                "late activations' norm ratio minus 1 where W is scaled to the real edits' norm",
+                _of("scaled", lambda evidence: evidence.last(LATE) - 1),
+                "below",
+            ),
+            _question(
+                "Norm growth alone, without any direction, breaks the probes.",
+                "probes' accuracy where W is scaled, minus that of the unedited model",
+                _of("scaled", lambda evidence: evidence.change(PROBE)),
+                "below",
+            ),
+            _question(
+                "A random direction of the same length moves activations as the real one does.",
+                "probes' accuracy under random updates minus under the real ones",
+                _against_real(lambda evidence: evidence.last(PROBE), "random_direction"),
+                "below",
+                0.01,
+            ),
+            _question(
+                "A random direction of the same length costs less ability than the real one.",
+                "downstream accuracy under random updates minus under the real ones",
+                _against_real(lambda evidence: evidence.last(DOWNSTREAM), "random_direction"),
+            ),
+            _question(
+                "Keeping ‖W‖ while the direction changes as it does saves ability.",
+                "downstream accuracy with ‖W‖ kept minus under the real edits",
+                _against_real(lambda evidence: evidence.last(DOWNSTREAM), "norm_kept"),
+            ),
+            _question(
+                "Spreading the same change over all blocks costs less ability.",
+                "downstream accuracy of the spread updates minus under the real ones",
+                _against_real(lambda evidence: evidence.last(DOWNSTREAM), "spread"),
+            ),
+            _question(
+                "Rescaling the next norm layer gives the probes back.",
+                "probes' accuracy after rescaling minus under the real edits alone",
+                _against_real(lambda evidence: evidence.last(PROBE), "norm_rescaled"),
+            ),
+        ),
+        figures=("activations", "probes", "ability"),
+        tables=(Table(title="At the end, by control", build=_controls),),
+    ),
+)

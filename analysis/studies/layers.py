@@ -1,0 +1,116 @@
+"""Where a fact is kept, by causal tracing, and where edits succeed."""
+
+import pandas as pd
+
+from analysis.claims import Claim
+from analysis.evidence import Evidence
+from analysis.studies.study import SCORE, Study, Table
+
+_TRACING = "arXiv 2202.05262, section 2"
+
+
+def _effect(evidence: Evidence, kind: str, position: str) -> pd.Series:
+    """Largest effect over blocks of restoring a site, by run."""
+    rows = evidence.matching(rf"trace/{kind}/{position}\.(?P<layer>\d+)")
+    return rows.groupby("run")["value"].max()
+
+
+def _early_site(evidence: Evidence) -> pd.DataFrame:
+    """MLP effect at the subject's last token minus that at the prompt's last, each at its best block."""
+    return evidence.labelled(
+        _effect(evidence, "mlp", "subject_last") - _effect(evidence, "mlp", "last"), ("model",)
+    )
+
+
+def _late_site(evidence: Evidence) -> pd.DataFrame:
+    """Attention effect at the prompt's last token minus that at the subject's last one."""
+    return evidence.labelled(
+        _effect(evidence, "attention", "last") - _effect(evidence, "attention", "subject_last"), ("model",)
+    )
+
+
+def _traced(evidence: Evidence) -> pd.DataFrame:
+    """A row per model: probabilities and the blocks with the largest effects."""
+    numbers = {
+        "facts": evidence.last("trace/known/facts"),
+        "P clean": evidence.last("trace/clean/mean"),
+        "P corrupted": evidence.last("trace/corrupted/mean"),
+        "MLP, last subject token: block": evidence.last("trace/peak/mlp"),
+        "attention, last token: block": evidence.last("trace/late/attention"),
+    }
+    return pd.DataFrame(numbers).groupby(evidence.runs["model"]).mean().reset_index()
+
+
+def _by_block(evidence: Evidence) -> pd.DataFrame:
+    """Columns editor, seed, block, score, and effect: of the block's MLP at the subject, before any edit."""
+    block = pd.to_numeric(evidence.setting("layers.edit").str.strip("[]"), errors="coerce")
+    table = evidence.runs[["editor", "seed"]].assign(block=block, score=evidence.last(SCORE))
+    rows = evidence.matching(r"trace/mlp/subject_last\.(?P<layer>\d+)").astype({"layer": float})
+    traced = rows.groupby(["run", "layer"])["value"].first()
+    own = pd.MultiIndex.from_arrays([table.index, table["block"]])
+    return table.assign(effect=traced.reindex(own).to_numpy()).dropna()
+
+
+def _score_and_effect(evidence: Evidence) -> pd.DataFrame:
+    """A row per editor and block: means over seeds."""
+    return _by_block(evidence).groupby(["editor", "block"])[["score", "effect"]].mean().reset_index()
+
+
+def _traced_is_best(evidence: Evidence) -> pd.DataFrame:
+    """Score in the block with the largest effect minus the best score in another, of one editor and seed."""
+    found = []
+    for (editor, _), same in _by_block(evidence).groupby(["editor", "seed"]):
+        if len(same) > 1:
+            ordered = same.sort_values("effect", ascending=False)["score"].tolist()
+            found.append({"case": editor, "value": ordered[0] - max(ordered[1:])})
+    return pd.DataFrame(found, columns=["case", "value"])
+
+
+STUDIES = (
+    Study(
+        name="causal_trace",
+        question="Which states of the unedited model carry a fact?",
+        claims=(
+            Claim(
+                says="MLPs are decisive at the subject's last token.",
+                source=_TRACING,
+                told="effect 6.6 % of MLPs at the last subject token, 1.6 % of attention (GPT2-XL)",
+                quantity="largest mean effect over blocks of restoring MLPs at the subject's last token, "
+                "minus that at the prompt's last token",
+                measure=_early_site,
+                side="above",
+                threshold=0.0,
+            ),
+            Claim(
+                says="Attention is decisive at the prompt's last token.",
+                source=_TRACING,
+                told="a late site at the last token",
+                quantity="largest mean effect over blocks of restoring attention at the prompt's last token, "
+                "minus that at the subject's last token",
+                measure=_late_site,
+                side="above",
+                threshold=0.0,
+            ),
+        ),
+        figures=("tracing",),
+        tables=(Table(title="What was traced", build=_traced),),
+    ),
+    Study(
+        name="layer_sweep",
+        question="In which block do edits succeed, and is it the one that tracing points to?",
+        claims=(
+            Claim(
+                says="The block with the largest traced effect is the best one to edit.",
+                source="arXiv 2301.04213",
+                told="tracing does not tell where edits succeed",
+                quantity="edit score in the block whose MLP has the largest effect at the subject's last "
+                "token, minus the best score in another block",
+                measure=_traced_is_best,
+                side="above",
+                threshold=0.0,
+            ),
+        ),
+        figures=("layer_sweep",),
+        tables=(Table(title="Score and traced effect by block", build=_score_and_effect),),
+    ),
+)

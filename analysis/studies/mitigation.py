@@ -1,0 +1,201 @@
+"""What stops the damage: all regularizers, alone and in pairs, and the plain reset of the norm."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims import Claim
+from analysis.drawing.canvas import NEUTRAL, PALETTE
+from analysis.drawing.points import Spread, Track, TrackChart
+from analysis.drawing.scales import scale_for
+from analysis.evidence import Evidence, effects
+from analysis.studies.study import DOWNSTREAM, EDITED, KNOWN, OPEN, SCORE, SUCCESS, Drawing, Study, Table
+
+_BUDGET = 0.05
+"""Edit success that a regularizer may cost to count as having the same budget."""
+
+
+def _frontier(evidence: Evidence) -> pd.DataFrame:
+    """A row per combination: means over seeds, within the budget of edit success, and on the frontier."""
+    table = pd.DataFrame(
+        {
+            "success": evidence.last(SUCCESS),
+            "growth": evidence.last(EDITED),
+            "downstream": evidence.last(DOWNSTREAM),
+            "never edited": evidence.last(KNOWN),
+        }
+    )
+    table = table.groupby(evidence.runs["regularizers"]).mean().reset_index()
+    plain = table.loc[table["regularizers"] == "", "success"]
+    if table.empty or plain.empty:
+        return table.iloc[:0]
+    within = table["success"] >= float(plain.iloc[0]) - _BUDGET
+    return table.assign(within=within, frontier=within & _undominated(table[within], table.index))
+
+
+def _undominated(table: pd.DataFrame, index: pd.Index) -> pd.Series:
+    """Whether no other row has both less growth and more downstream ability."""
+    growth, ability = table["growth"].to_numpy(), table["downstream"].to_numpy()
+    no_worse = (growth[:, None] <= growth) & (ability[:, None] >= ability)
+    better = (growth[:, None] < growth) | (ability[:, None] > ability)
+    best = pd.Series(~(no_worse & better).any(axis=0), table.index)
+    return best.reindex(index, fill_value=False)
+
+
+def _frontier_table(evidence: Evidence) -> pd.DataFrame:
+    table = _frontier(evidence)
+    if table.empty:
+        return table
+    chosen = table[table["frontier"] | (table["regularizers"] == "")].sort_values("growth")
+    named = chosen.assign(regularizers=chosen["regularizers"].replace("", "none"))
+    return named[["regularizers", "success", "growth", "downstream", "never edited", "frontier"]]
+
+
+def _frontier_chart(evidence: Evidence) -> TrackChart | None:
+    table = _frontier(evidence)
+    table = table[np.isfinite(table["growth"]) & np.isfinite(table["downstream"])] if len(table) else table
+    if table.empty:
+        return None
+    count = table["regularizers"].map(lambda names: len(names.split(", ")) if names else 0)
+    groups = {
+        "none": (table[count == 0], NEUTRAL, False),
+        "one": (table[(count == 1) & table["within"]], PALETTE[0], False),
+        "two": (table[(count == 2) & table["within"]], PALETTE[1], False),
+        "edit success lost": (table[~table["within"]], PALETTE[2], False),
+        "frontier": (table[table["frontier"]].sort_values("growth"), PALETTE[3], True),
+    }
+    return TrackChart(
+        tracks=tuple(
+            _points(rows, label, colour, joined=joined)
+            for label, (rows, colour, joined) in groups.items()
+            if len(rows)
+        ),
+        x_label="‖W‖ / ‖W₀‖ of the edited matrices",
+        y_label="mean downstream accuracy",
+        scale=scale_for(table["growth"].to_numpy()),
+    )
+
+
+def _points(rows: pd.DataFrame, label: str, colour: str, *, joined: bool) -> Track:
+    x, y = rows["growth"].tolist(), rows["downstream"].tolist()
+    return Track(
+        label=label,
+        colour=colour,
+        x=Spread(mean=x, low=x, high=x),
+        y=Spread(mean=y, low=y, high=y),
+        notes=rows["regularizers"].replace("", "none").tolist(),
+        joined=joined,
+    )
+
+
+def _reduces(says: str, source: str, regularizers: Sequence[str]) -> Claim:
+    """Norm ratio against that of the run that differs by the regularizer alone."""
+
+    def measure(evidence: Evidence) -> pd.DataFrame:
+        ratio = evidence.last(EDITED)
+        rows = [
+            pd.DataFrame({"case": name, "value": evidence.effect(ratio, name, relative=True).to_numpy()})
+            for name in regularizers
+        ]
+        return pd.concat(rows, ignore_index=True)
+
+    return Claim(
+        says=says,
+        source=source,
+        told="smaller growth",
+        quantity="norm ratio with the regularizer over that without, minus 1, over all partners",
+        measure=measure,
+        side="below",
+        threshold=0.0,
+    )
+
+
+def _keeps(evidence: Evidence) -> pd.DataFrame:
+    """Effect of every regularizer on downstream ability, over all partners."""
+    names = sorted({name for text in evidence.runs["regularizers"] for name in text.split(", ") if name})
+    last = evidence.last(DOWNSTREAM)
+    rows = [pd.DataFrame({"case": name, "value": evidence.effect(last, name).to_numpy()}) for name in names]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["case", "value"])
+
+
+STUDIES = (
+    Study(
+        name="mitigation",
+        question="Which regularizers, alone and in pairs, keep norm and ability at the same budget of edit "
+        "success?",
+        claims=(
+            _reduces(
+                "Regularizers reduce the growth of the norm.",
+                OPEN,
+                (
+                    "history",
+                    "hypersphere",
+                    "mpes",
+                    "norm_anchor",
+                    "norm_constraint",
+                    "norm_reset",
+                    "prune",
+                    "rect",
+                    "subspace_guard",
+                ),
+            ),
+            Claim(
+                says="Regularizers keep downstream ability.",
+                source=OPEN,
+                told="–",
+                quantity="mean downstream accuracy with the regularizer minus without, over all partners",
+                measure=_keeps,
+                side="above",
+                threshold=0.0,
+            ),
+        ),
+        figures=(),
+        tables=(
+            Table(title="The frontier, at an edit success within 0.05 of MEMIT's", build=_frontier_table),
+        ),
+        drawings=(
+            Drawing(
+                name="frontier",
+                caption="Downstream accuracy against norm growth, a point for each regularizer and each "
+                "pair; the frontier joins those within the budget of edit success that no other beats in "
+                "both.",
+                build=_frontier_chart,
+            ),
+        ),
+    ),
+    Study(
+        name="norm_reset",
+        question="Does scaling the edited matrices back to their unedited norm save what the model can do?",
+        claims=(
+            Claim(
+                says="Without norm growth downstream ability is kept.",
+                source=OPEN,
+                told="–",
+                quantity="mean downstream accuracy with the reset minus without",
+                measure=effects(DOWNSTREAM, "norm_reset"),
+                side="above",
+                threshold=0.0,
+            ),
+            Claim(
+                says="Without norm growth facts that nobody edited are kept.",
+                source=OPEN,
+                told="–",
+                quantity="share of never-edited facts still known, with the reset minus without",
+                measure=effects(KNOWN, "norm_reset"),
+                side="above",
+                threshold=0.0,
+            ),
+            Claim(
+                says="The reset costs no edit success.",
+                source=OPEN,
+                told="–",
+                quantity="edit score with the reset minus without",
+                measure=effects(SCORE, "norm_reset"),
+                side="above",
+                threshold=-_BUDGET,
+            ),
+        ),
+        figures=("norms", "known", "downstream", "scores"),
+    ),
+)

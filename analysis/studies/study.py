@@ -1,0 +1,53 @@
+"""What an experiment of `conf/experiment` is for: its question, claims, tables and pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.claims import Claim
+from analysis.drawing.charts import Chart
+from analysis.evidence import Evidence
+
+NORM_GROWTH = "arXiv 2502.19416"
+ENCORE = "arXiv 2502.01636"
+OPEN = "open question"
+EDITED = "norm/frobenius_ratio/edited"
+DOWNSTREAM = "downstream/mean/acc"
+SCORE = "edit/score/seen"
+SUCCESS = "edit/success/seen.rewrite"
+KNOWN = "edit/known/unedited"
+LATE = "activation/norm_ratio/late"
+PROBE = "probe/accuracy/mean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Numbers beside the claims."""
+
+    title: str
+    build: Callable[[Evidence], pd.DataFrame]
+    """Columns with headings, numbers as numbers; empty where nothing was measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A picture that is made of the runs' settings and not of their metrics alone."""
+
+    name: str
+    caption: str
+    build: Callable[[Evidence], Chart | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One experiment."""
+
+    name: str
+    """Of its file in `conf/experiment` and of its folder of runs."""
+    question: str
+    claims: tuple[Claim, ...]
+    figures: tuple[str, ...]
+    """Names of figures of `analysis/figures.py`."""
+    tables: tuple[Table, ...] = ()
+    drawings: tuple[Drawing, ...] = ()

@@ -1,0 +1,16 @@
+"""All experiments, in the order of the page of results."""
+
+from analysis.studies import activations, encore, history, layers, mitigation, scope, threshold, weights
+from analysis.studies.study import Study
+
+STUDIES: tuple[Study, ...] = (
+    *weights.STUDIES,
+    *activations.STUDIES,
+    *encore.STUDIES,
+    *mitigation.STUDIES,
+    *history.STUDIES,
+    *scope.STUDIES,
+    *threshold.STUDIES,
+    *layers.STUDIES,
+)
+"""A row for every file of `conf/experiment` that tests claims."""

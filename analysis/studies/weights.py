@@ -1,0 +1,254 @@
+"""Experiments about the norms of weights: training, editing, blocks, the first baseline, resets."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.claims import Claim
+from analysis.drawing.curves import growth_terms
+from analysis.evidence import SEQUENCE, Evidence, Measure, ends, steadiness
+from analysis.laws import fit
+from analysis.studies.study import EDITED, NORM_GROWTH, Study, Table
+from analysis.tables import over_seeds
+
+_SITE = r"norm/frobenius_ratio/(?P<site>[a-z_]+)\.(?P<layer>\d+)"
+TRAINING = ("intervention", "intervention.optimizer.kind", "intervention.weight_decay")
+GREW = 1e-6
+"""A norm that changes by less, relative to the unedited one, stays as it is: rounding."""
+
+
+def growth(by: Sequence[str]) -> Claim:
+    """The edited or trained matrices end with a larger norm."""
+    return Claim(
+        says="The Frobenius norm of the updated matrices grows.",
+        source=f"{NORM_GROWTH}, abstract",
+        told="always",
+        quantity="‖W‖ / ‖W₀‖ − 1 of the updated matrices, stacked, at the end",
+        measure=ends(EDITED, by, minus=1.0),
+        side="above",
+        threshold=0.0,
+    )
+
+
+def _matrices(evidence: Evidence) -> pd.DataFrame:
+    """Last ratio of every matrix that moved, by run, site and layer; columns run, site, value."""
+    rows = evidence.matching(_SITE).groupby(["run", "site", "layer"])["value"].last().reset_index()
+    return rows[(rows["value"] - 1).abs() > GREW]
+
+
+def _grown_share(by: Sequence[str]) -> Measure:
+    def measure(evidence: Evidence) -> pd.DataFrame:
+        rows = _matrices(evidence)
+        return evidence.labelled((rows["value"] > 1).groupby(rows["run"]).mean(), by)
+
+    return measure
+
+
+def _by_site(evidence: Evidence) -> pd.DataFrame:
+    """Share of trained matrices that grew, by site: over all runs, and over those without weight decay."""
+    rows = _matrices(evidence)
+    if rows.empty:
+        return pd.DataFrame()
+    decay = rows["run"].map(evidence.setting("intervention.weight_decay"))
+    intervention = rows["run"].map(evidence.runs["intervention"])
+    rows = rows.assign(grew=rows["value"] > 1, of=intervention + ", decay " + decay)
+    table = rows.pivot_table(index="of", columns="site", values="grew", aggfunc="mean")
+    return table.rename_axis(columns=None).reset_index(names="trained by")
+
+
+def laws_by(by: Sequence[str]) -> Table:
+    """The law that fits best, its rate, and how much of the growth the updates' lengths explain."""
+
+    def build(evidence: Evidence) -> pd.DataFrame:
+        fits = [
+            fit(rows["count"].to_numpy(), rows["value"].to_numpy()).assign(run=run)
+            for run, rows in evidence.series(EDITED).groupby("run")
+        ]
+        fitted = pd.concat(fits, ignore_index=True) if fits else pd.DataFrame()
+        if fitted.empty:
+            return fitted
+        fitted["case"] = fitted["run"].map(evidence.cases(by))
+        squares = _square_share(evidence).rename("square")
+        return pd.DataFrame(
+            [_law(str(case), rows, evidence, squares) for case, rows in fitted.groupby("case", sort=False)]
+        )
+
+    return Table(title="Growth by edit, and the law that fits it best", build=build)
+
+
+def _law(case: str, rows: pd.DataFrame, evidence: Evidence, squares: pd.Series) -> dict[str, object]:
+    best = rows.groupby("law")["error"].sum().idxmin()
+    chosen = rows[rows["law"] == best]
+    runs = list(chosen["run"])
+    agree = (rows.sort_values("error").drop_duplicates("run")["law"] == best).mean()
+    rate = over_seeds(pd.DataFrame({"case": case, "value": chosen["rate"]}), by=("case",)).iloc[0]
+    edits = evidence.series(EDITED).groupby("run")["count"].max().reindex(runs)
+    per_edit = ((evidence.last(EDITED).reindex(runs) - 1) / edits).mean()
+    return {
+        "sequence": case,
+        "growth by edit": per_edit,
+        "law": f"{best} ({agree:.0%} of runs)",
+        "rate": rate["mean"],
+        "low": rate["low"],
+        "high": rate["high"],
+        "explained": chosen["explained"].mean(),
+        "‖Δ‖² share": squares.reindex(runs).mean(),
+        "runs": len(runs),
+    }
+
+
+def _square_share(evidence: Evidence) -> pd.Series:
+    """Σ ‖Δ‖² over the growth of ‖W‖², by run; the rest is the cross term 2⟨W, Δ⟩."""
+    terms = growth_terms(evidence.collection.metrics)
+    if terms.empty:
+        return pd.Series(dtype=float)
+    last = terms.groupby(["run", "term"])["value"].last().unstack()
+    return last["growth_square"] / (last["growth_square"] + last["growth_cross"])
+
+
+def _exponential(evidence: Evidence) -> pd.DataFrame:
+    """1 for a run that an exponential fits better than the other laws, else 0."""
+    found = {
+        str(run): float(fitted["law"].iloc[0] == "exponential")
+        for run, rows in evidence.series(EDITED).groupby("run")
+        if len(fitted := fit(rows["count"].to_numpy(), rows["value"].to_numpy()))
+    }
+    return evidence.labelled(pd.Series(found, dtype=float))
+
+
+def _over_static(evidence: Evidence) -> pd.DataFrame:
+    """Edited over static norm ratio minus 1, at the last whole measurement."""
+    both = evidence.last(EDITED) / evidence.last("norm/frobenius_ratio/static") - 1
+    return evidence.labelled(both)
+
+
+def _more_than_alphaedit(evidence: Evidence) -> pd.DataFrame:
+    """MEMIT's norm ratio over AlphaEdit's, minus 1, of the same seed."""
+    last, editor = evidence.last(EDITED), evidence.runs["editor"]
+    factor = editor.map({"memit": True, "alphaedit": False})
+    return evidence.labelled(
+        evidence.contrast(last, factor, within=("seed", "model", "batch_size", "edits"), relative=True)
+    )
+
+
+def _static_moves(evidence: Evidence) -> pd.DataFrame:
+    """Largest |ratio − 1| of a matrix that no edit touched."""
+    rows = evidence.matching(_SITE)
+    touched = evidence.matching(r"norm/delta/(?P<site>[a-z_]+)\.(?P<layer>\d+)")
+    edited = set(zip(touched["run"], touched["site"], touched["layer"], strict=True))
+    keys = zip(rows["run"], rows["site"], rows["layer"], strict=True)
+    static = rows[[key not in edited for key in keys]]
+    return evidence.labelled((static["value"] - 1).abs().groupby(static["run"]).max())
+
+
+STUDIES = (
+    Study(
+        name="norms_posttraining",
+        question="Does the norm of updated matrices always grow under continual pretraining, full "
+        "fine-tuning and LoRA, whatever the optimiser, weight decay and learning rate?",
+        claims=(
+            growth(TRAINING),
+            Claim(
+                says="Every updated matrix grows.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="always",
+                quantity="share of trained matrices whose norm is larger at the end",
+                measure=_grown_share(TRAINING),
+                side="above",
+                threshold=0.999,
+            ),
+            Claim(
+                says="The norm grows at every step.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="always",
+                quantity="share of measurements at which the stacked norm is larger than at the one before",
+                measure=steadiness(EDITED, TRAINING),
+                side="above",
+                threshold=0.999,
+            ),
+        ),
+        figures=("training",),
+        tables=(Table(title="Share of trained matrices that grew, by site", build=_by_site),),
+    ),
+    Study(
+        name="norms_editing",
+        question="Does the norm of the edited matrices grow with every edit, for every editor, and by which "
+        "law?",
+        claims=(
+            growth(SEQUENCE),
+            Claim(
+                says="The norm grows with every update.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="every update",
+                quantity="share of updates after which the stacked norm is larger than before",
+                measure=steadiness(EDITED),
+                side="above",
+                threshold=0.999,
+            ),
+            Claim(
+                says="Growth under sequential editing is exponential.",
+                source="arXiv 2602.02543",
+                told="approximately exponential (log-linear)",
+                quantity="share of runs that an exponential fits better than a line and a square root",
+                measure=_exponential,
+                side="above",
+                threshold=0.5,
+            ),
+        ),
+        figures=("norms", "growth"),
+        tables=(laws_by(SEQUENCE),),
+    ),
+    Study(
+        name="norms_by_layer",
+        question="How far do edited blocks leave the static ones behind, after 100, 500 and 2,000 edits?",
+        claims=(
+            Claim(
+                says="Edited matrices outgrow all others.",
+                source="arXiv 2502.01636, figure 4",
+                told="MEMIT over 10 times, AlphaEdit about 2 times the unedited norm after 10,000 edits",
+                quantity="norm ratio of edited over that of static matrices, minus 1, at the end",
+                measure=_over_static,
+                side="above",
+                threshold=0.0,
+            ),
+            Claim(
+                says="MEMIT grows far more than AlphaEdit.",
+                source="arXiv 2502.01636, figures 1 and 4",
+                told="over 10 times against about 2 times",
+                quantity="norm ratio of MEMIT over that of AlphaEdit, minus 1, at the end",
+                measure=_more_than_alphaedit,
+                side="above",
+                threshold=0.0,
+            ),
+        ),
+        figures=("layers", "norms"),
+        tables=(laws_by(SEQUENCE),),
+    ),
+    Study(
+        name="baseline_norms",
+        question="Which of all attention and MLP matrices change in 500 edits by MEMIT, and how steadily?",
+        claims=(
+            growth(SEQUENCE),
+            Claim(
+                says="The norm grows with every update.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="every update",
+                quantity="share of updates after which the stacked norm is larger than before",
+                measure=steadiness(EDITED),
+                side="above",
+                threshold=0.999,
+            ),
+            Claim(
+                says="Matrices that are not edited keep their norm.",
+                source="by construction of the editor",
+                told="0",
+                quantity="largest |‖W‖ / ‖W₀‖ − 1| of a matrix that no edit touched",
+                measure=_static_moves,
+                side="below",
+                threshold=1e-6,
+            ),
+        ),
+        figures=("layers", "norms", "growth"),
+        tables=(laws_by(SEQUENCE),),
+    ),
+)

@@ -1,0 +1,76 @@
+"""Verdicts follow from cases and their intervals alone."""
+
+import pandas as pd
+import pytest
+
+from analysis.claims import Claim, Side, judged
+from analysis.collect import collect
+from analysis.evidence import Evidence, changes, ends, steadiness
+from tests.analysis.conftest import WriteRun
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def evidence(write_run: WriteRun) -> Evidence:
+    """One editor with and without a regularizer, two seeds each."""
+    for seed in (0, 1):
+        for editor, chosen in (("rome", {}), ("encore", {"mpes": {"_target_": "editors.MPES", "hits": 4}})):
+            settings = {"intervention": {"name": "knowledge_edit", "editor": {"regularizers": chosen}}}
+            write_run(editor=editor, editor_label="memit", seed=seed, settings=settings)
+    return Evidence(collect(write_run(editor="rome", editor_label="memit", seed=2).parent))
+
+
+def claim(repeats: dict[str, list[float]], side: Side = "above", threshold: float = 0.0) -> Claim:
+    rows = [(case, value) for case, values in repeats.items() for value in values]
+    return Claim(
+        says="it grows", source="a paper", told="always", quantity="growth", side=side, threshold=threshold,
+        measure=lambda _: pd.DataFrame(rows, columns=["case", "value"]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("repeats", "side", "verdict"),
+    [
+        ({"a": [1.0, 1.1, 0.9], "b": [2.0, 2.1]}, "above", "appears"),
+        ({"a": [1.0, 1.1, 0.9], "b": [-2.0, -2.1]}, "above", "appears in part"),
+        ({"a": [5.0, -4.0, 0.5]}, "above", "appears in part"),
+        ({"a": [-5.0, 4.0, -0.5]}, "above", "does not appear"),
+        ({"a": [-1.0, -1.1], "b": [-2.0]}, "above", "does not appear"),
+        ({"a": [-1.0, -1.01, -0.99]}, "below", "appears"),
+        ({"a": [1.0]}, "above", "appears"),
+        ({"a": [0.0, 0.0]}, "above", "does not appear"),
+        ({}, "above", "not measurable at this scale"),
+        ({"a": [1.0, 1.1, NAN]}, "above", "does not appear"),
+        ({"a": [NAN]}, "above", "does not appear"),
+        ({"a": [1.0, float("inf")], "b": [1.0]}, "above", "appears in part"),
+    ],
+)
+def test_the_verdict_is_that_of_the_intervals(
+    repeats: dict[str, list[float]], side: Side, verdict: str, evidence: Evidence
+):
+    finding = judged(claim(repeats, side), evidence)
+    assert finding.verdict == verdict
+    assert set(finding.cases["case"]) == set(repeats)
+
+
+def test_ends_changes_and_steadiness_are_by_run(evidence: Evidence):
+    key = "norm/frobenius_ratio/edited"
+    last = ends(key, ("regularizers",), minus=1.0)(evidence)
+    assert sorted(last["case"]) == ["", "", "", "mpes", "mpes"]
+    assert (changes(key, ("seed",))(evidence)["value"] > 0).all()
+    assert (steadiness(key)(evidence)["value"] == 1).all()
+
+
+def test_a_regularizer_is_compared_with_the_run_that_differs_by_it_alone(evidence: Evidence):
+    last = evidence.last("norm/frobenius_ratio/edited")
+    effect = evidence.effect(last, "mpes")
+    assert len(effect) == 2 and (effect < -10).all()  # 40 times without, 1.16 times with it
+    relative = evidence.effect(last, "mpes", relative=True)
+    assert relative.between(-1, -0.9).all()
+    # seed 2 has no partner
+    assert set(evidence.runs.loc[effect.index, "seed"]) == {0, 1}
+
+
+def test_a_regularizer_that_no_run_has_is_compared_with_nothing(evidence: Evidence):
+    assert evidence.effect(evidence.last("edit/score/seen"), "rect").empty

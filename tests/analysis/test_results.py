@@ -1,0 +1,74 @@
+"""The page of results: every claim of every experiment, made from runs alone."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.__main__ import main
+from analysis.results import cell, markdown, write_results
+from analysis.studies.table import STUDIES
+from editors.errors import DataError
+from tests.analysis.conftest import WriteRun
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture
+def root(write_run: WriteRun, tmp_path: Path) -> Path:
+    """Runs of two experiments, of one of them also on real facts."""
+    for name in ("norms_editing", "norms_editing_facts", "subspace_shift"):
+        for seed in (0, 1, 2):
+            for editor in ("rome", "memit"):
+                write_run(name=name, editor=editor, seed=seed)
+    return tmp_path
+
+
+def test_the_page_has_every_claim_and_its_pictures_exist(root: Path):
+    page = root / "docs" / "results.md"
+    verdicts = write_results(root, page)
+    text = page.read_text()
+    assert len(verdicts) == 2 * sum(len(study.claims) for study in STUDIES)
+    for study in STUDIES:
+        assert f"\n## {study.name}\n" in text
+        assert all(cell(claim.says) in text for claim in study.claims)
+    pictures = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
+    assert pictures and all((page.parent / picture).is_file() for picture in pictures)
+    assert any("norms_editing_facts" in picture for picture in pictures)
+    assert "| built-in | real facts |" in text
+
+
+def test_the_page_is_the_same_for_the_same_runs(root: Path):
+    first, again = root / "a" / "results.md", root / "b" / "results.md"
+    write_results(root, first)
+    write_results(root, again)
+    assert first.read_text() == again.read_text()
+
+
+def test_synthetic_growth_appears(root: Path):
+    verdicts = write_results(root, root / "results.md")
+    grows = [line for line in verdicts if line.startswith("norms_editing: ")]
+    assert grows[0].startswith("norms_editing: appears (built-in)")
+
+
+def test_a_folder_without_runs_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(DataError, match="make paper"):
+        write_results(tmp_path, tmp_path / "results.md")
+    assert main(["results", str(tmp_path), "--to", str(tmp_path / "results.md")]) == 2
+    assert "no finished run" in capsys.readouterr().err
+
+
+def test_labels_cannot_break_a_table():
+    table = pd.DataFrame({"a|b": ["x|y\nz", "<b>"], "n": [0.12345, float("nan")]})
+    assert markdown(table).splitlines() == [
+        "| a\\|b | n |", "|---|---|", "| x\\|y z | 0.123 |", "| \\<b\\> | – |",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_every_study_is_an_experiment_with_figures_that_exist(study):
+    from analysis.figures import chosen_figures
+
+    assert (CONF / "experiment" / f"{study.name}.yaml").is_file()
+    chosen_figures(study.figures)
+    assert study.claims and study.question.endswith(("?", "."))
