@@ -15,6 +15,7 @@ ALLOWED = ("analysis.", "editors.", "pipeline.")
 """A configuration can build nothing but objects of this project."""
 _HOME = {
     ".editor": "editor",
+    "tracing.source": "data",
     "editor.regularizers": "regularizer",
     "editor.moments": "moments",
     "moments.corpus": "model.corpus",

@@ -53,6 +53,7 @@ AREAS = (
     "mend/",
     "train/",
     "lora/",
+    "trace/",
 )
 
 

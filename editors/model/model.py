@@ -75,9 +75,14 @@ class Model:
         return self.hf.dtype
 
     @property
+    def embedding(self) -> nn.Module:
+        """The module that turns token ids into vectors."""
+        return self.hf.get_input_embeddings()
+
+    @property
     def device(self) -> torch.device:
         """Where the inputs go."""
-        return cast(Tensor, self.hf.get_input_embeddings().weight).device
+        return cast(Tensor, self.embedding.weight).device
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -29,7 +29,11 @@ class Tokens:
     """Half-open character span of each token; (0, 0) for special tokens."""
 
     def last_of(self, start: int, end: int) -> int:
-        """Position of the last token of the characters `start:end`.
+        """Position of the last token of the characters `start:end`; raises as `within`."""
+        return self.within(start, end)[-1]
+
+    def within(self, start: int, end: int) -> range:
+        """Positions of the tokens of the characters `start:end`.
 
         Raises:
             DataError: where a token reaches beyond `end`, or none lies in the span.
@@ -43,7 +47,7 @@ class Tokens:
             raise DataError(
                 f"the token {joined!r} joins {self.text[start:end]!r} to what follows in {self.text!r}"
             )
-        return last
+        return range(inside[0], last + 1)
 
     def first_after(self, end: int) -> int:
         """Position of the first token that begins at or after the character `end`.

@@ -101,12 +101,14 @@ def test_another_seed_is_another_run_and_never_recomputes_when_told(composed: Co
     assert len(list((tmp_path / "test").iterdir())) == 2
 
 
-EVERY = "norms,spectra,activations,probes,efficacy,generation,perplexity,downstream"
+EVERY = "norms,spectra,activations,probes,efficacy,generation,perplexity,downstream,tracing"
 QUICK = (
     "text.tokens=600",
     "stage.downstream.limit=4",
     "stage.probes.samples=100",
     "stage.generation.prompts=2",
+    "stage.tracing.only_known=false",
+    "stage.tracing.samples=2",
 )
 
 
@@ -221,7 +223,13 @@ def test_a_model_that_gives_no_numbers_ends_its_run_with_every_stage(
     assert found["downstream/mean/acc"] == 0
     assert found["edit/success/seen.rewrite"] == found["edit/generated/seen.contains"] == 0
     assert found["probe/direct/block.03"] == 1 and found["probe/direct/block.01"] == 0.5
-    for key in ("generation/entropy/mean", "text/loss/held_out", "activation/subspace_overlap/block.03"):
+    for key in (
+        "generation/entropy/mean",
+        "text/loss/held_out",
+        "activation/subspace_overlap/block.03",
+        "trace/clean/mean",
+        "trace/late/attention",
+    ):
         assert np.isnan(found[key]), key
 
 
@@ -243,6 +251,13 @@ def test_measuring_without_an_intervention_gives_one_row(composed: Composed, tmp
     launch(composed("intervention=none"), tmp_path)
     (row,) = rows(only_run(tmp_path))
     assert row["norm/frobenius_ratio/static"] == 1
+
+
+def test_tracing_takes_the_facts_of_the_data_where_none_is_edited(composed: Composed, tmp_path: Path):
+    launch(composed("intervention=none", "stage=[tracing]", *QUICK[-2:]), tmp_path)
+    (row,) = rows(only_run(tmp_path))
+    assert row["trace/known/facts"] == 9  # eight people, one of them with two facts
+    assert row["trace/total/mean"] == pytest.approx(row["trace/block/last.03"])
 
 
 def test_more_edits_than_facts_names_both_numbers_before_the_model_is_loaded(
