@@ -15,6 +15,7 @@ from analysis.drawing.charts import Chart, Format, save
 from analysis.drawing.counts import Measured, over_tokens
 from analysis.drawing.score_figures import ability, alarms, downstream, edit_scores, known_facts, retention
 from analysis.drawing.state_figures import activation_ratio, probe_curves, probe_matrix, shares
+from analysis.drawing.trace_figures import layer_sweep, tracing
 from analysis.drawing.training_figures import adapters, training, training_loss
 from analysis.drawing.weight_figures import growth, norm_layers, norm_ratio, singular
 from editors.errors import ConfigError
@@ -177,6 +178,23 @@ FIGURES: tuple[FigureSpec, ...] = (
         title="Training loss",
         caption="Mean loss of the tokens that an optimiser step read, before that step.",
         build=training_loss,
+    ),
+    FigureSpec(
+        number="15",
+        name="tracing",
+        title="Where facts are carried",
+        caption="Causal tracing: how much of the true object’s probability, which noise at the subject takes "
+        "away, comes back when one clean state, or what MLP or attention write in a window of blocks around "
+        "one, is put back there. Means over facts and seeds; values below 0 have its colour.",
+        build=tracing,
+    ),
+    FigureSpec(
+        number="16",
+        name="layer_sweep",
+        title="Success by edited block",
+        caption="Scores over all edits of runs that edit one block each, by that block; of editors that were "
+        "run on several blocks, all else being equal. The score is the harmonic mean of the other three.",
+        build=layer_sweep,
     ),
 )
 

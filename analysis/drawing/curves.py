@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.drawing.canvas import NEUTRAL, PALETTE
-from analysis.drawing.counts import PART
+from analysis.drawing.counts import PART, last, profiles, start
 from analysis.drawing.lines import Line, LineChart, Panel, Style, values_of
 from analysis.drawing.scales import Scale, scale_for
 from analysis.tables import over_seeds
@@ -100,6 +100,18 @@ def unedited_lines(before: pd.DataFrame) -> list[Line]:
 def unedited(model: str, models: Sequence[str]) -> str:
     """What the unedited model is called among those shown."""
     return "unedited" if len(models) == 1 else f"unedited · {model}"
+
+
+def one_by_one(rows: pd.DataFrame, at: Sequence[int]) -> list[tuple[str, str, pd.DataFrame]]:
+    """Title, series and rows of a panel each: the unedited models first, then every series at every count."""
+    rows = rows[np.isfinite(rows["value"])]
+    before = start(rows)
+    models = before["model"].unique().tolist()
+    found = [(unedited(model, models), "", before[before["model"] == model]) for model in models]
+    for series in rows["series"].unique():
+        for profile in profiles(rows[rows["series"] == series], at, default=(last,)):
+            found.append((f"{series}, {profile.title}", str(series), profile.rows))
+    return found
 
 
 def level(value: float, span: tuple[float, float], *, label: str, style: Style = "solid") -> Line:

@@ -1,4 +1,4 @@
-"""Matrices over pairs of blocks as heat maps, and how they are drawn for a paper."""
+"""Matrices over blocks as heat maps, and how they are drawn for a paper."""
 
 from dataclasses import dataclass
 
@@ -12,17 +12,17 @@ from analysis.drawing.canvas import head, label_outside, panel_grid, settle
 COLOURS = "cividis"
 """Sequential, and the same to colour-blind eyes (Nuñez et al. 2018); matplotlib and Plotly both have it."""
 
-_NUMBERED = 8
-"""Blocks up to which a cell has room for its number."""
+_NUMBERED = 16
+"""Cells of all panels side by side up to which each has room for its number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """One square matrix."""
+    """One matrix."""
 
     title: str
     values: np.ndarray
-    """(block, block), rows from the top; NaN where nothing was measured."""
+    """(row, block), rows from the top; NaN where nothing was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +35,28 @@ class HeatMap:
     value_label: str
     limits: tuple[float, float]
     """Values at the ends of the colours; what lies outside has the colour of the end."""
+    rows: tuple[str, ...] = ()
+    """Names of the rows, from the top; without any they are blocks, as the columns are."""
+    columns: int = 2
+    """Panels side by side."""
 
 
 def draw_heat_map(chart: HeatMap) -> Figure:
-    """The matrices one column wide, two side by side, the scale of colours below them."""
-    columns = min(2, len(chart.panels))
-    depths = {len(grid.values) for grid in chart.panels}
-    figure, axes = panel_grid(
-        len(chart.panels), columns=columns, panel_height=1.75 if columns > 1 else 3.2, share=len(depths) == 1
-    )
+    """The matrices one column wide, some side by side, the scale of colours below them."""
+    columns = min(chart.columns, len(chart.panels))
+    shapes = {grid.values.shape for grid in chart.panels}
+    height = 1.5 if chart.rows else 1.75 if columns > 1 else 3.2
+    figure, axes = panel_grid(len(chart.panels), columns=columns, panel_height=height, share=len(shapes) == 1)
     image = None
     for axis, grid in zip(axes, chart.panels, strict=True):
-        image = axis.imshow(grid.values, cmap=COLOURS, vmin=chart.limits[0], vmax=chart.limits[1])
+        image = axis.imshow(
+            grid.values, cmap=COLOURS, vmin=chart.limits[0], vmax=chart.limits[1],
+            aspect="auto" if chart.rows else "equal",
+        )  # fmt: skip
         head(axis, grid.title, columns=columns)
-        _finish(axis, grid, chart.limits)
+        _finish(axis, chart)
+        if max(shape[1] for shape in shapes) * columns <= _NUMBERED:
+            _number(axis, grid, middle=sum(chart.limits) / 2)
     label_outside(axes, columns=columns, x_label=chart.x_label, y_label=chart.y_label)
     if image is not None:
         bar = figure.colorbar(image, ax=axes, location="bottom", extend=_beyond(chart), aspect=40, pad=0.02)
@@ -56,21 +64,25 @@ def draw_heat_map(chart: HeatMap) -> Figure:
     return settle(figure)
 
 
-def _finish(axis: Axes, grid: Grid, limits: tuple[float, float]) -> None:
+def _finish(axis: Axes, chart: HeatMap) -> None:
     axis.grid(visible=False)
     for one in (axis.xaxis, axis.yaxis):
         one.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-    if len(grid.values) <= _NUMBERED:
-        middle = sum(limits) / 2
-        for row, column in np.argwhere(np.isfinite(grid.values)):
-            value = float(grid.values[row, column])
-            ink = "white" if value < middle else "black"
-            axis.text(column, row, _two_digits(value), ha="center", va="center", fontsize=5, color=ink)
+    if chart.rows:
+        axis.set_yticks(range(len(chart.rows)), chart.rows)
+
+
+def _number(axis: Axes, grid: Grid, *, middle: float) -> None:
+    """Every cell's number, in an ink that is seen on either side of the middle of the colours."""
+    for row, column in np.argwhere(np.isfinite(grid.values)):
+        value = float(grid.values[row, column])
+        ink = "white" if value < middle else "black"
+        axis.text(column, row, _two_digits(value), ha="center", va="center", fontsize=5, color=ink)
 
 
 def _two_digits(value: float) -> str:
     """Without the zero before the point, which costs room."""
-    return f"{value:.2f}".removeprefix("0")
+    return f"{value:z.2f}".replace("-0.", "-.").removeprefix("0")
 
 
 def _beyond(chart: HeatMap) -> str:

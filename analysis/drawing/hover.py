@@ -1,5 +1,7 @@
 """Heat maps, bars, points and events, for the page."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -13,38 +15,47 @@ from analysis.drawing.points import Track, TrackChart
 
 
 def hover_heat_map(chart: HeatMap) -> go.Figure:
-    """The matrices two side by side; the pointer shows the pair of blocks and its value."""
-    columns = min(2, len(chart.panels))
+    """The matrices side by side; the pointer shows the pair of blocks, or row and block, and the value."""
+    columns = min(chart.columns, len(chart.panels))
     rows = -(-len(chart.panels) // columns)
     titles = [plain(grid.title) for grid in chart.panels]
     figure = make_subplots(
-        rows, columns, subplot_titles=titles, horizontal_spacing=0.08, vertical_spacing=0.2 / rows
-    )
+        rows, columns, subplot_titles=titles, horizontal_spacing=0.16 / columns, vertical_spacing=0.2 / rows,
+        shared_yaxes=bool(chart.rows),
+    )  # fmt: skip
     for index, grid in enumerate(chart.panels):
-        figure.add_trace(_cells(grid), row=index // columns + 1, col=index % columns + 1)
+        figure.add_trace(_cells(grid, chart.rows), row=index // columns + 1, col=index % columns + 1)
     low, high = chart.limits
     bar = {"title": {"text": plain(chart.value_label), "side": "right"}, "outlinewidth": 0, "thickness": 14}
     figure.update_layout(coloraxis={"colorscale": COLOURS, "cmin": low, "cmax": high, "colorbar": bar})
     # whole blocks, about eight labels
-    step = max(1, max(len(grid.values) for grid in chart.panels) // 8)
+    step = max(1, max(grid.values.shape[1] for grid in chart.panels) // 8)
     whole = {"tick0": 0, "dtick": step, "showgrid": False, "zeroline": False}
     figure.update_xaxes(constrain="domain", **whole)
     figure.update_yaxes(autorange="reversed", constrain="domain", **whole)
-    for place in range(len(chart.panels)):
-        anchor = f"x{place + 1 if place else ''}"
-        figure.update_yaxes(scaleanchor=anchor, row=place // columns + 1, col=place % columns + 1)
+    if chart.rows:
+        names = [plain(row) for row in chart.rows]
+        figure.update_yaxes(tickmode="array", tickvals=list(range(len(names))), ticktext=names)
+    else:
+        for place in range(len(chart.panels)):
+            anchor = f"x{place + 1 if place else ''}"
+            figure.update_yaxes(scaleanchor=anchor, row=place // columns + 1, col=place % columns + 1)
     title_axes(figure, len(chart.panels), columns=columns, x_label=chart.x_label, y_label=chart.y_label)
-    lay_out(figure, 340 * rows, titled=True, hover="closest")
+    lay_out(figure, (240 if chart.rows else 340) * rows, titled=True, hover="closest")
+    if chart.rows:
+        figure.update_layout(margin={"l": 150})
     return figure
 
 
-def _cells(grid: Grid) -> go.Heatmap:
+def _cells(grid: Grid, rows: Sequence[str]) -> go.Heatmap:
     measured = np.isfinite(grid.values)
+    where = "%{customdata}, block %{x}" if rows else "blocks %{x} and %{y}"
     return go.Heatmap(
         z=[[float(f"{v:.4f}") if ok else None for v, ok in zip(row, known, strict=True)]
            for row, known in zip(grid.values, measured, strict=True)],
+        customdata=[[plain(name)] * grid.values.shape[1] for name in rows] or None,
         coloraxis="coloraxis", hoverongaps=False,
-        hovertemplate="blocks %{x} and %{y}: %{z:.3f}<extra>" + plain(grid.title) + "</extra>",
+        hovertemplate=where + ": %{z:.3f}<extra>" + plain(grid.title) + "</extra>",
     )  # fmt: skip
 
 

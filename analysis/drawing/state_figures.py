@@ -1,22 +1,22 @@
 """Figures of the hidden states: their norms, who contributes to them, whether probes still know them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from analysis.drawing.bars import BarChart, BarPanel, Bars
-from analysis.drawing.counts import Measured, last, middle, profiles, side_by_side, start, words_for
+from analysis.drawing.counts import Measured, last, middle, profiles, side_by_side, words_for
 from analysis.drawing.curves import (
     curves,
     edited_layers,
     having,
     level,
     marked,
+    one_by_one,
     palette,
     panels,
     series_lines,
-    unedited,
 )
 from analysis.drawing.heatmap import Grid, HeatMap
 from analysis.drawing.lines import Line, LineChart, Style, values_of
@@ -69,7 +69,7 @@ def shares(measured: Measured) -> BarChart | None:
     dots = marked(edited_layers(measured.metrics))
     found = [
         BarPanel(title=title, bars=_bars(here), marked=dots.get(series, frozenset()))
-        for title, series, here in _one_by_one(rows, measured.at)
+        for title, series, here in one_by_one(rows, measured.at)
     ]
     if not found:
         return None
@@ -86,7 +86,7 @@ def probe_matrix(measured: Measured) -> HeatMap | None:
     """Accuracy of the probe that tells two blocks apart, for every pair, unedited and per series."""
     rows = having(measured.metrics, "probe/accuracy", r"(?P<one>\d+)-(?P<other>\d+)")
     rows = rows.astype({"one": int, "other": int})
-    found = [Grid(title=title, values=_pairs(here)) for title, _, here in _one_by_one(rows, measured.at)]
+    found = [Grid(title=title, values=_pairs(here)) for title, _, here in one_by_one(rows, measured.at)]
     if not found:
         return None
     return HeatMap(
@@ -136,18 +136,6 @@ def _ratio_lines(
             chosen, colours, x="layer", log=True, style=style, dots=dots if style == "solid" else None
         )
     return lines
-
-
-def _one_by_one(rows: pd.DataFrame, at: Sequence[int]) -> list[tuple[str, str, pd.DataFrame]]:
-    """Title, series and rows of a panel each: the unedited models first, then every series at every count."""
-    rows = rows[np.isfinite(rows["value"])]
-    before = start(rows)
-    models = before["model"].unique().tolist()
-    found = [(unedited(model, models), "", before[before["model"] == model]) for model in models]
-    for series in rows["series"].unique():
-        for profile in profiles(rows[rows["series"] == series], at, default=(last,)):
-            found.append((f"{series}, {profile.title}", str(series), profile.rows))
-    return found
 
 
 def _bars(rows: pd.DataFrame) -> tuple[Bars, ...]:

@@ -50,6 +50,8 @@ def synthetic_lines(
         if step % 10 == 0:
             line |= _scores(fallen, noise, step) | _activations(fallen, noise, blocks, edited)
             line |= _probes(fallen, noise, blocks, step)
+        if step in (0, edits):
+            line |= _traced(fallen, blocks)
         if step in spectral:
             line |= _spectra(ratio[step], blocks, edited, step)
         line |= {f"alarm/{name}/at": at for name, at in fired.items() if at == step}
@@ -140,6 +142,20 @@ def _activations(
     line |= {f"activation/share/{part}": weight / total for part, weight in weights.items()}
     line["activation/norm_ratio/late"] = line[f"activation/norm_ratio/block.{blocks - 1:02d}"]
     return line
+
+
+def _traced(fallen: float, blocks: int) -> dict[str, float]:
+    """An early site at the subject's last token and a late one at the prompt's; none at its middle tokens."""
+    heights = {"subject_first": 0.05, "subject_last": 0.5, "next": -0.01, "middle": 0.0, "last": 0.4}
+    return {
+        f"trace/{kind}/{token}.{block:02d}": height
+        * (1 - fallen)
+        * (block if token == "last" else blocks - block)
+        / blocks
+        for kind in ("block", "mlp", "attention")
+        for token, height in heights.items()
+        for block in range(blocks)
+    }
 
 
 def _probes(fallen: float, noise: np.random.Generator, blocks: int, step: int) -> dict[str, float]:

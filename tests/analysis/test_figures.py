@@ -24,6 +24,9 @@ from tests.analysis.training import Part, write_parts
 
 IN_TRAINING = ("training", "adapters", "loss")
 """The figures that are only of runs that train."""
+OF_SWEEPS = ("layer_sweep",)
+"""Those of sweeps over the edited block."""
+ELSEWHERE = (*IN_TRAINING, *OF_SWEEPS)
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def coloured(chart: Chart) -> Iterator[tuple[str, str]]:
 
 def test_a_table_with_all_keys_gives_every_figure(metrics: pd.DataFrame):
     assert [spec.name for spec, _ in charts(metrics)] == [
-        spec.name for spec in FIGURES if spec.name not in IN_TRAINING
+        spec.name for spec in FIGURES if spec.name not in ELSEWHERE
     ]
 
 
@@ -97,11 +100,14 @@ def test_a_figure_is_chosen_by_name_number_or_the_number_of_its_group(metrics: p
 
 
 def test_every_figure_is_saved_non_empty_in_every_format_at_column_width(
-    metrics: pd.DataFrame, tmp_path: Path
+    metrics: pd.DataFrame, tmp_path: Path, write_run: WriteRun
 ):
     write_parts(tmp_path, Part(name="lora", total=40, adapters=True), name="train")
     trained = charts(collect(tmp_path / "train").metrics, IN_TRAINING)
-    paths = save_figures([*charts(metrics), *trained], tmp_path / "figures")
+    for block in (0, 2):
+        write_run(editor="rome", name="sweep", edited=(block,))
+    swept = charts(collect(tmp_path / "sweep").metrics, OF_SWEEPS)
+    paths = save_figures([*charts(metrics), *trained, *swept], tmp_path / "figures")
     assert sorted(path.name for path in paths) == sorted(
         f"{spec.name}.{ending}" for spec in FIGURES for ending in ("png", "svg", "pdf")
     )
@@ -322,7 +328,7 @@ def test_a_run_alone_is_drawn_before_it_is_marked_as_done(write_run: WriteRun, t
     for name in ("DONE", "summary.json", "provenance.json"):
         (run / name).unlink()
     paths = run_figures(run, tmp_path / "pictures")
-    assert set(paths) == {spec.name for spec in FIGURES} - {*IN_TRAINING}
+    assert set(paths) == {spec.name for spec in FIGURES} - {*ELSEWHERE}
     assert all(path.stat().st_size > 3000 and path.suffix == ".png" for path in paths.values())
 
 
@@ -360,7 +366,7 @@ def test_a_run_that_diverged_is_shown_as_far_as_it_has_numbers(write_run: WriteR
         line |= {key: float("nan") for key in line if "/" in key}
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     metrics = collect(run.parent).metrics
-    assert len(save_figures(charts(metrics), tmp_path / "x", ["svg"])) == len(FIGURES) - len(IN_TRAINING)
+    assert len(save_figures(charts(metrics), tmp_path / "x", ["svg"])) == len(FIGURES) - len(ELSEWHERE)
     memit = drawn(metrics, "ability").tracks[1]
     assert memit.notes[-1] == "20 edits"
     nothing = metrics.assign(value=float("nan"))

@@ -18,7 +18,7 @@ from tests.analysis.conftest import WriteRun
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> $x_$"
 )
-SHOWN = {spec.name for spec in FIGURES} - {"training", "adapters", "loss"}
+SHOWN = {spec.name for spec in FIGURES} - {"training", "adapters", "loss", "layer_sweep"}
 """Figures of runs that edit facts."""
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
