@@ -29,7 +29,7 @@ from pipeline.words import reason
 _HERE = Path(__file__).resolve().parent
 # inside a wheel the configuration lies in the package, in a checkout beside it
 _CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
-COMMANDS = ("status", "upload", "dashboard")
+COMMANDS = ("status", "export", "upload", "dashboard")
 """Modules of this package with a `main` of their own."""
 
 

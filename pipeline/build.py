@@ -4,7 +4,8 @@ Nothing is instantiated before all of this holds: every `_target_` belongs to th
 argument of its constructor and of the right type, every argument without a default has a value.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from beartype.door import is_bearable
 from hydra.errors import InstantiationException
@@ -13,6 +14,8 @@ from hydra.utils import instantiate
 from analysis.signatures import Judge
 from analysis.stage import Stage
 from editors.errors import ConfigError, NormscopeError
+from editors.model.loading import Checkpoint
+from pipeline import processes
 from pipeline.checks import node_problems, unknown
 from pipeline.configuration import KEYS, NO_LAYERS, Plain
 from pipeline.experiment import Parts
@@ -30,16 +33,30 @@ def build(plain: Plain) -> Parts:
     problems = dict.fromkeys(_problems(plain))
     if problems:
         raise ConfigError("\n".join(problems))
+    observers = [_made(node) for node in plain["stage"].values()]
+    return Parts(
+        model=_made(plain["model"]),
+        data=_made(plain["data"]),
+        intervention=_made(plain["intervention"]),
+        stages=[observer for observer in observers if isinstance(observer, Stage)],
+        judges=[observer for observer in observers if isinstance(observer, Judge)],
+        tracker=_made(plain["tracker"]),
+    )
+
+
+def build_model(plain: Mapping[str, Any]) -> Checkpoint:
+    """The model of a configuration alone; raises ConfigError as `build`."""
+    if problems := dict.fromkeys(node_problems("model", plain.get("model"))):
+        raise ConfigError("\n".join(problems))
+    model = _made(plain.get("model"))
+    if not isinstance(model, Checkpoint):
+        raise ConfigError("the configuration names no model")
+    return model
+
+
+def _made(node: object) -> Any:
     try:
-        observers = [instantiate(node, _convert_="all") for node in plain["stage"].values()]
-        return Parts(
-            model=instantiate(plain["model"], _convert_="all"),
-            data=instantiate(plain["data"], _convert_="all"),
-            intervention=instantiate(plain["intervention"], _convert_="all"),
-            stages=[observer for observer in observers if isinstance(observer, Stage)],
-            judges=[observer for observer in observers if isinstance(observer, Judge)],
-            tracker=instantiate(plain["tracker"], _convert_="all"),
-        )
+        return instantiate(node, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, NormscopeError):
@@ -63,6 +80,10 @@ def _problems(plain: Plain) -> Iterator[str]:
         yield f"launcher.threads={threads} has to be a positive whole number, or null"
     if plain["resume"] not in RESUME:
         yield f"resume={plain['resume']} has to be one of {', '.join(RESUME)}"
+    if not isinstance(plain["keep_weights"], bool | None):
+        yield f"keep_weights={plain['keep_weights']} has to be true or false"
+    if plain["keep_weights"] and processes.count() > 1 and plain["intervention"].get("sharding"):
+        yield "keep_weights=true, but several processes hold the weights in pieces: leave out sharding"
     for group in ("model", "data", "editor", "regularizer", "intervention", "stage", "tracker", "objective"):
         yield from node_problems(group, plain[group])
     for name, node in (plain["regularizer"] or {}).items():

@@ -12,6 +12,7 @@ from pipeline import processes
 from pipeline.data import FactSource
 from pipeline.identity import Config
 from pipeline.interventions import Intervention
+from pipeline.kept import keep_weights
 from pipeline.objectives import Value, objective_of
 from pipeline.rundir import RunDir
 from pipeline.signals import Interrupted, Requests
@@ -68,6 +69,8 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> Va
                 log.warning("stopped by an alarm: %s", _progress(watch))
             told = watch.summary()
             objective = objective_of(config, run.folder, {**told, "metrics": watch.last})
+            if config.get("keep_weights"):
+                keep_weights(model, run.folder)
             run.finish(objective=objective, statistics=intervention.statistics, **told)
             tracker.pictures(lambda: _drawn(run))
     return objective

@@ -13,7 +13,9 @@ Config = Mapping[str, object]
 
 NUMERICS = 1
 """Version of the numbers: raised with every change of the code after which a configuration gives others."""
-IRRELEVANT = frozenset({"tracker", "launcher", "resume", "objective", "name", "experiment", "hydra"})
+IRRELEVANT = frozenset(
+    {"tracker", "launcher", "resume", "keep_weights", "objective", "name", "experiment", "hydra"}
+)
 """Top-level keys that say where and how a run is computed and watched, not what comes out."""
 SILENT = frozenset({"save_every", "check_memory"})
 """Keys at any depth that change no number either."""

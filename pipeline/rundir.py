@@ -2,8 +2,8 @@
 
 `outputs/<name>/<fingerprint>/` holds `config.yaml`, `provenance.json`, `metrics.jsonl`, a Parquet file for
 each table such as `records.parquet`, `summary.json` and `DONE` or `FAILED`; `checkpoints/` where an alarm
-saved one. While it is computed `progress.json` tells how far it is, and `state/` holds what it goes on from
-where it is interrupted (`states.py`).
+saved one, `weights.safetensors` where they were asked for. While it is computed `progress.json` tells how far
+it is, and `state/` holds what it goes on from where it is interrupted (`states.py`).
 """
 
 import errno
@@ -36,7 +36,7 @@ from pipeline.words import report
 
 log = logging.getLogger(__name__)
 
-ATTEMPT = ("metrics.jsonl", "*.parquet", "summary.json", "uploaded.json", "FAILED")
+ATTEMPT = ("metrics.jsonl", "*.parquet", "summary.json", "uploaded.json", "weights.safetensors", "FAILED")
 """Files that a new attempt replaces, as patterns."""
 FOLDERS = ("wandb", "checkpoints", "figures", "adapter", FOLDER)
 """Folders that go with them."""

@@ -139,12 +139,15 @@ class Model:
 
         A view where `weight` is one, in the file's precision. The model may have changed since.
         """
-        path = f"{self.family.blocks}.{site.layer}.{self.family.sites[site.name]}.weight"
-        # files of the bare model, without its head, leave the prefix out
-        raw = self._stored.find(path, path.removeprefix(f"{self.hf.base_model_prefix}."))
+        raw = self.in_file(f"{self.family.blocks}.{site.layer}.{self.family.sites[site.name]}.weight")
         if raw is None or raw.shape != self._holder(*site).weight.shape:
             return None
         return self._rows(site.name, self._oriented(self._holder(*site), raw))
+
+    def in_file(self, name: str) -> Tensor | None:
+        """A parameter as the checkpoint's file holds it, as `stored`; None where there is none."""
+        # files of the bare model, without its head, leave the prefix out
+        return self._stored.find(name, name.removeprefix(f"{self.hf.base_model_prefix}."))
 
     def _matrix(self, site: str, layer: int) -> Float[Tensor, "out in"]:
         module = self._holder(site, layer)

@@ -34,6 +34,7 @@ MISTAKES = {
     "launcher.threads=0": r"launcher\.threads=0 has to be a positive",
     "resume=perhaps": r"resume=perhaps has to be one of auto, never",
     "editor.preservation_weight=0": r"preservation_weight=0",
+    "keep_weights=1": r"keep_weights=1 has to be true or false",
     "stage.norms.cadence.every=-1": r"cannot be negative",
 }
 
