@@ -1,4 +1,4 @@
-"""Command line: `python -m analysis report outputs/<experiment>` and `python -m analysis figures …`."""
+"""Command line: `python -m analysis report outputs/<experiment>`, `figures …` and `compare <run> <run>`."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from analysis.collect import Collection, collect
+from analysis.comparison import comparison, read_one, shown
 from analysis.figures import FIGURES, FigureSpec, charts, chosen_figures, save_figures
 from analysis.report import write_report
 from analysis.results import write_results
@@ -15,21 +16,25 @@ from analysis.search import searches
 from analysis.tables import NARROW, alarm_order_text, per_series
 from editors.errors import ConfigError, NormscopeError
 
+_WIDE = 200
+"""Columns where the output is no terminal."""
+_ROWS = 20
+"""Metrics that a comparison shows unless told otherwise."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; a user's mistake is one sentence on stderr and status 2."""
+    """Run a command, whose status it is; a user's mistake is one sentence on stderr and status 2."""
     chosen = _parser().parse_args(arguments)
     try:
-        _say(*chosen.run(chosen))
+        return chosen.run(chosen)
     except NormscopeError as error:
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"cannot write {error.filename}: {error.strerror}; choose another folder with --to")
-    return 0
 
 
-def report(chosen: argparse.Namespace) -> list[str]:
-    """Collect, draw and write; returns the lines to print, of which the table and the path are the last."""
+def report(chosen: argparse.Namespace) -> int:
+    """Collect, draw and write; prints lines, of which the table and the path are the last."""
     collection = collect(*chosen.folders)
     title = " and ".join(_names(chosen.folders))
     found = [search for folder in chosen.folders for search in searches(folder)]
@@ -39,11 +44,12 @@ def report(chosen: argparse.Namespace) -> list[str]:
     order = alarm_order_text(collection)
     alarms = [order.to_string(index=False), ""] if len(order) else []
     table = per_series(collection, NARROW).to_string(index=False)
-    return [*_remarks(collection), *alarms, table, f"report: {page}"]
+    _say(*_remarks(collection), *alarms, table, f"report: {page}")
+    return 0
 
 
-def figures(chosen: argparse.Namespace) -> list[str]:
-    """Draw the chosen figures into files; returns their paths."""
+def figures(chosen: argparse.Namespace) -> int:
+    """Draw the chosen figures into files; prints their paths."""
     only, at = _names_of(chosen.only), _counts_of(chosen.at)
     wanted = chosen_figures(only)
     collection = collect(*chosen.folders)
@@ -54,12 +60,27 @@ def figures(chosen: argparse.Namespace) -> list[str]:
         )
     paths = save_figures(drawn, _target(chosen) / "figures", chosen.format)
     left_out = _left_out(wanted, [spec for spec, _ in drawn]) if only else []
-    return [*_remarks(collection), *left_out, *map(str, paths)]
+    _say(*_remarks(collection), *left_out, *map(str, paths))
+    return 0
 
 
-def results(chosen: argparse.Namespace) -> list[str]:
-    """Write the page of results; returns the verdicts and its path."""
-    return [*write_results(chosen.root, chosen.to), f"results: {chosen.to}"]
+def compare(chosen: argparse.Namespace) -> int:
+    """Print what differs between two runs; 0 where their numbers are equal within the tolerance, else 1."""
+    if not chosen.tolerance >= 0:
+        raise ConfigError(f"--tolerance {chosen.tolerance}: a relative difference is not negative")
+    a, b = (read_one(folder) for folder in (chosen.a, chosen.b))
+    found = comparison(a, b, chosen.tolerance)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    console.print(shown(found, chosen.a, chosen.b, rows=None if chosen.all else _ROWS))
+    return 0 if found.is_equal else 1
+
+
+def results(chosen: argparse.Namespace) -> int:
+    """Write the page of results; prints the verdicts and its path."""
+    _say(*write_results(chosen.root, chosen.to), f"results: {chosen.to}")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,6 +127,14 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument("root", type=Path, help="folder of the experiments' folders, such as outputs")
     page.add_argument("--to", type=Path, default=Path("docs/results.md"), help="default: docs/results.md")
     page.set_defaults(run=results)
+    two = commands.add_parser("compare", help="what differs between two runs; exit status as of diff")
+    two.add_argument("a", type=Path, metavar="outputs/<experiment>/<run>", help="finished or not")
+    two.add_argument("b", type=Path, metavar="outputs/<experiment>/<run>")
+    two.add_argument(
+        "--tolerance", type=float, default=0.0, help="relative difference up to which numbers are equal"
+    )
+    two.add_argument("--all", action="store_true", help=f"every metric that differs; default: {_ROWS}")
+    two.set_defaults(run=compare)
     return parser
 
 

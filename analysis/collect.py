@@ -18,7 +18,9 @@ from editors.errors import DataError
 IDENTITY = ("run", "series", "editor", "model", "intervention", "seed")
 """Columns that say which run a row of the tidy table belongs to; `MOMENT`, `key`, `value` follow."""
 
-_NOT_A_SETTING = ("name", "seed", "resume", "launcher", "tracker", "experiment", "stage", "objective")
+_NOT_A_SETTING = (
+    "name", "seed", "resume", "keep_weights", "launcher", "tracker", "experiment", "stage", "objective",
+)  # fmt: skip
 """Top-level config keys that do not change what is done to the model, the seed apart."""
 
 

@@ -112,6 +112,7 @@ def read_unmarked(folder: Path) -> Run:
         metrics, notes = _read_metrics(folder / "metrics.jsonl")
     except OSError as error:
         raise DataError(f"{folder} holds no numbers of a run: metrics.jsonl, {error.strerror}") from error
+    provenance, _ = _read_tree(folder / "provenance.json")
     known = {field: settings.get(f"{field}.name", settings.get(field, "")) for field in _DESCRIPTION}
     known = {field: "" if value == "null" else value for field, value in known.items()}
     unknown = {"seconds": float("nan"), "statistics": "", "stopped": ""}
@@ -120,7 +121,7 @@ def read_unmarked(folder: Path) -> Run:
         description=description,
         parts=_parts(description, metrics, _summarised(folder / "summary.json").get("parts", [])),
         settings=settings,
-        provenance={},
+        provenance=provenance,
         metrics=metrics,
         sentences={},
         notes=notes,
