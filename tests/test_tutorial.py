@@ -1,0 +1,81 @@
+"""What the tutorial, its notebook and the README say in Python runs as it stands."""
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from editors.model.deltas import Site
+from pipeline.builtin import BuiltInCheckpoint
+from pipeline.corpora import WorldText
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def blocks(text: str) -> list[str]:
+    """The Python of a page."""
+    return [block.strip() for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)]
+
+
+def cells(kind: str) -> list[dict[str, Any]]:
+    notebook = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder, and no window for figures."""
+    monkeypatch.chdir(tmp_path)
+    plt.switch_backend("Agg")
+    yield tmp_path
+    plt.close("all")
+
+
+def test_the_tutorial_edits_scores_draws_measures_and_saves(elsewhere: Path, capsys):
+    tutorial = blocks((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
+    assert len("\n".join(tutorial[:2]).split("\n")) < 30, "editing takes less than 30 lines"
+    names: dict[str, Any] = {}
+    for block in tutorial:
+        exec(block, names)
+    printed = capsys.readouterr().out
+    assert "unedited says 0 of 20 new facts" in printed
+    assert int(re.findall(r"\nedited says (\d+) of 20", printed)[0]) >= 18
+    assert names["norms"][-1] > 2 * names["norms"][0] and len(names["norms"]) == 21
+    assert {path.name for path in elsewhere.iterdir()} == {"outputs", "norms.png", "edited-model"}
+    saved = AutoModelForCausalLM.from_pretrained("edited-model")
+    weight = names["model"].module("mlp_down", 0).weight
+    assert torch.equal(saved.transformer.h[0].mlp.c_proj.weight, weight)
+
+
+def test_the_notebook_is_the_tutorial_without_outputs():
+    tutorial = blocks((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
+    assert ["".join(cell["source"]).strip() for cell in cells("code")] == tutorial
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells("code"))
+    assert len(cells("markdown")) >= len(tutorial)
+
+
+def test_what_the_readme_does_from_python_runs(elsewhere: Path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, second, third, *_ = blocks(text[text.index("## From Python") :])
+    names: dict[str, Any] = {}
+    exec(first, names)
+    unedited = BuiltInCheckpoint(name="tiny-gpt2").load()
+    weight = unedited.weight("mlp_down", 0)
+    (elsewhere / "text.txt").write_text("\n\n".join(islice(WorldText(), 400)))
+    names |= {"unedited": unedited, "edited": names["model"]}
+    names["model"].write(Site("mlp_down", 0), 3 * weight)
+    exec(second, names)
+    assert names["found"]["norm/frobenius_ratio/edited"] == pytest.approx(3)
+    path = Path(re.findall(r'load_file\("(.*?)"\)', third)[0])
+    path.parent.mkdir(parents=True)
+    save_file({"mlp_down.00": (2 * weight).contiguous()}, path)
+    exec(third, names)
+    assert torch.equal(names["model"].weight("mlp_down", 0), 2 * weight)
