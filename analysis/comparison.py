@@ -119,7 +119,7 @@ def _cells(run: Run) -> pd.DataFrame:
 
 
 def _seconds(run: Run) -> float:
-    times = run.metrics[run.metrics["key"].str.fullmatch("time/.*/seconds")]
+    times = run.metrics[run.metrics["key"].str.startswith("time/")]
     return float(times["value"].sum())
 
 

@@ -54,6 +54,7 @@ def export(run: Path, out: Path) -> Path:
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    _make_writable(model)
     try:
         model.hf.save_pretrained(part)
         model.tokenizer.save_pretrained(part)
@@ -83,6 +84,16 @@ def edited_model(run: Path) -> Model:
         raise ModelError(f"the model that {run} began with is not there: {error}") from error
     change(model)
     return model
+
+
+def _make_writable(model: Model) -> None:
+    """Some published checkpoints name a temperature but no sampling, which transformers refuses to write."""
+    generation = model.hf.generation_config
+    try:
+        if generation is not None:
+            generation.validate(strict=True)
+    except ValueError:
+        generation.do_sample = True
 
 
 def _finished(folder: Path) -> Path:
