@@ -17,7 +17,7 @@ IRRELEVANT = frozenset(
     {"tracker", "launcher", "resume", "keep_weights", "objective", "name", "experiment", "hydra"}
 )
 """Top-level keys that say where and how a run is computed and watched, not what comes out."""
-SILENT = frozenset({"save_every", "check_memory"})
+SILENT = frozenset({"save_every", "check_memory", "keep_updates"})
 """Keys at any depth that change no number either."""
 
 
@@ -57,6 +57,28 @@ def folder_of(root: Path, config: Config) -> Path:
 def is_done(folder: Path) -> bool:
     """Whether the run in this folder was computed to its end."""
     return (folder / "DONE").is_file()
+
+
+def run_of(text: str, key: str = "intervention.run") -> Path:
+    """The folder of a finished run that `key` names: itself, or the only one of its experiment.
+
+    Raises:
+        ConfigError: where there is no such run, or several.
+    """
+    folder = Path(text).expanduser()
+    if (folder / "config.yaml").is_file():
+        if not is_done(folder):
+            raise ConfigError(f"{key}={text} is a run that is not done: compute it to its end first")
+        return folder
+    runs = sorted(path.parent for path in folder.glob("*/DONE"))
+    if len(runs) == 1:
+        return runs[0]
+    if runs:
+        raise ConfigError(f"{key}={text} holds {len(runs)} finished runs: name one, such as {key}={runs[0]}")
+    raise ConfigError(
+        f"{key}={text} holds no finished run: give the folder of a run, outputs/<name>/<run>, or of an "
+        f"experiment with one (now in {Path.cwd()})"
+    )
 
 
 def summary_of(folder: Path) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from editors.errors import ConfigError
 from pipeline.files import read_json
+from pipeline.identity import run_of
 
 _KEYS = ("path", "folder")
+_RUN, _UPDATES = "run", "updates"
+"""Key of an earlier run, of which its updates are read."""
 _WRITTEN = ("moments", "editor")
 """Groups whose `folder` is a cache that runs write themselves."""
 _END = 1 << 25
@@ -45,6 +49,9 @@ def _named(node: object, trail: tuple[str, ...] = ()) -> Iterator[str]:
     elif isinstance(node, list):
         for value in node:
             yield from _named(value, trail)
+    elif isinstance(node, str) and node and trail[-1] == _RUN:
+        with suppress(ConfigError):  # told where the run is replayed
+            yield str(run_of(node) / _UPDATES)
     elif isinstance(node, str) and node and trail[-1] in _KEYS:
         is_cache = trail[-1] == "folder" and set(trail) & set(_WRITTEN)
         yield from () if is_cache else (node,)

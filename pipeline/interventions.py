@@ -21,6 +21,7 @@ from pipeline.factset import FactSet
 from pipeline.journal import Journal
 from pipeline.signals import Requests
 from pipeline.states import Saved
+from pipeline.updates import Updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +162,8 @@ class KnowledgeEdit:
     """At most one edit of each subject: a second one would overwrite the first one's key."""
     save_every: int = 100
     """Edits between two states from which an interrupted run goes on; 0 saves on request alone."""
+    keep_updates: bool = False
+    """Keep every update in the run's folder, so that `intervention=replay` can apply it again."""
     name: str = "knowledge_edit"
 
     def __post_init__(self) -> None:
@@ -205,17 +208,21 @@ class KnowledgeEdit:
         """One batch after another, from where an interrupted run was, as long as the onlooker goes on."""
         part, journal, saved = self.part(plan), Journal(onlooker.checkpoints), onlooker.resumed
         edits = saved.count if saved else 0
+        updates = Updates(onlooker.folder, edits, keep=self.keep_updates, held_out=self.editor.trained)
         if saved is not None and edits:
             journal.recall(self.editor, saved, edits)
             journal.restore(model, saved)
         elif not onlooker.look(model, part):
             return
         for change in self.steps(model, plan, edits):
-            if not onlooker.look(model, part, change):
-                return
             before, edits = edits, edits + len(change.facts)
+            updates.add(change.facts, change.update, part.total)
+            if not onlooker.look(model, part, change):
+                break
             if onlooker.requests.pending or self._is_due(before, edits, part.total):
+                updates.flush()
                 self._save(model, journal, edits, onlooker)
+        updates.flush()
 
     def part(self, plan: Plan) -> Part:
         """An axis of edits."""

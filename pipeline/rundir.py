@@ -2,8 +2,8 @@
 
 `outputs/<name>/<fingerprint>/` holds `config.yaml`, `provenance.json`, `metrics.jsonl`, a Parquet file for
 each table such as `records.parquet`, `summary.json` and `DONE` or `FAILED`; `checkpoints/` where an alarm
-saved one, `weights.safetensors` where they were asked for. While it is computed `progress.json` tells how far
-it is, and `state/` holds what it goes on from where it is interrupted (`states.py`).
+saved one, `updates/` and `weights.safetensors` where they are kept. While it is computed `progress.json` tells
+how far it is, and `state/` holds what it goes on from where it is interrupted (`states.py`).
 """
 
 import errno
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 ATTEMPT = ("metrics.jsonl", "*.parquet", "summary.json", "uploaded.json", "weights.safetensors", "FAILED")
 """Files that a new attempt replaces, as patterns."""
-FOLDERS = ("wandb", "checkpoints", "figures", "adapter", FOLDER)
+FOLDERS = ("wandb", "checkpoints", "figures", "adapter", "updates", FOLDER)
 """Folders that go with them."""
 
 
@@ -224,7 +224,7 @@ class RunDir:
         metrics = self.folder / "metrics.jsonl"
         force = self.config.get("resume") == "force"
         self.saved = self._states.newest(metrics, force=force)
-        kept = {"metrics.jsonl", FOLDER, "checkpoints", "adapter"} if self.saved else set()
+        kept = {"metrics.jsonl", FOLDER, "checkpoints", "adapter", "updates"} if self.saved else set()
         for pattern in ATTEMPT:
             for stale in self.folder.glob(pattern):
                 if stale.name not in kept:

@@ -33,6 +33,8 @@ class InOrder:
     def __post_init__(self) -> None:
         if not self.parts:
             raise ConfigError(f"intervention={self.name} has no parts")
+        for part in self.parts.values():
+            _check_alone(self.name, part)
 
     @property
     def statistics(self) -> str:
@@ -98,6 +100,7 @@ class EditsBetweenSteps:
         if self.every < 1:
             raise ConfigError(f"intervention.every={self.every}, but it has to be positive")
         check_in_place(self.training.trained)
+        _check_alone(self.name, self.editing)
 
     @property
     def statistics(self) -> str:
@@ -126,6 +129,15 @@ class EditsBetweenSteps:
     def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
         """Train, and edit whenever it is time, until there are no more facts."""
         self.training.run(model, plan, _Editing(onlooker, self, model, plan))
+
+
+def _check_alone(name: str, part: Intervention) -> None:
+    """Updates between trainings cannot be applied again to the model that a configuration names."""
+    if isinstance(part, KnowledgeEdit) and part.keep_updates:
+        raise ConfigError(
+            f"keep_updates=true inside intervention={name}, but only updates of a run that edits alone can "
+            "be applied again: leave it out, or choose intervention=knowledge_edit"
+        )
 
 
 class _Seat:

@@ -50,6 +50,8 @@ class Family:
     model_types: tuple[str, ...]
     blocks: str
     final_norm: str
+    input_norm: str
+    """What a block reads the residual stream through."""
     attention: str
     mlp: str
     sites: Mapping[str, str]
@@ -64,6 +66,7 @@ FAMILIES = (
         model_types=("gpt2",),
         blocks="transformer.h",
         final_norm="transformer.ln_f",
+        input_norm="ln_1",
         attention="attn",
         mlp="mlp",
         sites={
@@ -81,6 +84,7 @@ FAMILIES = (
         model_types=("gptj",),
         blocks="transformer.h",
         final_norm="transformer.ln_f",
+        input_norm="ln_1",
         attention="attn",
         mlp="mlp",
         sites={
@@ -97,6 +101,7 @@ FAMILIES = (
         model_types=("gpt_neox",),
         blocks="gpt_neox.layers",
         final_norm="gpt_neox.final_layer_norm",
+        input_norm="input_layernorm",
         attention="attention",
         mlp="mlp",
         sites={
@@ -114,6 +119,7 @@ FAMILIES = (
         model_types=("llama", "mistral", "qwen2", "qwen3"),
         blocks="model.layers",
         final_norm="model.norm",
+        input_norm="input_layernorm",
         attention="self_attn",
         mlp="mlp",
         sites={
@@ -147,7 +153,7 @@ def family_of(hf: PreTrainedModel) -> Family:
 
 
 def _paths(family: Family) -> list[str]:
-    inside = [family.attention, family.mlp, *family.sites.values()]
+    inside = [family.input_norm, family.attention, family.mlp, *family.sites.values()]
     return [family.final_norm, *(f"{family.blocks}.0.{path}" for path in inside)]
 
 

@@ -50,6 +50,11 @@ class Delta:
         matrix = self.left if self.right is None else self.left @ self.right.T
         return matrix if self.dtype is None else matrix.to(self.dtype)
 
+    def to(self, device: torch.device) -> "Delta":
+        """The same change on a device, in the same layout."""
+        right = None if self.right is None else self.right.to(device)
+        return replace(self, left=self.left.to(device), right=right)
+
     def square(self) -> float:
         """‖Δ‖²_F; from the factors it is ⟨leftᵀ left, rightᵀ right⟩, in float64."""
         left = self.left.double()

@@ -48,6 +48,18 @@ RUNS["hypernetwork"] = [
     *SHORT[-3:], "intervention=hypernetwork", "editor=mend", "stage=[]", "editor.training.steps=12",
     "editor.training.validate_every=3", "editor.training.validation=4", "editor.training.accumulate=2",
 ]  # fmt: skip
+RUNS["kept updates"] = [*EDITS, "batch_size=2", "intervention.keep_updates=true"]
+RUNS["growth"] = [*EDITS, "editor=growth", "layers.edit=[0]"]
+CONTROLS = "none random_direction norm_kept scaled spread norm_rescaled".split()
+RUNS |= {
+    f"replay, {control}": [
+        *SHORT, "intervention=replay", "intervention.save_every=3", "intervention.run=../recorded/real",
+        f"control@intervention.control={control}",
+    ]
+    for control in CONTROLS
+}  # fmt: skip
+RECORDED = [*EDITS, "intervention.keep_updates=true", "name=real"]
+"""What replays apply again."""
 RUNS["prune"] += ["regularizer.prune.every=4"]
 RUNS["norm_reset"] += ["regularizer.norm_reset.every=4"]
 RUNS["norm_anchor"] += ["regularizer.norm_anchor.samples=6"]
@@ -110,6 +122,9 @@ def survive(name: str, tmp_path: Path, kills: int, seed: int) -> None:
     whole, root = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     root.mkdir()
+    if name.startswith("replay"):
+        (tmp_path / "recorded").mkdir()
+        finish(RECORDED, tmp_path / "recorded")
     begun = time.perf_counter()
     finish(overrides, whole)
     seconds = time.perf_counter() - begun
