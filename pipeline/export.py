@@ -1,7 +1,8 @@
 """Makes a Hugging Face folder of the model that a run ended with: `python -m pipeline export RUN out=DIR`.
 
 `AutoModelForCausalLM.from_pretrained(DIR)` reads it, and so do vLLM, lm-eval and `python -m pipeline model=hf
-model.path=DIR`. The run has to have kept its weights (`keep_weights=true`).
+model.path=DIR`. The run has to have kept its weights (`keep_weights=true`) or its
+updates (`intervention.keep_updates=true`).
 """
 
 import argparse

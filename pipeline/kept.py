@@ -1,6 +1,9 @@
-"""What is left of a run's model: `weights.safetensors`, every parameter that is not as it was loaded."""
+"""What is left of a run's model: `weights.safetensors`, every parameter that is not as it was loaded.
 
-from collections.abc import Callable, Mapping
+A run that edits may have kept its updates instead, which lead from the model as it is loaded to the same end.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +14,9 @@ from torch import Tensor
 
 from editors.errors import DataError
 from editors.model.model import Model
+from editors.model.recorded import Recorded, read_updates
 from pipeline.files import settle, settle_folder
+from pipeline.updates import FOLDER as UPDATES
 
 WEIGHTS = "weights.safetensors"
 
@@ -43,6 +48,8 @@ def kept_changes(run: Path) -> Callable[[Model], None]:
         DataError: where the run kept nothing that could, or ended with the model that it began with.
     """
     path = run / WEIGHTS
+    if not path.is_file() and (run / UPDATES).is_dir():
+        return partial(_edit, read_updates(run / UPDATES))
     if not path.is_file():
         raise DataError(f"{run} holds no weights: compute it again with keep_weights=true resume=never")
     try:
@@ -59,6 +66,11 @@ def _adapter(run: Path) -> str:
     if not found:
         return ""
     return f". Its adapter is in {found[0].parent}, for peft; intervention.trained.merge=true merges it"
+
+
+def _edit(batches: Sequence[Recorded], model: Model) -> None:
+    for batch in batches:
+        model.apply(batch.update)
 
 
 @torch.no_grad()

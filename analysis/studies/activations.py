@@ -65,7 +65,7 @@ def _against_real(values: Callable[[Evidence], pd.Series], control: str) -> Meas
 
     def measure(evidence: Evidence) -> pd.DataFrame:
         factor = evidence.setting(_CONTROL).map({control: True, _REAL: False})
-        found = evidence.contrast(values(evidence), factor, within=("intervention.run", "model"))
+        found = evidence.contrast(values(evidence), factor, within=("seed", "model"))
         return evidence.labelled(found, (_CONTROL,))
 
     return measure
