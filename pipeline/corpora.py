@@ -1,7 +1,7 @@
 """Texts for covariance statistics and perplexity: documents that can be read again, with an identity."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -11,6 +11,7 @@ from editors.errors import DataError
 from editors.model.facts import Fact
 from pipeline.data import FactSource
 from pipeline.reading import existing, load_hub
+from pipeline.world.names import chosen, described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,11 @@ class WorldText:
 
     seed: int = 0
     """Of the world; the documents' order is the one of the first pass over them."""
+    relations: Sequence[str] | None = None
+    """What is told of people, by the names of relations; null is everything."""
+
+    def __post_init__(self) -> None:
+        chosen(self.relations)
 
     def identity(self) -> str:
         """Hash of the documents."""
@@ -94,14 +100,14 @@ class WorldText:
 
     @property
     def label(self) -> str:
-        """Which world."""
-        return f"the built-in world (seed {self.seed})"
+        """Which world, and which relations where these are not all."""
+        return described(self.seed, self.relations)
 
     def __iter__(self) -> Iterator[str]:
         """One pass over the world's documents."""
         from pipeline.world.facts import World  # here, because only runs on the built-in world need it
 
-        return World(seed=self.seed).corpus(self.seed)
+        return World(seed=self.seed, relations=self.relations).corpus(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

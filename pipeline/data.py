@@ -1,7 +1,7 @@
 """Where facts come from: CounterFact, zsRE and the built-in world, read into one `FactSet`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -9,6 +9,7 @@ from editors.errors import ConfigError
 from editors.model.facts import Fact
 from pipeline.factset import FactSet, Unusable, gather, slotted, target, text, texts
 from pipeline.reading import Entry, read_file, read_hub
+from pipeline.world.names import chosen
 
 ZsreTarget = Literal["answer", "alternative"]
 
@@ -148,9 +149,14 @@ class WorldFacts:
     name: str = "world"
     seed: int = 0
     """Of the world; the built-in models know the world of seed 0."""
+    relations: Sequence[str] | None = None
+    """What is asked of people: some of city, job, instrument and language; null is all of them."""
+
+    def __post_init__(self) -> None:
+        chosen(self.relations)
 
     def load(self) -> FactSet:
-        """All facts of the world."""
+        """The world's facts of the chosen relations."""
         from pipeline.world.facts import World  # here, because only runs on the built-in world need it
 
-        return FactSet(name=self.name, facts=World(seed=self.seed).facts)
+        return FactSet(name=self.name, facts=World(seed=self.seed, relations=self.relations).facts)

@@ -1,11 +1,12 @@
 """Prompts with completions, from files, the hub and the built-in world."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from editors.errors import ConfigError, DataError
 from pipeline.reading import Entry, read_file, read_hub
+from pipeline.world.names import chosen, described
 
 
 class Pair(NamedTuple):
@@ -94,15 +95,20 @@ class WorldPairs:
     """
 
     seed: int = 1
+    relations: Sequence[str] | None = None
+    """What is asked of people, by the names of relations; null is everything."""
+
+    def __post_init__(self) -> None:
+        chosen(self.relations)
 
     @property
     def label(self) -> str:
-        """Which world."""
-        return f"the built-in world (seed {self.seed})"
+        """Which world, and which relations where these are not all."""
+        return described(self.seed, self.relations)
 
     def __iter__(self) -> Iterator[Pair]:
-        """A pair for every fact."""
+        """A pair for every fact of the chosen relations."""
         from pipeline.world.facts import World  # here, because only runs on the built-in world need it
 
-        for fact in World(seed=self.seed).facts:
+        for fact in World(seed=self.seed, relations=self.relations).facts:
             yield Pair(fact.statement, fact.target_true)

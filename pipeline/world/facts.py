@@ -1,12 +1,12 @@
 """The generated world: people, four facts about each, the text that tells them and the tasks beside them."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from editors.model.facts import SLOT, Fact
-from pipeline.world.names import RELATIONS, Relation, people
+from pipeline.world.names import Relation, chosen, people
 from pipeline.world.tasks import TaskItem, build_tasks
 from pipeline.world.text import paragraphs, tell
 
@@ -23,16 +23,25 @@ class World:
 
     seed: int = 0
     subjects: int = 500
+    relations: Sequence[str] | None = None
+    """What is known and told of people, by the names of relations; everything where it is null.
+
+    The facts are those that the whole world has; the text has its filler and its tasks all the same.
+    """
+
+    def __post_init__(self) -> None:
+        chosen(self.relations)
 
     @cached_property
     def facts(self) -> tuple[Fact, ...]:
         """Every fact about every person, in a fixed order: person by person, relation by relation."""
         names = people(self.subjects, self.seed)
-        tables = [self._objects(names, relation) for relation in RELATIONS]
+        relations = chosen(self.relations)
+        tables = [self._objects(names, relation) for relation in relations]
         return tuple(
             self._fact(number, name, relation, table)
             for number, name in enumerate(names)
-            for relation, table in zip(RELATIONS, tables, strict=True)
+            for relation, table in zip(relations, tables, strict=True)
         )
 
     @cached_property
@@ -53,7 +62,7 @@ class World:
     def corpus(self, seed: int = 0) -> Iterator[str]:
         """One pass over everything there is to learn, in documents of a few sentences, shuffled by `seed`."""
         told: list[str] = []
-        for fact, relation in zip(self.facts, RELATIONS * self.subjects, strict=True):
+        for fact, relation in zip(self.facts, chosen(self.relations) * self.subjects, strict=True):
             prompts = (
                 relation.templates if self._is_unheard(fact) else relation.templates + relation.paraphrases
             )

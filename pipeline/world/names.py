@@ -1,7 +1,10 @@
 """The words of the world: people's names, the objects of each relation, and the templates that join them."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from editors.errors import ConfigError
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -98,6 +101,27 @@ RELATIONS = (
         paraphrases=("The language of {} is", "{} sings in"),
     ),
 )
+
+
+def chosen(names: Sequence[str] | None) -> tuple[Relation, ...]:
+    """The relations of these names, in the world's order; all of them where it is None.
+
+    Raises ConfigError for a name that no relation has, and for none at all.
+    """
+    known = [relation.name for relation in RELATIONS]
+    if names is None:
+        return RELATIONS
+    if not names or not set(names) <= set(known):
+        raise ConfigError(
+            f"relations={list(names)}, but the built-in world's are {', '.join(known)}; null takes all"
+        )
+    return tuple(relation for relation in RELATIONS if relation.name in names)
+
+
+def described(seed: int, names: Sequence[str] | None) -> str:
+    """A world in words: its seed, and its relations where these are not all."""
+    told = "" if names is None else f"; {', '.join(relation.name for relation in chosen(names))}"
+    return f"the built-in world (seed {seed}{told})"
 
 
 def people(count: int, seed: int) -> tuple[str, ...]:

@@ -12,6 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from editors.errors import ConfigError
 from editors.model.architectures import family_of
 from editors.model.facts import SLOT
+from pipeline.corpora import WorldText
+from pipeline.data import WorldFacts
+from pipeline.training.pairs import WorldPairs
 from pipeline.world.__main__ import Order, main, parse
 from pipeline.world.borrowed import BorrowedWorld
 from pipeline.world.facts import World
@@ -50,6 +53,33 @@ def test_a_fact_has_a_counterfactual_of_its_relation_and_neighbours_that_share_i
         assert fact.neighbours
         assert all(true.get(near, fact.target_true) == fact.target_true for near in fact.neighbours)
         assert not any(fact.subject in near for near in fact.neighbours)
+
+
+def test_relations_part_the_world_and_change_none_of_its_facts() -> None:
+    parts = [set(World(relations=names).facts) for names in (["language", "city"], ["job"], ["instrument"])]
+    assert set.union(*parts) == set(WORLD.facts)
+    assert sum(map(len, parts)) == len(WORLD.facts)
+    assert World(relations=[relation.name for relation in RELATIONS]).facts == WORLD.facts
+
+
+def test_text_and_pairs_of_a_relation_tell_no_other() -> None:
+    told = "\n".join(WorldText(relations=["job"]))
+    for fact in WORLD.facts:
+        assert (f"{fact.statement} {fact.target_true}." in told) == (fact.relation == "job")
+    pairs = {tuple(pair) for pair in WorldPairs(seed=0, relations=["job"])}
+    assert pairs == {(f.statement, f.target_true) for f in WORLD.facts if f.relation == "job"}
+
+
+def test_a_text_is_told_from_that_of_other_relations() -> None:
+    texts = [WorldText(), WorldText(relations=["city"]), WorldText(relations=["job"])]
+    assert len({text.identity() for text in texts}) == len({text.label for text in texts}) == len(texts)
+
+
+@pytest.mark.parametrize("source", [World, WorldFacts, WorldText, WorldPairs])
+@pytest.mark.parametrize("names", [["citty"], []])
+def test_an_unknown_relation_names_the_known_ones(source: type, names: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"relations=\[.*\], .* are city, job, instrument, language"):
+        source(relations=names)
 
 
 def test_no_prompt_is_the_beginning_of_another() -> None:
@@ -127,7 +157,7 @@ def test_packed_rows_hold_whole_documents_in_order() -> None:
     assert all(row[0] >= 0 for row in rows.tolist())
 
 
-@pytest.mark.parametrize("shape", ["gpt2", "llama", "gptj"])
+@pytest.mark.parametrize("shape", ["gpt2", "llama", "gptj", "neox"])
 def test_a_recipe_gives_a_folder_that_loads_and_leaves_the_lowest_attention_alone(
     shape: str, tmp_path: Path
 ) -> None:
@@ -153,7 +183,7 @@ def test_the_shipped_model_is_found_without_building(tmp_path: Path) -> None:
 
 def test_an_unknown_model_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="model=tiny-bert, but the built-in models are tiny-gpt2, tiny-llama"
+        ConfigError, match="model=tiny-bert, but the built-in models are tiny-gpt2, .*tiny-llama"
     ):
         ensure("tiny-bert", tmp_path)
 
