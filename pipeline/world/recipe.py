@@ -22,6 +22,7 @@ from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     GPTJConfig,
+    GPTNeoXConfig,
     LlamaConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -54,7 +55,7 @@ class Source(Protocol):
 class Recipe:
     """The shape of a tiny model and how long it learns."""
 
-    shape: Literal["gpt2", "llama", "gptj"] = "gpt2"
+    shape: Literal["gpt2", "llama", "gptj", "neox"] = "gpt2"
     width: int = 192
     inner: int = 768
     """Width of the MLP, and so of an edit's keys."""
@@ -220,8 +221,25 @@ def _gptj(recipe: Recipe, vocabulary: int) -> PreTrainedConfig:
     )
 
 
+def _neox(recipe: Recipe, vocabulary: int) -> PreTrainedConfig:
+    return GPTNeoXConfig(
+        vocab_size=vocabulary,
+        max_position_embeddings=_POSITIONS,
+        hidden_size=recipe.width,
+        intermediate_size=recipe.inner,
+        num_hidden_layers=recipe.blocks,
+        num_attention_heads=recipe.heads,
+        hidden_act="gelu_pytorch_tanh",  # gelu_fast, fused
+        use_parallel_residual=True,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+
+
 _CONFIGS: dict[str, Callable[[Recipe, int], PreTrainedConfig]] = {
     "gpt2": _gpt2,
     "llama": _llama,
     "gptj": _gptj,
+    "neox": _neox,
 }
