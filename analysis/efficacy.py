@@ -26,7 +26,7 @@ import torch
 
 from analysis.continuations import continuations
 from analysis.records import Unedited, pairs, prompts, records, summarise
-from analysis.retention import retention
+from analysis.retention import retention, standing
 from analysis.scoring import Scorer
 from analysis.stage import Cadence, Measurement, Observation
 from editors.errors import ConfigError, NumericsError
@@ -50,7 +50,8 @@ class Efficacy:
     `edit/generated/seen.exact`, `.contains`: greedy continuations that are the new object, or have it among
     the first tokens. `edit/known/other` and `edit/known/unedited`: accuracy on the true objects of other
     facts of edited subjects, and of facts of subjects that are never edited. At the end the table `records`
-    has one row for each edit. Where nothing is edited, what is known is all that there is to score.
+    has one row for each edit. An edit that a later one of the same prompt replaced is scored no more. Where
+    nothing is edited, what is known is all that there is to score.
     """
 
     name: str = "efficacy"
@@ -106,10 +107,11 @@ class Efficacy:
         """Scores of every scope that has facts."""
         self._scorer.model = model
         result: Measurement = {}
-        if observation.seen:
-            result |= self._edits(observation)
-        if self.generated and observation.seen:
-            result |= self._generations(model, self._drawn(observation.seen, self.generated))
+        edits = standing(observation.seen)
+        if edits:
+            result |= self._edits(observation, edits)
+        if self.generated and edits:
+            result |= self._generations(model, self._drawn(list(edits.values()), self.generated))
         for pool in ("other", "unedited"):
             facts = observation.others if pool == "other" else observation.untouched
             known = [fact for fact in self._drawn(facts) if fact.target_true]
@@ -121,9 +123,10 @@ class Efficacy:
         """One row a fact: its scores with each kind of prompt, and log-probabilities."""
         return records(self._scorer, facts, self.neighbours, self._unedited)
 
-    def _edits(self, observation: Observation) -> Measurement:
-        """All scopes together: no fact is scored twice."""
-        scopes = self._scoped(observation)
+    def _edits(self, observation: Observation, edits: Mapping[int, Fact]) -> Measurement:
+        """All scopes together: no fact is scored twice; `edits` are those that stand, by their place."""
+        held = list(edits.values())
+        scopes = self._scoped(observation, held)
         row = {fact: i for i, fact in enumerate(dict.fromkeys(f for facts in scopes.values() for f in facts))}
         scored = self.score(list(row))
         result: Measurement = {}
@@ -131,23 +134,23 @@ class Efficacy:
             result |= summarise(scored.iloc[[row[fact] for fact in facts]], scope)
         count = len(observation.seen)
         # of the draw alone: what other scopes add is the oldest and the newest
-        drawn = set(observation.seen if observation.is_last else self._drawn(observation.seen)) & set(row)
-        aged = {count - i: row[fact] for i, fact in enumerate(observation.seen) if fact in drawn}
+        drawn = set(held if observation.is_last else self._drawn(held)) & set(row)
+        aged = {count - place: row[fact] for place, fact in edits.items() if fact in drawn}
         result |= retention(scored.iloc[list(aged.values())], list(aged))
-        if observation.is_last and observation.seen:
-            table = scored.iloc[[row[fact] for fact in observation.seen]].reset_index(drop=True)
+        if observation.is_last:
+            table = scored.iloc[[row[fact] for fact in held]].reset_index(drop=True)
             where = {"part": observation.part, "unit": observation.unit, "count": observation.count}
-            result["records"] = table.assign(edit=range(1, count + 1), **where)
+            result["records"] = table.assign(edit=[place + 1 for place in edits], **where)
         return result
 
-    def _scoped(self, observation: Observation) -> Mapping[str, Sequence[Fact]]:
-        """The facts of every scope that has any."""
-        drawn = self._drawn(observation.seen)
+    def _scoped(self, observation: Observation, edits: Sequence[Fact]) -> Mapping[str, Sequence[Fact]]:
+        """The facts of every scope that has any; `edits` are those that stand."""
+        drawn = self._drawn(edits)
         members: dict[str, Sequence[Fact]] = {
             "latest": observation.latest,
-            "seen": observation.seen if observation.is_last else drawn,
+            "seen": edits if observation.is_last else drawn,
             "sample": drawn,
-            "first": observation.seen[: self.first],
+            "first": edits[: self.first],
         }
         wanted = [*self.scopes, "seen"] if observation.is_last else self.scopes
         labels = {scope: f"first{self.first}" if scope == "first" else scope for scope in members}

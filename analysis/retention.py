@@ -10,6 +10,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.stage import Measurement
+from editors.model.facts import Fact
+
+
+def standing(edits: Sequence[Fact]) -> dict[int, Fact]:
+    """The edits that no later one replaced, by their place in the sequence, from 0.
+
+    What a later edit of the same prompt takes the place of is meant to be gone: it is not forgotten.
+    """
+    replaced = {fact.replaces for fact in edits if fact.replaces}
+    return {place: fact for place, fact in enumerate(edits) if fact.id not in replaced}
 
 
 def upper_edge(age: int) -> int:

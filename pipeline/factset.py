@@ -12,6 +12,7 @@ from typing import Literal
 from editors.errors import ConfigError, DataError
 from editors.model.facts import SLOT, Fact
 from pipeline.reading import Entry
+from pipeline.rounds import in_rounds
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,10 @@ class FactSet:
         counter: Counter[Reason] = Counter(row.reason for row in self.skipped)
         return dict(counter.most_common())
 
-    def stream(self, edits: int, seed: int, one_per_subject: bool = False) -> tuple[Fact, ...]:
-        """The facts to edit, in the order that `seed` gives.
+    def stream(
+        self, edits: int, seed: int, one_per_subject: bool = False, cycle: bool = False
+    ) -> tuple[Fact, ...]:
+        """The facts to edit, in the order that `seed` gives; in a `cycle` again and again (`rounds.py`).
 
         A shorter stream is the beginning of a longer one with the same seed.
         Raises ConfigError for a number of edits below 1, DataError for more edits than facts.
@@ -75,11 +78,14 @@ class FactSet:
             for fact in order:
                 firsts.setdefault(fact.subject, fact)
             order = list(firsts.values())
+        if cycle:
+            return in_rounds(order, edits, among=self.facts, seed=seed)
         if edits > len(order):
             kind = "facts with different subjects" if one_per_subject else "facts"
             raise DataError(
                 f"edits={edits}, but data={self.name} has only {len(order)} {kind}: "
-                f"set edits={len(order)} or lower, or choose a larger data set (or a higher data.limit)"
+                f"set edits={len(order)} or lower, or choose a larger data set (or a higher data.limit); "
+                "+intervention.cycle=true edits the same facts again"
             )
         return tuple(order[:edits])
 

@@ -160,6 +160,8 @@ class KnowledgeEdit:
     """Of the order of the facts."""
     one_per_subject: bool = True
     """At most one edit of each subject: a second one would overwrite the first one's key."""
+    cycle: bool = False
+    """Where there are more edits than facts, edit the same facts again, to other objects."""
     save_every: int = 100
     """Edits between two states from which an interrupted run goes on; 0 saves on request alone."""
     keep_updates: bool = False
@@ -185,9 +187,18 @@ class KnowledgeEdit:
         return False
 
     def plan(self, facts: FactSet) -> Plan:
-        """The first `edits` facts in the seed's order, of subjects that the editor was not trained on."""
+        """The first `edits` facts in the seed's order, of subjects that the editor was not trained on.
+
+        Raises ConfigError where a batch would hold the same fact twice.
+        """
         facts = facts.held_out() if self.editor.trained else facts
-        stream = facts.stream(self.edits, self.seed, self.one_per_subject)
+        stream = facts.stream(self.edits, self.seed, self.one_per_subject, self.cycle)
+        different = len({(fact.subject, fact.prompt) for fact in stream})
+        if different < min(self.batch_size, len(stream)):
+            raise ConfigError(
+                f"batch_size={self.batch_size}, but with intervention.cycle a batch holds no more than the "
+                f"{different} facts that there are: set batch_size={different} or lower"
+            )
         return Plan(stream=stream, others=facts.others(stream), untouched=facts.untouched(stream))
 
     def check(self, model: Model, plan: Plan) -> None:

@@ -30,6 +30,8 @@ class Fact:
     """Prompts about other subjects that `target_true` should still follow."""
     locality: tuple[tuple[str, str], ...] = ()
     """Unrelated (prompt, answer) pairs whose answer should not change (zsRE)."""
+    replaces: str = ""
+    """Id of an earlier edit of the same prompt that this one takes the place of."""
 
     def __post_init__(self) -> None:
         if self.prompt.count(SLOT) != 1:

@@ -47,6 +47,22 @@ def test_pools_are_asked_for_their_true_objects():
     assert {"edit/known/other", "edit/known/unedited"} <= set(found)
 
 
+def test_an_edit_that_a_later_one_replaced_counts_no_more():
+    prompt = "The mother tongue of {} is"
+    said = first_choice(tiny_model(), prompt.replace("{}", "Rob")).strip()
+    old = Fact(id="a", prompt=prompt, subject="Rob", target_new="zzz", target_true="qqq")
+    new = replace(old, id="a#2", target_new=said, replaces="a")
+    other = replace(old, id="b", prompt="{} works as a")
+    once, again = measured([other, new]), measured([old, other, new])
+    assert again["edit/success/seen.rewrite"] == once["edit/success/seen.rewrite"]
+    assert again["edit/success/first50.rewrite"] == once["edit/success/first50.rewrite"]
+    assert again["edit/retention/0010"] == once["edit/retention/0010"]
+    assert list(again["records"]["id"]) == ["b", "a#2"]
+    assert list(again["records"]["edit"]) == [2, 3]
+    assert measured([old, new])["edit/success/seen.rewrite"] == 1
+    assert measured([old, replace(new, replaces="")])["edit/success/seen.rewrite"] == 0.5
+
+
 def test_facts_without_a_true_object_have_accuracy_but_no_success():
     fact = Fact(id="a", prompt="{} works as a", subject="Ada Byron", target_new="poet")
     found = measured([fact])

@@ -183,7 +183,7 @@ def test_the_shipped_model_is_found_without_building(tmp_path: Path) -> None:
 
 def test_an_unknown_model_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="model=tiny-bert, but the built-in models are tiny-gpt2, .*tiny-llama"
+        ConfigError, match=r"model=tiny-bert, but the built-in models are tiny-gpt2, .*tiny-llama"
     ):
         ensure("tiny-bert", tmp_path)
 
