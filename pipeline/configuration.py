@@ -45,6 +45,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
     """A copy of a composed configuration without Hydra's own part, as a run gets it."""
     copied = config.copy()
     with read_write(copied), open_dict(copied):
+        copied["name"] = copied.get("name")  # may be made from what Hydra tells
         copied.pop("hydra", None)
     return copied
 

@@ -1,6 +1,7 @@
 """Functions that a configuration may call; light, so that a misspelt override is answered at once."""
 
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from editors.errors import ConfigError
 
@@ -24,7 +25,18 @@ def span(which: str, depth: int | None) -> list[int]:
     return list(range(first, end)) or [max(0, min(first, depth - 2))]
 
 
+def variant(suffix: str, *, _root_: DictConfig) -> str:
+    """A name for another kind of an experiment: that of its file, `default` without one, and the suffix.
+
+    An experiment's own `name` cannot be read where it is replaced. Its file's is told by Hydra's part of the
+    configuration, which lies beside it until a run gets it.
+    """
+    hydra = _root_.get("hydra") or HydraConfig.get()
+    return f"{hydra.runtime.choices.get('experiment') or 'default'}_{suffix}"
+
+
 def register_resolvers() -> None:
-    """Make `${span:early,${model.depth}}` and `${last:${layers.published}}` known to OmegaConf."""
+    """Make `${span:…}`, `${last:…}` and `${variant:…}` known to OmegaConf."""
+    OmegaConf.register_new_resolver("variant", variant, replace=True)
     OmegaConf.register_new_resolver("span", span, replace=True)
     OmegaConf.register_new_resolver("last", lambda values: values[-1], replace=True)
