@@ -8,6 +8,7 @@ from functools import cached_property
 import pandas as pd
 
 from analysis.collect import Collection
+from analysis.drawing.curves import having
 
 Measure = Callable[["Evidence"], pd.DataFrame]
 """From the runs to columns `case`, a label, and `value`, a row for every repeat."""
@@ -69,13 +70,9 @@ class Evidence:
         rows = self.series(key)
         return rows[rows["count"] == count].groupby("run")["value"].last()
 
-    def matching(self, pattern: str) -> pd.DataFrame:
-        """Rows whose key matches a pattern as a whole, with a column for each named group."""
-        metrics = self.collection.metrics
-        keys = pd.Series(metrics["key"].unique(), dtype="str")
-        groups = keys.str.extract(f"^(?P<_key>{pattern})$")
-        found = groups.dropna(subset="_key").rename(columns={"_key": "key"})
-        return metrics[metrics["key"].isin(found["key"])].merge(found, on="key")
+    def having(self, quantity: str, where: str) -> pd.DataFrame:
+        """Rows whose key is `quantity/where`, both of them patterns, with a column for each named group."""
+        return having(self.collection.metrics, quantity, where)
 
     def steady(self, key: str) -> pd.Series:
         """Share of measurements at which a metric is larger than at the one before, by run."""

@@ -202,11 +202,11 @@ def _value(finding: Finding) -> str:
         return ""
     if len(cases) == 1:
         return _interval(cases.iloc[0])
-    least, most = cases["mean"].idxmin(), cases["mean"].idxmax()
+    ordered = cases.sort_values("mean", kind="stable")
+    least, most = ordered.iloc[0], ordered[ordered["mean"].notna()].iloc[-1]
     return (
-        f"{int(cases['holds'].sum())} of {len(cases)} cases; "
-        f"from {_interval(cases.loc[least])} ({cases.loc[least, 'case']}) "
-        f"to {_interval(cases.loc[most])} ({cases.loc[most, 'case']})"
+        f"{int(cases['holds'].sum())} of {len(cases)} cases hold; from {_interval(least)} ({least['case']}) "
+        f"to {_interval(most)} ({most['case']})"
     )
 
 

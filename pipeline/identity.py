@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from editors.errors import ConfigError, DataError
 
 Config = Mapping[str, object]
@@ -59,26 +61,37 @@ def is_done(folder: Path) -> bool:
     return (folder / "DONE").is_file()
 
 
-def run_of(text: str, key: str = "intervention.run") -> Path:
-    """The folder of a finished run that `key` names: itself, or the only one of its experiment.
+def run_of(text: str, model: object = None, seed: object = None) -> Path:
+    """The folder of a finished run that `intervention.run` names: itself, or one of its experiment.
+
+    Of an experiment it is the only finished run, or the only one of this model's name and this seed.
 
     Raises:
         ConfigError: where there is no such run, or several.
     """
-    folder = Path(text).expanduser()
+    folder, key = Path(text).expanduser(), "intervention.run"
     if (folder / "config.yaml").is_file():
         if not is_done(folder):
             raise ConfigError(f"{key}={text} is a run that is not done: compute it to its end first")
         return folder
     runs = sorted(path.parent for path in folder.glob("*/DONE"))
-    if len(runs) == 1:
-        return runs[0]
+    alike = runs if len(runs) == 1 else [run for run in runs if _is_of(run, model, seed)]
+    if len(alike) == 1:
+        return alike[0]
     if runs:
-        raise ConfigError(f"{key}={text} holds {len(runs)} finished runs: name one, such as {key}={runs[0]}")
+        raise ConfigError(
+            f"{key}={text} holds {len(runs)} finished runs, {len(alike)} of them of model={model} and "
+            f"seed={seed}: name one, such as {key}={runs[0]}"
+        )
     raise ConfigError(
         f"{key}={text} holds no finished run: give the folder of a run, outputs/<name>/<run>, or of an "
         f"experiment with one (now in {Path.cwd()})"
     )
+
+
+def _is_of(run: Path, model: object, seed: object) -> bool:
+    told = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    return label(told, "model") == model and told.get("seed") == seed
 
 
 def summary_of(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from editors.errors import ConfigError
 from pipeline.files import read_json
-from pipeline.identity import run_of
+from pipeline.identity import label, run_of
 
 _KEYS = ("path", "folder")
 _RUN, _UPDATES = "run", "updates"
@@ -44,14 +44,14 @@ def check_inputs(folder: Path, before: Mapping[str, str]) -> None:
 
 def _named(node: object, trail: tuple[str, ...] = ()) -> Iterator[str]:
     if isinstance(node, Mapping):
+        if isinstance(run := node.get(_RUN), str):
+            with suppress(ConfigError):  # told where the run is replayed
+                yield str(run_of(run, label(node, "model"), node.get("seed")) / _UPDATES)
         for key, value in node.items():
             yield from _named(value, (*trail, str(key)))
     elif isinstance(node, list):
         for value in node:
             yield from _named(value, trail)
-    elif isinstance(node, str) and node and trail[-1] == _RUN:
-        with suppress(ConfigError):  # told where the run is replayed
-            yield str(run_of(node) / _UPDATES)
     elif isinstance(node, str) and node and trail[-1] in _KEYS:
         is_cache = trail[-1] == "folder" and set(trail) & set(_WRITTEN)
         yield from () if is_cache else (node,)

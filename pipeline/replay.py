@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import yaml
 
@@ -26,7 +27,9 @@ class Replay:
     """
 
     source: str
-    """Folder of the run, or of an experiment in which one run alone is finished."""
+    """Folder of the run, or of an experiment with one finished run, or one of this model and seed."""
+    seed: int | None = None
+    """Of the run, where the experiment holds several."""
     model: Mapping[str, str | None]
     """Name, path and dtype of the model, which have to be those of the run."""
     control: Control = field(default_factory=Control)
@@ -40,7 +43,7 @@ class Replay:
     @property
     def statistics(self) -> str:
         """The label of the second moments that the recorded updates rest on."""
-        return str(summary_of(run_of(self.source)).get("statistics", ""))
+        return str(summary_of(self._run).get("statistics", ""))
 
     @property
     def shared(self) -> bool:
@@ -80,9 +83,13 @@ class Replay:
         self._editing.run(model, plan, onlooker)
 
     @cached_property
+    def _run(self) -> Path:
+        return run_of(self.source, self.model.get("name"), self.seed)
+
+    @cached_property
     def _batches(self) -> Sequence[Recorded]:
         """Those that are applied."""
-        batches = read_updates(run_of(self.source) / FOLDER)
+        batches = read_updates(self._run / FOLDER)
         if self.edits is None:
             return batches
         ends: list[int] = []
@@ -106,7 +113,7 @@ class Replay:
         )
 
     def _check_model(self) -> None:
-        folder = run_of(self.source)
+        folder = self._run
         told = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
         for key, here in self.model.items():
             if (there := told.get(key)) != here:
@@ -120,12 +127,14 @@ def replay(
     *,
     run: str,
     model: Mapping[str, str | None],
+    seed: int | None = None,
     control: Control | None = None,
     edits: int | None = None,
     save_every: int = 100,
     name: str = "replay",
 ) -> Replay:
     """A replay of the run in the folder `run`, real where no control is chosen."""
+    control = control or Control()
     return Replay(
-        source=run, model=model, control=control or Control(), edits=edits, save_every=save_every, name=name
+        source=run, model=model, seed=seed, control=control, edits=edits, save_every=save_every, name=name
     )

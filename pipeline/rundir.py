@@ -2,8 +2,8 @@
 
 `outputs/<name>/<fingerprint>/` holds `config.yaml`, `provenance.json`, `metrics.jsonl`, a Parquet file for
 each table such as `records.parquet`, `summary.json` and `DONE` or `FAILED`; `checkpoints/` where an alarm
-saved one, `updates/` and `weights.safetensors` where they are kept. While it is computed `progress.json` tells
-how far it is, and `state/` holds what it goes on from where it is interrupted (`states.py`).
+saved one, `updates/` and `weights.safetensors` where they are kept. While it is computed `progress.json`
+tells how far it is, and `state/` holds what it goes on from where it is interrupted (`states.py`).
 """
 
 import errno

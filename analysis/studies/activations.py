@@ -25,20 +25,20 @@ _REAL = "real"
 
 def _edited_blocks(evidence: Evidence) -> pd.DataFrame:
     """Columns run and layer: the blocks that a run edited."""
-    rows = evidence.matching(r"norm/delta/[a-z_]+\.(?P<layer>\d+)")
+    rows = evidence.having("norm/delta", r"[a-z_]+\.(?P<layer>\d+)")
     return rows[["run", "layer"]].drop_duplicates()
 
 
 def _share_of_edited(evidence: Evidence) -> pd.DataFrame:
     """Growth of the edited blocks' MLP share in the residual stream, summed over them."""
-    rows = evidence.matching(r"activation/share/mlp\.(?P<layer>\d+)").merge(_edited_blocks(evidence))
+    rows = evidence.having("activation/share", r"mlp\.(?P<layer>\d+)").merge(_edited_blocks(evidence))
     sums = rows.groupby(["run", "count"])["value"].sum().groupby("run")
     return evidence.labelled(sums.last() - sums.first())
 
 
 def _cosine(evidence: Evidence) -> pd.Series:
     """Mean cosine with the unedited activations over blocks at and after the first edited one, at the end."""
-    rows = evidence.matching(r"activation/cosine/block\.(?P<layer>\d+)")
+    rows = evidence.having("activation/cosine", r"block\.(?P<layer>\d+)")
     first = _edited_blocks(evidence).groupby("run")["layer"].min()
     after = rows[rows["layer"] >= rows["run"].map(first)]
     return after.groupby(["run", "layer"])["value"].last().groupby("run").mean()

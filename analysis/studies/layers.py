@@ -11,7 +11,7 @@ _TRACING = "arXiv 2202.05262, section 2"
 
 def _effect(evidence: Evidence, kind: str, position: str) -> pd.Series:
     """Largest effect over blocks of restoring a site, by run."""
-    rows = evidence.matching(rf"trace/{kind}/{position}\.(?P<layer>\d+)")
+    rows = evidence.having(f"trace/{kind}", rf"{position}\.(?P<layer>\d+)")
     return rows.groupby("run")["value"].max()
 
 
@@ -45,7 +45,7 @@ def _by_block(evidence: Evidence) -> pd.DataFrame:
     """Columns editor, seed, block, score, and effect: of the block's MLP at the subject, before any edit."""
     block = pd.to_numeric(evidence.setting("layers.edit").str.strip("[]"), errors="coerce")
     table = evidence.runs[["editor", "seed"]].assign(block=block, score=evidence.last(SCORE))
-    rows = evidence.matching(r"trace/mlp/subject_last\.(?P<layer>\d+)").astype({"layer": float})
+    rows = evidence.having("trace/mlp", r"subject_last\.(?P<layer>\d+)").astype({"layer": float})
     traced = rows.groupby(["run", "layer"])["value"].first()
     own = pd.MultiIndex.from_arrays([table.index, table["block"]])
     return table.assign(effect=traced.reindex(own).to_numpy()).dropna()

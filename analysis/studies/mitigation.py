@@ -57,7 +57,9 @@ def _frontier_chart(evidence: Evidence) -> TrackChart | None:
     table = table[np.isfinite(table["growth"]) & np.isfinite(table["downstream"])] if len(table) else table
     if table.empty:
         return None
-    count = table["regularizers"].map(lambda names: len(names.split(", ")) if names else 0)
+    count = pd.Series(
+        [len(names.split(", ")) if names else 0 for names in table["regularizers"]], table.index
+    )
     groups = {
         "none": (table[count == 0], NEUTRAL, False),
         "one": (table[(count == 1) & table["within"]], PALETTE[0], False),

@@ -11,7 +11,7 @@ from analysis.laws import fit
 from analysis.studies.study import EDITED, NORM_GROWTH, Study, Table
 from analysis.tables import over_seeds
 
-_SITE = r"norm/frobenius_ratio/(?P<site>[a-z_]+)\.(?P<layer>\d+)"
+_SITE = r"(?P<site>[a-z_]+)\.(?P<layer>\d+)"
 TRAINING = ("intervention", "intervention.optimizer.kind", "intervention.weight_decay")
 GREW = 1e-6
 """A norm that changes by less, relative to the unedited one, stays as it is: rounding."""
@@ -32,7 +32,12 @@ def growth(by: Sequence[str]) -> Claim:
 
 def _matrices(evidence: Evidence) -> pd.DataFrame:
     """Last ratio of every matrix that moved, by run, site and layer; columns run, site, value."""
-    rows = evidence.matching(_SITE).groupby(["run", "site", "layer"])["value"].last().reset_index()
+    rows = (
+        evidence.having("norm/frobenius_ratio", _SITE)
+        .groupby(["run", "site", "layer"])["value"]
+        .last()
+        .reset_index()
+    )
     return rows[(rows["value"] - 1).abs() > GREW]
 
 
@@ -133,8 +138,8 @@ def _more_than_alphaedit(evidence: Evidence) -> pd.DataFrame:
 
 def _static_moves(evidence: Evidence) -> pd.DataFrame:
     """Largest |ratio − 1| of a matrix that no edit touched."""
-    rows = evidence.matching(_SITE)
-    touched = evidence.matching(r"norm/delta/(?P<site>[a-z_]+)\.(?P<layer>\d+)")
+    rows = evidence.having("norm/frobenius_ratio", _SITE)
+    touched = evidence.having("norm/delta", _SITE)
     edited = set(zip(touched["run"], touched["site"], touched["layer"], strict=True))
     keys = zip(rows["run"], rows["site"], rows["layer"], strict=True)
     static = rows[[key not in edited for key in keys]]

@@ -214,8 +214,7 @@ class Model:
         if site in self._masters:
             self._masters[site] = value.to(torch.float32)
         matrix = self._matrix(site.name, site.layer)
-        rows = self.family.fused.get(site.name)
-        if rows is None:
+        if (rows := self.family.fused.get(site.name)) is None:
             matrix.copy_(value)
         else:
             matrix[rows(self.hf.config)] = value.to(matrix)
@@ -262,8 +261,7 @@ class Model:
 
     def _widened(self, site: Site, change: Float[Tensor, "out in"]) -> Float[Tensor, "all in"]:
         """A change of one site as a change of the whole matrix that holds it."""
-        rows = self.family.fused.get(site.name)
-        if rows is None:
+        if (rows := self.family.fused.get(site.name)) is None:
             return change
         whole = change.new_zeros(self._matrix(site.name, site.layer).shape)
         whole[rows(self.hf.config)] = change

@@ -168,8 +168,14 @@ def test_an_experiment_stands_for_its_only_finished_run(composed: Composed, tmp_
         run_of(str(tmp_path / "nowhere"))
     recorded_too = tmp_path / "real" / "0123456789"
     shutil.copytree(run, recorded_too)
-    with pytest.raises(ConfigError, match="holds 2 finished runs: name one"):
-        run_of(str(tmp_path / "real"))
+    with pytest.raises(
+        ConfigError, match="holds 2 finished runs, 2 of them of model=random and seed=0: name"
+    ):
+        run_of(str(tmp_path / "real"), "random", 0)
+    told = (recorded_too / "config.yaml").read_text()
+    (recorded_too / "config.yaml").write_text(told.replace("\nseed: 0\n", "\nseed: 1\n"))
+    assert run_of(str(tmp_path / "real"), "random", 0) == run
+    assert run_of(str(tmp_path / "real"), "random", 1) == recorded_too
     (recorded_too / "DONE").unlink()
     with pytest.raises(ConfigError, match="0123456789 is a run that is not done"):
         run_of(str(recorded_too))
