@@ -193,12 +193,13 @@ class KnowledgeEdit:
         """
         facts = facts.held_out() if self.editor.trained else facts
         stream = facts.stream(self.edits, self.seed, self.one_per_subject, self.cycle)
-        different = len({(fact.subject, fact.prompt) for fact in stream})
-        if different < min(self.batch_size, len(stream)):
-            raise ConfigError(
-                f"batch_size={self.batch_size}, but with intervention.cycle a batch holds no more than the "
-                f"{different} facts that there are: set batch_size={different} or lower"
-            )
+        for first in range(0, len(stream), self.batch_size):
+            batch = stream[first : first + self.batch_size]
+            if {fact.replaces for fact in batch} & {fact.id for fact in batch}:
+                raise ConfigError(
+                    f"batch_size={self.batch_size}, but with intervention.cycle=true a batch would hold a "
+                    "fact twice: set a batch_size below the number of facts"
+                )
         return Plan(stream=stream, others=facts.others(stream), untouched=facts.untouched(stream))
 
     def check(self, model: Model, plan: Plan) -> None:

@@ -1,5 +1,6 @@
 """Editing the same facts again, round after round, each time to another object of the same relation."""
 
+import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -7,31 +8,44 @@ from dataclasses import replace
 from editors.errors import DataError
 from editors.model.facts import Fact
 
+log = logging.getLogger(__name__)
+
 
 def in_rounds(order: Sequence[Fact], edits: int, *, among: Iterable[Fact], seed: int) -> tuple[Fact, ...]:
     """As many edits of the facts in their order, and again of the same ones where they are used up.
 
     In round r, from 0, a fact is edited to the r-th object after its own: the objects of its relation (of its
     prompt, where a data set names no relations) as new and true ones `among` all facts, in an order drawn
-    from the seed and without its true one, over and over. Its id is then `<id>#<r + 1>`.
+    from the seed and without its true one, over and over. Its id is then `<id>#<r + 1>`. Facts whose relation
+    has no other object sit out all rounds but the first; it is told how many.
 
-    Raises DataError for a fact whose relation has no other object to edit to.
+    Raises DataError where no fact could be edited again.
     """
+    if edits <= len(order):
+        return tuple(order[:edits])
     objects = _objects(among)
-    choices = [_choices(fact, objects, seed) for fact in order[: max(edits - len(order), 0)]]
-    stream = list(order[:edits])
-    for number in range(len(order), edits):
-        turn, place = divmod(number, len(order))
-        fact, others = order[place], choices[place]
-        stream.append(
-            replace(
-                fact,
-                id=f"{fact.id}#{turn + 1}",
-                target_new=others[turn % len(others)],
-                replaces=stream[number - len(order)].id,
-            )
+    choices = {fact: _choices(fact, objects, seed) for fact in order}
+    again = [fact for fact in order if len(choices[fact]) > 1]
+    if not again:
+        raise DataError(
+            f"edits={edits}, but no fact could be edited again: that needs three objects of a relation, the true "
+            "one included; leave intervention.cycle out, or choose a larger data set (or a higher data.limit)"
         )
+    if len(again) < len(order):
+        few, all_ = len(order) - len(again), len(order)
+        log.warning("%d of %d facts are edited once: their relations have less than three objects", few, all_)
+    stream = list(order)
+    for number in range(edits - len(order)):
+        turn, place = divmod(number, len(again))
+        stream.append(_again(again[place], turn + 1, choices[again[place]]))
     return tuple(stream)
+
+
+def _again(fact: Fact, turn: int, others: Sequence[str]) -> Fact:
+    """The fact as it is edited in a later round."""
+    before = f"{fact.id}#{turn}" if turn > 1 else fact.id
+    new = others[turn % len(others)]
+    return replace(fact, id=f"{fact.id}#{turn + 1}", target_new=new, replaces=before)
 
 
 def _relation(fact: Fact) -> str:
@@ -52,10 +66,5 @@ def _choices(fact: Fact, objects: Mapping[str, set[str]], seed: int) -> list[str
     drawn = sorted(objects[relation])
     random.Random(f"{seed}/{relation}").shuffle(drawn)
     others = [one for one in drawn if one != fact.target_true]
-    if len(others) < 2:
-        raise DataError(
-            f"fact {fact.id} cannot be edited again: {relation!r} has the objects {', '.join(sorted(drawn))} "
-            "alone; leave intervention.cycle out, or choose a larger data set (or a higher data.limit)"
-        )
     first = others.index(fact.target_new)
     return others[first:] + others[:first]

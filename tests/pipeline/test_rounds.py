@@ -70,14 +70,16 @@ def test_objects_are_those_of_the_prompt_where_there_are_no_relations() -> None:
 
 
 @pytest.mark.parametrize("true", ["French", ""])
-def test_a_relation_with_too_few_objects_gets_a_sentence(true: str) -> None:
+def test_relations_with_too_few_objects_sit_out_and_alone_get_a_sentence(true: str) -> None:
     fact = Fact(id="7", prompt="{} speaks", subject="Rob", target_new="Dutch", target_true=true)
     lonely = FactSet(name="lonely", facts=(fact,))
     assert lonely.stream(1, 0, cycle=True) == (fact,)
-    with pytest.raises(
-        DataError, match=r"fact 7 cannot be edited again: '\{\} speaks' has the objects Dutch"
-    ):
+    with pytest.raises(DataError, match="edits=2, but no fact could be edited again"):
         lonely.stream(2, 0, cycle=True)
+    stream = replace(SOME, facts=(*SOME.facts, fact)).stream(300, 0, cycle=True)
+    assert sum(one.subject == "Rob" for one in stream) == 1
+    replaced = {one.id for one in stream} & {one.replaces for one in stream}
+    assert len(stream) - len(replaced) == 61, "what stands is one edit of each fact"
 
 
 def test_a_batch_never_holds_a_fact_twice() -> None:
@@ -91,5 +93,5 @@ def test_a_batch_never_holds_a_fact_twice() -> None:
         return len(parts.intervention.plan(parts.data.load()).stream)
 
     assert planned("batch_size=500") == 1200
-    with pytest.raises(ConfigError, match=r"batch_size=501, .* the 500 facts"):
+    with pytest.raises(ConfigError, match=r"batch_size=501, .* a batch would hold a fact twice"):
         planned("batch_size=501")
