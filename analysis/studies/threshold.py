@@ -24,7 +24,7 @@ def _against_static(evidence: Evidence, key: str) -> pd.DataFrame:
 
 def _breaks(evidence: Evidence) -> Iterator[tuple[str, str, float, Break | None]]:
     """Case, metric, largest ratio and change-point of every model and kind of growth."""
-    keys = evidence.having("downstream/[^/]+", "acc")["key"].unique().tolist()
+    keys = evidence.having("downstream/(?P<task>.+)", "acc")["key"].unique().tolist()
     for key in [*sorted(keys), *((KNOWN,) if len(evidence.series(KNOWN)) else ())]:
         rows = _against_static(evidence, key)
         cases = rows["run"].map(evidence.cases(("model", "editor.direction")))
