@@ -28,8 +28,8 @@ def in_rounds(order: Sequence[Fact], edits: int, *, among: Iterable[Fact], seed:
     again = [fact for fact in order if len(choices[fact]) > 1]
     if not again:
         raise DataError(
-            f"edits={edits}, but no fact could be edited again: that takes three objects of a relation, the true "
-            "one included; leave intervention.cycle out, or choose a larger data set (or a higher data.limit)"
+            f"edits={edits}, but no fact could be edited again: it takes three objects of a relation, the "
+            "true one included; leave intervention.cycle out, or choose a larger data set (data.limit)"
         )
     if len(again) < len(order):
         few, all_ = len(order) - len(again), len(order)
