@@ -4,10 +4,10 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
-# the experiments of `make paper`, in the order of docs/results.md; mechanism replays what mechanism_record kept
-EXPERIMENTS := norms_posttraining norms_editing norms_by_layer baseline_norms activation_norms subspace_shift \
-  mechanism_record mechanism encore mitigation norm_reset history universality cross_architecture optimizer_sweep \
-  threshold causal_trace layer_sweep
+# the experiments of `make paper`: causal_trace builds the models, mechanism replays what mechanism_record kept
+EXPERIMENTS := causal_trace norms_posttraining norms_editing norms_by_layer baseline_norms activation_norms \
+  subspace_shift mechanism_record mechanism encore mitigation norm_reset history universality cross_architecture \
+  optimizer_sweep threshold layer_sweep
 # a CounterFact file: make paper FACTS=counterfact.jsonl adds a column of real facts
 FACTS  ?=
 

@@ -12,7 +12,12 @@ from analysis.studies.study import EDITED, NORM_GROWTH, Study, Table
 from analysis.tables import over_seeds
 
 _SITE = r"(?P<site>[a-z_]+)\.(?P<layer>\d+)"
-TRAINING = ("intervention", "intervention.optimizer.kind", "intervention.weight_decay")
+TRAINING = (
+    "intervention",
+    "intervention.optimizer.kind",
+    "intervention.weight_decay",
+    "intervention.learning_rate",
+)
 GREW = 1e-6
 """A norm that changes by less, relative to the unedited one, stays as it is: rounding."""
 
