@@ -103,8 +103,8 @@ STUDIES = (
                 says="Batches of 100 collapse far later than single edits.",
                 source="arXiv 2602.02543 and 2601.11042",
                 told="about ten times as many edits",
-                quantity="edits until fewer than 60 % of never-edited facts are known, in batches of 100 over "
-                "one by one, minus 1, without history",
+                quantity="edits until fewer than 60 % of never-edited facts are known, in batches of "
+                "100 over one by one, minus 1, without history",
                 measure=_smaller_batches_first,
                 side="above",
                 threshold=0.0,
