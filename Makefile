@@ -8,8 +8,13 @@ JOBS   ?= 2
 EXPERIMENTS := causal_trace norms_posttraining norms_editing norms_by_layer baseline_norms activation_norms \
   subspace_shift mechanism_record mechanism encore mitigation norm_reset history universality cross_architecture \
   optimizer_sweep threshold layer_sweep
-# a CounterFact file: make paper FACTS=counterfact.jsonl adds a column of real facts
-FACTS  ?=
+# a CounterFact file for `make facts`, and how its experiments are run
+FACTS  ?= counterfact.jsonl
+REAL   := +scale=facts data.path=$(FACTS) +intervention.cycle=true hydra.sweeper.params.seed=0 \
+  launcher=pool launcher.jobs=$(JOBS) tracker=none
+# every fact is edited, so that no text is left to measure activations on
+NO_TEXT := stage=[norms,efficacy,downstream]
+REAL_EDITORS := rome,memit,encore,alphaedit,emmet,pmet,ft,ultraedit
 
 # uv does not read pip's variable for a folder of local wheels; hand it on where one is set.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
@@ -19,7 +24,7 @@ export WANDB_MODE ?= offline
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run paper test check bench chaos load clean
+.PHONY: help setup run paper facts test check bench chaos load clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -44,6 +49,15 @@ paper: $(STAMP) ## the papers' experiments on the built-in models, then docs/res
 	done; \
 	$(PY) -m analysis results outputs; \
 	if [ -n "$$failed" ]; then echo "paper: runs failed in$$failed"; exit 1; fi
+
+facts: $(STAMP) ## the column of real facts: FACTS=counterfact.jsonl, hours of two cores; goes on where it was left
+	test -d outputs/models/tiny-gpt2-counterfact || \
+	  $(PY) -m pipeline.world build facts=$(FACTS) limit=1000 out=outputs/models/tiny-gpt2-counterfact
+	$(PY) -m pipeline experiment=encore $(REAL) $(NO_TEXT) edits=2000 batch_size=100,1
+	$(PY) -m pipeline experiment=norms_editing $(REAL) edits=2000 batch_size=100,1 \
+	  'hydra.sweeper.params.editor="$(REAL_EDITORS)"'
+	$(PY) -m pipeline experiment=encore $(REAL) $(NO_TEXT) edits=10000 batch_size=100
+	$(PY) -m analysis results outputs
 
 test: $(STAMP) ## the tests (TESTS=... chooses, e.g. TESTS='-m slow'; JOBS=... processes)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup $(TESTS)

@@ -76,13 +76,14 @@ def _used(config: DictConfig) -> set[str]:
 
 
 def _drop(config: DictConfig, used: set[str]) -> None:
-    """What the intervention does not use, and values of a pair for regularizers that were not chosen."""
+    """What the intervention does not use, and values for regularizers and stages that were not chosen."""
     OmegaConf.set_struct(config, False)
     for key in set(USED) - used:
         config[key] = NO_LAYERS if key == "layers" else None
-    chosen = config.get("regularizer")
-    if not isinstance(chosen, DictConfig):
-        return  # what cannot be a regularizer is told when all is checked
-    for name, node in list(chosen.items()):
-        if isinstance(node, DictConfig) and "_target_" not in node:
-            del chosen[name]
+    for group in ("regularizer", "stage"):
+        chosen = config.get(group)
+        if not isinstance(chosen, DictConfig):
+            continue  # what cannot be a regularizer is told when all is checked
+        for name, node in list(chosen.items()):
+            if isinstance(node, DictConfig) and "_target_" not in node:
+                del chosen[name]

@@ -1,4 +1,4 @@
-"""`+scale=…` and `+domain=…` turn every experiment into one on other data, in a folder of its own."""
+"""`+scale=…` and `domain=…` turn every experiment into one on other data, in a folder of its own."""
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -51,6 +51,11 @@ def test_an_experiment_of_the_papers_size_sweeps_their_models_too(experiment: st
     assert without_hydra(config).name == f"{experiment}_paper"
 
 
+@pytest.mark.parametrize("experiment", ["quickstart", "encore", "mechanism_record"])
+def test_fewer_stages_leave_no_trace_of_the_experiments_values_for_the_others(experiment: str):
+    assert set(plain(f"experiment={experiment}", "stage=[norms]")["stage"]) == {"norms"}
+
+
 def test_a_name_on_the_command_line_wins_and_without_an_experiment_it_is_the_default():
     scaled = ("+scale=facts", "data.path=facts.jsonl")
     assert plain(*scaled)["name"] == "default_facts"
@@ -59,15 +64,15 @@ def test_a_name_on_the_command_line_wins_and_without_an_experiment_it_is_the_def
 
 @pytest.mark.parametrize("domain", ["places", "work"])
 def test_a_domain_restricts_edits_and_training_alike(domain: str):
-    relations = plain(f"+domain={domain}")["data"]["relations"]
+    relations = plain(f"domain={domain}")["data"]["relations"]
     assert len(relations) == 2
     examples = [
-        plain(f"+domain={domain}", f"intervention={kind}")["intervention"]["examples"]
+        plain(f"domain={domain}", f"intervention={kind}")["intervention"]["examples"]
         for kind in ("cpt", "fft")
     ]
     assert examples[0]["corpus"]["relations"] == examples[1]["pairs"]["relations"] == relations
 
 
 def test_the_whole_world_is_no_domain_of_its_own():
-    assert fingerprint(plain("+domain=world")) == fingerprint(plain())
-    assert len({fingerprint(plain(f"+domain={name}")) for name in ("world", "places", "work")}) == 3
+    assert fingerprint(plain("domain=world")) == fingerprint(plain())
+    assert len({fingerprint(plain(f"domain={name}")) for name in ("world", "places", "work")}) == 3
