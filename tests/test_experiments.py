@@ -1,0 +1,36 @@
+"""Experiments, their claims, the Makefile and README's table name the same."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from analysis.studies.table import STUDIES
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
+CLAIMS_NOTHING = {"quickstart", "search_encore", "mechanism_record"}
+
+
+def test_readme_lists_every_experiment_once():
+    section = (ROOT / "README.md").read_text().partition("### Experiments")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.M)) == [path.stem for path in FILES]
+
+
+def test_every_experiment_tests_claims_or_says_what_else_it_is_for():
+    assert {study.name for study in STUDIES} == {path.stem for path in FILES} - CLAIMS_NOTHING
+
+
+def test_make_paper_computes_every_study_and_what_a_replay_needs_before_it():
+    listed = re.search(r"^EXPERIMENTS := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert listed
+    names = listed[1].replace("\\\n", " ").split()
+    assert sorted(names) == sorted([*(study.name for study in STUDIES), "mechanism_record"])
+    assert names.index("mechanism_record") < names.index("mechanism")
+
+
+def test_an_experiment_lies_in_a_folder_of_its_own_name_and_begins_with_its_command():
+    for path in FILES:
+        text = path.read_text()
+        assert yaml.safe_load(text)["name"] == path.stem
+        assert text.splitlines()[1].startswith(f"# python -m pipeline experiment={path.stem}")
