@@ -1,0 +1,117 @@
+"""Measures of the experiments: they stand runs without their keys, and compare what belongs together."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis.claims import judged
+from analysis.collect import collect
+from analysis.evidence import Evidence
+from analysis.studies.study import Study
+from analysis.studies.table import STUDIES
+from tests.analysis.conftest import WriteRun
+
+
+def study(name: str) -> Study:
+    return next(each for each in STUDIES if each.name == name)
+
+
+def chosen(*regularizers: str) -> dict[str, object]:
+    nodes = {name: {"_target_": f"editors.{name}"} for name in regularizers}
+    return {"name": "knowledge_edit", "editor": {"regularizers": nodes}}
+
+
+def rewrite(folder: Path, change: dict[int, dict[str, float]]) -> None:
+    """Set numbers of a run's rows, by count of edits."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    told = [json.dumps(line | change.get(int(line["edits"]), {})) for line in lines]
+    (folder / "metrics.jsonl").write_text("\n".join(told) + "\n")
+
+
+@pytest.mark.parametrize("each", STUDIES, ids=lambda each: each.name)
+def test_no_measure_needs_more_than_it_finds(each: Study, experiment: Path):
+    evidence = Evidence(collect(experiment))
+    for claim in each.claims:
+        assert list(judged(claim, evidence).cases.columns[:5]) == ["case", "mean", "low", "high", "seeds"]
+    for table in each.tables:
+        table.build(evidence)
+    for drawing in each.drawings:
+        drawing.build(evidence)
+
+
+@pytest.fixture
+def collapsing(write_run: WriteRun) -> Evidence:
+    """One by one the model collapses at 20 of 60 edits, at 40 with history, in batches of 100 never."""
+    known = "edit/known/unedited"
+    for batch, regularizers, at in (
+        (1, (), 20),
+        (1, ("history",), 40),
+        (100, (), None),
+        (100, ("history",), None),
+    ):
+        settings = {"intervention": chosen(*regularizers), "batch_size": batch}
+        folder = write_run(editor="encore", editor_label="memit", name="history", settings=settings)
+        counts = range(0, 61, 10)
+        rewrite(folder, {c: {known: 0.5 if at is not None and c >= at else 0.9} for c in counts})
+    return Evidence(collect(folder.parent))
+
+
+def test_a_sequence_that_never_collapses_lasted_at_least_its_length(collapsing: Evidence):
+    by_words = {claim.says: judged(claim, collapsing).cases for claim in study("history").claims}
+    later = by_words["The history term puts the collapse off."]
+    # the pair in batches of 100, of which neither collapsed, tells nothing
+    assert later[["case", "mean"]].to_numpy().tolist() == [["1", 1.0]]
+    batches = by_words["Batches of 100 collapse far later than single edits."]
+    assert batches["mean"].tolist() == [2.0]
+
+
+@pytest.fixture
+def mixed(write_run: WriteRun) -> Evidence:
+    """MEMIT with none, one and two regularizers; each cheaper, the second at the cost of edit success."""
+    ends = {
+        (): (4.0, 1.0, 0.5),
+        ("rect",): (3.0, 0.98, 0.7),
+        ("mpes",): (2.0, 0.5, 0.9),
+        ("mpes", "rect"): (5.0, 1.0, 0.4),
+    }
+    for regularizers, (growth, success, ability) in ends.items():
+        settings = {"intervention": chosen(*regularizers)}
+        folder = write_run(editor="rome", editor_label="memit", name="mitigation", settings=settings)
+        end = {
+            "norm/frobenius_ratio/edited": growth,
+            "edit/success/seen.rewrite": success,
+            "downstream/mean/acc": ability,
+        }
+        rewrite(folder, {60: end})
+    return Evidence(collect(folder.parent))
+
+
+def test_the_frontier_holds_what_nothing_beats_within_the_budget_of_success(mixed: Evidence):
+    (table,) = study("mitigation").tables
+    found = table.build(mixed).set_index("regularizers")
+    assert found["frontier"].to_dict() == {"rect": True, "none": False}
+    (drawing,) = study("mitigation").drawings
+    chart = drawing.build(mixed)
+    assert chart is not None
+    assert {track.label for track in chart.tracks} == {"none", "one", "two", "edit success lost", "frontier"}
+
+
+def test_a_regularizer_is_judged_over_all_its_partners(mixed: Evidence):
+    cases = judged(study("mitigation").claims[0], mixed).cases.set_index("case")
+    assert cases.loc["rect", "seeds"] == 2
+    assert cases.loc["rect", "mean"] == pytest.approx(((3 - 4) / 4 + (5 - 2) / 2) / 2)
+    assert set(cases.index) == {"rect", "mpes"}
+
+
+def test_controls_are_compared_with_the_real_edits_of_their_seed(write_run: WriteRun):
+    for seed in (0, 1):
+        for control, ability in (("real", 0.9), ("norm_kept", 0.3 + 0.1 * seed)):
+            settings = {"intervention": {"name": "replay", "control": {"name": control}}}
+            folder = write_run(editor="rome", name="mechanism", seed=seed, settings=settings)
+            rewrite(folder, {60: {"downstream/mean/acc": ability}})
+    evidence = Evidence(collect(folder.parent))
+    (claim,) = [each for each in study("mechanism").claims if each.says.startswith("Keeping ‖W‖")]
+    finding = judged(claim, evidence)
+    assert finding.cases["mean"].tolist() == [pytest.approx(-0.55)]
+    assert finding.verdict == "does not appear"
