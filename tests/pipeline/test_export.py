@@ -108,6 +108,16 @@ def test_the_exported_model_is_the_one_that_the_run_ended_with(
     assert not any(str(tmp_path) in text for text in texts), "folders of this machine are nobody's business"
 
 
+def test_kept_updates_lead_to_the_same_model_as_kept_weights(
+    composed: Composed, ended: list[nn.Module], tmp_path: Path
+):
+    run = finished(composed(*QUICK, "intervention.keep_updates=true", "model.dtype=bfloat16"), tmp_path)
+    (run / "weights.safetensors").unlink()
+    check_same(export.export(run, tmp_path / "model"), ended[0])
+    shutil.rmtree(run / "updates")
+    assert "holds no weights: compute it again with keep_weights=true" in says(run, f"out={tmp_path / 'b'}")
+
+
 @pytest.mark.parametrize("intervention", ["cpt", "lora", "cpt_then_edit"])
 def test_what_was_trained_is_exported_too(
     training: Composed, ended: list[nn.Module], tmp_path: Path, intervention: str
