@@ -6,8 +6,8 @@ The model of accuracy y against the norm ratio x is a level, a fall and a floor:
 
 τ is the change-point and τ w where the floor begins. Both are sought on the grid of measured ratios and the
 geometric middles between them; a and s are the least-squares line for each pair. The interval holds 95 % of
-the change-points of bootstrap samples, each of which draws whole runs with replacement, or single
-measurements where there is only one run.
+the change-points of bootstrap samples, each of which draws runs with replacement, and of each as many
+measurements as it has; a sample in which nothing falls counts as a break at infinity.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,8 @@ import numpy as np
 
 _GRID = 24
 """Places for τ at the most; pairs grow with the square."""
+_LEAST = 0.05
+"""Fall of an accuracy that counts as one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,8 @@ def change_point(
     """The change-point of runs, each with its ratios and values; none where nothing falls.
 
     What is not finite is left out. Nothing falls where fewer than five measurements are left, where the
-    ratios are all the same, or where a level explains the values as well as a fall does (s = 0).
+    ratios are all the same, where the fall is less than 0.05, or where a level explains the values as well
+    (by BIC, with three parameters less).
     """
     runs = [_finite(x, y) for x, y in zip(ratios, values, strict=True)]
     owner = np.repeat(np.arange(len(runs)), [len(x) for x, _ in runs])
@@ -56,12 +59,16 @@ def change_point(
     best = int(whole.error[0].argmin())
     level, slope = float(whole.level[0, best]), float(whole.slope[0, best])
     variance = float(((y - y.mean()) ** 2).sum())
-    if slope <= 0 or variance == 0:
+    fall = slope * float(pairs[best, 1] - pairs[best, 0])
+    if fall < _LEAST or not _is_told(float(whole.error[0, best]), variance, len(y)):
         return None
     weights = _drawn(owner, len(runs), samples, seed)
     drawn = _lines(weights, fallen, y)
-    found = np.exp(pairs[drawn.error.argmin(axis=1), 0])
-    low, high = np.quantile(found, (0.025, 0.975))
+    chosen = drawn.error.argmin(axis=1)
+    # a sample in which nothing falls breaks nowhere
+    falls = drawn.slope[np.arange(len(chosen)), chosen] * (pairs[chosen, 1] - pairs[chosen, 0])
+    found = np.where(falls >= _LEAST, np.exp(pairs[chosen, 0]), np.inf)
+    low, high = np.quantile(found, (0.025, 0.975), method="nearest")
     return Break(
         at=float(np.exp(pairs[best, 0])),
         low=float(low),
@@ -70,6 +77,11 @@ def change_point(
         floor=level - slope * float(pairs[best, 1] - pairs[best, 0]),
         explained=1 - float(whole.error[0, best]) / variance,
     )
+
+
+def _is_told(error: float, variance: float, count: int) -> bool:
+    """Whether the fall lowers the Bayesian information criterion: n log(SSE) + parameters · log n."""
+    return bool(count * np.log(max(error, 1e-12) / variance) + 3 * np.log(count) < 0)
 
 
 @dataclass(frozen=True)
@@ -112,9 +124,12 @@ def _pairs(places: np.ndarray) -> np.ndarray:
 
 
 def _drawn(owner: np.ndarray, runs: int, samples: int, seed: int) -> np.ndarray:
-    """(sample, measurement): how often each measurement is drawn."""
+    """(sample, measurement): how often each is drawn, runs first and then as many measurements of each."""
     rng = np.random.default_rng(seed)
-    if runs > 1:
-        times = rng.multinomial(runs, np.full(runs, 1 / runs), size=samples)
-        return times[:, owner].astype(float)
-    return rng.multinomial(len(owner), np.full(len(owner), 1 / len(owner)), size=samples).astype(float)
+    times = rng.multinomial(runs, np.full(runs, 1 / runs), size=samples)
+    weights = np.zeros((samples, len(owner)))
+    for run in range(runs):
+        size = int((owner == run).sum())
+        if size:
+            weights[:, owner == run] = rng.multinomial(times[:, run] * size, np.full(size, 1 / size))
+    return weights

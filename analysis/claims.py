@@ -4,7 +4,7 @@ A claim is a statement with its source and a threshold on a number that we measu
 cases, such as one for every editor, each with repeats, such as seeds; a case has a mean and its 95 % interval
 over the repeats. The verdict follows from the cases alone:
 
-* `appears`: in every case the whole interval lies on the claimed side of the threshold;
+* `appears`: in every case the whole interval lies on the claimed side of the threshold, and no run failed;
 * `does not appear`: in no case the mean lies on that side;
 * `appears in part`: anything between;
 * `not measurable at this scale`: there is no case.
@@ -37,8 +37,6 @@ class Claim:
     side: Side
     """On which side of the threshold the claim puts the quantity."""
     threshold: float
-    needs: str = ""
-    """What a run has to have for it to be measurable, told where it is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,28 +46,31 @@ class Finding:
     claim: Claim
     verdict: Verdict
     cases: pd.DataFrame
-    """A row per case: case, mean, low, high, seeds (repeats), holds (whole interval on the claimed side)."""
+    """A row per case: case, mean, low, high, seeds (finite repeats), broken (others), holds.
+
+    A case holds where its whole interval is on the claimed side and none of its repeats broke.
+    """
 
 
 def judged(claim: Claim, evidence: Evidence) -> Finding:
     """The verdict on a claim; repeats that are not finite count as on the wrong side."""
     repeats = claim.measure(evidence)
     if repeats.empty:
-        columns = ["case", "mean", "low", "high", "seeds", "holds"]
+        columns = ["case", "mean", "low", "high", "seeds", "broken", "holds"]
         return Finding(
             claim=claim, verdict="not measurable at this scale", cases=pd.DataFrame(columns=columns)
         )
-    cases = over_seeds(repeats, by=("case",))
-    lost = set(repeats.loc[~np.isfinite(repeats["value"]), "case"])
-    missing = pd.DataFrame({"case": sorted(lost - set(cases["case"]))})
-    cases = pd.concat([cases, missing], ignore_index=True)
     # an infinity or NaN is a model that broke: no interval of the others may speak for it
-    sound = ~cases["case"].isin(lost)
-    ends, means = (_on_side(claim, cases[_near(claim)]), _on_side(claim, cases["mean"]))
-    cases = cases.assign(holds=ends & sound)
-    if bool(cases["holds"].all()):
+    lost = pd.Series(~np.isfinite(repeats["value"].to_numpy(dtype=float)), repeats.index)
+    broken = lost.groupby(repeats["case"], sort=False).sum()
+    finite = over_seeds(repeats, by=("case",)).set_index("case").reindex(broken.index)
+    cases = finite.assign(seeds=finite["seeds"].fillna(0), broken=broken).reset_index()
+    sound = cases["broken"] == 0
+    cases["holds"] = _on_side(claim, cases[_near(claim)]) & sound
+    failed = any(run.status == "failed" for run in evidence.collection.unfinished)
+    if bool(cases["holds"].all()) and not failed:
         return Finding(claim=claim, verdict="appears", cases=cases)
-    seen = bool((means & sound).any())
+    seen = bool((_on_side(claim, cases["mean"]) & sound).any())
     return Finding(claim=claim, verdict="appears in part" if seen else "does not appear", cases=cases)
 
 

@@ -13,9 +13,8 @@ from analysis.drawing.curves import having
 Measure = Callable[["Evidence"], pd.DataFrame]
 """From the runs to columns `case`, a label, and `value`, a row for every repeat."""
 
-SEQUENCE = ("editor", "batch_size", "edits")
+SEQUENCE = ("editor", "batch_size", "edits", "model", "data")
 """Columns and settings that tell sequences of edits apart, whatever their seed is."""
-_SAME = (*SEQUENCE, "model", "data", "seed")
 _REGULARIZER = re.compile(r"intervention(?:\.\w+)*?\.regularizers\.(\w+)\._target_")
 
 
@@ -46,12 +45,12 @@ class Evidence:
         return metrics[metrics["key"] == key]
 
     def last(self, key: str) -> pd.Series:
-        """The last value of a metric by run."""
-        return self.series(key).groupby("run")["value"].last()
+        """The last value of a metric by run, be it a number or not."""
+        return final(self.series(key), ["run"])
 
     def first(self, key: str) -> pd.Series:
         """Its first value by run: that of the unedited model."""
-        return self.series(key).groupby("run")["value"].first()
+        return self.series(key).drop_duplicates("run", keep="first").set_index("run")["value"]
 
     def change(self, key: str) -> pd.Series:
         """Last minus first value of a metric by run."""
@@ -75,21 +74,30 @@ class Evidence:
         return having(self.collection.metrics, quantity, where)
 
     def steady(self, key: str) -> pd.Series:
-        """Share of measurements at which a metric is larger than at the one before, by run."""
+        """Share of measurements at which a metric is larger than at the one before, by run.
+
+        What is no number is not larger.
+        """
         rows = self.series(key)
-        steps = rows["value"].groupby(rows["run"]).diff()
-        return (steps > 0)[steps.notna()].groupby(rows["run"]).mean()
+        larger = rows["value"].groupby(rows["run"]).diff() > 0
+        return larger[rows["run"].duplicated()].groupby(rows["run"]).mean()
 
     def labelled(self, values: pd.Series, by: Sequence[str] = SEQUENCE) -> pd.DataFrame:
         """Repeats of cases from values by run: the case is what the columns or settings `by` say, joined."""
-        values = values[values.index.isin(self.runs.index)].dropna()
         return pd.DataFrame({"case": self.cases(by).reindex(values.index), "value": values}).reset_index(
             drop=True
         )
 
+    def by_seed(self, values: pd.Series, by: Sequence[str] = SEQUENCE) -> pd.DataFrame:
+        """The same with the mean over all runs of a case that share a seed."""
+        rows = self.labelled(values, by).assign(seed=self.runs["seed"].reindex(values.index).to_numpy())
+        # a plain mean: one run that broke is not hidden by others
+        means = rows.groupby(["case", "seed"])["value"].agg(lambda each: each.mean(skipna=False))
+        return means.reset_index()[["case", "value"]]
+
     def cases(self, by: Sequence[str]) -> pd.Series:
         """What the columns or settings `by` say of every run, those left out that are the same for all."""
-        columns = [self._column(name).astype(str) for name in by]
+        columns = [self._told(name) for name in by]
         shown = [column for column in columns if column.nunique() > 1] or columns[:1]
         texts = zip(*(column.tolist() for column in shown), strict=True)
         return pd.Series([" · ".join(filter(None, text)) for text in texts], self.runs.index, dtype="str")
@@ -109,7 +117,8 @@ class Evidence:
         """
         columns = [self._column(each) if isinstance(each, str) else each for each in within]
         table = pd.DataFrame({str(place): column.astype(str) for place, column in enumerate(columns)})
-        table = table.assign(value=values, factor=factor, run=table.index).dropna(subset=["value", "factor"])
+        table = table.assign(value=values, factor=factor, run=table.index)
+        table = table[table.index.isin(values.index)].dropna(subset="factor")
         present = table["factor"].astype(bool)
         paired = table[present].merge(
             table[~present], on=[*map(str, range(len(columns)))], suffixes=("", "_without")
@@ -121,10 +130,16 @@ class Evidence:
     def effect(
         self, values: pd.Series, regularizer: str, *, within: Sequence[str] = (), relative: bool = False
     ) -> pd.Series:
-        """`contrast` by a regularizer, of runs that are alike in `_SAME` and in all other regularizers."""
+        """`contrast` by a regularizer, of sequences and seeds that are alike in all other regularizers."""
         others = {run: ", ".join(sorted(self._regularizers(run) - {regularizer})) for run in self.runs.index}
-        same = (*within, pd.Series(others, dtype="str"), *_SAME)
+        same = (*within, pd.Series(others, dtype="str"), *SEQUENCE, "seed")
         return self.contrast(values, self.chosen(regularizer), within=same, relative=relative)
+
+    def _told(self, name: str) -> pd.Series:
+        """A column or setting for people: numbers with what they are."""
+        texts = self._column(name).astype(str)
+        is_number = pd.to_numeric(texts, errors="coerce").notna()
+        return texts.where(~is_number, f"{name.rpartition('.')[2]}=" + texts)
 
     def _column(self, name: str) -> pd.Series:
         return self.runs[name] if name in self.runs else self.setting(name)
@@ -132,6 +147,11 @@ class Evidence:
     def _regularizers(self, run: str) -> set[str]:
         found = (_REGULARIZER.match(key) for key in self.collection.settings[run])
         return {match[1] for match in found if match}
+
+
+def final(rows: pd.DataFrame, by: list[str]) -> pd.Series:
+    """The value that was measured last in every group, be it a number or not."""
+    return rows.drop_duplicates(by, keep="last").set_index(by)["value"]
 
 
 def ends(key: str, by: Sequence[str] = SEQUENCE, *, minus: float = 0.0) -> Measure:
@@ -152,7 +172,12 @@ def steadiness(key: str, by: Sequence[str] = SEQUENCE) -> Measure:
 def effects(
     key: str, regularizer: str, by: Sequence[str] = SEQUENCE, *, within: Sequence[str] = ()
 ) -> Measure:
-    """A measure: last value with a regularizer minus that without it, of runs that differ by it alone."""
-    return lambda evidence: evidence.labelled(
-        evidence.effect(evidence.last(key), regularizer, within=within), by
-    )
+    """A measure: last value with a regularizer minus that without it, of runs that differ by it alone.
+
+    Mean over the other regularizers beside it: the repeats are seeds.
+    """
+
+    def measure(evidence: Evidence) -> pd.DataFrame:
+        return evidence.by_seed(evidence.effect(evidence.last(key), regularizer, within=within), by)
+
+    return measure

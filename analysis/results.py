@@ -135,7 +135,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def written(value: object) -> str:
-    """A number with three digits, a dash for none, everything else as text."""
+    """A number with three digits, near 1 with four, a dash for none, everything else as text."""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):
@@ -144,6 +144,8 @@ def written(value: object) -> str:
         return str(value)
     if np.isnan(value):
         return "–"
+    if abs(value - 1) < 0.01:
+        return f"{value:.4g}"
     return f"{value:.3g}" if abs(value) < 1000 or not np.isfinite(value) else f"{value:.0f}"
 
 
@@ -202,24 +204,32 @@ def _value(finding: Finding) -> str:
         return ""
     if len(cases) == 1:
         return _interval(cases.iloc[0])
-    ordered = cases.sort_values("mean", kind="stable")
-    least, most = ordered.iloc[0], ordered[ordered["mean"].notna()].iloc[-1]
-    return (
-        f"{int(cases['holds'].sum())} of {len(cases)} cases hold; from {_interval(least)} ({least['case']}) "
-        f"to {_interval(most)} ({most['case']})"
-    )
+    told = f"{int(cases['holds'].sum())} of {len(cases)} cases hold"
+    ordered = cases[cases["seeds"] > 0].sort_values("mean", kind="stable")
+    if broken := int((cases["broken"] > 0).sum()):
+        told += f", in {broken} runs broke"
+    if ordered.empty:
+        return told
+    least, most = ordered.iloc[0], ordered.iloc[-1]
+    return f"{told}; from {_interval(least)} ({least['case']}) to {_interval(most)} ({most['case']})"
 
 
 def _interval(case: pd.Series) -> str:
+    broke = f", {case['broken']:.0f} more broke" if case["broken"] else ""
     mean = written(float(case["mean"]))
     if not case["seeds"] > 1:
-        return f"{mean}, one run"
-    return f"{mean} [{written(float(case['low']))}, {written(float(case['high']))}], {case['seeds']:.0f} runs"
+        return f"{mean}, {case['seeds']:.0f} repeat{broke}"
+    interval = f"[{written(float(case['low']))}, {written(float(case['high']))}]"
+    return f"{mean} {interval}, {case['seeds']:.0f} repeats{broke}"
 
 
 def _cases(finding: Finding) -> pd.DataFrame:
     renamed = {"mean": "value", "seeds": "repeats"}
-    return finding.cases[["case", "mean", "low", "high", "seeds", "holds"]].rename(columns=renamed)
+    shown = ["case", "mean", "low", "high", "seeds", "broken", "holds"]
+    if not finding.cases["broken"].any():
+        shown.remove("broken")
+    whole = finding.cases.astype({"seeds": int, "broken": int}).sort_values("case")
+    return whole[shown].rename(columns=renamed)
 
 
 def _tables(study: Study, evidence: Mapping[str, Evidence]) -> Iterator[Titled]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from analysis.claims import Claim, Side
-from analysis.evidence import Evidence, Measure, changes, ends
+from analysis.evidence import Evidence, Measure, changes, ends, final
 from analysis.studies.study import (
     DOWNSTREAM,
     EDITED,
@@ -21,6 +21,9 @@ from analysis.studies.study import (
 
 _CONTROL = "intervention.control.name"
 _REAL = "real"
+_NORM_ONLY = "probe/norm_only/mean"
+_CHANCE = 0.5
+_SUMMARY = f"a summary of {NORM_GROWTH} (second-hand)"
 
 
 def _edited_blocks(evidence: Evidence) -> pd.DataFrame:
@@ -32,8 +35,8 @@ def _edited_blocks(evidence: Evidence) -> pd.DataFrame:
 def _share_of_edited(evidence: Evidence) -> pd.DataFrame:
     """Growth of the edited blocks' MLP share in the residual stream, summed over them."""
     rows = evidence.having("activation/share", r"mlp\.(?P<layer>\d+)").merge(_edited_blocks(evidence))
-    sums = rows.groupby(["run", "count"])["value"].sum().groupby("run")
-    return evidence.labelled(sums.last() - sums.first())
+    sums = rows.groupby(["run", "count"])["value"].agg(lambda each: each.sum(skipna=False)).reset_index()
+    return evidence.labelled(final(sums, ["run"]) - sums.drop_duplicates("run").set_index("run")["value"])
 
 
 def _cosine(evidence: Evidence) -> pd.Series:
@@ -41,12 +44,13 @@ def _cosine(evidence: Evidence) -> pd.Series:
     rows = evidence.having("activation/cosine", r"block\.(?P<layer>\d+)")
     first = _edited_blocks(evidence).groupby("run")["layer"].min()
     after = rows[rows["layer"] >= rows["run"].map(first)]
-    return after.groupby(["run", "layer"])["value"].last().groupby("run").mean()
+    return final(after, ["run", "layer"]).groupby("run").agg(lambda each: each.mean(skipna=False))
 
 
 def _beyond_norm(evidence: Evidence) -> pd.DataFrame:
-    """Fall of the probes' accuracy minus that of probes that see the norm alone."""
-    return evidence.labelled(evidence.change("probe/norm_only/mean") - evidence.change(PROBE))
+    """Share of what probes know beyond chance that they lose, minus the same of probes that see the norm."""
+    lost = {key: -evidence.change(key) / (evidence.first(key) - _CHANCE) for key in (PROBE, _NORM_ONLY)}
+    return evidence.labelled(lost[PROBE] - lost[_NORM_ONLY])
 
 
 def _of(control: str, values: Callable[[Evidence], pd.Series]) -> Measure:
@@ -60,13 +64,15 @@ def _of(control: str, values: Callable[[Evidence], pd.Series]) -> Measure:
     return measure
 
 
-def _against_real(values: Callable[[Evidence], pd.Series], control: str) -> Measure:
+def _against_real(
+    values: Callable[[Evidence], pd.Series], control: str, *, absolute: bool = False
+) -> Measure:
     """A number of a control minus that of the real edits, of the same recorded run."""
 
     def measure(evidence: Evidence) -> pd.DataFrame:
         factor = evidence.setting(_CONTROL).map({control: True, _REAL: False})
         found = evidence.contrast(values(evidence), factor, within=("seed", "model"))
-        return evidence.labelled(found, (_CONTROL,))
+        return evidence.labelled(found.abs() if absolute else found, (_CONTROL,))
 
     return measure
 
@@ -92,7 +98,7 @@ def _controls(evidence: Evidence) -> pd.DataFrame:
         "late activations": evidence.last(LATE),
         "cosine": _cosine(evidence),
         "probes": evidence.last(PROBE),
-        "norm-only probes": evidence.last("probe/norm_only/mean"),
+        "norm-only probes": evidence.last(_NORM_ONLY),
         "downstream": evidence.last(DOWNSTREAM),
         "never edited": evidence.last(KNOWN),
         "score": evidence.last("edit/score/seen"),
@@ -108,7 +114,7 @@ STUDIES = (
         "shares of the residual stream?",
         claims=(
             Claim(
-                says="The norms of later activations decrease.",
+                says="The norms of intermediate activations decrease.",
                 source=f"{NORM_GROWTH}, abstract",
                 told="decrease",
                 quantity="mean norm of the residual stream over the blocks of the last third, over the "
@@ -136,7 +142,7 @@ STUDIES = (
         "scale?",
         claims=(
             Claim(
-                says="Probes trained on the unedited model fail on the edited one.",
+                says="Probes trained on the unedited model lose accuracy on the edited one.",
                 source=f"{NORM_GROWTH}, abstract",
                 told="activations move to completely different regions",
                 quantity="mean accuracy of the layer-pair probes, at the end minus at the start",
@@ -155,16 +161,17 @@ STUDIES = (
             ),
             Claim(
                 says="The shift is one of direction, not of scale alone.",
-                source=f"{NORM_GROWTH}, abstract",
+                source=_SUMMARY,
                 told="orientation becomes misaligned",
-                quantity="fall of the probes' accuracy minus the fall of probes that see the norm alone",
+                quantity="share of their accuracy beyond chance that the probes lose, minus the share that "
+                "probes lose which see the norm alone",
                 measure=_beyond_norm,
                 side="above",
                 threshold=0.0,
             ),
             Claim(
                 says="The orientation of activations turns away from the unedited model's.",
-                source=f"{NORM_GROWTH}, abstract",
+                source=_SUMMARY,
                 told="orientation becomes misaligned",
                 quantity="mean cosine between edited and unedited vectors of a token, blocks at and after "
                 "the first edited one",
@@ -200,11 +207,12 @@ STUDIES = (
                 "probes' accuracy where W is scaled, minus that of the unedited model",
                 _of("scaled", lambda evidence: evidence.change(PROBE)),
                 "below",
+                -0.1,
             ),
             _question(
                 "A random direction of the same length moves activations as the real one does.",
-                "probes' accuracy under random updates minus under the real ones",
-                _against_real(lambda evidence: evidence.last(PROBE), "random_direction"),
+                "|probes' accuracy under random updates − under the real ones|",
+                _against_real(lambda evidence: evidence.last(PROBE), "random_direction", absolute=True),
                 "below",
                 0.01,
             ),
@@ -230,6 +238,8 @@ STUDIES = (
             ),
         ),
         figures=("activations", "probes", "ability"),
-        tables=(Table(title="At the end, by control", build=_controls),),
+        tables=(
+            Table(title="At the end, by control; norms over all matrices that it changes", build=_controls),
+        ),
     ),
 )

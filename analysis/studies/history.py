@@ -14,6 +14,9 @@ _COLLAPSED = 0.6
 arXiv 2602.02543 has it of the edit score, which does not fall so far here.
 """
 
+_FAR = 3.0
+"""Four times as many edits."""
+
 
 def _collapse(evidence: Evidence) -> pd.Series:
     """Edits at which the share of known facts is first measured below 0.6, none where it never is; by run."""
@@ -27,28 +30,45 @@ def _at_least(evidence: Evidence) -> pd.Series:
     return _collapse(evidence).fillna(evidence.runs["edits"])
 
 
-def _told(evidence: Evidence, later: pd.Series, by: Sequence[str]) -> pd.DataFrame:
-    """Cases of a comparison, without pairs of which neither run collapsed: they tell nothing."""
-    never = _collapse(evidence)[later.index].isna()
-    return evidence.labelled(later[~(never & (later == 0))], by)
+def _told(evidence: Evidence, later: pd.Series, by: Sequence[str], threshold: float) -> pd.DataFrame:
+    """Cases of a comparison, without pairs that tell nothing.
+
+    Where the longer-lived run never collapsed, the value is the least that it can be: it counts where that is
+    above the threshold. A single batch is no sequence.
+    """
+    open_ended = _collapse(evidence)[later.index].isna() & (later <= threshold)
+    size = evidence.setting("batch_size").astype(float)
+    single = (size >= evidence.runs["edits"])[later.index]
+    return evidence.labelled(later[~(open_ended | single)], by)
 
 
 def _later(evidence: Evidence) -> pd.DataFrame:
     """Edits before collapse with history over those without, minus 1."""
     later = evidence.effect(_at_least(evidence), "history", relative=True)
-    return _told(evidence, later, ("batch_size",))
+    return _told(evidence, later, ("model", "batch_size"), 0.0)
 
 
 def _sequence_against_batch(evidence: Evidence) -> pd.DataFrame:
-    """|score of the sequence with history − score of one batch| of the same facts."""
+    """|known facts after the sequence with history − after one batch| of the same facts."""
     size = evidence.setting("batch_size").astype(float)
     whole = size >= evidence.runs["edits"]
-    last = evidence.last(SCORE)
-    batch = last[whole[last.index] & ~evidence.chosen("history")[last.index]]
-    by_seed = batch.groupby(evidence.runs["seed"]).mean()
-    sequence = last[~whole[last.index] & evidence.chosen("history")[last.index]]
-    other = evidence.runs["seed"].reindex(sequence.index).map(by_seed)
-    return evidence.labelled((sequence - other).abs(), ("batch_size",))
+    history, place = evidence.chosen("history"), ["model", "seed"]
+    runs = evidence.runs.assign(value=evidence.last(KNOWN)).dropna(subset="value")
+    batch = runs[(whole & ~history)[runs.index]].groupby(place)["value"].mean()
+    sequence = runs[(~whole & history)[runs.index]]
+    other = batch.reindex(pd.MultiIndex.from_frame(sequence[place])).to_numpy()
+    return evidence.labelled((sequence["value"] - other).abs(), ("model", "batch_size"))
+
+
+def _larger_batches_last(evidence: Evidence) -> pd.DataFrame:
+    """Edits before collapse in batches of 100 over those one by one, minus 1, without history."""
+    size = evidence.setting("batch_size")
+    factor = size.map({"100": True, "1": False})[~evidence.chosen("history")]
+    within = ("seed", "model", "data", "editor")
+    later = evidence.contrast(_at_least(evidence), factor, within=within, relative=True)
+    # a batch cannot be seen to collapse before it is over
+    later = later[~(_collapse(evidence)[later.index] <= 100)]
+    return _told(evidence, later, ("model",), _FAR)
 
 
 def _batches(evidence: Evidence) -> pd.DataFrame:
@@ -62,16 +82,7 @@ def _batches(evidence: Evidence) -> pd.DataFrame:
         "never edited": evidence.last(KNOWN),
         "downstream": evidence.last(DOWNSTREAM),
     }
-    return pd.DataFrame(numbers).groupby([size, history]).mean().reset_index()
-
-
-def _smaller_batches_first(evidence: Evidence) -> pd.DataFrame:
-    """Edits before collapse in batches of 100 over those one by one, minus 1, without history."""
-    size = evidence.setting("batch_size")
-    factor = size.map({"100": True, "1": False})[~evidence.chosen("history")]
-    within = ("seed", "model", "editor")
-    later = evidence.contrast(_at_least(evidence), factor, within=within, relative=True)
-    return _told(evidence, later, ("editor",))
+    return pd.DataFrame(numbers).groupby([evidence.runs["model"], size, history]).mean().reset_index()
 
 
 STUDIES = (
@@ -84,7 +95,8 @@ STUDIES = (
                 says="With the history term a sequence ends as one batch of all facts does.",
                 source="arXiv 2605.26670",
                 told="equal",
-                quantity="|edit score of the sequence with history − that of one batch|",
+                quantity="|share of never-edited facts known after the sequence with history − after one "
+                "batch|",
                 measure=_sequence_against_batch,
                 side="below",
                 threshold=0.05,
@@ -92,7 +104,7 @@ STUDIES = (
             Claim(
                 says="The history term puts the collapse off.",
                 source="arXiv 2605.26670",
-                told="no collapse in 2,000 edits",
+                told="AlphaEdit without history: all of GLUE at 0 within 2,000 edits",
                 quantity="edits until fewer than 60 % of never-edited facts are known, with history over "
                 "without, minus 1",
                 measure=_later,
@@ -102,12 +114,12 @@ STUDIES = (
             Claim(
                 says="Batches of 100 collapse far later than single edits.",
                 source="arXiv 2602.02543 and 2601.11042",
-                told="about ten times as many edits",
+                told="about 400 edits one by one, 3,000 in batches of 100 (two papers, two measures)",
                 quantity="edits until fewer than 60 % of never-edited facts are known, in batches of "
                 "100 over one by one, minus 1, without history",
-                measure=_smaller_batches_first,
+                measure=_larger_batches_last,
                 side="above",
-                threshold=0.0,
+                threshold=_FAR,
             ),
         ),
         figures=("scores", "norms", "known"),

@@ -16,16 +16,17 @@ def _effect(evidence: Evidence, kind: str, position: str) -> pd.Series:
 
 
 def _early_site(evidence: Evidence) -> pd.DataFrame:
-    """MLP effect at the subject's last token minus that at the prompt's last, each at its best block."""
+    """MLP effect at the subject's last token minus that of attention there, each at its best block."""
+    there = "subject_last"
     return evidence.labelled(
-        _effect(evidence, "mlp", "subject_last") - _effect(evidence, "mlp", "last"), ("model",)
+        _effect(evidence, "mlp", there) - _effect(evidence, "attention", there), ("model",)
     )
 
 
 def _late_site(evidence: Evidence) -> pd.DataFrame:
-    """Attention effect at the prompt's last token minus that at the subject's last one."""
+    """Attention effect at the prompt's last token minus that of MLPs there, each at its best block."""
     return evidence.labelled(
-        _effect(evidence, "attention", "last") - _effect(evidence, "attention", "subject_last"), ("model",)
+        _effect(evidence, "attention", "last") - _effect(evidence, "mlp", "last"), ("model",)
     )
 
 
@@ -42,9 +43,9 @@ def _traced(evidence: Evidence) -> pd.DataFrame:
 
 
 def _by_block(evidence: Evidence) -> pd.DataFrame:
-    """Columns editor, seed, block, score, and effect: of the block's MLP at the subject, before any edit."""
+    """By run: model, editor, seed, block, score, and effect of its MLP at the subject before any edit."""
     block = pd.to_numeric(evidence.setting("layers.edit").str.strip("[]"), errors="coerce")
-    table = evidence.runs[["editor", "seed"]].assign(block=block, score=evidence.last(SCORE))
+    table = evidence.runs[["model", "editor", "seed"]].assign(block=block, score=evidence.last(SCORE))
     rows = evidence.having("trace/mlp", r"subject_last\.(?P<layer>\d+)").astype({"layer": float})
     traced = rows.groupby(["run", "layer"])["value"].first()
     own = pd.MultiIndex.from_arrays([table.index, table["block"]])
@@ -53,16 +54,16 @@ def _by_block(evidence: Evidence) -> pd.DataFrame:
 
 def _score_and_effect(evidence: Evidence) -> pd.DataFrame:
     """A row per editor and block: means over seeds."""
-    return _by_block(evidence).groupby(["editor", "block"])[["score", "effect"]].mean().reset_index()
+    return _by_block(evidence).groupby(["model", "editor", "block"])[["score", "effect"]].mean().reset_index()
 
 
 def _traced_is_best(evidence: Evidence) -> pd.DataFrame:
     """Score in the block with the largest effect minus the best score in another, of one editor and seed."""
     found = []
-    for (editor, _), same in _by_block(evidence).groupby(["editor", "seed"]):
+    for (model, editor, _), same in _by_block(evidence).groupby(["model", "editor", "seed"]):
         if len(same) > 1:
             ordered = same.sort_values("effect", ascending=False)["score"].tolist()
-            found.append({"case": editor, "value": ordered[0] - max(ordered[1:])})
+            found.append({"case": f"{model} · {editor}", "value": ordered[0] - max(ordered[1:])})
     return pd.DataFrame(found, columns=["case", "value"])
 
 
@@ -76,7 +77,7 @@ STUDIES = (
                 source=_TRACING,
                 told="effect 6.6 % of MLPs at the last subject token, 1.6 % of attention (GPT2-XL)",
                 quantity="largest mean effect over blocks of restoring MLPs at the subject's last token, "
-                "minus that at the prompt's last token",
+                "minus that of restoring attention there",
                 measure=_early_site,
                 side="above",
                 threshold=0.0,
@@ -86,7 +87,7 @@ STUDIES = (
                 source=_TRACING,
                 told="a late site at the last token",
                 quantity="largest mean effect over blocks of restoring attention at the prompt's last token, "
-                "minus that at the subject's last token",
+                "minus that of restoring MLPs there",
                 measure=_late_site,
                 side="above",
                 threshold=0.0,

@@ -48,7 +48,7 @@ STUDIES = (
             growth(_WHERE),
             Claim(
                 says="The norms of later activations decrease.",
-                source=f"{NORM_GROWTH}, abstract",
+                source=f"{OPEN}; of edits {NORM_GROWTH}",
                 told="decrease (GPT2-XL, GPT-J)",
                 quantity="late activations' norm ratio minus 1 at the end",
                 measure=ends(LATE, _WHERE, minus=1.0),
@@ -56,8 +56,8 @@ STUDIES = (
                 threshold=0.0,
             ),
             Claim(
-                says="Probes trained on the unedited model fail.",
-                source=f"{NORM_GROWTH}, abstract",
+                says="Probes trained on the unedited model lose accuracy.",
+                source=f"{OPEN}; of edits {NORM_GROWTH}",
                 told="activations move to completely different regions",
                 quantity="mean accuracy of the layer-pair probes, at the end minus at the start",
                 measure=changes(PROBE, _WHERE),
@@ -66,7 +66,7 @@ STUDIES = (
             ),
             Claim(
                 says="Downstream ability falls.",
-                source=f"{NORM_GROWTH}, abstract",
+                source=f"{OPEN}; of edits a digest of {NORM_GROWTH}",
                 told="falls",
                 quantity="mean downstream accuracy, at the end minus at the start",
                 measure=changes(DOWNSTREAM, _WHERE),
@@ -92,8 +92,8 @@ STUDIES = (
             ),
             Claim(
                 says="Never-edited facts are lost.",
-                source=f"{NORM_GROWTH}, abstract",
-                told="downstream performance falls",
+                source=OPEN,
+                told="–",
                 quantity="share of never-edited facts still known, at the end minus at the start",
                 measure=changes(KNOWN, ("model", "editor")),
                 side="below",

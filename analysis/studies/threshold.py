@@ -55,12 +55,11 @@ def _break_table(evidence: Evidence) -> pd.DataFrame:
 
 
 def _break_of_runs(evidence: Evidence) -> pd.DataFrame:
-    """The change-point of the mean downstream accuracy in every run; none where it does not fall."""
-    found = {
-        str(run): point.at
-        for run, rows in _against_static(evidence, DOWNSTREAM).groupby("run")
-        if (point := change_point([rows["ratio"].to_numpy()], [rows["value"].to_numpy()], samples=1))
-    }
+    """The change-point of the mean downstream accuracy in every run, infinity where it does not fall."""
+    found = {}
+    for run, rows in _against_static(evidence, DOWNSTREAM).groupby("run"):
+        point = change_point([rows["ratio"].to_numpy()], [rows["value"].to_numpy()], samples=1)
+        found[str(run)] = point.at if point else float("inf")
     return evidence.labelled(pd.Series(found, dtype=float), ("model", "editor.direction"))
 
 
@@ -83,7 +82,7 @@ STUDIES = (
                 source=OPEN,
                 told="–",
                 quantity="norm ratio of edited over static matrices at which the mean downstream accuracy "
-                "begins to fall; runs in which it does not fall are left out",
+                "begins to fall; a run in which it does not fall counts against it",
                 measure=_break_of_runs,
                 side="below",
                 threshold=3.0,

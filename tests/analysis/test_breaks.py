@@ -41,6 +41,20 @@ def test_nothing_that_is_level_or_rises_breaks():
     assert change_point([RATIOS[:4]], [falling(3, 10)[:4]]) is None
 
 
+def test_noise_about_a_level_is_no_break():
+    drawn = np.random.default_rng(0).normal(scale=0.003, size=(200, len(RATIOS)))
+    found = [change_point([RATIOS], [0.9 + each], samples=1) for each in drawn]
+    assert sum(each is not None for each in found) == 0
+    wild = [change_point([RATIOS], [0.9 + 20 * each], samples=1) for each in drawn]
+    assert sum(each is not None for each in wild) < 40
+
+
+def test_a_run_that_does_not_fall_reaches_into_the_interval():
+    values = [falling(8, 20), falling(8, 20), np.full(40, 0.9)]
+    found = change_point([RATIOS] * 3, values)
+    assert found is not None and found.high == np.inf
+
+
 def test_what_is_not_finite_is_left_out_and_the_seed_decides_about_the_interval():
     values = falling(3, 10, 0.05)
     values[[3, 9]] = np.nan

@@ -1,11 +1,14 @@
 """Verdicts follow from cases and their intervals alone."""
 
+import json
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from analysis.claims import Claim, Side, judged
 from analysis.collect import collect
-from analysis.evidence import Evidence, changes, ends, steadiness
+from analysis.evidence import Evidence, changes, effects, ends, steadiness
 from tests.analysis.conftest import WriteRun
 
 NAN = float("nan")
@@ -70,6 +73,40 @@ def test_a_regularizer_is_compared_with_the_run_that_differs_by_it_alone(evidenc
     assert relative.between(-1, -0.9).all()
     # seed 2 has no partner
     assert set(evidence.runs.loc[effect.index, "seed"]) == {0, 1}
+
+
+def test_a_last_value_that_is_no_number_is_not_replaced_by_an_earlier_one(write_run: WriteRun):
+    key = "norm/frobenius_ratio/edited"
+    folders = [write_run(editor="rome", seed=seed) for seed in (0, 1)]
+    lines = (folders[0] / "metrics.jsonl").read_text().splitlines()
+    broken = json.loads(lines[-1]) | {key: NAN}
+    (folders[0] / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(broken)]) + "\n")
+    evidence = Evidence(collect(folders[0].parent))
+    grows = replace(claim({}), measure=ends(key, minus=1.0))
+    finding = judged(grows, evidence)
+    assert finding.verdict == "does not appear"
+    assert finding.cases[["seeds", "broken"]].to_numpy().tolist() == [[1, 1]]
+    assert (steadiness(key)(evidence)["value"] < 1).sum() == 1
+
+
+def test_nothing_appears_whole_where_a_run_failed(evidence: Evidence, write_run: WriteRun):
+    grows = claim({"a": [1.0, 1.0]})
+    assert judged(grows, evidence).verdict == "appears"
+    failed = write_run(editor="rome", seed=9)
+    (failed / "DONE").unlink()
+    (failed / "FAILED").write_text("out of memory")
+    assert judged(grows, Evidence(collect(failed.parent))).verdict == "appears in part"
+
+
+def test_partners_are_no_repeats_of_a_seed(write_run: WriteRun):
+    for beside in ([], ["history"]):
+        for chosen in ([], ["mpes"]):
+            nodes = {name: {"_target_": f"editors.{name}"} for name in (*beside, *chosen)}
+            settings = {"intervention": {"name": "knowledge_edit", "editor": {"regularizers": nodes}}}
+            folder = write_run(editor="rome", editor_label="memit", settings=settings)
+    evidence = Evidence(collect(folder.parent))
+    assert len(evidence.effect(evidence.last("edit/score/seen"), "mpes")) == 2
+    assert len(effects("edit/score/seen", "mpes")(evidence)) == 1
 
 
 def test_a_regularizer_that_no_run_has_is_compared_with_nothing(evidence: Evidence):
