@@ -10,7 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import jinja2
-import numpy as np
 import pandas as pd
 
 from analysis.claims import Claim, Finding, judged
@@ -18,6 +17,7 @@ from analysis.collect import Collection, collect
 from analysis.drawing.charts import Chart, save
 from analysis.evidence import Evidence
 from analysis.figures import charts
+from analysis.markdown import cell, markdown, written
 from analysis.studies.study import Study
 from analysis.studies.table import STUDIES
 from editors.errors import DataError
@@ -29,6 +29,8 @@ SCALES: Mapping[str, str] = MappingProxyType(
 
 _DOTS = 110
 """Per inch, of the page's pictures."""
+_SERIES = 8
+"""Lines of a picture that have colours of their own."""
 _VERSIONS = ("torch", "transformers", "normscope")
 
 
@@ -97,6 +99,10 @@ def write_results(root: Path, page: Path) -> list[str]:
         raise DataError(f"{root} holds no finished run of an experiment: make paper computes them")
     page.parent.mkdir(parents=True, exist_ok=True)
     sections = [_section(study, found[study.name], columns, page) for study in STUDIES]
+    shown = {picture.path for section in sections for picture in section.pictures}
+    for stale in (page.parent / page.stem).glob("*.png"):
+        if stale.relative_to(page.parent).as_posix() not in shown:
+            stale.unlink()
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -117,36 +123,6 @@ def write_results(root: Path, page: Path) -> list[str]:
         for row in section.claims
         for judgement in row.found
     ]
-
-
-def cell(text: object) -> str:
-    """A text as Markdown shows it, also inside a table: one line, without markup of its own."""
-    flat = " ".join(str(text).split())
-    for letter in "\\|<>*_`[]":
-        flat = flat.replace(letter, f"\\{letter}")
-    return flat
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown; numbers with three digits."""
-    rows = [list(map(str, table.columns)), *table.map(written).to_numpy().tolist()]
-    lines = ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(table.columns), *lines[1:]])
-
-
-def written(value: object) -> str:
-    """A number with three digits, near 1 with four, a dash for none, everything else as text."""
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, int | np.integer):
-        return str(value)
-    if not isinstance(value, float | np.floating):
-        return str(value)
-    if np.isnan(value):
-        return "–"
-    if abs(value - 1) < 0.01:
-        return f"{value:.4g}"
-    return f"{value:.3g}" if abs(value) < 1000 or not np.isfinite(value) else f"{value:.0f}"
 
 
 def _collections(root: Path, name: str) -> dict[str, Collection]:
@@ -244,10 +220,7 @@ def _tables(study: Study, evidence: Mapping[str, Evidence]) -> Iterator[Titled]:
 def _pictures(study: Study, evidence: Mapping[str, Evidence], page: Path) -> Iterator[Picture]:
     """The study's figures and drawings at every scale, written beside the page."""
     for scale, one in evidence.items():
-        drawn: list[tuple[str, str, Chart]] = [
-            (spec.name, spec.caption, chart)
-            for spec, chart in (charts(one.collection.metrics, study.figures) if study.figures else [])
-        ]
+        drawn = [*_figures(study, one)]
         drawn += [
             (drawing.name, drawing.caption, chart)
             for drawing in study.drawings
@@ -262,6 +235,20 @@ def _pictures(study: Study, evidence: Mapping[str, Evidence], page: Path) -> Ite
                 alt=f"{study.name}: {name}{where}",
                 caption=f"{caption}{where}",
             )
+
+
+def _figures(study: Study, evidence: Evidence) -> Iterator[tuple[str, str, Chart]]:
+    """Name, caption and chart of the study's figures, with as many series each as can be told apart."""
+    metrics = evidence.collection.metrics
+    if study.series:
+        metrics = metrics.assign(series=metrics["run"].map(evidence.cases(study.series)))
+    names = sorted(metrics["series"].unique())
+    parts = [names[first : first + _SERIES] for first in range(0, len(names), _SERIES)]
+    for place, chosen in enumerate(parts, start=1):
+        shown = metrics[metrics["series"].isin(chosen)]
+        for spec, chart in charts(shown, study.figures) if study.figures else []:
+            name = spec.name if len(parts) == 1 else f"{spec.name}-{place}"
+            yield name, spec.caption, chart
 
 
 def _told(collection: Collection) -> str:

@@ -238,6 +238,7 @@ STUDIES = (
             ),
         ),
         figures=("activations", "probes", "ability"),
+        series=(_CONTROL,),
         tables=(
             Table(title="At the end, by control; norms over all matrices that it changes", build=_controls),
         ),

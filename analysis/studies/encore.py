@@ -124,7 +124,8 @@ STUDIES = (
                 threshold=0.0,
             ),
         ),
-        figures=("norms", "downstream", "scores", "known", "shares"),
+        figures=("norms", "downstream", "scores", "known"),
+        series=(*SEQUENCE, "regularizers"),
         tables=(Table(title="At the end, by editor and regularizers", build=_by_part),),
     ),
 )

@@ -123,6 +123,7 @@ STUDIES = (
             ),
         ),
         figures=("scores", "norms", "known"),
+        series=("batch_size", "regularizers"),
         tables=(Table(title="Collapse by batch size", build=_batches),),
     ),
 )

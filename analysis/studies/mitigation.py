@@ -213,5 +213,6 @@ STUDIES = (
             ),
         ),
         figures=("norms", "known", "downstream", "scores"),
+        series=("editor", "regularizers"),
     ),
 )

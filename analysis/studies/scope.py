@@ -101,6 +101,7 @@ STUDIES = (
             ),
         ),
         figures=("norms", "known"),
+        series=("model", "editor"),
         tables=(laws_by(("model", "editor")),),
     ),
     Study(
@@ -127,6 +128,7 @@ STUDIES = (
             ),
         ),
         figures=("training", "loss"),
+        series=("intervention.optimizer.kind", "intervention.weight_decay"),
         tables=(Table(title="At the end, by optimiser and weight decay", build=_optimisers),),
     ),
 )

@@ -51,3 +51,6 @@ class Study:
     """Names of figures of `analysis/figures.py`."""
     tables: tuple[Table, ...] = ()
     drawings: tuple[Drawing, ...] = ()
+    series: tuple[str, ...] = ()
+    """Columns or settings that name the lines of the figures, which are means over all runs that share them;
+    empty for the names that reports give."""

@@ -89,6 +89,7 @@ STUDIES = (
             ),
         ),
         figures=("ability", "downstream"),
+        series=("model", "editor.direction"),
         tables=(Table(title="Change-points with 95 % bootstrap intervals", build=_break_table),),
     ),
 )

@@ -179,6 +179,7 @@ STUDIES = (
             ),
         ),
         figures=("training",),
+        series=TRAINING[:3],
         tables=(
             Table(
                 title="Share of trained matrices that grew, by site, over optimisers, rates and seeds",

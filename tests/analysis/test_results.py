@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
-from analysis.results import cell, markdown, write_results
+from analysis.markdown import cell, markdown
+from analysis.results import write_results
 from analysis.studies.table import STUDIES
 from editors.errors import DataError
 from tests.analysis.conftest import WriteRun
@@ -41,8 +42,12 @@ def test_the_page_has_every_claim_and_its_pictures_exist(root: Path):
 def test_the_page_is_the_same_for_the_same_runs(root: Path):
     first, again = root / "a" / "results.md", root / "b" / "results.md"
     write_results(root, first)
+    (again.parent / "results").mkdir(parents=True)
+    (again.parent / "results" / "stale.png").touch()
     write_results(root, again)
     assert first.read_text() == again.read_text()
+    pictures = [sorted(path.name for path in page.parent.rglob("*.png")) for page in (first, again)]
+    assert pictures[0] == pictures[1] != []
 
 
 def test_synthetic_growth_appears(root: Path):

@@ -1,0 +1,34 @@
+"""Tables and texts in Markdown, escaped."""
+
+import numpy as np
+import pandas as pd
+
+
+def cell(text: object) -> str:
+    """A text as Markdown shows it, also inside a table: one line, without markup of its own."""
+    flat = " ".join(str(text).split())
+    for letter in "\\|<>*_`[]":
+        flat = flat.replace(letter, f"\\{letter}")
+    return flat
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown; numbers with three digits."""
+    rows = [list(map(str, table.columns)), *table.map(written).to_numpy().tolist()]
+    lines = ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(table.columns), *lines[1:]])
+
+
+def written(value: object) -> str:
+    """A number with three digits, near 1 with four, a dash for none, everything else as text."""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return str(value)
+    if not isinstance(value, float | np.floating):
+        return str(value)
+    if np.isnan(value):
+        return "–"
+    if abs(value - 1) < 0.01:
+        return f"{value:.4g}"
+    return f"{value:.0f}" if 1000 <= abs(value) < 100_000 else f"{value:.3g}"
