@@ -35,7 +35,7 @@ _MANY = 20_000
 """Counts from which ticks are written with k, M or G."""
 
 _LEGEND_LETTERS = 60
-_HANDLE_LETTERS = 6
+_HANDLE_LETTERS = 8
 """Letters that fit the width of a legend, and that an entry's handle takes."""
 
 
