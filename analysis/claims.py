@@ -5,8 +5,8 @@ cases, such as one for every editor, each with repeats, such as seeds; a case ha
 over the repeats. The verdict follows from the cases alone:
 
 * `appears`: in every case the whole interval lies on the claimed side of the threshold, and no run failed;
-* `does not appear`: in no case the mean lies on that side;
-* `appears in part`: anything between;
+* `appears in part`: in some cases;
+* `does not appear`: in none;
 * `not measurable at this scale`: there is no case.
 """
 
@@ -46,9 +46,10 @@ class Finding:
     claim: Claim
     verdict: Verdict
     cases: pd.DataFrame
-    """A row per case: case, mean, low, high, seeds (finite repeats), broken (others), holds.
+    """A row per case: case, mean, low, high, seeds (finite repeats), broken (others), holds, against.
 
-    A case holds where its whole interval is on the claimed side and none of its repeats broke.
+    A case holds where its whole interval is on the claimed side and none of its repeats broke, and is against
+    the claim where its whole interval is on the other side.
     """
 
 
@@ -56,7 +57,7 @@ def judged(claim: Claim, evidence: Evidence) -> Finding:
     """The verdict on a claim; repeats that are not finite count as on the wrong side."""
     repeats = claim.measure(evidence)
     if repeats.empty:
-        columns = ["case", "mean", "low", "high", "seeds", "broken", "holds"]
+        columns = ["case", "mean", "low", "high", "seeds", "broken", "holds", "against"]
         return Finding(
             claim=claim, verdict="not measurable at this scale", cases=pd.DataFrame(columns=columns)
         )
@@ -66,17 +67,14 @@ def judged(claim: Claim, evidence: Evidence) -> Finding:
     finite = over_seeds(repeats, by=("case",)).set_index("case").reindex(broken.index)
     cases = finite.assign(seeds=finite["seeds"].fillna(0), broken=broken).reset_index()
     sound = cases["broken"] == 0
-    cases["holds"] = _on_side(claim, cases[_near(claim)]) & sound
+    near, far = ("low", "high") if claim.side == "above" else ("high", "low")
+    cases["holds"] = _on_side(claim, cases[near]) & sound
+    cases["against"] = ~_on_side(claim, cases[far]) & (cases["seeds"] > 0)
     failed = any(run.status == "failed" for run in evidence.collection.unfinished)
     if bool(cases["holds"].all()) and not failed:
         return Finding(claim=claim, verdict="appears", cases=cases)
-    seen = bool((_on_side(claim, cases["mean"]) & sound).any())
-    return Finding(claim=claim, verdict="appears in part" if seen else "does not appear", cases=cases)
-
-
-def _near(claim: Claim) -> str:
-    """The end of an interval that is nearer to the threshold."""
-    return "low" if claim.side == "above" else "high"
+    verdict = "appears in part" if bool(cases["holds"].any()) else "does not appear"
+    return Finding(claim=claim, verdict=verdict, cases=cases)
 
 
 def _on_side(claim: Claim, values: pd.Series) -> pd.Series:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
 from analysis.collect import Collection
@@ -152,6 +153,11 @@ class Evidence:
 def final(rows: pd.DataFrame, by: list[str]) -> pd.Series:
     """The value that was measured last in every group, be it a number or not."""
     return rows.drop_duplicates(by, keep="last").set_index(by)["value"]
+
+
+def logs(values: pd.Series) -> pd.Series:
+    """Natural logarithms; what is not positive has none."""
+    return pd.Series(np.log(values.where(values > 0).to_numpy(dtype=float)), values.index)
 
 
 def ends(key: str, by: Sequence[str] = SEQUENCE, *, minus: float = 0.0) -> Measure:

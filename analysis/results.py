@@ -18,7 +18,7 @@ from analysis.drawing.charts import Chart, save
 from analysis.evidence import Evidence
 from analysis.figures import charts
 from analysis.markdown import cell, markdown, written
-from analysis.studies.study import Study
+from analysis.studies.study import EDITED, Study
 from analysis.studies.table import STUDIES
 from editors.errors import DataError
 
@@ -29,8 +29,6 @@ SCALES: Mapping[str, str] = MappingProxyType(
 
 _DOTS = 110
 """Per inch, of the page's pictures."""
-_SERIES = 8
-"""Lines of a picture that have colours of their own."""
 _VERSIONS = ("torch", "transformers", "normscope")
 
 
@@ -181,6 +179,8 @@ def _value(finding: Finding) -> str:
     if len(cases) == 1:
         return _interval(cases.iloc[0])
     told = f"{int(cases['holds'].sum())} of {len(cases)} cases hold"
+    if opposed := int(cases["against"].sum()):
+        told += f", {opposed} speak against it"
     ordered = cases[cases["seeds"] > 0].sort_values("mean", kind="stable")
     if broken := int((cases["broken"] > 0).sum()):
         told += f", in {broken} runs broke"
@@ -205,6 +205,8 @@ def _cases(finding: Finding) -> pd.DataFrame:
     if not finding.cases["broken"].any():
         shown.remove("broken")
     whole = finding.cases.astype({"seeds": int, "broken": int}).sort_values("case")
+    # a single repeat has no interval
+    whole[["low", "high"]] = whole[["low", "high"]].where(whole["seeds"] > 1)
     return whole[shown].rename(columns=renamed)
 
 
@@ -220,13 +222,10 @@ def _tables(study: Study, evidence: Mapping[str, Evidence]) -> Iterator[Titled]:
 def _pictures(study: Study, evidence: Mapping[str, Evidence], page: Path) -> Iterator[Picture]:
     """The study's figures and drawings at every scale, written beside the page."""
     for scale, one in evidence.items():
-        drawn = [*_figures(study, one)]
-        drawn += [
-            (drawing.name, drawing.caption, chart)
-            for drawing in study.drawings
-            if (chart := drawing.build(one)) is not None
-        ]
-        for name, caption, chart in drawn:
+        built = ((drawing.name, drawing.caption, drawing.build(one)) for drawing in study.drawings)
+        for name, caption, chart in (*_figures(study, one), *built):
+            if chart is None:
+                continue
             stem = page.parent / page.stem / f"{study.name}{SCALES[scale]}-{name}"
             (path,) = save(chart, stem, ["png"], dots=_DOTS)
             where = f" ({scale})" if len(evidence) > 1 else ""
@@ -243,7 +242,10 @@ def _figures(study: Study, evidence: Evidence) -> Iterator[tuple[str, str, Chart
     if study.series:
         metrics = metrics.assign(series=metrics["run"].map(evidence.cases(study.series)))
     names = sorted(metrics["series"].unique())
-    parts = [names[first : first + _SERIES] for first in range(0, len(names), _SERIES)]
+    if not study.series:  # what outgrows all others would flatten them
+        largest = metrics[metrics["key"] == EDITED].groupby("series")["value"].max()
+        names.sort(key=lambda name: (largest.get(name, 0.0), name))
+    parts = [names[first : first + study.lines] for first in range(0, len(names), study.lines)]
     for place, chosen in enumerate(parts, start=1):
         shown = metrics[metrics["series"].isin(chosen)]
         for spec, chart in charts(shown, study.figures) if study.figures else []:
@@ -261,11 +263,17 @@ def _told(collection: Collection) -> str:
         for unit, words in (("edits", "edits"), ("steps", "optimiser steps"))
         if runs[unit].any()
     ]
+    chosen = [
+        f"{words} {', '.join(values)}"
+        for key, words in (("batch_size", "batches of"), ("layers.edit", "blocks"))
+        if (values := sorted({one.get(key, "null") for one in collection.settings.values()} - {"null", "[]"}))
+    ]
     parts = [
         f"{len(runs)} finished runs, {runs['seconds'].sum():.0f} s of computing together",
         f"seeds {', '.join(map(str, seeds))}",
         f"models {models}",
         *lengths,
+        *chosen,
     ]
     if collection.unfinished:
         first = collection.unfinished[0]

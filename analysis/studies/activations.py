@@ -21,6 +21,12 @@ from analysis.studies.study import (
 
 _CONTROL = "intervention.control.name"
 _REAL = "real"
+_CONTROLS = (
+    "At the end, by control: real, W + Δ; random_direction, a random step as long as Δ; norm_kept, W + Δ "
+    "scaled to ‖W₀‖ after each; scaled, W alone at the norm that the real edits lead to; spread, Δ / √L in "
+    "each of L blocks; norm_rescaled, W + Δ and the next norm layer scaled back. Norms are over all matrices "
+    "that a control changes"
+)
 _NORM_ONLY = "probe/norm_only/mean"
 _CHANCE = 0.5
 _SUMMARY = f"a summary of {NORM_GROWTH} (second-hand)"
@@ -39,9 +45,19 @@ def _share_of_edited(evidence: Evidence) -> pd.DataFrame:
     return evidence.labelled(final(sums, ["run"]) - sums.drop_duplicates("run").set_index("run")["value"])
 
 
+def _stream(evidence: Evidence) -> pd.DataFrame:
+    """Norm ratio of the residual stream minus 1, mean over blocks at and after the first edited one."""
+    return evidence.labelled(_after_edit(evidence, "activation/norm_ratio") - 1)
+
+
 def _cosine(evidence: Evidence) -> pd.Series:
     """Mean cosine with the unedited activations over blocks at and after the first edited one, at the end."""
-    rows = evidence.having("activation/cosine", r"block\.(?P<layer>\d+)")
+    return _after_edit(evidence, "activation/cosine")
+
+
+def _after_edit(evidence: Evidence, quantity: str) -> pd.Series:
+    """Mean over blocks at and after the first edited one of what is measured there last, by run."""
+    rows = evidence.having(quantity, r"block\.(?P<layer>\d+)")
     first = _edited_blocks(evidence).groupby("run")["layer"].min()
     after = rows[rows["layer"] >= rows["run"].map(first)]
     return final(after, ["run", "layer"]).groupby("run").agg(lambda each: each.mean(skipna=False))
@@ -114,12 +130,21 @@ STUDIES = (
         "shares of the residual stream?",
         claims=(
             Claim(
-                says="The norms of intermediate activations decrease.",
+                says="The norms of intermediate activations decrease: in the last third of the blocks.",
                 source=f"{NORM_GROWTH}, abstract",
                 told="decrease",
-                quantity="mean norm of the residual stream over the blocks of the last third, over the "
-                "unedited one, minus 1, at the end",
+                quantity="mean norm of the residual stream over the blocks of the last third (here the last "
+                "one), over the unedited one, minus 1, at the end",
                 measure=ends(LATE, minus=1.0),
+                side="below",
+                threshold=0.0,
+            ),
+            Claim(
+                says="The norms of intermediate activations decrease: from the first edited block on.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="decrease",
+                quantity="the same, mean over all blocks from the first edited one on",
+                measure=_stream,
                 side="below",
                 threshold=0.0,
             ),
@@ -144,7 +169,7 @@ STUDIES = (
             Claim(
                 says="Probes trained on the unedited model lose accuracy on the edited one.",
                 source=f"{NORM_GROWTH}, abstract",
-                told="activations move to completely different regions",
+                told="the subspace of activations shifts",
                 quantity="mean accuracy of the layer-pair probes, at the end minus at the start",
                 measure=changes(PROBE),
                 side="below",
@@ -160,7 +185,7 @@ STUDIES = (
                 threshold=0.6,
             ),
             Claim(
-                says="The shift is one of direction, not of scale alone.",
+                says="The shift is one of direction: probes lose more than those that see the norm alone.",
                 source=_SUMMARY,
                 told="orientation becomes misaligned",
                 quantity="share of their accuracy beyond chance that the probes lose, minus the share that "
@@ -222,8 +247,8 @@ STUDIES = (
                 _against_real(lambda evidence: evidence.last(DOWNSTREAM), "random_direction"),
             ),
             _question(
-                "Keeping ‖W‖ while the direction changes as it does saves ability.",
-                "downstream accuracy with ‖W‖ kept minus under the real edits",
+                "Scaling W back to its unedited norm after every real update saves ability.",
+                "downstream accuracy with the scaling minus under the real edits",
                 _against_real(lambda evidence: evidence.last(DOWNSTREAM), "norm_kept"),
             ),
             _question(
@@ -233,14 +258,13 @@ STUDIES = (
             ),
             _question(
                 "Rescaling the next norm layer gives the probes back.",
-                "probes' accuracy after rescaling minus under the real edits alone",
+                "probes' accuracy after rescaling minus under the real edits alone; a layer norm leaves "
+                "little to rescale",
                 _against_real(lambda evidence: evidence.last(PROBE), "norm_rescaled"),
             ),
         ),
         figures=("activations", "probes", "ability"),
         series=(_CONTROL,),
-        tables=(
-            Table(title="At the end, by control; norms over all matrices that it changes", build=_controls),
-        ),
+        tables=(Table(title=_CONTROLS, build=_controls),),
     ),
 )

@@ -54,3 +54,5 @@ class Study:
     series: tuple[str, ...] = ()
     """Columns or settings that name the lines of the figures, which are means over all runs that share them;
     empty for the names that reports give."""
+    lines: int = 8
+    """Lines of a picture at the most: as many as have colours of their own."""

@@ -37,11 +37,12 @@ def claim(repeats: dict[str, list[float]], side: Side = "above", threshold: floa
     [
         ({"a": [1.0, 1.1, 0.9], "b": [2.0, 2.1]}, "above", "appears"),
         ({"a": [1.0, 1.1, 0.9], "b": [-2.0, -2.1]}, "above", "appears in part"),
-        ({"a": [5.0, -4.0, 0.5]}, "above", "appears in part"),
+        ({"a": [5.0, -4.0, 0.5]}, "above", "does not appear"),
         ({"a": [-5.0, 4.0, -0.5]}, "above", "does not appear"),
         ({"a": [-1.0, -1.1], "b": [-2.0]}, "above", "does not appear"),
         ({"a": [-1.0, -1.01, -0.99]}, "below", "appears"),
         ({"a": [1.0]}, "above", "appears"),
+        ({"a": [5.0, -4.0, 0.5], "b": [1.0, 1.1]}, "above", "appears in part"),
         ({"a": [0.0, 0.0]}, "above", "does not appear"),
         ({}, "above", "not measurable at this scale"),
         ({"a": [1.0, 1.1, NAN]}, "above", "does not appear"),
@@ -55,6 +56,12 @@ def test_the_verdict_is_that_of_the_intervals(
     finding = judged(claim(repeats, side), evidence)
     assert finding.verdict == verdict
     assert set(finding.cases["case"]) == set(repeats)
+    assert not (finding.cases["holds"].astype(bool) & finding.cases["against"].astype(bool)).any()
+
+
+def test_an_interval_about_the_threshold_is_neither_for_nor_against(evidence: Evidence):
+    cases = judged(claim({"a": [5.0, -4.0, 0.5], "b": [-1.0, -1.1]}), evidence).cases.set_index("case")
+    assert cases["against"].to_dict() == {"a": False, "b": True}
 
 
 def test_ends_changes_and_steadiness_are_by_run(evidence: Evidence):

@@ -114,7 +114,7 @@ def test_controls_are_compared_with_the_real_edits_of_their_seed(write_run: Writ
             folder = write_run(editor="rome", name="mechanism", seed=seed, settings=settings)
             rewrite(folder, {60: {"downstream/mean/acc": ability}})
     evidence = Evidence(collect(folder.parent))
-    (claim,) = [each for each in study("mechanism").claims if each.says.startswith("Keeping ‖W‖")]
+    (claim,) = [each for each in study("mechanism").claims if each.says.startswith("Scaling W back")]
     finding = judged(claim, evidence)
     assert finding.cases["mean"].tolist() == [pytest.approx(-0.55)]
     assert finding.verdict == "does not appear"
