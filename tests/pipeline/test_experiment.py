@@ -181,7 +181,7 @@ def test_an_alarm_can_stop_the_run_after_a_last_measurement(composed: Composed, 
 
 def test_an_alarm_on_the_unedited_model_stops_before_the_first_edit(composed: Composed, tmp_path: Path):
     stages = "stage=[norms,probes,signatures]"
-    choices = ["stage.signatures.probe_collapse=0.99999", "stage.signatures.on_alarm=stop", *QUICK[::2]]
+    choices = ["stage.signatures.probe_collapse=0.99999", "stage.signatures.on_alarm=stop", *QUICK[:3:2]]
     launch(composed(stages, *choices), tmp_path)
     summary = json.loads((only_run(tmp_path) / "summary.json").read_text())
     assert [row["edits"] for row in rows(only_run(tmp_path))] == [0]
@@ -191,7 +191,7 @@ def test_an_alarm_on_the_unedited_model_stops_before_the_first_edit(composed: Co
 
 def test_a_stopped_run_ends_with_a_measurement_by_every_stage(composed: Composed, tmp_path: Path):
     stages = "stage=[norms,probes,signatures]"
-    choices = ["stage.signatures.norm_growth=1.000001", "stage.signatures.on_alarm=stop", *QUICK[::2]]
+    choices = ["stage.signatures.norm_growth=1.000001", "stage.signatures.on_alarm=stop", *QUICK[:3:2]]
     launch(composed(stages, *choices), tmp_path)
     assert [row["edits"] for row in rows(only_run(tmp_path))] == [0, 1]
     assert "probe/accuracy/mean" in rows(only_run(tmp_path))[-1]

@@ -77,7 +77,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
             {
                 "name": "cheap",
                 "x": 0.0,
-                "stage": {"norms": {}},
+                "stage": {"norms": {"_target_": "analysis.norms.Norms"}},
                 "intervention": {"of": "${batch_size}"},
                 "batch_size": 1,
                 "objective": objective or {"score": SCORE},
