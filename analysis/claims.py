@@ -69,7 +69,8 @@ def judged(claim: Claim, evidence: Evidence) -> Finding:
     sound = cases["broken"] == 0
     near, far = ("low", "high") if claim.side == "above" else ("high", "low")
     cases["holds"] = _on_side(claim, cases[near]) & sound
-    cases["against"] = ~_on_side(claim, cases[far]) & (cases["seeds"] > 0)
+    opposite = cases[far] < claim.threshold if claim.side == "above" else cases[far] > claim.threshold
+    cases["against"] = opposite
     failed = any(run.status == "failed" for run in evidence.collection.unfinished)
     if bool(cases["holds"].all()) and not failed:
         return Finding(claim=claim, verdict="appears", cases=cases)
