@@ -68,9 +68,8 @@ def judged(claim: Claim, evidence: Evidence) -> Finding:
     cases = finite.assign(seeds=finite["seeds"].fillna(0), broken=broken).reset_index()
     sound = cases["broken"] == 0
     near, far = ("low", "high") if claim.side == "above" else ("high", "low")
-    cases["holds"] = _on_side(claim, cases[near]) & sound
-    opposite = cases[far] < claim.threshold if claim.side == "above" else cases[far] > claim.threshold
-    cases["against"] = opposite
+    cases["holds"] = _beyond(cases[near], claim.side, claim.threshold) & sound
+    cases["against"] = _beyond(cases[far], "below" if claim.side == "above" else "above", claim.threshold)
     failed = any(run.status == "failed" for run in evidence.collection.unfinished)
     if bool(cases["holds"].all()) and not failed:
         return Finding(claim=claim, verdict="appears", cases=cases)
@@ -78,5 +77,5 @@ def judged(claim: Claim, evidence: Evidence) -> Finding:
     return Finding(claim=claim, verdict=verdict, cases=cases)
 
 
-def _on_side(claim: Claim, values: pd.Series) -> pd.Series:
-    return values > claim.threshold if claim.side == "above" else values < claim.threshold
+def _beyond(values: pd.Series, side: Side, threshold: float) -> pd.Series:
+    return values > threshold if side == "above" else values < threshold

@@ -29,7 +29,7 @@ class Evidence:
     def runs(self) -> pd.DataFrame:
         """A row per run, by run: the columns of `Collection.runs`, and `regularizers`, as "history, mpes"."""
         runs = self.collection.runs.set_index("run")
-        return runs.assign(regularizers=[", ".join(sorted(self._regularizers(run))) for run in runs.index])
+        return runs.assign(regularizers=[", ".join(sorted(self._regularizers[run])) for run in runs.index])
 
     def setting(self, key: str) -> pd.Series:
         """A setting's text for every run, empty where a run has none; index `run`."""
@@ -38,7 +38,7 @@ class Evidence:
 
     def chosen(self, regularizer: str) -> pd.Series:
         """Whether a run was made with a regularizer; index `run`."""
-        return pd.Series({run: regularizer in self._regularizers(run) for run in self.runs.index}, dtype=bool)
+        return pd.Series({run: regularizer in self._regularizers[run] for run in self.runs.index}, dtype=bool)
 
     def series(self, key: str) -> pd.DataFrame:
         """Every value of a metric in the order of measuring: the tidy table's columns."""
@@ -64,11 +64,6 @@ class Evidence:
     def sum(self, key: str) -> pd.Series:
         """Sum of a metric over the rows of a run."""
         return self.series(key).groupby("run")["value"].sum()
-
-    def at(self, key: str, count: int) -> pd.Series:
-        """A metric after exactly `count` edits or steps, by run."""
-        rows = self.series(key)
-        return rows[rows["count"] == count].groupby("run")["value"].last()
 
     def having(self, quantity: str, where: str) -> pd.DataFrame:
         """Rows whose key is `quantity/where`, both of them patterns, with a column for each named group."""
@@ -128,12 +123,10 @@ class Evidence:
         change = paired["value"] - paired["value_without"]
         return change / paired["value_without"] if relative else change
 
-    def effect(
-        self, values: pd.Series, regularizer: str, *, within: Sequence[str] = (), relative: bool = False
-    ) -> pd.Series:
+    def effect(self, values: pd.Series, regularizer: str, *, relative: bool = False) -> pd.Series:
         """`contrast` by a regularizer, of sequences and seeds that are alike in all other regularizers."""
-        others = {run: ", ".join(sorted(self._regularizers(run) - {regularizer})) for run in self.runs.index}
-        same = (*within, pd.Series(others, dtype="str"), *SEQUENCE, "seed")
+        others = {run: ", ".join(sorted(self._regularizers[run] - {regularizer})) for run in self.runs.index}
+        same = (pd.Series(others, dtype="str"), *SEQUENCE, "seed")
         return self.contrast(values, self.chosen(regularizer), within=same, relative=relative)
 
     def _told(self, name: str) -> pd.Series:
@@ -145,9 +138,13 @@ class Evidence:
     def _column(self, name: str) -> pd.Series:
         return self.runs[name] if name in self.runs else self.setting(name)
 
-    def _regularizers(self, run: str) -> set[str]:
-        found = (_REGULARIZER.match(key) for key in self.collection.settings[run])
-        return {match[1] for match in found if match}
+    @cached_property
+    def _regularizers(self) -> dict[str, set[str]]:
+        """By run the names of its regularizers."""
+        matches = {
+            run: map(_REGULARIZER.match, settings) for run, settings in self.collection.settings.items()
+        }
+        return {run: {match[1] for match in found if match} for run, found in matches.items()}
 
 
 def final(rows: pd.DataFrame, by: list[str]) -> pd.Series:
@@ -175,15 +172,13 @@ def steadiness(key: str, by: Sequence[str] = SEQUENCE) -> Measure:
     return lambda evidence: evidence.labelled(evidence.steady(key), by)
 
 
-def effects(
-    key: str, regularizer: str, by: Sequence[str] = SEQUENCE, *, within: Sequence[str] = ()
-) -> Measure:
+def effects(key: str, regularizer: str, by: Sequence[str] = SEQUENCE) -> Measure:
     """A measure: last value with a regularizer minus that without it, of runs that differ by it alone.
 
     Mean over the other regularizers beside it: the repeats are seeds.
     """
 
     def measure(evidence: Evidence) -> pd.DataFrame:
-        return evidence.by_seed(evidence.effect(evidence.last(key), regularizer, within=within), by)
+        return evidence.by_seed(evidence.effect(evidence.last(key), regularizer), by)
 
     return measure

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import psutil
-import torch
-
 from analysis.stage import Unit
 from editors.editor import Editor
 from editors.errors import ConfigError
 from editors.model.deltas import Site, WeightUpdate
 from editors.model.facts import Fact
 from editors.model.gradients import check_sites
+from editors.model.memory import GIB, free_memory
 from editors.model.model import Model
 from pipeline.factset import FactSet
 from pipeline.journal import Journal
@@ -108,7 +106,6 @@ class Onlooker(Protocol):
 
 
 log = logging.getLogger(__name__)
-GIB = 2**30
 
 
 @runtime_checkable
@@ -301,10 +298,3 @@ class Nothing:
     def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
         """One look."""
         onlooker.look(model, Part(name=self.name, unit="edits", total=0))
-
-
-def free_memory(model: Model) -> int:
-    """Bytes that are free where the model is."""
-    if model.device.type == "cuda":
-        return torch.cuda.mem_get_info(model.device)[0]
-    return psutil.virtual_memory().available

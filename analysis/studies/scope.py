@@ -1,29 +1,26 @@
 """Where the claims hold: models, sizes, domains, kinds of training, optimisers."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from analysis.claims import Claim
-from analysis.evidence import Evidence, changes, ends, steadiness
+from analysis.evidence import Evidence, Measure, changes, ends
 from analysis.studies.study import DOWNSTREAM, EDITED, KNOWN, LATE, NORM_GROWTH, OPEN, PROBE, Study, Table
-from analysis.studies.weights import growth, laws_by
+from analysis.studies.weights import every_update, growth, laws_by
 
 _WHERE = ("model", "intervention", "data.relations")
 
 
-def _decayed(evidence: Evidence) -> pd.DataFrame:
-    """Norm ratio minus 1 of runs with weight decay, by optimiser."""
-    decays = pd.to_numeric(evidence.setting("intervention.weight_decay"), errors="coerce") > 0
-    last = evidence.last(EDITED) - 1
-    return evidence.labelled(
-        last[decays[last.index]], ("intervention.optimizer.kind", "intervention.weight_decay")
-    )
+def _grown(by: Sequence[str], *, decayed: bool) -> Measure:
+    """Norm ratio minus 1 of the runs with, or without, weight decay."""
 
+    def measure(evidence: Evidence) -> pd.DataFrame:
+        decays = pd.to_numeric(evidence.setting("intervention.weight_decay"), errors="coerce") > 0
+        last = evidence.last(EDITED) - 1
+        return evidence.labelled(last[(decays == decayed)[last.index]], by)
 
-def _undecayed(evidence: Evidence) -> pd.DataFrame:
-    """Norm ratio minus 1 of runs without weight decay, by optimiser."""
-    decays = pd.to_numeric(evidence.setting("intervention.weight_decay"), errors="coerce") > 0
-    last = evidence.last(EDITED) - 1
-    return evidence.labelled(last[~decays[last.index]], ("intervention.optimizer.kind",))
+    return measure
 
 
 def _optimisers(evidence: Evidence) -> pd.DataFrame:
@@ -81,15 +78,7 @@ STUDIES = (
         question="Do the same editors make the norm grow in the same way in every architecture?",
         claims=(
             growth(("model", "editor")),
-            Claim(
-                says="The norm grows with every update.",
-                source=f"{NORM_GROWTH}, abstract",
-                told="every update (GPT2-XL, GPT-J)",
-                quantity="share of updates after which the stacked norm is larger than before",
-                measure=steadiness(EDITED, ("model", "editor")),
-                side="above",
-                threshold=0.999,
-            ),
+            every_update(("model", "editor"), told="every update (GPT2-XL, GPT-J)"),
             Claim(
                 says="Never-edited facts are lost.",
                 source=OPEN,
@@ -113,7 +102,7 @@ STUDIES = (
                 source=f"{NORM_GROWTH}, abstract",
                 told="always",
                 quantity="‖W‖ / ‖W₀‖ − 1 at the end, without weight decay",
-                measure=_undecayed,
+                measure=_grown(("intervention.optimizer.kind",), decayed=False),
                 side="above",
                 threshold=0.0,
             ),
@@ -122,7 +111,7 @@ STUDIES = (
                 source=OPEN,
                 told="–",
                 quantity="‖W‖ / ‖W₀‖ − 1 at the end, with weight decay",
-                measure=_decayed,
+                measure=_grown(("intervention.optimizer.kind", "intervention.weight_decay"), decayed=True),
                 side="above",
                 threshold=0.0,
             ),

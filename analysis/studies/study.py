@@ -8,17 +8,14 @@ import pandas as pd
 from analysis.claims import Claim
 from analysis.drawing.charts import Chart
 from analysis.evidence import Evidence
+from analysis.tables import SCORES
 
 NORM_GROWTH = "arXiv 2502.19416"
 ENCORE = "arXiv 2502.01636"
 OPEN = "open question"
-EDITED = "norm/frobenius_ratio/edited"
-DOWNSTREAM = "downstream/mean/acc"
-SCORE = "edit/score/seen"
-SUCCESS = "edit/success/seen.rewrite"
-KNOWN = "edit/known/unedited"
-LATE = "activation/norm_ratio/late"
-PROBE = "probe/accuracy/mean"
+EDITED, DOWNSTREAM, SCORE = SCORES["norm_ratio"], SCORES["downstream"], SCORES["score"]
+SUCCESS, KNOWN = SCORES["es"], SCORES["known_unedited"]
+LATE, PROBE = SCORES["activation_late"], SCORES["probe"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,17 @@
-"""What autograd keeps of a forward pass."""
+"""What autograd keeps of a forward pass, and what is free."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import psutil
+import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from editors.model.model import Model
+
+GIB = 2**30
 
 
 @dataclass
@@ -35,3 +39,10 @@ def kept(model: Model) -> Iterator[Kept]:
     with saved_tensors_hooks(count, lambda tensor: tensor):
         yield found
     found.bytes = sum(storages.values())
+
+
+def free_memory(model: Model) -> int:
+    """Bytes that are free where the model is."""
+    if model.device.type == "cuda":
+        return torch.cuda.mem_get_info(model.device)[0]
+    return psutil.virtual_memory().available

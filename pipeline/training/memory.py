@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from editors.errors import ConfigError
-from editors.model.memory import kept
+from editors.model.memory import GIB, free_memory, kept
 from pipeline import processes
-from pipeline.interventions import GIB, free_memory
 from pipeline.training.optimizer import Optimizer
 from pipeline.training.trained import Trainee
 
