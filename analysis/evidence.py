@@ -1,7 +1,7 @@
 """Numbers of a collection by run: ends, changes and contrasts, for claims and their tables."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -90,6 +90,10 @@ class Evidence:
         # a plain mean: one run that broke is not hidden by others
         means = rows.groupby(["case", "seed"])["value"].agg(lambda each: each.mean(skipna=False))
         return means.reset_index()[["case", "value"]]
+
+    def averages(self, numbers: Mapping[str, pd.Series], by: Sequence[pd.Series]) -> pd.DataFrame:
+        """A row per group of runs: what they are grouped `by`, and the mean of every number by run."""
+        return pd.DataFrame(numbers).groupby(list(by)).mean().reset_index()
 
     def cases(self, by: Sequence[str]) -> pd.Series:
         """What the columns or settings `by` say of every run, those left out that are the same for all."""

@@ -1,7 +1,12 @@
 """Tables and texts in Markdown, escaped."""
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+
+_ARXIV = re.compile(r"(?:arXiv )?\b(?P<id>\d{4}\.\d{5})\b")
 
 
 def cell(text: object) -> str:
@@ -12,11 +17,21 @@ def cell(text: object) -> str:
     return flat
 
 
+def linked(text: str) -> str:
+    """A text of `cell`, each arXiv id in it a link."""
+    return _ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\g<id>)", text)
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A table in Markdown; numbers with three digits."""
     rows = [list(map(str, table.columns)), *table.map(written).to_numpy().tolist()]
-    lines = ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(table.columns), *lines[1:]])
+    return "\n".join(lines([[cell(text) for text in row] for row in rows]))
+
+
+def lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table's lines, the first of them its head; the texts are Markdown already."""
+    head, *others = [f"| {' | '.join(row)} |" for row in rows]
+    return [head, "|" + "---|" * len(rows[0]), *others]
 
 
 def written(value: object) -> str:

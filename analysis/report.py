@@ -26,7 +26,7 @@ from analysis.tables import (
     summary,
     values_by_key,
 )
-from analysis.units import UNITS, counted
+from analysis.units import UNITS, amounts
 
 _SCREEN_DOTS = 150
 """Per inch, of figures that are looked at on a screen alone."""
@@ -134,16 +134,10 @@ def _lead(runs: pd.DataFrame) -> str:
         _listed(runs[~runs["editor"].astype(bool)], "intervention"),
         _listed(runs, "model"),
         _listed(runs, "data"),
-        *(_amounts(runs, unit) for unit in UNITS),
+        *(amounts(runs[unit], unit) for unit in UNITS),
         _listed(edited, "statistics"),
     ]
     return " · ".join([counts, *filter(None, told)])
-
-
-def _amounts(runs: pd.DataFrame, unit: str) -> str:
-    """Such as "100, 200 edits", of the runs that have any."""
-    *fewer, most = sorted({int(count) for count in runs[unit]})
-    return ", ".join([*(str(count) for count in fewer if count), counted(most, unit)]) if most else ""
 
 
 def _listed(runs: pd.DataFrame, column: str) -> str:

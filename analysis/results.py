@@ -17,9 +17,10 @@ from analysis.collect import Collection, collect
 from analysis.drawing.charts import Chart, save
 from analysis.evidence import Evidence
 from analysis.figures import charts
-from analysis.markdown import cell, markdown, written
+from analysis.markdown import cell, linked, markdown, written
 from analysis.studies.study import EDITED, Study
 from analysis.studies.table import STUDIES
+from analysis.units import UNITS, amounts
 from editors.errors import DataError
 
 SCALES: Mapping[str, str] = MappingProxyType(
@@ -108,7 +109,7 @@ def write_results(root: Path, page: Path) -> list[str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"cell": cell, "table": markdown}
+    templates.filters |= {"cell": cell, "linked": linked, "table": markdown}
     text = templates.get_template("results.md.j2").render(
         lead=_lead([one for scales in found.values() for one in scales.values()]),
         columns=columns,
@@ -258,11 +259,7 @@ def _told(collection: Collection) -> str:
     runs = collection.runs
     seeds = sorted({int(seed) for seed in runs["seed"]})
     models = ", ".join(dict.fromkeys(map(str, runs["model"])))
-    lengths = [
-        f"{', '.join(str(int(count)) for count in sorted(set(runs[unit])) if count)} {words}"
-        for unit, words in (("edits", "edits"), ("steps", "optimiser steps"))
-        if runs[unit].any()
-    ]
+    lengths = [told for unit in UNITS if (told := amounts(runs[unit], unit))]
     chosen = [
         f"{words} {', '.join(values)}"
         for key, words in (("batch_size", "batches of"), ("layers.edit", "blocks"))

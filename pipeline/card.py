@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from analysis.markdown import lines
 from pipeline.archive import Archive
 from pipeline.files import read_json
 
@@ -97,7 +98,8 @@ def _done(config: Mapping[str, Any], summary: Mapping[str, Any], base: str) -> I
     yield "intervention", _node(config, "intervention").get("name")
     if summary.get("edits"):
         yield "editor", _node(config, "editor").get("name")
-        yield "edits", f"{summary['edits']}, in batches of {config.get('batch_size')}"
+        yield "edits", summary["edits"]
+        yield "batches of", config.get("batch_size")  # a replay has those of its run
         yield "regularizers", ", ".join(_node(config, "regularizer")) or "none"
         yield "second moments", summary.get("statistics")
     if summary.get("steps"):
@@ -180,6 +182,4 @@ def _items(pairs: Iterator[tuple[str, object]]) -> list[str]:
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    lines = [[escaped(cell) for cell in row] for row in (head, *rows)]
-    lines.insert(1, ["---"] * len(head))
-    return [f"| {' | '.join(line)} |" for line in lines]
+    return lines([[escaped(text) for text in row] for row in (head, *rows)])

@@ -39,6 +39,8 @@ class Track:
     y: Spread
     notes: Sequence[str]
     """What the page says of each point."""
+    marks: Sequence[str] = ()
+    """What stands beside each point on paper, nothing by default."""
     joined: bool = True
     """Whether a line leads from point to point."""
 
@@ -97,6 +99,8 @@ def _draw_track(axis: Axes, track: Track) -> None:
         marker="o",
         markersize=3 if track.every == 1 else 2,
     )
+    for mark, point in zip(track.marks, zip(x.mean, y.mean, strict=True), strict=False):
+        axis.annotate(mark, point, (3, 3), textcoords="offset points", fontsize="small")
 
 
 def _view(spreads: Sequence[Spread], scale: Scale) -> tuple[float, float]:

@@ -56,7 +56,7 @@ def _by_part(evidence: Evidence) -> pd.DataFrame:
         "Adam steps": evidence.mean("edit/optimiser_steps/mean"),
     }
     by = [evidence.cases(SEQUENCE).rename("sequence"), evidence.runs["regularizers"]]
-    return pd.DataFrame(numbers).groupby(by).mean().reset_index()
+    return evidence.averages(numbers, by)
 
 
 STUDIES = (

@@ -82,7 +82,7 @@ def _batches(evidence: Evidence) -> pd.DataFrame:
         "never edited": evidence.last(KNOWN),
         "downstream": evidence.last(DOWNSTREAM),
     }
-    return pd.DataFrame(numbers).groupby([evidence.runs["model"], size, history]).mean().reset_index()
+    return evidence.averages(numbers, [evidence.runs["model"], size, history])
 
 
 STUDIES = (

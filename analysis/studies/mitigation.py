@@ -25,7 +25,7 @@ def _frontier(evidence: Evidence) -> pd.DataFrame:
         "never edited": evidence.last(KNOWN),
     }
     by = [evidence.runs["model"], evidence.runs["regularizers"]]
-    table = pd.DataFrame(numbers).groupby(by).mean().reset_index()
+    table = evidence.averages(numbers, by)
     found = [_of_one_model(rows) for _, rows in table.groupby("model")]
     return pd.concat(found, ignore_index=True) if found else table
 
@@ -52,8 +52,16 @@ def _frontier_table(evidence: Evidence) -> pd.DataFrame:
     if table.empty:
         return table
     chosen = table[table["frontier"] | (table["regularizers"] == "")].sort_values("growth")
-    named = chosen.assign(regularizers=chosen["regularizers"].replace("", "none"))
-    return named[["model", "regularizers", "success", "growth", "downstream", "never edited", "frontier"]]
+    named = chosen.assign(
+        regularizers=chosen["regularizers"].replace("", "none"),
+        frontier=_places(chosen),
+    )
+    return named[["frontier", "model", "regularizers", "success", "growth", "downstream", "never edited"]]
+
+
+def _places(table: pd.DataFrame) -> pd.Series:
+    """The place of each row on the frontier, counted in the order of the table; a dash off it."""
+    return table["frontier"].cumsum().astype(str).where(table["frontier"], "–")
 
 
 def _frontier_chart(evidence: Evidence) -> TrackChart | None:
@@ -91,6 +99,7 @@ def _points(rows: pd.DataFrame, label: str, colour: str, *, joined: bool) -> Tra
         x=Spread(mean=x, low=x, high=x),
         y=Spread(mean=y, low=y, high=y),
         notes=rows["regularizers"].replace("", "none").tolist(),
+        marks=_places(rows).tolist() if joined else (),
         joined=joined,
     )
 
@@ -179,7 +188,7 @@ STUDIES = (
                 name="frontier",
                 caption="Downstream accuracy against norm growth, a point for each regularizer and each "
                 "pair; the frontier joins those within the budget of edit success that no other beats in "
-                "both.",
+                "both, with their numbers in the table.",
                 build=_frontier_chart,
             ),
         ),

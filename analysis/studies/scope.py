@@ -34,7 +34,7 @@ def _optimisers(evidence: Evidence) -> pd.DataFrame:
         "training loss": evidence.last("train/loss/step"),
         "downstream": evidence.last(DOWNSTREAM),
     }
-    return pd.DataFrame(numbers).groupby(by).mean().reset_index()
+    return evidence.averages(numbers, by)
 
 
 STUDIES = (

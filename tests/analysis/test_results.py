@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
-from analysis.markdown import cell, markdown
+from analysis.markdown import cell, linked, markdown
 from analysis.results import write_results
 from analysis.studies.table import STUDIES
 from editors.errors import DataError
@@ -68,6 +68,14 @@ def test_labels_cannot_break_a_table():
     assert markdown(table).splitlines() == [
         "| a\\|b | n |", "|---|---|", "| x\\|y z | 0.123 |", "| \\<b\\> | – |",
     ]  # fmt: skip
+
+
+def test_arxiv_ids_of_sources_are_links():
+    told = linked(cell("arXiv 2602.02543 and 2601.11042 [2.5]"))
+    assert told == (
+        "[arXiv 2602.02543](https://arxiv.org/abs/2602.02543) and "
+        "[2601.11042](https://arxiv.org/abs/2601.11042) \\[2.5\\]"
+    )
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)

@@ -93,10 +93,11 @@ def mixed(write_run: WriteRun) -> Evidence:
 def test_the_frontier_holds_what_nothing_beats_within_the_budget_of_success(mixed: Evidence):
     (table,) = study("mitigation").tables
     found = table.build(mixed).set_index("regularizers")
-    assert found["frontier"].to_dict() == {"rect": True, "none": False}
+    assert found["frontier"].to_dict() == {"rect": "1", "none": "–"}
     (drawing,) = study("mitigation").drawings
     chart = drawing.build(mixed)
     assert isinstance(chart, TrackChart)
+    assert [track.marks for track in chart.tracks if track.label == "frontier"] == [["1"]]
     assert {track.label for track in chart.tracks} == {"none", "one", "two", "edit success lost", "frontier"}
 
 

@@ -181,7 +181,7 @@ def test_an_experiment_with_one_run_and_an_empty_folder_will_do(composed: Compos
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out")
     front, text = (tmp_path / "out" / "README.md").read_text().split("---\n")[1:3]
     assert yaml.safe_load(front)["base_model"] == "random"
-    assert "norm of the changed matrices" in text and "edits: 2, in batches of 1" in text
+    assert "norm of the changed matrices" in text and "edits: 2\n- batches of: 1\n" in text
     assert "downstream ability: not measured" in text and "licence" in text
 
 
