@@ -248,7 +248,8 @@ def _figures(study: Study, evidence: Evidence) -> Iterator[tuple[str, str, Chart
         names.sort(key=lambda name: (largest.get(name, 0.0), name))
     parts = [names[first : first + study.lines] for first in range(0, len(names), study.lines)]
     for place, chosen in enumerate(parts, start=1):
-        shown = metrics[metrics["series"].isin(chosen)]
+        # in this order, which is that of the colours
+        shown = pd.concat([metrics[metrics["series"] == name] for name in chosen])
         for spec, chart in charts(shown, study.figures) if study.figures else []:
             name = spec.name if len(parts) == 1 else f"{spec.name}-{place}"
             yield name, spec.caption, chart

@@ -8,6 +8,7 @@ import signal
 
 from hydra.core.plugins import Plugins
 
+import analysis.harness  # which the stage `downstream` imports late, because it takes seconds
 import analysis.report  # noqa: F401 - the figures at a run's end
 import pipeline.job  # noqa: F401
 

@@ -80,7 +80,7 @@ def label_outside(axes: Sequence[Axes], *, columns: int, x_label: str, y_label: 
 
 def head(axis: Axes, title: str, *, columns: int) -> None:
     """The panel's title, in several lines where it is longer than the panel is wide."""
-    wrapped = textwrap.wrap(title, _TITLE_LETTERS // columns)
+    wrapped = textwrap.wrap(title, _TITLE_LETTERS // columns, break_on_hyphens=False)
     axis.set_title("\n".join(wrapped), parse_math=False)
 
 

@@ -90,7 +90,8 @@ STUDIES = (
             ),
         ),
         figures=("norms", "known"),
-        series=("model", "editor"),
+        series=("editor", "model"),
+        lines=4,
         tables=(laws_by(("model", "editor")),),
     ),
     Study(
@@ -117,7 +118,8 @@ STUDIES = (
             ),
         ),
         figures=("training", "loss"),
-        series=("intervention.optimizer.kind", "intervention.weight_decay"),
+        series=("intervention.weight_decay", "intervention.optimizer.kind"),
+        lines=5,
         tables=(Table(title="At the end, by optimiser and weight decay", build=_optimisers),),
     ),
 )

@@ -13,9 +13,9 @@ from analysis.tables import over_seeds
 
 _SITE = r"(?P<site>[a-z_]+)\.(?P<layer>\d+)"
 TRAINING = (
-    "intervention",
     "intervention.optimizer.kind",
     "intervention.weight_decay",
+    "intervention",
     "intervention.learning_rate",
 )
 LAWFUL = 0.95
@@ -201,6 +201,7 @@ STUDIES = (
         ),
         figures=("training",),
         series=TRAINING,
+        lines=6,
         tables=(
             Table(
                 title="Share of trained matrices that grew, by site, over optimisers, rates and seeds",

@@ -67,7 +67,7 @@ class Recipe:
     """At most, names aside; the tokenizer stops earlier once every word is a token of its own."""
     row: int = 64
     """Tokens per packed row."""
-    passes: int = 14
+    passes: int = 10
     """Passes over the text, each of them with other filler and other task items."""
     batch: int = 24
     """Rows per step."""
@@ -119,14 +119,19 @@ def build_tokenizer(
 def pack(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, row: int) -> Tensor:
     """Rows of whole documents, each ended by the end token; what a row has left over is -100.
 
-    A document longer than a row loses its end.
+    A document goes to the fullest row that has room for it; one longer than a row loses its end.
     """
-    rows: list[list[int]] = [[]]
+    rows: list[list[int]] = []
+    by_room: list[list[list[int]]] = [[] for _ in range(row)]
     for ids in tokenizer(list(documents))["input_ids"]:
         ids = [*ids, tokenizer.eos_token_id][:row]
-        if len(rows[-1]) + len(ids) > row:
+        room = next((room for room in range(len(ids), row) if by_room[room]), row)
+        if room == row:
             rows.append([])
-        rows[-1].extend(ids)
+        chosen = rows[-1] if room == row else by_room[room].pop()
+        chosen.extend(ids)
+        if room > len(ids):
+            by_room[room - len(ids)].append(chosen)
     return torch.tensor([ids + [-100] * (row - len(ids)) for ids in rows])  # (row, token)
 
 
