@@ -34,7 +34,7 @@ def tracing(measured: Measured) -> HeatMap | None:
     ).astype({"layer": int})
     tokens = [token for token in _ROWS if token in set(rows["token"])]
     found = [
-        Grid(title=f"{title} · {name}", values=_effects(here[here["piece"] == piece], tokens))
+        Grid(title=f"{title}, {name}", values=_effects(here[here["piece"] == piece], tokens))
         for title, _, here in one_by_one(rows, measured.at)
         for piece, name in _PARTS.items()
         if piece in set(here["piece"])
