@@ -27,7 +27,6 @@ class RecordedEdits:
     control: Control = field(default_factory=Control)
     name: str = "replay"
     _done: int = field(default=0, init=False, repr=False)
-    _made: int = field(default=0, init=False, repr=False)
     _sites: Sequence[Site] = field(default=(), init=False, repr=False)
     _model: Model | None = field(default=None, init=False, repr=False)
 
@@ -54,8 +53,7 @@ class RecordedEdits:
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices, and let the control look at it unedited."""
         check_sites(model, self.recorded_sites, "the recorded run")
-        self._sites = self.control.sites(self.recorded_sites, model)
-        self._done = self._made = 0
+        self._sites, self._done = self.control.sites(self.recorded_sites, model), 0
         self.control.prepare(model, self.recorded_sites)
         self._model = model
 
@@ -79,7 +77,8 @@ class RecordedEdits:
                 "facts: edit the recorded facts in their order"
             )
         update = {site: delta.to(model.weight(*site).device) for site, delta in batch.update.items()}
-        changed = self.control.act(model, update, self._made)
+        made = sum(len(each.facts) for each in self.batches[: self._done])
+        changed = self.control.act(model, update, made)
         return Edit(update=changed, seconds={"reading": time.perf_counter() - begun})
 
     def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
@@ -87,7 +86,6 @@ class RecordedEdits:
         self.control.follow(self.batches[self._done])
         self.control.applied(model)
         self._done += 1
-        self._made += len(facts)
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
         """The number of batches, and what the control remembers."""
@@ -99,7 +97,6 @@ class RecordedEdits:
         done = int(state["batches"])
         for batch in self.batches[self._done : done]:
             self.control.follow(batch)
-            self._made += len(batch.facts)
         self._done = done
         kept = {key.removeprefix(_CONTROL): value for key, value in state.items() if key.startswith(_CONTROL)}
         assert self._model is not None, "prepare comes first"

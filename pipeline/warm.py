@@ -4,15 +4,18 @@ Nothing may be computed here: threads and an initialised CUDA do not survive a f
 """
 
 import gc
+import importlib
 import signal
+import sys
 
 from hydra.core.plugins import Plugins
 
-import analysis.harness  # which the stage `downstream` imports late, because it takes seconds
 import analysis.report  # noqa: F401 - the figures at a run's end
 import pipeline.job  # noqa: F401
 
 Plugins.instance()
+if "analysis.downstream" in sys.modules:  # chosen for these jobs; it puts this off, because it takes seconds
+    importlib.import_module("analysis.harness")
 # who ends the sweep ends its jobs; the server goes when nobody is left that could ask for one
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # jobs have nothing to save before their runs begin

@@ -99,8 +99,8 @@ def _draw_track(axis: Axes, track: Track) -> None:
         marker="o",
         markersize=3 if track.every == 1 else 2,
     )
-    for mark, point in zip(track.marks, zip(x.mean, y.mean, strict=True), strict=False):
-        axis.annotate(mark, point, (3, 3), textcoords="offset points", fontsize="small")
+    for mark, right, up in zip(track.marks, x.mean, y.mean, strict=False):
+        axis.annotate(mark, (right, up), (3, 3), textcoords="offset points", fontsize="small")
 
 
 def _view(spreads: Sequence[Spread], scale: Scale) -> tuple[float, float]:

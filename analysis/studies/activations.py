@@ -119,8 +119,7 @@ def _controls(evidence: Evidence) -> pd.DataFrame:
         "never edited": evidence.last(KNOWN),
         "score": evidence.last("edit/score/seen"),
     }
-    table = pd.DataFrame(numbers)
-    return table.groupby(evidence.setting(_CONTROL)).mean().reset_index(names="control")
+    return evidence.averages(numbers, [evidence.setting(_CONTROL).rename("control")])
 
 
 STUDIES = (

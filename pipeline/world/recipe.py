@@ -67,7 +67,7 @@ class Recipe:
     """At most, names aside; the tokenizer stops earlier once every word is a token of its own."""
     row: int = 64
     """Tokens per packed row."""
-    passes: int = 10
+    passes: int = 14
     """Passes over the text, each of them with other filler and other task items."""
     batch: int = 24
     """Rows per step."""
@@ -126,12 +126,12 @@ def pack(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, row: int)
     for ids in tokenizer(list(documents))["input_ids"]:
         ids = [*ids, tokenizer.eos_token_id][:row]
         room = next((room for room in range(len(ids), row) if by_room[room]), row)
-        if room == row:
-            rows.append([])
-        chosen = rows[-1] if room == row else by_room[room].pop()
+        if room < row:
+            chosen = by_room[room].pop()
+        else:
+            rows.append(chosen := [])
         chosen.extend(ids)
-        if room > len(ids):
-            by_room[room - len(ids)].append(chosen)
+        by_room[room - len(ids)].append(chosen)
     return torch.tensor([ids + [-100] * (row - len(ids)) for ids in rows])  # (row, token)
 
 

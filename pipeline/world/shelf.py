@@ -12,10 +12,10 @@ from pipeline.world.recipe import Recipe, build
 RECIPES = MappingProxyType(
     {
         "tiny-gpt2": Recipe(shape="gpt2"),
-        "tiny-gpt2-half": Recipe(shape="gpt2", width=96, inner=384, heads=3, passes=14),
-        "tiny-llama": Recipe(shape="llama", inner=512),
-        "tiny-gptj": Recipe(shape="gptj"),
-        "tiny-neox": Recipe(shape="neox"),
+        "tiny-gpt2-half": Recipe(shape="gpt2", width=96, inner=384, heads=3),
+        "tiny-llama": Recipe(shape="llama", inner=512, passes=10),
+        "tiny-gptj": Recipe(shape="gptj", passes=10),
+        "tiny-neox": Recipe(shape="neox", passes=10),
     }
 )
 SHIPPED = Path(__file__).resolve().parents[1] / "models"
