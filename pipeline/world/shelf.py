@@ -13,9 +13,9 @@ RECIPES = MappingProxyType(
     {
         "tiny-gpt2": Recipe(shape="gpt2"),
         "tiny-gpt2-half": Recipe(shape="gpt2", width=96, inner=384, heads=3),
-        "tiny-llama": Recipe(shape="llama", inner=512, passes=10),
-        "tiny-gptj": Recipe(shape="gptj", passes=10),
-        "tiny-neox": Recipe(shape="neox", passes=10),
+        "tiny-llama": Recipe(shape="llama", inner=512),
+        "tiny-gptj": Recipe(shape="gptj"),
+        "tiny-neox": Recipe(shape="neox"),
     }
 )
 SHIPPED = Path(__file__).resolve().parents[1] / "models"
