@@ -119,19 +119,14 @@ def build_tokenizer(
 def pack(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, row: int) -> Tensor:
     """Rows of whole documents, each ended by the end token; what a row has left over is -100.
 
-    A document goes to the fullest row that has room for it; one longer than a row loses its end.
+    A document longer than a row loses its end.
     """
-    rows: list[list[int]] = []
-    by_room: list[list[list[int]]] = [[] for _ in range(row)]
+    rows: list[list[int]] = [[]]
     for ids in tokenizer(list(documents))["input_ids"]:
         ids = [*ids, tokenizer.eos_token_id][:row]
-        room = next((room for room in range(len(ids), row) if by_room[room]), row)
-        if room < row:
-            chosen = by_room[room].pop()
-        else:
-            rows.append(chosen := [])
-        chosen.extend(ids)
-        by_room[room - len(ids)].append(chosen)
+        if len(rows[-1]) + len(ids) > row:
+            rows.append([])
+        rows[-1].extend(ids)
     return torch.tensor([ids + [-100] * (row - len(ids)) for ids in rows])  # (row, token)
 
 

@@ -149,13 +149,11 @@ def test_a_borrowed_subject_of_many_words_is_one_token_wherever_it_stands() -> N
         assert tokenizer(text)["input_ids"].count(name) == 1
 
 
-def test_packed_rows_hold_whole_documents_and_little_else() -> None:
+def test_packed_rows_hold_whole_documents_in_order() -> None:
     tokenizer = build_tokenizer(PASSES[0], Recipe().vocabulary)
     rows = pack(PASSES[0][:50], tokenizer, 64)
     ids = [token for row in rows.tolist() for token in row if token >= 0]
-    found = tokenizer.decode(ids).split(tokenizer.eos_token)[:-1]
-    assert sorted(found) == sorted(f" {d}" for d in PASSES[0][:50])
-    assert len(ids) > 0.9 * rows.numel()
+    assert tokenizer.decode(ids).split(tokenizer.eos_token)[:-1] == [f" {d}" for d in PASSES[0][:50]]
     assert all(row[0] >= 0 for row in rows.tolist())
 
 
