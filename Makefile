@@ -4,10 +4,11 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
-# the experiments of `make paper`: causal_trace builds the models, mechanism replays what mechanism_record kept
-EXPERIMENTS := causal_trace norms_posttraining norms_editing norms_by_layer baseline_norms activation_norms \
-  subspace_shift mechanism_record mechanism encore mitigation norm_reset history universality cross_architecture \
-  optimizer_sweep threshold layer_sweep
+# the experiments of `make paper`: causal_trace builds the models, mechanism replays what mechanism_record kept;
+# activation_norms has the runs of norms_by_layer
+EXPERIMENTS := causal_trace norms_posttraining norms_editing norms_by_layer baseline_norms subspace_shift \
+  mechanism_record mechanism encore mitigation norm_reset history universality cross_architecture optimizer_sweep \
+  threshold layer_sweep
 # a CounterFact file for `make facts`, and how its experiments are run
 FACTS  ?= counterfact.jsonl
 REAL   := +scale=facts data.path=$(FACTS) +intervention.cycle=true hydra.sweeper.params.seed=0 \

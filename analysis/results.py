@@ -92,7 +92,7 @@ def write_results(root: Path, page: Path) -> list[str]:
     `root` holds the experiments' folders. An experiment without a finished run is told as such on the page.
     Raises DataError where no experiment has any.
     """
-    found = {study.name: _collections(root, study.name) for study in STUDIES}
+    found = {study.name: _collections(root, study) for study in STUDIES}
     columns = [scale for scale in SCALES if any(scale in scales for scales in found.values())]
     if not columns:
         raise DataError(f"{root} holds no finished run of an experiment: make paper computes them")
@@ -124,13 +124,13 @@ def write_results(root: Path, page: Path) -> list[str]:
     ]
 
 
-def _collections(root: Path, name: str) -> dict[str, Collection]:
-    """What was finished of an experiment, by scale."""
+def _collections(root: Path, study: Study) -> dict[str, Collection]:
+    """What was finished of an experiment, or of one that has the same runs, by scale."""
     found = {}
     for scale, suffix in SCALES.items():
-        folder = root / f"{name}{suffix}"
-        if folder.is_dir() and any(folder.glob("*/DONE")):
-            found[scale] = collect(folder)
+        folders = [root / f"{name}{suffix}" for name in (study.name, study.same_as) if name]
+        if finished := [folder for folder in folders if any(folder.glob("*/DONE"))]:
+            found[scale] = collect(finished[0])
     return found
 
 
@@ -267,7 +267,7 @@ def _told(collection: Collection) -> str:
         if (values := sorted({one.get(key, "null") for one in collection.settings.values()} - {"null", "[]"}))
     ]
     parts = [
-        f"{len(runs)} finished runs, {runs['seconds'].sum():.0f} s of computing together",
+        f"{len(runs)} finished runs of {runs['name'].iloc[0]}, {runs['seconds'].sum():.0f} s of computing",
         f"seeds {', '.join(map(str, seeds))}",
         f"models {models}",
         *lengths,
@@ -286,13 +286,12 @@ def _versions(trees: Sequence[Mapping[str, str]], key: str) -> str:
 
 def _lead(collections: Sequence[Collection]) -> str:
     """What the page was made from."""
-    runs = sum(len(one.runs) for one in collections)
-    hours = sum(float(one.runs["seconds"].sum()) for one in collections) / 3600
+    runs = pd.concat([one.runs for one in collections]).drop_duplicates(["name", "run"])
     trees = [tree for one in collections for tree in one.provenance.values()]
     versions = [f"{name} {found}" for name in _VERSIONS if (found := _versions(trees, f"packages.{name}"))]
     commits = _versions(trees, "git.commit")
     told = (
-        f"Made by `python -m analysis results` from {runs} runs, {hours:.1f} hours of computing together, "
-        f"with {', '.join(versions)}"
+        f"Made by `python -m analysis results` from {len(runs)} runs, {runs['seconds'].sum() / 3600:.1f} "
+        f"hours of computing together, with {', '.join(versions)}"
     )
     return f"{told}, at commit {', '.join(commit[:10] for commit in commits.split(', '))}."

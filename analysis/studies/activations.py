@@ -159,6 +159,7 @@ STUDIES = (
             ),
         ),
         figures=("activations", "shares", "norms"),
+        same_as="norms_by_layer",
     ),
     Study(
         name="subspace_shift",

@@ -51,5 +51,7 @@ class Study:
     series: tuple[str, ...] = ()
     """Columns or settings that name the lines of the figures, which are means over all runs that share them;
     empty for the names that reports give."""
+    same_as: str = ""
+    """An experiment of the same runs, which are read where there are none in this one's folder."""
     lines: int = 8
     """Lines of a picture at the most: as many as have colours of their own."""

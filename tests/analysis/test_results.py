@@ -39,6 +39,15 @@ def test_the_page_has_every_claim_and_its_pictures_exist(root: Path):
     assert "| built-in | real facts |" in text
 
 
+def test_an_experiment_without_runs_is_answered_by_those_of_the_same_one(root: Path, write_run: WriteRun):
+    write_run(name="norms_by_layer", editor="memit", seed=0)
+    write_results(root, root / "results.md")
+    lead, _, sections = (root / "results.md").read_text().partition("## Summary")
+    assert "from 19 runs" in lead
+    section = sections.partition("\n## activation_norms\n")[2].partition("\n## ")[0]
+    assert "* built-in: 1 finished runs of norms\\_by\\_layer" in section
+
+
 def test_the_page_is_the_same_for_the_same_runs(root: Path):
     first, again = root / "a" / "results.md", root / "b" / "results.md"
     write_results(root, first)

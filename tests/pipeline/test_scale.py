@@ -4,6 +4,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from analysis.studies.study import Study
+from analysis.studies.table import STUDIES
 from pipeline import search
 from pipeline.configuration import Plain, resolved, without_hydra
 from pipeline.identity import fingerprint
@@ -49,6 +51,14 @@ def test_an_experiment_of_the_papers_size_sweeps_their_models_too(experiment: st
     assert config.data.dataset == "azhx/counterfact"
     assert params(config) == params(before) | {"model": PAPER}
     assert without_hydra(config).name == f"{experiment}_paper"
+
+
+@pytest.mark.parametrize("study", [study for study in STUDIES if study.same_as], ids=lambda study: study.name)
+@pytest.mark.parametrize("scale", [(), ("+scale=paper",), ("+scale=facts", "data.path=facts.jsonl")])
+def test_an_experiment_that_is_the_same_as_another_has_its_runs(study: Study, scale: tuple[str, ...]):
+    mine, other = (f"experiment={name}" for name in (study.name, study.same_as))
+    assert params(composed(mine, *scale)) == params(composed(other, *scale))
+    assert fingerprint(plain(mine, *scale)) == fingerprint(plain(other, *scale))
 
 
 @pytest.mark.parametrize("experiment", ["quickstart", "encore", "mechanism_record"])
