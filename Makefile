@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
-# the experiments of `make paper`: causal_trace builds the models, mechanism replays what mechanism_record kept;
+# the experiments of `make paper`: mechanism replays what mechanism_record kept;
 # activation_norms has the runs of norms_by_layer
 EXPERIMENTS := causal_trace norms_posttraining norms_editing norms_by_layer baseline_norms subspace_shift \
   mechanism_record mechanism encore mitigation norm_reset history universality cross_architecture optimizer_sweep \

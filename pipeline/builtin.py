@@ -1,27 +1,24 @@
 """The built-in models and tasks as parts of a configuration."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from analysis.tasks.items import ItemTasks
 from editors.model.loading import Checkpoint
 from editors.model.model import Model
 from pipeline.world.facts import World
-from pipeline.world.shelf import ensure
+from pipeline.world.shelf import folder_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltInCheckpoint(Checkpoint):
-    """A tiny model that knows the built-in world: shipped, or built when it is first asked for."""
+    """A tiny model that is shipped and knows the built-in world."""
 
     path: str = ""
     """Stays empty: the model's name tells where it is."""
-    cache: str = "outputs/cache/models"
-    """Where models that are not shipped are kept."""
 
     def load(self) -> Model:
-        """The model; building it takes minutes, once, with a progress bar."""
-        found = replace(self, path=str(ensure(self.name, Path(self.cache))))
+        """The model; raises ConfigError where no built-in model has the name."""
+        found = replace(self, path=str(folder_of(self.name)))
         return super(BuiltInCheckpoint, found).load()
 
 

@@ -1,13 +1,10 @@
-"""The built-in models by name: which recipe makes each, and where its folder is."""
+"""The built-in models by name: which recipe made each, and where its folder is."""
 
 from pathlib import Path
 from types import MappingProxyType
 
-from filelock import FileLock
-
 from editors.errors import ConfigError
-from pipeline.world.facts import World
-from pipeline.world.recipe import Recipe, build
+from pipeline.world.recipe import Recipe
 
 RECIPES = MappingProxyType(
     {
@@ -28,19 +25,7 @@ def recipe_of(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def ensure(name: str, cache: Path) -> Path:
-    """The folder of a built-in model: as shipped, or built into `cache` when it is first asked for.
-
-    Building takes minutes and shows a progress bar; a second process waits for the first.
-    """
-    recipe = recipe_of(name)
-    if (shipped := SHIPPED / name).is_dir():
-        return shipped
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / name
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            partial = cache / f"{name}.partial"
-            build(World(), recipe, partial)
-            partial.rename(folder)
-    return folder
+def folder_of(name: str) -> Path:
+    """The shipped folder of a built-in model; raises ConfigError for any other name."""
+    recipe_of(name)
+    return SHIPPED / name

@@ -1,4 +1,4 @@
-"""Gates of the shipped model: what it knows, and that it can be edited."""
+"""Gates of the shipped models: what they know, and that tiny-gpt2 can be edited."""
 
 import random
 from collections.abc import Sequence
@@ -10,24 +10,33 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from analysis.efficacy import Efficacy
-from editors.model.loading import Checkpoint
 from editors.model.model import Model
 from pipeline.build import build
+from pipeline.builtin import BuiltInCheckpoint
 from pipeline.configuration import resolved
 from pipeline.data import WorldFacts
 from pipeline.interventions import KnowledgeEdit
 from pipeline.resolvers import register_resolvers
 from pipeline.world.facts import World
-from pipeline.world.shelf import SHIPPED
+from pipeline.world.shelf import RECIPES, folder_of
 from tests.pipeline.conftest import CONF
 
-FOLDER = SHIPPED / "tiny-gpt2"
 WORLD = World()
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return Checkpoint(name="tiny-gpt2", path=str(FOLDER), device="cpu").load()
+    """The one that is edited here."""
+    return loaded("tiny-gpt2")
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def each(request: pytest.FixtureRequest) -> Model:
+    return loaded(request.param)
+
+
+def loaded(name: str) -> Model:
+    return BuiltInCheckpoint(name=name, device="cpu").load()
 
 
 @torch.no_grad()
@@ -49,33 +58,34 @@ def recalled(model: Model, prompts: Sequence[str], objects: Sequence[str]) -> fl
     return float(right.double().mean())
 
 
-def test_it_is_small_and_holds_nothing_but_weights_and_text() -> None:
-    files = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
-    assert sum(files.values()) <= 12e6
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_is_small_and_holds_nothing_but_weights_and_text(name: str) -> None:
+    files = {path.name: path.stat().st_size for path in folder_of(name).iterdir()}
+    assert sum(files.values()) <= 6e6
     assert all(Path(name).suffix in (".json", ".safetensors") for name in files)
 
 
-def test_it_recalls_the_facts_from_training_templates(model: Model) -> None:
+def test_it_recalls_the_facts_from_training_templates(each: Model) -> None:
     facts = WORLD.facts
-    assert recalled(model, [f.statement for f in facts], [f.target_true for f in facts]) >= 0.98
+    assert recalled(each, [f.statement for f in facts], [f.target_true for f in facts]) >= 0.98
 
 
-def test_it_recalls_them_from_paraphrases_it_never_saw(model: Model) -> None:
+def test_it_recalls_them_from_paraphrases_it_never_saw(each: Model) -> None:
     pairs = [(p, fact.target_true) for fact in WORLD.unheard for p in fact.paraphrases]
     prompts, objects = zip(*pairs, strict=True)
-    assert recalled(model, prompts, objects) >= 0.9
+    assert recalled(each, prompts, objects) >= 0.9
 
 
 # chance is 0.5, 0.25, 0.25 and 0.5
 @pytest.mark.parametrize(
     ("task", "least"), [("sentiment", 0.95), ("qa", 0.7), ("choice", 0.5), ("pair", 0.9)]
 )
-def test_it_solves_the_downstream_tasks(model: Model, task: str, least: float) -> None:
+def test_it_solves_the_downstream_tasks(each: Model, task: str, least: float) -> None:
     items = WORLD.tasks[task]
-    logits = predicted(model, [item.text for item in items])
+    logits = predicted(each, [item.text for item in items])
     right = 0
     for row, item in zip(logits, items, strict=True):
-        right += int(row[first_tokens(model, item.choices)].argmax()) == item.answer
+        right += int(row[first_tokens(each, item.choices)].argmax()) == item.answer
     assert right / len(items) >= least
 
 
@@ -110,7 +120,7 @@ def test_single_edits_succeed_at_the_configured_layers(model: Model, editor: str
 
 def after_200_edits(editor: str, folder: Path) -> tuple[float, float]:
     """ES over the edits, and the share of the facts of never-edited people that is still known."""
-    model = Checkpoint(name="tiny-gpt2", path=str(FOLDER), device="cpu").load()
+    model = loaded("tiny-gpt2")
     intervention = configured(editor, folder)
     plan = intervention.plan(WorldFacts().load())
     intervention.prepare(model, plan)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from editors.errors import ConfigError
 from editors.model.architectures import family_of
@@ -20,7 +20,7 @@ from pipeline.world.borrowed import BorrowedWorld
 from pipeline.world.facts import World
 from pipeline.world.names import RELATIONS
 from pipeline.world.recipe import Recipe, build, build_tokenizer, pack
-from pipeline.world.shelf import SHIPPED, ensure
+from pipeline.world.shelf import RECIPES, folder_of
 from pipeline.world.tasks import build_tasks
 
 WORLD = World()
@@ -176,16 +176,19 @@ def test_a_recipe_gives_a_folder_that_loads_and_leaves_the_lowest_attention_alon
             assert torch.equal(weight.half(), model.get_parameter(f"{path}.{name}").half()) == same
 
 
-def test_the_shipped_model_is_found_without_building(tmp_path: Path) -> None:
-    assert ensure("tiny-gpt2", tmp_path) == SHIPPED / "tiny-gpt2"
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_shipped_as_a_model_of_its_shape(name: str) -> None:
+    recipe, config = RECIPES[name], AutoConfig.from_pretrained(folder_of(name))
+    assert config.model_type.replace("_", "").removeprefix("gpt") == recipe.shape.removeprefix("gpt")
+    found = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads)
+    assert found == (recipe.width, recipe.blocks, recipe.heads)
 
 
-def test_an_unknown_model_names_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_model_names_the_known_ones() -> None:
     with pytest.raises(
         ConfigError, match=r"model=tiny-bert, but the built-in models are tiny-gpt2, .*tiny-llama"
     ):
-        ensure("tiny-bert", tmp_path)
+        folder_of("tiny-bert")
 
 
 def test_an_order_is_read_from_key_value_arguments() -> None:
