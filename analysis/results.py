@@ -178,7 +178,9 @@ def _value(finding: Finding) -> str:
     if cases.empty:
         return ""
     if len(cases) == 1:
-        return _interval(cases.iloc[0])
+        only = cases.iloc[0]
+        undecided = "" if only["holds"] else ", speaks against it" if only["against"] else ", undecided"
+        return _interval(only) + undecided
     told = f"{int(cases['holds'].sum())} of {len(cases)} cases hold"
     if opposed := int(cases["against"].sum()):
         told += f", {opposed} speak against it"

@@ -185,7 +185,7 @@ STUDIES = (
                 threshold=0.6,
             ),
             Claim(
-                says="The shift is one of direction: probes lose more than those that see the norm alone.",
+                says="Probes lose a larger share of what they know than those that see the norm alone.",
                 source=_SUMMARY,
                 told="orientation becomes misaligned",
                 quantity="share of their accuracy beyond chance that the probes lose, minus the share that "

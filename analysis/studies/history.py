@@ -88,8 +88,8 @@ def _batches(evidence: Evidence) -> pd.DataFrame:
 STUDIES = (
     Study(
         name="history",
-        question="When does a sequence collapse, by the size of its batches, with and without the history of "
-        "earlier edits?",
+        question="When does a sequence by MEMIT collapse, by the size of its batches, with and without the "
+        "history of earlier edits?",
         claims=(
             Claim(
                 says="With the history term a sequence ends as one batch of all facts does.",

@@ -71,7 +71,9 @@ def _traced_is_best(evidence: Evidence) -> pd.DataFrame:
 STUDIES = (
     Study(
         name="causal_trace",
-        question="Which states of the unedited model carry a fact?",
+        question="Which states of the unedited model carry a fact? "
+        "The built-in models are made to have an early subject site: this checks the method and is no "
+        "evidence of where real models keep facts.",
         claims=(
             Claim(
                 says="MLPs are decisive at the subject's last token.",
@@ -99,7 +101,9 @@ STUDIES = (
     ),
     Study(
         name="layer_sweep",
-        question="In which block do edits succeed, and is it the one that tracing points to?",
+        question="In which block do edits succeed, and is it the one that tracing points to? "
+        "The built-in models are made to have an early subject site: this checks the method and is no "
+        "evidence of where real models keep facts.",
         claims=(
             Claim(
                 says="The block with the largest traced effect is the best one to edit.",

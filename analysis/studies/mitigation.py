@@ -195,10 +195,11 @@ STUDIES = (
     ),
     Study(
         name="norm_reset",
-        question="Does scaling the edited matrices back to their unedited norm save what the model can do?",
+        question="Does scaling the edited matrices back to their unedited norm save what the model can do? "
+        "It shrinks the unedited part of W too, so that this does not part growth from the loss of that.",
         claims=(
             Claim(
-                says="Without norm growth downstream ability is kept.",
+                says="With W scaled back to its unedited norm downstream ability is kept.",
                 source=OPEN,
                 told="–",
                 quantity="mean downstream accuracy with the reset minus without",
@@ -207,7 +208,7 @@ STUDIES = (
                 threshold=0.0,
             ),
             Claim(
-                says="Without norm growth facts that nobody edited are kept.",
+                says="With W scaled back to its unedited norm facts that nobody edited are kept.",
                 source=OPEN,
                 told="–",
                 quantity="share of never-edited facts still known, with the reset minus without",

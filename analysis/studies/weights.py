@@ -177,7 +177,8 @@ STUDIES = (
         name="norms_posttraining",
         question="Does the norm of updated matrices always grow under continual pretraining, full "
         "fine-tuning and LoRA, whatever the optimiser, weight decay and learning rate? SGD has momentum 0.9 "
-        "and takes 100 times the rate that is named, so that its weight decay acts 100 times as much.",
+        "and takes 100 times the rate that is named, so that its weight decay acts 500 to 1,000 times as "
+        "much.",
         claims=(
             growth(TRAINING),
             Claim(
