@@ -179,8 +179,9 @@ def _value(finding: Finding) -> str:
         return ""
     if len(cases) == 1:
         only = cases.iloc[0]
-        undecided = "" if only["holds"] else ", speaks against it" if only["against"] else ", undecided"
-        return _interval(only) + undecided
+        if only["holds"] or only["broken"]:  # the interval tells that runs broke
+            return _interval(only)
+        return f"{_interval(only)}, {'speaks against it' if only['against'] else 'undecided'}"
     told = f"{int(cases['holds'].sum())} of {len(cases)} cases hold"
     if opposed := int(cases["against"].sum()):
         told += f", {opposed} speak against it"
@@ -291,9 +292,8 @@ def _lead(collections: Sequence[Collection]) -> str:
     runs = pd.concat([one.runs for one in collections]).drop_duplicates(["name", "run"])
     trees = [tree for one in collections for tree in one.provenance.values()]
     versions = [f"{name} {found}" for name in _VERSIONS if (found := _versions(trees, f"packages.{name}"))]
-    commits = _versions(trees, "git.commit")
-    told = (
+    commits = ", ".join(commit[:10] for commit in _versions(trees, "git.commit").split(", "))
+    return (
         f"Made by `python -m analysis results` from {len(runs)} runs, {runs['seconds'].sum() / 3600:.1f} "
-        f"hours of computing together, with {', '.join(versions)}"
+        f"hours of computing together, with {', '.join(versions)}, at commit {commits}."
     )
-    return f"{told}, at commit {', '.join(commit[:10] for commit in commits.split(', '))}."

@@ -6,7 +6,7 @@ from analysis.tasks.items import ItemTasks
 from editors.model.loading import Checkpoint
 from editors.model.model import Model
 from pipeline.world.facts import World
-from pipeline.world.shelf import folder_of
+from pipeline.world.shelf import shipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class BuiltInCheckpoint(Checkpoint):
 
     def load(self) -> Model:
         """The model; raises ConfigError where no built-in model has the name."""
-        found = replace(self, path=str(folder_of(self.name)))
+        found = replace(self, path=str(shipped(self.name)))
         return super(BuiltInCheckpoint, found).load()
 
 

@@ -158,7 +158,7 @@ STUDIES = (
                 threshold=0.0,
             ),
         ),
-        figures=("activations", "shares", "norms"),
+        figures=("activations", "shares"),
         same_as="norms_by_layer",
     ),
     Study(

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -33,6 +33,7 @@ from transformers import (
 )
 
 from editors.model.architectures import family_of
+from pipeline.world.shelf import Recipe
 
 END = "<|endoftext|>"
 _POSITIONS = 128
@@ -49,30 +50,6 @@ class Source(Protocol):
     def corpus(self, seed: int = 0) -> Iterator[str]:
         """One pass over the text, in an order of its own for every seed."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """The shape of a tiny model and how long it learns."""
-
-    shape: Literal["gpt2", "llama", "gptj", "neox"] = "gpt2"
-    width: int = 192
-    inner: int = 768
-    """Width of the MLP, and so of an edit's keys."""
-    blocks: int = 4
-    heads: int = 6
-    silent: int = 2
-    """Blocks, from the lowest, whose attention stays as it was initialised."""
-    vocabulary: int = 6144
-    """At most, names aside; the tokenizer stops earlier once every word is a token of its own."""
-    row: int = 64
-    """Tokens per packed row."""
-    passes: int = 14
-    """Passes over the text, each of them with other filler and other task items."""
-    batch: int = 24
-    """Rows per step."""
-    learning_rate: float = 3e-3
-    seed: int = 0
 
 
 def build(source: Source, recipe: Recipe, folder: Path) -> None:

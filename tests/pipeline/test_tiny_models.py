@@ -18,7 +18,7 @@ from pipeline.data import WorldFacts
 from pipeline.interventions import KnowledgeEdit
 from pipeline.resolvers import register_resolvers
 from pipeline.world.facts import World
-from pipeline.world.shelf import RECIPES, folder_of
+from pipeline.world.shelf import RECIPES, shipped
 from tests.pipeline.conftest import CONF
 
 WORLD = World()
@@ -60,7 +60,7 @@ def recalled(model: Model, prompts: Sequence[str], objects: Sequence[str]) -> fl
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_it_is_small_and_holds_nothing_but_weights_and_text(name: str) -> None:
-    files = {path.name: path.stat().st_size for path in folder_of(name).iterdir()}
+    files = {path.name: path.stat().st_size for path in shipped(name).iterdir()}
     assert sum(files.values()) <= 6e6
     assert all(Path(name).suffix in (".json", ".safetensors") for name in files)
 

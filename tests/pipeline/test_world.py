@@ -19,8 +19,8 @@ from pipeline.world.__main__ import Order, main, parse
 from pipeline.world.borrowed import BorrowedWorld
 from pipeline.world.facts import World
 from pipeline.world.names import RELATIONS
-from pipeline.world.recipe import Recipe, build, build_tokenizer, pack
-from pipeline.world.shelf import RECIPES, folder_of
+from pipeline.world.recipe import build, build_tokenizer, pack
+from pipeline.world.shelf import RECIPES, Recipe, shipped
 from pipeline.world.tasks import build_tasks
 
 WORLD = World()
@@ -178,7 +178,7 @@ def test_a_recipe_gives_a_folder_that_loads_and_leaves_the_lowest_attention_alon
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_shipped_as_a_model_of_its_shape(name: str) -> None:
-    recipe, config = RECIPES[name], AutoConfig.from_pretrained(folder_of(name))
+    recipe, config = RECIPES[name], AutoConfig.from_pretrained(shipped(name))
     assert config.model_type.replace("_", "").removeprefix("gpt") == recipe.shape.removeprefix("gpt")
     found = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads)
     assert found == (recipe.width, recipe.blocks, recipe.heads)
@@ -188,7 +188,7 @@ def test_an_unknown_model_names_the_known_ones() -> None:
     with pytest.raises(
         ConfigError, match=r"model=tiny-bert, but the built-in models are tiny-gpt2, .*tiny-llama"
     ):
-        folder_of("tiny-bert")
+        shipped("tiny-bert")
 
 
 def test_an_order_is_read_from_key_value_arguments() -> None:
