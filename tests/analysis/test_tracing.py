@@ -249,7 +249,7 @@ def test_the_facts_that_a_run_edits_are_traced_and_again_when_they_are_forgotten
     stage.prepare(model, FACTS[:1])
     before = stage.measure(model, SEEN)
     site = Site("mlp_down", 1)
-    model.write(site, model.weight(*site) + 1)
+    model.write(site, -model.weight(*site))
     after = stage.measure(model, SEEN)
     assert before["trace/known/facts"] == after["trace/known/facts"] == 1
     assert after["trace/clean/mean"] < before["trace/clean/mean"]
