@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: python3 >= 3.11 is needed, found $$($(PYTHON) --version); set PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
-	@$(VENV)/bin/uv pip install --quiet --python $(PY) -e '.[dev]' -c constraints.txt
+	@$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) -e '.[dev]' -c constraints.txt
 	@touch $@
 
 run: $(STAMP) ## the main job: 200 edits by ROME, MEMIT and ENCORE on the built-in model, then the report
