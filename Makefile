@@ -15,7 +15,8 @@ REAL   := +scale=facts data.path=$(FACTS) +intervention.cycle=true hydra.sweeper
   launcher=pool launcher.jobs=$(JOBS) tracker=none
 # every fact is edited, so that no text is left to measure activations on
 NO_TEXT := stage=[norms,efficacy,downstream]
-REAL_EDITORS := rome,memit,encore,alphaedit,emmet,pmet,ft,ultraedit
+BATCH_EDITORS := memit,encore,alphaedit,emmet,pmet,ultraedit
+REAL_EDITORS  := rome,ft,$(BATCH_EDITORS)
 
 # uv does not read pip's variable for a folder of local wheels; hand it on where one is set.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
@@ -54,9 +55,12 @@ paper: $(STAMP) ## the papers' experiments on the built-in models, then docs/res
 facts: $(STAMP) ## the column of real facts: FACTS=counterfact.jsonl, hours of two cores; goes on where it was left
 	test -d outputs/models/tiny-gpt2-counterfact || \
 	  $(PY) -m pipeline.world build facts=$(FACTS) limit=1000 out=outputs/models/tiny-gpt2-counterfact
-	$(PY) -m pipeline experiment=encore $(REAL) $(NO_TEXT) edits=2000 batch_size=100,1
-	$(PY) -m pipeline experiment=norms_editing $(REAL) edits=2000 batch_size=100,1 \
+	$(PY) -m pipeline experiment=norms_editing $(REAL) edits=2000 batch_size=100 \
+	  'hydra.sweeper.params.editor="$(BATCH_EDITORS)"'
+	$(PY) -m pipeline experiment=encore $(REAL) $(NO_TEXT) edits=2000 batch_size=100
+	$(PY) -m pipeline experiment=norms_editing $(REAL) edits=2000 batch_size=1 \
 	  'hydra.sweeper.params.editor="$(REAL_EDITORS)"'
+	$(PY) -m pipeline experiment=encore $(REAL) $(NO_TEXT) edits=2000 batch_size=1
 	$(PY) -m pipeline experiment=encore $(REAL) $(NO_TEXT) edits=10000 batch_size=100
 	$(PY) -m analysis results outputs
 

@@ -2,7 +2,8 @@
 
 A claim is a statement with its source and a threshold on a number that we measure. The number is measured in
 cases, such as one for every editor, each with repeats, such as seeds; a case has a mean and its 95 % interval
-over the repeats. The verdict follows from the cases alone:
+over the repeats. A mean nearer to the threshold than the smallest effect that counts is on neither side. The
+verdict follows from the cases alone:
 
 * `appears`: in every case the whole interval lies on the claimed side of the threshold, and no run failed;
 * `appears in part`: in some cases;
@@ -37,6 +38,10 @@ class Claim:
     side: Side
     """On which side of the threshold the claim puts the quantity."""
     threshold: float
+    least: float = 1e-6
+    """Smallest distance of a mean from the threshold that counts: rounding, and more where ours says so."""
+    ratio: bool = False
+    """Whether the quantity is a ratio: its mean is geometric, intervals and `least` are of logarithms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,20 +66,37 @@ def judged(claim: Claim, evidence: Evidence) -> Finding:
         return Finding(
             claim=claim, verdict="not measurable at this scale", cases=pd.DataFrame(columns=columns)
         )
-    # an infinity or NaN is a model that broke: no interval of the others may speak for it
-    lost = pd.Series(~np.isfinite(repeats["value"].to_numpy(dtype=float)), repeats.index)
-    broken = lost.groupby(repeats["case"], sort=False).sum()
-    finite = over_seeds(repeats, by=("case",)).set_index("case").reindex(broken.index)
-    cases = finite.assign(seeds=finite["seeds"].fillna(0), broken=broken).reset_index()
-    sound = cases["broken"] == 0
+    cases = _cases(claim, repeats)
     near, far = ("low", "high") if claim.side == "above" else ("high", "low")
-    cases["holds"] = _beyond(cases[near], claim.side, claim.threshold) & sound
-    cases["against"] = _beyond(cases[far], "below" if claim.side == "above" else "above", claim.threshold)
+    counts = _distance(cases["mean"], claim) >= claim.least
+    cases["holds"] = _beyond(cases[near], claim.side, claim.threshold) & counts & (cases["broken"] == 0)
+    other: Side = "below" if claim.side == "above" else "above"
+    cases["against"] = _beyond(cases[far], other, claim.threshold) & counts
     failed = any(run.status == "failed" for run in evidence.collection.unfinished)
     if bool(cases["holds"].all()) and not failed:
         return Finding(claim=claim, verdict="appears", cases=cases)
     verdict = "appears in part" if bool(cases["holds"].any()) else "does not appear"
     return Finding(claim=claim, verdict=verdict, cases=cases)
+
+
+def _cases(claim: Claim, repeats: pd.DataFrame) -> pd.DataFrame:
+    """Mean and interval of every case; a measure may come with an interval of its own."""
+    # an infinity or NaN is a model that broke: no interval of the others may speak for it
+    values = repeats["value"].to_numpy(dtype=float)
+    lost = pd.Series(~np.isfinite(values) | (claim.ratio & (values <= 0)), repeats.index)
+    broken = lost.groupby(repeats["case"], sort=False).sum()
+    finite = over_seeds(repeats, by=("case",), log=claim.ratio).set_index("case").reindex(broken.index)
+    if "low" in repeats:
+        own = repeats.set_index("case")
+        finite = finite.assign(low=own["low"], high=own["high"], seeds=own["seeds"].where(broken == 0))
+    return finite.assign(seeds=finite["seeds"].fillna(0), broken=broken).reset_index()
+
+
+def _distance(means: pd.Series, claim: Claim) -> pd.Series:
+    """|mean − threshold|, of logarithms for a ratio."""
+    if claim.ratio:
+        return pd.Series(np.abs(np.log(means.to_numpy(dtype=float) / claim.threshold)), means.index)
+    return (means - claim.threshold).abs()
 
 
 def _beyond(values: pd.Series, side: Side, threshold: float) -> pd.Series:

@@ -5,14 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import pandas as pd
 
 from analysis.collect import Collection
 from analysis.drawing.curves import having
 
 Measure = Callable[["Evidence"], pd.DataFrame]
-"""From the runs to columns `case`, a label, and `value`, a row for every repeat."""
+"""From the runs to columns `case`, a label, and `value`, a row for every repeat.
+
+Or a row for every case that has an interval of its own: `low` and `high` beside, and `seeds`, the runs in it.
+"""
 
 SEQUENCE = ("editor", "batch_size", "edits", "model", "data")
 """Columns and settings that tell sequences of edits apart, whatever their seed is."""
@@ -154,11 +156,6 @@ class Evidence:
 def final(rows: pd.DataFrame, by: list[str]) -> pd.Series:
     """The value that was measured last in every group, be it a number or not."""
     return rows.drop_duplicates(by, keep="last").set_index(by)["value"]
-
-
-def logs(values: pd.Series) -> pd.Series:
-    """Natural logarithms; what is not positive has none."""
-    return pd.Series(np.log(values.where(values > 0).to_numpy(dtype=float)), values.index)
 
 
 def ends(key: str, by: Sequence[str] = SEQUENCE, *, minus: float = 0.0) -> Measure:

@@ -161,7 +161,8 @@ def _row(claim: Claim, evidence: Mapping[str, Evidence], columns: Sequence[str])
         told=claim.told,
         quantity=claim.quantity,
         side=claim.side,
-        threshold=written(float(claim.threshold)),
+        threshold=written(float(claim.threshold))
+        + (f" by at least {claim.least}" if claim.least > 1e-3 else ""),
         found=[
             Judged(column=scale, verdict=found[scale].verdict, told=_value(found[scale]))
             if scale in found
@@ -183,11 +184,10 @@ def _value(finding: Finding) -> str:
             return _interval(only)
         return f"{_interval(only)}, {'speaks against it' if only['against'] else 'undecided'}"
     told = f"{int(cases['holds'].sum())} of {len(cases)} cases hold"
-    if opposed := int(cases["against"].sum()):
-        told += f", {opposed} speak against it"
+    undecided = ~cases["holds"] & ~cases["against"] & (cases["broken"] == 0)
+    counts = {"speak against it": cases["against"], "undecided": undecided, "broke": cases["broken"] > 0}
+    told += "".join(f", {which.sum()} {what}" for what, which in counts.items() if which.any())
     ordered = cases[cases["seeds"] > 0].sort_values("mean", kind="stable")
-    if broken := int((cases["broken"] > 0).sum()):
-        told += f", in {broken} runs broke"
     if ordered.empty:
         return told
     least, most = ordered.iloc[0], ordered.iloc[-1]

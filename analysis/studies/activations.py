@@ -13,6 +13,7 @@ from analysis.studies.study import (
     KNOWN,
     LATE,
     NORM_GROWTH,
+    NOTICEABLE,
     OPEN,
     PROBE,
     Study,
@@ -29,6 +30,8 @@ _CONTROLS = (
 )
 _NORM_ONLY = "probe/norm_only/mean"
 _CHANCE = 0.5
+_UNMOVED = 1e-4
+"""Change of an activation norm's ratio that is rounding."""
 _SUMMARY = f"a summary of {NORM_GROWTH} (second-hand)"
 
 
@@ -93,6 +96,16 @@ def _against_real(
     return measure
 
 
+def _rescaled(evidence: Evidence) -> pd.DataFrame:
+    """Probes' accuracy with the next norm layer rescaled minus that under the real edits alone.
+
+    Nothing where no activation is changed by it: an intervention that does nothing answers nothing.
+    """
+    norms = _against_real(lambda evidence: evidence.last(LATE), "norm_rescaled", absolute=True)(evidence)
+    found = _against_real(lambda evidence: evidence.last(PROBE), "norm_rescaled")(evidence)
+    return found if (norms["value"] > _UNMOVED).any() else found.iloc[:0]
+
+
 def _question(
     says: str, quantity: str, measure: Measure, side: Side = "above", threshold: float = 0.0
 ) -> Claim:
@@ -104,6 +117,7 @@ def _question(
         measure=measure,
         side=side,
         threshold=threshold,
+        least=NOTICEABLE,
     )
 
 
@@ -126,7 +140,7 @@ STUDIES = (
     Study(
         name="activation_norms",
         question="How do activation norms change by block after 100, 500 and 2,000 edits, absolutely and as "
-        "shares of the residual stream?",
+        "shares of the residual stream? Claims are judged on a text that names no edited subject.",
         claims=(
             Claim(
                 says="The norms of intermediate activations decrease: in the last third of the blocks.",
@@ -137,6 +151,7 @@ STUDIES = (
                 measure=ends(LATE, minus=1.0),
                 side="below",
                 threshold=0.0,
+                least=NOTICEABLE,
             ),
             Claim(
                 says="The norms of intermediate activations decrease: from the first edited block on.",
@@ -146,6 +161,7 @@ STUDIES = (
                 measure=_stream,
                 side="below",
                 threshold=0.0,
+                least=NOTICEABLE,
             ),
             Claim(
                 says="The edited blocks take a growing share of the residual stream.",
@@ -222,24 +238,31 @@ STUDIES = (
         "matrix, or that they are in one place? Recorded edits against controls of the same length.",
         claims=(
             _question(
-                "Norm growth alone, without any direction, lowers later activations.",
+                "Norm growth alone, W scaled as a whole, lowers later activations.",
                 "late activations' norm ratio minus 1 where W is scaled to the real edits' norm",
                 _of("scaled", lambda evidence: evidence.last(LATE) - 1),
                 "below",
             ),
             _question(
-                "Norm growth alone, without any direction, breaks the probes.",
+                "Norm growth alone, W scaled as a whole, breaks the probes.",
                 "probes' accuracy where W is scaled, minus that of the unedited model",
                 _of("scaled", lambda evidence: evidence.change(PROBE)),
                 "below",
                 -0.1,
             ),
             _question(
-                "A random direction of the same length moves activations as the real one does.",
-                "|probes' accuracy under random updates − under the real ones|",
-                _against_real(lambda evidence: evidence.last(PROBE), "random_direction", absolute=True),
+                "At the same norm the real edits cost less ability than W scaled as a whole.",
+                "downstream accuracy where W is scaled minus under the real edits",
+                _against_real(lambda evidence: evidence.last(DOWNSTREAM), "scaled"),
                 "below",
-                0.01,
+            ),
+            _question(
+                "A random direction of the same length turns activations as far as the real one does.",
+                "|cosine between edited and unedited activations under random updates − under the real "
+                "ones|, mean over blocks from the first edited one on",
+                _against_real(_cosine, "random_direction", absolute=True),
+                "below",
+                0.05,
             ),
             _question(
                 "A random direction of the same length costs less ability than the real one.",
@@ -248,7 +271,8 @@ STUDIES = (
             ),
             _question(
                 "Scaling W back to its unedited norm after every real update saves ability.",
-                "downstream accuracy with the scaling minus under the real edits",
+                "downstream accuracy with the scaling, which shrinks the unedited part of W too, minus under "
+                "the real edits",
                 _against_real(lambda evidence: evidence.last(DOWNSTREAM), "norm_kept"),
             ),
             _question(
@@ -258,9 +282,9 @@ STUDIES = (
             ),
             _question(
                 "Rescaling the next norm layer gives the probes back.",
-                "probes' accuracy after rescaling minus under the real edits alone; a layer norm leaves "
-                "little to rescale",
-                _against_real(lambda evidence: evidence.last(PROBE), "norm_rescaled"),
+                "probes' accuracy after rescaling minus under the real edits alone, where rescaling changes "
+                "any activation: a layer norm leaves little to rescale",
+                _rescaled,
             ),
         ),
         figures=("activations", "probes", "ability"),

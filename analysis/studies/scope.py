@@ -6,18 +6,29 @@ import pandas as pd
 
 from analysis.claims import Claim
 from analysis.evidence import Evidence, Measure, changes, ends
-from analysis.studies.study import DOWNSTREAM, EDITED, KNOWN, LATE, NORM_GROWTH, OPEN, PROBE, Study, Table
+from analysis.studies.study import (
+    DOWNSTREAM,
+    EDITED,
+    KNOWN,
+    LATE,
+    NORM_GROWTH,
+    NOTICEABLE,
+    OPEN,
+    PROBE,
+    Study,
+    Table,
+)
 from analysis.studies.weights import every_update, growth, laws_by
 
 _WHERE = ("model", "intervention", "data.relations")
 
 
 def _grown(by: Sequence[str], *, decayed: bool) -> Measure:
-    """Norm ratio minus 1 of the runs with, or without, weight decay."""
+    """Norm ratio of the runs with, or without, weight decay."""
 
     def measure(evidence: Evidence) -> pd.DataFrame:
         decays = pd.to_numeric(evidence.setting("intervention.weight_decay"), errors="coerce") > 0
-        last = evidence.last(EDITED) - 1
+        last = evidence.last(EDITED)
         return evidence.labelled(last[(decays == decayed)[last.index]], by)
 
     return measure
@@ -51,6 +62,7 @@ STUDIES = (
                 measure=ends(LATE, _WHERE, minus=1.0),
                 side="below",
                 threshold=0.0,
+                least=NOTICEABLE,
             ),
             Claim(
                 says="Probes trained on the unedited model lose accuracy.",
@@ -60,6 +72,7 @@ STUDIES = (
                 measure=changes(PROBE, _WHERE),
                 side="below",
                 threshold=0.0,
+                least=NOTICEABLE,
             ),
             Claim(
                 says="Downstream ability falls.",
@@ -69,6 +82,7 @@ STUDIES = (
                 measure=changes(DOWNSTREAM, _WHERE),
                 side="below",
                 threshold=0.0,
+                least=NOTICEABLE,
             ),
         ),
         figures=(),
@@ -87,6 +101,7 @@ STUDIES = (
                 measure=changes(KNOWN, ("model", "editor")),
                 side="below",
                 threshold=0.0,
+                least=NOTICEABLE,
             ),
         ),
         figures=("norms", "known"),
@@ -96,25 +111,29 @@ STUDIES = (
     ),
     Study(
         name="optimizer_sweep",
-        question="Is it AdamW that makes norms grow, and does weight decay stop it?",
+        question="Is it AdamW that makes norms grow, and does weight decay stop it? Each optimiser takes the "
+        "rate times a factor of its own (100 for SGD, which has momentum, 3 for Adagrad, else 1; untuned); "
+        "SGD, RMSprop and Adagrad add the decay to the gradient: growth is not to be compared between them.",
         claims=(
             Claim(
                 says="Norms grow under every optimiser.",
                 source=f"{NORM_GROWTH}, abstract",
                 told="always",
-                quantity="‖W‖ / ‖W₀‖ − 1 at the end, without weight decay",
+                quantity="‖W‖ / ‖W₀‖ at the end, without weight decay; the mean is geometric",
                 measure=_grown(("intervention.optimizer.kind",), decayed=False),
                 side="above",
-                threshold=0.0,
+                threshold=1.0,
+                ratio=True,
             ),
             Claim(
                 says="They grow in spite of weight decay.",
                 source=OPEN,
                 told="–",
-                quantity="‖W‖ / ‖W₀‖ − 1 at the end, with weight decay",
+                quantity="‖W‖ / ‖W₀‖ at the end, with weight decay; the mean is geometric",
                 measure=_grown(("intervention.optimizer.kind", "intervention.weight_decay"), decayed=True),
                 side="above",
-                threshold=0.0,
+                threshold=1.0,
+                ratio=True,
             ),
         ),
         figures=("training", "loss"),

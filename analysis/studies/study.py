@@ -16,6 +16,8 @@ OPEN = "open question"
 EDITED, DOWNSTREAM, SCORE = SCORES["norm_ratio"], SCORES["downstream"], SCORES["score"]
 SUCCESS, KNOWN = SCORES["es"], SCORES["known_unedited"]
 LATE, PROBE = SCORES["activation_late"], SCORES["probe"]
+NOTICEABLE = 0.01
+"""Smallest change of an accuracy, or of an activation's norm, that counts: one question in a hundred."""
 
 
 @dataclass(frozen=True, kw_only=True)

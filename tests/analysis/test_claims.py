@@ -59,6 +59,35 @@ def test_the_verdict_is_that_of_the_intervals(
     assert not (finding.cases["holds"].astype(bool) & finding.cases["against"].astype(bool)).any()
 
 
+def test_an_effect_smaller_than_what_counts_is_on_neither_side(evidence: Evidence):
+    small = {"rounding": [1e-16], "small": [-0.004, -0.004], "large": [0.02, 0.02]}
+    cases = judged(replace(claim(small), least=0.01), evidence).cases.set_index("case")
+    assert cases["holds"].to_dict() == {"rounding": False, "small": False, "large": True}
+    assert not cases["against"].any()
+    assert judged(claim({"small": [-0.004, -0.004]}), evidence).cases["against"].all()
+
+
+def test_a_ratio_has_a_geometric_mean_and_must_be_positive(evidence: Evidence):
+    grows = replace(claim({"a": [0.5, 8.0], "b": [2.0, 2.0], "c": [2.0, 0.0]}, threshold=1.0), ratio=True)
+    cases = judged(grows, evidence).cases.set_index("case")
+    assert cases["mean"].tolist() == pytest.approx([2.0, 2.0, 2.0])
+    assert (cases["low"] > 0).all()
+    assert cases["holds"].to_dict() == {"a": False, "b": True, "c": False}
+    assert cases["broken"].to_dict() == {"a": 0, "b": 0, "c": 1}
+
+
+def test_a_measure_may_bring_its_own_interval(evidence: Evidence):
+    rows = pd.DataFrame(
+        [("a", 2.0, 1.5, 2.5, 3), ("b", 5.0, 5.0, float("inf"), 3), ("c", 2.0, 1.0, 4.0, 3)],
+        columns=["case", "value", "low", "high", "seeds"],
+    )
+    below = replace(claim({}, "below", 3.0), measure=lambda _: rows)
+    cases = judged(below, evidence).cases.set_index("case")
+    assert cases["holds"].to_dict() == {"a": True, "b": False, "c": False}
+    assert cases["against"].to_dict() == {"a": False, "b": True, "c": False}
+    assert cases["seeds"].tolist() == [3, 3, 3]
+
+
 def test_an_interval_about_the_threshold_is_neither_for_nor_against(evidence: Evidence):
     cases = judged(claim({"a": [5.0, -4.0, 0.5], "b": [-1.0, -1.1]}), evidence).cases.set_index("case")
     assert cases["against"].to_dict() == {"a": False, "b": True}
