@@ -99,8 +99,10 @@ def _draw_track(axis: Axes, track: Track) -> None:
         marker="o",
         markersize=3 if track.every == 1 else 2,
     )
-    for mark, right, up in zip(track.marks, x.mean, y.mean, strict=False):
-        axis.annotate(mark, (right, up), (3, 3), textcoords="offset points", fontsize="small")
+    for place, (mark, right, up) in enumerate(zip(track.marks, x.mean, y.mean, strict=False)):
+        # above and below by turns: neighbours on a track lie close together
+        offset = (3, -9 if place % 2 else 3)
+        axis.annotate(mark, (right, up), offset, textcoords="offset points", fontsize="small")
 
 
 def _view(spreads: Sequence[Spread], scale: Scale) -> tuple[float, float]:

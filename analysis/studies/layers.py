@@ -97,6 +97,7 @@ STUDIES = (
             ),
         ),
         figures=("tracing",),
+        series=("model",),
         tables=(Table(title="What was traced", build=_traced),),
     ),
     Study(
