@@ -66,6 +66,11 @@ class Pool(Launcher):
         """Take over what the jobs need."""
         self._shared = Shared(config=config, context=hydra_context, task=task_function)
 
+    def warm_up(self) -> None:
+        """Let the server import meanwhile, where it is known with how many threads."""
+        if isinstance(self.threads, int) and self.threads > 0:
+            _start_server(self.threads, _modules(self._shared.config))
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """The result of every job; SystemExit with 128 + its number where a signal asked to leave.
 

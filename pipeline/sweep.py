@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -34,6 +35,13 @@ log = logging.getLogger(__name__)
 
 class SweepFailed(NormscopeError):
     """Some runs of a sweep failed; all others were computed."""
+
+
+@runtime_checkable
+class _Warming(Protocol):
+    """A launcher that gets ready while jobs are composed."""
+
+    def warm_up(self) -> None: ...
 
 
 @dataclass(kw_only=True)
@@ -114,7 +122,10 @@ class Sweep(Sweeper):
         for job in jobs:
             if job.invocation in known:
                 job.recall(known[job.invocation])
-        self._compose([job for job in jobs if not job.before and not job.error])
+        unknown = [job for job in jobs if not job.before and not job.error]
+        if unknown and isinstance(self._launcher, _Warming):
+            self._launcher.warm_up()
+        self._compose(unknown)
         runs = _distinct(jobs)
         pending = [job for job in runs if not job.before and not job.error]
         log.info("%d runs: %d to compute, %s", len(runs), len(pending), _already(runs))
