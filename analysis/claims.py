@@ -24,6 +24,10 @@ Verdict = Literal["appears", "appears in part", "does not appear", "not measurab
 Side = Literal["above", "below"]
 
 
+ROUNDING = 1e-6
+"""Distances from a threshold below it are none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """A statement that runs can support or contradict."""
@@ -38,8 +42,8 @@ class Claim:
     side: Side
     """On which side of the threshold the claim puts the quantity."""
     threshold: float
-    least: float = 1e-6
-    """Smallest distance of a mean from the threshold that counts: rounding, and more where ours says so."""
+    least: float = ROUNDING
+    """Smallest distance of a mean from the threshold that counts."""
     ratio: bool = False
     """Whether the quantity is a ratio: its mean is geometric, intervals and `least` are of logarithms."""
 

@@ -42,6 +42,10 @@ class Evidence:
         """Whether a run was made with a regularizer; index `run`."""
         return pd.Series({run: regularizer in self._regularizers[run] for run in self.runs.index}, dtype=bool)
 
+    def of_editor(self, values: pd.Series, editor: str) -> pd.Series:
+        """Those of the values by run that belong to one editor."""
+        return values[self.runs["editor"].reindex(values.index) == editor]
+
     def series(self, key: str) -> pd.DataFrame:
         """Every value of a metric in the order of measuring: the tidy table's columns."""
         metrics = self.collection.metrics

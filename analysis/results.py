@@ -12,7 +12,7 @@ from types import MappingProxyType
 import jinja2
 import pandas as pd
 
-from analysis.claims import Claim, Finding, judged
+from analysis.claims import ROUNDING, Claim, Finding, judged
 from analysis.collect import Collection, collect
 from analysis.drawing.charts import Chart, save
 from analysis.evidence import Evidence
@@ -162,7 +162,7 @@ def _row(claim: Claim, evidence: Mapping[str, Evidence], columns: Sequence[str])
         quantity=claim.quantity,
         side=claim.side,
         threshold=written(float(claim.threshold))
-        + (f" by at least {claim.least}" if claim.least > 1e-3 else ""),
+        + (f" by at least {claim.least}" if claim.least > ROUNDING else ""),
         found=[
             Judged(column=scale, verdict=found[scale].verdict, told=_value(found[scale]))
             if scale in found

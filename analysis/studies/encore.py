@@ -23,7 +23,7 @@ def _steps_saved(evidence: Evidence) -> pd.DataFrame:
 def _with_both(evidence: Evidence) -> pd.DataFrame:
     """Norm ratio of MEMIT with MPES and the norm constraint."""
     last, both = evidence.last(EDITED), evidence.chosen("mpes") & evidence.chosen("norm_constraint")
-    return evidence.labelled(last[(both & (evidence.runs["editor"] == "memit"))[last.index]])
+    return evidence.labelled(evidence.of_editor(last[both[last.index]], "memit"))
 
 
 def _constraint_on(editor: str) -> Measure:
@@ -31,7 +31,7 @@ def _constraint_on(editor: str) -> Measure:
 
     def measure(evidence: Evidence) -> pd.DataFrame:
         effect = evidence.effect(evidence.last(SCORE), "norm_constraint")
-        return evidence.by_seed(effect[evidence.runs["editor"].reindex(effect.index) == editor])
+        return evidence.by_seed(evidence.of_editor(effect, editor))
 
     return measure
 
@@ -41,7 +41,7 @@ def _both_against_neither(evidence: Evidence) -> pd.DataFrame:
     both = evidence.chosen("mpes").astype(int) + evidence.chosen("norm_constraint").astype(int)
     factor = both.map({2: True, 0: False})
     found = evidence.contrast(evidence.last(DOWNSTREAM), factor, within=(*SEQUENCE, "seed"))
-    return evidence.labelled(found[evidence.runs["editor"].reindex(found.index) == "memit"])
+    return evidence.labelled(evidence.of_editor(found, "memit"))
 
 
 def _by_part(evidence: Evidence) -> pd.DataFrame:

@@ -97,7 +97,6 @@ STUDIES = (
             ),
         ),
         figures=("tracing",),
-        series=("model",),
         tables=(Table(title="What was traced", build=_traced),),
     ),
     Study(

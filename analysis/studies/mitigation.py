@@ -61,12 +61,10 @@ def _frontier_table(evidence: Evidence) -> pd.DataFrame:
     table = _frontier(evidence)
     if table.empty:
         return table
-    chosen = table[table["frontier"] | (table["regularizers"] == "")].sort_values("growth")
-    named = chosen.assign(
-        regularizers=chosen["regularizers"].replace("", "none"),
-        frontier=_places(chosen),
-    )
-    return named[["frontier", "model", "regularizers", "success", "growth", "downstream", "never edited"]]
+    chosen = _named(table[table["frontier"] | (table["regularizers"] == "")])
+    return chosen.assign(frontier=_places(chosen))[
+        ["frontier", "model", "regularizers", "success", "growth", "downstream", "never edited"]
+    ]
 
 
 def _alone(evidence: Evidence) -> pd.DataFrame:
@@ -74,9 +72,13 @@ def _alone(evidence: Evidence) -> pd.DataFrame:
     table = _frontier(evidence)
     if table.empty:
         return table
-    alone = table[~table["regularizers"].str.contains(", ")].sort_values("growth")
-    alone = alone.assign(regularizers=alone["regularizers"].replace("", "none"))
+    alone = _named(table[~table["regularizers"].str.contains(", ")])
     return alone[["model", "regularizers", "within", "success", "growth", "downstream", "never edited"]]
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """By growth, with a word for no regularizer."""
+    return table.assign(regularizers=table["regularizers"].replace("", "none")).sort_values("growth")
 
 
 def _places(table: pd.DataFrame) -> pd.Series:

@@ -156,7 +156,7 @@ def _over_static(editor: str) -> Measure:
 
     def measure(evidence: Evidence) -> pd.DataFrame:
         ratio = evidence.last(EDITED) / evidence.last("norm/frobenius_ratio/static")
-        return evidence.labelled(ratio[evidence.runs["editor"].reindex(ratio.index) == editor])
+        return evidence.labelled(evidence.of_editor(ratio, editor))
 
     return measure
 

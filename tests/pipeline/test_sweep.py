@@ -32,6 +32,10 @@ class Launcher:
     def __init__(self, context, config, failing: str) -> None:
         self.context, self.config, self.failing = context, config, failing
         self.launched: list[list[str]] = []
+        self.warmed = 0
+
+    def warm_up(self) -> None:
+        self.warmed += 1
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         self.launched += map(list, job_overrides)
@@ -82,6 +86,13 @@ def test_a_second_launch_launches_nothing_and_composes_nothing(monkeypatch: pyte
     results = sweep.sweep(["name=x", "seed=0,1"])
     assert not launcher.launched
     assert [result.return_value for result in results] == [OBJECTIVE, OBJECTIVE]
+
+
+def test_a_launcher_gets_ready_once_and_only_where_something_may_be_computed():
+    for warmed in (1, 0):
+        sweep, launcher = swept("name=x", "seed=0,1")
+        sweep.sweep(["name=x", "seed=0,1"])
+        assert launcher.warmed == warmed
 
 
 def test_only_what_is_new_is_launched_and_the_earlier_plan_stays(tmp_path: Path):
