@@ -9,6 +9,8 @@ JOBS   ?= 2
 EXPERIMENTS := causal_trace norms_posttraining norms_editing norms_by_layer baseline_norms subspace_shift \
   mechanism_record mechanism encore mitigation norm_reset history universality cross_architecture optimizer_sweep \
   threshold layer_sweep
+# runs on real facts that took hours: the page shows them beside those of outputs/
+KEPT := docs/facts
 # a CounterFact file for `make facts`, and how its experiments are run
 FACTS  ?= counterfact.jsonl
 REAL   := +scale=facts data.path=$(FACTS) +intervention.cycle=true hydra.sweeper.params.seed=0 \
@@ -49,7 +51,7 @@ paper: $(STAMP) ## the papers' experiments on the built-in models, then docs/res
 	@failed=""; for name in $(EXPERIMENTS); do \
 	  $(PY) -m pipeline experiment=$$name launcher=pool launcher.jobs=$(JOBS) tracker=none || failed="$$failed $$name"; \
 	done; \
-	$(PY) -m analysis results outputs; \
+	$(PY) -m analysis results outputs $(KEPT); \
 	if [ -n "$$failed" ]; then echo "paper: runs failed in$$failed"; exit 1; fi
 
 facts: $(STAMP) ## the column of real facts: FACTS=counterfact.jsonl, hours of two cores; goes on where it was left
@@ -62,7 +64,7 @@ facts: $(STAMP) ## the column of real facts: FACTS=counterfact.jsonl, hours of t
 	  'hydra.sweeper.params.editor="$(REAL_EDITORS)"'
 	$(PY) -m pipeline experiment=encore $(REAL) $(NO_TEXT) edits=2000 batch_size=1
 	$(PY) -m pipeline experiment=encore $(REAL) $(NO_TEXT) edits=10000 batch_size=100
-	$(PY) -m analysis results outputs
+	$(PY) -m analysis results outputs $(KEPT)
 
 test: $(STAMP) ## the tests (TESTS=... chooses, e.g. TESTS='-m slow'; JOBS=... processes)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup $(TESTS)

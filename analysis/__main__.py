@@ -79,7 +79,7 @@ def compare(chosen: argparse.Namespace) -> int:
 
 def results(chosen: argparse.Namespace) -> int:
     """Write the page of results; prints the verdicts and its path."""
-    _say(*write_results(chosen.root, chosen.to), f"results: {chosen.to}")
+    _say(*write_results(chosen.roots, chosen.to), f"results: {chosen.to}")
     return 0
 
 
@@ -124,7 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     single.set_defaults(run=figures)
     page = commands.add_parser("results", help="the claims of all experiments beside what their runs say")
-    page.add_argument("root", type=Path, help="folder of the experiments' folders, such as outputs")
+    page.add_argument(
+        "roots", nargs="+", type=Path, metavar="outputs", help="folders that hold experiments' folders"
+    )
     page.add_argument("--to", type=Path, default=Path("docs/results.md"), help="default: docs/results.md")
     page.set_defaults(run=results)
     two = commands.add_parser("compare", help="what differs between two runs; exit status as of diff")

@@ -86,16 +86,15 @@ class Section:
     pictures: Sequence[Picture]
 
 
-def write_results(root: Path, page: Path) -> list[str]:
+def write_results(roots: Sequence[Path], page: Path) -> list[str]:
     """Write the page, with pictures in a folder of its name beside it; returns the verdicts, a line each.
 
-    `root` holds the experiments' folders. An experiment without a finished run is told as such on the page.
-    Raises DataError where no experiment has any.
+    Roots hold experiments' folders; a run in several counts once. Raises DataError where none is done.
     """
-    found = {study.name: _collections(root, study) for study in STUDIES}
+    found = {study.name: _collections(roots, study) for study in STUDIES}
     columns = [scale for scale in SCALES if any(scale in scales for scales in found.values())]
     if not columns:
-        raise DataError(f"{root} holds no finished run of an experiment: make paper computes them")
+        raise DataError(f"no run is finished in {' or '.join(map(str, roots))}: make paper computes them")
     page.parent.mkdir(parents=True, exist_ok=True)
     sections = [_section(study, found[study.name], columns, page) for study in STUDIES]
     shown = {picture.path for section in sections for picture in section.pictures}
@@ -124,13 +123,15 @@ def write_results(root: Path, page: Path) -> list[str]:
     ]
 
 
-def _collections(root: Path, study: Study) -> dict[str, Collection]:
-    """What was finished of an experiment, or of one that has the same runs, by scale."""
+def _collections(roots: Sequence[Path], study: Study) -> dict[str, Collection]:
+    """What was finished of an experiment, or else of the one that has the same runs, by scale."""
     found = {}
     for scale, suffix in SCALES.items():
-        folders = [root / f"{name}{suffix}" for name in (study.name, study.same_as) if name]
-        if finished := [folder for folder in folders if any(folder.glob("*/DONE"))]:
-            found[scale] = collect(finished[0])
+        for name in filter(None, (study.name, study.same_as)):
+            folders = [root / f"{name}{suffix}" for root in roots]
+            if finished := [folder for folder in folders if any(folder.glob("*/DONE"))]:
+                found[scale] = collect(*finished)
+                break
     return found
 
 

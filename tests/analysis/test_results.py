@@ -1,5 +1,6 @@
 """The page of results: every claim of every experiment, made from runs alone."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ from analysis.markdown import cell, linked, markdown
 from analysis.results import write_results
 from analysis.studies.table import STUDIES
 from editors.errors import DataError
-from tests.analysis.conftest import WriteRun
+from tests.analysis.conftest import WriteRun, make_run
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -27,7 +28,7 @@ def root(write_run: WriteRun, tmp_path: Path) -> Path:
 
 def test_the_page_has_every_claim_and_its_pictures_exist(root: Path):
     page = root / "docs" / "results.md"
-    verdicts = write_results(root, page)
+    verdicts = write_results([root], page)
     text = page.read_text()
     assert len(verdicts) == 2 * sum(len(study.claims) for study in STUDIES)
     for study in STUDIES:
@@ -41,7 +42,7 @@ def test_the_page_has_every_claim_and_its_pictures_exist(root: Path):
 
 def test_an_experiment_without_runs_is_answered_by_those_of_the_same_one(root: Path, write_run: WriteRun):
     write_run(name="norms_by_layer", editor="memit", seed=0)
-    write_results(root, root / "results.md")
+    write_results([root], root / "results.md")
     lead, _, sections = (root / "results.md").read_text().partition("## Summary")
     assert "from 19 runs" in lead
     section = sections.partition("\n## activation_norms\n")[2].partition("\n## ")[0]
@@ -50,26 +51,40 @@ def test_an_experiment_without_runs_is_answered_by_those_of_the_same_one(root: P
 
 def test_the_page_is_the_same_for_the_same_runs(root: Path):
     first, again = root / "a" / "results.md", root / "b" / "results.md"
-    write_results(root, first)
+    write_results([root], first)
     (again.parent / "results").mkdir(parents=True)
     (again.parent / "results" / "stale.png").touch()
-    write_results(root, again)
+    write_results([root], again)
     assert first.read_text() == again.read_text()
     pictures = [sorted(path.name for path in page.parent.rglob("*.png")) for page in (first, again)]
     assert pictures[0] == pictures[1] != []
 
 
+def test_runs_of_several_folders_are_put_together_and_the_same_one_counts_once(
+    root: Path, write_run: WriteRun, tmp_path: Path
+):
+    kept = tmp_path / "kept"
+    shutil.copytree(root / "norms_editing_facts", kept / "norms_editing_facts")
+    make_run(kept, name="norms_editing_facts", editor="encore", seed=5)
+    make_run(kept, name="encore_facts", editor="encore", seed=5)
+    write_results([root, kept], root / "results.md")
+    text = (root / "results.md").read_text()
+    assert "from 20 runs" in text
+    assert "* real facts: 7 finished runs of norms\\_editing\\_facts" in text
+    assert "* real facts: 1 finished runs of encore\\_facts" in text
+
+
 def test_synthetic_growth_appears(root: Path):
-    verdicts = write_results(root, root / "results.md")
+    verdicts = write_results([root], root / "results.md")
     grows = [line for line in verdicts if line.startswith("norms_editing: ")]
     assert grows[0].startswith("norms_editing: appears (built-in)")
 
 
 def test_a_folder_without_runs_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(DataError, match="make paper"):
-        write_results(tmp_path, tmp_path / "results.md")
+        write_results([tmp_path], tmp_path / "results.md")
     assert main(["results", str(tmp_path), "--to", str(tmp_path / "results.md")]) == 2
-    assert "no finished run" in capsys.readouterr().err
+    assert "no run is finished in" in capsys.readouterr().err
 
 
 def test_labels_cannot_break_a_table():
