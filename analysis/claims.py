@@ -2,13 +2,13 @@
 
 A claim is a statement with its source and a threshold on a number that we measure. The number is measured in
 cases, such as one for every editor, each with repeats, such as seeds; a case has a mean and its 95 % interval
-over the repeats. A mean nearer to the threshold than the smallest effect that counts is on neither side. The
+over the repeats. A mean nearer to the threshold than the smallest effect that counts does not hold. The
 verdict follows from the cases alone:
 
 * `appears`: in every case the whole interval lies on the claimed side of the threshold, and no run failed;
 * `appears in part`: in some cases;
-* `does not appear`: in none;
-* `not measurable at this scale`: there is no case.
+* `does not appear`: in none, and some case speaks against it or broke;
+* `not measurable at this scale`: there is no case, or all are undecided.
 """
 
 from dataclasses import dataclass
@@ -46,6 +46,8 @@ class Claim:
     """Smallest distance of a mean from the threshold that counts."""
     ratio: bool = False
     """Whether the quantity is a ratio: its mean is geometric, intervals and `least` are of logarithms."""
+    always: bool = False
+    """Whether one repeat refutes the claim: intervals go from the smallest to the largest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,9 @@ class Finding:
     cases: pd.DataFrame
     """A row per case: case, mean, low, high, seeds (finite repeats), broken (others), holds, against.
 
-    A case holds where its whole interval is on the claimed side and none of its repeats broke, and is against
-    the claim where its whole interval is on the other side.
+    A case holds where its whole interval is on the claimed side and none of its repeats broke. It is against
+    the claim where its whole interval is on the other side, or, of several repeats, short of the smallest
+    effect that counts; against one of `always` where any repeat is. All others are undecided.
     """
 
 
@@ -75,12 +78,22 @@ def judged(claim: Claim, evidence: Evidence) -> Finding:
     counts = _distance(cases["mean"], claim) >= claim.least
     cases["holds"] = _beyond(cases[near], claim.side, claim.threshold) & counts & (cases["broken"] == 0)
     other: Side = "below" if claim.side == "above" else "above"
-    cases["against"] = _beyond(cases[far], other, claim.threshold) & counts
+    if claim.always:
+        cases["against"] = _beyond(cases[near], other, claim.threshold)
+    else:
+        short = _beyond(cases[far], other, _reach(claim)) & (cases["seeds"] > 1)
+        cases["against"] = (_beyond(cases[far], other, claim.threshold) & counts) | short
     failed = any(run.status == "failed" for run in evidence.collection.unfinished)
+    return Finding(claim=claim, verdict=_verdict(cases, failed), cases=cases)
+
+
+def _verdict(cases: pd.DataFrame, failed: bool) -> Verdict:
     if bool(cases["holds"].all()) and not failed:
-        return Finding(claim=claim, verdict="appears", cases=cases)
-    verdict = "appears in part" if bool(cases["holds"].any()) else "does not appear"
-    return Finding(claim=claim, verdict=verdict, cases=cases)
+        return "appears"
+    if bool(cases["holds"].any()):
+        return "appears in part"
+    told = bool(cases["against"].any() or cases["broken"].any())
+    return "does not appear" if told else "not measurable at this scale"
 
 
 def _cases(claim: Claim, repeats: pd.DataFrame) -> pd.DataFrame:
@@ -90,6 +103,9 @@ def _cases(claim: Claim, repeats: pd.DataFrame) -> pd.DataFrame:
     lost = pd.Series(~np.isfinite(values) | (claim.ratio & (values <= 0)), repeats.index)
     broken = lost.groupby(repeats["case"], sort=False).sum()
     finite = over_seeds(repeats, by=("case",), log=claim.ratio).set_index("case").reindex(broken.index)
+    if claim.always:
+        given = repeats[~lost].groupby("case")["value"]
+        finite = finite.assign(low=given.min(), high=given.max())
     if "low" in repeats:
         own = repeats.set_index("case")
         finite = finite.assign(low=own["low"], high=own["high"], seeds=own["seeds"].where(broken == 0))
@@ -101,6 +117,12 @@ def _distance(means: pd.Series, claim: Claim) -> pd.Series:
     if claim.ratio:
         return pd.Series(np.abs(np.log(means.to_numpy(dtype=float) / claim.threshold)), means.index)
     return (means - claim.threshold).abs()
+
+
+def _reach(claim: Claim) -> float:
+    """The threshold moved to the claimed side by the smallest effect that counts."""
+    least = claim.least if claim.side == "above" else -claim.least
+    return claim.threshold * float(np.exp(least)) if claim.ratio else claim.threshold + least
 
 
 def _beyond(values: pd.Series, side: Side, threshold: float) -> pd.Series:

@@ -1,5 +1,6 @@
 """Tables and texts in Markdown, escaped."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -35,7 +36,7 @@ def lines(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def written(value: object) -> str:
-    """A number with three digits, near 1 with four, a dash for none, everything else as text."""
+    """A number with three digits, near 1 two of its distance, a dash for none, everything else as text."""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):
@@ -44,6 +45,6 @@ def written(value: object) -> str:
         return str(value)
     if np.isnan(value):
         return "–"
-    if abs(value - 1) < 0.01:
-        return f"{value:.4g}"
+    if 1e-7 < abs(value - 1) < 0.01:
+        return f"{value:.{1 - math.floor(math.log10(abs(value - 1)))}f}"
     return f"{value:.0f}" if 1000 <= abs(value) < 100_000 else f"{value:.3g}"

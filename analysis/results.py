@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import jinja2
+import numpy as np
 import pandas as pd
 
 from analysis.claims import ROUNDING, Claim, Finding, judged
@@ -20,7 +21,7 @@ from analysis.figures import charts
 from analysis.markdown import cell, linked, markdown, written
 from analysis.studies.study import EDITED, Study
 from analysis.studies.table import STUDIES
-from analysis.units import UNITS, amounts
+from analysis.told import made_from, missing, what_was_run
 from editors.errors import DataError
 
 SCALES: Mapping[str, str] = MappingProxyType(
@@ -30,7 +31,6 @@ SCALES: Mapping[str, str] = MappingProxyType(
 
 _DOTS = 110
 """Per inch, of the page's pictures."""
-_VERSIONS = ("torch", "transformers", "normscope")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def write_results(roots: Sequence[Path], page: Path) -> list[str]:
     )
     templates.filters |= {"cell": cell, "linked": linked, "table": markdown}
     text = templates.get_template("results.md.j2").render(
-        lead=_lead([one for scales in found.values() for one in scales.values()]),
+        lead=made_from([one for scales in found.values() for one in scales.values()]),
         columns=columns,
         sections=sections,
     )
@@ -140,7 +140,7 @@ def _section(study: Study, scales: Mapping[str, Collection], columns: Sequence[s
     return Section(
         name=study.name,
         question=study.question,
-        lead=[f"{scale}: {_told(collection)}" for scale, collection in scales.items()]
+        lead=[f"{scale}: {what_was_run(collection)}" for scale, collection in scales.items()]
         or ["no run of it is finished"],
         claims=[_row(claim, evidence, columns) for claim in study.claims],
         tables=[*_tables(study, evidence)],
@@ -165,7 +165,11 @@ def _row(claim: Claim, evidence: Mapping[str, Evidence], columns: Sequence[str])
         threshold=written(float(claim.threshold))
         + (f" by at least {claim.least}" if claim.least > ROUNDING else ""),
         found=[
-            Judged(column=scale, verdict=found[scale].verdict, told=_value(found[scale]))
+            Judged(
+                column=scale,
+                verdict=found[scale].verdict,
+                told=", ".join(filter(None, (_value(found[scale]), missing(evidence[scale].collection)))),
+            )
             if scale in found
             else Judged(column=scale, verdict="–", told="")
             for scale in columns
@@ -192,6 +196,8 @@ def _value(finding: Finding) -> str:
     if ordered.empty:
         return told
     least, most = ordered.iloc[0], ordered.iloc[-1]
+    if _interval(least) == _interval(most):
+        return f"{told}; {_interval(least)} in each"
     return f"{told}; from {_interval(least)} ({least['case']}) to {_interval(most)} ({most['case']})"
 
 
@@ -210,6 +216,8 @@ def _cases(finding: Finding) -> pd.DataFrame:
     if not finding.cases["broken"].any():
         shown.remove("broken")
     whole = finding.cases.astype({"seeds": int, "broken": int}).sort_values("case")
+    side = np.select([whole["holds"], whole["against"]], ["yes", "against"], "undecided")
+    whole["holds"] = np.where(whole["broken"] > 0, "broke", side)
     # a single repeat has no interval
     whole[["low", "high"]] = whole[["low", "high"]].where(whole["seeds"] > 1)
     return whole[shown].rename(columns=renamed)
@@ -254,47 +262,6 @@ def _figures(study: Study, evidence: Evidence) -> Iterator[tuple[str, str, Chart
     for place, chosen in enumerate(parts, start=1):
         # in this order, which is that of the colours
         shown = pd.concat([metrics[metrics["series"] == name] for name in chosen])
-        for spec, chart in charts(shown, study.figures) if study.figures else []:
+        for spec, chart in charts(shown, study.figures, at=study.at) if study.figures else []:
             name = spec.name if len(parts) == 1 else f"{spec.name}-{place}"
             yield name, spec.caption, chart
-
-
-def _told(collection: Collection) -> str:
-    """What was run, in a line."""
-    runs = collection.runs
-    seeds = sorted({int(seed) for seed in runs["seed"]})
-    models = ", ".join(dict.fromkeys(map(str, runs["model"])))
-    lengths = [told for unit in UNITS if (told := amounts(runs[unit], unit))]
-    chosen = [
-        f"{words} {', '.join(values)}"
-        for key, words in (("batch_size", "batches of"), ("layers.edit", "blocks"))
-        if (values := sorted({one.get(key, "null") for one in collection.settings.values()} - {"null", "[]"}))
-    ]
-    parts = [
-        f"{len(runs)} finished runs of {runs['name'].iloc[0]}, {runs['seconds'].sum():.0f} s of computing",
-        f"seeds {', '.join(map(str, seeds))}",
-        f"models {models}",
-        *lengths,
-        *chosen,
-    ]
-    if collection.unfinished:
-        first = collection.unfinished[0]
-        count = len(collection.unfinished)
-        parts.append(f"{count} runs are not finished, the first ({first.status}): {first.sentence}")
-    return "; ".join(parts)
-
-
-def _versions(trees: Sequence[Mapping[str, str]], key: str) -> str:
-    return ", ".join(sorted({tree[key] for tree in trees if key in tree}))
-
-
-def _lead(collections: Sequence[Collection]) -> str:
-    """What the page was made from."""
-    runs = pd.concat([one.runs for one in collections]).drop_duplicates(["name", "run"])
-    trees = [tree for one in collections for tree in one.provenance.values()]
-    versions = [f"{name} {found}" for name in _VERSIONS if (found := _versions(trees, f"packages.{name}"))]
-    commits = ", ".join(commit[:10] for commit in _versions(trees, "git.commit").split(", "))
-    return (
-        f"Made by `python -m analysis results` from {len(runs)} runs, {runs['seconds'].sum() / 3600:.1f} "
-        f"hours of computing together, with {', '.join(versions)}, at commit {commits}."
-    )

@@ -175,6 +175,7 @@ STUDIES = (
             ),
         ),
         figures=("activations", "shares"),
+        at=(100, 500, 2000),
         same_as="norms_by_layer",
     ),
     Study(
@@ -235,7 +236,8 @@ STUDIES = (
     Study(
         name="mechanism",
         question="What makes activations change: the length of the updates, their direction, the norm of the "
-        "matrix, or that they are in one place? Recorded edits against controls of the same length.",
+        "matrix, or that they are in one place? Recorded edits by MEMIT, one at a time, against controls of "
+        "the same length.",
         claims=(
             _question(
                 "Norm growth alone, W scaled as a whole, lowers later activations.",
@@ -276,7 +278,7 @@ STUDIES = (
                 _against_real(lambda evidence: evidence.last(DOWNSTREAM), "norm_kept"),
             ),
             _question(
-                "Spreading the same change over all blocks costs less ability.",
+                "Writing the same matrices into all blocks, at the same length together, costs less ability.",
                 "downstream accuracy of the spread updates minus under the real ones",
                 _against_real(lambda evidence: evidence.last(DOWNSTREAM), "spread"),
             ),

@@ -10,8 +10,12 @@ _TIME = "time/targets/seconds"
 
 
 def _saved(evidence: Evidence) -> pd.DataFrame:
-    """Share of the time for targets that MPES saves, against the run that differs by it alone."""
-    return evidence.by_seed(-evidence.effect(evidence.sum(_TIME), "mpes", relative=True))
+    """Share of the time for targets that MPES saves, against the run that differs by it alone.
+
+    Of several seeds: what else a machine did would be taken for the effect in a single pair of runs.
+    """
+    saved = evidence.by_seed(-evidence.effect(evidence.sum(_TIME), "mpes", relative=True))
+    return saved[saved.groupby("case")["value"].transform("size") > 1]
 
 
 def _steps_saved(evidence: Evidence) -> pd.DataFrame:
@@ -36,12 +40,12 @@ def _constraint_on(editor: str) -> Measure:
     return measure
 
 
-def _both_against_neither(evidence: Evidence) -> pd.DataFrame:
-    """Downstream accuracy of MEMIT with MPES and the norm constraint minus that with neither."""
-    both = evidence.chosen("mpes").astype(int) + evidence.chosen("norm_constraint").astype(int)
-    factor = both.map({2: True, 0: False})
-    found = evidence.contrast(evidence.last(DOWNSTREAM), factor, within=(*SEQUENCE, "seed"))
-    return evidence.labelled(evidence.of_editor(found, "memit"))
+def _both_against_others(evidence: Evidence) -> pd.DataFrame:
+    """Downstream accuracy of MEMIT with MPES and the norm constraint minus the best with less."""
+    both = evidence.chosen("mpes") & evidence.chosen("norm_constraint")
+    found = evidence.contrast(evidence.last(DOWNSTREAM), both, within=(*SEQUENCE, "seed"))
+    best = found.groupby(level=0).agg(lambda each: each.min(skipna=False))
+    return evidence.labelled(evidence.of_editor(best, "memit"))
 
 
 def _by_part(evidence: Evidence) -> pd.DataFrame:
@@ -63,14 +67,16 @@ STUDIES = (
     Study(
         name="encore",
         question="What do early stopping (MPES, 4 hits) and the norm constraint (λn = 1, not tuned) each "
-        "contribute, on MEMIT, EMMET and AlphaEdit, all with the history of earlier edits? Scores are "
-        "shares, the source's are percentages.",
+        "contribute, on MEMIT, EMMET and AlphaEdit, all with the history of earlier edits? EMMET is here "
+        "MEMIT with a tenth of the weight of history and constraint. Targets end where their loss falls "
+        "below 0.05, with MPES or without: it can save what is left after 4 hits. Scores are shares, the "
+        "source's are percentages.",
         claims=(
             Claim(
                 says="MPES saves editing time.",
                 source=f"{ENCORE}, table 1",
-                told="39–76 % of a whole edit's time",
-                quantity="share of the seconds for targets saved",
+                told="39–76 % of a whole edit's time, with up to 2 steps after the first hit",
+                quantity="share of the seconds for targets saved, of several seeds",
                 measure=_saved,
                 side="above",
                 threshold=0.0,
@@ -124,7 +130,7 @@ STUDIES = (
             ),
             Claim(
                 says="The norm constraint raises the score of MEMIT.",
-                source=f"{ENCORE}, tables 2 and 4",
+                source=f"{ENCORE}, tables 2, 3 and 4",
                 told="67.9 → 74.9 (Llama2-7B), 74.2 → 74.5 (GPT2-XL)",
                 quantity="edit score of MEMIT with the constraint minus without",
                 measure=_constraint_on("memit"),
@@ -141,17 +147,17 @@ STUDIES = (
                 threshold=0.005,
             ),
             Claim(
-                says="Both together keep more of MEMIT's downstream ability than neither.",
+                says="Both together keep most of MEMIT's downstream ability.",
                 source=f"{ENCORE}, figure 6",
                 told="highest of the four",
-                quantity="mean downstream accuracy with both minus with neither",
-                measure=_both_against_neither,
+                quantity="mean downstream accuracy with both minus the best of those with one or neither",
+                measure=_both_against_others,
                 side="above",
                 threshold=0.0,
                 least=NOTICEABLE,
             ),
         ),
-        figures=("norms", "downstream", "scores", "known"),
+        figures=("norms", "downstream", "scores"),
         series=(*SEQUENCE, "regularizers"),
         lines=4,
         tables=(Table(title="At the end, by editor and regularizers", build=_by_part),),

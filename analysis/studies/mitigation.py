@@ -30,7 +30,7 @@ def _frontier(evidence: Evidence) -> pd.DataFrame:
     """By model and combination: means over seeds, within the budget of edit success, on the frontier."""
     numbers = {
         "success": evidence.last(SUCCESS),
-        "growth": evidence.last(EDITED),
+        "norm ratio": evidence.last(EDITED),
         "downstream": evidence.last(DOWNSTREAM),
         "never edited": evidence.last(KNOWN),
     }
@@ -50,7 +50,7 @@ def _of_one_model(table: pd.DataFrame) -> pd.DataFrame:
 
 def _undominated(table: pd.DataFrame, index: pd.Index) -> pd.Series:
     """Whether no other row has both less growth and more downstream ability."""
-    growth, ability = table["growth"].to_numpy(), table["downstream"].to_numpy()
+    growth, ability = table["norm ratio"].to_numpy(), table["downstream"].to_numpy()
     no_worse = (growth[:, None] <= growth) & (ability[:, None] >= ability)
     better = (growth[:, None] < growth) | (ability[:, None] > ability)
     best = pd.Series(~(no_worse & better).any(axis=0), table.index)
@@ -63,7 +63,7 @@ def _frontier_table(evidence: Evidence) -> pd.DataFrame:
         return table
     chosen = _named(table[table["frontier"] | (table["regularizers"] == "")])
     return chosen.assign(frontier=_places(chosen))[
-        ["frontier", "model", "regularizers", "success", "growth", "downstream", "never edited"]
+        ["frontier", "model", "regularizers", "success", "norm ratio", "downstream", "never edited"]
     ]
 
 
@@ -73,12 +73,12 @@ def _alone(evidence: Evidence) -> pd.DataFrame:
     if table.empty:
         return table
     alone = _named(table[~table["regularizers"].str.contains(", ")])
-    return alone[["model", "regularizers", "within", "success", "growth", "downstream", "never edited"]]
+    return alone[["model", "regularizers", "within", "success", "norm ratio", "downstream", "never edited"]]
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
     """By growth, with a word for no regularizer."""
-    return table.assign(regularizers=table["regularizers"].replace("", "none")).sort_values("growth")
+    return table.assign(regularizers=table["regularizers"].replace("", "none")).sort_values("norm ratio")
 
 
 def _places(table: pd.DataFrame) -> pd.Series:
@@ -88,7 +88,8 @@ def _places(table: pd.DataFrame) -> pd.Series:
 
 def _frontier_chart(evidence: Evidence) -> TrackChart | None:
     table = _frontier(evidence)
-    table = table[np.isfinite(table["growth"]) & np.isfinite(table["downstream"])] if len(table) else table
+    if len(table):
+        table = table[np.isfinite(table[["norm ratio", "downstream"]]).all(axis=1)]
     if table.empty:
         return None
     count = pd.Series(
@@ -99,7 +100,7 @@ def _frontier_chart(evidence: Evidence) -> TrackChart | None:
         "one": (table[(count == 1) & table["within"]], PALETTE[0], False),
         "two": (table[(count == 2) & table["within"]], PALETTE[1], False),
         "edit success lost": (table[~table["within"]], PALETTE[2], False),
-        "frontier": (table[table["frontier"]].sort_values("growth"), PALETTE[3], True),
+        "frontier": (table[table["frontier"]].sort_values("norm ratio"), PALETTE[3], True),
     }
     return TrackChart(
         tracks=tuple(
@@ -109,12 +110,12 @@ def _frontier_chart(evidence: Evidence) -> TrackChart | None:
         ),
         x_label="‖W‖ / ‖W₀‖ of the edited matrices",
         y_label="mean downstream accuracy",
-        scale=scale_for(table["growth"].to_numpy()),
+        scale=scale_for(table["norm ratio"].to_numpy()),
     )
 
 
 def _points(rows: pd.DataFrame, label: str, colour: str, *, joined: bool) -> Track:
-    x, y = rows["growth"].tolist(), rows["downstream"].tolist()
+    x, y = rows["norm ratio"].tolist(), rows["downstream"].tolist()
     return Track(
         label=label,
         colour=colour,
@@ -159,8 +160,8 @@ def _reduces(says: str, source: str, regularizers: Sequence[str]) -> Claim:
         source=source,
         told="–",
         quantity="norm ratio with the regularizer over that without, minus 1, of runs within 0.05 of MEMIT's "
-        "edit success; norm_reset, which keeps the norm by construction, is left out; repeats are partners, "
-        "one seed",
+        "edit success; left out are norm_reset, which keeps the norm by construction, and what has no such "
+        "run; repeats are partners, one seed",
         measure=measure,
         side="below",
         threshold=0.0,
@@ -202,7 +203,7 @@ STUDIES = (
                 source=OPEN,
                 told="–",
                 quantity="mean downstream accuracy with the regularizer minus without, of runs within 0.05 "
-                "of MEMIT's edit success; repeats are partners, one seed",
+                "of MEMIT's edit success; what has no such run is left out; repeats are partners, one seed",
                 measure=_keeps,
                 side="above",
                 threshold=0.0,
@@ -230,7 +231,7 @@ STUDIES = (
         "It shrinks the unedited part of W too, so that this does not part growth from the loss of that.",
         claims=(
             Claim(
-                says="With W scaled back to its unedited norm downstream ability is kept.",
+                says="Scaling W back to its unedited norm saves downstream ability.",
                 source=OPEN,
                 told="–",
                 quantity="mean downstream accuracy with the reset minus without",
@@ -240,7 +241,7 @@ STUDIES = (
                 least=NOTICEABLE,
             ),
             Claim(
-                says="With W scaled back to its unedited norm facts that nobody edited are kept.",
+                says="Scaling W back to its unedited norm saves facts that nobody edited.",
                 source=OPEN,
                 told="–",
                 quantity="share of never-edited facts still known, with the reset minus without",

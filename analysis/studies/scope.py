@@ -1,11 +1,12 @@
 """Where the claims hold: models, sizes, domains, kinds of training, optimisers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from analysis.claims import Claim
-from analysis.evidence import Evidence, Measure, changes, ends
+from analysis.evidence import Evidence, Measure, changes
+from analysis.studies.growth import every_update, growth, laws_by
 from analysis.studies.study import (
     DOWNSTREAM,
     EDITED,
@@ -18,9 +19,9 @@ from analysis.studies.study import (
     Study,
     Table,
 )
-from analysis.studies.weights import every_update, growth, laws_by
 
 _WHERE = ("model", "intervention", "data.relations")
+_EDITS = "knowledge_edit"
 
 
 def _grown(by: Sequence[str], *, decayed: bool) -> Measure:
@@ -32,6 +33,31 @@ def _grown(by: Sequence[str], *, decayed: bool) -> Measure:
         return evidence.labelled(last[(decays == decayed)[last.index]], by)
 
     return measure
+
+
+def _by_kind(
+    says: str, told: str, source: str, quantity: str, values: Callable[[Evidence], pd.Series]
+) -> tuple[Claim, Claim]:
+    """That a number falls under edits, which the source speaks of, and that it does under training."""
+
+    def claim(kind: str, source: str, told: str, *, edits: bool) -> Claim:
+        def measure(evidence: Evidence) -> pd.DataFrame:
+            found = values(evidence)
+            is_edit = evidence.runs["intervention"].reindex(found.index) == _EDITS
+            return evidence.labelled(found[is_edit == edits], _WHERE)
+
+        return Claim(
+            says=f"{says}: {kind}.",
+            source=source,
+            told=told,
+            quantity=quantity,
+            measure=measure,
+            side="below",
+            threshold=0.0,
+            least=NOTICEABLE,
+        )
+
+    return claim("edits", source, told, edits=True), claim("training", OPEN, "–", edits=False)
 
 
 def _optimisers(evidence: Evidence) -> pd.DataFrame:
@@ -54,42 +80,34 @@ STUDIES = (
         question="Do norms grow in every family, size, data domain and kind of training?",
         claims=(
             growth(_WHERE),
-            Claim(
-                says="The norms of later activations decrease.",
-                source=f"{OPEN}; of edits {NORM_GROWTH}",
-                told="decrease (GPT2-XL, GPT-J)",
-                quantity="late activations' norm ratio minus 1 at the end",
-                measure=ends(LATE, _WHERE, minus=1.0),
-                side="below",
-                threshold=0.0,
-                least=NOTICEABLE,
+            *_by_kind(
+                "The norms of later activations decrease",
+                "decrease (GPT2-XL, GPT-J)",
+                f"{NORM_GROWTH}, abstract",
+                "late activations' norm ratio minus 1 at the end",
+                lambda evidence: evidence.last(LATE) - 1,
             ),
-            Claim(
-                says="Probes trained on the unedited model lose accuracy.",
-                source=f"{OPEN}; of edits {NORM_GROWTH}",
-                told="activations move to completely different regions",
-                quantity="mean accuracy of the layer-pair probes, at the end minus at the start",
-                measure=changes(PROBE, _WHERE),
-                side="below",
-                threshold=0.0,
-                least=NOTICEABLE,
+            *_by_kind(
+                "Probes trained on the unedited model lose accuracy",
+                "activations move to completely different regions",
+                f"{NORM_GROWTH}, abstract",
+                "mean accuracy of the layer-pair probes, at the end minus at the start",
+                lambda evidence: evidence.change(PROBE),
             ),
-            Claim(
-                says="Downstream ability falls.",
-                source=f"{OPEN}; of edits a digest of {NORM_GROWTH}",
-                told="falls",
-                quantity="mean downstream accuracy, at the end minus at the start",
-                measure=changes(DOWNSTREAM, _WHERE),
-                side="below",
-                threshold=0.0,
-                least=NOTICEABLE,
+            *_by_kind(
+                "Downstream ability falls",
+                "falls",
+                f"a digest of {NORM_GROWTH}",
+                "mean downstream accuracy, at the end minus at the start",
+                lambda evidence: evidence.change(DOWNSTREAM),
             ),
         ),
         figures=(),
     ),
     Study(
         name="cross_architecture",
-        question="Do the same editors make the norm grow in the same way in every architecture?",
+        question="Do the same editors make the norm grow in the same way in every architecture? Each editor "
+        "has its own values for each model (`conf/hparams`).",
         claims=(
             growth(("model", "editor")),
             every_update(("model", "editor"), told="every update (GPT2-XL, GPT-J)"),

@@ -55,5 +55,7 @@ class Study:
     empty for the names that reports give."""
     same_as: str = ""
     """An experiment of the same runs, which are read where there are none in this one's folder."""
+    at: tuple[int, ...] = ()
+    """Edits or steps of the figures by block; empty for a middle and the last."""
     lines: int = 8
     """Lines of a picture at the most: as many as have colours of their own."""

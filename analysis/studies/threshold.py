@@ -27,7 +27,9 @@ def _breaks(evidence: Evidence, key: str) -> Iterator[tuple[str, int, float, Bre
     rows = _against_static(evidence, key)
     cases = rows["run"].map(evidence.cases(("model", "editor.direction")))
     for case, group in rows.groupby(cases):
-        runs = [run for _, run in group.groupby("run")]
+        # what draws nothing is the same in every run: it was measured once
+        distinct = {tuple(run["value"]): run for _, run in group.groupby("run")}
+        runs = list(distinct.values())
         found = change_point(
             [run["ratio"].to_numpy() for run in runs], [run["value"].to_numpy() for run in runs]
         )
@@ -65,14 +67,16 @@ STUDIES = (
     Study(
         name="threshold",
         question="At which norm of the edited matrices, over that of the others, does each ability break? "
-        "What is added is random, or the matrix itself (`scaled`), which draws nothing, so that its runs are "
-        "equal and only measurements are drawn for its interval.",
+        "Nothing is edited: an edit here is a step of growth, and a break lies between two of them. What is "
+        "added is random, or the matrix itself (`scaled`), which draws nothing, so that its runs are equal "
+        "and count once.",
         claims=(
             Claim(
                 says="Growth of one block's matrix, without any edit, costs downstream ability.",
                 source=OPEN,
                 told="–",
-                quantity="mean downstream accuracy, at the end minus at the start",
+                quantity="mean downstream accuracy, at the largest norm, `up to` in the table, minus at the "
+                "start",
                 measure=changes(DOWNSTREAM, ("model", "editor.direction")),
                 side="below",
                 threshold=0.0,

@@ -37,8 +37,9 @@ def claim(repeats: dict[str, list[float]], side: Side = "above", threshold: floa
     [
         ({"a": [1.0, 1.1, 0.9], "b": [2.0, 2.1]}, "above", "appears"),
         ({"a": [1.0, 1.1, 0.9], "b": [-2.0, -2.1]}, "above", "appears in part"),
-        ({"a": [5.0, -4.0, 0.5]}, "above", "does not appear"),
-        ({"a": [-5.0, 4.0, -0.5]}, "above", "does not appear"),
+        ({"a": [5.0, -4.0, 0.5]}, "above", "not measurable at this scale"),
+        ({"a": [-5.0, 4.0, -0.5]}, "above", "not measurable at this scale"),
+        ({"a": [5.0, -4.0, 0.5], "b": [-1.0, -1.1]}, "above", "does not appear"),
         ({"a": [-1.0, -1.1], "b": [-2.0]}, "above", "does not appear"),
         ({"a": [-1.0, -1.01, -0.99]}, "below", "appears"),
         ({"a": [1.0]}, "above", "appears"),
@@ -60,11 +61,30 @@ def test_the_verdict_is_that_of_the_intervals(
 
 
 def test_an_effect_smaller_than_what_counts_is_on_neither_side(evidence: Evidence):
-    small = {"rounding": [1e-16], "small": [-0.004, -0.004], "large": [0.02, 0.02]}
+    small = {"once": [-0.004], "wide": [0.004, 0.02], "large": [0.02, 0.02]}
     cases = judged(replace(claim(small), least=0.01), evidence).cases.set_index("case")
-    assert cases["holds"].to_dict() == {"rounding": False, "small": False, "large": True}
+    assert cases["holds"].to_dict() == {"once": False, "wide": False, "large": True}
     assert not cases["against"].any()
-    assert judged(claim({"small": [-0.004, -0.004]}), evidence).cases["against"].all()
+    assert judged(claim({"small": [-0.004]}), evidence).cases["against"].all()
+
+
+@pytest.mark.parametrize(("side", "sign", "threshold"), [("above", 1, 0.0), ("below", -1, 2.0)])
+def test_repeats_that_all_fall_short_of_what_counts_speak_against_it(
+    side: Side, sign: int, threshold: float, evidence: Evidence
+):
+    repeats = {"nothing": [threshold] * 2, "little": [threshold + 0.004 * sign, threshold + 0.0041 * sign]}
+    finding = judged(replace(claim(repeats, side, threshold), least=0.01), evidence)
+    assert finding.cases["against"].all() and finding.verdict == "does not appear"
+    cases = judged(replace(claim(repeats, side, threshold), least=0.001), evidence).cases.set_index("case")
+    assert cases["against"].to_dict() == {"nothing": True, "little": False}
+
+
+def test_what_is_always_so_is_refuted_by_one_repeat(evidence: Evidence):
+    shares = {"all": [1.0, 1.0], "all but one": [1.0, 1.0, 0.98], "lost": [1.0, NAN]}
+    cases = judged(replace(claim(shares, threshold=0.999), always=True), evidence).cases.set_index("case")
+    assert cases["holds"].to_dict() == {"all": True, "all but one": False, "lost": False}
+    assert cases["against"].to_dict() == {"all": False, "all but one": True, "lost": False}
+    assert (cases["low"]["all but one"], cases["high"]["all but one"]) == (0.98, 1.0)
 
 
 def test_a_ratio_has_a_geometric_mean_and_must_be_positive(evidence: Evidence):

@@ -1,0 +1,59 @@
+"""What runs the page of results was made from, in words."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from analysis.collect import Collection
+from analysis.units import UNITS, amounts
+
+_VERSIONS = ("torch", "transformers", "normscope")
+_IN_ROUNDS = "facts, edited in rounds, each time to another object; only the edits that stand are scored"
+
+
+def what_was_run(collection: Collection) -> str:
+    """What was run, in a line."""
+    runs = collection.runs
+    cycling = [one for one in collection.settings.values() if one.get("intervention.cycle") == "true"]
+    seeds = sorted({int(seed) for seed in runs["seed"]})
+    models = ", ".join(dict.fromkeys(map(str, runs["model"])))
+    lengths = [told for unit in UNITS if (told := amounts(runs[unit], unit))]
+    chosen = [
+        f"{words} {', '.join(values)}"
+        for key, words in (("batch_size", "batches of"), ("layers.edit", "blocks"))
+        if (values := sorted({one.get(key, "null") for one in collection.settings.values()} - {"null", "[]"}))
+    ]
+    parts = [
+        f"{len(runs)} finished runs of {runs['name'].iloc[0]}, {runs['seconds'].sum():.0f} s of computing",
+        f"seeds {', '.join(map(str, seeds))}",
+        f"models {models}",
+        *lengths,
+        *chosen,
+        *(f"{facts} {_IN_ROUNDS}" for facts in sorted({one["data.limit"] for one in cycling})),
+    ]
+    if collection.unfinished:
+        first = collection.unfinished[0]
+        parts.append(f"{missing(collection)}, the first ({first.status}): {first.sentence}")
+    return "; ".join(parts)
+
+
+def missing(collection: Collection) -> str:
+    """How many runs are not finished; empty where all are."""
+    count = len(collection.unfinished)
+    return f"{count} {'run is' if count == 1 else 'runs are'} not finished" if count else ""
+
+
+def _versions(trees: Sequence[Mapping[str, str]], key: str) -> str:
+    return ", ".join(sorted({tree[key] for tree in trees if key in tree}))
+
+
+def made_from(collections: Sequence[Collection]) -> str:
+    """What the page was made from."""
+    runs = pd.concat([one.runs for one in collections]).drop_duplicates(["name", "run"])
+    trees = [tree for one in collections for tree in one.provenance.values()]
+    versions = [f"{name} {found}" for name in _VERSIONS if (found := _versions(trees, f"packages.{name}"))]
+    commits = ", ".join(commit[:10] for commit in _versions(trees, "git.commit").split(", "))
+    return (
+        f"Made by `python -m analysis results` from {len(runs)} runs, {runs['seconds'].sum() / 3600:.1f} "
+        f"hours of computing together, with {', '.join(versions)}, at commit {commits}."
+    )
