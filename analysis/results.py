@@ -204,10 +204,10 @@ def _value(finding: Finding) -> str:
 def _interval(case: pd.Series) -> str:
     broke = f", {case['broken']:.0f} more broke" if case["broken"] else ""
     mean = written(float(case["mean"]))
-    if not case["seeds"] > 1:
+    if not case["seeds"] > 1 and case["low"] == case["high"]:
         return f"{mean}, {case['seeds']:.0f} repeat{broke}"
     interval = f"[{written(float(case['low']))}, {written(float(case['high']))}]"
-    return f"{mean} {interval}, {case['seeds']:.0f} repeats{broke}"
+    return f"{mean} {interval}, {case['seeds']:.0f} repeat{'s' if case['seeds'] > 1 else ''}{broke}"
 
 
 def _cases(finding: Finding) -> pd.DataFrame:
@@ -218,8 +218,10 @@ def _cases(finding: Finding) -> pd.DataFrame:
     whole = finding.cases.astype({"seeds": int, "broken": int}).sort_values("case")
     side = np.select([whole["holds"], whole["against"]], ["yes", "against"], "undecided")
     whole["holds"] = np.where(whole["broken"] > 0, "broke", side)
-    # a single repeat has no interval
-    whole[["low", "high"]] = whole[["low", "high"]].where(whole["seeds"] > 1)
+    # a single repeat has no interval, unless it came with one
+    whole[["low", "high"]] = whole[["low", "high"]].where(
+        (whole["seeds"] > 1) | (whole["low"] < whole["high"])
+    )
     return whole[shown].rename(columns=renamed)
 
 
