@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.drawing.counts import PART, Measured, changed_by, last, middle, profiles, words_for
 from analysis.drawing.curves import curves, having, palette, panels, series_lines
 from analysis.drawing.events import Event, EventChart
-from analysis.drawing.lines import Line, LineChart
+from analysis.drawing.lines import Line, LineChart, Panel, values_of
 from analysis.drawing.points import Spread, Track, TrackChart
 from analysis.drawing.scales import scale_for
 from analysis.tables import alarms_of, over_seeds
@@ -130,12 +130,20 @@ def alarms(measured: Measured) -> EventChart | None:
 
 
 def _shares(measured: Measured, titles: Mapping[str, str], y_label: str) -> LineChart | None:
-    """A panel per metric key, on an axis from 0 to 1."""
+    """A panel per metric key, on an axis of shares that begins below the lowest of them."""
     found = panels((title, curves(measured.metrics, key)) for key, title in titles.items())
     if not found:
         return None
     x_label = words_for(measured.metrics[measured.metrics["key"].isin(titles)])
-    return LineChart(panels=found, x_label=x_label, y_label=y_label, limits=_SHARE)
+    return LineChart(panels=found, x_label=x_label, y_label=y_label, limits=_from_below(found))
+
+
+def _from_below(found: Sequence[Panel]) -> tuple[float, float]:
+    """From the quarter below the lowest value to 1: lines near 1 would coincide on a whole axis."""
+    lowest = np.nanmin(np.concatenate([values_of(panel.lines) for panel in found]), initial=0.99)
+    bottom = max(0.0, np.floor(4 * lowest) / 4)
+    margin = _SHARE[0] * (1 - bottom)
+    return float(bottom + margin), float(1 - margin)
 
 
 def _dotted(lines: Sequence[Line]) -> list[Line]:

@@ -33,9 +33,14 @@ def tracing(measured: Measured) -> HeatMap | None:
         measured.metrics, r"trace/(?P<piece>block|mlp|attention)", r"(?P<token>[a-z_]+)\.(?P<layer>\d+)"
     ).astype({"layer": int})
     tokens = [token for token in _ROWS if token in set(rows["token"])]
+    models = one_by_one(rows, measured.at)
+    before = "" if any(series for _, series, _ in models) else "unedited · "  # said only beside edited ones
     found = [
-        Grid(title=f"{title}, {name}", values=_effects(here[here["piece"] == piece], tokens))
-        for title, _, here in one_by_one(rows, measured.at)
+        Grid(
+            title=f"{title.removeprefix(before)}, {name}",
+            values=_effects(here[here["piece"] == piece], tokens),
+        )
+        for title, _, here in models
         for piece, name in _PARTS.items()
         if piece in set(here["piece"])
     ]

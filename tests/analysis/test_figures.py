@@ -136,6 +136,15 @@ def test_norm_ratio_is_logarithmic_and_ends_at_each_editors_ratio(metrics: pd.Da
     assert {y for line in chart.lines if line.style == "dashed" for y in line.y} == {1.0}
 
 
+@pytest.mark.parametrize(("lowest", "bottom"), [(0.97, 0.75), (0.4, 0.25), (0.0, 0.0)])
+def test_shares_are_drawn_from_the_quarter_below_the_lowest(
+    metrics: pd.DataFrame, lowest: float, bottom: float
+):
+    kept = metrics[metrics["key"] == "downstream/mean/acc"][:2].assign(value=[1.0, lowest])
+    low, high = lines_of(kept, "downstream").view
+    assert bottom - 0.03 <= low < bottom and 1 < high <= 1.03
+
+
 def test_slow_growth_stays_on_a_linear_axis(metrics: pd.DataFrame):
     assert lines_of(metrics[metrics["editor"] == "encore"], "norms").scale == "linear"
 

@@ -11,7 +11,7 @@ import pytest
 from analysis.__main__ import main
 from analysis.collect import collect
 from analysis.figures import FIGURES, charts
-from analysis.report import render, write_report
+from analysis.report import render
 from analysis.tables import NARROW, alarm_order_text, per_series
 from tests.analysis.conftest import WriteRun
 
@@ -40,14 +40,23 @@ def page_of(folder: Path, *, title: str) -> str:
     return render(collection, charts(collection.metrics), title=title)
 
 
-def test_the_experiment_folder_gets_table_summary_figures_and_page(experiment: Path):
-    page = write_report(collect(experiment), experiment, title="quick")
-    assert page.stat().st_size < 10_000_000
+def test_the_command_leaves_table_summary_figures_and_page_and_prints_the_table_and_the_path_last(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["report", str(experiment)]) == 0
+    assert (experiment / "report.html").stat().st_size < 10_000_000
     pd.testing.assert_frame_equal(
         pd.read_parquet(experiment / "metrics.parquet"), collect(experiment).metrics, check_dtype=False
     )
     assert len(pd.read_csv(experiment / "summary.csv")) == 6
     assert {path.stem for path in (experiment / "figures").iterdir()} == SHOWN
+    lines = capsys.readouterr().out.rstrip().splitlines()
+    assert "failed: quick/memit-2-0: the norm is NaN after 17 edits; lower the step size" in lines
+    headings, *rows, path = lines[-6:]
+    assert headings.split()[:4] == ["editor", "seeds", "edits", "ES"]
+    assert [row.split()[0] for row in rows] == ["unedited", "encore", "memit", "rome"]
+    assert path == f"report: {experiment / 'report.html'}"
+    assert any(re.search(r"memit +norm_growth +2 of 2", line) for line in lines)
 
 
 def test_what_the_second_moments_rest_on_is_told(experiment: Path, write_run: WriteRun):
@@ -68,17 +77,6 @@ def test_hostile_text_is_escaped_everywhere(hostile: Path):
     assert "<script>document.title" not in text
     assert "<img src=x" not in text
     assert "&lt;script&gt;document.title" in text
-
-
-def test_the_command_prints_the_table_and_the_path_last(experiment: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["report", str(experiment)]) == 0
-    lines = capsys.readouterr().out.rstrip().splitlines()
-    assert "failed: quick/memit-2-0: the norm is NaN after 17 edits; lower the step size" in lines
-    headings, *rows, path = lines[-6:]
-    assert headings.split()[:4] == ["editor", "seeds", "edits", "ES"]
-    assert [row.split()[0] for row in rows] == ["unedited", "encore", "memit", "rome"]
-    assert path == f"report: {experiment / 'report.html'}"
-    assert any(re.search(r"memit +norm_growth +2 of 2", line) for line in lines)
 
 
 def test_the_alarms_are_listed_with_their_sentences_and_their_order(
