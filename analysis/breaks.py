@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_GRID = 24
+_GRID = 48
 """Places for τ at the most; pairs grow with the square."""
 _LEAST = 0.05
 """Fall of an accuracy that counts as one."""

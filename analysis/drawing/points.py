@@ -100,8 +100,8 @@ def _draw_track(axis: Axes, track: Track) -> None:
         markersize=3 if track.every == 1 else 2,
     )
     for place, (mark, right, up) in enumerate(zip(track.marks, x.mean, y.mean, strict=False)):
-        # above and below by turns: neighbours on a track lie close together
-        offset = (3, -9 if place % 2 else 3)
+        # left below and right above by turns: neighbours on a track lie close together
+        offset = (-8, -8) if place % 2 else (3, 3)
         axis.annotate(mark, (right, up), offset, textcoords="offset points", fontsize="small")
 
 

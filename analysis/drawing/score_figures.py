@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.drawing.counts import PART, Measured, changed_by, last, middle, profiles, words_for
 from analysis.drawing.curves import curves, having, palette, panels, series_lines
 from analysis.drawing.events import Event, EventChart
-from analysis.drawing.lines import Line, LineChart, Panel, values_of
+from analysis.drawing.lines import Line, LineChart, Panel
 from analysis.drawing.points import Spread, Track, TrackChart
 from analysis.drawing.scales import scale_for
 from analysis.tables import alarms_of, over_seeds
@@ -139,8 +139,9 @@ def _shares(measured: Measured, titles: Mapping[str, str], y_label: str) -> Line
 
 
 def _from_below(found: Sequence[Panel]) -> tuple[float, float]:
-    """From the quarter below the lowest value to 1: lines near 1 would coincide on a whole axis."""
-    lowest = np.nanmin(np.concatenate([values_of(panel.lines) for panel in found]), initial=0.99)
+    """From the quarter below the lowest interval to 1: lines near 1 would coincide on a whole axis."""
+    lows = [np.asarray(line.low, dtype=float) for panel in found for line in panel.lines]
+    lowest = np.nanmin(np.concatenate(lows), initial=0.99)
     bottom = max(0.0, np.floor(4 * lowest) / 4)
     margin = _SHARE[0] * (1 - bottom)
     return float(bottom + margin), float(1 - margin)

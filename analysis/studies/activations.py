@@ -1,37 +1,13 @@
-"""Experiments about what stands inside an edited model: norms, subspaces, and what changes them."""
-
-from collections.abc import Callable
+"""Experiments about what stands inside an edited model: norms and subspaces of activations."""
 
 import pandas as pd
 
-from analysis.claims import Claim, Side
-from analysis.evidence import Evidence, Measure, changes, ends, final
-from analysis.studies.study import (
-    DOWNSTREAM,
-    EDITED,
-    ENCORE,
-    KNOWN,
-    LATE,
-    NORM_GROWTH,
-    NOTICEABLE,
-    OPEN,
-    PROBE,
-    Study,
-    Table,
-)
+from analysis.claims import Claim
+from analysis.evidence import Evidence, changes, ends, final
+from analysis.studies.study import ENCORE, LATE, NORM_GROWTH, NOTICEABLE, PROBE, Study
 
-_CONTROL = "intervention.control.name"
-_REAL = "real"
-_CONTROLS = (
-    "At the end, by control: real, W + Δ; random_direction, a random step as long as Δ; norm_kept, W + Δ "
-    "scaled to ‖W₀‖ after each; scaled, W alone at the norm that the real edits lead to; spread, Δ / √L in "
-    "each of L blocks; norm_rescaled, W + Δ and the next norm layer scaled back. Norms are over all matrices "
-    "that a control changes"
-)
-_NORM_ONLY = "probe/norm_only/mean"
+NORM_ONLY = "probe/norm_only/mean"
 _CHANCE = 0.5
-_UNMOVED = 1e-4
-"""Change of an activation norm's ratio that is rounding."""
 _SUMMARY = f"a summary of {NORM_GROWTH} (second-hand)"
 
 
@@ -53,87 +29,28 @@ def _stream(evidence: Evidence) -> pd.DataFrame:
     return evidence.labelled(_after_edit(evidence, "activation/norm_ratio") - 1)
 
 
-def _cosine(evidence: Evidence) -> pd.Series:
+def cosine(evidence: Evidence) -> pd.Series:
     """Mean cosine with the unedited activations over blocks at and after the first edited one, at the end."""
     return _after_edit(evidence, "activation/cosine")
 
 
-def _after_edit(evidence: Evidence, quantity: str) -> pd.Series:
-    """Mean over blocks at and after the first edited one of what is measured there last, by run."""
-    rows = evidence.having(quantity, r"block\.(?P<layer>\d+)")
-    first = _edited_blocks(evidence).groupby("run")["layer"].min()
-    after = rows[rows["layer"] >= rows["run"].map(first)]
+def _later_mlps(evidence: Evidence) -> pd.DataFrame:
+    """Norm ratio of the MLPs' outputs minus 1, mean over blocks after the first edited one."""
+    return evidence.labelled(_after_edit(evidence, "activation/norm_ratio", "mlp", skip=1) - 1)
+
+
+def _after_edit(evidence: Evidence, quantity: str, part: str = "block", skip: int = 0) -> pd.Series:
+    """Mean over blocks from the first edited one on, or so many later, of what is measured last, by run."""
+    rows = evidence.having(quantity, rf"{part}\.(?P<layer>\d+)").astype({"layer": int})
+    first = _edited_blocks(evidence).astype({"layer": int}).groupby("run")["layer"].min()
+    after = rows[rows["layer"] >= pd.to_numeric(rows["run"].map(first)) + skip]
     return final(after, ["run", "layer"]).groupby("run").agg(lambda each: each.mean(skipna=False))
 
 
 def _beyond_norm(evidence: Evidence) -> pd.DataFrame:
     """Share of what probes know beyond chance that they lose, minus the same of probes that see the norm."""
-    lost = {key: -evidence.change(key) / (evidence.first(key) - _CHANCE) for key in (PROBE, _NORM_ONLY)}
-    return evidence.labelled(lost[PROBE] - lost[_NORM_ONLY])
-
-
-def _of(control: str, values: Callable[[Evidence], pd.Series]) -> Measure:
-    """A number of the runs of one control."""
-
-    def measure(evidence: Evidence) -> pd.DataFrame:
-        found = values(evidence)
-        is_it = evidence.setting(_CONTROL) == control
-        return evidence.labelled(found[is_it[found.index]], (_CONTROL,))
-
-    return measure
-
-
-def _against_real(
-    values: Callable[[Evidence], pd.Series], control: str, *, absolute: bool = False
-) -> Measure:
-    """A number of a control minus that of the real edits, of the same recorded run."""
-
-    def measure(evidence: Evidence) -> pd.DataFrame:
-        factor = evidence.setting(_CONTROL).map({control: True, _REAL: False})
-        found = evidence.contrast(values(evidence), factor, within=("seed", "model"))
-        return evidence.labelled(found.abs() if absolute else found, (_CONTROL,))
-
-    return measure
-
-
-def _rescaled(evidence: Evidence) -> pd.DataFrame:
-    """Probes' accuracy with the next norm layer rescaled minus that under the real edits alone.
-
-    Nothing where no activation is changed by it: an intervention that does nothing answers nothing.
-    """
-    norms = _against_real(lambda evidence: evidence.last(LATE), "norm_rescaled", absolute=True)(evidence)
-    found = _against_real(lambda evidence: evidence.last(PROBE), "norm_rescaled")(evidence)
-    return found if (norms["value"] > _UNMOVED).any() else found.iloc[:0]
-
-
-def _question(
-    says: str, quantity: str, measure: Measure, side: Side = "above", threshold: float = 0.0
-) -> Claim:
-    return Claim(
-        says=says,
-        source=OPEN,
-        told="–",
-        quantity=quantity,
-        measure=measure,
-        side=side,
-        threshold=threshold,
-        least=NOTICEABLE,
-    )
-
-
-def _controls(evidence: Evidence) -> pd.DataFrame:
-    """A row per control, means over the recorded runs."""
-    numbers = {
-        "‖W‖ / ‖W₀‖": evidence.last(EDITED),
-        "late activations": evidence.last(LATE),
-        "cosine": _cosine(evidence),
-        "probes": evidence.last(PROBE),
-        "norm-only probes": evidence.last(_NORM_ONLY),
-        "downstream": evidence.last(DOWNSTREAM),
-        "never edited": evidence.last(KNOWN),
-        "score": evidence.last("edit/score/seen"),
-    }
-    return evidence.averages(numbers, [evidence.setting(_CONTROL).rename("control")])
+    lost = {key: -evidence.change(key) / (evidence.first(key) - _CHANCE) for key in (PROBE, NORM_ONLY)}
+    return evidence.labelled(lost[PROBE] - lost[NORM_ONLY])
 
 
 STUDIES = (
@@ -143,7 +60,7 @@ STUDIES = (
         "shares of the residual stream? Claims are judged on a text that names no edited subject.",
         claims=(
             Claim(
-                says="The norms of intermediate activations decrease: in the last third of the blocks.",
+                says="The norms of activations decrease: the residual stream in the last third.",
                 source=f"{NORM_GROWTH}, abstract",
                 told="decrease",
                 quantity="mean norm of the residual stream over the blocks of the last third (here the last "
@@ -154,11 +71,22 @@ STUDIES = (
                 least=NOTICEABLE,
             ),
             Claim(
-                says="The norms of intermediate activations decrease: from the first edited block on.",
+                says="The norms of activations decrease: the residual stream from the first edited block on.",
                 source=f"{NORM_GROWTH}, abstract",
                 told="decrease",
                 quantity="the same, mean over all blocks from the first edited one on",
                 measure=_stream,
+                side="below",
+                threshold=0.0,
+                least=NOTICEABLE,
+            ),
+            Claim(
+                says="The norms of activations decrease: what MLPs after the edited block write.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="decrease",
+                quantity="mean norm of the MLPs' outputs over the unedited one, minus 1, at the end, mean "
+                "over the blocks after the first edited one",
+                measure=_later_mlps,
                 side="below",
                 threshold=0.0,
                 least=NOTICEABLE,
@@ -191,6 +119,7 @@ STUDIES = (
                 measure=changes(PROBE),
                 side="below",
                 threshold=0.0,
+                least=NOTICEABLE,
             ),
             Claim(
                 says="Activations lie in completely different regions.",
@@ -217,7 +146,7 @@ STUDIES = (
                 told="orientation becomes misaligned",
                 quantity="mean cosine between edited and unedited vectors of a token, blocks at and after "
                 "the first edited one",
-                measure=lambda evidence: evidence.labelled(_cosine(evidence)),
+                measure=lambda evidence: evidence.labelled(cosine(evidence)),
                 side="below",
                 threshold=0.9,
             ),
@@ -232,65 +161,5 @@ STUDIES = (
             ),
         ),
         figures=("probes", "probe_matrix", "activations"),
-    ),
-    Study(
-        name="mechanism",
-        question="What makes activations change: the length of the updates, their direction, the norm of the "
-        "matrix, or that they are in one place? Recorded edits by MEMIT, one at a time, against controls of "
-        "the same length.",
-        claims=(
-            _question(
-                "Norm growth alone, W scaled as a whole, lowers later activations.",
-                "late activations' norm ratio minus 1 where W is scaled to the real edits' norm",
-                _of("scaled", lambda evidence: evidence.last(LATE) - 1),
-                "below",
-            ),
-            _question(
-                "Norm growth alone, W scaled as a whole, breaks the probes.",
-                "probes' accuracy where W is scaled, minus that of the unedited model",
-                _of("scaled", lambda evidence: evidence.change(PROBE)),
-                "below",
-                -0.1,
-            ),
-            _question(
-                "At the same norm the real edits cost less ability than W scaled as a whole.",
-                "downstream accuracy where W is scaled minus under the real edits",
-                _against_real(lambda evidence: evidence.last(DOWNSTREAM), "scaled"),
-                "below",
-            ),
-            _question(
-                "A random direction of the same length turns activations as far as the real one does.",
-                "|cosine between edited and unedited activations under random updates − under the real "
-                "ones|, mean over blocks from the first edited one on",
-                _against_real(_cosine, "random_direction", absolute=True),
-                "below",
-                0.05,
-            ),
-            _question(
-                "A random direction of the same length costs less ability than the real one.",
-                "downstream accuracy under random updates minus under the real ones",
-                _against_real(lambda evidence: evidence.last(DOWNSTREAM), "random_direction"),
-            ),
-            _question(
-                "Scaling W back to its unedited norm after every real update saves ability.",
-                "downstream accuracy with the scaling, which shrinks the unedited part of W too, minus under "
-                "the real edits",
-                _against_real(lambda evidence: evidence.last(DOWNSTREAM), "norm_kept"),
-            ),
-            _question(
-                "Writing the same matrices into all blocks, at the same length together, costs less ability.",
-                "downstream accuracy of the spread updates minus under the real ones",
-                _against_real(lambda evidence: evidence.last(DOWNSTREAM), "spread"),
-            ),
-            _question(
-                "Rescaling the next norm layer gives the probes back.",
-                "probes' accuracy after rescaling minus under the real edits alone, where rescaling changes "
-                "any activation: a layer norm leaves little to rescale",
-                _rescaled,
-            ),
-        ),
-        figures=("activations", "probes", "ability"),
-        series=(_CONTROL,),
-        tables=(Table(title=_CONTROLS, build=_controls),),
     ),
 )

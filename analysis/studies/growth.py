@@ -27,15 +27,16 @@ def growth(by: Sequence[str]) -> Claim:
         side="above",
         threshold=1.0,
         ratio=True,
+        always=True,
     )
 
 
-def every_update(by: Sequence[str], told: str = "every update") -> Claim:
-    """The norm of the edited matrices is larger after each update; `told` is the source's value."""
+def every_update(by: Sequence[str]) -> Claim:
+    """The norm of the edited matrices is larger after each update."""
     return Claim(
         says="The norm grows with every update.",
         source=f"{NORM_GROWTH}, abstract",
-        told=told,
+        told="every update",
         quantity="share of updates after which the stacked norm is larger than before; what an editor does "
         "after the last edit, as PRUNE's compression, counts as one",
         measure=steadiness(EDITED, by),

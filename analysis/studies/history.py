@@ -111,7 +111,7 @@ STUDIES = (
         "history of earlier edits?",
         claims=(
             Claim(
-                says="With the history term a sequence ends as one batch of all facts does.",
+                says="With the history term a sequence ends at the norm of one batch of all facts.",
                 source="arXiv 2605.26670",
                 told="equal updates",
                 quantity="|‖W‖ after the sequence with history / ‖W‖ after one batch − 1|",
@@ -120,7 +120,7 @@ STUDIES = (
                 threshold=0.05,
             ),
             Claim(
-                says="With the history term a sequence ends nearer to one batch than without.",
+                says="With the history term a sequence ends nearer to the norm of one batch than without.",
                 source="arXiv 2605.26670",
                 told="equal with it, apart without",
                 quantity="|‖W‖ after the sequence / ‖W‖ after one batch − 1|, with history minus without",

@@ -101,7 +101,8 @@ STUDIES = (
     ),
     Study(
         name="layer_sweep",
-        question="In which block do edits succeed, and is it the one that tracing points to? "
+        question="In which block do edits succeed, and is it the one that tracing points to? Every block but "
+        "the last is tried with the values that were chosen for block 0, which favours that. "
         "The built-in models are made to have an early subject site: this checks the method and is no "
         "evidence of where real models keep facts.",
         claims=(

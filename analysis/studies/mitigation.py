@@ -233,8 +233,8 @@ STUDIES = (
             Drawing(
                 name="frontier",
                 caption="Downstream accuracy against norm growth, a point for each regularizer and each "
-                "pair; the frontier joins those within the budget of edit success that no other beats in "
-                "both, with their numbers in the table.",
+                "pair that makes sense; the frontier joins those within the budget of edit success that no "
+                "other beats in both, with their numbers in the table.",
                 build=_frontier_chart,
             ),
         ),

@@ -1,11 +1,22 @@
 """All experiments, in the order of the page of results."""
 
-from analysis.studies import activations, encore, history, layers, mitigation, scope, threshold, weights
+from analysis.studies import (
+    activations,
+    encore,
+    history,
+    layers,
+    mechanism,
+    mitigation,
+    scope,
+    threshold,
+    weights,
+)
 from analysis.studies.study import Study
 
 STUDIES: tuple[Study, ...] = (
     *weights.STUDIES,
     *activations.STUDIES,
+    *mechanism.STUDIES,
     *encore.STUDIES,
     *mitigation.STUDIES,
     *history.STUDIES,
