@@ -89,7 +89,7 @@ def _places(table: pd.DataFrame) -> pd.Series:
 def _frontier_chart(evidence: Evidence) -> TrackChart | None:
     table = _frontier(evidence)
     if len(table):
-        table = table[np.isfinite(table[["norm ratio", "downstream"]]).all(axis=1)]
+        table = table[np.isfinite(table["norm ratio"]) & np.isfinite(table["downstream"])]
     if table.empty:
         return None
     count = pd.Series(
