@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from analysis.collect import collect
 from analysis.studies.table import STUDIES
 
 ROOT = Path(__file__).parents[1]
@@ -35,3 +36,15 @@ def test_an_experiment_lies_in_a_folder_of_its_own_name_and_begins_with_its_comm
         text = path.read_text()
         assert yaml.safe_load(text)["name"] == path.stem
         assert text.splitlines()[1].startswith(f"# python -m pipeline experiment={path.stem}")
+
+
+def test_kept_runs_are_whole_and_tell_nothing_of_the_machine():
+    folders = [path for path in (ROOT / "docs" / "facts").iterdir() if path.is_dir()]
+    assert folders
+    for folder in folders:
+        found = collect(folder)
+        assert not found.unfinished and not found.notes
+        assert set(found.runs["name"]) == {folder.name}
+        assert not {"host", "platform", "command"} & {
+            key for tree in found.provenance.values() for key in tree
+        }
