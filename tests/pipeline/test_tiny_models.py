@@ -89,6 +89,12 @@ def test_it_solves_the_downstream_tasks(each: Model, task: str, least: float) ->
     assert right / len(items) >= least
 
 
+@pytest.fixture(scope="module")
+def moments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Second moments, which every editor here reads and the first one computes."""
+    return tmp_path_factory.mktemp("moments")
+
+
 def configured(editor: str, folder: Path) -> KnowledgeEdit:
     """The 200 edits of the quickstart, with the values of the configuration."""
     register_resolvers()
@@ -100,8 +106,8 @@ def configured(editor: str, folder: Path) -> KnowledgeEdit:
 
 
 @pytest.mark.parametrize("editor", ["rome", "memit"])
-def test_single_edits_succeed_at_the_configured_layers(model: Model, editor: str, tmp_path: Path) -> None:
-    chosen = configured(editor, tmp_path).editor
+def test_single_edits_succeed_at_the_configured_layers(model: Model, editor: str, moments: Path) -> None:
+    chosen = configured(editor, moments).editor
     chosen.prepare(model)
     efficacy = Efficacy()
     efficacy.prepare(model)
@@ -137,14 +143,14 @@ def after_200_edits(editor: str, folder: Path) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-def test_200_edits_by_encore_leave_the_model_healthy(tmp_path: Path) -> None:
-    success, known = after_200_edits("encore", tmp_path)
+def test_200_edits_by_encore_leave_the_model_healthy(moments: Path) -> None:
+    success, known = after_200_edits("encore", moments)
     assert success >= 0.9
     assert known >= 0.7
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("editor", ["rome", "memit"])
-def test_the_same_edits_by_rome_and_memit_break_it(editor: str, tmp_path: Path) -> None:
-    _, known = after_200_edits(editor, tmp_path)
+def test_the_same_edits_by_rome_and_memit_break_it(editor: str, moments: Path) -> None:
+    _, known = after_200_edits(editor, moments)
     assert known <= 0.6
