@@ -3,7 +3,10 @@
 Whatever cannot be read (a failed run, a line torn by a crash) is told in a sentence and left out.
 """
 
+import errno
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,16 +187,26 @@ def _parts(
     )
 
 
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file, or where there is none of the gzipped one; OSError where that is cut."""
+    packed = path.with_name(f"{path.name}.gz")
+    try:
+        is_packed = packed.exists() and not path.exists()
+        with gzip.open(packed, "rt", errors="replace") if is_packed else path.open(errors="replace") as lines:
+            yield from lines
+    except (EOFError, zlib.error) as error:
+        raise OSError(errno.EIO, "is cut short or broken", str(packed)) from error
+
+
 def _read_metrics(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Long table of a metrics.jsonl; where a resumed run repeats a step, the later line holds."""
     rows: list[Cell] = []
     skipped: list[int] = []
-    with path.open(errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                rows += _cells(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                skipped.append(number)
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            rows += _cells(json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            skipped.append(number)
     table = pd.DataFrame(rows, columns=[*MOMENT, "key", "value"])
     whole = dict.fromkeys(("part", "count", "tokens"), "int64")
     table = table.astype({**whole, "unit": "str", "key": "str", "value": "float64"})

@@ -1,5 +1,6 @@
 """Reading run folders: the tidy table, what is left out and said, means over seeds."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def test_a_swept_setting_splits_the_series_and_is_named(write_run: WriteRun, tmp
         "encore, norm_constraint.norm_weight=10",
     ]
     assert differing_settings(collection)["setting"].tolist() == ["regularizer.norm_constraint.norm_weight"]
+
+
+def test_numbers_are_read_from_a_gzipped_file_and_one_that_is_cut_is_told(write_run: WriteRun):
+    folder = write_run(editor="rome")
+    plain = collect(folder.parent).metrics
+    text = (folder / "metrics.jsonl").read_bytes()
+    (folder / "metrics.jsonl").unlink()
+    (folder / "metrics.jsonl.gz").write_bytes(gzip.compress(text))
+    pd.testing.assert_frame_equal(collect(folder.parent).metrics, plain)
+    (folder / "metrics.jsonl.gz").write_bytes(gzip.compress(text)[:-200])
+    write_run(editor="memit")
+    (broken,) = collect(folder.parent).unfinished
+    assert broken.status == "unreadable" and "is cut short or broken" in broken.sentence
 
 
 def test_a_torn_line_is_skipped_with_a_note(write_run: WriteRun):
