@@ -145,7 +145,7 @@ def varying_keys(settings: Iterable[Mapping[str, str]]) -> list[str]:
     varying = [key for key in keys if _is_setting(key) and len({one.get(key) for one in given}) > 1]
     shortest: dict[tuple[str | None, ...], str] = {}
     for key in sorted(varying, key=len):
-        shortest.setdefault((_short(key), *(one.get(key) for one in given)), key)
+        shortest.setdefault((key.rpartition(".")[2], *(one.get(key) for one in given)), key)
     return [key for key in varying if key in shortest.values()]
 
 

@@ -51,6 +51,13 @@ def test_a_swept_setting_splits_the_series_and_is_named(write_run: WriteRun, tmp
     assert differing_settings(collection)["setting"].tolist() == ["regularizer.norm_constraint.norm_weight"]
 
 
+def test_a_setting_that_stands_at_two_places_is_named_once(write_run: WriteRun):
+    for size in (1, 100):
+        settings = {"batch_size": size, "intervention": {"name": "knowledge_edit", "batch_size": size}}
+        folder = write_run(editor="rome", settings=settings)
+    assert set(collect(folder.parent).runs["series"]) == {"rome, batch_size=1", "rome, batch_size=100"}
+
+
 def test_numbers_are_read_from_a_gzipped_file_and_one_that_is_cut_is_told(write_run: WriteRun):
     folder = write_run(editor="rome")
     plain = collect(folder.parent).metrics
