@@ -69,7 +69,7 @@ STUDIES = (
         question="At which norm of the edited matrices, over that of the others, does each ability break? "
         "Nothing is edited: an edit here is a step of growth, and a break lies between two of them. What is "
         "added is random, or the matrix itself (`scaled`), which draws nothing, so that its runs are equal "
-        "and count once.",
+        "and count once for a break.",
         claims=(
             Claim(
                 says="Growth of one block's matrix, without any edit, costs downstream ability.",
