@@ -190,6 +190,6 @@ def _chart(
 
 
 def _track(label: str, colour: str, points: np.ndarray, numbers: np.ndarray, *, joined: bool) -> Track:
-    x, y = (Spread(mean=axis, low=axis, high=axis) for axis in points.T.astype(float).tolist())
+    x, y = (Spread.exact(axis) for axis in points.T.astype(float).tolist())
     notes = [f"trial {number}" for number in numbers]
     return Track(label=label, colour=colour, x=x, y=y, notes=notes, joined=joined)

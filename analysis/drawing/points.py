@@ -22,6 +22,11 @@ class Spread:
     low: Sequence[float]
     high: Sequence[float]
 
+    @classmethod
+    def exact(cls, values: Sequence[float]) -> "Spread":
+        """Values without intervals."""
+        return cls(mean=values, low=values, high=values)
+
     @property
     def errors(self) -> np.ndarray:
         """(2, point): how far the interval reaches below and above."""

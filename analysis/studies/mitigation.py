@@ -115,12 +115,11 @@ def _frontier_chart(evidence: Evidence) -> TrackChart | None:
 
 
 def _points(rows: pd.DataFrame, label: str, colour: str, *, joined: bool) -> Track:
-    x, y = rows["norm ratio"].tolist(), rows["downstream"].tolist()
     return Track(
         label=label,
         colour=colour,
-        x=Spread(mean=x, low=x, high=x),
-        y=Spread(mean=y, low=y, high=y),
+        x=Spread.exact(rows["norm ratio"].tolist()),
+        y=Spread.exact(rows["downstream"].tolist()),
         notes=rows["regularizers"].replace("", "none").tolist(),
         marks=_places(rows).tolist() if joined else (),
         joined=joined,

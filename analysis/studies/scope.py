@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from analysis.claims import Claim
+from analysis.drawing.canvas import PALETTE
+from analysis.drawing.points import Spread, Track, TrackChart
+from analysis.drawing.scales import scale_for
 from analysis.evidence import Evidence, Measure, changes
 from analysis.studies.growth import every_update, growth, laws_by
 from analysis.studies.study import (
@@ -16,11 +20,12 @@ from analysis.studies.study import (
     NOTICEABLE,
     OPEN,
     PROBE,
+    Drawing,
     Study,
     Table,
 )
 
-_WHERE = ("model", "intervention", "data.relations")
+_WHERE = ("model", "intervention", "data")
 _EDITS = "knowledge_edit"
 
 
@@ -58,6 +63,32 @@ def _by_kind(
         )
 
     return claim("edits", source, told, edits=True), claim("training", OPEN, "–", edits=False)
+
+
+def _price(evidence: Evidence) -> TrackChart | None:
+    """A point for each run that grew: by how much, and what became of downstream ability."""
+    ends = pd.DataFrame({"growth": evidence.last(EDITED) - 1, "ability": evidence.change(DOWNSTREAM)})
+    ends = ends[(ends["growth"] > 0) & np.isfinite(ends).all(axis=1)]
+    if ends.empty:
+        return None
+    notes = evidence.cases(("model", "data")).reindex(ends.index)
+    kinds = evidence.runs["intervention"].reindex(ends.index)
+    return TrackChart(
+        tracks=tuple(
+            Track(
+                label=str(kind),
+                colour=colour,
+                x=Spread.exact(rows["growth"].tolist()),
+                y=Spread.exact(rows["ability"].tolist()),
+                notes=notes[rows.index].tolist(),
+                joined=False,
+            )
+            for colour, (kind, rows) in zip(PALETTE, ends.groupby(kinds), strict=False)
+        ),
+        x_label="‖W‖ / ‖W₀‖ − 1 of the updated matrices",
+        y_label="change of downstream accuracy",
+        scale=scale_for(ends["growth"].to_numpy()),
+    )
 
 
 def _optimisers(evidence: Evidence) -> pd.DataFrame:
@@ -103,6 +134,14 @@ STUDIES = (
             ),
         ),
         figures=(),
+        drawings=(
+            Drawing(
+                name="price",
+                caption="Change of downstream accuracy against norm growth at the end, a point for each run "
+                "that grew; what is updated, how often and towards what differs between the kinds.",
+                build=_price,
+            ),
+        ),
     ),
     Study(
         name="cross_architecture",

@@ -153,6 +153,19 @@ def test_the_frontier_holds_what_nothing_beats_within_the_budget_of_success(mixe
     assert {track.label for track in chart.tracks} == {"none", "one", "two", "edit success lost", "frontier"}
 
 
+def test_growth_and_its_price_are_drawn_of_what_grew_and_was_measured(write_run: WriteRun):
+    for growth, ability in ((1.5, 0.3), (0.9, 0.2), (1.2, float("nan"))):
+        folder = write_run(editor="rome", name="universality")
+        rewrite(folder, {0: {"downstream/mean/acc": 0.8}})
+        rewrite(folder, {60: {"norm/frobenius_ratio/edited": growth, "downstream/mean/acc": ability}})
+    (drawing,) = study("universality").drawings
+    chart = drawing.build(Evidence(collect(folder.parent)))  # pyright: ignore[reportPossiblyUnboundVariable]
+    assert isinstance(chart, TrackChart)
+    (track,) = chart.tracks
+    assert (track.label, len(track.notes)) == ("knowledge_edit", 1)
+    assert (track.x.mean, track.y.mean) == ([pytest.approx(0.5)], [pytest.approx(-0.5)])
+
+
 def test_a_regularizer_is_judged_over_its_partners_within_the_budget(mixed: Evidence):
     cases = judged(study("mitigation").claims[0], mixed).cases.set_index("case")
     # mpes alone costs success: its pair is compared with rect alone
