@@ -31,12 +31,15 @@ STYLE = Path(__file__).with_name("paper.mplstyle")
 _TITLE_LETTERS = 52
 """Letters that fit above all panels of a row."""
 
-_MANY = 20_000
+_MANY = 10_000
 """Counts from which ticks are written with k, M or G."""
 
 _LEGEND_LETTERS = 60
 _HANDLE_LETTERS = 8
 """Letters that fit the width of a legend, and that an entry's handle takes."""
+
+_ENTRY_LETTERS = 58
+"""Letters of a line of an entry that has a row to itself."""
 
 
 def panel_grid(
@@ -45,7 +48,8 @@ def panel_grid(
     """A figure of `count` visible panels of that height in inches, with its legend below them."""
     rows = -(-count // columns)
     per_row = _entries_per_row(entries)
-    legend_height = 0.16 * -(-len(entries) // per_row)
+    lines = sum(_wrapped(str(entry.get_label())).count("\n") + 1 for entry in entries)
+    legend_height = 0.16 * -(-lines // per_row)
     size = (COLUMN_WIDTH, rows * panel_height + 0.2 + legend_height)
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
@@ -56,6 +60,7 @@ def panel_grid(
         legend = figure.legend(handles=entries, loc="outside lower center", ncols=per_row)
         for text in legend.get_texts():
             text.set_parse_math(False)  # a dollar sign in a setting is a dollar sign
+            text.set_text(_wrapped(text.get_text()))
     return figure, axes[:count]
 
 
@@ -115,6 +120,11 @@ def whole_numbers(axis: Axes) -> None:
 def dot(label: str, colour: str = NEUTRAL, marker: str = "o") -> Line2D:
     """An entry of a legend."""
     return Line2D([], [], color=colour, linestyle="none", marker=marker, label=label)
+
+
+def _wrapped(label: str) -> str:
+    """In several lines where it is longer than the figure is wide."""
+    return textwrap.fill(label, _ENTRY_LETTERS, break_on_hyphens=False)
 
 
 def _entries_per_row(entries: Sequence[Artist]) -> int:

@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib as mpl
 import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
 
 from analysis.collect import collect
+from analysis.drawing.canvas import STYLE, dot, panel_grid, settle
 from analysis.drawing.charts import Chart
 from analysis.drawing.hover_lines import thinned
 from analysis.drawing.interactive import interactive
@@ -418,3 +420,15 @@ def test_a_wide_band_does_not_dwarf_the_lines():
     assert 0.01 < low < 1 and 100 < high < 10_000
     low, high = view(np.array([1.0, 1.0]), np.array([1.0, 1.0]), "linear")
     assert low < 1 < high
+
+
+@pytest.mark.parametrize("words", [5, 30, 90])
+def test_a_legend_stays_inside_the_figure_however_long_its_entries_are(words: int):
+    with mpl.rc_context(fname=STYLE):
+        entries = [dot("a setting " * words), dot("b")]
+        figure, (axis,) = panel_grid(1, columns=1, panel_height=1.5, entries=entries)
+        settle(figure)
+    box, panel = figure.legends[0].get_window_extent(), axis.get_tightbbox()
+    assert panel is not None
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
+    assert panel.height > 0.8 * 1.5 * figure.dpi, "the legend has room of its own"
