@@ -68,7 +68,7 @@ def _by_kind(
 def _price(evidence: Evidence) -> TrackChart | None:
     """A point for each run that grew: by how much, and what became of downstream ability."""
     ends = pd.DataFrame({"growth": evidence.last(EDITED) - 1, "ability": evidence.change(DOWNSTREAM)})
-    ends = ends[(ends["growth"] > 0) & np.isfinite(ends).all(axis=1)]
+    ends = ends[np.isfinite(ends["growth"]) & np.isfinite(ends["ability"]) & (ends["growth"] > 0)]
     if ends.empty:
         return None
     notes = evidence.cases(("model", "data")).reindex(ends.index)
