@@ -48,7 +48,7 @@ def panel_grid(
     """A figure of `count` visible panels of that height in inches, with its legend below them."""
     rows = -(-count // columns)
     per_row = _entries_per_row(entries)
-    lines = sum(_wrapped(str(entry.get_label())).count("\n") + 1 for entry in entries)
+    lines = sum(_wrapped(str(entry.get_label()), _ENTRY_LETTERS).count("\n") + 1 for entry in entries)
     legend_height = 0.16 * -(-lines // per_row)
     size = (COLUMN_WIDTH, rows * panel_height + 0.2 + legend_height)
     figure = Figure(figsize=size, layout="constrained")
@@ -60,7 +60,7 @@ def panel_grid(
         legend = figure.legend(handles=entries, loc="outside lower center", ncols=per_row)
         for text in legend.get_texts():
             text.set_parse_math(False)  # a dollar sign in a setting is a dollar sign
-            text.set_text(_wrapped(text.get_text()))
+            text.set_text(_wrapped(text.get_text(), _ENTRY_LETTERS))
     return figure, axes[:count]
 
 
@@ -85,8 +85,7 @@ def label_outside(axes: Sequence[Axes], *, columns: int, x_label: str, y_label: 
 
 def head(axis: Axes, title: str, *, columns: int) -> None:
     """The panel's title, in several lines where it is longer than the panel is wide."""
-    wrapped = textwrap.wrap(title, _TITLE_LETTERS // columns, break_on_hyphens=False)
-    axis.set_title("\n".join(wrapped), parse_math=False)
+    axis.set_title(_wrapped(title, _TITLE_LETTERS // columns), parse_math=False)
 
 
 def scale_axis(axis: Axes, name: str, scale: Scale, limits: tuple[float, float]) -> None:
@@ -122,9 +121,9 @@ def dot(label: str, colour: str = NEUTRAL, marker: str = "o") -> Line2D:
     return Line2D([], [], color=colour, linestyle="none", marker=marker, label=label)
 
 
-def _wrapped(label: str) -> str:
-    """In several lines where it is longer than the figure is wide."""
-    return textwrap.fill(label, _ENTRY_LETTERS, break_on_hyphens=False)
+def _wrapped(text: str, letters: int) -> str:
+    """In lines of so many letters at the most."""
+    return textwrap.fill(text, letters, break_on_hyphens=False)
 
 
 def _entries_per_row(entries: Sequence[Artist]) -> int:
