@@ -7,7 +7,8 @@ The model of accuracy y against the norm ratio x is a level, a fall and a floor:
 τ is the change-point and τ w where the floor begins. Both are sought on the grid of measured ratios and the
 geometric middles between them; a and s are the least-squares line for each pair. The interval holds 95 % of
 the change-points of bootstrap samples, each of which draws runs with replacement, and of each as many
-measurements as it has; a sample in which nothing falls counts as a break at infinity.
+measurements as it has; a sample in which nothing falls counts as a break at infinity. What lies between two
+places of the grid is found at either: the interval reaches one place beyond the change-points in it.
 """
 
 from collections.abc import Sequence
@@ -52,7 +53,9 @@ def change_point(
     x, y = (np.concatenate([run[axis] for run in runs]) for axis in (0, 1))
     if len(x) < 5 or np.ptp(x) == 0:
         return None
-    pairs = _pairs(_places(x))
+    places = _places(x)
+    first, second = np.triu_indices(len(places), k=1)
+    pairs = np.stack([places[first], places[second]], axis=1)
     # (pair, measurement): how far the fall has come, in units of log x
     fallen = np.clip(x - pairs[:, :1], 0, pairs[:, 1:] - pairs[:, :1])
     whole = _lines(np.ones((1, len(x))), fallen, y)
@@ -67,12 +70,12 @@ def change_point(
     chosen = drawn.error.argmin(axis=1)
     # a sample in which nothing falls breaks nowhere
     falls = drawn.slope[np.arange(len(chosen)), chosen] * (pairs[chosen, 1] - pairs[chosen, 0])
-    found = np.where(falls >= _LEAST, np.exp(pairs[chosen, 0]), np.inf)
-    low, high = np.quantile(found, (0.025, 0.975), method="nearest")
+    found = np.where(falls >= _LEAST, first[chosen], len(places))
+    low, high = np.quantile(found, (0.025, 0.975), method="nearest").astype(int)
     return Break(
         at=float(np.exp(pairs[best, 0])),
-        low=float(low),
-        high=float(high),
+        low=float(np.exp(places[max(low - 1, 0)])),
+        high=float(np.exp(places[high + 1])) if high < len(places) else np.inf,
         level=level,
         floor=level - slope * float(pairs[best, 1] - pairs[best, 0]),
         explained=1 - float(whole.error[0, best]) / variance,
@@ -116,11 +119,6 @@ def _places(x: np.ndarray) -> np.ndarray:
     measured = np.unique(np.round(x, 6))
     places = np.sort(np.concatenate([measured, (measured[1:] + measured[:-1]) / 2]))
     return places[np.unique(np.linspace(0, len(places) - 1, min(_GRID, len(places))).astype(int))]
-
-
-def _pairs(places: np.ndarray) -> np.ndarray:
-    first, second = np.triu_indices(len(places), k=1)
-    return np.stack([places[first], places[second]], axis=1)
 
 
 def _drawn(owner: np.ndarray, runs: int, samples: int, seed: int) -> np.ndarray:

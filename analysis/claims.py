@@ -2,8 +2,8 @@
 
 A claim is a statement with its source and a threshold on a number that we measure. The number is measured in
 cases, such as one for every editor, each with repeats, such as seeds; a case has a mean and its 95 % interval
-over the repeats. A mean nearer to the threshold than the smallest effect that counts does not hold. The
-verdict follows from the cases alone:
+over the repeats. A mean nearer to the threshold than the smallest effect that counts does not hold; a single
+repeat, which has no interval, has to be five times as far from it. The verdict follows from the cases alone:
 
 * `appears`: in every case the whole interval lies on the claimed side of the threshold, and no run failed;
 * `appears in part`: in some cases;
@@ -26,6 +26,9 @@ Side = Literal["above", "below"]
 
 ROUNDING = 1e-6
 """Distances from a threshold below it are none."""
+ALONE = 5
+"""How many times the smallest effect that counts a single repeat has to be from the threshold: of accuracies
+0.05, about two standard errors of the difference of two shares of a thousand answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,8 @@ class Claim:
     threshold: float
     least: float = ROUNDING
     """Smallest distance of a mean from the threshold that counts."""
+    alone: float | None = None
+    """The same of a single repeat, which has no interval; `ALONE` times `least` where it is not given."""
     ratio: bool = False
     """Whether the quantity is a ratio: its mean is geometric, intervals and `least` are of logarithms."""
     always: bool = False
@@ -75,7 +80,7 @@ def judged(claim: Claim, evidence: Evidence) -> Finding:
         )
     cases = _cases(claim, repeats)
     near, far = ("low", "high") if claim.side == "above" else ("high", "low")
-    counts = _distance(cases["mean"], claim) >= claim.least
+    counts = _distance(cases["mean"], claim) >= _least(claim, cases, has_intervals="low" in repeats)
     cases["holds"] = _beyond(cases[near], claim.side, claim.threshold) & counts & (cases["broken"] == 0)
     other: Side = "below" if claim.side == "above" else "above"
     if claim.always:
@@ -117,6 +122,12 @@ def _distance(means: pd.Series, claim: Claim) -> pd.Series:
     if claim.ratio:
         return pd.Series(np.abs(np.log(means.to_numpy(dtype=float) / claim.threshold)), means.index)
     return (means - claim.threshold).abs()
+
+
+def _least(claim: Claim, cases: pd.DataFrame, *, has_intervals: bool) -> np.ndarray:
+    """Smallest distance of each case from the threshold that counts."""
+    alone = ALONE * claim.least if claim.alone is None else claim.alone
+    return np.where((cases["seeds"] > 1) | has_intervals, claim.least, alone)
 
 
 def _reach(claim: Claim) -> float:

@@ -84,26 +84,25 @@ class Evidence:
         larger = rows["value"].groupby(rows["run"]).diff() > 0
         return larger[rows["run"].duplicated()].groupby(rows["run"]).mean()
 
-    def labelled(self, values: pd.Series, by: Sequence[str] = SEQUENCE) -> pd.DataFrame:
+    def beside(self, regularizer: str) -> pd.Series:
+        """What every run has beside a regularizer, as "beside history, mpes"; empty for none; index `run`."""
+        others = {run: sorted(self._regularizers[run] - {regularizer}) for run in self.runs.index}
+        told = {run: f"beside {', '.join(names)}" if names else "" for run, names in others.items()}
+        return pd.Series(told, dtype="str")
+
+    def labelled(self, values: pd.Series, by: Sequence[str | pd.Series] = SEQUENCE) -> pd.DataFrame:
         """Repeats of cases from values by run: the case is what the columns or settings `by` say, joined."""
         return pd.DataFrame({"case": self.cases(by).reindex(values.index), "value": values}).reset_index(
             drop=True
         )
 
-    def by_seed(self, values: pd.Series, by: Sequence[str] = SEQUENCE) -> pd.DataFrame:
-        """The same with the mean over all runs of a case that share a seed."""
-        rows = self.labelled(values, by).assign(seed=self.runs["seed"].reindex(values.index).to_numpy())
-        # a plain mean: one run that broke is not hidden by others
-        means = rows.groupby(["case", "seed"])["value"].agg(lambda each: each.mean(skipna=False))
-        return means.reset_index()[["case", "value"]]
-
     def averages(self, numbers: Mapping[str, pd.Series], by: Sequence[pd.Series]) -> pd.DataFrame:
         """A row per group of runs: what they are grouped `by`, and the mean of every number by run."""
         return pd.DataFrame(numbers).groupby(list(by)).mean().reset_index()
 
-    def cases(self, by: Sequence[str]) -> pd.Series:
-        """What the columns or settings `by` say of every run, those left out that are the same for all."""
-        columns = [self._told(name) for name in by]
+    def cases(self, by: Sequence[str | pd.Series]) -> pd.Series:
+        """What the columns, settings or texts `by` say of every run; what is the same for all is left out."""
+        columns = [self._told(each) if isinstance(each, str) else each for each in by]
         shown = [column for column in columns if column.nunique() > 1] or columns[:1]
         texts = zip(*(column.tolist() for column in shown), strict=True)
         return pd.Series([" · ".join(filter(None, text)) for text in texts], self.runs.index, dtype="str")
@@ -135,9 +134,13 @@ class Evidence:
 
     def effect(self, values: pd.Series, regularizer: str, *, relative: bool = False) -> pd.Series:
         """`contrast` by a regularizer, of sequences and seeds that are alike in all other regularizers."""
-        others = {run: ", ".join(sorted(self._regularizers[run] - {regularizer})) for run in self.runs.index}
-        same = (pd.Series(others, dtype="str"), *SEQUENCE, "seed")
+        same = (self.beside(regularizer), *SEQUENCE, "seed")
         return self.contrast(values, self.chosen(regularizer), within=same, relative=relative)
+
+    def effects(self, values: pd.Series, regularizer: str, *, relative: bool = False) -> pd.DataFrame:
+        """`effect` in cases by sequence and by the other regularizers beside it; the repeats are seeds."""
+        found = self.effect(values, regularizer, relative=relative)
+        return self.labelled(found, (*SEQUENCE, self.beside(regularizer)))
 
     def _told(self, name: str) -> pd.Series:
         """A column or setting for people: numbers with what they are."""
@@ -177,13 +180,6 @@ def steadiness(key: str, by: Sequence[str] = SEQUENCE) -> Measure:
     return lambda evidence: evidence.labelled(evidence.steady(key), by)
 
 
-def effects(key: str, regularizer: str, by: Sequence[str] = SEQUENCE) -> Measure:
-    """A measure: last value with a regularizer minus that without it, of runs that differ by it alone.
-
-    Mean over the other regularizers beside it: the repeats are seeds.
-    """
-
-    def measure(evidence: Evidence) -> pd.DataFrame:
-        return evidence.by_seed(evidence.effect(evidence.last(key), regularizer), by)
-
-    return measure
+def effects(key: str, regularizer: str) -> Measure:
+    """A measure: last value with a regularizer minus that without it, of runs that differ by it alone."""
+    return lambda evidence: evidence.effects(evidence.last(key), regularizer)

@@ -111,7 +111,8 @@ FIGURES: tuple[FigureSpec, ...] = (
         name="scores",
         title="Edit scores and retention",
         caption="Share of facts for which the wanted object is more probable than the other one: over all "
-        "edits so far on the edited prompt, its paraphrases and neighbours, and over the first 50 edits.",
+        "edits so far (of a long sequence over a draw of them, but for the last point) on the edited prompt, "
+        "its paraphrases and neighbours, and over the first 50 edits.",
         build=edit_scores,
     ),
     FigureSpec(

@@ -163,7 +163,8 @@ def _row(claim: Claim, evidence: Mapping[str, Evidence], columns: Sequence[str])
         quantity=claim.quantity,
         side=claim.side,
         threshold=written(float(claim.threshold))
-        + (f" by at least {claim.least}" if claim.least > ROUNDING else ""),
+        + (f" by at least {claim.least}" if claim.least > ROUNDING else "")
+        + (f", a single repeat by at least {claim.alone}" if claim.alone else ""),
         found=[
             Judged(
                 column=scale,

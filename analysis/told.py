@@ -5,9 +5,16 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from analysis.collect import Collection
+from analysis.tables import SCORES
 from analysis.units import UNITS, amounts
 
 _VERSIONS = ("torch", "transformers", "normscope")
+_CHOICES = (
+    ("batch_size", "batches of"),
+    ("layers.edit", "blocks"),
+    ("intervention.learning_rate", "learning rates"),
+)
+"""Settings that are told, with the words before their values."""
 _IN_ROUNDS = "facts, edited in rounds, each time to another object; only the edits that stand are scored"
 
 
@@ -20,7 +27,7 @@ def what_was_run(collection: Collection) -> str:
     lengths = [told for unit in UNITS if (told := amounts(runs[unit], unit))]
     chosen = [
         f"{words} {', '.join(values)}"
-        for key, words in (("batch_size", "batches of"), ("layers.edit", "blocks"))
+        for key, words in _CHOICES
         if (values := sorted({one.get(key, "null") for one in collection.settings.values()} - {"null", "[]"}))
     ]
     parts = [
@@ -30,11 +37,21 @@ def what_was_run(collection: Collection) -> str:
         *lengths,
         *chosen,
         *(f"{facts} {_IN_ROUNDS}" for facts in sorted({one["data.limit"] for one in cycling})),
+        *_unedited(collection.metrics),
     ]
     if collection.unfinished:
         first = collection.unfinished[0]
         parts.append(f"{missing(collection)}, the first ({first.status}): {first.sentence}")
     return "; ".join(parts)
+
+
+def _unedited(metrics: pd.DataFrame) -> list[str]:
+    """Downstream accuracy before anything was changed, which comes first in a run."""
+    first = metrics[metrics["key"] == SCORES["downstream"]].drop_duplicates("run", keep="first")["value"]
+    if first.empty:
+        return []
+    ends = dict.fromkeys((f"{first.min():.3f}", f"{first.max():.3f}"))
+    return [f"downstream accuracy of the unedited model {' to '.join(ends)}"]
 
 
 def missing(collection: Collection) -> str:
@@ -53,7 +70,9 @@ def made_from(collections: Sequence[Collection]) -> str:
     trees = [tree for one in collections for tree in one.provenance.values()]
     versions = [f"{name} {found}" for name in _VERSIONS if (found := _versions(trees, f"packages.{name}"))]
     commits = ", ".join(commit[:10] for commit in _versions(trees, "git.commit").split(", "))
+    changed = sum(tree.get("git.dirty") == "true" for tree in trees)
+    beside = f", {changed} of the runs with changes that were not committed" if changed else ""
     return (
         f"Made by `python -m analysis results` from {len(runs)} runs, {runs['seconds'].sum() / 3600:.1f} "
-        f"hours of computing together, with {', '.join(versions)}, at commit {commits}."
+        f"hours of computing together, with {', '.join(versions)}, at commit {commits}{beside}."
     )

@@ -148,13 +148,15 @@ def _version(package: str) -> str | None:
 def git(folder: Path) -> Mapping[str, object] | None:
     """Commit of the checkout that this package lies in, or was copied from, and whether it has changes.
 
-    None outside a checkout of the project.
+    Changes in `docs` are none: the page of results is written there, and nothing is computed from it. None
+    outside a checkout of the project.
     """
     if (folder / GIT).is_file():
         return json.loads((folder / GIT).read_text(encoding="utf-8"))
     if _run_git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None  # installed, perhaps inside somebody else's checkout
-    commit, changes = _run_git(folder, "rev-parse", "HEAD"), _run_git(folder, "status", "--porcelain")
+    commit = _run_git(folder, "rev-parse", "HEAD")
+    changes = _run_git(folder, "status", "--porcelain", "--", ":(top)", ":(top,exclude)docs")
     return {"commit": commit, "dirty": bool(changes)}
 
 

@@ -41,10 +41,10 @@ def inverse(places: Sequence[float] | np.ndarray, scale: Scale) -> np.ndarray:
 
 
 def symlog_ticks(limits: tuple[float, float]) -> list[float]:
-    """0, ±1 and powers of ten within the limits, at most about four a side."""
+    """0 and powers of ten within the limits, about four a side at most; ±1 where no power is left out."""
     low, high = (int(place) for place in np.fix(forward(limits, "symlog")))
     step = max(1, round(max(high, -low) / 4))
-    places = np.array([0, *range(1, high + 1, step), *range(-1, low - 1, -step)], dtype=float)
+    places = np.array([0, *range(step, high + 1, step), *range(-step, low - 1, -step)], dtype=float)
     return sorted(inverse(places, "symlog").tolist())
 
 

@@ -17,7 +17,8 @@ EDITED, DOWNSTREAM, SCORE = SCORES["norm_ratio"], SCORES["downstream"], SCORES["
 SUCCESS, KNOWN = SCORES["es"], SCORES["known_unedited"]
 LATE, PROBE = SCORES["activation_late"], SCORES["probe"]
 NOTICEABLE = 0.01
-"""Smallest change of an accuracy, or of an activation's norm, that counts: one question in a hundred."""
+"""Smallest change of an accuracy, or of an activation's norm, that counts: one question in a hundred. A
+single repeat has to have `ALONE` times as much."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,8 +87,9 @@ STUDIES = (
                 source=OPEN,
                 told="–",
                 quantity="change-point of the mean downstream accuracy, a norm ratio of edited over static "
-                "matrices, and its bootstrap interval, of all runs of a case together; where nothing falls "
-                "the largest ratio that was measured, without an upper end",
+                "matrices, and its bootstrap interval over runs and their measurements, out to the next "
+                "places that were looked at; where nothing falls the largest ratio that was measured, "
+                "without an upper end",
                 measure=_break_of_ability,
                 side="below",
                 threshold=3.0,
@@ -96,6 +97,13 @@ STUDIES = (
         ),
         figures=("ability", "downstream"),
         series=("model", "editor.direction"),
-        tables=(Table(title="Change-points with 95 % bootstrap intervals", build=_break_table),),
+        tables=(
+            Table(
+                title="Change-points with 95 % bootstrap intervals, each of a level that falls with the "
+                "logarithm of the ratio to a floor; both are fitted and can lie beyond what is possible, "
+                "`explained` is the share of the variance",
+                build=_break_table,
+            ),
+        ),
     ),
 )

@@ -55,6 +55,14 @@ def test_a_run_that_does_not_fall_reaches_into_the_interval():
     assert found is not None and found.high == np.inf
 
 
+def test_the_interval_reaches_to_the_measurements_about_the_break():
+    values = np.where(RATIOS < 3, 0.9, 0.4)
+    before, after = RATIOS[RATIOS < 3][-1], RATIOS[RATIOS >= 3][0]
+    found = change_point([RATIOS] * 3, [values] * 3)
+    assert found is not None
+    assert found.at == pytest.approx(before) and found.low < before < found.high < after
+
+
 def test_what_is_not_finite_is_left_out_and_the_seed_decides_about_the_interval():
     values = falling(3, 10, 0.05)
     values[[3, 9]] = np.nan

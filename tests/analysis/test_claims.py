@@ -61,11 +61,13 @@ def test_the_verdict_is_that_of_the_intervals(
 
 
 def test_an_effect_smaller_than_what_counts_is_on_neither_side(evidence: Evidence):
-    small = {"once": [-0.004], "wide": [0.004, 0.02], "large": [0.02, 0.02]}
+    small = {"once": [-0.04], "wide": [0.004, 0.02], "large": [0.02, 0.02], "far": [0.06]}
     cases = judged(replace(claim(small), least=0.01), evidence).cases.set_index("case")
-    assert cases["holds"].to_dict() == {"once": False, "wide": False, "large": True}
+    assert cases["holds"].to_dict() == {"once": False, "wide": False, "large": True, "far": True}
     assert not cases["against"].any()
     assert judged(claim({"small": [-0.004]}), evidence).cases["against"].all()
+    given = replace(claim({"once": [0.004]}, "below", 0.0), alone=0.01)
+    assert not judged(given, evidence).cases["against"].any()
 
 
 @pytest.mark.parametrize(("side", "sign", "threshold"), [("above", 1, 0.0), ("below", -1, 2.0)])
@@ -154,7 +156,7 @@ def test_nothing_appears_whole_where_a_run_failed(evidence: Evidence, write_run:
     assert judged(grows, Evidence(collect(failed.parent))).verdict == "appears in part"
 
 
-def test_partners_are_no_repeats_of_a_seed(write_run: WriteRun):
+def test_partners_are_cases_of_their_own_and_no_repeats(write_run: WriteRun):
     for beside in ([], ["history"]):
         for chosen in ([], ["mpes"]):
             nodes = {name: {"_target_": f"editors.{name}"} for name in (*beside, *chosen)}
@@ -162,7 +164,8 @@ def test_partners_are_no_repeats_of_a_seed(write_run: WriteRun):
             folder = write_run(editor="rome", editor_label="memit", settings=settings)
     evidence = Evidence(collect(folder.parent))
     assert len(evidence.effect(evidence.last("edit/score/seen"), "mpes")) == 2
-    assert len(effects("edit/score/seen", "mpes")(evidence)) == 1
+    cases = effects("edit/score/seen", "mpes")(evidence)["case"]
+    assert sorted(cases) == ["", "beside history"]
 
 
 def test_a_regularizer_that_no_run_has_is_compared_with_nothing(evidence: Evidence):

@@ -96,7 +96,7 @@ def test_a_sequence_is_compared_with_one_batch_by_its_norm(write_run: WriteRun):
 
 def test_both_of_encores_parts_are_compared_with_the_best_of_less(write_run: WriteRun):
     for regularizers, ability in (
-        ((), 0.5), (("mpes",), 0.7), (("norm_constraint",), 0.6), (("mpes", "norm_constraint"), 0.65)
+        ((), 0.5), (("mpes",), 0.7), (("norm_constraint",), 0.5), (("mpes", "norm_constraint"), 0.6)
     ):  # fmt: skip
         settings = {"intervention": chosen(*regularizers)}
         folder = write_run(editor="rome", editor_label="memit", name="encore", settings=settings)
@@ -104,7 +104,7 @@ def test_both_of_encores_parts_are_compared_with_the_best_of_less(write_run: Wri
     evidence = Evidence(collect(folder.parent))
     by_words = {claim.says: judged(claim, evidence) for claim in study("encore").claims}
     best = by_words["With both, MEMIT keeps more downstream ability than with one or neither."]
-    assert best.cases["mean"].tolist() == [pytest.approx(-0.05)] and best.verdict == "does not appear"
+    assert best.cases["mean"].tolist() == [pytest.approx(-0.1)] and best.verdict == "does not appear"
     assert by_words["MPES saves editing time."].cases.empty, "a single pair of runs tells nothing of time"
 
 

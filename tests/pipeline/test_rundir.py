@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from editors.errors import ConfigError, DataError
 from pipeline.identity import fingerprint, summary_of
-from pipeline.provenance import is_secret, masked, without_secrets
+from pipeline.provenance import git, is_secret, masked, without_secrets
 from pipeline.rundir import RunBusy, RunDir
 
 
@@ -197,6 +197,22 @@ def test_provenance_tells_the_origin_and_no_secret(tmp_path: Path, monkeypatch: 
     assert {"torch", "transformers", "hydra-core", "wandb", "numpy"} <= set(origin["packages"])
     assert "seed=1" in origin["command"]
     assert without_secrets(["a.hf_token=1", "tokenizer=x"]) == ["a.hf_token=***", "tokenizer=x"]
+
+
+def test_what_is_written_into_docs_is_no_change_of_the_code(tmp_path: Path) -> None:
+    def run_git(*arguments: str) -> None:
+        person = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", str(tmp_path), *person, *arguments], check=True, capture_output=True)
+
+    for name in ("pipeline/provenance.py", "docs/results.md"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("before")
+    for arguments in (("init",), ("add", "."), ("commit", "-m", "first")):
+        run_git(*arguments)
+    for name, dirty in (("docs/results.md", False), ("pipeline/provenance.py", True)):
+        (tmp_path / name).write_text("after")
+        told = git(tmp_path / "pipeline")
+        assert told is not None and told["dirty"] is dirty
 
 
 SECRET_NAMES = (
