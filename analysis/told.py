@@ -1,6 +1,7 @@
 """What runs the page of results was made from, in words."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -9,10 +10,8 @@ from analysis.tables import SCORES
 from analysis.units import UNITS, amounts
 
 _VERSIONS = ("torch", "transformers", "normscope")
-_CHOICES = (
-    ("batch_size", "batches of"),
-    ("layers.edit", "blocks"),
-    ("intervention.learning_rate", "learning rates"),
+_CHOICES: Mapping[str, str] = MappingProxyType(
+    {"batch_size": "batches of", "layers.edit": "blocks", "intervention.learning_rate": "learning rates"}
 )
 """Settings that are told, with the words before their values."""
 _IN_ROUNDS = "facts, edited in rounds, each time to another object; only the edits that stand are scored"
@@ -25,17 +24,18 @@ def what_was_run(collection: Collection) -> str:
     seeds = sorted({int(seed) for seed in runs["seed"]})
     models = ", ".join(dict.fromkeys(map(str, runs["model"])))
     lengths = [told for unit in UNITS if (told := amounts(runs[unit], unit))]
-    chosen = [
-        f"{words} {', '.join(values)}"
-        for key, words in _CHOICES
-        if (values := sorted({one.get(key, "null") for one in collection.settings.values()} - {"null", "[]"}))
-    ]
+    chosen = {
+        key: sorted({one.get(key, "null") for one in collection.settings.values()} - {"null", "[]"})
+        for key in _CHOICES
+    }
+    if runs["edits"].nunique() > 1 and len(chosen["batch_size"]) > 1:  # they need not be crossed
+        lengths, chosen["batch_size"] = _sequences(collection), []
     parts = [
         f"{len(runs)} finished runs of {runs['name'].iloc[0]}, {runs['seconds'].sum():.0f} s of computing",
         f"seeds {', '.join(map(str, seeds))}",
         f"models {models}",
         *lengths,
-        *chosen,
+        *(f"{words} {', '.join(chosen[key])}" for key, words in _CHOICES.items() if chosen[key]),
         *(f"{facts} {_IN_ROUNDS}" for facts in sorted({one["data.limit"] for one in cycling})),
         *_unedited(collection.metrics),
     ]
@@ -43,6 +43,14 @@ def what_was_run(collection: Collection) -> str:
         first = collection.unfinished[0]
         parts.append(f"{missing(collection)}, the first ({first.status}): {first.sentence}")
     return "; ".join(parts)
+
+
+def _sequences(collection: Collection) -> list[str]:
+    """How many runs there are of every length and size of batch."""
+    runs = collection.runs
+    sizes = {run: one.get("batch_size") for run, one in collection.settings.items()}
+    counts = runs.groupby(["edits", pd.to_numeric(runs["run"].map(sizes), errors="coerce")]).size()
+    return [f"{count} of {edits} edits in batches of {batch:.0f}" for (edits, batch), count in counts.items()]
 
 
 def _unedited(metrics: pd.DataFrame) -> list[str]:

@@ -1,5 +1,6 @@
 """The page of results: every claim of every experiment, made from runs alone."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -72,6 +73,27 @@ def test_runs_of_several_folders_are_put_together_and_the_same_one_counts_once(
     assert "from 20 runs" in text
     assert "* real facts: 7 finished runs of norms\\_editing\\_facts" in text
     assert "* real facts: 1 finished runs of encore\\_facts" in text
+
+
+def test_lengths_and_batches_that_are_not_crossed_are_told_together(root: Path, write_run: WriteRun):
+    for edits, batch in ((60, 1), (60, 10), (120, 10)):
+        write_run(name="encore", editor="encore", edits=edits, settings={"batch_size": batch})
+    write_results([root], root / "results.md")
+    told = (
+        "; 1 of 60 edits in batches of 1; 1 of 60 edits in batches of 10; 1 of 120 edits in batches of 10; "
+    )
+    assert told in (root / "results.md").read_text()
+
+
+def test_the_page_tells_what_was_not_committed_and_what_the_unedited_model_can_do(
+    root: Path, write_run: WriteRun
+):
+    code = write_run(name="encore", editor="encore") / "provenance.json"
+    code.write_text(json.dumps({"git": {"commit": "abc", "dirty": True}}))
+    write_results([root], root / "results.md")
+    text = (root / "results.md").read_text()
+    assert "1 of the runs with changes that were not committed" in text
+    assert "downstream accuracy of the unedited model" in text
 
 
 def test_synthetic_growth_appears(root: Path):
