@@ -1,6 +1,7 @@
 """What runs the page of results was made from, in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 
 import pandas as pd
@@ -23,18 +24,18 @@ def what_was_run(collection: Collection) -> str:
     cycling = [one for one in collection.settings.values() if one.get("intervention.cycle") == "true"]
     seeds = sorted({int(seed) for seed in runs["seed"]})
     models = ", ".join(dict.fromkeys(map(str, runs["model"])))
-    lengths = [told for unit in UNITS if (told := amounts(runs[unit], unit))]
     chosen = {
         key: sorted({one.get(key, "null") for one in collection.settings.values()} - {"null", "[]"})
         for key in _CHOICES
     }
-    if runs["edits"].nunique() > 1 and len(chosen["batch_size"]) > 1:  # they need not be crossed
-        lengths, chosen["batch_size"] = _sequences(collection), []
+    lengths = {unit: [told] for unit in UNITS if (told := amounts(runs[unit], unit))}
+    if len({*runs["edits"]} - {0}) > 1 and len(chosen["batch_size"]) > 1:  # they need not be crossed
+        lengths["edits"], chosen["batch_size"] = _sequences(collection), []
     parts = [
         f"{len(runs)} finished runs of {runs['name'].iloc[0]}, {runs['seconds'].sum():.0f} s of computing",
         f"seeds {', '.join(map(str, seeds))}",
         f"models {models}",
-        *lengths,
+        *chain.from_iterable(lengths.values()),
         *(f"{words} {', '.join(chosen[key])}" for key, words in _CHOICES.items() if chosen[key]),
         *(f"{facts} {_IN_ROUNDS}" for facts in sorted({one["data.limit"] for one in cycling})),
         *_unedited(collection.metrics),
@@ -46,11 +47,14 @@ def what_was_run(collection: Collection) -> str:
 
 
 def _sequences(collection: Collection) -> list[str]:
-    """How many runs there are of every length and size of batch."""
-    runs = collection.runs
-    sizes = {run: one.get("batch_size") for run, one in collection.settings.items()}
-    counts = runs.groupby(["edits", pd.to_numeric(runs["run"].map(sizes), errors="coerce")]).size()
-    return [f"{count} of {edits} edits in batches of {batch:.0f}" for (edits, batch), count in counts.items()]
+    """How many of the runs that edit there are of every length and size of batch."""
+    runs = collection.runs[collection.runs["edits"] > 0]
+    sizes = runs["run"].map({run: one.get("batch_size", "?") for run, one in collection.settings.items()})
+    counts = runs.groupby(["edits", sizes]).size().reset_index(name="count")
+    return [
+        f"{count} of {edits} edits in batches of {batch}"
+        for edits, batch, count in counts.itertuples(index=False)
+    ]
 
 
 def _unedited(metrics: pd.DataFrame) -> list[str]:
@@ -68,14 +72,19 @@ def missing(collection: Collection) -> str:
     return f"{count} {'run is' if count == 1 else 'runs are'} not finished" if count else ""
 
 
-def _versions(trees: Sequence[Mapping[str, str]], key: str) -> str:
+def _versions(trees: Iterable[Mapping[str, str]], key: str) -> str:
     return ", ".join(sorted({tree[key] for tree in trees if key in tree}))
 
 
 def made_from(collections: Sequence[Collection]) -> str:
     """What the page was made from."""
     runs = pd.concat([one.runs for one in collections]).drop_duplicates(["name", "run"])
-    trees = [tree for one in collections for tree in one.provenance.values()]
+    # experiments can share runs
+    trees = {
+        (name, run): one.provenance[run]
+        for one in collections
+        for name, run in one.runs[["name", "run"]].itertuples(index=False)
+    }.values()
     versions = [f"{name} {found}" for name in _VERSIONS if (found := _versions(trees, f"packages.{name}"))]
     commits = ", ".join(commit[:10] for commit in _versions(trees, "git.commit").split(", "))
     changed = sum(tree.get("git.dirty") == "true" for tree in trees)

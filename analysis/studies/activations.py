@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.claims import Claim
+from analysis.claims import ALONE, Claim
 from analysis.evidence import Evidence, changes, ends, final
 from analysis.studies.study import ENCORE, LATE, NORM_GROWTH, NOTICEABLE, PROBE, Study
 
@@ -129,6 +129,7 @@ STUDIES = (
                 measure=ends(PROBE),
                 side="below",
                 threshold=0.6,
+                alone=ALONE * NOTICEABLE,
             ),
             Claim(
                 says="Probes lose a larger share of what they know than those that see the norm alone.",
@@ -158,6 +159,7 @@ STUDIES = (
                 measure=ends("probe/direct/mean"),
                 side="above",
                 threshold=0.75,
+                alone=ALONE * NOTICEABLE,
             ),
         ),
         figures=("probes", "probe_matrix", "activations"),

@@ -149,10 +149,11 @@ STUDIES = (
         name="norms_editing",
         question="Does the norm of the edited matrices grow with every edit, for every editor, and by which "
         "law? Each editor has its own values for this model (`conf/hparams`): `encore` is a preset with its "
-        "own preservation weight, constraint and bound of targets, and not MEMIT's values with regularizers. "
-        "`ft` and `ft_m` differ by what surrounds the target alone and are the same here; so are MEMIT and "
-        "EMMET in batches, not one by one: EMMET's ridge times its preservation weight is MEMIT's. PRUNE's "
-        "end takes nearly all edits away, which lie above the largest singular value of so small a matrix.",
+        "own preservation weight, on real facts with other bounds of targets too, and not MEMIT's values "
+        "with regularizers. `ft` and `ft_m` differ by what surrounds the target alone and are the same "
+        "here; so are MEMIT and EMMET in batches, not one by one: EMMET's ridge times its preservation "
+        "weight is MEMIT's. PRUNE's end takes nearly all edits away, which lie above the largest singular "
+        "value of so small a matrix.",
         claims=(
             growth(SEQUENCE),
             every_update(SEQUENCE),
