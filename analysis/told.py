@@ -1,12 +1,12 @@
 """What runs the page of results was made from, in words."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from types import MappingProxyType
 
 import pandas as pd
 
 from analysis.collect import Collection
+from analysis.evidence import Evidence
 from analysis.tables import SCORES
 from analysis.units import UNITS, amounts
 
@@ -28,17 +28,17 @@ def what_was_run(collection: Collection) -> str:
         key: sorted({one.get(key, "null") for one in collection.settings.values()} - {"null", "[]"})
         for key in _CHOICES
     }
-    lengths = {unit: [told] for unit in UNITS if (told := amounts(runs[unit], unit))}
+    lengths = {unit: amounts(runs[unit], unit) for unit in UNITS}
     if len({*runs["edits"]} - {0}) > 1 and len(chosen["batch_size"]) > 1:  # they need not be crossed
         lengths["edits"], chosen["batch_size"] = _sequences(collection), []
     parts = [
         f"{len(runs)} finished runs of {runs['name'].iloc[0]}, {runs['seconds'].sum():.0f} s of computing",
         f"seeds {', '.join(map(str, seeds))}",
         f"models {models}",
-        *chain.from_iterable(lengths.values()),
+        *filter(None, lengths.values()),
         *(f"{words} {', '.join(chosen[key])}" for key, words in _CHOICES.items() if chosen[key]),
         *(f"{facts} {_IN_ROUNDS}" for facts in sorted({one["data.limit"] for one in cycling})),
-        *_unedited(collection.metrics),
+        *_unedited(collection),
     ]
     if collection.unfinished:
         first = collection.unfinished[0]
@@ -46,20 +46,20 @@ def what_was_run(collection: Collection) -> str:
     return "; ".join(parts)
 
 
-def _sequences(collection: Collection) -> list[str]:
+def _sequences(collection: Collection) -> str:
     """How many of the runs that edit there are of every length and size of batch."""
     runs = collection.runs[collection.runs["edits"] > 0]
     sizes = runs["run"].map({run: one.get("batch_size", "?") for run, one in collection.settings.items()})
     counts = runs.groupby(["edits", sizes]).size().reset_index(name="count")
-    return [
+    return "; ".join(
         f"{count} of {edits} edits in batches of {batch}"
         for edits, batch, count in counts.itertuples(index=False)
-    ]
+    )
 
 
-def _unedited(metrics: pd.DataFrame) -> list[str]:
-    """Downstream accuracy before anything was changed, which comes first in a run."""
-    first = metrics[metrics["key"] == SCORES["downstream"]].drop_duplicates("run", keep="first")["value"]
+def _unedited(collection: Collection) -> list[str]:
+    """Downstream accuracy before anything was changed, where it was measured."""
+    first = Evidence(collection).first(SCORES["downstream"])
     if first.empty:
         return []
     ends = dict.fromkeys((f"{first.min():.3f}", f"{first.max():.3f}"))

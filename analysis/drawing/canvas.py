@@ -48,7 +48,8 @@ def panel_grid(
     """A figure of `count` visible panels of that height in inches, with its legend below them."""
     rows = -(-count // columns)
     per_row = _entries_per_row(entries)
-    lines = sum(_wrapped(str(entry.get_label()), _ENTRY_LETTERS).count("\n") + 1 for entry in entries)
+    labels = [_wrapped(str(entry.get_label()), _ENTRY_LETTERS) for entry in entries]
+    lines = sum(label.count("\n") + 1 for label in labels)
     legend_height = 0.16 * -(-lines // per_row)
     size = (COLUMN_WIDTH, rows * panel_height + 0.2 + legend_height)
     figure = Figure(figsize=size, layout="constrained")
@@ -57,10 +58,9 @@ def panel_grid(
     for axis in axes[count:]:
         axis.set_visible(False)
     if entries:
-        legend = figure.legend(handles=entries, loc="outside lower center", ncols=per_row)
+        legend = figure.legend(entries, labels, loc="outside lower center", ncols=per_row)
         for text in legend.get_texts():
             text.set_parse_math(False)  # a dollar sign in a setting is a dollar sign
-            text.set_text(_wrapped(text.get_text(), _ENTRY_LETTERS))
     return figure, axes[:count]
 
 

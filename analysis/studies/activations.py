@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from analysis.claims import ALONE, Claim
+from analysis.claims import Claim
 from analysis.evidence import Evidence, changes, ends, final
-from analysis.studies.study import ENCORE, LATE, NORM_GROWTH, NOTICEABLE, PROBE, Study
+from analysis.studies.study import ENCORE, LATE, NORM_GROWTH, NOTICEABLE, NOTICEABLE_ALONE, PROBE, Study
 
 NORM_ONLY = "probe/norm_only/mean"
 _CHANCE = 0.5
@@ -129,7 +129,7 @@ STUDIES = (
                 measure=ends(PROBE),
                 side="below",
                 threshold=0.6,
-                alone=ALONE * NOTICEABLE,
+                alone=NOTICEABLE_ALONE,
             ),
             Claim(
                 says="Probes lose a larger share of what they know than those that see the norm alone.",
@@ -159,7 +159,7 @@ STUDIES = (
                 measure=ends("probe/direct/mean"),
                 side="above",
                 threshold=0.75,
-                alone=ALONE * NOTICEABLE,
+                alone=NOTICEABLE_ALONE,
             ),
         ),
         figures=("probes", "probe_matrix", "activations"),

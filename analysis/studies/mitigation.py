@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.claims import ALONE, Claim
+from analysis.claims import Claim
 from analysis.drawing.canvas import NEUTRAL, PALETTE
 from analysis.drawing.points import Spread, Track, TrackChart
 from analysis.drawing.scales import scale_for
@@ -15,6 +15,7 @@ from analysis.studies.study import (
     EDITED,
     KNOWN,
     NOTICEABLE,
+    NOTICEABLE_ALONE,
     OPEN,
     SUCCESS,
     Drawing,
@@ -271,7 +272,7 @@ STUDIES = (
                 measure=effects(SUCCESS, "norm_reset"),
                 side="above",
                 threshold=-_BUDGET,
-                alone=ALONE * NOTICEABLE,
+                alone=NOTICEABLE_ALONE,
             ),
         ),
         figures=("norms", "known", "downstream", "scores"),

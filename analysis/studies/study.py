@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.claims import Claim
+from analysis.claims import ALONE, Claim
 from analysis.drawing.charts import Chart
 from analysis.evidence import Evidence
 from analysis.tables import SCORES
@@ -17,8 +17,9 @@ EDITED, DOWNSTREAM, SCORE = SCORES["norm_ratio"], SCORES["downstream"], SCORES["
 SUCCESS, KNOWN = SCORES["es"], SCORES["known_unedited"]
 LATE, PROBE = SCORES["activation_late"], SCORES["probe"]
 NOTICEABLE = 0.01
-"""Smallest change of an accuracy, or of an activation's norm, that counts: one question in a hundred. A
-single repeat has to have `ALONE` times as much."""
+"""Smallest change of an accuracy, or of an activation's norm, that counts: one question in a hundred."""
+NOTICEABLE_ALONE = ALONE * NOTICEABLE
+"""The same of a single repeat; claims that have NOTICEABLE as their smallest effect need not name it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -422,6 +422,12 @@ def test_a_wide_band_does_not_dwarf_the_lines():
     assert low < 1 < high
 
 
+def test_ticks_about_zero_do_not_run_into_one_another():
+    assert symlog_ticks((-20.0, 200.0)) == [-10.0, -1.0, 0.0, 1.0, 10.0, 100.0]
+    wide = symlog_ticks((-1e5, 1e14))
+    assert np.ptp(np.diff(forward(wide, "symlog"))) == 0 and 0 in wide and len(wide) <= 6
+
+
 @pytest.mark.parametrize("words", [5, 30, 90])
 def test_a_legend_stays_inside_the_figure_however_long_its_entries_are(words: int):
     with mpl.rc_context(fname=STYLE):
