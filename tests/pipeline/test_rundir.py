@@ -56,6 +56,14 @@ def test_the_fingerprint_follows_what_changes_numbers(change: dict[str, object])
     assert fingerprint(config()) != fingerprint(config(**change))
 
 
+def test_a_class_that_moves_to_another_module_leaves_the_fingerprint_as_it_was() -> None:
+    before, after, other = (
+        config(editor={"name": "mine", "moments": {"_target_": target}})
+        for target in ("scratch.editors.Mine", "scratch.methods.mine.Mine", "scratch.methods.mine.Yours")
+    )
+    assert fingerprint(before) == fingerprint(after) != fingerprint(other)
+
+
 def test_a_finished_run_leaves_every_file_and_its_objective(tmp_path: Path) -> None:
     with RunDir(root=tmp_path, config=config()) as run:
         assert not run.done
