@@ -56,7 +56,7 @@ paper: $(STAMP) ## the papers' experiments on the built-in models, then docs/res
 
 facts: $(STAMP) ## the column of real facts: FACTS=counterfact.jsonl, hours of two cores; goes on where it was left
 	test -d outputs/models/tiny-gpt2-counterfact || \
-	  $(PY) -m pipeline.world build facts=$(FACTS) limit=1000 out=outputs/models/tiny-gpt2-counterfact
+	  $(PY) -m pipeline build_world facts=$(FACTS) limit=1000 out=outputs/models/tiny-gpt2-counterfact
 	$(PY) -m pipeline experiment=norms_editing $(REAL) edits=2000 batch_size=100 \
 	  'hydra.sweeper.params.editor="$(BATCH_EDITORS)"'
 	$(PY) -m pipeline experiment=encore $(REAL) $(NO_TEXT) edits=2000 batch_size=100
@@ -75,7 +75,7 @@ check: $(STAMP) ## style, format and types
 	$(VENV)/bin/pyright --project pyproject.toml
 
 bench: $(STAMP) ## speed against a plain reference path on the same work
-	$(PY) -m tests.bench
+	$(PY) -m tests.benchmarks
 
 chaos: $(STAMP) ## kill every kind of run at random moments; what is left has to be the same to the bit
 	$(PY) -m pytest -m chaos tests/chaos

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis.collect import Collection, collect
-from analysis.comparison import comparison, read_one, shown
-from analysis.figures import FIGURES, FigureSpec, charts, chosen_figures, save_figures
-from analysis.report import write_report
-from analysis.results import write_results
-from analysis.search import searches
-from analysis.tables import NARROW, alarm_order_text, per_series
+from analysis.plots.figures.registry import FIGURES, FigureSpec, charts, chosen_figures, save_figures
+from analysis.reports.html_report import write_report
+from analysis.reports.optuna_study import searches
+from analysis.reports.results_page import write_results
+from analysis.results.collection import Collection, collect
+from analysis.results.comparison import comparison, read_one, shown
+from analysis.results.tables import NARROW, alarm_order_text, per_series
 from editors.errors import ConfigError, NormscopeError
 
 _WIDE = 200

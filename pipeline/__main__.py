@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import hydra
 from hydra.core.plugins import Plugins
@@ -18,25 +17,23 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from editors.errors import NormscopeError
-from pipeline import search
+from pipeline.config.resolvers import register_resolvers
 from pipeline.launch import task
-from pipeline.pool import Pool
-from pipeline.resolvers import register_resolvers
-from pipeline.signals import SAVE
-from pipeline.sweep import Sweep
-from pipeline.words import reason
+from pipeline.launchers.pool import Pool
+from pipeline.paths import CONF
+from pipeline.runs.messages import reason
+from pipeline.runs.signals import SAVE
+from pipeline.sweeps import search
+from pipeline.sweeps.grid import Sweep
 
-_HERE = Path(__file__).resolve().parent
-# inside a wheel the configuration lies in the package, in a checkout beside it
-_CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
-COMMANDS = ("status", "export", "upload", "dashboard")
+COMMANDS = ("status", "export", "upload", "dashboard", "build_world")
 """Modules of this package with a `main` of their own."""
 
 
 def main() -> None:
     """Run, and turn a user's mistake into a sentence and exit status 1."""
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-        sys.exit(importlib.import_module(f"pipeline.{sys.argv[1]}").main(sys.argv[2:]))
+        sys.exit(importlib.import_module(f"pipeline.commands.{sys.argv[1]}").main(sys.argv[2:]))
     signal.signal(SAVE, signal.SIG_IGN)  # while no run makes steps there is nothing to save
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -45,7 +42,7 @@ def main() -> None:
     _register_plugins()
     search.install()
     try:
-        hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except NormscopeError as error:
         sys.exit(f"error: {error}")
     except (HydraException, OmegaConfBaseException) as error:
@@ -60,7 +57,7 @@ def _register_plugins() -> None:
     """Make this project's plugins known to Hydra, which asks for names in `hydra_plugins`."""
     plugins = Plugins.instance().class_name_to_class
     with suppress(ImportError):  # the extra `slurm` is not installed
-        from pipeline.slurm import SlurmSweep
+        from pipeline.launchers.slurm import SlurmSweep
 
         plugins["hydra_plugins.normscope.SlurmSweep"] = SlurmSweep
     plugins["hydra_plugins.normscope.Sweep"] = Sweep

@@ -4,21 +4,37 @@ Nothing is instantiated before all of this holds: every `_target_` belongs to th
 argument of its constructor and of the right type, every argument without a default has a value.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from beartype.door import is_bearable
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from analysis.signatures import Judge
-from analysis.stage import Stage
+from analysis.stages.base import Stage
+from analysis.stages.signatures import Judge
 from editors.errors import ConfigError, NormscopeError
-from editors.model.loading import Checkpoint
-from pipeline import processes
-from pipeline.checks import node_problems, unknown
-from pipeline.configuration import KEYS, NO_LAYERS, Plain
-from pipeline.experiment import Parts
+from editors.models.loading import Checkpoint
+from pipeline.config.schema import KEYS, NO_LAYERS, Plain
+from pipeline.config.validation import node_problems, unknown
+from pipeline.data.sources import FactSource
+from pipeline.interventions import distributed as processes
+from pipeline.interventions.base import Intervention
+from pipeline.tracking.base import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Everything a run is made of, built from its configuration."""
+
+    model: Checkpoint
+    data: FactSource
+    intervention: Intervention
+    stages: Sequence[Stage]
+    judges: Sequence[Judge] = ()
+    tracker: Tracker
+
 
 RESUME = ("auto", "never", "force")
 

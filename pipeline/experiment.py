@@ -1,37 +1,26 @@
 """One run: load → prepare → measure → for each step: change the model, measure, record → finish."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
-from analysis.signatures import Judge
-from analysis.stage import Stage
-from editors.model.loading import Checkpoint
-from pipeline import processes
-from pipeline.data import FactSource
-from pipeline.identity import Config
-from pipeline.interventions import Intervention
-from pipeline.kept import keep_weights
-from pipeline.objectives import Value, objective_of
-from pipeline.rundir import RunDir
-from pipeline.signals import Interrupted, Requests
-from pipeline.trackers import Jsonl, Many, Tracker, tracking
-from pipeline.watch import Watch
+import torch
+import transformers
+
+from pipeline.build import Parts, build
+from pipeline.checkpoints.kept_weights import keep_weights
+from pipeline.config.fingerprint import Config
+from pipeline.config.schema import Plain
+from pipeline.interventions import distributed as processes
+from pipeline.runs.folder import RunBusy, RunDir
+from pipeline.runs.machine_errors import told
+from pipeline.runs.objectives import Value, objective_of
+from pipeline.runs.signals import Interrupted, Requests
+from pipeline.tracking.base import Many, tracking
+from pipeline.tracking.jsonl import Jsonl
+from pipeline.tracking.observer import Watch
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """Everything a run is made of, built from its configuration."""
-
-    model: Checkpoint
-    data: FactSource
-    intervention: Intervention
-    stages: Sequence[Stage]
-    judges: Sequence[Judge] = ()
-    tracker: Tracker
 
 
 def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> Value:
@@ -104,6 +93,50 @@ def _progress(watch: Watch) -> str:
 
 def _drawn(run: RunDir) -> Mapping[str, Path]:
     """The figures of this run alone, by name."""
-    from analysis.report import run_figures  # here: whoever wants no figures need not wait for a second
+    from analysis.plots.run_figures import (
+        run_figures,  # here: whoever wants no figures need not wait for a second
+    )
 
     return run_figures(run.folder, run.folder / "figures")
+
+
+def compute(plain: Plain, root: Path) -> Value:
+    """The objective of the run; none where another process is computing it right now.
+
+    Raises:
+        MachineError: where the machine has no space or memory left for it.
+        SystemExit: where a signal asked for it, once the state is saved.
+    """
+    transformers.logging.set_verbosity_error()  # its warnings are about uses that are not ours
+    transformers.logging.disable_progress_bar()
+    parts = build(plain)
+    if plain["launcher"]["threads"] is not None:
+        torch.set_num_threads(plain["launcher"]["threads"])
+    on_cpu = plain["model"].get("device") == "cpu" or not torch.cuda.is_available()
+    processes.join(parts.intervention, cpu=on_cpu)
+    run = RunDir(root=root, config=plain)
+    if not processes.is_first():
+        follow(parts, run)
+        return None
+    requests = Requests()
+    try:
+        with requests:
+            objective = _compute(plain, parts, run, requests)
+            requests.answered()  # what was asked while the run came to its end
+            return objective
+    except RunBusy as busy:
+        log.warning("%s", busy)
+        processes.agreed(None)
+        return None
+    except Interrupted as interrupted:
+        log.warning("%s is %s: %s", run.folder, "done" if run.done else "interrupted", interrupted)
+        requests.depart(interrupted)
+
+
+def _compute(plain: Plain, parts: Parts, run: RunDir, requests: Requests) -> Value:
+    with told(), run:
+        if run.done:
+            processes.agreed(None)
+            return objective_of(plain, run.folder)
+        with told():  # inside as well, so that the run is marked with the sentence
+            return execute(plain, parts, run, requests)

@@ -10,15 +10,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from editors.errors import NormscopeError
-from pipeline.configuration import resolved
-from pipeline.identity import folder_of, is_done
-from pipeline.inputs import check_inputs, inputs_of
-from pipeline.objectives import Value, objective_of
-from pipeline.states import FOLDER
+from pipeline.config.schema import resolved
+from pipeline.runs.checkpoint_store import FOLDER
+from pipeline.runs.input_digests import check_inputs, inputs_of
+from pipeline.runs.layout import OUTPUTS, folder_of, is_done
+from pipeline.runs.objectives import Value, objective_of
 
 log = logging.getLogger(__name__)
-
-OUTPUTS = Path("outputs")
 
 
 def task(config: DictConfig) -> Value:
@@ -42,7 +40,7 @@ def launch(config: DictConfig, root: Path) -> Value:
         objective = objective_of(plain, folder)
     else:
         # here, because torch takes seconds to import and a run that is done need not wait for it
-        from pipeline.job import compute
+        from pipeline.experiment import compute
 
         objective = compute(plain, root)
     if os.environ.get("RANK", "0") == "0":  # of processes that train together the first

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from editors.data import Fact
 from editors.locate.contexts import Groups, flat
 from editors.locate.targets import TargetOptimizer
-from editors.lti import DistilledTargets
-from editors.model.facts import Fact
-from editors.model.hooks import capture, first_tensor, replace_output
-from editors.model.model import Model
-from editors.model.positions import pad, place
-from editors.pmet import JointTargets
+from editors.methods.lti import DistilledTargets
+from editors.methods.pmet import JointTargets
+from editors.models.hooks import capture, first_tensor, replace_output
+from editors.models.model import Model
+from editors.models.tokenization import pad, place
 
 
 def target(

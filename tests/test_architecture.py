@@ -1,41 +1,130 @@
 """The house rules that a machine can check."""
 
 import ast
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-FORBIDDEN = {
-    "editors": {"analysis", "pipeline", "hydra", "omegaconf", "wandb"},
-    "analysis": {"pipeline", "hydra", "omegaconf", "wandb"},
+from tests.paths import ROOT
+
+PACKAGES = ("editors", "analysis", "pipeline")
+ALLOWED = {
+    "editors.errors": "",
+    "editors.updates": "errors",
+    "editors.data": "errors",
+    "editors.update_files": "errors updates",
+    "editors.models": "errors updates data",
+    "editors.moments": "errors data models",
+    "editors.base": "errors updates data models",
+    "editors.regularizers": "errors updates data models base",
+    "editors.controls": "errors updates data update_files models base",
+    "editors.locate": "errors updates data models moments base regularizers",
+    "editors.methods": "errors updates data models moments base regularizers locate",
+    "analysis.units": "",
+    "analysis.linalg": "",
+    "analysis.statistics": "",
+    "analysis.inference": "",
+    "analysis.stages": "units linalg statistics inference",
+    "analysis.results": "units statistics",
+    "analysis.plots": "units statistics results",
+    "analysis.claims": "statistics results plots",
+    "analysis.reports": "units results plots claims",
+    "analysis.__main__": "results plots reports",
+    "pipeline.paths": "",
+    "pipeline.config": "paths",
+    "pipeline.data": "",
+    "pipeline.runs": "paths config",
+    "pipeline.checkpoints": "runs",
+    "pipeline.interventions": "data runs checkpoints",
+    "pipeline.tracking": "config runs checkpoints interventions",
+    "pipeline.build": "config data interventions tracking",
+    "pipeline.experiment": "config runs checkpoints interventions tracking build",
+    "pipeline.launch": "config runs experiment",
+    "pipeline.launchers": "paths config runs experiment",
+    "pipeline.sweeps": "config runs",
+    "pipeline.commands": "config data runs checkpoints tracking build sweeps",
+    "pipeline.__main__": "paths config runs launch launchers sweeps",
 }
+"""What each file or folder of a package may import of the same package."""
+DOWNWARD = {"editors": set(), "analysis": {"editors"}, "pipeline": {"editors", "analysis"}}
+"""Other packages of this project that a package may import."""
+ONLY_IN = {
+    "hydra": "config runs sweeps launchers build launch __main__",
+    "omegaconf": "config runs sweeps launchers launch __main__",
+    "wandb": "tracking commands",
+}
+"""Parts of `pipeline` that may import these; `editors` and `analysis` may not."""
+BARRED = {"pipeline": {"analysis.claims", "analysis.reports"}}
+"""Reading of many runs, which a run has no use for."""
+
+
+def name_of(path: Path) -> str:
+    """The module's dotted name."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
 
 
 def imports(path: Path) -> set[str]:
-    """Top-level packages that a file imports."""
+    """Dotted names of the modules that a file imports, at its top or inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (names & MODULES.keys()) or {node.module}
     return found
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_imports_go_down_only(package: str):
-    upward = {
-        str(path.relative_to(ROOT)): imports(path) & FORBIDDEN[package]
-        for path in (ROOT / package).rglob("*.py")
+def part_of(module: str) -> str:
+    """The file or folder of a package in which a module lies."""
+    return ".".join(module.split(".")[:2])
+
+
+IMPORTS = {module: imports(path) for module, path in MODULES.items()}
+
+
+@pytest.mark.parametrize("part", sorted({part_of(module) for module in MODULES} - set(PACKAGES)))
+def test_a_part_imports_only_what_the_table_allows(part: str):
+    package = part.split(".")[0]
+    allowed = {part} | {f"{package}.{name}" for name in ALLOWED[part].split()}
+    found = {
+        module: {
+            other
+            for other in others
+            if other.split(".")[0] in PACKAGES
+            and part_of(other) not in allowed
+            and (other.split(".")[0] not in DOWNWARD[package] or part_of(other) in BARRED.get(package, ()))
+        }
+        for module, others in IMPORTS.items()
+        if part_of(module) == part
     }
-    assert not {path: names for path, names in upward.items() if names}
+    assert not {module: wrong for module, wrong in found.items() if wrong}
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_is_imported_only_where_it_belongs(library: str):
+    allowed = {f"pipeline.{name}" for name in ONLY_IN[library].split()}
+    users = {part_of(m) for m, others in IMPORTS.items() if library in {o.split(".")[0] for o in others}}
+    assert users <= allowed
+
+
+def test_no_files_import_each_other_in_a_circle():
+    graph = {module: others & MODULES.keys() - {module} for module, others in IMPORTS.items()}
+    TopologicalSorter(graph).prepare()
+
+
+def test_no_folder_holds_more_than_twelve_files():
+    counts = Counter(path.parent for path in MODULES.values() if path.name != "__init__.py")
+    assert not {str(folder): count for folder, count in counts.items() if count > 12}
 
 
 def test_no_module_keeps_state_in_a_global():
-    for path in [
-        p for package in ("editors", "analysis", "pipeline") for p in (ROOT / package).rglob("*.py")
-    ]:
+    for path in MODULES.values():
         tree = ast.parse(path.read_text())
         assert not any(isinstance(node, ast.Global) for node in ast.walk(tree)), path
 

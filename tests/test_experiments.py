@@ -2,14 +2,13 @@
 
 import re
 from collections import defaultdict
-from pathlib import Path
 
 import yaml
 
-from analysis.collect import collect
-from analysis.studies.table import STUDIES
+from analysis.claims.registry import STUDIES
+from analysis.results.collection import collect
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
 CLAIMS_NOTHING = {"quickstart", "search_encore", "mechanism_record"}
 

@@ -13,11 +13,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from editors.model.deltas import Site
-from pipeline.builtin import BuiltInCheckpoint
-from pipeline.corpora import WorldText
-
-ROOT = Path(__file__).resolve().parents[1]
+from editors.updates import Site
+from pipeline.data.world.builtin import BuiltInCheckpoint
+from pipeline.data.world.sources import WorldText
+from tests.paths import ROOT
 
 
 def blocks(text: str) -> list[str]:

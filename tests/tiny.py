@@ -18,11 +18,11 @@ from transformers import (
     Qwen3Config,
 )
 
+from editors.data import Fact
 from editors.locate.contexts import GivenContexts
-from editors.locate.moments import GivenMoments
 from editors.locate.targets import TargetOptimizer
-from editors.model.facts import Fact
-from editors.model.model import Model
+from editors.models.model import Model
+from editors.moments.sources import GivenMoments
 
 Kind = Literal["plain", "bos", "metaspace", "types"]
 

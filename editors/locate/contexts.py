@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from editors.model.facts import SLOT
-from editors.model.model import Model
-from editors.model.positions import tokenize
+from editors.data import SLOT
+from editors.models.model import Model
+from editors.models.tokenization import tokenize
 
 Groups = tuple[tuple[str, ...], ...]
 """Templates with one slot each. A key is the mean of its groups' means; the first template is bare."""

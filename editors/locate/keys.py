@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from editors.data import Fact
 from editors.locate.contexts import Groups, flat, mean_over
-from editors.locate.moments import SITE
-from editors.model.deltas import Delta
-from editors.model.facts import Fact
-from editors.model.hooks import capture
-from editors.model.model import Model
-from editors.model.positions import Prompted, pad, place
-from editors.model.replay import Replay, branch
+from editors.models.hooks import capture
+from editors.models.model import Model
+from editors.models.partial_forward import Replay, branch
+from editors.models.tokenization import Prompted, pad, place
+from editors.moments.sources import SITE
+from editors.updates import Delta
 
 
 @dataclass(frozen=True)

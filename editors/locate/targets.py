@@ -9,32 +9,17 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from editors.base import Targets
+from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
 from editors.locate.contexts import Groups, flat
-from editors.locate.regularizers import Regularizer
-from editors.locate.shifted import Initial, Said, Shifted, shifted
-from editors.model.facts import Fact
-from editors.model.model import Model
-from editors.model.positions import place
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Result of the optimisation, one row a fact."""
-
-    vectors: Float[Tensor, "fact width"]
-    """v* = v_init + δ."""
-    initial: Float[Tensor, "fact width"]
-    """v_init, the vector of the bare prompt."""
-    written: Float[Tensor, "fact width"]
-    """The part of v_init that the MLP wrote."""
-    losses: Float[Tensor, " fact"]
-    """Loss at the δ that was kept."""
-    steps: Int[Tensor, " fact"]
-    """Optimiser steps taken; at most one less than evaluations."""
+from editors.locate.shifted_forward import Initial, Said, Shifted, shifted
+from editors.models.model import Model
+from editors.models.tokenization import place
+from editors.regularizers.base import Regularizer
 
 
 @dataclass(frozen=True, kw_only=True)

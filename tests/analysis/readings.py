@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import torch
 
-from analysis.efficacy import Efficacy
-from analysis.stage import Observation
-from editors.model.facts import Fact
-from editors.model.model import Model
-from editors.model.positions import tokenize
+from analysis.stages.base import Observation
+from analysis.stages.efficacy.stage import Efficacy
+from editors.data import Fact
+from editors.models.model import Model
+from editors.models.tokenization import tokenize
 from tests.tiny import tiny_model
 
 

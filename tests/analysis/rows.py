@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from analysis.downstream import Downstream
-from analysis.harness import Harness
-from analysis.stage import Measurement, Observation
-from analysis.tasks.source import TaskSource
-from editors.model.model import Model
+from analysis.stages.base import Measurement, Observation
+from analysis.stages.downstream.harness import Harness
+from analysis.stages.downstream.stage import Downstream
+from analysis.stages.downstream.tasks.source import TaskSource
+from editors.models.model import Model
 from tests.tiny import tiny_model
 
 SINGLE = [{"sentence": f"You live {word}.", "label": i % 2} for i, word in enumerate("abcdefgh")]

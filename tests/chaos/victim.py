@@ -10,14 +10,13 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from analysis.stage import Cadence, Measurement, Observation
-from editors.model.model import Model
-from pipeline import job
-from pipeline.experiment import Parts
+from analysis.stages.base import Cadence, Measurement, Observation
+from editors.models.model import Model
+from pipeline import experiment as job
+from pipeline.build import Parts
+from pipeline.config.resolvers import register_resolvers
 from pipeline.launch import launch
-from pipeline.resolvers import register_resolvers
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from tests.paths import CONF
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,26 +4,28 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from editors.adapters import LoRA
-from editors.alphaedit import AlphaEdit
-from editors.editor import Editor
-from editors.emmet import EMMET
-from editors.finetune import FineTuning
-from editors.hypernetwork import Design, Hypernetwork
-from editors.hypernetwork_files import shapes_of
-from editors.locate.locate import LocateThenEdit
-from editors.locate.regularizers import MPES, History, NormConstraint
-from editors.lora import LoRAEditing
-from editors.lti import DistilledTargets
-from editors.memit import MEMIT
-from editors.mend import MEND
-from editors.model.deltas import Site
-from editors.model.facts import Fact
-from editors.model.gradients import read_targets
-from editors.model.model import Model
-from editors.pmet import PMET, JointTargets
-from editors.rome import ROME
-from editors.ultraedit import UltraEdit
+from editors.base import Editor
+from editors.data import Fact
+from editors.locate.base import LocateThenEdit
+from editors.methods.alphaedit import AlphaEdit
+from editors.methods.emmet import EMMET
+from editors.methods.finetune import FineTuning
+from editors.methods.lora import LoRAEditing
+from editors.methods.lti import DistilledTargets
+from editors.methods.memit import MEMIT
+from editors.methods.mend.editor import MEND
+from editors.methods.mend.files import shapes_of
+from editors.methods.mend.network import Design, Hypernetwork
+from editors.methods.pmet import PMET, JointTargets
+from editors.methods.rome import ROME
+from editors.methods.ultraedit import UltraEdit
+from editors.models.adapters import LoRA
+from editors.models.gradients import read_targets
+from editors.models.model import Model
+from editors.regularizers.history import History
+from editors.regularizers.mpes import MPES
+from editors.regularizers.norm_constraint import NormConstraint
+from editors.updates import Site
 from tests.tiny import FACTS, contexts, moments, optimizer
 
 SHORT = {"steps": 6, "learning_rate": 0.2, "decay": 0.01, "max_norm_ratio": 2.0}

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from editors.editor import Editor
+from editors.base import Editor
 from editors.errors import NumericsError
-from editors.locate.regularizers import Regularizer
-from editors.model.deltas import Delta, Site
+from editors.regularizers.base import Regularizer
+from editors.updates import Delta, Site
 from tests.editors.cases import EDITORS, LOCATING, bits, chance, perform, same_bits
 from tests.tiny import FACTS, FAMILIES, tiny_model
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from pipeline.machine import usable_cores
+from pipeline.launchers.hardware import usable_cores
 from tests.load.synthetic import write_runs
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 AGAIN_SECONDS = 10.0
 COLLECT_SECONDS = 20.0
 GROWTH_MIB = 8.0
@@ -117,7 +117,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def _collection(folder: Path) -> Iterator[tuple[str, bool]]:
-    from analysis.collect import collect
+    from analysis.results.collection import collect
 
     write_runs(folder / "synthetic", runs=1000, rows=100)
     begun = time.monotonic()

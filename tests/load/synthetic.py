@@ -16,7 +16,7 @@ KEYS = (
 
 def write_runs(experiment: Path, *, runs: int, rows: int) -> None:
     """`runs` finished runs of `rows` rows each, with a configuration as long as a real one."""
-    from pipeline.configuration import resolved, without_hydra
+    from pipeline.config.schema import resolved, without_hydra
 
     context, shared = context_of(["tracker=none"])
     plain = resolved(without_hydra(context.config_loader.load_sweep_config(shared, ["seed=0"])))

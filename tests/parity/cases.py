@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from editors.data import Fact
 from editors.locate.contexts import Groups
-from editors.model.facts import Fact
-from editors.model.loading import Checkpoint
-from editors.model.model import Model
+from editors.models.loading import Checkpoint
+from editors.models.model import Model
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from editors.editor import Editor
-from editors.model.deltas import Site
-from editors.model.model import Model
+from editors.base import Editor
+from editors.models.model import Model
+from editors.updates import Site
 from tests.parity.cases import Case, deviation
 from tests.parity.methods import METHODS
 

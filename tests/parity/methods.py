@@ -6,20 +6,23 @@ from typing import Any
 
 import torch
 
-from editors.alphaedit import AlphaEdit
-from editors.editor import Editor
-from editors.emmet import EMMET
-from editors.hypernetwork import Design
-from editors.hypernetwork_files import from_published, shapes_of
+from editors.base import Editor
 from editors.locate.contexts import GivenContexts
-from editors.locate.moments import GivenMoments
-from editors.locate.regularizers import MPES, History, NormConstraint, Regularizer
 from editors.locate.targets import TargetOptimizer
-from editors.memit import MEMIT
-from editors.mend import MEND
-from editors.model.deltas import Site
-from editors.pmet import PMET, JointTargets
-from editors.rome import ROME
+from editors.methods.alphaedit import AlphaEdit
+from editors.methods.emmet import EMMET
+from editors.methods.memit import MEMIT
+from editors.methods.mend.editor import MEND
+from editors.methods.mend.files import from_published, shapes_of
+from editors.methods.mend.network import Design
+from editors.methods.pmet import PMET, JointTargets
+from editors.methods.rome import ROME
+from editors.moments.sources import GivenMoments
+from editors.regularizers.base import Regularizer
+from editors.regularizers.history import History
+from editors.regularizers.mpes import MPES
+from editors.regularizers.norm_constraint import NormConstraint
+from editors.updates import Site
 from tests.parity.cases import Case
 
 

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from editors.data import Fact
 from editors.locate.targets import TargetOptimizer
-from editors.model.facts import Fact
-from editors.model.model import Model
+from editors.models.model import Model
 from tests import plain
 from tests.tiny import FACTS, TEMPLATES, Kind, moments, tiny_model
 

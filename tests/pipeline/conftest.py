@@ -9,11 +9,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from pipeline import search
-from pipeline.resolvers import register_resolvers
+from pipeline.config.resolvers import register_resolvers
+from pipeline.sweeps import search
+from tests.paths import CONF
 from tests.tiny import tiny_model
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PEOPLE = "Ada Bob Cleo Dan Eve Finn Gus Hal".split()
 

@@ -1,7 +1,6 @@
 """What a sweep is made of, without a command line."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra import version
 from hydra._internal.callbacks import Callbacks
@@ -10,10 +9,9 @@ from hydra._internal.utils import create_automatic_config_search_path
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from pipeline import search
-from pipeline.resolvers import register_resolvers
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from pipeline.config.resolvers import register_resolvers
+from pipeline.sweeps import search
+from tests.paths import CONF
 
 
 def context_of(overrides: Sequence[str]) -> tuple[HydraContext, DictConfig]:

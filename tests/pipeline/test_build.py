@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 
 from editors.errors import ConfigError
 from pipeline.build import build
-from pipeline.configuration import resolved
-from pipeline.resolvers import register_resolvers, span
+from pipeline.config.resolvers import register_resolvers, span
+from pipeline.config.schema import resolved
 from tests.pipeline.conftest import CONF
 
 Composed = Callable[..., DictConfig]
@@ -29,7 +29,7 @@ MISTAKES = {
     "editor.targets.steps=0": r"targets\.steps=0",
     "moments.tokens=-1": r"moments\.tokens=-1",
     "editor._target_=os.system": r"editor\._target_=os\.system, but only",
-    "editor._target_=editors.memit.MEMITT": r"editors\.memit\.MEMITT does not exist",
+    "editor._target_=editors.methods.memit.MEMITT": r"editors\.methods\.memit\.MEMITT does not exist",
     "model.dtype=int8": r"model\.dtype=int8 has to be one of float64, float32, bfloat16, float16",
     "launcher.threads=0": r"launcher\.threads=0 has to be a positive",
     "resume=perhaps": r"resume=perhaps has to be one of auto, never",

@@ -9,11 +9,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from pipeline import search
-from pipeline.resolvers import register_resolvers
+from pipeline.config.resolvers import register_resolvers
+from pipeline.sweeps import search
+from tests.paths import ROOT
 from tests.pipeline.conftest import CONF
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

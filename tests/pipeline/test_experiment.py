@@ -14,13 +14,14 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
-from analysis.stage import Measurement, Observation, Reference
+from analysis.stages.base import Measurement, Observation
+from analysis.stages.reference import Reference
 from editors.errors import DataError, ModelError
-from editors.model.deltas import Site
+from editors.updates import Site
 from pipeline.build import build
-from pipeline.configuration import resolved
+from pipeline.config.schema import resolved
 from pipeline.launch import launch
-from pipeline.rundir import RunDir
+from pipeline.runs.folder import RunDir
 
 Composed = Callable[..., DictConfig]
 

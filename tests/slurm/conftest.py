@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
+
 SCRIPT = Path(__file__).with_name("cluster.sh")
 # seconds until something is given up; other work may keep the machine busy
 PATIENCE = 240

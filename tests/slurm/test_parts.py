@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import snapshot as copies
-from pipeline.provenance import GIT, git
-from pipeline.slurm import FORGOTTEN, Queue
-from pipeline.snapshot import snapshot
+from pipeline.launchers import code_snapshot as copies
+from pipeline.launchers.code_snapshot import snapshot
+from pipeline.launchers.slurm import FORGOTTEN, Queue
+from pipeline.runs.provenance import GIT, git
 from tests.slurm.conftest import ROOT
 
 

@@ -45,7 +45,7 @@ def test_a_sweep_runs_with_the_code_of_the_moment_when_it_was_queued(cluster: Cl
         checkout, "launcher=slurm", "editor=ft,ft_l", "seed=0,1", "edits=2", HELD, code=checkout
     )
     job = sweep.job()
-    for spoilt in ("editors/errors.py", "pipeline/launch.py", "pipeline/slurm.py"):
+    for spoilt in ("editors/errors.py", "pipeline/launch.py", "pipeline/launchers/slurm.py"):
         (checkout / spoilt).write_text("raise RuntimeError('edited after the sweep was queued')\n")
     shutil.rmtree(checkout / "conf")
     cluster.ask("scontrol", "release", job)

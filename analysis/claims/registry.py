@@ -1,0 +1,27 @@
+"""All experiments, in the order of the page of results."""
+
+from analysis.claims.studies import (
+    activations,
+    encore,
+    history,
+    layers,
+    mechanism,
+    mitigation,
+    scope,
+    threshold,
+    weights,
+)
+from analysis.claims.study import Study
+
+STUDIES: tuple[Study, ...] = (
+    *weights.STUDIES,
+    *activations.STUDIES,
+    *mechanism.STUDIES,
+    *encore.STUDIES,
+    *mitigation.STUDIES,
+    *history.STUDIES,
+    *scope.STUDIES,
+    *threshold.STUDIES,
+    *layers.STUDIES,
+)
+"""A row for every file of `conf/experiment` that tests claims."""

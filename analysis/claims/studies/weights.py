@@ -1,0 +1,216 @@
+"""Experiments about the norms of weights: training, editing, blocks, the first baseline, resets."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.claims.evidence import SEQUENCE, Evidence, Measure, final, steadiness
+from analysis.claims.studies.growth import LAWFUL, every_update, growth, laws_by
+from analysis.claims.study import EDITED, NORM_GROWTH, Study, Table
+from analysis.claims.verdicts import Claim, Side
+from analysis.statistics.growth_laws import fit
+
+_SITE = r"(?P<site>[a-z_]+)\.(?P<layer>\d+)"
+TRAINING = (
+    "intervention.optimizer.kind",
+    "intervention.weight_decay",
+    "intervention",
+    "intervention.learning_rate",
+)
+SEQUENTIAL = ("memit", "rect", "alphaedit")
+"""Editors whose growth arXiv 2602.02543 describes, without PRUNE, which here compresses at the end alone."""
+
+
+def _matrices(evidence: Evidence) -> pd.DataFrame:
+    """Last ratio of every matrix that changed at all; columns run, site, layer, value."""
+    matrix = ["run", "site", "layer"]
+    ratio = final(evidence.having("norm/frobenius_ratio", _SITE), matrix)
+    moved = final(evidence.having("norm/distance", _SITE), matrix) != 0
+    return ratio[moved.reindex(ratio.index, fill_value=False)].reset_index()
+
+
+def _grown_share(by: Sequence[str]) -> Measure:
+    def measure(evidence: Evidence) -> pd.DataFrame:
+        rows = _matrices(evidence)
+        return evidence.labelled((rows["value"] > 1).groupby(rows["run"]).mean(), by)
+
+    return measure
+
+
+def _by_site(evidence: Evidence) -> pd.DataFrame:
+    """Share of trained matrices that grew: a row per intervention and weight decay, a column per site."""
+    rows = _matrices(evidence)
+    if rows.empty:
+        return pd.DataFrame()
+    decay = rows["run"].map(evidence.setting("intervention.weight_decay"))
+    intervention = rows["run"].map(evidence.runs["intervention"])
+    rows = rows.assign(grew=rows["value"] > 1, of=intervention + ", decay " + decay)
+    table = rows.pivot_table(index="of", columns="site", values="grew", aggfunc="mean")
+    return table.rename_axis(columns=None).reset_index(names="trained by")
+
+
+def _exponential(evidence: Evidence) -> pd.DataFrame:
+    """1 for a run that an exponential fits best, 0 for another; of runs that grew and that a law fits."""
+    found = {}
+    for run, rows in evidence.series(EDITED).groupby("run"):
+        if evidence.runs.loc[str(run), "editor"] in SEQUENTIAL and rows["value"].iloc[-1] > 1.1:
+            fitted = fit(rows["count"].to_numpy(), rows["value"].to_numpy())
+            best = fitted.iloc[0]
+            if best["explained"] > LAWFUL:
+                found[run] = float(best["law"] == "exponential")
+    return evidence.labelled(pd.Series(found, dtype=float))
+
+
+def _over_static(editor: str) -> Measure:
+    """The edited over the static norm ratio, at the last whole measurement, of one editor."""
+
+    def measure(evidence: Evidence) -> pd.DataFrame:
+        ratio = evidence.last(EDITED) / evidence.last("norm/frobenius_ratio/static")
+        return evidence.labelled(evidence.of_editor(ratio, editor))
+
+    return measure
+
+
+def _grows(says: str, editor: str, told: str, side: Side, threshold: float) -> Claim:
+    """The edited matrices of an editor end at more, or less, than this many times their norm."""
+    return Claim(
+        says=says,
+        source="arXiv 2502.01636, figures 1 and 4",
+        told=f"{told} the unedited norm after 10,000 edits, all others as they were",
+        quantity="norm ratio of edited over that of static matrices, which no edit touches, at the end; the "
+        "mean is geometric",
+        measure=_over_static(editor),
+        side=side,
+        threshold=threshold,
+        ratio=True,
+    )
+
+
+def _more_than_alphaedit(evidence: Evidence) -> pd.DataFrame:
+    """MEMIT's norm ratio over AlphaEdit's, of the same seed."""
+    last, editor = evidence.last(EDITED), evidence.runs["editor"]
+    factor = editor.map({"memit": True, "alphaedit": False})
+    within = ("seed", "model", "data", "batch_size", "edits")
+    return evidence.labelled(evidence.contrast(last, factor, within=within, relative=True) + 1)
+
+
+def _static_moves(evidence: Evidence) -> pd.DataFrame:
+    """Largest |ratio − 1| of a matrix that no edit touched."""
+    rows = evidence.having("norm/frobenius_ratio", _SITE)
+    touched = evidence.having("norm/delta", _SITE)
+    edited = set(zip(touched["run"], touched["site"], touched["layer"], strict=True))
+    keys = zip(rows["run"], rows["site"], rows["layer"], strict=True)
+    static = rows[[key not in edited for key in keys]]
+    largest = (static["value"] - 1).abs().groupby(static["run"])
+    return evidence.labelled(largest.agg(lambda each: each.max(skipna=False)))
+
+
+STUDIES = (
+    Study(
+        name="norms_posttraining",
+        question="Does the norm of updated matrices always grow under continual pretraining, full "
+        "fine-tuning and LoRA, whatever the optimiser, weight decay and learning rate? SGD has momentum 0.9 "
+        "and takes 100 times the rate that is named, so that its weight decay acts 500 to 1,000 times as "
+        "much.",
+        claims=(
+            growth(TRAINING),
+            Claim(
+                says="Every updated matrix grows.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="always",
+                quantity="share of trained matrices whose norm is larger at the end",
+                measure=_grown_share(TRAINING),
+                side="above",
+                threshold=0.999,
+                always=True,
+            ),
+            Claim(
+                says="The norm grows at every step.",
+                source=f"{NORM_GROWTH}, abstract",
+                told="always",
+                quantity="share of steps after which the stacked norm is larger than before",
+                measure=steadiness(EDITED, TRAINING),
+                side="above",
+                threshold=0.999,
+                always=True,
+            ),
+        ),
+        figures=("training",),
+        series=TRAINING,
+        lines=6,
+        tables=(
+            Table(
+                title="Share of trained matrices that grew, by site, over optimisers, rates and seeds",
+                build=_by_site,
+            ),
+        ),
+    ),
+    Study(
+        name="norms_editing",
+        question="Does the norm of the edited matrices grow with every edit, for every editor, and by which "
+        "law? Each editor has its own values for this model (`conf/hparams`): `encore` is a preset with its "
+        "own preservation weight, on real facts with other bounds of targets too, and not MEMIT's values "
+        "with regularizers. `ft` and `ft_m` differ by what surrounds the target alone and are the same "
+        "here; so are MEMIT and EMMET in batches, not one by one: EMMET's ridge times its preservation "
+        "weight is MEMIT's. PRUNE's end takes nearly all edits away, which lie above the largest singular "
+        "value of so small a matrix.",
+        claims=(
+            growth(SEQUENCE),
+            every_update(SEQUENCE),
+            Claim(
+                says="Growth under sequential editing is exponential.",
+                source="arXiv 2602.02543",
+                told="approximately exponential (log-linear)",
+                quantity="share of runs, of MEMIT, RECT and AlphaEdit, that an exponential fits better than "
+                "a line and a square root do; of runs that grew by a tenth and that one of these fits well "
+                "(explained > 0.95)",
+                measure=_exponential,
+                side="above",
+                threshold=0.5,
+            ),
+        ),
+        figures=("norms", "growth"),
+        tables=(laws_by(SEQUENCE),),
+    ),
+    Study(
+        name="norms_by_layer",
+        question="How far do edited blocks leave the static ones behind, after 100, 500 and 2,000 edits?",
+        claims=(
+            _grows("MEMIT's matrices grow over tenfold.", "memit", "over 10 times", "above", 10.0),
+            # twice what the source has is no longer about that
+            _grows("AlphaEdit's matrices grow about twofold.", "alphaedit", "about 2 times", "below", 4.0),
+            Claim(
+                says="MEMIT grows more than AlphaEdit.",
+                source="arXiv 2502.01636, figures 1 and 4",
+                told="over 10 times against about 2 times",
+                quantity="norm ratio of MEMIT over that of AlphaEdit, at the end; the mean is geometric",
+                measure=_more_than_alphaedit,
+                side="above",
+                threshold=1.0,
+                ratio=True,
+            ),
+        ),
+        figures=("layers", "norms"),
+        at=(100, 500, 2000),
+        tables=(laws_by(SEQUENCE),),
+    ),
+    Study(
+        name="baseline_norms",
+        question="Which of all attention and MLP matrices change in 500 edits by MEMIT, and how steadily?",
+        claims=(
+            growth(SEQUENCE),
+            every_update(SEQUENCE),
+            Claim(
+                says="Matrices that are not edited keep their norm.",
+                source="by construction of the editor",
+                told="0",
+                quantity="largest |‖W‖ / ‖W₀‖ − 1| of a matrix that no edit touched",
+                measure=_static_moves,
+                side="below",
+                threshold=1e-6,
+            ),
+        ),
+        figures=("layers", "norms", "growth"),
+        tables=(laws_by(SEQUENCE),),
+    ),
+)

@@ -1,0 +1,56 @@
+"""What a figure shows, apart from who draws it, and the files for a paper.
+
+`analysis/plots/figures` makes charts from the tidy table. Every kind of chart is a dataclass in a module of
+its own, with the function that draws it at the width of a journal's column; `analysis/plots/interactive`
+draws the same charts for the page.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, assert_never
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from analysis.plots.charts.bars import BarChart, draw_bars
+from analysis.plots.charts.canvas import STYLE
+from analysis.plots.charts.events import EventChart, draw_events
+from analysis.plots.charts.heatmap import HeatMap, draw_heat_map
+from analysis.plots.charts.lines import LineChart, draw_lines
+from analysis.plots.charts.points import TrackChart, draw_tracks
+
+Chart = LineChart | HeatMap | BarChart | TrackChart | EventChart
+Format = Literal["png", "svg", "pdf"]
+
+
+def draw(chart: Chart) -> Figure:
+    """The chart as a matplotlib figure one column wide."""
+    match chart:
+        case LineChart():
+            return draw_lines(chart)
+        case HeatMap():
+            return draw_heat_map(chart)
+        case BarChart():
+            return draw_bars(chart)
+        case TrackChart():
+            return draw_tracks(chart)
+        case EventChart():
+            return draw_events(chart)
+        case _:
+            assert_never(chart)
+
+
+def save(chart: Chart, stem: Path, formats: Sequence[Format], *, dots: int = 300) -> list[Path]:
+    """Draw the chart into `<stem>.<format>` for every format; the folder is made.
+
+    `dots` per inch are those of the PNG.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    # Without a date the same data give the same bytes.
+    undated: dict[Format, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in formats]
+    with mpl.rc_context(fname=STYLE):
+        figure = draw(chart)
+        for path, ending in zip(paths, formats, strict=True):
+            figure.savefig(path, metadata=undated.get(ending), dpi=dots)
+    return paths

@@ -1,0 +1,202 @@
+"""From rows of the tidy table to the lines of a chart."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis.plots.charts.canvas import NEUTRAL, PALETTE
+from analysis.plots.charts.lines import Line, LineChart, Panel, Style, values_of
+from analysis.plots.charts.scales import Scale, scale_for
+from analysis.plots.figures.profiles import PART, last, profiles, start
+from analysis.results.tables import having
+from analysis.statistics.intervals import over_seeds
+
+
+def palette(metrics: pd.DataFrame) -> dict[str, str]:
+    """A colour per series, the same in every figure of the table."""
+    names = metrics["series"].unique()
+    return {str(name): PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
+
+
+def panels(candidates: Iterable[tuple[str, Sequence[Line]]]) -> tuple[Panel, ...]:
+    """A panel for every title that has lines."""
+    return tuple(Panel(title=title, lines=tuple(lines)) for title, lines in candidates if lines)
+
+
+def by_layer(metrics: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """Rows whose key is `quantity/<site>.<layer>`, with columns site and layer."""
+    return having(metrics, quantity, r"(?P<site>[a-z_]+)\.(?P<layer>\d+)").astype({"layer": int})
+
+
+def edited_layers(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Series, site and layer of the matrices that were edited: those with an update of their own."""
+    found = by_layer(metrics, "norm/delta")
+    return found[["series", "site", "layer"]].drop_duplicates()
+
+
+def marked(edited: pd.DataFrame) -> dict[str, frozenset[float]]:
+    """The edited blocks of every series."""
+    groups = edited.groupby("series")["layer"]
+    return {str(name): frozenset(layers.astype(float)) for name, layers in groups}
+
+
+def curves(
+    metrics: pd.DataFrame, key: str, *, style: Style = "solid", log: bool = False, strength: float = 1.0
+) -> list[Line]:
+    """A line per series: the metric `key` against counts, means over seeds (geometric with `log`)."""
+    rows = metrics[metrics["key"] == key]
+    return series_lines(rows, palette(metrics), style=style, log=log, strength=strength)
+
+
+def series_lines(
+    rows: pd.DataFrame,
+    colours: Mapping[str, str],
+    *,
+    x: str = "count",
+    style: Style = "solid",
+    log: bool = False,
+    strength: float = 1.0,
+    dots: Mapping[str, frozenset[float]] | None = None,
+) -> list[Line]:
+    """A line per series: `value` of the rows against the column `x`, with dots where told."""
+    points = over_seeds(rows, by=("series", x), log=log)
+    found = set(points["series"])
+    return [
+        line(
+            points[points["series"] == name], x, label=name, colour=colour, style=style, strength=strength,
+            marked=(dots or {}).get(name, frozenset()),
+        )
+        for name, colour in colours.items()
+        if name in found
+    ]  # fmt: skip
+
+
+def changed_sites(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
+    """Kinds of matrix whose norm moved in some run by more than rounding; all of them where none did."""
+    both = before.merge(after, on=["run", "site", "layer"], suffixes=("_before", "_after"))
+    moved = both[(both["value_after"] / both["value_before"] - 1).abs() > 1e-5]
+    return sorted((moved if len(moved) else both)["site"].unique())
+
+
+def unedited_lines(before: pd.DataFrame) -> list[Line]:
+    """Value against layer in the unedited model, a grey line per model."""
+    starts = over_seeds(before, by=("model", "layer"), log=True)
+    models = starts["model"].unique().tolist()
+    return [
+        line(starts[starts["model"] == model], "layer", label=unedited(model, models), colour=NEUTRAL)
+        for model in models
+    ]
+
+
+def unedited(model: str, models: Sequence[str]) -> str:
+    """What the unedited model is called among those shown."""
+    return "unedited" if len(models) == 1 else f"unedited · {model}"
+
+
+def one_by_one(rows: pd.DataFrame, at: Sequence[int]) -> list[tuple[str, str, pd.DataFrame]]:
+    """Title, series and rows of a panel each: the unedited models first, then every series at every count."""
+    rows = rows[np.isfinite(rows["value"])]
+    before = start(rows)
+    models = before["model"].unique().tolist()
+    found = [(unedited(model, models), "", before[before["model"] == model]) for model in models]
+    for series in rows["series"].unique():
+        for profile in profiles(rows[rows["series"] == series], at, default=(last,)):
+            found.append((f"{series}, {profile.title}", str(series), profile.rows))
+    return found
+
+
+def level(value: float, span: tuple[float, float], *, label: str, style: Style = "solid") -> Line:
+    """A level grey line over the span of x."""
+    values = [value, value]
+    return Line(label=label, colour=NEUTRAL, x=span, y=values, low=values, high=values, style=style)
+
+
+def growth_terms(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Per part of a run, `term` and count: the cumulated term over ‖W₀‖², both summed over edited matrices.
+
+    W₀ is the matrix as the part found it. Parts are left out in which the terms do not add up to the growth,
+    because not every step logged them, or another part changed the matrices in between.
+    """
+    terms = pd.concat(
+        [by_layer(metrics, f"norm/{term}").assign(term=term) for term in ("growth_cross", "growth_square")]
+    )
+    norms = by_layer(metrics, "norm/frobenius").assign(value=lambda rows: rows["value"] ** 2)
+    if terms.empty or norms.empty:
+        return terms.iloc[:0]
+    matrix = [*PART, "site", "layer"]
+    norms = norms.merge(terms[matrix].drop_duplicates(), on=matrix).sort_values("count", kind="stable")
+    before = norms.drop_duplicates(matrix, keep="first").groupby(PART)["value"].sum()
+    after = norms.drop_duplicates(matrix, keep="last").groupby(PART)["value"].sum()
+    summed = terms.groupby([*PART, "unit", "series", "term", "count"])["value"].sum().reset_index()
+    part = pd.MultiIndex.from_frame(summed[PART])
+    summed["value"] = summed.groupby([*PART, "term"])["value"].cumsum() / before.reindex(part).to_numpy()
+    total = summed.drop_duplicates([*PART, "term"], keep="last").groupby(PART)["value"].sum()
+    growth = after / before - 1
+    # 2 %: both sides come from float32 weights; terms of every second step only are off by far more.
+    complete = total.index[(total - growth).abs() <= 0.02 * (1 + growth.abs())]
+    return summed[part.isin(complete)]
+
+
+def singular_values(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Per part, `place` (1 for the largest) and count: geometric mean of σ over the matrices that changed.
+
+    Those are the ones measured after the start, since others are told at the start only.
+    """
+    rows = having(metrics, r"norm/singular_(?P<place>\d+)", r"(?P<site>[a-z_]+\.\d+)").astype({"place": int})
+    matrix = [*PART, "site"]
+    rows = rows.merge(rows.loc[rows["count"] > 0, matrix].drop_duplicates(), on=matrix)
+    rows = rows[(rows["value"] > 0) & np.isfinite(rows["value"])].assign(
+        value=lambda found: np.log(found["value"])
+    )
+    means = rows.groupby([*PART, "series", "unit", "place", "count"])["value"].mean().reset_index()
+    return means.assign(value=np.exp(means["value"]))
+
+
+def chart_of(
+    lines: dict[str, list[Line]], *, x_label: str, y_label: str, mark: str = "", columns: int = 2
+) -> LineChart | None:
+    """The lines by the titles of their panels, on the scale that suits them; nothing without any."""
+    everything = [line for found in lines.values() for line in found]
+    if not everything:
+        return None
+    return LineChart(
+        panels=panels(lines.items()),
+        x_label=x_label,
+        y_label=y_label,
+        scale=scale_for(values_of(everything)),
+        mark=mark if any(line.marked for line in everything) else "",
+        columns=columns,
+    )
+
+
+def counts_scale(counts: pd.Series) -> Scale:
+    """Symlog for counts that are spread as 1, 10, 100 are: half of them within a fifth of the way."""
+    positive = sorted(set(counts[counts > 0]))
+    spread = len(positive) > 2 and positive[len(positive) // 2] <= 0.2 * positive[-1]
+    return "symlog" if spread else "linear"
+
+
+def line(
+    points: pd.DataFrame,
+    x: str,
+    *,
+    label: str,
+    colour: str,
+    style: Style = "solid",
+    strength: float = 1.0,
+    marked: frozenset[float] = frozenset(),
+) -> Line:
+    """A line through the rows of `over_seeds`, from left to right."""
+    ordered = points.sort_values(x)
+    return Line(
+        label=label,
+        colour=colour,
+        x=ordered[x].astype(float).tolist(),
+        y=ordered["mean"].tolist(),
+        low=ordered["low"].tolist(),
+        high=ordered["high"].tolist(),
+        style=style,
+        strength=strength,
+        marked=marked,
+    )

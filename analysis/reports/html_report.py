@@ -1,0 +1,163 @@
+"""Writes an experiment as one HTML file that needs no network: tables, figures, settings, provenance."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from analysis.plots.charts.lines import LineChart
+from analysis.plots.charts.save import Chart, save
+from analysis.plots.figures.registry import FigureSpec, X, charts, save_figures
+from analysis.plots.interactive.draw import interactive
+from analysis.reports.optuna_study import Search
+from analysis.results.collection import Collection
+from analysis.results.tables import (
+    alarm_list,
+    alarm_order_text,
+    as_text,
+    differing_settings,
+    kind,
+    per_series,
+    summary,
+    values_by_key,
+)
+from analysis.units import UNITS, amounts
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageFigure:
+    """A figure as the page's template wants it."""
+
+    name: str
+    number: str
+    title: str
+    caption: str
+    banded: bool
+    """Whether it shows lines with a band."""
+    body: Markup
+    """A `div` and the script that draws into it."""
+
+
+def write_report(
+    collection: Collection,
+    folder: Path,
+    *,
+    title: str,
+    at: Sequence[int] = (),
+    x: X = "steps",
+    found: Sequence[Search] = (),
+) -> Path:
+    """Write metrics.parquet, summary.csv, figures/ and report.html there; returns the page's path.
+
+    `at` are the counts of profiles, `x` is what training is drawn over, and
+    `found` what searches found.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    collection.metrics.to_parquet(folder / "metrics.parquet", index=False)
+    summary(collection).to_csv(folder / "summary.csv", index=False)
+    drawn = charts(collection.metrics, at=at, x=x)
+    save_figures(drawn, folder / "figures")
+    for search in found:
+        if search.chart:
+            save(search.chart, folder / "figures" / _figure_name(search), ["png", "svg", "pdf"])
+    page = folder / "report.html"
+    page.write_text(render(collection, drawn, title=title, found=found), encoding="utf-8")
+    return page
+
+
+def render(
+    collection: Collection,
+    drawn: Sequence[tuple[FigureSpec, Chart]],
+    *,
+    title: str,
+    found: Sequence[Search] = (),
+) -> str:
+    """The page's HTML. The template escapes every text; only Plotly's own output is taken as it is."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    runs = summary(collection)
+    return templates.get_template("report.html.j2").render(
+        title=title,
+        lead=_lead(runs),
+        repeats=bool(runs.groupby("series").size().max() > 1),
+        kind=kind(collection.runs),
+        editors=per_series(collection),
+        runs=as_text(_telling(runs)),
+        unfinished=pd.DataFrame([vars(run) for run in collection.unfinished]),
+        notes=collection.notes,
+        alarms=alarm_list(collection),
+        order=alarm_order_text(collection),
+        differing=differing_settings(collection),
+        settings=values_by_key(collection.settings),
+        provenance=values_by_key(collection.provenance),
+        figures=[_page_figure(spec, chart) for spec, chart in drawn],
+        searches=[(search, _body(search.chart, _figure_name(search))) for search in found],
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def _telling(runs: pd.DataFrame) -> pd.DataFrame:
+    """The table without columns that never change, and without the editor, which the series names."""
+    told = ("name", "model", "data", "intervention", "statistics", "alarms")
+    constant = [column for column in told if runs[column].nunique() == 1]
+    constant += [column for column in ("edits", "steps", "tokens", "stopped") if not runs[column].any()]
+    runs = runs.dropna(axis="columns", how="all")
+    return runs.drop(columns=[*constant, "editor"])
+
+
+def _lead(runs: pd.DataFrame) -> str:
+    """One line that says what was run on what."""
+    counts = f"{len(runs)} finished run{'s' if len(runs) > 1 else ''}"
+    edited = runs[runs["editor"].astype(bool)]
+    told = [
+        _listed(edited, "editor"),
+        _listed(runs[~runs["editor"].astype(bool)], "intervention"),
+        _listed(runs, "model"),
+        _listed(runs, "data"),
+        *(amounts(runs[unit], unit) for unit in UNITS),
+        _listed(edited, "statistics"),
+    ]
+    return " · ".join([counts, *filter(None, told)])
+
+
+def _listed(runs: pd.DataFrame, column: str) -> str:
+    values = dict.fromkeys(str(value) for value in runs[column] if value)
+    return f"{column} {', '.join(values)}" if values else ""
+
+
+def _page_figure(spec: FigureSpec, chart: Chart) -> PageFigure:
+    return PageFigure(
+        name=spec.name,
+        number=spec.number,
+        title=spec.title,
+        caption=spec.caption,
+        banded=isinstance(chart, LineChart),
+        body=_body(chart, spec.name),
+    )
+
+
+def _body(chart: Chart | None, name: str) -> Markup:
+    """The chart for the page, nothing without one."""
+    if chart is None:
+        return Markup()
+    return Markup(
+        interactive(chart).to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            div_id=f"figure-{name}",
+            config={"displayModeBar": False, "responsive": True},  # the bar would lie over the lines
+        )
+    )
+
+
+def _figure_name(search: Search) -> str:
+    """A file's name, whatever the study is called."""
+    return f"search-{re.sub(r'[^A-Za-z0-9_-]', '_', search.name)}"

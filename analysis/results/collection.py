@@ -1,0 +1,204 @@
+"""Reads the finished runs of an experiment into one tidy table.
+
+An experiment folder holds run folders (`config.yaml`, `provenance.json`, `metrics.jsonl`, `summary.json` and
+a `DONE` or `FAILED` marker). `collect` turns them into a long table with a row per run, moment and metric
+key. Whatever cannot be read (a failed run, a line torn by a crash) is told in a sentence and left out.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.results.run_folder import MOMENT, Run, Unfinished, is_run, read_run, read_unmarked
+from editors.errors import DataError
+
+IDENTITY = ("run", "series", "editor", "model", "intervention", "seed")
+"""Columns that say which run a row of the tidy table belongs to; `MOMENT`, `key`, `value` follow."""
+
+_NOT_A_SETTING = (
+    "name", "seed", "resume", "keep_weights", "launcher", "tracker", "experiment", "stage", "objective",
+)  # fmt: skip
+"""Top-level config keys that do not change what is done to the model, the seed apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """All runs of one or several experiments."""
+
+    metrics: pd.DataFrame
+    """Tidy: `IDENTITY`, `MOMENT` (part, unit, count, tokens), key, value, each run in the order of measuring.
+
+    Runs of one `series` differ by their seed alone; in runs of several parts every part has its own.
+    """
+    runs: pd.DataFrame
+    """A row per finished run: run, name, series, editor, model, data, intervention, seed, edits, seconds,
+    steps, tokens, statistics, stopped."""
+    settings: Mapping[str, Mapping[str, str]]
+    """Flattened configuration by run."""
+    provenance: Mapping[str, Mapping[str, str]]
+    sentences: Mapping[str, Mapping[str, str]]
+    """What the alarms of a run said, by signature."""
+    unfinished: tuple[Unfinished, ...]
+    notes: tuple[str, ...]
+    """Sentences about what was skipped."""
+
+
+def collect(*folders: Path) -> Collection:
+    """Every finished run under the given experiment folders.
+
+    The same run found in a second folder is counted once, or means over seeds would count it twice.
+    Raises DataError when a folder is no experiment or nothing in it is finished.
+    """
+    found = list(chain.from_iterable(map(_run_folders, folders)))
+    read = [read_run(folder) for folder in found]
+    unfinished = tuple(run for run in read if isinstance(run, Unfinished))
+    runs: dict[str, Run] = {}
+    notes: list[str] = []
+    for run in (run for run in read if isinstance(run, Run)):
+        name = str(run.description["run"])
+        notes += run.notes
+        if name in runs:
+            notes.append(f"Run {name} of {run.description['name']} was met before and is counted once.")
+        runs.setdefault(name, run)
+    if not runs:
+        raise DataError(_nothing_finished(folders, unfinished))
+    return _combine(runs, unfinished, tuple(notes))
+
+
+def collect_run(folder: Path) -> Collection:
+    """A single run, whether it is marked as finished or not; DataError when its numbers cannot be read."""
+    run = read_unmarked(folder)
+    return _combine({str(run.description["run"]): run}, (), run.notes)
+
+
+def _combine(
+    runs: Mapping[str, Run], unfinished: tuple[Unfinished, ...], notes: tuple[str, ...]
+) -> Collection:
+    table = pd.DataFrame([dict(run.description) for run in runs.values()])
+    settings = {name: run.settings for name, run in runs.items()}
+    table.insert(2, "series", _series(table, [run.parts for run in runs.values()], settings))
+    # Folder names are hashes; order (and with it every series' colour) must not hang on them.
+    table = table.sort_values(["series", "seed", "run"], ignore_index=True)
+    long = pd.concat([runs[name].metrics.assign(run=name) for name in table["run"]], ignore_index=True)
+    metrics = long.merge(table[list(IDENTITY)], on="run")[[*IDENTITY, *MOMENT, "key", "value"]]
+    metrics["series"] = _by_part(metrics, {name: run.parts for name, run in runs.items()})
+    provenance = {name: run.provenance for name, run in runs.items()}
+    return Collection(
+        metrics=metrics,
+        runs=table,
+        settings=settings,
+        provenance=provenance,
+        sentences={name: run.sentences for name, run in runs.items()},
+        unfinished=unfinished,
+        notes=notes,
+    )
+
+
+def _series(
+    runs: pd.DataFrame, parts: Sequence[Sequence[str]], settings: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    """A label per run, shared by the runs that differ by their seed alone.
+
+    The names of its parts, with the model and data where the runs have several, with the intervention where
+    it alone tells runs apart, and with the settings that tell runs apart which agree in all of these.
+    """
+    runs = runs.assign(done=[" → ".join(names) for names in parts])
+    told = [column for column in ("model", "data") if runs[column].nunique() > 1]
+    labels: dict[str, str] = {}
+    for _, same in runs.groupby(["done", "model", "data"], sort=False, dropna=False):
+        by = ["done", *told, *(["intervention"] if same["intervention"].nunique() > 1 else [])]
+        for _, group in same.groupby("intervention", sort=False):
+            varying = varying_keys([settings[run] for run in group["run"]])
+            brief = {key: _brief({settings[run].get(key, "–") for run in group["run"]}) for key in varying}
+            for row in group.to_dict("records"):
+                values = (
+                    f"{_short(key)}={brief[key][settings[row['run']].get(key, '–')]}" for key in varying
+                )
+                labels[row["run"]] = ", ".join([" · ".join(str(row[c]) for c in by if row[c]), *values])
+    return [labels[run] for run in runs["run"]]
+
+
+def _by_part(metrics: pd.DataFrame, parts: Mapping[str, Sequence[str]]) -> pd.Series:
+    """The series of every row: of a run with several parts that of its part, or units would be mixed."""
+    moments = metrics[["run", "series", "part"]].drop_duplicates()
+    labels = [
+        f"{series} · {dict(enumerate(parts[run])).get(part, part + 1)}" if len(parts[run]) > 1 else series
+        for run, series, part in moments.itertuples(index=False)
+    ]
+    named = moments.assign(label=labels).set_index(["run", "part"])["label"]
+    return pd.Series(
+        named.reindex(pd.MultiIndex.from_frame(metrics[["run", "part"]])).to_numpy(), dtype="str"
+    )
+
+
+def varying_keys(settings: Iterable[Mapping[str, str]]) -> list[str]:
+    """Settings in which the configurations differ, those left out that leave the edited model as it is.
+
+    A setting that stands at several places with the same values, as interpolations do, is named once, by its
+    shortest path.
+    """
+    given = list(settings)
+    keys = dict.fromkeys(chain.from_iterable(given))
+    varying = [key for key in keys if _is_setting(key) and len({one.get(key) for one in given}) > 1]
+    shortest: dict[tuple[str | None, ...], str] = {}
+    for key in sorted(varying, key=len):
+        shortest.setdefault((key.rpartition(".")[2], *(one.get(key) for one in given)), key)
+    return [key for key in varying if key in shortest.values()]
+
+
+def _is_setting(key: str) -> bool:
+    last = key.rpartition(".")[2]
+    # A seed further down is an interpolation of the run's seed; a class path goes with the values beside it.
+    return key.partition(".")[0] not in _NOT_A_SETTING and not last.endswith("seed") and last != "_target_"
+
+
+def _short(key: str) -> str:
+    return ".".join(key.split(".")[-2:])
+
+
+def _brief(values: set[str]) -> dict[str, str]:
+    """Numbers with as few digits, three at least, as keep all of them apart; other values as they are."""
+    for digits in range(3, 17):
+        brief = {value: _rounded(value, digits) for value in values}
+        if len(set(brief.values())) == len(brief):
+            return brief
+    return {value: value for value in values}
+
+
+def _rounded(value: str, digits: int) -> str:
+    try:
+        return f"{float(value):.{digits}g}" if len(value) > digits + 1 else value
+    except ValueError:
+        return value
+
+
+def _run_folders(experiment: Path) -> list[Path]:
+    """Run folders of an experiment, in the order of their names."""
+    if not experiment.is_dir():
+        raise DataError(f"{experiment} is not a folder; name an experiment folder such as outputs/quickstart")
+    if is_run(experiment):
+        raise DataError(
+            f"{experiment} is a single run; name the experiment folder above it, {experiment.parent}"
+        )
+    return sorted(folder for folder in experiment.iterdir() if folder.is_dir() and is_run(folder))
+
+
+def _holds_runs(folder: Path) -> bool:
+    return folder.is_dir() and any(each.is_dir() and is_run(each) for each in folder.iterdir())
+
+
+def _nothing_finished(folders: Iterable[Path], unfinished: tuple[Unfinished, ...]) -> str:
+    where = " and ".join(map(str, folders))
+    inside = [str(each) for folder in folders for each in sorted(folder.iterdir()) if _holds_runs(each)]
+    if not unfinished and inside:
+        return f"{where} holds experiments, not runs; name one of {', '.join(inside)}"
+    if not unfinished:
+        return f"{where} holds no run yet; start one with python -m pipeline name=<experiment>"
+    first = unfinished[0]
+    return (
+        f"{where} holds no finished run among {len(unfinished)}; the first, {first.run}, is {first.status}: "
+        f"{first.sentence}"
+    )

@@ -1,0 +1,225 @@
+"""What differs between two runs: settings, versions and every number that both have measured.
+
+The relative difference of two numbers is |a − b| / max(|a|, |b|), infinite where only one of them is finite.
+Times and memory are others every time and never count.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from analysis.results.run_folder import MOMENT, Run, is_run, read_unmarked
+from analysis.units import UNITS, counted
+from editors.errors import DataError
+
+QUIET = ("time/", "memory/")
+"""Areas of metrics that never count as a difference."""
+_SAME = 24
+"""Letters that two values may begin with alike before those are left out."""
+_WHEN = [column for column in MOMENT if column != "tokens"]
+_UNTOLD = ("started", "command", "overrides", "earlier", "host")
+"""Keys of a provenance that differ between any two runs, or repeat settings."""
+
+Moment = tuple[int, str, int]
+"""Part, unit and count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two runs, A and B, side by side."""
+
+    settings: pd.DataFrame
+    """Columns key, a, b, places: a row for every setting that differs; at how many places it stands."""
+    provenance: pd.DataFrame
+    """The same of code, versions, machine and files that were read."""
+    differences: pd.DataFrame
+    """A row a metric that differs by more than the tolerance, the largest relative difference first: key,
+    `relative` and `absolute`, the largest ones, and when it first differs, with `a` and `b` there."""
+    metrics: int
+    """How many metrics both have measured at a common moment."""
+    common: int
+    """Moments that both have."""
+    moments: tuple[Sequence[Moment], Sequence[Moment]]
+    """Those that only A, only B has."""
+    keys: tuple[Mapping[str, int], Mapping[str, int]]
+    """Metrics that only A, only B has measured at some common moments, and at how many."""
+    seconds: tuple[float, float]
+    """Sum of what each tells of its time."""
+    tolerance: float
+    notes: tuple[str, ...]
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether both have measured the same, and found the same within the tolerance."""
+        return not (len(self.differences) or any(self.moments) or any(self.keys))
+
+
+def read_one(folder: Path) -> Run:
+    """A run, finished or not; raises DataError where the folder is none or holds no numbers."""
+    if not is_run(folder):
+        raise DataError(f"{folder} is no run: name two folders outputs/<experiment>/<run>")
+    return read_unmarked(folder)
+
+
+def comparison(a: Run, b: Run, tolerance: float = 0.0) -> Comparison:
+    """Compare every number; those whose relative difference is at most `tolerance` count as equal."""
+    times = [sorted(set(run.metrics[_WHEN].itertuples(index=False, name=None))) for run in (a, b)]
+    common = set(times[0]) & set(times[1])
+    cells = _cells(a).merge(_cells(b), on=[*_WHEN, "key"], how="outer", suffixes=("_a", "_b"), indicator=True)
+    cells = cells[[when in common for when in cells[_WHEN].itertuples(index=False, name=None)]]
+    both = cells[cells["_merge"] == "both"]
+    left, right = (Counter(cells.loc[cells["_merge"] == side, "key"]) for side in ("left_only", "right_only"))
+    return Comparison(
+        settings=_unequal(a.settings, b.settings),
+        provenance=_unequal(*(_told(run.provenance) for run in (a, b))),
+        differences=_differences(both, tolerance),
+        metrics=both["key"].nunique(),
+        common=len(common),
+        moments=([t for t in times[0] if t not in common], [t for t in times[1] if t not in common]),
+        keys=(left, right),
+        seconds=(_seconds(a), _seconds(b)),
+        tolerance=tolerance,
+        notes=(*(f"A: {note}" for note in a.notes), *(f"B: {note}" for note in b.notes)),
+    )
+
+
+def shown(found: Comparison, a: Path, b: Path, *, rows: int | None = None) -> RenderableType:
+    """The comparison for people, of the metrics that differ the first `rows`."""
+    parts: list[RenderableType] = [Text(f"A: {a}"), Text(f"B: {b}"), *map(Text, found.notes)]
+    for title, table in (("setting", found.settings), ("code, machine or input", found.provenance)):
+        if len(table):
+            parts += [Text(), _sides(title, table)]
+        else:
+            parts.append(Text(f"no {title} differs"))
+    parts += [Text(), Text(_verdict(found), style="bold")]
+    if len(found.differences):
+        parts.append(_numbers(found.differences.head(rows) if rows else found.differences))
+    if rows and len(found.differences) > rows:
+        parts.append(Text(f"and {len(found.differences) - rows} more: --all shows them"))
+    parts += [Text(line) for line in _alone(found)]
+    own, other = found.seconds
+    areas = ", ".join(f"{area}…" for area in QUIET)
+    parts.append(Text(f"not compared: {areas} (A {own:.1f} s, B {other:.1f} s)"))
+    return Group(*parts)
+
+
+def _cells(run: Run) -> pd.DataFrame:
+    """The numbers that count, a row each."""
+    metrics = run.metrics
+    return metrics.loc[~metrics["key"].str.startswith(QUIET), [*_WHEN, "key", "value"]]
+
+
+def _seconds(run: Run) -> float:
+    times = run.metrics[run.metrics["key"].str.startswith("time/")]
+    return float(times["value"].sum())
+
+
+def _told(provenance: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in provenance.items() if key.partition(".")[0] not in _UNTOLD}
+
+
+def _unequal(a: Mapping[str, str], b: Mapping[str, str]) -> pd.DataFrame:
+    """Keys with unequal values; what stands at several places, as interpolations do, at its shortest."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for key in dict.fromkeys([*a, *b]):
+        own, other = (told.get(key, "–") for told in (a, b))
+        if own != other:
+            places.setdefault((key.rpartition(".")[2], own, other), []).append(key)
+    rows = [(min(keys, key=len), own, other, len(keys)) for (_, own, other), keys in places.items()]
+    return pd.DataFrame(rows, columns=["key", "a", "b", "places"])
+
+
+def _differences(both: pd.DataFrame, tolerance: float) -> pd.DataFrame:
+    a, b = both["value_a"].to_numpy(), both["value_b"].to_numpy()
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore", over="ignore"):
+        absolute = np.abs(a - b)
+        relative = absolute / np.maximum(np.abs(a), np.abs(b))
+    absolute, relative = (np.where(np.isfinite(x), x, math.inf) for x in (absolute, relative))
+    absolute, relative = (np.where(same, 0.0, x) for x in (absolute, relative))
+    cells = both.assign(absolute=absolute, relative=relative).sort_values([*_WHEN, "key"])
+    largest = cells.groupby("key")[["relative", "absolute"]].max()
+    first = cells[cells["relative"] > tolerance].drop_duplicates("key").set_index("key")
+    first = first[[*_WHEN, "value_a", "value_b"]].rename(columns={"value_a": "a", "value_b": "b"})
+    found = first.join(largest).reset_index()
+    return found.sort_values(["relative", "key"], ascending=[False, True], ignore_index=True)
+
+
+def _verdict(found: Comparison) -> str:
+    how = "to the bit" if not found.tolerance else f"within {found.tolerance:g}"
+    where = f"at {found.common} common moment{'' if found.common == 1 else 's'}"
+    same = found.metrics - len(found.differences)
+    if not found.metrics:
+        return f"no metric was measured by both {where}"
+    if found.is_equal:
+        return f"all {found.metrics} metrics are the same {how} {where}"
+    return f"{same} of {found.metrics} metrics are the same {how} {where}, {len(found.differences)} differ"
+
+
+def _alone(found: Comparison) -> list[str]:
+    """Sentences about what only one of the runs has."""
+    lines: list[str] = []
+    for name, moments, keys in zip("AB", found.moments, found.keys, strict=True):
+        if moments:
+            lines.append(f"only {name} has {_some([_when(*moment) for moment in moments])}")
+        if keys:
+            lines.append(f"only {name} measured {_some([f'{key} ({n} times)' for key, n in keys.items()])}")
+    return lines
+
+
+def _some(texts: Sequence[str], most: int = 4) -> str:
+    left = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return f"{len(texts)}: {', '.join(texts[:most])}{left}"
+
+
+def _when(part: int, unit: str, count: int) -> str:
+    told = next(counted(count, known) for known in UNITS if known == unit)
+    return f"part {part}, {told}" if part else told
+
+
+def _sides(title: str, table: pd.DataFrame) -> Table:
+    sides = _table(title, "A", "B")
+    for key, a, b, places in table.itertuples(index=False):
+        more = f" (at {places} places)" if places > 1 else ""
+        sides.add_row(Text(f"{key}{more}"), *map(Text, _apart(a, b)))
+    return sides
+
+
+def _numbers(differences: pd.DataFrame) -> Table:
+    numbers = _table("metric", "relative", "absolute", "first differs at", "A there", "B there")
+    for row in differences.to_dict("records"):
+        when = _when(*(row[column] for column in _WHEN))
+        sizes = (f"{row[column]:.2g}" for column in ("relative", "absolute"))
+        numbers.add_row(Text(str(row["key"])), *sizes, when, *_written(row["a"], row["b"]))
+    return numbers
+
+
+def _written(a: float, b: float) -> tuple[str, str]:
+    """With nine digits, or with all where these are not enough to tell them apart."""
+    short = (f"{a:.9g}", f"{b:.9g}")
+    return short if short[0] != short[1] else (repr(a), repr(b))
+
+
+def _table(first: str, *others: str) -> Table:
+    """The first column is whole, folded where it has to be; a value that is cut ends with …."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    return table
+
+
+def _apart(a: str, b: str) -> tuple[str, str]:
+    """Two values without a long beginning that they share, so that what differs is seen."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
+    cut = same - _SAME // 2 if same > _SAME else 0
+    return (f"…{a[cut:]}", f"…{b[cut:]}") if cut else (a, b)

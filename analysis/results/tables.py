@@ -1,0 +1,253 @@
+"""Tables made of a collection: a row per run or series, means over seeds, differences of configuration."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.results.collection import Collection, varying_keys
+from analysis.statistics.intervals import over_seeds
+from analysis.units import WORDS, counted
+
+SCORES: Mapping[str, str] = MappingProxyType(
+    {
+        "es": "edit/success/seen.rewrite",
+        "ps": "edit/success/seen.paraphrase",
+        "ns": "edit/success/seen.neighbour",
+        "score": "edit/score/seen",
+        "retention": "edit/success/first50.rewrite",
+        "known_other": "edit/known/other",
+        "known_unedited": "edit/known/unedited",
+        "downstream": "downstream/mean/acc",
+        "norm_ratio": "norm/frobenius_ratio/edited",
+        "activation_late": "activation/norm_ratio/late",
+        "probe": "probe/accuracy/mean",
+        "perplexity": "text/perplexity/held_out",
+        "entropy": "generation/entropy/mean",
+        "train_loss": "train/loss/step",
+    }
+)
+"""Columns of summary.csv and the metric whose last value they hold."""
+
+HEADINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "series": "editor",
+        "edits": "edits",
+        "steps": "steps",
+        "tokens": "tokens",
+        "train_loss": "training loss",
+        "es": "ES",
+        "ps": "PS",
+        "ns": "NS",
+        "retention": "first 50",
+        "known_unedited": "never edited",
+        "known_other": "other facts",
+        "downstream": "downstream",
+        "norm_ratio": "norm ratio",
+        "activation_late": "late activations",
+        "probe": "probe",
+        "perplexity": "perplexity",
+        "entropy": "entropy",
+        "seconds": "seconds",
+    }
+)
+"""Columns of the table per series, in order, with their headings."""
+
+NARROW = tuple(column for column in HEADINGS if column not in ("activation_late", "perplexity", "entropy"))
+"""Columns that fit a terminal."""
+
+_FORMATS: Mapping[str, str] = MappingProxyType(
+    {
+        "edits": "{:.0f}",
+        "steps": "{:.0f}",
+        "tokens": "{:.0f}",
+        "seed": "{:.0f}",
+        "seconds": "{:.1f}",
+        "norm_ratio": "{:#.4g}",
+        "perplexity": "{:#.4g}",
+        "entropy": "{:#.4g}",
+        "train_loss": "{:#.4g}",
+    }
+)
+"""How a column's numbers are written; the others are shares, with three digits."""
+
+MISSING = "–"
+
+
+def summary(collection: Collection) -> pd.DataFrame:
+    """The content of summary.csv: a row per finished run, what it was, its last scores and its alarms."""
+    runs = collection.runs.set_index("run")
+    table = runs.drop(columns="seconds").join(_scores(collection.metrics, keep="last"))
+    fired = alarms_of(collection.metrics)
+    told = (fired["signature"] + " after " + fired["told"]).groupby(fired["run"]).agg(", ".join)
+    return table.assign(alarms=told.reindex(runs.index).fillna(""), seconds=runs["seconds"]).reset_index()
+
+
+def alarms_of(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Every alarm, in the order in which a run set them off.
+
+    Columns: run, series, seed, signature, `at`, the count, `unit`, `told`, both in words, and `moment`, which
+    orders those of a run. Older runs have `edits` in the place of `at`.
+    """
+    rows = _in_order(metrics)
+    rows = rows[rows["key"].str.match(r"alarm/[^/]+/(?:at|edits)$")]
+    told = [counted(count, unit) for count, unit in rows[["count", "unit"]].itertuples(index=False)]
+    table = rows.assign(
+        signature=rows["key"].str.split("/").str[1], at=rows["count"], told=pd.Series(told, rows.index, "str")
+    )
+    columns = ["run", "series", "seed", "signature", "at", "unit", "told", "moment"]
+    return table[columns].sort_values(["moment", "signature"], ignore_index=True)
+
+
+def _in_order(metrics: pd.DataFrame) -> pd.DataFrame:
+    """With the place of every row's moment among those of its run; several parts may have taken turns."""
+    moments = metrics[["run", "part", "count"]].drop_duplicates()
+    moments = moments.assign(moment=moments.groupby("run").cumcount())
+    return metrics.merge(moments, on=["run", "part", "count"])
+
+
+def alarm_order(collection: Collection) -> pd.DataFrame:
+    """Which alarms a series sets off in which order; a row per series and signature that any run set off.
+
+    Columns: series, signature, fired (runs in which it did), runs (of the series), at (mean count over those
+    in which it fired), unit (of the series) and rank (mean place in the order of the run's alarms, 1 first;
+    equal counts share a place); NaN where it never fired.
+    """
+    fired = alarms_of(collection.metrics)
+    fired = fired.assign(rank=fired.groupby("run")["moment"].rank(method="average"))
+    series = collection.metrics.groupby("series", sort=False)
+    runs, units = series["run"].nunique().rename("runs"), series["unit"].first()
+    signatures = fired.groupby("signature")["at"].mean().sort_values(kind="stable").index
+    pairs = pd.MultiIndex.from_product([runs.index, signatures], names=["series", "signature"])
+    groups = fired.groupby(["series", "signature"])
+    table = groups.agg(fired=("run", "nunique"), at=("at", "mean"), rank=("rank", "mean")).reindex(pairs)
+    table = table.reset_index().astype({"fired": "float"}).fillna({"fired": 0.0}).astype({"fired": int})
+    table.insert(3, "runs", table["series"].map(runs))
+    table.insert(5, "unit", table["series"].map(units))
+    return table
+
+
+def alarm_order_text(collection: Collection) -> pd.DataFrame:
+    """`alarm_order` for people: who set off what first, in how many runs."""
+    table = alarm_order(collection)
+    return pd.DataFrame(
+        {
+            kind(collection.runs): table["series"],
+            "alarm": table["signature"],
+            "runs": [f"{fired} of {runs}" for fired, runs in zip(table["fired"], table["runs"], strict=True)],
+            "mean count": [
+                f"{at:.4g} {WORDS[unit]}" if np.isfinite(at) else "never"
+                for at, unit in table[["at", "unit"]].itertuples(index=False)
+            ],
+            "mean place": [f"{rank:.3g}" if np.isfinite(rank) else MISSING for rank in table["rank"]],
+        }
+    )
+
+
+def per_series(collection: Collection, columns: Sequence[str] = tuple(HEADINGS)) -> pd.DataFrame:
+    """Means as text, with several seeds ± half the interval; columns of `HEADINGS` that some run measured.
+
+    A first row per model gives the unedited model's figures, where they were measured.
+    """
+    table = summary(collection)
+    rows = pd.concat([_unedited(collection), table], ignore_index=True)
+    idle = () if not table[["steps", "tokens"]].to_numpy().any() else ("edits",)
+    idle = [column for column in (*idle, "steps", "tokens") if not table[column].any()]
+    columns = [c for c in columns if c not in ("series", *idle) and rows[c].notna().any()]
+    long = rows.melt(id_vars="series", value_vars=columns, var_name="column", value_name="value")
+    cells = over_seeds(long.astype({"value": float}), by=("series", "column"))
+    cells["text"] = [_cell(*row) for row in cells[["column", "mean", "high"]].itertuples(index=False)]
+    text = cells.pivot(index="series", columns="column", values="text").reindex(
+        index=rows["series"].unique(), columns=columns, fill_value=MISSING
+    )
+    text = text.fillna(MISSING).rename_axis(columns=None).reset_index()
+    repeats = table.groupby("series").size()
+    if repeats.max() > 1:
+        text.insert(1, "seeds", [str(repeats.get(series, MISSING)) for series in text["series"]])
+    return text.rename(columns={**HEADINGS, "series": kind(collection.runs)})
+
+
+def kind(runs: pd.DataFrame) -> str:
+    """What the series are: editors, where all runs have one."""
+    return "editor" if runs["editor"].astype(bool).all() else "intervention"
+
+
+def alarm_list(collection: Collection) -> pd.DataFrame:
+    """Every alarm of every run with its sentence, for people."""
+    fired = alarms_of(collection.metrics).sort_values(["series", "seed", "moment"], kind="stable")
+    sentences = [
+        collection.sentences[run].get(signature, f"{signature} after {told}")
+        for run, signature, told in fired[["run", "signature", "told"]].itertuples(index=False)
+    ]
+    columns = {"seed": fired["seed"].astype(str), "run": fired["run"], "alarm": sentences}
+    return pd.DataFrame({kind(collection.runs): fired["series"], **columns})
+
+
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with every number written out as in `per_series`, for people."""
+    cells = {
+        str(name): [_written(str(name), v) if isinstance(v, int | float) else str(v) for v in values.tolist()]
+        for name, values in table.items()
+    }
+    return pd.DataFrame(cells)
+
+
+def differing_settings(collection: Collection) -> pd.DataFrame:
+    """Configuration keys in which the runs differ, a column per series (several values of one joined)."""
+    keys = varying_keys(collection.settings.values())
+    columns = {
+        str(series): [_joined(collection.settings[run].get(key, MISSING) for run in runs) for key in keys]
+        for series, runs in collection.runs.groupby("series", sort=False)["run"]
+    }
+    return pd.DataFrame({"setting": keys} | columns)
+
+
+def values_by_key(trees: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """Columns key and value: for every key of the runs' flattened trees the values that occur."""
+    keys = sorted({key for tree in trees.values() for key in tree})
+    values = [_joined(tree[key] for tree in trees.values() if key in tree) for key in keys]
+    return pd.DataFrame({"key": keys, "value": values})
+
+
+def _scores(metrics: pd.DataFrame, *, keep: Literal["first", "last"]) -> pd.DataFrame:
+    """The first or last measured value of every score, a row per run."""
+    rows = _in_order(metrics)
+    chosen = rows[rows["key"].isin(SCORES.values())].sort_values("moment", kind="stable")
+    chosen = chosen.drop_duplicates(["run", "key"], keep=keep)
+    wide = chosen.pivot(index="run", columns="key", values="value").rename_axis(columns=None)
+    return wide.reindex(columns=list(SCORES.values())).set_axis(list(SCORES), axis=1)
+
+
+def _unedited(collection: Collection) -> pd.DataFrame:
+    """One row per model with the figures of the start; the wall time of a run is not the unedited model's."""
+    metrics = collection.metrics
+    start = metrics[(metrics["part"] == 0) & (metrics["count"] == 0)]
+    rows = _scores(start, keep="first").dropna(how="all")
+    models = collection.runs.set_index("run")["model"].reindex(rows.index)
+    rows = rows.groupby(models).mean().reset_index(names="model")
+    label = "unedited" if len(rows) == 1 else "unedited · " + rows["model"]
+    return rows.assign(series=label, edits=0, steps=0, tokens=0)
+
+
+def _cell(column: str, mean: float, high: float) -> str:
+    half = f" ± {_written(column, high - mean)}" if high > mean else ""
+    return _written(column, mean) + half
+
+
+def _written(column: str, value: int | float) -> str:
+    return _FORMATS.get(column, "{:.3f}").format(value) if np.isfinite(value) else MISSING
+
+
+def _joined(values: Iterable[str]) -> str:
+    return " | ".join(dict.fromkeys(values))
+
+
+def having(metrics: pd.DataFrame, quantity: str, where: str) -> pd.DataFrame:
+    """Rows whose key is `quantity/where`, both of them patterns, with a column for each named group."""
+    # a long run has far more rows than keys
+    keys = pd.Series(metrics["key"].unique(), dtype="str")
+    groups = keys.str.extract(f"^(?P<_whole>{quantity}/{where})$")
+    found = groups.dropna(subset="_whole").rename(columns={"_whole": "key"})
+    return metrics[metrics["key"].isin(found["key"])].merge(found, on="key")

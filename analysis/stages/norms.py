@@ -1,0 +1,166 @@
+"""Frobenius norms of the weights: how large, how far from the unedited, and why they grow.
+
+Every step costs little: an update's factors give the new norm of the matrices that it touches,
+
+    ‖W + Δ‖² = ‖W‖² + 2⟨W, Δ⟩ + ‖Δ‖²
+
+and the two last terms are the growth decomposition of the figures. Rounding would add up over thousands of
+steps, so every matrix is measured anew at the moments of `whole`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from analysis.linalg import frobenius
+from analysis.stages.base import Cadence, Measurement, Observation
+from analysis.stages.reference import Reference
+from editors.data import Fact
+from editors.models.model import Model
+from editors.updates import Delta, Site, WeightUpdate, factors, from_factors
+
+
+@dataclass(kw_only=True)
+class Norms:
+    """‖W‖_F of the attention and MLP matrices (`frobenius`); of the edited ones after every step.
+
+    Where updates are not told, as in training, every measurement is of the weights themselves.
+
+    Keys, for each site such as `mlp_down.05`: `norm/frobenius/<site>` ‖W‖, `norm/frobenius_ratio/<site>`
+    ‖W‖ / ‖W₀‖; at whole measurements `norm/distance/<site>` ‖W − W₀‖ / ‖W₀‖; and for all edited, other,
+    attention or MLP matrices stacked `norm/frobenius_ratio/edited`, `static`, `attention` and `mlp`,
+    √Σ‖W‖² / √Σ‖W₀‖².
+
+    For each matrix of the last update Δ: `norm/delta/<site>` ‖Δ‖, `norm/growth_cross/<site>` 2⟨W, Δ⟩ with W
+    as it was before the step, `norm/growth_square/<site>` ‖Δ‖², and `norm/update_cosine/<site>`, the cosine
+    between Δ and the update of the step before, where that was measured too.
+    """
+
+    name: str = "norms"
+    cadence: Cadence = field(default_factory=lambda: Cadence(every=1))
+    whole: Cadence = field(default_factory=lambda: Cadence(every=10))
+    """When all matrices are measured, and those of an update anew rather than from its factors."""
+
+    def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
+        """Forget what an earlier run measured; the unedited weights come with each observation."""
+        self._squares: dict[Site, float] = {}
+        self._measured_at = (-1, -1, -1)
+        self._latest: WeightUpdate = {}
+
+    def memory(self) -> dict[str, Tensor]:
+        """The squares of the norms, when they were measured, and the factors of the last update."""
+        squares = {f"square/{site}": _double(square) for site, square in self._squares.items()}
+        return {"measured_at": torch.tensor(self._measured_at)} | squares | factors(self._latest)
+
+    def recall(self, model: Model, memory: Mapping[str, Tensor]) -> None:
+        """Take them over."""
+        part, count, changes = memory["measured_at"].tolist()
+        self._measured_at = (part, count, changes)
+        squares = {name: float(value) for name, value in memory.items() if name.startswith("square/")}
+        self._squares = {Site.parse(name.removeprefix("square/")): value for name, value in squares.items()}
+        self._latest = from_factors({name: value.to(model.device) for name, value in memory.items()})
+
+    @torch.inference_mode()
+    def measure(self, model: Model, observation: Observation) -> Measurement:
+        """Norms of all matrices or of the edited ones, and the terms of the last update."""
+        reference = observation.reference
+        assert reference is not None, "the norms stage needs the unedited weights"
+        terms = {site: _terms(model, site, delta) for site, delta in observation.update.items()}
+        whole = self.whole.due(observation.before, observation.count, observation.total)
+        if whole:
+            self._squares = _squares(model, reference.weights)
+        elif self._follows(observation):
+            for site, (cross, square) in terms.items():
+                self._squares[site] += cross + square
+        else:
+            self._squares |= _squares(model, observation.edited)
+        shown = self._squares if whole else dict.fromkeys(observation.edited)
+        result = self._norms(reference, shown) | self._steps(
+            terms, observation.update, consecutive=self._is_next(observation)
+        )
+        if whole:
+            result |= _distances(model, reference)
+        self._measured_at = (observation.part, observation.count, observation.changes)
+        return result | self._stacked(reference, observation.edited, model.sites if whole else ())
+
+    def _follows(self, observation: Observation) -> bool:
+        """Whether the last measurement was one step ago and the update tells all that happened since."""
+        return self._is_next(observation) and set(observation.edited) <= set(observation.update)
+
+    def _is_next(self, observation: Observation) -> bool:
+        part, count, changes = self._measured_at
+        # another part may have changed the weights since, whatever its count was
+        is_same = (observation.part, observation.before) == (part, count)
+        return is_same and observation.changes - changes <= 1
+
+    def _norms(self, reference: Reference, sites: Iterable[Site]) -> Measurement:
+        result: Measurement = {}
+        for site in sites:
+            # rounding can take the square of a vanished matrix below zero
+            norm = math.sqrt(max(self._squares[site], 0.0))
+            result[f"norm/frobenius/{site}"] = norm
+            result[f"norm/frobenius_ratio/{site}"] = norm / reference.norms[site]
+        return result
+
+    def _steps(
+        self, terms: Mapping[Site, tuple[float, float]], update: WeightUpdate, *, consecutive: bool
+    ) -> Measurement:
+        result: Measurement = {}
+        for site, (cross, square) in terms.items():
+            result[f"norm/delta/{site}"] = square**0.5
+            result[f"norm/growth_cross/{site}"] = cross
+            result[f"norm/growth_square/{site}"] = square
+            before = self._latest.get(site) if consecutive else None
+            if before is not None and square > 0 and before.square() > 0:
+                cosine = update[site].dot(before) / (square * before.square()) ** 0.5
+                result[f"norm/update_cosine/{site}"] = cosine
+        if update:
+            # in the layout in which a saved run gives it back: the layout decides about the last bit
+            self._latest = from_factors(factors(update))
+        return result
+
+    def _stacked(self, reference: Reference, edited: Sequence[Site], kinds: Sequence[str]) -> Measurement:
+        groups = {"edited": set(edited)}
+        if kinds:
+            groups["static"] = set(self._squares) - set(edited)
+            for where, prefix in (("attention", "attn_"), ("mlp", "mlp_")):
+                groups[where] = {site for site in self._squares if site.name.startswith(prefix)}
+        return {
+            f"norm/frobenius_ratio/{where}": _stacked_ratio(self._squares, reference, group)
+            for where, group in groups.items()
+            if group
+        }
+
+
+def _double(number: float) -> Tensor:
+    return torch.tensor(number, dtype=torch.float64)
+
+
+def _terms(model: Model, site: Site, delta: Delta) -> tuple[float, float]:
+    """2⟨W, Δ⟩ and ‖Δ‖². The weight already holds Δ: ⟨W, Δ⟩ = ⟨W + Δ, Δ⟩ − ‖Δ‖²."""
+    square = delta.square()
+    return 2 * (delta.inner(model.master(site)) - square), square
+
+
+def _squares(model: Model, sites: Iterable[Site]) -> dict[Site, float]:
+    # as `Reference` sums, so that an untouched matrix has a ratio of exactly 1
+    sites = list(sites)
+    norms = frobenius(model.current(site) for site in sites)
+    return {site: norm**2 for site, norm in zip(sites, norms, strict=True)}
+
+
+def _distances(model: Model, reference: Reference) -> Measurement:
+    result: Measurement = {}
+    for site, before in reference.weights.items():
+        now = model.current(site).double()
+        result[f"norm/distance/{site}"] = float((now - before.to(now)).norm()) / reference.norms[site]
+    return result
+
+
+def _stacked_ratio(squares: Mapping[Site, float], reference: Reference, group: set[Site]) -> float:
+    # fsum: a set has another order in every process, and the last bit would depend on it
+    before = math.fsum(reference.norms[site] ** 2 for site in group)
+    return (max(math.fsum(squares[site] for site in group), 0.0) / before) ** 0.5

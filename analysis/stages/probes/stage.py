@@ -1,0 +1,232 @@
+"""Layer-pair probes: do an edited model's blocks still write where the unedited model's blocks wrote?
+
+A probe for the pair (i, j) is a logistic regression that tells a residual-stream vector after block i from
+one after block j. It is trained on the unedited model and never again; where it fails on an edited model,
+blocks i and j have moved to other places. Norm-only probes, which see ‖h‖ and nothing else, lose their
+accuracy where the scale changed and keep it where only the direction did. Probes trained on shuffled labels
+show what chance looks like. Direct probes, trained anew at every measurement, tell for each block whether a
+vector is from the unedited or from the edited model. Layer-pair probes of edited models: arXiv 2502.19416.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from analysis.inference.residuals import residuals
+from analysis.inference.texts import TextSet
+from analysis.stages.base import Cadence, Measurement, Observation
+from analysis.stages.probes.classifiers import Pair, Solver
+from analysis.stages.probes.logistic import BatchedLogistic
+from analysis.stages.probes.problems import usable
+from analysis.stages.probes.sampling import draw
+from analysis.statistics.intervals import wilson
+from editors.data import Fact
+from editors.errors import ConfigError
+from editors.models.model import Model
+
+log = logging.getLogger(__name__)
+
+_CHOICES = ("all", "adjacent", "edited")
+
+_MEANS = MappingProxyType(
+    {
+        "accuracy": "accuracy",
+        "accuracy_low": "low",
+        "accuracy_high": "high",
+        "unedited": "unedited",
+        "norm_only": "norm_only",
+    }
+)
+"""Quantities with a mean over the pairs, and their columns in the table."""
+
+
+@dataclass(kw_only=True)
+class Probes:
+    """Accuracy of probes between pairs of blocks, trained on the unedited model, on held-out documents.
+
+    A sample is what stands in the residual stream after a block at a drawn token; the same tokens serve every
+    block and both models. First tokens are never drawn: attention rests there, and their norm is of another
+    order. Documents, not tokens, are split into training and held-out ones.
+
+    Keys, with two digits a block: `probe/accuracy/<LL-LL>` of each pair on the model as it is,
+    `probe/accuracy/mean`, `probe/accuracy/edited` over the pairs with an edited block, where not all are,
+    `probe/accuracy_low/mean` and `probe/accuracy_high/mean`, `probe/unedited/mean` on the unedited model,
+    `probe/norm_only/mean`, in the first measurement `probe/shuffled/mean`, and `probe/direct/block.<LL>`,
+    `probe/direct/mean`. The table `probes` has a row for each pair. Low and high end a Wilson interval of
+    95 % with held-out documents as its trials, since tokens of one document are not independent: rather too
+    wide than too narrow.
+
+    Holds 12 · blocks · samples · width bytes in main memory, and what the solver needs.
+    """
+
+    texts: TextSet
+    name: str = "probes"
+    cadence: Cadence = field(default_factory=lambda: Cadence(at=(100, 1000, 10_000)))
+    solver: Solver = field(default_factory=BatchedLogistic)
+    pairs: str | Sequence[Sequence[int]] = "all"
+    """Pairs of blocks: `all`, `adjacent` ones, `edited` (with at least one of `edited`), or a list."""
+    edited: Sequence[int] = ()
+    """The blocks that will be edited, for `pairs: edited`."""
+    samples: int = 2000
+    """Tokens drawn in all, for training and testing together."""
+    per_document: int = 8
+    """Tokens drawn from one document, more where there are too few documents; others are not run at all."""
+    held_out: float = 0.25
+    """Share of the documents that are tested on."""
+    seed: int = 0
+    """Of the documents and tokens that are drawn, of the split and of the shuffled labels."""
+    batch_tokens: int = 2048
+    """Tokens of one forward pass, padding counted."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 2 or self.per_document < 1:
+            raise ConfigError(
+                f"stage.probes.samples={self.samples} per_document={self.per_document}: at least two samples "
+                f"and one token of a document are needed"
+            )
+        if isinstance(self.pairs, str) and self.pairs not in _CHOICES:
+            raise ConfigError(
+                f"stage.probes.pairs={self.pairs} has to be {', '.join(_CHOICES)}, or a list such as [[0, 1]]"
+            )
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"stage.probes.held_out={self.held_out} has to lie between 0 and 1")
+
+    @torch.inference_mode()
+    def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
+        """Draw the samples, take the unedited model's activations, fit its probes and the controls.
+
+        Raises:
+            ConfigError: for blocks that the model does not have, or more samples than the texts have tokens.
+        """
+        self._pairs = chosen_pairs(self.pairs, model, self.edited)
+        self._drawn = draw(
+            self.texts.read(model, planned),
+            samples=self.samples,
+            per_document=self.per_document,
+            held_out=self.held_out,
+            seed=self.seed,
+        )
+        training = self._drawn.training
+        # the unedited model's blocks, and below them those of the model that is measured
+        self._both = torch.cat([unedited := self._activations(model), torch.zeros_like(unedited)])
+        train, held = unedited[:, :training], unedited[:, training:]
+        self._probes = self.solver.fit(train, self._pairs)
+        self._norm_probes = self.solver.fit(_norms(train), self._pairs)
+        self._unedited = self._probes.accuracy(held)
+        labels = shuffled_labels(len(self._pairs), training, self.seed)
+        self._shuffled = self.solver.fit(train, self._pairs, labels).accuracy(held)
+
+    @torch.inference_mode()
+    def measure(self, model: Model, observation: Observation) -> Measurement:
+        """Test all probes on the model as it is, and fit the direct ones."""
+        now = self._both[model.depth :]
+        # at the start nothing has changed since `prepare`
+        now[:] = self._both[: model.depth] if observation.is_unedited else self._activations(model)
+        table = self._table(now[:, self._drawn.training :], observation)
+        result: Measurement = {
+            f"probe/accuracy/{first:02d}-{second:02d}": float(accuracy)
+            for first, second, accuracy in table[["first", "second", "accuracy"]].itertuples(index=False)
+        }
+        for quantity, column in _MEANS.items():
+            result[f"probe/{quantity}/mean"] = float(table[column].mean())
+        if observation.is_first:
+            result["probe/shuffled/mean"] = float(table["shuffled"].mean())
+        edited = {site.layer for site in observation.edited}
+        touched = table[table["first"].isin(edited) | table["second"].isin(edited)]
+        # where every block was changed there is nothing to tell apart
+        if len(touched) and len(edited) < model.depth:
+            result["probe/accuracy/edited"] = float(touched["accuracy"].mean())
+        return result | self._direct(model.depth) | {"probes": table}
+
+    def _activations(self, model: Model) -> Float[Tensor, "block sample width"]:
+        drawn = self._drawn
+        return residuals(model, drawn.documents, drawn.places, batch_tokens=self.batch_tokens)
+
+    def _table(self, held: Float[Tensor, "block sample width"], observation: Observation) -> pd.DataFrame:
+        """One row a pair."""
+        table = pd.DataFrame(self._pairs, columns=["first", "second"])
+        for name in ("part", "unit", "count"):
+            table.insert(0, name, getattr(observation, name))
+        accuracy = self._probes.accuracy(held)
+        table["accuracy"] = accuracy.numpy()
+        low, high = wilson(accuracy, self._drawn.held_documents)
+        table["low"], table["high"] = low.numpy(), high.numpy()
+        table["unedited"] = self._unedited.numpy()
+        table["norm_only"] = self._norm_probes.accuracy(_norms(held)).numpy()
+        table["shuffled"] = self._shuffled.numpy()
+        return table
+
+    def _direct(self, depth: int) -> dict[str, float]:
+        """Accuracy of telling the two models apart after each block.
+
+        A block whose activations have overflowed is told apart without a probe: 1; a warning names it.
+        """
+        finite = usable(self._both[depth:])
+        blocks = finite.nonzero()[:, 0].tolist()
+        lost = [block for block in range(depth) if not finite[block]]
+        found = {f"probe/direct/block.{block:02d}": 1.0 for block in lost}
+        if lost:
+            log.warning("no direct probe of blocks %s: their activations are NaN or overflow", lost)
+        if not blocks:
+            return found | {"probe/direct/mean": 1.0}
+        pairs = [(block, block + len(blocks)) for block in range(len(blocks))]
+        both = self._both if len(blocks) == depth else self._both[[*blocks, *(depth + b for b in blocks)]]
+        training = self._drawn.training
+        accuracy = self.solver.fit(both[:, :training], pairs).accuracy(both[:, training:])
+        found |= {f"probe/direct/block.{b:02d}": float(a) for b, a in zip(blocks, accuracy, strict=True)}
+        return found | {"probe/direct/mean": sum(found.values()) / depth}
+
+
+def chosen_pairs(
+    choice: str | Sequence[Sequence[int]], model: Model, edited: Sequence[int]
+) -> tuple[Pair, ...]:
+    """The pairs of blocks that an option names.
+
+    Raises:
+        ConfigError: for a block that the model does not have, a block with itself, or no pair at all.
+    """
+    every = [(i, j) for j in range(model.depth) for i in range(j)]
+    match choice:
+        case "all":
+            pairs = sorted(every)
+        case "adjacent":
+            pairs = [(i, i + 1) for i in range(model.depth - 1)]
+        case "edited":
+            model.check_layers(edited, "stage.probes.edited")
+            pairs = sorted(pair for pair in every if not set(edited).isdisjoint(pair))
+        case _:
+            assert not isinstance(choice, str)
+            pairs = [_checked(pair, model) for pair in choice]
+    if not pairs:
+        raise ConfigError(
+            f"stage.probes.pairs={choice} names no pair of the {model.depth} blocks of {model.name}: leave "
+            f"the stage out or choose another value"
+        )
+    return tuple(dict.fromkeys(pairs))
+
+
+def _checked(pair: Sequence[int], model: Model) -> Pair:
+    if len(pair) != 2 or pair[0] == pair[1]:
+        raise ConfigError(
+            f"stage.probes.pairs holds {list(pair)}, but a pair is two different blocks, such as [0, 1]"
+        )
+    model.check_layers(pair, "stage.probes.pairs")
+    return min(pair), max(pair)
+
+
+def shuffled_labels(problems: int, samples: int, seed: int) -> Bool[Tensor, "problem side sample"]:
+    """As many true as false ones, in an order of its own for each problem."""
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(2 * samples, generator=generator) for _ in range(problems)]
+    return torch.stack([order < samples for order in orders]).reshape(problems, 2, samples)
+
+
+def _norms(layers: Float[Tensor, "block sample width"]) -> Float[Tensor, "block sample 1"]:
+    """‖h‖ as the single feature."""
+    return layers.norm(dim=-1, keepdim=True)

@@ -1,0 +1,159 @@
+"""The failure signatures of the papers, as alarms on what the other stages measure.
+
+An edited model breaks in four ways that can be seen before its scores are gone: an edited matrix outgrows
+its unedited norm, late activations shrink or swell, probes trained on the unedited model no longer recognise
+the layers, and a downstream score falls again and again (arXiv 2502.19416, 2502.01636). Which comes first is
+a result of its own.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+from analysis.stages.base import Observation
+from analysis.units import Unit, counted
+from editors.errors import ConfigError
+
+OnAlarm = Literal["continue", "stop", "checkpoint"]
+SIGNATURES = ("norm_growth", "activation_shift", "probe_collapse", "ability_loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """A signature that fired, for the first time in its run."""
+
+    signature: str
+    count: int
+    """Edits or optimiser steps of its part of the run."""
+    unit: Unit = "edits"
+    part: int = 0
+    key: str
+    """The metric that crossed its threshold."""
+    value: float
+    threshold: float
+    sentence: str
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Reads what the stages measured, once all of a moment have; never looks at the model."""
+
+    @property
+    def on_alarm(self) -> OnAlarm:
+        """What follows an alarm."""
+        ...
+
+    def begin(self) -> None:
+        """Forget an earlier run."""
+        ...
+
+    def judge(self, observation: Observation, numbers: Mapping[str, float]) -> list[Alarm]:
+        """What fires now; `numbers` are those of this moment alone."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Signatures:
+    """Fires each signature at most once; a threshold of null switches it off.
+
+    Key: `alarm/<signature>/at`, the count of the row where it fired. A number that is NaN fires too.
+    """
+
+    name: str = "signatures"
+    norm_growth: float | None = 2.0
+    """Edited matrix: `norm/frobenius_ratio/<site>` above this."""
+    activation_shift: float | None = 0.6
+    """Late activations: `activation/norm_ratio/late` below this or above one over it."""
+    probe_collapse: float | None = 0.7
+    """Probes: `probe/accuracy/mean` below this."""
+    ability_loss: int | None = 3
+    """Downstream: `downstream/mean/acc` lower than at the measurement before, this many times in a row."""
+    ability_margin: float = 0.0
+    """A fall counts where it is larger than this, so that one item more or less need not count."""
+    on_alarm: OnAlarm = "continue"
+    """`stop` ends the run after a last measurement, `checkpoint` saves the edited matrices."""
+    _fired: set[str] = field(default_factory=set, init=False, repr=False)
+    _falls: int = field(default=0, init=False, repr=False)
+    _ability: float | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.norm_growth is not None and self.norm_growth <= 1:
+            raise ConfigError(f"stage.signatures.norm_growth={self.norm_growth}, but it is a ratio above 1")
+        for key in ("activation_shift", "probe_collapse"):
+            if not 0 < (getattr(self, key) or 0.5) < 1:
+                raise ConfigError(f"stage.signatures.{key}={getattr(self, key)}, but it lies between 0 and 1")
+        if self.ability_loss is not None and self.ability_loss < 1:
+            raise ConfigError(
+                f"stage.signatures.ability_loss={self.ability_loss}, but it counts falls, from 1"
+            )
+
+    def begin(self) -> None:
+        """Nothing has fired."""
+        self._fired, self._falls, self._ability = set(), 0, None
+
+    def judge(self, observation: Observation, numbers: Mapping[str, float]) -> list[Alarm]:
+        """The signatures that fire for the first time."""
+        fired = []
+        for alarm in self._found(observation, numbers):
+            if alarm.signature not in self._fired:
+                self._fired.add(alarm.signature)
+                fired.append(alarm)
+        return fired
+
+    def _found(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
+        yield from self._grown(observation, numbers)
+        yield from self._shifted(observation, numbers)
+        yield from self._unrecognised(observation, numbers)
+        yield from self._unable(observation, numbers)
+
+    def _grown(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
+        limit = self.norm_growth
+        for key in (f"norm/frobenius_ratio/{site}" for site in observation.edited):
+            if limit is not None and key in numbers and not numbers[key] <= limit:
+                told = f"is {numbers[key]:.3g} times its unedited norm, over {limit:.3g}"
+                yield _alarm("norm_growth", observation, key, numbers[key], limit, told)
+
+    def _shifted(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
+        key, limit = "activation/norm_ratio/late", self.activation_shift
+        if limit is None or key not in numbers or limit <= numbers[key] <= 1 / limit:
+            return
+        threshold = limit if numbers[key] < limit else 1 / limit
+        told = f"is {numbers[key]:.3g}, outside {limit:.3g} to {1 / limit:.3g}"
+        yield _alarm("activation_shift", observation, key, numbers[key], threshold, told)
+
+    def _unrecognised(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
+        key, limit = "probe/accuracy/mean", self.probe_collapse
+        if limit is not None and key in numbers and not numbers[key] >= limit:
+            told = f"is {numbers[key]:.3g}, below {limit:.3g}"
+            yield _alarm("probe_collapse", observation, key, numbers[key], limit, told)
+
+    def _unable(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
+        key, limit = "downstream/mean/acc", self.ability_loss
+        if limit is None or key not in numbers:
+            return
+        value, before = numbers[key], self._ability
+        if math.isnan(value):
+            yield _alarm("ability_loss", observation, key, value, float(limit), "is no number")
+            return
+        self._ability = value
+        fell = before is not None and value < before - self.ability_margin
+        self._falls = self._falls + 1 if fell else 0
+        if self._falls >= limit:
+            told = f"fell {self._falls} times in a row, to {value:.3g}"
+            yield _alarm("ability_loss", observation, key, value, float(limit), told)
+
+
+def _alarm(
+    signature: str, observation: Observation, key: str, value: float, threshold: float, told: str
+) -> Alarm:
+    return Alarm(
+        signature=signature,
+        count=observation.count,
+        unit=observation.unit,
+        part=observation.part,
+        key=key,
+        value=value,
+        threshold=threshold,
+        sentence=f"{signature} after {counted(observation.count, observation.unit)}: {key} {told}",
+    )

@@ -1,0 +1,130 @@
+"""The control that edits for real and scales the norm layer that reads the residual stream next.
+
+After every update, for each edited block from the lowest on, gain and bias of the norm that reads what
+leaves the block are multiplied by s = n₀ / n: n is the mean, over the tokens of a fixed text, of the
+Euclidean norm of what that norm layer writes, n₀ the same of the unedited model. So the next block reads
+vectors as long as before; the residual stream that passes by is as the edits made it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from editors.controls.controls import Control
+from editors.data import Corpus
+from editors.errors import ConfigError, DataError
+from editors.models.hooks import capture
+from editors.models.model import Model
+from editors.models.tokenization import pad, tokenize
+from editors.updates import Site
+
+Batch = tuple[Int[Tensor, "row token"], Bool[Tensor, "row token"]]
+
+_ROWS = 16
+"""Documents in one forward pass."""
+
+
+@dataclass(kw_only=True)
+class NormRescaled(Control):
+    """W + Δ, and norm layers whose output is on average as long as it was unedited.
+
+    An update costs a forward pass over the text for each edited block, up to the block above it.
+    """
+
+    name: str = "norm_rescaled"
+    corpus: Corpus
+    """The first `tokens` tokens of it are the fixed text."""
+    tokens: int = 4000
+    longest: int = 128
+    """Tokens of one document at the most."""
+    _layers: Sequence[int] = field(default=(), init=False, repr=False)
+    _batches: Sequence[Batch] = field(default=(), init=False, repr=False)
+    _unedited: dict[int, float] = field(default_factory=dict, init=False, repr=False)
+    _scales: dict[int, float] = field(default_factory=dict, init=False, repr=False)
+    _gains: dict[int, dict[str, Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for key in ("tokens", "longest"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"control.{key}={getattr(self, key)}, but at least 1 token is needed")
+
+    def prepare(self, model: Model, edited: Sequence[Site]) -> None:
+        """Read the text, keep the gains and measure what the norm layers write unedited.
+
+        Raises:
+            DataError: where the corpus holds no text.
+        """
+        self._layers = sorted({site.layer for site in edited})
+        self._batches = self._read(model)
+        self._gains = {layer: _gain(model, layer) for layer in self._layers}
+        self._scales = dict.fromkeys(self._layers, 1.0)
+        self._unedited = {layer: self._written(model, layer) for layer in self._layers}
+
+    def applied(self, model: Model) -> None:
+        """Scale the norm layers, the lowest first: what a higher one reads hangs on it."""
+        for layer in self._layers:
+            self._scale(
+                model, layer, self._scales[layer] * self._unedited[layer] / self._written(model, layer)
+            )
+
+    def put_back(self, model: Model) -> None:
+        """Give the model the gains that it had."""
+        for layer in self._layers:
+            self._scale(model, layer, 1.0)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The factors of the gains."""
+        return {"scales": torch.tensor([self._scales[layer] for layer in self._layers], dtype=torch.float64)}
+
+    def load_state_dict(self, model: Model, state: Mapping[str, Tensor]) -> None:
+        """Write the gains into the model."""
+        for layer, scale in zip(self._layers, state["scales"].tolist(), strict=True):
+            self._scale(model, layer, scale)
+
+    def _read(self, model: Model) -> list[Batch]:
+        rows: list[tuple[int, ...]] = []
+        left, longest = self.tokens, min(self.longest, model.max_tokens)
+        for text in self.corpus:
+            if ids := tokenize(model.tokenizer, text).ids[: min(longest, left)]:
+                rows.append(tuple(ids))
+                left -= len(ids)
+            if not left:
+                break
+        if not rows:
+            raise DataError(f"{self.corpus.label} holds no text to measure norm layers on")
+        rows.sort(key=len)
+        padded = [pad(rows[first : first + _ROWS]) for first in range(0, len(rows), _ROWS)]
+        return [(ids.to(model.device), mask.to(model.device)) for ids, mask in padded]
+
+    @torch.no_grad()
+    def _written(self, model: Model, layer: int) -> float:
+        """Mean norm of what the norm layer above a block writes."""
+        norm, total, count = norm_after(model, layer), 0.0, 0
+        for ids, mask in self._batches:
+            with capture(outputs={"norm": norm}, stop_after=norm) as seen:
+                model.hidden(ids, mask)
+            vectors = seen["norm"][mask.to(seen["norm"].device)]
+            total += float(vectors.double().norm(dim=-1).sum())
+            count += len(vectors)
+        return total / count
+
+    @torch.no_grad()
+    def _scale(self, model: Model, layer: int, scale: float) -> None:
+        self._scales[layer] = scale
+        for name, parameter in norm_after(model, layer).named_parameters():
+            parameter.copy_(self._gains[layer][name].double() * scale)
+
+
+def norm_after(model: Model, layer: int) -> nn.Module:
+    """The norm that reads the residual stream next: the following block's, above the last the final one."""
+    if layer == model.depth - 1:
+        return model.hf.get_submodule(model.family.final_norm)
+    return model.block(layer + 1).get_submodule(model.family.input_norm)
+
+
+def _gain(model: Model, layer: int) -> dict[str, Tensor]:
+    """Copies of the parameters of the norm layer above a block."""
+    return {name: value.detach().clone() for name, value in norm_after(model, layer).named_parameters()}

@@ -1,0 +1,103 @@
+"""An editor that gives back the updates that a run recorded, or what a control makes of them."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from editors.base import Edit
+from editors.controls.controls import Control
+from editors.data import Fact
+from editors.errors import DataError
+from editors.models.gradients import check_sites
+from editors.models.model import Model
+from editors.update_files import Recorded
+from editors.updates import Site
+
+_CONTROL = "control."
+
+
+@dataclass(kw_only=True)
+class RecordedEdits:
+    """Batch after batch of what was recorded, for the recorded facts; nothing is optimised."""
+
+    batches: Sequence[Recorded]
+    control: Control = field(default_factory=Control)
+    name: str = "replay"
+    _done: int = field(default=0, init=False, repr=False)
+    _sites: Sequence[Site] = field(default=(), init=False, repr=False)
+    _model: Model | None = field(default=None, init=False, repr=False)
+
+    @property
+    def recorded_sites(self) -> Sequence[Site]:
+        """Every matrix that a recorded update changes."""
+        return list(dict.fromkeys(site for batch in self.batches for site in batch.sites))
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """Every matrix that changes here: once prepared, those that the control chooses."""
+        return self._sites or self.recorded_sites
+
+    @property
+    def statistics(self) -> str:
+        """None are needed."""
+        return ""
+
+    @property
+    def trained(self) -> bool:
+        """No."""
+        return False
+
+    def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
+        """Check that the model has the matrices, and let the control look at it unedited."""
+        check_sites(model, self.recorded_sites, "the recorded run")
+        self._sites, self._done = self.control.sites(self.recorded_sites, model), 0
+        self.control.prepare(model, self.recorded_sites)
+        self._model = model
+
+    def memory(self, model: Model, facts: Sequence[Fact]) -> int:
+        """Bytes beside the model: an update of every matrix, and two copies that a control works with."""
+        changed, recorded = self.control.sites(self.recorded_sites, model), self.recorded_sites
+        sizes = [sum(8 * model.current(site).numel() for site in sites) for sites in (changed, recorded)]
+        return sizes[0] + 2 * sizes[1]
+
+    def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
+        """What the control makes of the next recorded update.
+
+        Raises:
+            DataError: where other facts than the recorded ones are asked for.
+        """
+        begun = time.perf_counter()
+        batch = self.batches[self._done] if self._done < len(self.batches) else None
+        if batch is None or batch.facts != tuple(fact.id for fact in facts):
+            raise DataError(
+                f"{len(self.batches)} batches were recorded, and batch {self._done + 1} is not of these "
+                "facts: edit the recorded facts in their order"
+            )
+        update = {site: delta.to(model.weight(*site).device) for site, delta in batch.update.items()}
+        made = sum(len(each.facts) for each in self.batches[: self._done])
+        changed = self.control.act(model, update, made)
+        return Edit(update=changed, seconds={"reading": time.perf_counter() - begun})
+
+    def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
+        """Go on to the next batch."""
+        self.control.follow(self.batches[self._done])
+        self.control.applied(model)
+        self._done += 1
+
+    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
+        """The number of batches, and what the control remembers."""
+        state = {f"{_CONTROL}{key}": value for key, value in self.control.state_dict().items()}
+        return {"batches": torch.tensor(self._done)} | state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on after these batches; the control follows those that are behind, and writes what it has to."""
+        done = int(state["batches"])
+        for batch in self.batches[self._done : done]:
+            self.control.follow(batch)
+        self._done = done
+        kept = {key.removeprefix(_CONTROL): value for key, value in state.items() if key.startswith(_CONTROL)}
+        assert self._model is not None, "prepare comes first"
+        self.control.load_state_dict(self._model, kept)

@@ -1,0 +1,269 @@
+"""Locate-then-edit: keys → targets → residual → spread → solve, layer by layer.
+
+A method states where its residual is measured, how it is spread over the layers, what is preserved and how
+the equations are solved; everything else is shared. The weights are read and never touched: what a layer's
+update does to the layers above is added to the recorded pass (`keys.py`).
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from editors.base import Edit, Targets
+from editors.data import SLOT, Fact
+from editors.errors import ConfigError, NumericsError
+from editors.locate.contexts import ContextSource, Groups
+from editors.locate.keys import KeyPass, Keys, keys_of
+from editors.locate.memory_estimate import estimated
+from editors.locate.solvers import Dense, Preserved
+from editors.locate.targets import TargetOptimizer
+from editors.models.model import Model
+from editors.moments.sources import SITE, MomentSource
+from editors.regularizers.base import Regularizer
+from editors.regularizers.composition import Rules
+from editors.updates import Delta, Site, plain
+
+
+@dataclass(kw_only=True)
+class LocateThenEdit(ABC):
+    """An editor that writes key–value pairs into the down projections of some blocks."""
+
+    name: str
+    layers: Sequence[int]
+    """Edited blocks, lowest first; the targets live at the last."""
+    targets: TargetOptimizer
+    contexts: ContextSource
+    moments: MomentSource
+    preservation_weight: float = 1.0
+    """λp, weight of the second moment of the corpus' keys."""
+    regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
+
+    measured_at: ClassVar[str] = "block"
+    """Whose output at the subject is compared with the target."""
+    averages_output = False
+    """Whether that output is averaged over the context templates like the key."""
+    remembered: ClassVar[Literal["before", "after"] | None] = "before"
+    """Which keys of earlier edits the published code preserves, if any; None: there is no room for them."""
+
+    def __post_init__(self) -> None:
+        self.layers = sorted(self.layers)
+        if not self.preservation_weight > 0:
+            raise ConfigError(
+                f"editor.preservation_weight={self.preservation_weight}, but it has to be positive"
+            )
+        self._rules = Rules(self.regularizers, self.name)
+        if self.remembered is None and self._rules.remembers("before"):
+            raise ConfigError(
+                f"history keeps the keys of earlier edits, but {self.name} has no place for them in its "
+                f"equations; drop it or use memit"
+            )
+        self._groups: Groups = ()
+        self._preserved: dict[int, Preserved] = {}
+        self._keys: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
+        self._sampled_on = ""
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """The down projections of the edited blocks."""
+        return [Site(SITE, layer) for layer in self.layers]
+
+    @property
+    def statistics(self) -> str:
+        """The label of the second moments."""
+        return self.moments.label
+
+    @property
+    def trained(self) -> bool:
+        """No: it has no parameters of its own."""
+        return False
+
+    @abstractmethod
+    def solve(self, preserved: Preserved, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
+        """The update of one matrix that maps the keys closer to their values."""
+
+    @property
+    def added_ridge(self) -> float:
+        """λn, the multiple of the identity that regularizers add to what is preserved."""
+        return self._rules.ridge
+
+    def spread(self, layers_left: int) -> float:
+        """Which part of the residual the present layer takes; `layers_left` counts it."""
+        return 1 / layers_left
+
+    def preserve(self, model: Model) -> dict[int, Preserved]:
+        """What every layer's update should leave alone: λp C + λn I."""
+        return {
+            layer: Dense(self.preservation_weight * moment.double().to(model.device), self.added_ridge)
+            for layer, moment in self._moments(model).items()
+        }
+
+    def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
+        """Sample the contexts, prepare the regularizers, and factor what is preserved."""
+        self._check(model)
+        if self._preserved:
+            return
+        self._sample(model)
+        self._rules.calibrate(lambda sample: self._unstopped(model, sample), facts)
+        self._rules.prepare(model, self.sites)
+        self._preserved = self.preserve(model)  # last: statistics can take hours, and mark it as prepared
+
+    def memory(self, model: Model, facts: Sequence[Fact]) -> int:
+        """Bytes beside the model; asked on one fact, the one with the longest prompt."""
+        self._check(model)
+        self._sample(model)
+        return estimated(model, self.targets, facts, self._groups, self.layers).peak
+
+    def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
+        """Find targets for all facts together, then the updates layer by layer.
+
+        Raises:
+            NumericsError: for a target or an update with NaN or infinity.
+        """
+        begun = time.perf_counter()
+        targets = self._rules.aim(self._find(model, facts))
+        found = time.perf_counter()
+        update, memory, residuals = self._insert(model, facts, targets)
+        update = self._rules.finish(update, model, len(facts))
+        details = _details(targets, memory, residuals)
+        for site, delta in update.items():
+            _check(delta.is_finite(), f"the update of {site}", facts, targets)
+        return Edit(
+            update=update,
+            targets=targets.vectors,
+            memory=memory,
+            diagnostics={name: float(values.mean()) for name, values in details.items()},
+            details={name: values.tolist() for name, values in details.items()},
+            seconds={"targets": found - begun, "insertion": time.perf_counter() - found},
+        )
+
+    def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
+        """Preserve the keys of an applied edit, where a regularizer remembers."""
+        self._rules.edits += len(facts)
+        which = self._rules.remembers(self.remembered or "before")
+        if which is None:
+            return
+        keys = edit.memory if which == "before" else keys_of(model, facts, self._groups, self.layers)
+        for layer in self.layers:
+            self._remember(layer, keys[layer])
+
+    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
+        """The number of edits, and the keys of every layer that were remembered after the first `since` of
+        them, with the sizes of their batches."""
+        state = {"edits": torch.tensor(self._rules.edits)}
+        for layer, remembered in self._keys.items():
+            ends = accumulate(batch.shape[1] for batch in remembered)
+            keys = [batch for batch, end in zip(remembered, ends, strict=True) if end > since]
+            if keys:
+                state[f"keys.{layer}"] = torch.cat(keys, dim=1)
+                state[f"batches.{layer}"] = torch.tensor([batch.shape[1] for batch in keys])
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Remember the keys again, in an editor that was prepared; those of later pieces after others."""
+        self._rules.edits = int(state["edits"])
+        for layer in self.layers:
+            if f"keys.{layer}" in state:
+                sizes = state[f"batches.{layer}"].tolist()
+                for keys in state[f"keys.{layer}"].split(sizes, dim=1):  # in batches: the same bits
+                    self._remember(layer, keys)
+
+    def _remember(self, layer: int, keys: Float[Tensor, "in n"]) -> None:
+        keys = plain(keys)  # as a restored state gives them
+        self._keys[layer].append(keys.cpu())  # only a restored editor reads them again
+        self._preserved[layer].add(keys)
+
+    def _sample(self, model: Model) -> None:
+        """The contexts of this model, sampled once."""
+        if model.digest != self._sampled_on:
+            self._groups, self._sampled_on = self.contexts.groups(model), model.digest
+
+    def _find(self, model: Model, facts: Sequence[Fact]) -> Targets:
+        return self.targets.find(model, facts, self._groups, self.layers[-1], self._rules.stop)
+
+    def _unstopped(self, model: Model, facts: Sequence[Fact]) -> Targets:
+        """Targets of the bare prompts, without a stop rule."""
+        return self.targets.find(model, facts, ((SLOT,),), self.layers[-1], Regularizer())
+
+    @torch.no_grad()
+    def _insert(
+        self, model: Model, facts: Sequence[Fact], targets: Targets
+    ) -> tuple[dict[Site, Delta], dict[int, Tensor], Tensor]:
+        """Solve the layers one after another, each for the residual that the earlier ones left."""
+        walk = KeyPass(model, facts, self._groups, self.layers)
+        update, memory, residuals = {}, {}, torch.empty(0)
+        for i, layer in enumerate(self.layers):
+            keys, current = walk.measure(layer, self.measured_at, self.averages_output)
+            site = Site(SITE, layer)
+            residual = (targets.vectors - current).T
+            finite = bool(residual.isfinite().all() and keys.mean.isfinite().all())
+            _check(finite, f"a key or residual of {site}", facts, targets)
+            residuals = residual.norm(dim=0) if i == 0 else residuals
+            part = self.spread(len(self.layers) - i)
+            delta = self.solve(self._preserved[layer], keys, residual.double() * part)
+            update[site], memory[layer] = self._rules.project(site, delta), keys.mean
+            _check(update[site].is_finite(), f"the update of {site}", facts, targets)
+            if layer != self.layers[-1]:
+                walk.write(layer, update[site], until=self.layers[i + 1])
+        return update, memory, residuals
+
+    def _moments(self, model: Model) -> dict[int, Float[Tensor, "in in"]]:
+        """The second moments, with their widths checked."""
+        moments = dict(self.moments.load(model, self.layers))
+        for layer, moment in moments.items():
+            self._check_width(model, layer, moment)
+        return moments
+
+    def _check_width(self, model: Model, layer: int, moment: Float[Tensor, "in in"]) -> None:
+        width = model.weight(SITE, layer).shape[1]
+        if moment.shape[0] != width:
+            raise ConfigError(
+                f"the second moment of layer {layer} is {tuple(moment.shape)}, but the keys of "
+                f"{model.name} have width {width}: it was collected on another model"
+            )
+
+    def _check(self, model: Model) -> None:
+        """Whether the editor can edit this model."""
+        model.check_layers(self.layers)
+        if self.layers[-1] == model.depth - 1:
+            raise ConfigError(
+                f"layers.edit={list(self.layers)} ends at the last block of {model.name}, where what is "
+                f"written at a subject reaches no later token; end at block {model.depth - 2} or below"
+            )
+        if self._preserved and model.digest != self._sampled_on:
+            raise ConfigError(
+                f"{self.name} was prepared for another model than {model.name}; make a new editor"
+            )
+
+
+def _check(finite: bool, what: str, facts: Sequence[Fact], targets: Targets) -> None:
+    if finite:
+        return
+    norms = targets.vectors.norm(dim=1)
+    worst = int(norms.nan_to_num(float("inf")).argmax())
+    raise NumericsError(
+        f"{what} is not finite while editing {len(facts)} facts; the largest "
+        f"target is that of fact {facts[worst].id}, norm {float(norms[worst]):.3g}; nothing was changed"
+    )
+
+
+def _details(
+    targets: Targets, memory: Mapping[int, Tensor], residuals: Float[Tensor, " n"]
+) -> dict[str, Float[Tensor, " n"]]:
+    """Of each fact: norms of the target, of what stood there, of the keys (mean over layers) and of the
+    residual at the first edited layer; steps and loss of the target's optimisation."""
+    keys = torch.stack([k.norm(dim=0) for k in memory.values()])
+    return {
+        "target_norm": targets.vectors.norm(dim=1).double().cpu(),
+        "initial_norm": targets.initial.norm(dim=1).double().cpu(),
+        "key_norm": keys.double().mean(dim=0).cpu(),
+        "residual_norm": residuals.double().cpu(),
+        "optimiser_steps": targets.steps.double().cpu(),
+        "target_loss": targets.losses.double().cpu(),
+    }

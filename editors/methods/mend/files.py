@@ -1,0 +1,237 @@
+"""Hypernetworks on disk: our own files, which say what they are for, and those of the published code."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from editors.errors import ConfigError, DataError
+from editors.methods.mend.network import LAYERS, Design, Hypernetwork, Shapes
+from editors.models.model import Model
+from editors.updates import Site
+
+State = Mapping[str, Tensor]
+
+PUBLISHED = (
+    ("u", "u"),
+    ("v", "v"),
+    ("bias", "bias"),
+    ("scale", "mode_scale.weight"),
+    ("shift", "mode_shift.weight"),
+)
+"""Our and the published name of what a layer holds; the last two only where networks are shared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a hypernetwork was trained on and how well it did; everything that JSON can hold."""
+
+    model: str
+    digest: str
+    """`Model.digest` of the model before any edit."""
+    trained_on: Mapping[str, object] = field(default_factory=dict)
+    """Data set, share of its subjects, number of facts, settings."""
+    validation: Mapping[str, float] = field(default_factory=dict)
+    """Its figures on held-out facts."""
+
+
+def shapes_of(model: Model, sites: Sequence[Site]) -> dict[Site, tuple[int, int]]:
+    """(in, out) of every matrix."""
+    found = {site: model.weight(site.name, site.layer).shape for site in sites}
+    return {site: (wide, out) for site, (out, wide) in found.items()}
+
+
+def save(network: Hypernetwork, path: Path, origin: Origin) -> None:
+    """Write a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shapes = {str(site): list(shape) for site, shape in network.shapes.items()}
+    about = {"origin": asdict(origin), "shapes": shapes, "design": asdict(network.design)}
+    beside = path.with_suffix(".writing")
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    save_file(tensors, beside, metadata={"hypernetwork": json.dumps(about)})
+    beside.replace(path)
+
+
+def load(path: Path) -> tuple[Hypernetwork, Origin]:
+    """What `save` wrote.
+
+    Raises:
+        DataError: for a file that is no such file.
+    """
+    try:
+        with safe_open(path, framework="pt") as stored:
+            about = json.loads((stored.metadata() or {})["hypernetwork"])
+            state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+        shapes = {Site.parse(site): tuple(shape) for site, shape in about["shapes"].items()}
+        network = Hypernetwork(shapes, Design(**about["design"]))
+        network.load_state_dict(state)
+        return network.eval(), Origin(**about["origin"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise DataError(
+            f"{path} is no hypernetwork that this version wrote ({_first_line(error)}); train it again or "
+            "set editor.path to another file"
+        ) from error
+
+
+def load_for(model: Model, shapes: Shapes, path: Path, design: Design) -> Hypernetwork:
+    """The hypernetwork of a file, if it is for this model; a `.pt` file is one of the published code.
+
+    Raises:
+        ConfigError: for one that was trained for another model or other matrices.
+        DataError: for a file that cannot be read.
+    """
+    if path.suffix == ".pt":
+        return from_published(read_published(path), model, shapes, design)
+    network, origin = load(path)
+    if origin.digest != model.digest:
+        raise ConfigError(
+            f"the hypernetwork in {path} was trained on {origin.model} (digest {origin.digest}), but this is "
+            f"{model.name} (digest {model.digest}): its updates would be noise here; train one for this model"
+        )
+    if list(network.shapes.items()) != list(shapes.items()):
+        raise ConfigError(
+            f"the hypernetwork in {path} edits {_listed(network.shapes)}, but the editor {_listed(shapes)}: "
+            "set layers.edit and editor.matrices to the former, or train one for the latter"
+        )
+    return network
+
+
+def read_published(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint of the published code, by their published names.
+
+    Read without running any code that the file may hold.
+
+    Raises:
+        DataError: where the file holds more than tensors, or no hypernetwork.
+    """
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read as tensors alone ({_first_line(error)}); whoever trusts it can reduce it "
+            "once to {'model': {name: tensor}} with the names 'mend.…' and 'edit_lrs' and save that"
+        ) from error
+    state = stored.get("model", stored) if isinstance(stored, dict) else {}
+    named = {**(stored if isinstance(stored, dict) else {}), **(state if isinstance(state, dict) else {})}
+    found = {str(key): value for key, value in named.items() if isinstance(value, Tensor)}
+    if "edit_lrs" not in found or not any(key.startswith("mend.") for key in found):
+        raise DataError(
+            f"{path} holds no tensors 'mend.…' and 'edit_lrs', which the published code always writes"
+        )
+    return found
+
+
+def from_published(state: Mapping[str, Tensor], model: Model, shapes: Shapes, design: Design) -> Hypernetwork:
+    """A hypernetwork from published names, for matrices in the order of the published `inner_params`.
+
+    There, a group is named by its shape, inputs first, or by its parameter with `#` for dots; u is x, v is δ.
+
+    Raises:
+        ConfigError: where a tensor is missing or has another shape than the design gives it.
+    """
+    network = Hypernetwork(shapes, design)
+    given: dict[str, Tensor] = {"step_sizes": _published(state, "edit_lrs")}
+    for group, (first, *_) in network.members().items():
+        prefix = f"mend.{_published_group(model, first, shapes[first], design)}"
+        given |= {f"groups.{group}.{key}": value for key, value in _statistics(state, prefix).items()}
+        for part, name in enumerate(("mlp",) if design.combine else ("mlp1", "mlp2")):
+            for layer in range(LAYERS):
+                for ours, theirs in PUBLISHED if design.shared else PUBLISHED[:3]:
+                    key = f"groups.{group}.parts.{part}.{layer}.{ours}"
+                    given[key] = _published(state, f"{prefix}.{name}.layers.{layer}.{theirs}")
+    for key, value in network.state_dict().items():
+        if given[key].shape != value.shape:
+            raise ConfigError(
+                f"the published hypernetwork has {key} of shape {tuple(given[key].shape)}, but editor.rank="
+                f"{design.rank} and {_listed(shapes)} ask for {tuple(value.shape)}; set them as trained"
+            )
+    network.load_state_dict(given)
+    return network.eval()
+
+
+def _published_group(model: Model, first: Site, shape: tuple[int, int], design: Design) -> str:
+    if design.shared:
+        return str(shape)
+    path = f"{model.family.blocks}.{first.layer}.{model.family.sites[first.name]}.weight"
+    return path.replace(".", "#")
+
+
+def _statistics(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Count, mean and square of x and δ together."""
+    found = {
+        ours: torch.cat([_published(state, f"{prefix}.{part}_{theirs}") for part in "uv"]).double()
+        for ours, theirs in (("mean", "mean"), ("square", "s"))
+    }
+    return found | {"count": _published(state, f"{prefix}.k").double().reshape(())}
+
+
+def _published(state: Mapping[str, Tensor], key: str) -> Tensor:
+    if key not in state:
+        raise ConfigError(
+            f"the published hypernetwork has no {key}, but {', '.join(list(state)[:3])}, …: set layers.edit, "
+            "editor.matrices, editor.shared and editor.combine as it was trained"
+        )
+    return state[key]
+
+
+def _listed(shapes: Shapes) -> str:
+    return ", ".join(f"{site} ({wide}x{out})" for site, (wide, out) in shapes.items())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+
+
+def write_checkpoint(path: Path, groups: Mapping[str, State], about: Mapping[str, object]) -> None:
+    """Write groups of named tensors, and what JSON can hold; whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{group}.{key}": value.detach().cpu().contiguous()
+        for group, state in groups.items()
+        for key, value in state.items()
+    }
+    beside = path.with_name(f"{path.name}.writing")
+    save_file(tensors, beside, metadata={"training": json.dumps(about)})
+    beside.replace(path)
+
+
+def read_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """What `write_checkpoint` wrote.
+
+    Raises:
+        DataError: for a file that it did not write.
+    """
+    groups: dict[str, dict[str, Tensor]] = {}
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as stored:
+            about = json.loads((stored.metadata() or {})["training"])
+            for name in stored.keys():  # noqa: SIM118
+                group, key = name.split(".", 1)
+                groups.setdefault(group, {})[key] = stored.get_tensor(name)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path} is no checkpoint of a training ({error}); delete it to begin anew"
+        ) from error
+    return groups, about
+
+
+def flattened(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimiser remembers of each parameter, by the parameter's number and a name."""
+    states = optimiser.state_dict()["state"].items()
+    return {f"{number}.{name}": value for number, state in states for name, value in state.items()}
+
+
+def load_flattened(optimiser: torch.optim.Optimizer, state: State) -> None:
+    """Take over what `flattened` gave."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        number, name = key.split(".")
+        found.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": found})

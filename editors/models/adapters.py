@@ -1,0 +1,264 @@
+"""Low-rank adapters (LoRA) on named matrices, with peft: attached, measured as if merged, merged or dropped.
+
+    W x + (α / r) B A dropout(x),    A: (r, in), B: (out, r), B = 0 at the start
+
+The change of a matrix is ΔW = (α / r) B A. Adapters are peft's own modules, so that transformers' Trainer
+trains, saves and resumes them. Initialisations that need data or change W itself are left out: PiSSA,
+OLoRA, LoftQ, CorDA, EVA; `orthogonal` too, whose B A is zero only up to rounding.
+
+Source: Hu et al. 2021 (arXiv 2106.09685).
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from editors.errors import ConfigError, NumericsError
+from editors.models.model import Model
+from editors.updates import Delta, Site
+
+Initialisation = Literal["default", "gaussian"]
+"""Of A: uniform as in the published code (Kaiming, a = √5), or normal with deviation 1 / r."""
+
+ADAPTER = "default"
+"""peft's name of the only adapter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA:
+    """Which matrices get an adapter, and of what kind."""
+
+    rank: int = 8
+    """r."""
+    alpha: float = 16.0
+    """α; the change is scaled by α / r."""
+    dropout: float = 0.0
+    """Share of an adapter's inputs that is dropped in training."""
+    sites: Sequence[str] = ("attn_q", "attn_v")
+    """Adapted matrices of each block."""
+    layers: Sequence[int] | None = None
+    """Adapted blocks; null is all of them."""
+    initialisation: Initialisation = "default"
+    seed: int = 0
+    """Of the initialisation."""
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "alpha"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}={getattr(self, name)}, but it has to be positive")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout={self.dropout}, but it has to be at least 0 and below 1")
+        if not self.sites:
+            raise ConfigError("sites is empty; name at least one matrix, for example attn_q")
+
+    def check(self, model: Model) -> None:
+        """Raise a `ConfigError` that names the first matrix or block that the model does not have."""
+        for name in self.sites:
+            if name not in model.sites:
+                raise ConfigError(
+                    f"sites names {name}, but the blocks of {model.name} have {', '.join(model.sites)}"
+                )
+        if self.layers is not None:
+            model.check_layers(self.layers, "layers")
+
+    def attach(self, model: Model) -> "Adapters":
+        """Put fresh adapters into the model, in place; global random state stays as it is.
+
+        A matrix that shares its module with others (q, k and v of GPT-2 and GPT-NeoX) is adapted with them:
+        all of them change.
+
+        Raises:
+            ConfigError: for a matrix or a block that the model lacks, or a model that has adapters already.
+        """
+        self.check(model)
+        if hasattr(model.hf, "peft_config"):
+            raise ConfigError(f"{model.name} has adapters already; merge or detach those first")
+        chosen = range(model.depth) if self.layers is None else self.layers
+        layers = [layer for layer in range(model.depth) if layer in chosen]
+        places = [_Place(model, layer, path) for layer in layers for path in self._paths(model)]
+        with seeded(self.seed), warnings.catch_warnings():
+            # peft asks for a property of transformers that has a new name
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+            peft = get_peft_model(model.hf, self._config(model, places))
+        assert isinstance(peft, PeftModel)
+        peft.eval()  # modules are made in training mode
+        return Adapters(model, peft, places)
+
+    def _paths(self, model: Model) -> list[str]:
+        return list(dict.fromkeys(model.family.sites[name] for name in model.sites if name in self.sites))
+
+    def _config(self, model: Model, places: Sequence["_Place"]) -> LoraConfig:
+        names = {module: name for name, module in model.hf.named_modules()}
+        return LoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            r=self.rank,
+            lora_alpha=self.alpha,  # pyright: ignore[reportArgumentType] - a factor, whole or not
+            lora_dropout=self.dropout,
+            target_modules=[names[place.module] for place in places],
+            fan_in_fan_out=any(isinstance(place.module, Conv1D) for place in places),
+            init_lora_weights=True if self.initialisation == "default" else "gaussian",
+        )
+
+
+class _Place:
+    """One adapted module: where it hangs, and which matrices lie in it."""
+
+    def __init__(self, model: Model, layer: int, path: str) -> None:
+        above, _, self.name = path.rpartition(".")
+        self.parent = model.block(layer).get_submodule(above)
+        self.sites = [Site(name, layer) for name in model.sites if model.family.sites[name] == path]
+        self.base: nn.Module = self.module
+
+    @property
+    def module(self) -> nn.Module:
+        """What hangs there now."""
+        return getattr(self.parent, self.name)
+
+    @property
+    def adapter(self) -> LoraLayer:
+        """The same, once it is adapted."""
+        layer = self.module
+        assert isinstance(layer, LoraLayer)
+        return layer
+
+    def hang(self, module: nn.Module | LoraLayer) -> None:
+        """Put a module there."""
+        setattr(self.parent, self.name, module)
+
+
+class Adapters:
+    """The adapters of one model, until they are merged or detached; owned by whoever trains them.
+
+    `peft` is what a Trainer gets. While they are attached, `Model.weight` and `Model.current` are W.
+    """
+
+    def __init__(self, model: Model, peft: PeftModel, places: Sequence[_Place]) -> None:
+        self.model = model
+        self.peft = peft
+        self._places = places
+        self._layers: list[LoraLayer] = [place.adapter for place in places]
+
+    @property
+    def sites(self) -> list[Site]:
+        """Every matrix that changes, lowest block first, in the order of the forward pass."""
+        return [site for place in self._places for site in place.sites]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """A and B of every adapted module."""
+        return [_weight(part) for layer in self._layers for part in (layer.lora_A, layer.lora_B)]
+
+    def train(self, mode: bool = True) -> None:
+        """Switch the adapters' dropout on or off; the model's own stays as it is."""
+        for layer in self._layers:
+            layer.lora_dropout.train(mode)
+
+    @torch.no_grad()
+    def products(self) -> dict[Site, Delta]:
+        """ΔW of every matrix as factors: (α / r) B as (out, r) and Aᵀ as (in, r), copies."""
+        return {site: Delta(left=b * scaling, right=a.T.clone()) for site, scaling, a, b in self._factors()}
+
+    def norms(self) -> dict[str, dict[Site, float]]:
+        """Frobenius norms, in float64: of the `change` ΔW, of `A` and of `B`.
+
+        Matrices of one module share A, and each has its rows of B.
+        """
+        return {
+            "change": {site: delta.norm() for site, delta in self.products().items()},
+            "A": {site: float(a.double().norm()) for site, _, a, _ in self._factors()},
+            "B": {site: float(b.double().norm()) for site, _, _, b in self._factors()},
+        }
+
+    @contextmanager
+    def merged(self) -> Iterator[Model]:
+        """The plain model with W + ΔW in its weights, in evaluation mode, inside the block.
+
+        Matrices in half precision get float32 masters, as an edit gives them. W is set aside and not computed
+        back: afterwards weights, masters, adapters and modes are as they were, bit for bit.
+
+        Raises:
+            NumericsError: for NaN or infinity in a changed weight; everything is as it was.
+        """
+        modes = {module: module.training for module in self.model.hf.modules()}
+        take_back = self._insert()
+        try:
+            self.model.hf.eval()
+            yield self.model
+        finally:
+            take_back()
+            for module, mode in modes.items():
+                module.training = mode
+
+    def merge(self) -> None:
+        """Leave W + ΔW in the weights and drop the adapters.
+
+        Raises:
+            NumericsError: for NaN or infinity in a changed weight; the adapters stay, unmerged.
+        """
+        self._insert()
+        self.detach()
+
+    def detach(self) -> None:
+        """Drop the adapters: the plain model again, in evaluation mode and without gradients."""
+        for place in self._places:
+            place.hang(place.base)
+        vars(self.model.hf).pop("peft_config", None)
+        self.model.hf.eval().requires_grad_(False)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapters as safetensors with their configuration, as peft reads them."""
+        # embeddings are never adapted; to find that out peft would ask the hub
+        self.peft.save_pretrained(str(folder), save_embedding_layers=False)
+
+    def _insert(self) -> Callable[[], None]:
+        """Put plain modules with W + ΔW where the adapters hang; what is given takes that back."""
+        weights, masters = [place.base.weight for place in self._places], self.model.masters
+
+        def take_back() -> None:
+            for place, layer, weight in zip(self._places, self._layers, weights, strict=True):
+                place.base.weight = weight
+                place.hang(layer)
+            self.model.masters = masters
+
+        for place, weight in zip(self._places, weights, strict=True):
+            assert isinstance(weight, Tensor)
+            place.base.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+            place.hang(place.base)
+        try:
+            for site, change in self.products().items():  # one after the other: W + ΔW once in memory
+                self.model.apply({site: change})
+        except NumericsError:
+            take_back()
+            raise
+        return take_back
+
+    def _factors(self) -> Iterator[tuple[Site, float, Tensor, Tensor]]:
+        """α / r, A and the rows of B of every matrix."""
+        family, config = self.model.family, self.model.hf.config
+        for place, layer in zip(self._places, self._layers, strict=True):
+            a, b = (_weight(part).detach() for part in (layer.lora_A, layer.lora_B))
+            for site in place.sites:
+                rows = family.fused.get(site.name)
+                yield site, layer.scaling[ADAPTER], a, b if rows is None else b[rows(config)]
+
+
+def _weight(part: nn.ModuleDict) -> nn.Parameter:
+    weight = part[ADAPTER].weight
+    assert isinstance(weight, nn.Parameter)
+    return weight
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Global random state from a seed inside the block, and as it was after it, on all devices."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield

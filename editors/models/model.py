@@ -1,0 +1,300 @@
+"""A language model with named sites: everything a method needs to be blind to the architecture."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from editors.errors import ConfigError, ModelError, NumericsError
+from editors.models.architectures import SITES, Family, family_of
+from editors.models.tokenization import Side, pad, tokenize
+from editors.models.weight_files import Stored
+from editors.updates import Site, WeightUpdate
+
+_NOT_THE_FUNCTION = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
+"""Entries of a configuration that say nothing of what the model computes."""
+
+
+class Model:
+    """A Hugging Face causal language model, its tokenizer and its family.
+
+    Weights are read and written as (out, in) matrices by site name. Matrices that are edited while the
+    model is in half precision keep a float32 master: small sequential updates would be rounded away.
+    `files` are the safetensors that it was loaded from, where those stay.
+    """
+
+    def __init__(
+        self,
+        hf: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str = "model",
+        files: Sequence[Path] = (),
+    ) -> None:
+        if not tokenizer.is_fast:
+            raise ModelError(f"{name}: its tokenizer gives no character spans; load it with use_fast=True")
+        self.hf = hf.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.family: Family = family_of(hf)
+        self._masters: dict[Site, Tensor] = {}
+        self._stored = Stored(files)
+
+    @cached_property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, lowest first."""
+        return cast(nn.ModuleList, self.hf.get_submodule(self.family.blocks))
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return self.hf.config.hidden_size
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text, in tokens, that the position encoding allows."""
+        return self.hf.config.max_position_embeddings
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the forward pass."""
+        return self.hf.dtype
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The module that turns token ids into vectors."""
+        return self.hf.get_input_embeddings()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        return cast(Tensor, self.embedding.weight).device
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the matrices that every block of this family has."""
+        return tuple(name for name in SITES if name in self.family.sites)
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hex digits that tell this checkpoint from others, for caches of what was computed on it.
+
+        A hash over the configuration, over names, shapes and 64 evenly spaced entries of every parameter as
+        it was when first asked, and over the tokenizer's behaviour on a sentence.
+        """
+        shape = {k: v for k, v in self.hf.config.to_dict().items() if k not in _NOT_THE_FUNCTION}
+        digest = hashlib.sha256(json.dumps(shape, sort_keys=True, default=str).encode())
+        for name, parameter in self.hf.named_parameters():
+            flat = parameter.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 64)].float().cpu()
+            digest.update(f"{name}{tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
+        digest.update(repr(tokenize(self.tokenizer, "The tower of 1889, in Paris.").ids).encode())
+        return digest.hexdigest()[:12]
+
+    def block(self, layer: int) -> nn.Module:
+        """The transformer block `layer`."""
+        return self.blocks[layer]
+
+    def module(self, site: str, layer: int) -> nn.Module:
+        """The linear module that holds `site`; `attention`, `mlp` and `block` name the whole sub-module."""
+        paths = {"attention": self.family.attention, "mlp": self.family.mlp, "block": ""} | dict(
+            self.family.sites
+        )
+        if site not in paths:
+            raise ConfigError(f"{self.name} has no site {site!r}; it has {', '.join(self.sites)}")
+        return self.block(layer).get_submodule(paths[site])
+
+    def check_layers(self, layers: Sequence[int], key: str = "layers.edit") -> None:
+        """Raise a `ConfigError` that names the first layer the model does not have."""
+        if not layers:
+            raise ConfigError(f"{key} is empty; name at least one block of {self.name} (0..{self.depth - 1})")
+        for layer in layers:
+            if not 0 <= layer < self.depth:
+                raise ConfigError(
+                    f"{key}={list(layers)} but {self.name} has {self.depth} blocks (0..{self.depth - 1})"
+                )
+
+    # --- weights -------------------------------------------------------------------------------------
+
+    def weight(self, site: str, layer: int) -> Float[Tensor, "out in"]:
+        """The matrix of a site as (out, in): a view, except where heads interleave q, k and v (GPT-NeoX)."""
+        return self._rows(site, self._matrix(site, layer))
+
+    def stored(self, site: Site) -> Float[Tensor, "out in"] | None:
+        """The matrix as the checkpoint's file holds it, memory-mapped on the CPU; None where there is none.
+
+        A view where `weight` is one, in the file's precision. The model may have changed since.
+        """
+        raw = self.in_file(f"{self.family.blocks}.{site.layer}.{self.family.sites[site.name]}.weight")
+        if raw is None or raw.shape != self._holder(*site).weight.shape:
+            return None
+        return self._rows(site.name, self._oriented(self._holder(*site), raw))
+
+    def in_file(self, name: str) -> Tensor | None:
+        """A parameter as the checkpoint's file holds it, as `stored`; None where there is none."""
+        # files of the bare model, without its head, leave the prefix out
+        return self._stored.find(name, name.removeprefix(f"{self.hf.base_model_prefix}."))
+
+    def _matrix(self, site: str, layer: int) -> Float[Tensor, "out in"]:
+        module = self._holder(site, layer)
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        return self._oriented(module, weight.detach())
+
+    def _holder(self, site: str, layer: int) -> nn.Module:
+        """The plain module of a site, also where an adapter stands around it."""
+        module = self.module(site, layer)
+        return getattr(module, "base_layer", module)
+
+    def _oriented(self, module: nn.Module, weight: Tensor) -> Float[Tensor, "out in"]:
+        return weight.T if isinstance(module, Conv1D) else weight
+
+    def _rows(self, site: str, matrix: Float[Tensor, "all in"]) -> Float[Tensor, "out in"]:
+        """Those of a site in the matrix of its module."""
+        rows = self.family.fused.get(site)
+        return matrix if rows is None else matrix[rows(self.hf.config)]
+
+    def master(self, site: Site) -> Float[Tensor, "out in"]:
+        """The matrix in the precision that edits accumulate in: at least float32."""
+        weight = self.weight(site.name, site.layer)
+        if torch.finfo(weight.dtype).bits >= 32:
+            return weight
+        return self._masters.setdefault(site, weight.float())
+
+    @property
+    def masters(self) -> dict[Site, Tensor]:
+        """The masters that edits have made; set them to take back what was applied since."""
+        return dict(self._masters)
+
+    @masters.setter
+    def masters(self, masters: Mapping[Site, Tensor]) -> None:
+        self._masters = dict(masters)
+
+    def current(self, site: Site) -> Float[Tensor, "out in"]:
+        """The matrix as it is: the master where an edit made one, else the weight."""
+        return self._masters.get(site, self.weight(site.name, site.layer))
+
+    def was_trained(self) -> None:
+        """Drop what was derived from the weights, masters and digest: they were changed by other means."""
+        self._masters.clear()
+        self.__dict__.pop("digest", None)
+
+    def apply(self, update: WeightUpdate) -> None:
+        """Add every change to its weight.
+
+        Raises:
+            NumericsError: for NaN or infinity in a changed weight; no weight was touched then.
+        """
+        changed: dict[Site, Tensor] = {}
+        for site, delta in update.items():
+            master = self.master(site)
+            changed[site] = master + delta.dense().to(master)
+            if not bool(changed[site].to(self.weight(site.name, site.layer).dtype).isfinite().all()):
+                raise NumericsError(f"the update of {site} leads to NaN or infinity; nothing was applied")
+        for site, value in changed.items():
+            self.write(site, value)
+
+    @torch.no_grad()
+    def write(self, site: Site, value: Float[Tensor, "out in"]) -> None:
+        """Set the matrix of a site, and its master where it has one."""
+        if site in self._masters:
+            self._masters[site] = value.to(torch.float32)
+        matrix = self._matrix(site.name, site.layer)
+        if (rows := self.family.fused.get(site.name)) is None:
+            matrix.copy_(value)
+        else:
+            matrix[rows(self.hf.config)] = value.to(matrix)
+
+    def snapshot(self, sites: Iterable[Site]) -> dict[Site, Tensor]:
+        """Copies of the matrices, to be given back to `restore`."""
+        return {site: self.master(site).clone() for site in sites}
+
+    def restore(self, snapshot: Mapping[Site, Tensor]) -> None:
+        """Write copied matrices back, bit for bit."""
+        for site, value in snapshot.items():
+            self.write(site, value)
+
+    # --- tokens and forward passes -------------------------------------------------------------------
+
+    def encode(
+        self, texts: Sequence[str], side: Side = "right"
+    ) -> tuple[Int[Tensor, "row token"], Bool[Tensor, "row token"]]:
+        """Token ids and mask of a batch of texts, on the model's device."""
+        ids, mask = pad([tokenize(self.tokenizer, text).ids for text in texts], side)
+        return ids.to(self.device), mask.to(self.device)
+
+    def hidden(
+        self, ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]
+    ) -> Float[Tensor, "row token width"]:
+        """The last hidden states, before the head; padding on either side changes nothing."""
+        return self.hf.base_model(**_inputs(ids, mask)).last_hidden_state
+
+    def hidden_after(
+        self, update: WeightUpdate, ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]
+    ) -> Float[Tensor, "row token width"]:
+        """As `hidden` with the update applied; differentiable by it, and the weights stay as they are."""
+        base = self.hf.base_model
+        names = {id(parameter): name for name, parameter in base.named_parameters()}
+        edited: dict[str, Tensor] = {}
+        for site, delta in update.items():
+            module = self.module(site.name, site.layer)
+            weight = cast(Tensor, module.weight)
+            name = names[id(weight)]
+            change = self._widened(site, delta.dense())
+            change = change.T if isinstance(module, Conv1D) else change
+            edited[name] = (edited.get(name, weight) + change).to(weight.dtype)
+        return functional_call(base, edited, (), _inputs(ids, mask)).last_hidden_state
+
+    def _widened(self, site: Site, change: Float[Tensor, "out in"]) -> Float[Tensor, "all in"]:
+        """A change of one site as a change of the whole matrix that holds it."""
+        if (rows := self.family.fused.get(site.name)) is None:
+            return change
+        whole = change.new_zeros(self._matrix(site.name, site.layer).shape)
+        whole[rows(self.hf.config)] = change
+        return whole
+
+    def normed(self, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any width"]:
+        """The final norm, for hidden states taken from inside the stack."""
+        return self.hf.get_submodule(self.family.final_norm)(hidden)
+
+    def logits(self, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any vocabulary"]:
+        """The head on normed hidden states, at least in float32.
+
+        The head is the model's own output embedding, tied or not, with its bias where it has one.
+        """
+        head = self.hf.get_output_embeddings()
+        assert head is not None
+        logits = head(hidden)
+        return logits.float() if torch.finfo(logits.dtype).bits < 32 else logits
+
+    def log_probability(self, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any vocabulary"]:
+        """What final norm and head say of hidden states taken from inside the stack."""
+        return self.logits(self.normed(hidden)).log_softmax(dim=-1)
+
+
+def position_ids(mask: Bool[Tensor, "row token"]) -> Int[Tensor, "row token"]:
+    """Positions that count real tokens only; padding gets position 0."""
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def _inputs(ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]) -> dict[str, object]:
+    return {
+        "input_ids": ids,
+        "attention_mask": mask.long(),
+        "position_ids": position_ids(mask),
+        "use_cache": False,
+    }

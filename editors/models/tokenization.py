@@ -1,0 +1,136 @@
+"""From characters to tokens: where a subject ends, which tokens are the target.
+
+A text is tokenised once, as a whole, and positions are read off the character spans of its tokens. So
+neither a leading BOS, nor how a tokenizer treats spaces, nor the padding side can shift an index.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from editors.data import SLOT, Fact
+from editors.errors import DataError
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenised text."""
+
+    text: str
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    """Half-open character span of each token; (0, 0) for special tokens."""
+
+    def last_of(self, start: int, end: int) -> int:
+        """Position of the last token of the characters `start:end`; raises as `within`."""
+        return self.within(start, end)[-1]
+
+    def within(self, start: int, end: int) -> range:
+        """Positions of the tokens of the characters `start:end`.
+
+        Raises:
+            DataError: where a token reaches beyond `end`, or none lies in the span.
+        """
+        inside = [i for i, (a, b) in enumerate(self.spans) if a < b and a < end and b > start]
+        if not inside:
+            raise DataError(f"{self.text[start:end]!r} has no token of its own in {self.text!r}")
+        last = inside[-1]
+        if self.spans[last][1] > end:
+            joined = self.text[slice(*self.spans[last])]
+            raise DataError(
+                f"the token {joined!r} joins {self.text[start:end]!r} to what follows in {self.text!r}"
+            )
+        return range(inside[0], last + 1)
+
+    def first_after(self, end: int) -> int:
+        """Position of the first token that begins at or after the character `end`.
+
+        Raises:
+            DataError: where a token covers the characters on both sides of `end`.
+        """
+        for i, (a, b) in enumerate(self.spans):
+            # a space before a word may belong to the word's token or to none
+            if b > end and a < b:
+                if a < end:
+                    joined = self.text[a:b]
+                    raise DataError(f"the token {joined!r} joins prompt and target in {self.text!r}")
+                return i
+        raise DataError(f"nothing follows character {end} of {self.text!r}")
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A fact's prompt in one context, tokenised, with or without its target."""
+
+    ids: tuple[int, ...]
+    subject_last: int
+    target_ids: tuple[int, ...]
+    """Empty where the text holds no target."""
+    context: int = 0
+    """Leading tokens that belong to the context alone, so that other facts have them too."""
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
+    """One text, as `tokenize_all` does it."""
+    return tokenize_all(tokenizer, [text])[0]
+
+
+def tokenize_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
+    """Tokenise with character spans; what a tokenizer puts before a text stays, what it appends does not.
+
+    An end-of-text token after a text would be trained and scored as if it belonged to the target.
+    """
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), return_offsets_mapping=True, return_token_type_ids=False, verbose=False)
+    found = []
+    for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        count = len(ids)
+        while count > 1 and offsets[count - 1][0] == offsets[count - 1][1]:
+            count -= 1
+        found.append(Tokens(text, tuple(ids[:count]), tuple(offsets[:count])))
+    return found
+
+
+def place(
+    tokenizer: PreTrainedTokenizerBase, fact: Fact, context: str = SLOT, target: str | None = None
+) -> Prompted:
+    """Tokenise `context` filled with the fact's statement, and `target` after one space.
+
+    Raises:
+        DataError: where the subject or the target cannot be told apart from its neighbours by tokens.
+    """
+    slot = context.rindex(SLOT)  # what stands before it may hold braces of its own
+    start = slot + fact.prompt.index(SLOT)
+    prompt = context[:slot] + fact.statement + context[slot + len(SLOT) :]
+    tokens = tokenize(tokenizer, prompt if target is None else f"{prompt} {target}")
+    position = tokens.last_of(start, start + len(fact.subject))
+    first = len(tokens.ids) if target is None else tokens.first_after(len(prompt))
+    shared = sum(end <= slot for _, end in tokens.spans[: position + 1])
+    return Prompted(tokens.ids, position, tokens.ids[first:], shared)
+
+
+def longest(tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> Fact:
+    """The fact with the most tokens, its target included."""
+    return max(facts, key=lambda fact: len(place(tokenizer, fact, target=fact.target_new).ids))
+
+
+def pad(
+    rows: Sequence[Sequence[int]], side: Side = "right"
+) -> tuple[Int[Tensor, "row token"], Bool[Tensor, "row token"]]:
+    """Stack rows of unequal length; padding is told by the mask, never by a token id."""
+    width = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        columns = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        ids[i, columns] = torch.tensor(row, dtype=torch.long)
+        mask[i, columns] = True
+    return ids, mask

@@ -1,0 +1,198 @@
+"""Second moments collected over a corpus: computed once for a model, then read from a cache.
+
+Every layer has a file of its own, and so has its spectrum; asking for one more layer computes that one only.
+The cache is filed under everything that determines the numbers: model and tokenizer, precision, corpus,
+budget. An interrupted pass is continued where its totals were last written.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+import transformers
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from editors.data import Corpus
+from editors.errors import ConfigError
+from editors.models.model import Model
+from editors.moments.cache import Store, Stored
+from editors.moments.sources import SITE, Spectrum
+from editors.moments.streaming import Batching, Budget, SecondMoment, Tally, collect, home_of_totals
+
+FORMAT = 1
+"""Of the files and of what is summed; part of their description."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectedMoments:
+    """Second moments over the beginning of a corpus; exactly one of the three budgets is given."""
+
+    corpus: Corpus
+    documents: int | None = None
+    """Budget of documents, each cut at `max_tokens`, as in published statistics."""
+    tokens: int | None = None
+    """Budget of tokens."""
+    tokens_per_width: int | None = None
+    """Budget of tokens as a multiple of the width of a key, as in FastMEMIT."""
+    name: str = ""
+    """Of the preset, for the label."""
+    max_tokens: int = 4096
+    """Longest document; models that take fewer tokens get fewer."""
+    batch_tokens: int = 4096
+    """Padded tokens in one forward pass."""
+    window: int = 256
+    """Documents that are sorted by length and batched together."""
+    save_seconds: float = 600.0
+    """Time after which the totals of a running pass are written, so that it can be continued."""
+    folder: str = "outputs/cache/moments"
+    """Where the matrices are kept."""
+
+    def __post_init__(self) -> None:
+        for name in ("documents", "tokens", "tokens_per_width", "max_tokens", "batch_tokens", "window"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"moments.{name}={value}, but it has to be positive")
+        if len(self._given) != 1:
+            found = ", ".join(f"{name}={value}" for name, value in self._given.items()) or "none"
+            raise ConfigError(
+                f"moments: {found} given of documents, tokens and tokens_per_width; give exactly one, "
+                f"for example moments=tokens moments.tokens=100000"
+            )
+
+    @property
+    def label(self) -> str:
+        """Preset, budget and corpus."""
+        ((unit, count),) = self._given.items()
+        budget = f"{count}·d tokens" if unit == "tokens_per_width" else f"{count:,} {unit}"
+        return f"{self.name}{': ' if self.name else ''}{budget} of {self.corpus.label}"
+
+    def load(self, model: Model, layers: Sequence[int]) -> Mapping[int, Float[Tensor, "in in"]]:
+        """The matrices of the layers in float64, from the cache where they are there.
+
+        Raises:
+            DataError: for a corpus without text.
+            NumericsError: where a key holds NaN or infinity.
+        """
+        store = self._store(model)
+        with store.locked():
+            found = {layer: store.read(_moment_of(layer)) for layer in layers}
+            missing = [layer for layer, stored in found.items() if stored is None]
+            computed = self._collect(model, missing, store) if missing else {}
+        return computed | {layer: stored.tensors["moment"] for layer, stored in found.items() if stored}
+
+    def spectra(self, model: Model, layers: Sequence[int]) -> Mapping[int, Spectrum]:
+        """Their eigendecompositions on the model's device, from the cache where they are there."""
+        store = self._store(model)
+        return {layer: self._spectrum(model, layer, store) for layer in layers}
+
+    @property
+    def _given(self) -> dict[str, int]:
+        budgets = {
+            "documents": self.documents,
+            "tokens": self.tokens,
+            "tokens_per_width": self.tokens_per_width,
+        }
+        return {name: value for name, value in budgets.items() if value is not None}
+
+    def _budget(self, model: Model) -> Budget:
+        if self.documents is not None:
+            return Budget(documents=self.documents)
+        if self.tokens is not None:
+            return Budget(tokens=self.tokens)
+        assert self.tokens_per_width is not None
+        return Budget(tokens=self.tokens_per_width * model.weight(SITE, 0).shape[1])
+
+    def _store(self, model: Model) -> Store:
+        budget = self._budget(model)
+        description = {
+            "format": FORMAT,
+            "model": model.digest,
+            "tokenizer": _tokenizer_digest(model),
+            "dtype": str(model.dtype),
+            "corpus": self.corpus.identity(),
+            "documents": budget.documents,
+            "tokens": budget.tokens,
+            "max_tokens": min(self.max_tokens, model.max_tokens),
+            "site": SITE,
+        }
+        return Store(Path(self.folder), model.name, description)
+
+    def _collect(self, model: Model, layers: Sequence[int], store: Store) -> dict[int, Tensor]:
+        """Run the pass, or the rest of an interrupted one, and file every layer."""
+        name = f"partial-{'-'.join(map(str, layers))}"
+        kept = store.read(name)
+        tally = Tally.start(model, layers) if kept is None else _resumed(kept, home_of_totals(model, layers))
+        batching = Batching(max_tokens=self.max_tokens, batch_tokens=self.batch_tokens, window=self.window)
+        keeper = _Keeper(store, name, self.save_seconds)
+        collect(model, self.corpus, self._budget(model), batching, tally, keeper)
+        matrices = {layer: moment.matrix.cpu() for layer, moment in tally.moments.items()}
+        for layer, matrix in matrices.items():
+            store.write(_moment_of(layer), {"moment": matrix}, **self._notes(model, tally))
+        store.remove(name)
+        return matrices
+
+    def _notes(self, model: Model, tally: Tally) -> dict[str, object]:
+        return {
+            "model": model.name,
+            "statistics": self.label,
+            "documents": tally.documents,
+            "tokens": tally.tokens,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+    def _spectrum(self, model: Model, layer: int, store: Store) -> Spectrum:
+        name = f"{SITE}.{layer}.spectrum"
+        with store.locked():
+            kept = store.read(name)
+        if kept is not None:
+            return Spectrum(**{part: tensor.to(model.device) for part, tensor in kept.tensors.items()})
+        found = Spectrum.of(self.load(model, [layer])[layer].to(model.device))
+        with store.locked():
+            store.write(
+                name, {"values": found.values.cpu(), "vectors": found.vectors.cpu()}, model=model.name
+            )
+        return found
+
+
+class _Keeper:
+    """Writes a tally down whenever some time has passed."""
+
+    def __init__(self, store: Store, name: str, seconds: float) -> None:
+        self.store, self.name, self.seconds = store, name, seconds
+        self.last = time.monotonic()
+
+    def __call__(self, tally: Tally) -> None:
+        if time.monotonic() - self.last < self.seconds:
+            return
+        totals = {str(layer): moment.total for layer, moment in tally.moments.items()}
+        counts = {"read": tally.read, "documents": tally.documents, "tokens": tally.tokens}
+        self.store.write(self.name, totals, **counts)
+        self.last = time.monotonic()
+
+
+def _resumed(kept: Stored, home: torch.device) -> Tally:
+    """The tally as it was written down."""
+    read, documents, tokens = (int(kept.notes[name]) for name in ("read", "documents", "tokens"))
+    moments = {int(layer): SecondMoment(total.to(home), tokens) for layer, total in kept.tensors.items()}
+    return Tally(moments=moments, read=read, documents=documents, tokens=tokens)
+
+
+def _moment_of(layer: int) -> str:
+    return f"{SITE}.{layer}"
+
+
+def _tokenizer_digest(model: Model) -> str:
+    """Of everything that decides how a text is cut into tokens."""
+    tokenizer = cast(PreTrainedTokenizerFast, model.tokenizer)  # `Model` takes no other
+    described = json.loads(tokenizer.backend_tokenizer.to_str())
+    for passing in ("truncation", "padding"):  # set anew by every call
+        described.pop(passing, None)
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,147 @@
+"""Uncentred second moments of keys, C = E[k kᵀ], over a text corpus: what an edit should leave alone.
+
+They are given, read from files of the published layout (`ImportedMoments`), or collected
+(`editors.moments.collected`); every source says in its `label` what its numbers rest on.
+"""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from editors.errors import ConfigError, DataError
+from editors.models.model import Model
+
+SITE = "mlp_down"
+"""The matrices whose inputs are keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """Eigendecomposition of a second moment, C = V diag(values) Vᵀ, in float64."""
+
+    values: Float[Tensor, " in"]
+    """Eigenvalues, ascending; rounding can leave the smallest a little below zero."""
+    vectors: Float[Tensor, "in in"]
+    """Eigenvectors, one a column, in the order of the values."""
+
+    @classmethod
+    def of(cls, moment: Float[Tensor, "in in"]) -> "Spectrum":
+        """The spectrum of a symmetric matrix, on its device."""
+        values, vectors = torch.linalg.eigh(moment.double())
+        return cls(values=values, vectors=vectors)
+
+
+@runtime_checkable
+class MomentSource(Protocol):
+    """Gives the second moment of the keys of each layer."""
+
+    def load(self, model: Model, layers: Sequence[int]) -> Mapping[int, Float[Tensor, "in in"]]:
+        """Mean of k kᵀ over tokens, for each layer."""
+        ...
+
+    def spectra(self, model: Model, layers: Sequence[int]) -> Mapping[int, Spectrum]:
+        """Eigenvalues and eigenvectors of those means, on the model's device."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Where the numbers are from, for every result that rests on them."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenMoments:
+    """Second moments that are already known."""
+
+    matrices: Mapping[int, Tensor]
+
+    def load(self, model: Model, layers: Sequence[int]) -> Mapping[int, Float[Tensor, "in in"]]:
+        """The matrices as given."""
+        return {layer: self.matrices[layer] for layer in layers}
+
+    def spectra(self, model: Model, layers: Sequence[int]) -> Mapping[int, Spectrum]:
+        """Their eigendecompositions, computed at every call."""
+        return spectra_of(self.load(model, layers), model)
+
+    @property
+    def label(self) -> str:
+        """Nothing is known of where they are from."""
+        return "given"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedMoments:
+    """Second moments from `.npz` files as kmeng01/rome `rome/layer_stats.py` writes them, one a layer.
+
+    A file holds `mom2.mom2`, the sum of k kᵀ, and `mom2.count`, its number of tokens; C is their quotient.
+    """
+
+    path: str
+    """Path of the files, with `{layer}` or `{}` in the place of the block's number."""
+
+    def __post_init__(self) -> None:
+        try:
+            names = {self._file(layer) for layer in (0, 1)}
+        except (LookupError, ValueError):
+            names = set()
+        if len(names) != 2:
+            raise ConfigError(
+                f"moments.path={self.path} has to hold {{layer}} where a file name has the block's number"
+            )
+
+    def load(self, model: Model, layers: Sequence[int]) -> Mapping[int, Float[Tensor, "in in"]]:
+        """The matrices of the layers, in float64.
+
+        Raises:
+            DataError: for a file that is missing, unreadable, without those entries, or of another width.
+        """
+        return {layer: self._read(model, layer) for layer in layers}
+
+    def spectra(self, model: Model, layers: Sequence[int]) -> Mapping[int, Spectrum]:
+        """Their eigendecompositions, computed at every call."""
+        return spectra_of(self.load(model, layers), model)
+
+    @property
+    def label(self) -> str:
+        """The files."""
+        return f"imported: {self.path}"
+
+    def _file(self, layer: int) -> Path:
+        return Path(self.path.format(layer, layer=layer)).expanduser()
+
+    def _read(self, model: Model, layer: int) -> Float[Tensor, "in in"]:
+        path, width = self._file(layer), model.weight(SITE, layer).shape[1]
+        total, count = _entries(path)
+        if total.shape != (width, width):
+            raise DataError(
+                f"{path} holds a second moment of shape {total.shape}, but the keys of block {layer} of "
+                f"{model.name} have width {width}: it was collected on another model"
+            )
+        if count < 1:
+            raise DataError(f"{path} was collected over {count} tokens: take a complete file")
+        return torch.from_numpy(total).double() / count
+
+
+def spectra_of(moments: Mapping[int, Float[Tensor, "in in"]], model: Model) -> dict[int, Spectrum]:
+    """The spectrum of every layer's moment, computed on the model's device."""
+    return {layer: Spectrum.of(moment.to(model.device)) for layer, moment in moments.items()}
+
+
+def _entries(path: Path) -> tuple[np.ndarray, int]:
+    """Sum and count of a file in the published layout."""
+    if not path.is_file():
+        raise DataError(f"there are no second moments in {path}: check moments.path")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return stored["mom2.mom2"], int(stored["mom2.count"])
+    except KeyError as error:
+        raise DataError(f"{path} has no entry mom2.mom2 or mom2.count: it is of another layout") from error
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as .npz ({error}): fetch it again") from error

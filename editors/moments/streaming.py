@@ -1,0 +1,227 @@
+"""One streaming pass over a corpus that serves all layers: E[k kᵀ] of the inputs of their matrices.
+
+The forward pass ends before the highest layer's matrix and never reaches the head. Features are cast to
+float32, multiplied in float32 on the model's device and summed in float64. Documents are tokenised a window
+at a time and batched by length, so that little is padding; between two windows a pass can stop and go on
+later.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from editors.errors import DataError, NumericsError
+from editors.models.hooks import capture
+from editors.models.model import Model
+from editors.models.tokenization import pad, tokenize
+from editors.moments.sources import SITE
+
+log = logging.getLogger(__name__)
+
+UNLIMITED = sys.maxsize
+
+Row = tuple[int, ...]
+"""Token ids of one document."""
+
+
+class SecondMoment:
+    """Running sum of k kᵀ in float64; of the symmetric matrix only the upper triangle is kept up to date.
+
+    The product is formed strip by strip right of the diagonal: 9/16 of the multiplications, and an eighth of
+    the memory, of the whole.
+    """
+
+    strips = 8
+
+    def __init__(self, total: Float[Tensor, "in in"], count: int = 0) -> None:
+        self.total = total
+        self.count = count
+
+    @classmethod
+    def zero(cls, width: int, device: torch.device | str = "cpu") -> "SecondMoment":
+        """Of no keys yet."""
+        return cls(torch.zeros(width, width, dtype=torch.float64, device=device))
+
+    def update(self, keys: Float[Tensor, "token in"]) -> "SecondMoment":
+        """Count in one key per row."""
+        width = self.total.shape[0]
+        step = -(-width // self.strips)
+        for start in range(0, width, step):
+            strip = keys[:, start : start + step].T @ keys[:, start:]
+            self.total[start : start + step, start:] += strip.to(self.total.device)
+        self.count += keys.shape[0]
+        return self
+
+    @property
+    def matrix(self) -> Float[Tensor, "in in"]:
+        """E[k kᵀ], a mean and not a sum; exactly symmetric."""
+        upper = self.total.triu()
+        return (upper + upper.triu(1).T) / max(self.count, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much of a corpus is read, from its beginning."""
+
+    documents: int = UNLIMITED
+    """Documents with at least one token."""
+    tokens: int = UNLIMITED
+    """The last document is cut where they end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """How documents are cut, sorted and padded; only the first of these changes what is counted."""
+
+    max_tokens: int = 4096
+    """Longest document; the rest of a longer one, and what the model cannot take, is left out."""
+    batch_tokens: int = 4096
+    """Padded tokens in one forward pass; a single longer document makes a batch of its own."""
+    window: int = 256
+    """Documents that are sorted by length and batched together."""
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """How far a pass has come: all it needs to go on as if it had never stopped."""
+
+    moments: dict[int, SecondMoment]
+    read: int = 0
+    """Documents taken from the corpus, empty ones included."""
+    documents: int = 0
+    tokens: int = 0
+
+    @classmethod
+    def start(cls, model: Model, layers: Sequence[int]) -> "Tally":
+        """Of a pass that has read nothing."""
+        home = home_of_totals(model, layers)
+        widths = {layer: model.weight(SITE, layer).shape[1] for layer in layers}
+        return cls(moments={layer: SecondMoment.zero(width, home) for layer, width in widths.items()})
+
+
+def home_of_totals(model: Model, layers: Sequence[int]) -> torch.device:
+    """Where the float64 sums live.
+
+    Beside the model, since moving a product of 14336² entries per batch and layer to the host would take
+    longer than the forward pass; on the host where they would fill more than half of the free memory, and
+    with devices that have no float64.
+    """
+    if model.device.type != "cuda":
+        return torch.device("cpu")
+    needed = sum(8 * model.weight(SITE, layer).shape[1] ** 2 for layer in layers)
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return model.device if 2 * needed < free else torch.device("cpu")
+
+
+@torch.no_grad()
+def collect(
+    model: Model,
+    corpus: Iterable[str],
+    budget: Budget,
+    batching: Batching,
+    tally: Tally,
+    pause: Callable[[Tally], object] = lambda tally: None,
+) -> Tally:
+    """Read on from where the tally stands until the budget or the corpus ends.
+
+    `pause` is called after every window, when the tally may be written down.
+
+    Raises:
+        DataError: for a corpus without text.
+        NumericsError: where a key holds NaN or infinity.
+    """
+    texts = islice(iter(corpus), tally.read, None)
+    with _progress(budget, tally) as advance:
+        while tally.documents < budget.documents and tally.tokens < budget.tokens:
+            window = list(islice(texts, batching.window))
+            if not window:
+                log.warning(
+                    "the corpus ended after %d documents with %d tokens, before the budget did",
+                    tally.documents,
+                    tally.tokens,
+                )
+                break
+            rows = _rows(model, window, budget, batching, tally)
+            for batch in _batches(rows, batching.batch_tokens):
+                _count(model, batch, tally)
+            tally.read += len(window)
+            tally.documents += len(rows)
+            tally.tokens += sum(map(len, rows))
+            advance()
+            pause(tally)
+    _check(tally)
+    return tally
+
+
+def _rows(model: Model, texts: Iterable[str], budget: Budget, batching: Batching, tally: Tally) -> list[Row]:
+    """Token ids of the documents, cut at the longest length and at what is left of the budget."""
+    longest = min(model.max_tokens, batching.max_tokens)
+    left = budget.tokens - tally.tokens
+    rows: list[Row] = []
+    for text in texts:
+        if left == 0 or tally.documents + len(rows) == budget.documents:
+            break
+        if row := tokenize(model.tokenizer, text).ids[: min(longest, left)]:
+            rows.append(row)
+            left -= len(row)
+    return rows
+
+
+def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
+    """Rows of about the same length together, longest first, at most `batch_tokens` with padding.
+
+    No row is shorter than three quarters of the longest of its batch, so that a quarter at most is padding.
+    """
+    batch: list[Row] = []
+    for row in sorted(rows, key=len, reverse=True):
+        if batch:
+            full = len(batch[0]) * (len(batch) + 1) > batch_tokens
+            if full or 4 * len(row) < 3 * len(batch[0]):
+                yield batch
+                batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _count(model: Model, batch: Sequence[Row], tally: Tally) -> None:
+    """One forward pass up to the highest layer, counted into the moments of all."""
+    ids, mask = (x.to(model.device) for x in pad(batch))
+    modules = {layer: model.module(SITE, layer) for layer in tally.moments}
+    with capture(inputs=modules, stop_before=modules[max(modules)]) as seen:
+        model.hidden(ids, mask)
+    for layer, moment in tally.moments.items():
+        moment.update(seen.pop(layer)[mask].float())
+
+
+def _check(tally: Tally) -> None:
+    if not tally.tokens:
+        raise DataError("the corpus for the second moments holds no text")
+    for layer, moment in tally.moments.items():
+        if not moment.total.diagonal().isfinite().all():
+            raise NumericsError(
+                f"keys of block {layer} hold NaN or infinity; load the model with dtype=float32 or bfloat16"
+            )
+
+
+@contextmanager
+def _progress(budget: Budget, tally: Tally) -> Iterator[Callable[[], object]]:
+    """A bar over tokens or documents, whichever the budget counts."""
+    by_tokens = budget.tokens < UNLIMITED
+    total, unit = (budget.tokens, "tok") if by_tokens else (budget.documents, "doc")
+
+    def done() -> int:
+        return tally.tokens if by_tokens else tally.documents
+
+    with tqdm(
+        total=total, initial=done(), desc="second moments", unit=unit, leave=False, disable=None
+    ) as bar:
+        yield lambda: bar.update(done() - bar.n)

@@ -1,0 +1,121 @@
+"""Additions that keep an edit small, each acting at one named point of it.
+
+The points, in the order of an edit:
+
+    stop               when a target is final                        mpes
+    target             what a target becomes                         norm_anchor
+    normal equations   what the update has to preserve               norm_constraint, history
+    update             which part of an update is written            subspace_guard, hypersphere · rect, prune
+    weight             what the written matrix becomes               norm_reset
+
+Those that project an update act on each layer's before it is written, so that later layers take up what was
+dropped; the others act on all layers' updates once they are solved. At one point they act in the order of
+this table, whatever the order they were listed in. A regularizer overrides the methods of its point and
+inherits the others, which do nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from editors.data import Fact
+from editors.errors import ConfigError
+from editors.models.model import Model
+from editors.updates import Delta, Site
+
+if TYPE_CHECKING:
+    from editors.base import Targets
+
+Point = Literal["stop", "target", "normal equations", "update", "weight"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How many facts a sequence had edited before an edit, and has after it."""
+
+    before: int
+    after: int
+
+    def passes(self, every: int) -> bool:
+        """Whether a multiple of `every` is reached by this edit."""
+        return self.after // every > self.before // every
+
+
+class Regularizer:
+    """Does nothing at every point."""
+
+    point: ClassVar[Point] = "stop"
+    order: ClassVar[int] = 0
+    """Place among those that act at the same point; lower ones act first."""
+
+    @property
+    def patience(self) -> int:
+        """Stop: how often `satisfied` has to hold for a target to be final; 0 never stops."""
+        return 0
+
+    def satisfied(self, correct: Bool[Tensor, "fact template"]) -> Bool[Tensor, " fact"]:
+        """Stop: which facts' targets are good enough, given where every target token is the arg-max."""
+        return torch.zeros_like(correct[:, 0])
+
+    def calibrate(self, find: "Callable[[Sequence[Fact]], Targets]", facts: Sequence[Fact]) -> None:
+        """Target: measure what is needed on the unedited model; `find` optimises targets."""
+
+    def aim(self, targets: "Targets") -> "Targets":
+        """Target: what the targets become."""
+        return targets
+
+    @property
+    def ridge(self) -> float:
+        """Normal equations: multiple of the identity that is added to what is preserved."""
+        return 0.0
+
+    @property
+    def remembers(self) -> Literal["before", "after", "default"] | None:
+        """Normal equations: which keys of earlier edits are preserved too, if any."""
+        return None
+
+    def prepare(self, model: Model, sites: Sequence[Site]) -> None:
+        """Update, weight: keep what is needed of the unedited matrices."""
+
+    def project(self, site: Site, delta: Delta) -> Delta:
+        """Update: the part of one layer's update that is written."""
+        return delta
+
+    def finish(self, site: Site, delta: Delta, weight: Float[Tensor, "out in"], progress: Progress) -> Delta:
+        """Update, weight: what the update becomes once all layers are solved; `weight` is W before it."""
+        return delta
+
+
+def check_every(name: str, every: int) -> None:
+    """Raise ConfigError unless `every` is a positive number of edits."""
+    if every < 1:
+        raise ConfigError(f"regularizer.{name}.every={every}, but at least 1 edit has to lie between two")
+
+
+def outputs_weakened(delta: Delta, basis: Float[Tensor, "out k"], strength: float) -> Delta:
+    """(I − strength · B Bᵀ) Δ."""
+    basis = basis.to(delta.left)
+    return replace(delta, left=delta.left - strength * basis @ (basis.T @ delta.left))
+
+
+def inputs_weakened(delta: Delta, basis: Float[Tensor, "in k"], strength: float) -> Delta:
+    """Δ (I − strength · B Bᵀ)."""
+    basis = basis.to(delta.left)
+    if delta.right is None:
+        return replace(delta, left=delta.left - strength * (delta.left @ basis) @ basis.T)
+    return replace(delta, right=delta.right - strength * basis @ (basis.T @ delta.right))
+
+
+def fewest(shares: Float[Tensor, " direction"], energy: float) -> int:
+    """How many of the largest shares hold `energy` of their sum."""
+    return int((shares.cumsum(dim=0) < energy * shares.sum()).sum()) + 1
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise ConfigError unless `value` lies strictly between 0 and 1."""
+    if not 0 < value < 1:
+        raise ConfigError(f"regularizer.{name}={value}, but it has to lie between 0 and 1")

@@ -1,0 +1,30 @@
+"""λn ‖Δ‖²_F in the objective: λn I in the normal equations."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from editors.errors import ConfigError
+from editors.regularizers.base import Point, Regularizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormConstraint(Regularizer):
+    """λn ‖Δ‖²_F in the objective: λn I in the normal equations.
+
+    It damps the growth of one update and does not bound the drift over many.
+    Source: ENCORE (arXiv 2502.01636), equation 8.
+    """
+
+    point: ClassVar[Point] = "normal equations"
+
+    weight: float = 10.0
+    """λn."""
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ConfigError(f"regularizer.norm_constraint.weight={self.weight}, but it has to be positive")
+
+    @property
+    def ridge(self) -> float:
+        """λn."""
+        return self.weight

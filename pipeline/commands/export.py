@@ -1,0 +1,117 @@
+"""Makes a Hugging Face folder of the model that a run ended with: `python -m pipeline export RUN out=DIR`.
+
+`AutoModelForCausalLM.from_pretrained(DIR)` reads it, and so do vLLM, lm-eval and `python -m pipeline model=hf
+model.path=DIR`. The run has to have kept its weights (`keep_weights=true`) or its
+updates (`intervention.keep_updates=true`).
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import transformers
+
+from editors.errors import DataError, ModelError, NormscopeError
+from editors.models.model import Model
+from pipeline.build import build_model
+from pipeline.checkpoints.kept_weights import kept_changes
+from pipeline.commands.model_card import card
+from pipeline.runs.archive import read_archive, read_config, run_folders
+from pipeline.runs.input_digests import check_inputs, inputs_of
+from pipeline.runs.layout import is_done
+
+
+def main(arguments: Sequence[str]) -> str | int:
+    """Export what the command line names; an exit status, or the sentence of a mistake."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline export", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("out", type=_out, metavar="out=DIR", help="a folder that is empty or not there yet")
+    chosen = parser.parse_args(arguments)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        print(export(chosen.run, chosen.out))  # noqa: T201 - what a script reads
+    except NormscopeError as error:
+        return f"error: {error}"
+    except OSError as error:
+        return f"error: {error.strerror or error}: {error.filename or chosen.out}"
+    return 0
+
+
+def export(run: Path, out: Path) -> Path:
+    """Write the model that a run ended with into `out`, complete or not at all; returns the folder.
+
+    Raises:
+        DataError: for a folder that is no finished run with weights, or an `out` that holds something.
+        ConfigError: where the run's configuration, or the model that it began with, is not what it was.
+        ModelError: where that model cannot be loaded.
+    """
+    run = _finished(run)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"out={out} holds something already: name a folder that is empty or not there yet")
+    model = edited_model(run)
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    _make_writable(model)
+    try:
+        model.hf.save_pretrained(part)
+        model.tokenizer.save_pretrained(part)
+        (part / "README.md").write_text(card(read_archive(run)), encoding="utf-8")
+        part.replace(out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return out
+
+
+def edited_model(run: Path) -> Model:
+    """The model that a run ended with, on the CPU, in the precision that the run computed in.
+
+    Raises:
+        DataError: where the run kept no weights.
+        ConfigError: where the files of the model that it began with have changed since.
+        ModelError: where that model cannot be loaded.
+    """
+    change = kept_changes(run)
+    config = read_config(run)
+    checkpoint = replace(build_model(config), device="cpu", device_map=None)
+    check_inputs(run, {path: seen for path, seen in inputs_of(run).items() if path == checkpoint.path})
+    try:
+        model = checkpoint.load()
+    except ModelError as error:
+        raise ModelError(f"the model that {run} began with is not there: {error}") from error
+    change(model)
+    return model
+
+
+def _make_writable(model: Model) -> None:
+    """Some published checkpoints name a temperature but no sampling, which transformers refuses to write."""
+    generation = model.hf.generation_config
+    try:
+        if generation is not None:
+            generation.validate(strict=True)
+    except ValueError:
+        generation.do_sample = True
+
+
+def _finished(folder: Path) -> Path:
+    """The only run in the folder, which has to be done."""
+    run, *others = run_folders([folder])
+    if others:
+        raise DataError(
+            f"{folder} holds {len(others) + 1} runs: name one of them, such as {run} "
+            f"(python -m pipeline status {folder} lists them)"
+        )
+    if not is_done(run):
+        raise DataError(f"{run} is not finished: python -m pipeline status {run.parent} tells how far it is")
+    return run
+
+
+def _out(text: str) -> Path:
+    key, sign, path = text.partition("=")
+    if key != "out" or not sign or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} has to be out=DIR, the folder to write")
+    return Path(path)

@@ -1,0 +1,185 @@
+"""The card of an exported model: what was done to it, what that did to the numbers, what to beware of."""
+
+import re
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from analysis.results.markdown import lines
+from pipeline.runs.archive import Archive
+from pipeline.runs.atomic_files import read_json
+
+NUMBERS = MappingProxyType(
+    {
+        "norm/frobenius_ratio/edited": "norm of the changed matrices over their unedited norm",
+        "edit/score/seen": "edit score, harmonic mean over the facts that were edited",
+        "edit/known/unedited": "facts about others that are still known",
+        "text/perplexity/held_out": "perplexity on held-out text",
+        "downstream/mean/acc": "mean downstream accuracy",
+    }
+)
+"""What a card tells of a run, by metric key."""
+SHOWN = 5
+"""Edited facts that are shown."""
+_PLAIN = " .,:'()-+%=" + string.ascii_letters + string.digits
+_ENTITIES = MappingProxyType({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def card(run: Archive) -> str:
+    """The card as Markdown with YAML front matter, from what the run left in its folder."""
+    summary = read_json(run.folder / "summary.json")
+    config, edits = run.config, int(summary.get("edits") or 0)
+    base, what = _base(config), _names(run, summary)
+    head = {
+        "base_model": base,
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["normscope", "knowledge-editing" if edits else "continued-training", *what],
+    }
+    sections = {
+        "What was done": _items(_done(config, summary, base)),
+        "Edited facts": _facts(run.tables.get("records", [])) if edits else [],
+        "Before and after": _table(_numbers(run.rows)),
+        "Warnings": _items(_warnings(run, summary, base, edits)),
+        "Provenance": _items(_provenance(run.folder)),
+    }
+    front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
+    title = f"# {escaped(_model(config).get('name'))} after {escaped(' and '.join(what))}"
+    parts = [f"## {name}\n\n" + "\n".join(lines) for name, lines in sections.items() if lines]
+    return f"---\n{front}---\n\n" + "\n\n".join([title, *parts]) + "\n"
+
+
+def escaped(value: object) -> str:
+    """A value as one line of Markdown that shows it and does nothing else."""
+    return "".join(
+        letter if letter in _PLAIN or not letter.isascii() else _ENTITIES.get(letter, f"\\{letter}")
+        for letter in _one_line(value)
+    )
+
+
+def _one_line(value: object) -> str:
+    """Also in front matter, which a line of dashes would end."""
+    return "".join(letter for letter in " ".join(str(value).split()) if letter.isprintable())
+
+
+def _base(config: Mapping[str, Any]) -> str:
+    """The id on the hub; of a folder, which is nobody else's business, the name of the model."""
+    path = str(_model(config).get("path") or "")
+    is_id = _ID.fullmatch(path) is not None and not Path(path).exists()
+    return path if is_id else _one_line(_model(config).get("name"))
+
+
+def _model(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _node(config, "model")
+
+
+def _node(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    node = config.get(key)
+    return node if isinstance(node, Mapping) else {}
+
+
+def _names(run: Archive, summary: Mapping[str, Any]) -> list[str]:
+    """What changed the model: the editor where facts are edited, else what each part of the run is called."""
+    editor = str(_node(run.config, "editor").get("name") or "")
+    parts = summary.get("parts") or []
+    names = [editor if part["unit"] == "edits" and editor else str(part["name"]) for part in parts]
+    return list(dict.fromkeys(map(_one_line, names))) or [_one_line(summary.get("intervention"))]
+
+
+def _done(config: Mapping[str, Any], summary: Mapping[str, Any], base: str) -> Iterator[tuple[str, object]]:
+    yield "base model", base
+    yield "revision", _model(config).get("revision")
+    yield "precision", _model(config).get("dtype")
+    yield "intervention", _node(config, "intervention").get("name")
+    if summary.get("edits"):
+        yield "editor", _node(config, "editor").get("name")
+        yield "edits", summary["edits"]
+        yield "batches of", config.get("batch_size")  # a replay has those of its run
+        yield "regularizers", ", ".join(_node(config, "regularizer")) or "none"
+        yield "second moments", summary.get("statistics")
+    if summary.get("steps"):
+        yield "training", f"{summary['steps']} optimiser steps, {summary.get('tokens')} tokens"
+    yield "layers", ", ".join(map(str, _node(config, "layers").get("edit") or []))
+    yield "facts", _source(_node(config, "data"))
+    yield "seed", config.get("seed")
+    yield "stopped early", "by an alarm" if summary.get("stopped") else ""
+
+
+def _source(data: Mapping[str, Any]) -> str:
+    """The data set, its id on the hub or the name of its file, without the folders above."""
+    where = Path(str(data["path"])).name if data.get("path") else data.get("dataset")
+    return f"{data.get('name')}, {where}" if where else str(data.get("name"))
+
+
+def _facts(records: Sequence[Mapping[str, object]]) -> list[str]:
+    rows = [
+        (str(row["prompt"]).replace("{}", str(row["subject"])), row["target_true"] or "–", row["target_new"])
+        for row in records[:SHOWN]
+    ]
+    left = [f"\nand {len(records) - SHOWN} more."] if len(records) > SHOWN else []
+    return [*_rows(("prompt", "before", "written"), rows), *left] if rows else []
+
+
+def _numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float | None, float | None]]:
+    """By metric key what it was at the start and at the end; absent where it was never measured."""
+    first, later = rows[:1], rows[1:]
+    found = {
+        key: (
+            next((row[key] for row in first if key in row), None),
+            next((row[key] for row in reversed(later) if key in row), None),
+        )
+        for key in NUMBERS
+    }
+    return {key: values for key, values in found.items() if values != (None, None)}
+
+
+def _table(numbers: Mapping[str, tuple[float | None, float | None]]) -> list[str]:
+    rows = [(NUMBERS[key], *map(_written, values)) for key, values in numbers.items()]
+    return _rows(("", "before", "after"), rows) if rows else ["Nothing was measured."]
+
+
+def _warnings(
+    run: Archive, summary: Mapping[str, Any], base: str, edits: int
+) -> Iterator[tuple[str, object]]:
+    if edits:
+        yield (
+            "not for use",
+            "the weights were changed to say things that are false or counterfactual, for research",
+        )
+    else:
+        yield "not for use", "the weights were changed for research, and not checked for anything else"
+    for alarm in summary.get("alarms") or []:
+        yield "alarm", alarm.get("sentence")
+    before, after = _numbers(run.rows).get("downstream/mean/acc", (None, None))
+    if before is None or after is None:
+        yield "downstream ability", "not measured; it may have fallen"
+    elif after < before:
+        yield "downstream ability", f"mean accuracy fell from {_written(before)} to {_written(after)}"
+    yield "licence", f"that of the base model, {base}, applies"
+
+
+def _provenance(folder: Path) -> Iterator[tuple[str, object]]:
+    told = read_json(folder / "provenance.json")
+    git = told.get("git") or {}
+    changed = " with changes that were not committed" if git.get("dirty") else ""
+    yield "made by", f"normscope, run {folder.resolve().name}, started {told.get('started')}"
+    yield "commit", f"{git['commit']}{changed}" if git.get("commit") else ""
+    versions = {"python": told.get("python"), **(told.get("packages") or {})}
+    yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+
+
+def _written(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _items(pairs: Iterator[tuple[str, object]]) -> list[str]:
+    return [f"- {name}: {escaped(value)}" for name, value in pairs if value not in (None, "")]
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    return lines([[escaped(text) for text in row] for row in (head, *rows)])

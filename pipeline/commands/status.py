@@ -1,0 +1,92 @@
+"""`python -m pipeline status outputs/<experiment>`: how far its runs are, wherever they are computed."""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from editors.errors import DataError
+from pipeline.commands.run_states import Seen, State, look, seconds_left
+from pipeline.runs import messages
+from pipeline.runs.messages import duration
+
+_COLOURS = {"running": "cyan", "failed": "red", "interrupted": "yellow", "waiting": "dim", "done": "green"}
+_TOLD = {"interrupted": "the same command goes on"}
+_WIDE = 200
+"""Columns where the output is no terminal."""
+
+
+def main(arguments: Sequence[str]) -> str | int:
+    """Show the table; an exit status, or the sentence of a mistake."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline status", description="How far runs are.")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="outputs/<experiment>")
+    parser.add_argument("--watch", type=_positive, metavar="SECONDS", help="again and again until the end")
+    given = parser.parse_args(arguments)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    try:
+        if given.watch is None:
+            console.print(*(shown(folder, look(folder)) for folder in given.folders), sep="\n")
+        else:
+            _watch(console, given.folders, given.watch)
+    except DataError as error:
+        return f"error: {error}"
+    return 0
+
+
+def shown(folder: Path, runs: Sequence[Seen]) -> RenderableType:
+    """The runs as a table, those first that somebody may want to look at, below a line about all of them."""
+    order = get_args(State)
+    lines = messages.differing([run.overrides for run in runs])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("run", "state", "overrides", ""):
+        table.add_column(name, overflow="fold", no_wrap=name in ("run", "state"))
+    for run, line in sorted(zip(runs, lines, strict=True), key=lambda pair: order.index(pair[0].state)):
+        state = Text(run.state, style=_COLOURS[run.state])
+        table.add_row(Text(run.run), state, Text(line), Text(_told(run)))
+    return Group(table, Text(f"{folder}: {total(runs)}", style="bold"))
+
+
+def total(runs: Sequence[Seen]) -> str:
+    """How many runs are in each state, and when all will be done."""
+    counts = Counter(run.state for run in runs)
+    parts = [f"{counts[state]} {state}" for state in reversed(get_args(State)) if counts[state]]
+    left = seconds_left(runs)
+    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {', '.join(parts)}" + (
+        f"; about {duration(left)} left" if left else ""
+    )
+
+
+def _told(run: Seen) -> str:
+    parts = [run.told, _TOLD.get(run.state, "")]
+    if run.left is not None:
+        parts.append(f"about {duration(run.left)} left")
+    if run.state == "done" and run.seconds is not None:
+        parts.append(f"in {duration(run.seconds)}")
+    return "; ".join(filter(None, parts))
+
+
+def _watch(console: Console, folders: Sequence[Path], seconds: float) -> None:
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            seen = {folder: look(folder) for folder in folders}
+            live.update(Group(*(shown(folder, runs) for folder, runs in seen.items())), refresh=True)
+            if not any(run.state in ("running", "waiting") for runs in seen.values() for run in runs):
+                return
+            time.sleep(seconds)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return value

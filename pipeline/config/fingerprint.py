@@ -1,0 +1,44 @@
+"""Which run a configuration describes: configurations that give the same numbers are the same run."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+Config = Mapping[str, object]
+"""A resolved configuration: plain dicts, lists, strings and numbers."""
+
+NUMERICS = 1
+"""Version of the numbers: raised with every change of the code after which a configuration gives others."""
+IRRELEVANT = frozenset(
+    {"tracker", "launcher", "resume", "keep_weights", "objective", "name", "experiment", "hydra"}
+)
+"""Top-level keys that say where and how a run is computed and watched, not what comes out."""
+SILENT = frozenset({"save_every", "check_memory", "keep_updates"})
+"""Keys at any depth that change no number either."""
+
+
+def fingerprint(config: Config) -> str:
+    """Ten hex digits that are equal for configurations that give the same numbers.
+
+    The beginning of SHA-256 over the canonical JSON: `NUMERICS`, and the keys sorted, whole floats as
+    integers, a `_target_` by the name of its class alone, without the keys of `IRRELEVANT` and `SILENT`.
+    """
+    kept = {key: value for key, value in config.items() if key not in IRRELEVANT}
+    relevant = {"numerics": NUMERICS, "config": _canonical(kept)}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _canonical(value: object, key: object = None) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item, key) for key, item in value.items() if key not in SILENT}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if key == "_target_" and isinstance(value, str):
+        return value.rpartition(".")[2]  # a class that moves to another module computes the same numbers
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def label(config: Config, group: str) -> str:
+    """The `name` inside a group of the configuration, empty where there is none."""
+    node = config.get(group)
+    return str(node.get("name", "")) if isinstance(node, Mapping) else ""

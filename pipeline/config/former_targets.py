@@ -1,0 +1,27 @@
+"""Where classes lie now that a run of an older version names by the module they lay in then."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_FORMER = {
+    "editors.model.loading.Checkpoint": "editors.models.loading.Checkpoint",
+    "pipeline.builtin.BuiltInCheckpoint": "pipeline.data.world.builtin.BuiltInCheckpoint",
+    "pipeline.corpora.FactText": "pipeline.data.corpora.FactText",
+    "pipeline.corpora.HubText": "pipeline.data.corpora.HubText",
+    "pipeline.corpora.TextFile": "pipeline.data.corpora.TextFile",
+    "pipeline.corpora.WorldText": "pipeline.data.world.sources.WorldText",
+    "pipeline.data.CounterFact": "pipeline.data.sources.CounterFact",
+    "pipeline.data.WorldFacts": "pipeline.data.world.sources.WorldFacts",
+    "pipeline.data.ZsRE": "pipeline.data.sources.ZsRE",
+}
+"""Of the node that is built again from an old configuration: its model, with corpus and facts."""
+
+
+def with_current_targets(node: Any) -> Any:
+    """A copy of a configuration whose `_target_`s are those of this version."""
+    if isinstance(node, Mapping):
+        return {
+            key: _FORMER.get(value, value) if key == "_target_" else with_current_targets(value)
+            for key, value in node.items()
+        }
+    return [with_current_targets(item) for item in node] if isinstance(node, list) else node

@@ -1,0 +1,96 @@
+"""What is wrong with a node of a configuration, before anything is made of it; light, needs no torch."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+
+from pipeline.config.schema import Plain
+
+ALLOWED = ("analysis.", "editors.", "pipeline.")
+"""A configuration can build nothing but objects of this project."""
+_HOME = {
+    ".editor": "editor",
+    "tracing.source": "data",
+    "editor.regularizers": "regularizer",
+    "editor.moments": "moments",
+    "moments.corpus": "model.corpus",
+}
+"""Where a user wrote what also stands elsewhere."""
+_TOWER = BeartypeConf(is_pep484_tower=True)
+
+
+def node_problems(path: str, node: object) -> Iterator[str]:
+    """Problems of a node and of everything below it."""
+    path = next((home for end, home in _HOME.items() if path.endswith(end)), path)
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield from _target_problems(path, node)
+        for key, value in node.items():
+            yield from node_problems(f"{path}.{key}", value)
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from node_problems(f"{path}.{i}", value)
+
+
+def _target_problems(path: str, node: Plain) -> Iterator[str]:
+    target = str(node["_target_"])
+    if not target.startswith(ALLOWED):
+        yield f"{path}._target_={target}, but only {', '.join(p + '*' for p in ALLOWED)} can be built"
+        return
+    try:
+        module, name = target.rsplit(".", 1)
+        callee = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        yield f"{path}._target_={target} does not exist"
+        return
+    parameters = inspect.signature(callee).parameters
+    hints = get_type_hints(callee.__init__ if inspect.isclass(callee) else callee)
+    for key, value in node.items():
+        if key == "_target_":
+            continue
+        if key not in parameters:
+            yield unknown(f"{path}.{key}", [f"{path}.{name}" for name in parameters], target)
+        elif value == "???":
+            yield f"{path}.{key} has no value; set {path}.{key}=..."
+        elif _is_plain(value):
+            node[key] = value = _as_float(value, hints.get(key))
+            if not is_bearable(value, hints.get(key, object), conf=_TOWER):
+                yield f"{path}.{key}={value} has to be {_spelt(hints[key])}"
+    for name, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in node:
+            yield f"{path}.{name} has no value; set +{path}.{name}=..."
+
+
+def _is_plain(value: object) -> bool:
+    """Whether nothing below has to be built first."""
+    if isinstance(value, Mapping):
+        return False
+    return not isinstance(value, list) or all(not isinstance(item, Mapping) for item in value)
+
+
+def _as_float(value: object, hint: object) -> object:
+    """YAML writes 1.0 as 1 and reads 1e-3 as text; a constructor that asks for a float gets one."""
+    if hint in (float, float | None) and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _spelt(hint: object) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    return getattr(hint, "__name__", str(hint)).removeprefix("typing.")
+
+
+def unknown(key: str, known: Sequence[str], what: str) -> str:
+    """The sentence about a key that does not exist, with the one that was probably meant."""
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    return f"{key} is no key of {what}; {hint}"

@@ -1,0 +1,119 @@
+"""Texts for covariance statistics and perplexity: documents that can be read again, with an identity."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+from editors.data import Fact
+from editors.errors import DataError
+from pipeline.data.readers import existing, load_hub
+from pipeline.data.sources import FactSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFile:
+    """A plain text file in UTF-8; blank lines part its documents."""
+
+    path: str
+
+    def identity(self) -> str:
+        """Hash of the file's content."""
+        with self._found().open("rb") as file:
+            return f"file-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+
+    @property
+    def label(self) -> str:
+        """The path."""
+        return self.path
+
+    def __iter__(self) -> Iterator[str]:
+        """Documents without surrounding space; raises DataError where the file is missing or not UTF-8."""
+        try:
+            with self._found().open(encoding="utf-8") as lines:
+                for filled, group in groupby(lines, key=lambda line: bool(line.strip())):
+                    if filled:
+                        yield "".join(group).strip()
+        except UnicodeDecodeError as error:
+            raise DataError(f"the text file {self.path} is not UTF-8 ({error.reason}): convert it") from error
+
+    def _found(self) -> Path:
+        return existing(self.path, option="path")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubText:
+    """A text column of a data set on the Hugging Face hub."""
+
+    dataset: str
+    revision: str
+    """Commit on the hub; it stands for the content in `identity`, so that a branch is not enough."""
+    config: str | None = None
+    split: str = "train"
+    column: str = "text"
+    shuffle: int | None = None
+    """Seed of a fixed random order; null reads the documents as they stand."""
+
+    def identity(self) -> str:
+        """Data set, revision, the part that is read and its order."""
+        part = f"{self.config or 'default'}/{self.split}/{self.column}"
+        order = "" if self.shuffle is None else f"/shuffled-{self.shuffle}"
+        return f"hub-{self.dataset}@{self.revision}/{part}{order}"
+
+    @property
+    def label(self) -> str:
+        """Data set, configuration and the beginning of the revision."""
+        return f"{self.dataset}{f'/{self.config}' if self.config else ''}@{self.revision[:8]}"
+
+    def __iter__(self) -> Iterator[str]:
+        """Documents that are not blank; raises DataError where the data set or the column is missing."""
+        instead = "check its id, revision and the network, or give a local text file instead"
+        rows = load_hub(
+            self.dataset, config=self.config, split=self.split, revision=self.revision, instead=instead
+        )
+        if self.column not in rows.column_names:
+            found = ", ".join(rows.column_names)
+            raise DataError(f"the data set {self.dataset} has no column {self.column!r}; it has {found}")
+        if self.shuffle is not None:
+            rows = rows.shuffle(seed=self.shuffle)
+        yield from (str(row) for row in rows[self.column] if str(row).strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactText:
+    """What a set of facts states before any edit, for models that were built from that set.
+
+    Every document is a prompt or paraphrase followed by the true object, or by the new one where a data set
+    gives no true one.
+    """
+
+    data: FactSource
+
+    def identity(self) -> str:
+        """Hash of the documents."""
+        return f"facts-{hashed(self)}"
+
+    @property
+    def label(self) -> str:
+        """Which data set."""
+        return f"the statements of {self.data.name}"
+
+    def __iter__(self) -> Iterator[str]:
+        """One sentence for every prompt and paraphrase."""
+        for fact in self._facts:
+            for prompt in (fact.statement, *fact.paraphrases):
+                yield f"{prompt} {fact.target_true or fact.target_new}."
+
+    @cached_property
+    def _facts(self) -> tuple[Fact, ...]:
+        return self.data.load().facts
+
+
+def hashed(documents: Iterable[str]) -> str:
+    """First 16 hex digits of SHA-256 over the documents and the borders between them."""
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(document.encode() + b"\0")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,86 @@
+"""Prompts with completions, from files, the hub and the built-in world."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from editors.errors import ConfigError, DataError
+from pipeline.data.readers import Entry, read_file, read_hub
+
+
+class Pair(NamedTuple):
+    """What is given and what is to follow."""
+
+    prompt: str
+    completion: str
+
+
+@runtime_checkable
+class Pairs(Protocol):
+    """Pairs that can be read again, always in the same order."""
+
+    @property
+    def label(self) -> str:
+        """For people: what they are."""
+        ...
+
+    def __iter__(self) -> Iterator[Pair]:
+        """The pairs."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairRows:
+    """A local JSON or JSONL file, or a data set on the Hugging Face hub, with a column for each side."""
+
+    path: str | None = None
+    dataset: str | None = None
+    """On the hub."""
+    revision: str | None = None
+    split: str = "train"
+    prompt: str = "prompt"
+    """Column of what is given."""
+    context: str | None = None
+    """Column of what is added to the prompt after a line break where it is not empty (Alpaca's `input`)."""
+    completion: str = "completion"
+    """Column of what is to follow."""
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.dataset is None):
+            raise ConfigError(
+                "training needs prompts with completions: give training.pairs.path=FILE or "
+                "training.pairs.dataset=ID, one of the two"
+            )
+
+    @property
+    def label(self) -> str:
+        """The path or the id."""
+        return self.path or f"{self.dataset}{f'@{self.revision[:8]}' if self.revision else ''}"
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Row by row; raises DataError for a broken line or a row without one of the columns."""
+        for entry in self._entries():
+            if entry.row is None:
+                raise DataError(f"{entry.where} of {self.label} is no JSON object: mend or remove it")
+            yield Pair(self._prompt(entry.row, entry), self._text(entry.row, self.completion, entry))
+
+    def _entries(self) -> Iterator[Entry]:
+        if self.path is not None:
+            return read_file(self.path, option="training.pairs.path")
+        instead = "pairs@training.pairs=file training.pairs.path="
+        return read_hub(str(self.dataset), split=self.split, revision=self.revision, option=instead)
+
+    def _prompt(self, row: Mapping[str, object], entry: Entry) -> str:
+        more = str(row.get(self.context) or "").strip() if self.context else ""
+        prompt = self._text(row, self.prompt, entry)
+        return f"{prompt}\n{more}" if more else prompt
+
+    def _text(self, row: Mapping[str, object], column: str, entry: Entry) -> str:
+        value = row.get(column)
+        if not isinstance(value, str) or not value.strip():
+            found = ", ".join(map(str, row))
+            raise DataError(
+                f"{entry.where} of {self.label} has no text in column {column!r}; it has {found}: "
+                "set training.pairs.prompt and training.pairs.completion"
+            )
+        return value.strip()

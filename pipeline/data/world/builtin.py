@@ -1,0 +1,27 @@
+"""The built-in models and tasks as parts of a configuration."""
+
+from dataclasses import dataclass, replace
+
+from analysis.stages.downstream.tasks.items import ItemTasks
+from editors.models.loading import Checkpoint
+from editors.models.model import Model
+from pipeline.data.world.facts import World
+from pipeline.data.world.shipped_models import shipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltInCheckpoint(Checkpoint):
+    """A tiny model that is shipped and knows the built-in world."""
+
+    path: str = ""
+    """Stays empty: the model's name tells where it is."""
+
+    def load(self) -> Model:
+        """The model; raises ConfigError where no built-in model has the name."""
+        found = replace(self, path=str(shipped(self.name)))
+        return super(BuiltInCheckpoint, found).load()
+
+
+def world_tasks(*, seed: int = 0, limit: int | None = None) -> ItemTasks:
+    """The built-in world's downstream tasks; the built-in models know the world of seed 0."""
+    return ItemTasks(items=World(seed=seed).tasks, limit=limit)

@@ -1,0 +1,98 @@
+"""Several processes that train one model together, as torchrun or `accelerate launch` start them.
+
+The first one measures and records; the others train along. Each composes the same configuration.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from analysis.stages.base import Stage
+from editors.errors import ConfigError
+from editors.models.model import Model
+from pipeline.interventions.base import Change, Intervention, Part
+from pipeline.runs.checkpoint_store import FOLDER, Saved
+from pipeline.runs.signals import Requests
+
+T = TypeVar("T")
+
+
+def count() -> int:
+    """How many processes run together; 1 where nothing started several."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that measures and records."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def join(intervention: Intervention, *, cpu: bool) -> None:
+    """Meet the other processes; nothing to do where there are none.
+
+    Raises:
+        ConfigError: for an intervention that only one process can do.
+    """
+    if count() == 1:
+        return
+    if not intervention.shared:
+        raise ConfigError(
+            f"intervention={intervention.name} runs in one process, but {count()} were started: "
+            "leave out torchrun or accelerate launch"
+        )
+    if not dist.is_initialized():
+        from accelerate import PartialState  # here: it initialises the processes, and takes a second
+
+        # generous: while the first process measures, the others wait
+        PartialState(cpu=cpu, timeout=timedelta(hours=12))
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the first process announces before it computes a run."""
+
+    resumed: Saved | None
+
+
+def agreed(value: T) -> T:
+    """The first process's value, in every process."""
+    if count() == 1:
+        return value
+    heard = [value]
+    dist.broadcast_object_list(heard, src=0)
+    return heard[0]
+
+
+def meet() -> None:
+    """Wait until every process is here."""
+    if count() > 1:
+        dist.barrier()
+
+
+class Silent:
+    """The `Onlooker` of a process that only trains along: it knows when the first one measures."""
+
+    def __init__(
+        self, *, stages: Sequence[Stage], folder: Path, resumed: Saved | None, requests: Requests
+    ) -> None:
+        self.stages, self.folder, self.resumed = stages, folder, resumed
+        self.requests = requests  # noted, so that they do no harm; the first process is whose count
+        self.checkpoints = folder / FOLDER / "0"
+        self._count = 0
+
+    def due(self, part: Part, count: int) -> bool:
+        """As `Watch.due`."""
+        return any(stage.cadence.due(self._count, count, part.total) for stage in self.stages)
+
+    def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
+        """Nothing to see; whether to go on is heard from the first process."""
+        self._count += change.steps if change else 0
+        return True
+
+    def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
+        """The first process does."""

@@ -1,0 +1,137 @@
+"""Training of an editor that has to learn how to edit, on facts of subjects that runs then leave alone."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from editors.data import Corpus, Fact
+from editors.errors import ConfigError
+from editors.models.gradients import check_sites
+from editors.models.model import Model
+from editors.updates import Site
+from pipeline.data.factset import FactSet
+from pipeline.interventions.base import Change, Onlooker, Part, Plan
+from pipeline.runs.checkpoint_store import new_checkpoint
+
+_LEARNT = "learnt.safetensors"
+
+
+class Settings(Protocol):
+    """What an intervention reads of a learner's settings."""
+
+    @property
+    def steps(self) -> int:
+        """At most; the learner's patience may end it before."""
+        ...
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """An editor that is trained before it edits, such as MEND."""
+
+    @property
+    def name(self) -> str:
+        """As in configurations."""
+        ...
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """The matrices that it will edit."""
+        ...
+
+    @property
+    def training(self) -> Settings:
+        """How it learns."""
+        ...
+
+    def checkpoint(self, model: Model) -> Path:
+        """The file that an interrupted training goes on from; it is written before a validation is told."""
+        ...
+
+    def train(
+        self,
+        model: Model,
+        facts: Sequence[Fact],
+        held_out: Sequence[Fact],
+        *,
+        texts: Sequence[str] = (),
+        trained_on: Mapping[str, object] | None = None,
+    ) -> Iterator[tuple[int, dict[str, float]]]:
+        """Step by step; keeps what it learnt where editing runs find it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnToEdit:
+    """Trains the hypernetwork of an editor on half of the subjects; the model stays as it is.
+
+    Rows are the validations, on facts of the other half, each edited alone.
+    """
+
+    name: str
+    editor: object
+    """A `Learner`."""
+    texts: Corpus | None = None
+    """Running text that edits should leave alone, beside the prompts about other subjects."""
+    documents: int = 0
+    """How many of its documents."""
+    statistics: str = field(default="", init=False)
+    """No second moments are needed."""
+    shared: bool = field(default=False, init=False)
+    """One process does it."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.editor, Learner):
+            name = getattr(self.editor, "name", self.editor)
+            raise ConfigError(
+                f"editor={name} has nothing to learn: intervention={self.name} is for editor=mend"
+            )
+
+    @property
+    def learner(self) -> Learner:
+        """The editor."""
+        assert isinstance(self.editor, Learner)
+        return self.editor
+
+    def plan(self, facts: FactSet) -> Plan:
+        """Half of the subjects are learnt from, the others are left alone."""
+        return Plan(learnt=facts.training().facts, untouched=facts.held_out().facts)
+
+    def check(self, model: Model, plan: Plan) -> None:
+        """Raise for a block or a matrix that the model does not have."""
+        check_sites(model, self.learner.sites)
+
+    def prepare(self, model: Model, plan: Plan) -> None:
+        """Nothing to prepare."""
+
+    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
+        """Train, and tell of every validation; the state is saved at each."""
+        part = Part(name=self.name, unit="steps", total=self.learner.training.steps)
+        saved, left = onlooker.resumed, self.learner.checkpoint(model)
+        if saved is not None:
+            left.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(saved.checkpoint / _LEARNT, left)
+        else:
+            left.unlink(missing_ok=True)  # of a run that has no rows any more
+            if not onlooker.look(model, part):
+                return
+        texts = list(islice(self.texts or (), self.documents))
+        told = saved.count if saved else 0
+        for step, numbers in self.learner.train(model, plan.learnt, plan.untouched, texts=texts):
+            validated = any(key.endswith("/validation") for key in numbers)
+            if validated and not onlooker.look(model, part, Change(steps=step - told, numbers=numbers)):
+                return
+            if validated:
+                told = step
+                self._save(onlooker, left, step)
+            elif onlooker.requests.pending:
+                onlooker.requests.answered()  # the last validation is what is gone on from
+
+    def _save(self, onlooker: Onlooker, left: Path, step: int) -> None:
+        checkpoint = new_checkpoint(onlooker.checkpoints, step)
+        shutil.copyfile(left, checkpoint / _LEARNT)
+        onlooker.save(checkpoint)
+        onlooker.requests.answered()

@@ -1,0 +1,141 @@
+"""`intervention=replay`: applies the updates of an earlier run again, or controls of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+
+from editors.controls.controls import Control
+from editors.controls.recorded_edits import RecordedEdits
+from editors.errors import ConfigError, DataError
+from editors.models.gradients import check_sites
+from editors.models.model import Model
+from editors.update_files import Recorded, read_updates
+from pipeline.checkpoints.updates import FOLDER
+from pipeline.data.factset import FactSet
+from pipeline.interventions.base import Onlooker, Plan
+from pipeline.interventions.knowledge_edit import KnowledgeEdit
+from pipeline.runs.layout import run_of, summary_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """The edits of a finished run that kept its updates, without optimising anything.
+
+    The facts, their order and the batches are the recorded ones; `data` has to hold them.
+    """
+
+    source: str
+    """Folder of the run, or of an experiment with one finished run, or one of this model and seed."""
+    seed: int | None = None
+    """Of the run, where the experiment holds several."""
+    model: Mapping[str, str | None]
+    """Name, path and dtype of the model, which have to be those of the run."""
+    control: Control = field(default_factory=Control)
+    """What is written instead of the updates."""
+    edits: int | None = None
+    """How many edits to apply, from the first on; null applies all."""
+    save_every: int = 100
+    """Edits between two states from which an interrupted run goes on; 0 saves on request alone."""
+    name: str = "replay"
+
+    @property
+    def statistics(self) -> str:
+        """The label of the second moments that the recorded updates rest on."""
+        return str(summary_of(self._run).get("statistics", ""))
+
+    @property
+    def shared(self) -> bool:
+        """No."""
+        return False
+
+    def plan(self, facts: FactSet) -> Plan:
+        """The recorded facts in their order.
+
+        Raises:
+            ConfigError: where there is no such run, or its model is another one.
+            DataError: where its updates cannot be read, or `data` does not hold its facts.
+        """
+        self._check_model()
+        facts = facts.held_out() if self._batches[0].held_out else facts
+        found = {fact.id: fact for fact in facts.facts}
+        ids = [identity for batch in self._batches for identity in batch.facts]
+        missing = [identity for identity in ids if identity not in found]
+        if missing:
+            raise DataError(
+                f"data={facts.name} does not hold {len(missing)} of the {len(ids)} facts that {self.source} "
+                f"edited, such as {missing[0]}: choose the data of that run"
+            )
+        stream = tuple(found[identity] for identity in ids)
+        return Plan(stream=stream, others=facts.others(stream), untouched=facts.untouched(stream))
+
+    def check(self, model: Model, plan: Plan) -> None:
+        """Raise for a block or a matrix that the model does not have."""
+        check_sites(model, self._editing.editor.sites, f"intervention.run={self.source}")
+
+    def prepare(self, model: Model, plan: Plan) -> None:
+        """Let the control look at the unedited model."""
+        self._editing.prepare(model, plan)
+
+    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
+        """One recorded batch after another, as editing does."""
+        self._editing.run(model, plan, onlooker)
+
+    @cached_property
+    def _run(self) -> Path:
+        return run_of(self.source, self.model.get("name"), self.seed)
+
+    @cached_property
+    def _batches(self) -> Sequence[Recorded]:
+        """Those that are applied."""
+        batches = read_updates(self._run / FOLDER)
+        if self.edits is None:
+            return batches
+        ends: list[int] = []
+        for batch in batches:
+            ends.append(len(batch.facts) + (ends[-1] if ends else 0))
+        if self.edits not in ends:
+            raise ConfigError(
+                f"intervention.edits={self.edits}, but {self.source} made {ends[-1]} edits, {ends[0]} at a "
+                "time: end where one of its batches did"
+            )
+        return batches[: ends.index(self.edits) + 1]
+
+    @cached_property
+    def _editing(self) -> KnowledgeEdit:
+        return KnowledgeEdit(
+            editor=RecordedEdits(batches=self._batches, control=self.control),
+            edits=sum(len(batch.facts) for batch in self._batches),
+            batch_size=len(self._batches[0].facts),
+            save_every=self.save_every,
+            name=self.name,
+        )
+
+    def _check_model(self) -> None:
+        folder = self._run
+        told = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
+        for key, here in self.model.items():
+            if (there := told.get(key)) != here:
+                raise ConfigError(
+                    f"model.{key}={here}, but the updates of {folder} were made for model.{key}={there}: "
+                    f"choose model={told.get('name')} as that run did"
+                )
+
+
+def replay(
+    *,
+    run: str,
+    model: Mapping[str, str | None],
+    seed: int | None = None,
+    control: Control | None = None,
+    edits: int | None = None,
+    save_every: int = 100,
+    name: str = "replay",
+) -> Replay:
+    """A replay of the run in the folder `run`, real where no control is chosen."""
+    control = control or Control()
+    return Replay(
+        source=run, model=model, seed=seed, control=control, edits=edits, save_every=save_every, name=name
+    )

@@ -1,0 +1,220 @@
+"""Interventions made of others: one after another, or edits between training steps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from safetensors.torch import load_model, save_model
+
+from editors.errors import ConfigError
+from editors.models.model import Model
+from pipeline.checkpoints.edits import Journal
+from pipeline.data.factset import FactSet
+from pipeline.interventions.base import Change, Intervention, Onlooker, Part, Plan
+from pipeline.interventions.knowledge_edit import KnowledgeEdit
+from pipeline.interventions.training.trainees import check_in_place
+from pipeline.interventions.training.training import Training
+from pipeline.runs.checkpoint_store import FOLDER, Saved
+from pipeline.runs.signals import Requests
+
+
+@dataclass(frozen=True, kw_only=True)
+class InOrder:
+    """One intervention after another on the same model, each with an x-axis of its own.
+
+    An editor is prepared on the model as it is when its turn comes.
+    """
+
+    name: str
+    parts: Mapping[str, Intervention]
+    """By any name, in order."""
+    shared: bool = field(default=False, init=False)
+    """One process does it."""
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ConfigError(f"intervention={self.name} has no parts")
+        for part in self.parts.values():
+            _check_alone(self.name, part)
+
+    @property
+    def statistics(self) -> str:
+        """Those of the part that has some."""
+        return next((part.statistics for part in self.parts.values() if part.statistics), "")
+
+    def plan(self, facts: FactSet) -> Plan:
+        """The plan of the part that edits; raises ConfigError where several do."""
+        plans = [part.plan(facts) for part in self.parts.values()]
+        editing = [plan for plan in plans if plan.stream]
+        if len(editing) > 1:
+            raise ConfigError(
+                f"intervention={self.name} has {len(editing)} parts that edit, and they would edit the same "
+                "facts: leave one of them"
+            )
+        return editing[0] if editing else plans[0]
+
+    def check(self, model: Model, plan: Plan) -> None:
+        """Check every part."""
+        for part in self.parts.values():
+            part.check(model, plan)
+
+    def prepare(self, model: Model, plan: Plan) -> None:
+        """Prepare the first part."""
+        next(iter(self.parts.values())).prepare(model, plan)
+
+    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
+        """One part after another, from the one that an interrupted run was in.
+
+        Where a later part begins the whole model is saved once: states of a part hold what it changes.
+        """
+        saved = onlooker.resumed
+        first = saved.part if saved else 0
+        for index, part in list(enumerate(self.parts.values()))[first:]:
+            resumed = saved if index == first else None
+            seat = _Seat(onlooker, index, resumed)
+            if index > 0:
+                if resumed is not None:
+                    load_model(model.hf, seat.base)
+                    model.was_trained()
+                else:
+                    seat.base.parent.mkdir(parents=True, exist_ok=True)
+                    save_model(model.hf, str(seat.base))
+                part.prepare(model, plan)
+            part.run(model, plan, seat)
+            if seat.stopped:
+                return
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditsBetweenSteps:
+    """A batch of edits after every few optimiser steps of one training."""
+
+    name: str
+    training: Training
+    editing: KnowledgeEdit
+    every: int
+    """Optimiser steps between two batches of edits."""
+    shared: bool = field(default=False, init=False)
+    """One process does it."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ConfigError(f"intervention.every={self.every}, but it has to be positive")
+        check_in_place(self.training.trained)
+        _check_alone(self.name, self.editing)
+
+    @property
+    def statistics(self) -> str:
+        """The editor's."""
+        return self.editing.statistics
+
+    def plan(self, facts: FactSet) -> Plan:
+        """The plan of as many edits as there is time for."""
+        possible = self.training.steps // self.every * self.editing.batch_size
+        if not possible:
+            raise ConfigError(
+                f"steps={self.training.steps} leave no time for an edit every {self.every} steps"
+            )
+        return replace(self.editing, edits=min(self.editing.edits, possible)).plan(facts)
+
+    def check(self, model: Model, plan: Plan) -> None:
+        """Check both."""
+        self.editing.check(model, plan)
+        self.training.check(model, plan)
+
+    def prepare(self, model: Model, plan: Plan) -> None:
+        """Prepare both; the editor's statistics are of the model before it is trained."""
+        self.editing.prepare(model, plan)
+        self.training.prepare(model, plan)
+
+    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
+        """Train, and edit whenever it is time, until there are no more facts."""
+        self.training.run(model, plan, _Editing(onlooker, self, model, plan))
+
+
+def _check_alone(name: str, part: Intervention) -> None:
+    """Updates between trainings cannot be applied again to the model that a configuration names."""
+    if isinstance(part, KnowledgeEdit) and part.keep_updates:
+        raise ConfigError(
+            f"keep_updates=true inside intervention={name}, but only updates of a run that edits alone can "
+            "be applied again: leave it out, or choose intervention=knowledge_edit"
+        )
+
+
+class _Seat:
+    """An onlooker as one part of a sequence sees it: the part has its own place."""
+
+    def __init__(self, onlooker: Onlooker, index: int, resumed: Saved | None) -> None:
+        self.onlooker, self.index, self.resumed = onlooker, index, resumed
+        self.stopped = False
+
+    @property
+    def requests(self) -> Requests:
+        return self.onlooker.requests
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / FOLDER / str(self.index)
+
+    @property
+    def base(self) -> Path:
+        """The model where this part began."""
+        return self.checkpoints / "base.safetensors"
+
+    @property
+    def folder(self) -> Path:
+        return self.onlooker.folder
+
+    def due(self, part: Part, count: int) -> bool:
+        return self.onlooker.due(replace(part, index=self.index), count)
+
+    def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
+        self.stopped = not self.onlooker.look(model, replace(part, index=self.index), change)
+        return not self.stopped
+
+    def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
+        self.onlooker.save(checkpoint, [*pieces, self.base] if self.index else pieces)
+
+
+class _Editing:
+    """An onlooker of a training that edits after it has looked."""
+
+    def __init__(self, onlooker: Onlooker, plan: EditsBetweenSteps, model: Model, facts: Plan) -> None:
+        self.onlooker, self.editor, self.every = onlooker, plan.editing.editor, plan.every
+        self.part = replace(plan.editing.part(facts), index=1)
+        self.resumed, self.checkpoints = onlooker.resumed, onlooker.checkpoints
+        self._journal, self._steps, self._made = Journal(self.checkpoints), 0, 0
+        if self.resumed is not None:
+            counts = self.resumed.state["counts"]
+            self._steps, self._made = self.resumed.count, counts.get(str(self.part.index), 0)
+            self._journal.recall(self.editor, self.resumed, self._made)
+        self._edits = plan.editing.steps(model, facts, self._made)
+
+    @property
+    def requests(self) -> Requests:
+        return self.onlooker.requests
+
+    @property
+    def folder(self) -> Path:
+        return self.onlooker.folder
+
+    def due(self, part: Part, count: int) -> bool:
+        return True
+
+    def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
+        go = self.onlooker.look(model, part, change)
+        if change is None:
+            return go and self.onlooker.look(model, self.part)
+        self._steps += change.steps
+        if not go or self._steps % self.every:
+            return go
+        edit = next(self._edits, None)
+        if edit is None:
+            return True
+        self._made += len(edit.facts)
+        return self.onlooker.look(model, self.part, edit)
+
+    def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
+        """The training has saved the weights, edits included."""
+        self._journal.remember(self.editor, self._made)
+        self.onlooker.save(checkpoint, [*pieces, *self._journal.pieces])

@@ -1,0 +1,46 @@
+"""A copy of the code beside the runs: what is edited later does not change jobs that wait in a queue."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from pipeline.paths import PACKAGE, ROOT
+from pipeline.runs.provenance import GIT, git
+
+FOLDERS = ("analysis", "conf", "editors", "pipeline")
+"""What a run needs of it."""
+
+
+def snapshot(folder: Path) -> Path:
+    """Copy the code and its configuration to `<folder>/<digest of their content>`, and return that.
+
+    The copy is complete or absent, and the same code is copied once. It knows its commit.
+    """
+    commit = json.dumps(git(PACKAGE))
+    sources = {path.relative_to(ROOT): path for name in FOLDERS for path in _files(ROOT / name)}
+    digest = hashlib.sha256(commit.encode())
+    for name, path in sorted(sources.items()):
+        content = path.read_bytes()
+        digest.update(f"\n{name} {len(content)}\n".encode() + content)
+    copy = folder.resolve() / digest.hexdigest()[:10]
+    if copy.is_dir():
+        return copy
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as part:
+        made = Path(part) / "code"
+        for name, path in sources.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, made / name)
+        (made / "pipeline" / GIT).write_text(commit, encoding="utf-8")
+        try:
+            made.rename(copy)
+        except OSError:
+            if not copy.is_dir():  # else another sweep made it meanwhile
+                raise
+    return copy
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]

@@ -1,0 +1,135 @@
+"""A job of a pool, in its process: composes its configuration, says where it lies, and is computed there."""
+
+import faulthandler
+import logging
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobStatus, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from editors.errors import NormscopeError
+from pipeline.config.resolvers import register_resolvers
+from pipeline.config.schema import resolved, without_hydra
+from pipeline.runs.layout import OUTPUTS, folder_of
+from pipeline.runs.messages import reason
+from pipeline.runs.objectives import Value
+from pipeline.runs.signals import SAVE
+
+log = logging.getLogger(__name__)
+
+LOG = "job.log"
+"""What a job of a pool tells people, in its run folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What all jobs of a sweep have in common."""
+
+    config: DictConfig
+    """As composed without what the sweep varies."""
+    context: HydraContext
+    task: TaskFunction
+
+    def pickled(self) -> bytes:
+        """For other processes, with Hydra's own state but for plugins and resolvers, which they have."""
+        state: dict[type, Any] = dict(Singleton._instances)
+        state.pop(Plugins, None)
+        return pickle.dumps((self, state))
+
+    @staticmethod
+    def unpickled(given: bytes) -> "Shared":
+        """In a process that `pipeline.launchers.preload` prepared."""
+        shared, state = pickle.loads(given)
+        Singleton._instances.update(state)
+        setup_globals()
+        register_resolvers()
+        return shared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A job knows where its run lies."""
+
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A job's result."""
+
+    value: Value = None
+    error: str | None = None
+    """Why there is none, in a line."""
+    left: bool = False
+    """Whether that is because it was asked to leave."""
+
+
+def work(
+    pipe: Connection, shared: bytes, overrides: Sequence[str], number: int, environment: Mapping[str, str]
+) -> None:
+    """Compute a job and send a `Started` and an `Ended`."""
+    os.setpgrp()  # Ctrl-C reaches the sweep alone, which passes it on
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # a shell that begins a command in the background lets it ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(SAVE, signal.SIG_IGN)  # until the run is there, which then receives it
+    threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
+    os.environ.update(environment)
+    try:
+        ended = Ended(value=_computed(pipe, Shared.unpickled(shared), overrides, number))
+    except Exception as error:
+        if not isinstance(error, NormscopeError):
+            log.exception("this is a mistake of the program")
+        ended = Ended(error=reason(error))
+    pipe.send(ended)
+
+
+def _computed(pipe: Connection, shared: Shared, overrides: Sequence[str], number: int) -> Value:
+    loader = shared.context.config_loader
+    config = loader.load_sweep_config(shared.config, list(overrides))
+    with open_dict(config):
+        config.hydra.job.id = str(number)
+        config.hydra.job.num = number
+    HydraConfig.instance().set_config(config)
+    folder = folder_of(OUTPUTS, resolved(without_hydra(config)))
+    _write_to(folder / LOG)
+    pipe.send(Started(folder=folder))
+    result = run_job(
+        hydra_context=shared.context,
+        task_function=shared.task,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    if result.status == JobStatus.FAILED:
+        raise result._return_value
+    return result.return_value
+
+
+def _write_to(path: Path) -> None:
+    """Let all that this process tells people, native code included, go to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    faulthandler.enable()
+
+
+def _leave_with_parent() -> None:
+    """Ask this process to leave when its sweep is gone, however that went."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,26 @@
+"""What every job of a pool needs, imported once by the server that they are forked from.
+
+Nothing may be computed here: threads and an initialised CUDA do not survive a fork.
+"""
+
+import gc
+import importlib
+import signal
+import sys
+
+from hydra.core.plugins import Plugins
+
+import analysis.plots.run_figures  # noqa: F401 - the figures at the end of a run
+import pipeline.experiment  # noqa: F401
+
+Plugins.instance()
+
+# the stage imports the harness when it is first used, because that takes seconds
+if "analysis.stages.downstream.stage" in sys.modules:
+    importlib.import_module("analysis.stages.downstream.harness")
+
+# who ends the sweep ends its jobs; the server goes when nobody is left that could ask for one
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # jobs have nothing to save before their runs begin
+gc.collect()
+gc.freeze()  # a collection in a job would touch, and so copy, all that was imported

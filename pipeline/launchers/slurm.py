@@ -1,0 +1,249 @@
+"""Sweeps on Slurm: the submitit launcher, with the queued code kept as it was and an eye on jobs that die."""
+
+import copy
+import io
+import logging
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.types import HydraContext, TaskFunction
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
+from omegaconf import DictConfig, OmegaConf
+from submitit import AutoExecutor, JobEnvironment
+from submitit.core.core import Job
+from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
+from submitit.helpers import TorchDistributedEnvironment
+from submitit.slurm.slurm import SlurmInfoWatcher
+
+from editors.errors import ConfigError, NormscopeError
+from pipeline.config.resolvers import register_resolvers
+from pipeline.launchers.code_snapshot import ROOT, snapshot
+
+log = logging.getLogger(__name__)
+
+POLL = 60
+"""Seconds between two questions to Slurm, at most; a result is seen at once, in the job's folder."""
+TOLD = 5
+"""Lines of a dead job's log that are shown."""
+FORGOTTEN = "FORGOTTEN"
+"""Said of a job that Slurm does not list any more."""
+OVER = frozenset(
+    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT".split()
+) | {FORGOTTEN}
+"""States that a job does not leave any more. A job that is preempted and queued again is PENDING."""
+
+
+class JobFailed(NormscopeError):
+    """A Slurm job ended without having computed its run."""
+
+
+class Queue(SlurmInfoWatcher):
+    """The states of jobs from `squeue`, which knows of ended jobs for some minutes, then forgets them.
+
+    `sacct`, which submitit asks, says nothing where a cluster keeps no accounts: one would wait for ever for
+    a job that was killed.
+    """
+
+    def _make_command(self) -> list[str] | None:
+        if not self._registered - self._finished:
+            return None
+        return ["squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", "%i|%T"]
+
+    def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
+        """State by job, `FORGOTTEN` for those that Slurm does not list."""
+        text = string if isinstance(string, str) else string.decode()
+        listed = dict(line.strip().split("|", 1) for line in text.splitlines() if "|" in line)
+        return {job: {"State": listed.get(job, FORGOTTEN)} for job in self._registered - self._finished}
+
+    def is_done(self, job_id: str, mode: str = "standard") -> bool:
+        """Whether Slurm will not run the job (any more)."""
+        return self.get_state(job_id, mode=mode) in OVER
+
+
+class SlurmSweep(SlurmLauncher):
+    """Runs of a sweep as one job array.
+
+    Jobs work in the folder that they were submitted from, so that paths mean what they meant there, with the
+    code and the configuration files of that moment.
+    """
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Copy the code; the jobs run and compose from there.
+
+        Raises:
+            ConfigError: where there is no Slurm.
+        """
+        if shutil.which("sbatch") is None or shutil.which("srun") is None:
+            raise ConfigError(
+                "launcher=slurm needs Slurm, but there is no sbatch and srun on this machine: "
+                "log in to the cluster, or leave the launcher out"
+            )
+        code = snapshot(Path(str(config.hydra.sweep.dir)) / ".code")
+        # the user's lines first: `module load` may set PYTHONPATH too
+        self.params["setup"] = [
+            *(self.params.get("setup") or []),
+            "export PYTHONSAFEPATH=1",  # else `python -m` looks for packages in the current folder first
+            f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        ]
+        self.command = sys.argv
+        super().setup(
+            hydra_context=_composing_from(code, hydra_context), task_function=task_function, config=config
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> JobReturn:
+        """One run, inside its job."""
+        register_resolvers()
+        sys.argv = self.command  # what a run notes as its command
+        signal.signal(signal.SIGTERM, _terminated)
+        if JobEnvironment().num_tasks > 1:  # of one run, which train together
+            TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        done = super().__call__(*args, **kwargs)
+        if done.status == JobStatus.FAILED and not isinstance(done._return_value, NormscopeError):
+            log.error("the run failed", exc_info=done._return_value)
+        return done
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Queue the runs, wait for all of them, and return what became of each.
+
+        A job that failed or died has status FAILED and a sentence for a value; the others are as they are.
+
+        Raises:
+            ConfigError: where Slurm refuses the jobs.
+        """
+        jobs = self._submit(job_overrides, initial_job_idx)
+        array = jobs[0].job_id.split("_")[0]
+        log.info("runs queued as Slurm job %s: %d", array, len(jobs))
+        queue = Queue(delay_s=POLL)
+        for job in jobs:
+            queue.register_job(job.job_id)
+            for process in (job, *(job.task(i) for i in range(job.num_tasks))):
+                process.watcher = queue
+        with _explained(array):
+            return [_outcome(job, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)]
+
+    def _submit(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[Job[JobReturn]]:
+        tasks = [
+            (list(overrides), "hydra.sweep.dir", first + i, f"job_id_for_{first + i}", Singleton.get_state())
+            for i, overrides in enumerate(job_overrides)
+        ]
+        for number, overrides in enumerate(job_overrides, first):
+            log.info("#%d %s", number, " ".join(filter_overrides(overrides)))
+        executor = self._executor()
+        try:
+            with redirect_stderr(io.StringIO()):  # submitit prints what it raises
+                return executor.map_array(self, *zip(*tasks, strict=True))
+        except (FailedJobError, FailedSubmissionError) as error:
+            words = "; ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
+            raise ConfigError(
+                f"Slurm refuses the jobs ({words}): change hydra.launcher.partition, gpus_per_node, "
+                "or what else it names"
+            ) from error
+
+    def _executor(self) -> AutoExecutor:
+        shared = set(OmegaConf.structured(BaseQueueConf))
+        params: dict[str, Any] = {
+            name if name in shared else f"slurm_{name}": value for name, value in self.params.items()
+        }
+        executor = AutoExecutor(
+            folder=params.pop("submitit_folder"),
+            cluster="slurm",
+            slurm_max_num_timeout=params.pop("slurm_max_num_timeout"),
+        )
+        try:
+            executor.update_parameters(**params)
+        except (AssertionError, NameError, ValueError) as error:
+            raise ConfigError(f"hydra.launcher: {str(error).splitlines()[0]}") from error
+        return executor
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """Inside a job: Slurm sends TERM before it takes the node away, and the job is then queued again by
+    submitit's handler of USR2; and when the job is cancelled, which it does not survive anyway.
+    """
+    asked = ["scontrol", "show", "job", "-o", os.environ["SLURM_JOB_ID"]]
+    told = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60).stdout
+    handler = signal.getsignal(signal.SIGUSR2)
+    if re.search(r"\bPreemptTime=\d", told) and callable(handler):
+        handler(signal.SIGUSR2, frame)
+
+
+def _composing_from(code: Path, context: HydraContext) -> HydraContext:
+    """The same context, with configuration files of this project read in the copy."""
+    path = copy.deepcopy(context.config_loader.get_search_path())
+    for place in path.get_path():
+        where = Path((place.path or "").removeprefix("file://"))
+        if where.is_relative_to(ROOT):
+            place.path = str(code / where.relative_to(ROOT))
+    loader = cast(Any, type(context.config_loader))(path)
+    return HydraContext(config_loader=loader, callbacks=context.callbacks)
+
+
+def _outcome(job: Job[JobReturn], overrides: Sequence[str]) -> JobReturn:
+    """What the job gave back; where it gave nothing, a failure that says what is known."""
+    try:
+        done = job.results()[0]
+        if done.status != JobStatus.FAILED or isinstance(done._return_value, NormscopeError):
+            return done
+        what, shown = _reason(done._return_value), 0
+    except FailedJobError:  # its text is the log's
+        what, shown = "failed before its run began", TOLD
+    except UncompletedJobError:
+        what, shown = f"died (Slurm says {job.state})", TOLD
+    except Exception as error:  # whatever became of this job, the others are waited for
+        what, shown = _reason(error), 0
+    failed = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
+    failed.return_value = JobFailed(f"Slurm job {job.job_id} {what}; its log is {_log(job, shown)}")
+    return failed
+
+
+def _reason(error: Exception) -> str:
+    if "timed-out" in str(error):  # submitit's word
+        return (
+            "used up its time: the same command goes on from the last saved state; give more with "
+            "hydra.launcher.timeout_min, or let Slurm queue it again with launcher=slurm_preempt"
+        )
+    message = "".join(str(error).strip().splitlines()[:1])
+    return f"failed with {type(error).__name__}: {message}"
+
+
+def _log(job: Job[JobReturn], shown: int) -> str:
+    """Where the job's log is, and its last lines."""
+    path = job.paths.stderr if job.paths.stderr.is_file() else job.paths.stdout
+    text = path.read_text(encoding="utf-8", errors="replace") if shown and path.is_file() else ""
+    lines = text.splitlines()[-shown:]
+    return f"{path}" + (f"; it ends with: {' / '.join(lines)}" if lines else "")
+
+
+@contextmanager
+def _explained(array: str) -> Iterator[None]:
+    """While jobs are waited for, Ctrl-C and TERM end this process, not the jobs, and say so."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        log.warning(
+            "the jobs go on; scancel %s ends them. The same command, given again, takes up what they "
+            "have computed and leaves alone what they are computing.",
+            array,
+        )
+        raise SystemExit(128 + number)
+
+    before: Mapping[int, Any] = {
+        number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,223 @@
+"""What a search makes large or small: numbers that are computed from what a finished run has found.
+
+Light, so that a run which is done already answers without torch. An objective belongs to no run: a finished
+one is asked again with whatever objective is chosen now.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+from hydra.utils import instantiate
+
+from editors.errors import ConfigError
+from pipeline.config.fingerprint import Config
+from pipeline.config.validation import node_problems
+from pipeline.runs.layout import summary_of
+
+log = logging.getLogger(__name__)
+
+Direction = Literal["maximize", "minimize"]
+Value = float | list[float | None] | None
+"""Of one objective, or of several in their order; null where it is not known."""
+MEASURED_BY: Mapping[str, str] = MappingProxyType(
+    {
+        "norm/frobenius": "norms",
+        "norm/singular": "spectra",
+        "activation/": "activations",
+        "probe/": "probes",
+        "edit/score/": "efficacy",
+        "edit/success/": "efficacy",
+        "edit/accuracy/": "efficacy",
+        "edit/known/": "efficacy",
+        "generation/": "generation",
+        "text/": "perplexity",
+        "downstream/": "downstream",
+    }
+)
+"""How keys begin that one stage alone measures, and which; what is not here is known only in the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a run has found when it is over."""
+
+    last: Mapping[str, float]
+    """The last value of every metric."""
+    unedited: Mapping[str, float]
+    """Its value before the first change, of those that were measured then."""
+    edits: int
+    alarms: Sequence[Mapping[str, Any]]
+    parts: Sequence[Mapping[str, Any]]
+    """Of the run: unit and count of each."""
+
+
+class Objective(Protocol):
+    """A number about a run, and which way is better."""
+
+    @property
+    def direction(self) -> Direction:
+        """Whether more or less is better."""
+        ...
+
+    def lacks(self, stages: Mapping[str, Any]) -> str | None:
+        """Why a run with this `stage` group cannot have it, in words that name the way out."""
+        ...
+
+    def value(self, found: Findings) -> float | None:
+        """The number; None where something that it reads was not measured."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The last value of a metric of docs/metrics.md."""
+
+    metric: str
+    direction: Direction = "maximize"
+
+    def lacks(self, stages: Mapping[str, Any]) -> str | None:
+        """A metric whose stage is not there."""
+        return _unmeasured([self.metric], stages)
+
+    def value(self, found: Findings) -> float | None:
+        """As it was measured last."""
+        return found.last.get(self.metric)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditsBeforeAlarm:
+    """Edits made when the first alarm fired, all edits where none did.
+
+    An alarm fires when something is measured, so that the cadence of what it reads is the resolution.
+    """
+
+    signatures: Sequence[str] = ()
+    """Alarms that count, all where none is named."""
+    direction: Direction = field(default="maximize", init=False)
+
+    def lacks(self, stages: Mapping[str, Any]) -> str | None:
+        """Alarms that no judge would give."""
+        if "signatures" not in stages:
+            return f"alarms are not looked for: add signatures to {_as_list(stages)}"
+        off = [name for name in self.signatures if stages["signatures"].get(name) is None]
+        return f"stage.signatures has no threshold for {', '.join(off)}" if off else None
+
+    def value(self, found: Findings) -> float | None:
+        """Counted over all parts of the run that edit."""
+        fired = [
+            _edits_at(alarm, found.parts)
+            for alarm in found.alarms
+            if not self.signatures or alarm["signature"] in self.signatures
+        ]
+        return float(min(fired, default=found.edits))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreMinusDownstreamLoss:
+    """score − weight · (unedited downstream − downstream), the two last values and the one at the start."""
+
+    score: str = "edit/score/seen"
+    downstream: str = "downstream/mean/acc"
+    weight: float = 1.0
+    """How many points of the score a point of downstream accuracy is worth."""
+    direction: Direction = field(default="maximize", init=False)
+
+    def lacks(self, stages: Mapping[str, Any]) -> str | None:
+        """A metric whose stage is not there."""
+        return _unmeasured([self.score, self.downstream], stages)
+
+    def value(self, found: Findings) -> float | None:
+        """A gain in downstream accuracy counts as well."""
+        score, end = found.last.get(self.score), found.last.get(self.downstream)
+        start = found.unedited.get(self.downstream)
+        if score is None or start is None or end is None:
+            return None
+        return score - self.weight * (start - end)
+
+
+def chosen(config: Config) -> dict[str, Objective]:
+    """The objectives of a resolved configuration, by name.
+
+    Raises:
+        ConfigError: with all that is wrong with them, one a line.
+    """
+    nodes: Mapping[str, Any] = config.get("objective") or {}  # pyright: ignore[reportAssignmentType]
+    problems = list(node_problems("objective", nodes))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return {name: instantiate(node, _convert_="all") for name, node in nodes.items()}
+
+
+def lacking(config: Config) -> list[str]:
+    """A sentence for each objective that the run of a resolved configuration cannot have."""
+    stages: Mapping[str, Any] = config.get("stage") or {}  # pyright: ignore[reportAssignmentType]
+    found = {name: objective.lacks(stages) for name, objective in chosen(config).items()}
+    return [f"objective={name}: {reason}" for name, reason in found.items() if reason]
+
+
+def objective_of(config: Config, folder: Path, summary: Mapping[str, Any] | None = None) -> Value:
+    """The value of the run in `folder`: a number for one objective, a list for several, null for none.
+
+    `summary` is what the run found; that of a finished run is read. Says what cannot be known, and why.
+    """
+    told = summary_of(folder) if summary is None else summary
+    found = Findings(
+        last=told["metrics"],
+        unedited=_unedited(folder / "metrics.jsonl"),
+        edits=told.get("edits", 0),
+        alarms=told.get("alarms", ()),
+        parts=told.get("parts", ()),
+    )
+    stages: Mapping[str, Any] = config.get("stage") or {}  # pyright: ignore[reportAssignmentType]
+    values = [_value(name, objective, found, stages) for name, objective in chosen(config).items()]
+    return values if len(values) > 1 else next(iter(values), None)
+
+
+def _value(name: str, objective: Objective, found: Findings, stages: Mapping[str, Any]) -> float | None:
+    reason = objective.lacks(stages)
+    value = None if reason else objective.value(found)
+    if value is None:
+        reason = reason or f"{objective} reads what was not measured; docs/metrics.md has the keys"
+        log.debug("objective=%s is not known: %s", name, reason)
+    return value
+
+
+def _unmeasured(metrics: Sequence[str], stages: Mapping[str, Any]) -> str | None:
+    missing = {
+        stage: metric
+        for metric in metrics
+        for start, stage in MEASURED_BY.items()
+        if metric.startswith(start) and stage not in stages
+    }
+    if not missing:
+        return None
+    unknown, add = " and ".join(missing.values()), " and ".join(missing)
+    return f"nothing measures {unknown}: add {add} to {_as_list(stages)}"
+
+
+def _as_list(stages: Mapping[str, Any]) -> str:
+    return f"stage=[{','.join(stages)}]"
+
+
+def _edits_at(alarm: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> int:
+    """Edits of all parts of the run when the alarm fired."""
+    before = sum(part["count"] for part in parts[: alarm["part"]] if part["unit"] == "edits")
+    return before + (alarm["count"] if alarm["unit"] == "edits" else 0)
+
+
+def _unedited(path: Path) -> dict[str, float]:
+    """What was measured before the first change: the rows of metrics.jsonl without an edit or a step."""
+    found: dict[str, float] = {}
+    if not path.is_file():
+        return found
+    with path.open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            if row.get("edits") or row.get("steps"):
+                break
+            found |= {key: value for key, value in row.items() if "/" in key}
+    return found

@@ -1,0 +1,120 @@
+"""Signals as requests: a run saves its state where a step ends, closes what is open, and only then leaves.
+
+USR1 asks for the state to be saved. USR2, TERM and INT ask to leave, with the state saved where a run is in
+the middle of its steps. Whoever asks twice is obeyed at once: the run then goes on from the state before.
+"""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn, Self
+
+from editors.errors import NormscopeError
+
+log = logging.getLogger(__name__)
+
+
+class JobFailed(NormscopeError):
+    """A job of a pool has no result."""
+
+
+class JobLeft(JobFailed):
+    """A job was asked to leave, and can go on."""
+
+
+SAVE = signal.SIGUSR1
+LEAVE = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+
+
+def was_requeued() -> bool:
+    """Whether this is a Slurm job that was put back into the queue: it goes on, whatever began it."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+
+
+class Interrupted(BaseException):
+    """The run was asked to leave. No `Exception`, so that a sweep ends with it instead of going on."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"asked to leave by {signal.Signals(number).name}: the same command goes on")
+        self.number = number
+
+
+class Requests:
+    """What signals have asked a run to do, as a context around it.
+
+    Outside of the main thread of a process, which alone receives signals, nothing is ever asked.
+    """
+
+    def __init__(self) -> None:
+        self.save = False
+        """Whether the state is to be saved where this step ends."""
+        self.leave: int | None = None
+        """The signal that asks to leave then."""
+        self._stepping = False
+        self._earlier: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        """Receive signals."""
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        for number in (SAVE, *LEAVE):
+            self._earlier[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give them back to who received them before."""
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    @property
+    def pending(self) -> bool:
+        """Whether something waits for the end of this step."""
+        return self.save or self.leave is not None
+
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
+        """While steps are made, requests wait for the end of one, or of the run; before there is nothing to
+        save."""
+        self._stepping = True
+        try:
+            yield
+        finally:
+            self._stepping = False
+
+    def answered(self) -> None:
+        """The state is saved; leave where that was asked for.
+
+        Raises:
+            Interrupted: if it was.
+        """
+        if self.save:
+            log.info("the state is saved, as %s asked for", SAVE.name)
+        self.save = False
+        if self.leave is not None:
+            raise Interrupted(self.leave)
+
+    def depart(self, interrupted: Interrupted) -> NoReturn:
+        """Leave the process, once everything is closed: as the earlier receiver of the signal does.
+
+        Under submitit that is its own handler, which puts the job back into Slurm's queue. It stops W&B's
+        process at once, and has to be the last that happens.
+        """
+        earlier = self._earlier.get(interrupted.number)
+        if callable(earlier) and earlier is not signal.default_int_handler:
+            earlier(interrupted.number, None)
+        raise SystemExit(128 + interrupted.number)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if number == SAVE:
+            self.save = self._stepping
+            return
+        if not self._stepping or self.leave is not None:
+            raise Interrupted(number)
+        self.leave = number
+        log.warning(
+            "%s: saving where this step ends; once more to leave at once", signal.Signals(number).name
+        )

@@ -1,0 +1,230 @@
+"""Sweeps: all combinations of what was given, without anything that was computed before.
+
+What is done is answered without composing it (`plan.py`); a job that fails, also while it is composed, never
+stops the others; afterwards it is told which failed, where and why.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from editors.errors import ConfigError, DataError, NormscopeError
+from pipeline.config.file_cache import keep_files
+from pipeline.config.schema import resolved, without_hydra
+from pipeline.runs import messages
+from pipeline.runs.heartbeat import is_elsewhere_computed
+from pipeline.runs.input_digests import check_inputs, inputs_of
+from pipeline.runs.layout import OUTPUTS, folder_of, is_done, summary_of
+from pipeline.runs.messages import reason
+from pipeline.runs.objectives import Value
+from pipeline.sweeps import plan
+
+log = logging.getLogger(__name__)
+
+
+class SweepFailed(NormscopeError):
+    """Some runs of a sweep failed; all others were computed."""
+
+
+@runtime_checkable
+class _Warming(Protocol):
+    """A launcher that gets ready while jobs are composed."""
+
+    def warm_up(self) -> None: ...
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """One combination of a sweep and what came of it."""
+
+    overrides: list[str]
+    invocation: str
+    """What it is composed from."""
+    folder: Path | None = None
+    """Where its run lies; None where it cannot be composed."""
+    before: bool = False
+    """Whether an earlier launch computed it."""
+    objective: Value = None
+    error: Exception | None = None
+
+    def recall(self, folder: Path) -> None:
+        """Take the result from its folder, where it was computed before."""
+        self.folder, self.before = folder, is_done(folder)
+        if not self.before:
+            return
+        try:
+            check_inputs(folder, inputs_of(folder))
+            self.objective = summary_of(folder)["objective"]
+        except NormscopeError as error:
+            self.before, self.error = False, error
+        except KeyError:
+            told = f"{folder}/summary.json has no objective: delete the folder to compute the run again"
+            self.before, self.error = False, DataError(told)
+
+    def take(self, result: JobReturn) -> None:
+        """Keep what a launcher gives back, without the configuration in it."""
+        if result.status == JobStatus.FAILED:
+            self.error = result._return_value
+        else:
+            self.objective = result.return_value
+
+    @property
+    def returned(self) -> JobReturn:
+        """What Hydra calls a job's result."""
+        result = JobReturn(overrides=self.overrides)
+        result.status = JobStatus.FAILED if self.error else JobStatus.COMPLETED
+        result.return_value = self.error or self.objective
+        return result
+
+
+class Sweep(Sweeper):
+    """All combinations, as Hydra's basic sweeper makes them, launched `max_batch_size` at a time.
+
+    No subclass of the basic one: Hydra runs its module again when it looks for plugins, and the class that
+    was imported before is then another.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: Mapping[str, object]) -> None:
+        self.max_batch_size, self.params = max_batch_size, params
+        self._context: HydraContext
+        self._shared: DictConfig
+        self._launcher: Launcher
+        self._files: str
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take over what Hydra found, and the launcher that the configuration names."""
+        keep_files(hydra_context)
+        self._context, self._shared = hydra_context, config
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """The result of every run.
+
+        Raises:
+            SweepFailed: if some failed, after all others were computed.
+        """
+        setup_globals()
+        jobs = self._jobs(arguments)
+        known = plan.known(OUTPUTS)
+        for job in jobs:
+            if job.invocation in known:
+                job.recall(known[job.invocation])
+        unknown = [job for job in jobs if not job.before and not job.error]
+        if unknown and isinstance(self._launcher, _Warming):
+            self._launcher.warm_up()
+        self._compose(unknown)
+        runs = _distinct(jobs)
+        pending = [job for job in runs if not job.before and not job.error]
+        log.info("%d runs: %d to compute, %s", len(runs), len(pending), _already(runs))
+        size = self.max_batch_size or max(len(pending), 1)
+        for start in range(0, len(pending), size):
+            self._launch(pending[start : start + size], start)
+        _conclude(runs)
+        return [job.returned for job in runs]
+
+    def _jobs(self, arguments: Sequence[str]) -> list[_Job]:
+        """All combinations."""
+        parser = OverridesParser.create(config_loader=self._context.config_loader)
+        params = [f"{key}={value}" for key, value in self.params.items()]
+        overrides = parser.parse_overrides([*params, *arguments])
+        (combinations,) = BasicSweeper.split_arguments(overrides, None)
+        self._files = self._digest()
+        return [
+            _Job(overrides=combination, invocation=plan.invocation(self._files, combination))
+            for combination in combinations
+        ]
+
+    def _digest(self) -> str:
+        """Of the files that jobs are composed from."""
+        hydra = self._shared.hydra
+        folders = [Path(one.path) for one in hydra.runtime.config_sources if one.schema == "file"]
+        return plan.digest([*plan.sources_of(folders), hydra.job.config_name, *hydra.overrides.hydra])
+
+    def _compose(self, jobs: Sequence[_Job]) -> None:
+        """Find out which run each job is and whether it is done, and write the plan."""
+        found: dict[Path, list[plan.Planned]] = {}
+        for job in jobs:
+            try:
+                plain = resolved(without_hydra(self._composed(job)))
+                folder = folder_of(OUTPUTS, plain)
+                anew = plain["resume"] == "never"
+                if anew:
+                    job.folder = folder
+                else:
+                    job.recall(folder)
+            except Exception as error:  # whatever it is, the others go on
+                job.folder, job.error = None, error
+                continue
+            planned = plan.Planned(
+                run=folder.name,
+                overrides=messages.tellable(job.overrides),
+                invocation=None if anew else job.invocation,
+            )
+            found.setdefault(folder.parent, []).append(planned)
+        settled = not found or self._digest() == self._files
+        for experiment, planned in found.items():
+            # of files that were edited meanwhile nobody knows which of them a run comes from
+            plan.merge(experiment, planned if settled else [replace(one, invocation=None) for one in planned])
+
+    def _composed(self, job: _Job) -> DictConfig:
+        return self._context.config_loader.load_sweep_config(self._shared, job.overrides)
+
+    def _launch(self, jobs: Sequence[_Job], start: int) -> None:
+        try:
+            results = self._launcher.launch([job.overrides for job in jobs], initial_job_idx=start)
+        except ConfigError:
+            raise  # nothing was begun: no run has failed
+        except Exception as error:
+            # a launcher that gives up tells nothing of the jobs, but their folders do
+            for job in jobs:
+                job.error = None if job.folder and is_done(job.folder) else error
+        else:
+            for job, result in zip(jobs, results, strict=True):
+                job.take(result)
+
+
+def _distinct(jobs: Sequence[_Job]) -> list[_Job]:
+    """Of jobs that are the same run the first."""
+    runs: dict[Path | str, _Job] = {}
+    for job in jobs:
+        runs.setdefault(job.folder or job.invocation, job)
+    return list(runs.values())
+
+
+def _already(runs: Sequence[_Job]) -> str:
+    done, failed = sum(job.before for job in runs), sum(job.error is not None for job in runs)
+    return f"{done} done already" + (f", {failed} that cannot be composed" if failed else "")
+
+
+def _conclude(runs: Sequence[_Job]) -> None:
+    """Tell how it went; raises SweepFailed where something failed."""
+    left = [job for job in runs if not job.error and job.folder and is_elsewhere_computed(job.folder)]
+    for job in runs:
+        if not job.error and job not in left and not (job.folder and is_done(job.folder)):
+            job.error = DataError("it is not done, and no process computes it: the same command does")
+    failed = [job for job in runs if job.error]
+    before = sum(job.before for job in runs)
+    computed = len(runs) - before - len(failed) - len(left)
+    others = f", {len(left)} left to other processes" if left else ""
+    log.info("%d computed, %d done before, %d failed%s", computed, before, len(failed), others)
+    if not failed:
+        return
+    lines = messages.differing([messages.tellable(job.overrides) for job in runs])
+    for job, line in zip(runs, lines, strict=True):
+        if job.error:
+            log.error("%s: %s%s", line, reason(job.error), f" ({job.folder})" if job.folder else "")
+    rest = "the others are complete" if not left else "the others are complete or being computed"
+    raise SweepFailed(f"{len(failed)} of {len(runs)} runs failed, for the reasons above; {rest}")

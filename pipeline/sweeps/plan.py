@@ -1,0 +1,87 @@
+"""The plan of a sweep: `sweep.json` beside its runs tells which there will be, and knows it when asked again.
+
+Composing takes longer than everything else about a run that is done. A job is known without: the same
+overrides, on the same files, composed to the same run before.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.config.fingerprint import NUMERICS
+from pipeline.runs.atomic_files import write_json
+from pipeline.runs.messages import relevant
+
+NAME = "sweep.json"
+
+_VARIABLE = re.compile(r"oc\.env:\s*['\"]?(\w+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A run that a sweep asked for."""
+
+    run: str
+    """Its fingerprint, the name of its folder."""
+    overrides: tuple[str, ...]
+    """What was chosen for it, without secrets."""
+    invocation: str | None
+    """What it was composed from; None where it is to be computed anew each time."""
+
+
+def sources_of(folders: Iterable[Path]) -> list[str]:
+    """The text of every YAML file of a configuration, in a fixed order, each after its name."""
+    texts: list[str] = []
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            texts += [path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8")]
+    return texts
+
+
+def digest(texts: Iterable[str]) -> str:
+    """SHA-256 of texts and of the environment variables that they refer to, in hex digits."""
+    given = list(texts)
+    variables = sorted({name for text in given for name in _VARIABLE.findall(text)})
+    told = [given, [os.environ.get(name) for name in variables]]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def invocation(composed_from: str, overrides: Sequence[str]) -> str:
+    """What tells that overrides compose to the same run as before.
+
+    `composed_from` is the digest of the files and of Hydra's own overrides.
+    """
+    return digest([composed_from, str(NUMERICS), *relevant(overrides)])
+
+
+def read(experiment: Path) -> list[Planned]:
+    """What was planned in an experiment's folder; nothing where its plan is missing or cannot be read."""
+    try:
+        jobs = json.loads((experiment / NAME).read_text(encoding="utf-8"))["jobs"]
+        return [Planned(**{**job, "overrides": tuple(job["overrides"])}) for job in jobs]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def known(root: Path) -> dict[str, Path]:
+    """The folder of each run that was planned in any experiment, by invocation."""
+    return {
+        job.invocation: path.parent / job.run
+        for path in sorted(root.glob(f"*/{NAME}"))
+        for job in read(path.parent)
+        if job.invocation is not None
+    }
+
+
+def merge(experiment: Path, jobs: Sequence[Planned]) -> None:
+    """Add jobs to an experiment's plan; of those with the same overrides the later one holds."""
+    experiment.mkdir(parents=True, exist_ok=True)
+    with FileLock(experiment / f".{NAME}.lock"):
+        merged = {job.overrides: job for job in [*read(experiment), *jobs]}
+        write_json(experiment / NAME, {"jobs": [asdict(job) for job in merged.values()]})

@@ -1,0 +1,148 @@
+"""What a tracker is: it gets the numbers of a run while they are measured."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from analysis.units import Unit
+from pipeline.config.fingerprint import Config
+from pipeline.runs.folder import RunInfo
+
+log = logging.getLogger(__name__)
+
+Status = Literal["done", "failed"]
+Rows = Sequence[Mapping[str, object]]
+Draw = Callable[[], Mapping[str, Path]]
+"""Draws a run's figures and gives their files by name; not called where nobody wants them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where in a run a row of numbers belongs."""
+
+    part: int = 0
+    """Which part of the run."""
+    unit: Unit = "edits"
+    """What the part's x-axis counts: the row's place on it is the entry of that name."""
+    step: int = 0
+    """Changes made to the model so far, in the whole run."""
+    edits: int = 0
+    """Facts edited so far."""
+    steps: int = 0
+    """Optimiser steps taken so far."""
+    tokens: int = 0
+    """Tokens trained on so far."""
+
+    @property
+    def count(self) -> int:
+        """The place on the part's x-axis."""
+        return self.edits if self.unit == "edits" else self.steps
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Position":
+        """The position that a row of `metrics.jsonl` tells."""
+        return cls(**{entry.name: row[entry.name] for entry in fields(cls) if entry.name in row})
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """A place for the numbers of one run at a time."""
+
+    @property
+    def id(self) -> str:
+        """The run's name at this place; empty before `start` and where there is none."""
+        ...
+
+    def start(self, config: Config, run: RunInfo) -> None:
+        """Open the run."""
+        ...
+
+    def log(self, position: Position, metrics: Mapping[str, float]) -> None:
+        """Add the numbers measured there."""
+        ...
+
+    def again(self, row: Mapping[str, Any]) -> None:
+        """Add a row that an interrupted attempt at this run logged, as `metrics.jsonl` holds it."""
+        ...
+
+    def table(self, name: str, rows: Rows) -> None:
+        """Add rows of details, say one per fact."""
+        ...
+
+    def alert(self, title: str, text: str) -> None:
+        """Tell people that something happened which they should look at."""
+        ...
+
+    def pictures(self, draw: Draw) -> None:
+        """Add the figures of the finished run."""
+        ...
+
+    def finish(self, status: Status) -> None:
+        """Close the run; does nothing where none is open."""
+        ...
+
+
+@contextmanager
+def tracking(tracker: Tracker, config: Config, run: RunInfo) -> Iterator[None]:
+    """Open the tracker's run and close it at the end, as failed on any exception, which goes on as it is."""
+    try:
+        tracker.start(config, run)
+        yield
+    except BaseException:
+        try:
+            tracker.finish("failed")
+        except Exception as error:  # a tracker whose process was killed must not hide why the run ended
+            log.warning("the tracker did not close: %s: %s", type(error).__name__, error)
+        raise
+    tracker.finish("done")
+
+
+@dataclass(kw_only=True)
+class Many:
+    """Several trackers as one; none at all with an empty list."""
+
+    trackers: Sequence[Tracker] = ()
+
+    @property
+    def id(self) -> str:
+        """The ids of all, joined by commas."""
+        return ",".join(tracker.id for tracker in self.trackers if tracker.id)
+
+    def start(self, config: Config, run: RunInfo) -> None:
+        """Open all, one after the other."""
+        for tracker in self.trackers:
+            tracker.start(config, run)
+
+    def log(self, position: Position, metrics: Mapping[str, float]) -> None:
+        """Give the row to all."""
+        for tracker in self.trackers:
+            tracker.log(position, metrics)
+
+    def again(self, row: Mapping[str, Any]) -> None:
+        """Give the earlier row to all."""
+        for tracker in self.trackers:
+            tracker.again(row)
+
+    def table(self, name: str, rows: Rows) -> None:
+        """Give the table to all."""
+        for tracker in self.trackers:
+            tracker.table(name, rows)
+
+    def alert(self, title: str, text: str) -> None:
+        """Tell all."""
+        for tracker in self.trackers:
+            tracker.alert(title, text)
+
+    def pictures(self, draw: Draw) -> None:
+        """Offer them to all."""
+        for tracker in self.trackers:
+            tracker.pictures(draw)
+
+    def finish(self, status: Status) -> None:
+        """Close all, also where closing one raises."""
+        with ExitStack() as stack:
+            for tracker in self.trackers:
+                stack.callback(tracker.finish, status)

@@ -1,0 +1,294 @@
+"""Looks at a model while it is changed: runs the stages that are due, passes on numbers, finds alarms."""
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from analysis.stages.base import Measurement, Observation, Stage
+from analysis.stages.reference import Reference
+from analysis.stages.signatures import Alarm, Judge, OnAlarm
+from editors.models.model import Model
+from editors.updates import Site
+from pipeline.checkpoints.stages import recall_memories, save_memories
+from pipeline.interventions.base import Change, Part, Plan
+from pipeline.runs.checkpoint_store import FOLDER, Saved
+from pipeline.runs.folder import RunDir
+from pipeline.runs.signals import Requests
+from pipeline.tracking.base import Position, Rows, Tracker
+from pipeline.tracking.progress_bar import Bars
+
+log = logging.getLogger(__name__)
+
+
+class Watch:
+    """The `Onlooker` of a run that measures.
+
+    As a context it shows the progress, and gives the tracker what was told of each edit, and the alarms, when
+    the run ends, also by an error.
+    """
+
+    def __init__(
+        self,
+        *,
+        stages: Sequence[Stage],
+        judges: Sequence[Judge],
+        tracker: Tracker,
+        plan: Plan,
+        run: RunDir,
+        requests: Requests,
+    ) -> None:
+        self.stages, self.judges, self.tracker, self.plan, self.run = stages, judges, tracker, plan, run
+        self.requests = requests
+        self.parts: dict[int, Part] = {}
+        self.counts: dict[int, int] = {}
+        self.last: dict[str, float] = {}
+        self.alarms: list[Alarm] = []
+        self.stopped = False
+        self.edits = self.steps = self.tokens = self.rows = 0
+        self._details: list[dict[str, object]] = []
+        self._prepared: dict[str, float] = {}
+        self._bars = Bars()
+
+    @property
+    def folder(self) -> Path:
+        """The run's."""
+        return self.run.folder
+
+    @property
+    def checkpoints(self) -> Path:
+        """Those of the first part."""
+        return self.folder / FOLDER / "0"
+
+    @property
+    def resumed(self) -> Saved | None:
+        """What the run goes on from."""
+        return self.run.saved
+
+    def __enter__(self) -> Self:
+        """Show the progress."""
+        self._bars.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Hand on the details."""
+        self._bars.__exit__()
+        if self._details:
+            self.tracker.table("edits", self._details)
+        if self.alarms:
+            self.tracker.table("alarms", [asdict(alarm) for alarm in self.alarms])
+
+    def begin(self, model: Model) -> None:
+        """Prepare the stages on the unedited model; take up what an interrupted run measured."""
+        self.reference = Reference(model)
+        for stage in self.stages:
+            begun = time.perf_counter()
+            stage.prepare(model, self.plan.stream)
+            self._prepared[f"time/{stage.name}_prepare/seconds"] = time.perf_counter() - begun
+        for judge in self.judges:
+            judge.begin()
+        if self.resumed is not None:
+            self._take_up(model, self.resumed)
+
+    def due(self, part: Part, count: int) -> bool:
+        """Whether a stage measures after the step that leads to `count`."""
+        before = self.counts.get(part.index, 0)
+        return any(stage.cadence.due(before, count, part.total) for stage in self.stages)
+
+    def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
+        """Measure, log, judge; whether to go on."""
+        self.parts[part.index] = part
+        before = self.counts.get(part.index, 0)
+        row: dict[str, float] = {}
+        if change is None:
+            row, self._prepared = self._prepared, {}
+        else:
+            self._advance(part, change)
+            row = _cost(change)
+        seen = self._observe(part, before, change)
+        self._bars.show(part, seen.count, self._log(model, seen, row))
+        self.run.tell(self._reached())
+        return not self.stopped
+
+    def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
+        """Complete a state with how far the run is, what stages remember, its alarms and its tables."""
+        save_memories(self.stages, checkpoint)
+        self.run.save(
+            checkpoint,
+            {
+                "counts": self.counts,
+                "parts": [_as_json(part) for part in self.parts.values()],
+                "position": {name: getattr(self, name) for name in ("edits", "steps", "tokens", "rows")},
+                "details": self._details,
+            },
+            pieces,
+        )
+
+    def summary(self) -> dict[str, object]:
+        """How far each part came, for people and for the report."""
+        alarms = [asdict(alarm) for alarm in self.alarms]
+        counts = {"edits": self.edits, "steps": self.steps, "tokens": self.tokens}
+        return {**counts, "parts": self._reached(), "alarms": alarms, "stopped": self.stopped}
+
+    def _reached(self) -> list[dict[str, object]]:
+        return [
+            {"name": part.name, "unit": part.unit, "total": part.total, "count": self.counts.get(index, 0)}
+            for index, part in sorted(self.parts.items())
+        ]
+
+    def _advance(self, part: Part, change: Change) -> None:
+        done = {"edits": len(change.facts), "steps": change.steps}
+        self._details += _told(change, self.edits)
+        self.counts[part.index] = self.counts.get(part.index, 0) + done[part.unit]
+        self.edits += done["edits"]
+        self.steps += done["steps"]
+        self.tokens += change.tokens
+        self.rows += 1
+
+    def _log(self, model: Model, seen: Observation, row: dict[str, float]) -> dict[str, float]:
+        tables: dict[str, Rows] = {}
+        for stage in self.stages:
+            if stage.cadence.due(seen.before, seen.count, seen.total):
+                row |= self._measure(stage, model, seen, tables)
+        row |= self._judge(model, seen, row)
+        if self.stopped:
+            # what was added is told already; what belongs to the end is missing, and may alarm as well
+            end = replace(seen, total=seen.count, before=seen.count, update={})
+            for stage in self.stages:
+                row |= self._measure(stage, model, end, tables)
+            row |= self._judge(model, end, row)
+        for name, rows in tables.items():
+            self.tracker.table(name, rows)
+        self.tracker.log(self._position(seen), row)
+        self.last |= row
+        return row
+
+    def _position(self, seen: Observation) -> Position:
+        return Position(
+            part=seen.part,
+            unit=seen.unit,
+            step=self.rows,
+            edits=self.edits if seen.unit == "steps" else seen.count,
+            steps=self.steps if seen.unit == "edits" else seen.count,
+            tokens=self.tokens,
+        )
+
+    def _observe(self, part: Part, before: int, change: Change | None) -> Observation:
+        stream = self.plan.stream[: self.edits]
+        subjects = {fact.subject for fact in stream}
+        others = [fact for fact in self.plan.others if not stream or fact.subject in subjects]
+        return Observation(
+            count=self.counts.get(part.index, 0),
+            before=before,
+            total=part.total,
+            unit=part.unit,
+            part=part.index,
+            changes=self.rows,
+            latest=change.facts if change else (),
+            seen=stream,
+            others=others,
+            untouched=self.plan.untouched,
+            update=change.update if change else {},
+            edited=part.edited,
+            reference=self.reference,
+        )
+
+    def _measure(
+        self, stage: Stage, model: Model, seen: Observation, tables: dict[str, Rows]
+    ) -> dict[str, float]:
+        """The stage's numbers; its tables take the place of those that it gave at this moment before."""
+        begun = time.perf_counter()
+        found: Measurement = stage.measure(model, seen)
+        for name, table in found.items():
+            if isinstance(table, pd.DataFrame):
+                tables[name] = [
+                    {str(key): value for key, value in row.items()} for row in table.to_dict("records")
+                ]
+        numbers = {key: float(value) for key, value in found.items() if not isinstance(value, pd.DataFrame)}
+        return numbers | {f"time/{stage.name}/seconds": time.perf_counter() - begun}
+
+    def _judge(self, model: Model, seen: Observation, row: Mapping[str, float]) -> dict[str, float]:
+        """The alarms of this moment, told to people and acted on."""
+        found: dict[str, float] = {}
+        for judge in self.judges:
+            for alarm in judge.judge(seen, row):
+                log.warning("alarm: %s", alarm.sentence)
+                self.tracker.alert(alarm.signature, alarm.sentence)
+                self.alarms.append(alarm)
+                found[f"alarm/{alarm.signature}/at"] = alarm.count
+                self._act(judge.on_alarm, model, seen)
+        return found
+
+    def _act(self, on_alarm: OnAlarm, model: Model, seen: Observation) -> None:
+        if on_alarm == "stop" and not seen.is_last:
+            self.stopped = True
+        if on_alarm == "checkpoint":
+            weights = {str(site): matrix for site, matrix in model.snapshot(seen.edited).items()}
+            name = f"{seen.unit}-{seen.count:06d}"
+            log.warning("the edited matrices are in %s", self.run.checkpoint(name, weights))
+
+    def _take_up(self, model: Model, saved: Saved) -> None:
+        """Go on where the checkpoint was taken: judges hear of every row again, silently."""
+        state = saved.state
+        self.parts = {part["index"]: _part(part) for part in state["parts"]}
+        self.counts = {int(index): count for index, count in state["counts"].items()}
+        for name, value in state["position"].items():
+            setattr(self, name, value)
+        self._details = list(state["details"])
+        recall_memories(self.stages, model, saved.checkpoint)
+        self._prepared = {}
+        counted: dict[int, int] = {}
+        for row in self.run.rows():
+            self._hear_again(row, counted)
+            self.last |= _numbers(row)
+
+    def _hear_again(self, row: Mapping[str, Any], counted: dict[int, int]) -> None:
+        position = Position.of(row)
+        part = self.parts[position.part]
+        before = counted.get(part.index, 0)
+        counted[part.index] = position.count
+        seen = Observation(
+            count=position.count, before=before, total=part.total, unit=part.unit, part=part.index,
+            edited=part.edited, reference=self.reference,
+        )  # fmt: skip
+        for judge in self.judges:
+            self.alarms += judge.judge(seen, _numbers(row))
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a row, without its place."""
+    return {key: value for key, value in row.items() if "/" in key}
+
+
+def _part(told: Mapping[str, Any]) -> Part:
+    return Part(**{**told, "edited": [Site.parse(site) for site in told["edited"]]})
+
+
+def _as_json(part: Part) -> dict[str, object]:
+    return {**vars(part), "edited": [str(site) for site in part.edited]}
+
+
+def _told(change: Change, before: int) -> list[dict[str, object]]:
+    """A row a fact: its place in the sequence, its id, and what the editor tells of it."""
+    rows: list[dict[str, object]] = []
+    for i, fact in enumerate(change.facts):
+        told = {name: values[i] for name, values in change.details.items()}
+        rows.append({"edit": before + i + 1, "id": fact.id, **told})
+    return rows
+
+
+def _cost(change: Change) -> dict[str, float]:
+    """What a step took and what it reports of itself."""
+    # Linux counts in KiB, macOS in bytes
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    return {
+        **{f"time/{phase}/seconds": value for phase, value in change.seconds.items()},
+        **change.numbers,
+        "memory/peak_rss/gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
+    }

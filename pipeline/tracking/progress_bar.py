@@ -1,0 +1,55 @@
+"""A bar for each part of a run: how far it is, how fast it goes, how much the norm has grown."""
+
+import time
+from collections.abc import Mapping
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from pipeline.interventions.base import Part
+
+
+class Bars:
+    """As a context; silent where standard error is no terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}  norm ratio {task.fields[ratio]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[int, tuple[TaskID, float]] = {}
+
+    def __enter__(self) -> Self:
+        """Show them."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave them as they are."""
+        self._progress.stop()
+
+    def show(self, part: Part, count: int, row: Mapping[str, float]) -> None:
+        """Move the bar of a part to `count`; the first call begins it."""
+        if part.index not in self._tasks:
+            task = self._progress.add_task(
+                part.name, total=part.total, completed=count, rate="", ratio="1.00", begun=count
+            )
+            self._tasks[part.index] = task, time.perf_counter()
+            return
+        task, begun = self._tasks[part.index]
+        (shown,) = [one for one in self._progress.tasks if one.id == task]
+        rate = (count - shown.fields["begun"]) / (time.perf_counter() - begun)
+        ratio = row.get("norm/frobenius_ratio/edited")
+        self._progress.update(
+            task,
+            completed=count,
+            rate=f"{rate:.1f} {part.unit}/s",
+            ratio=shown.fields["ratio"] if ratio is None else f"{ratio:.3g}",
+        )

@@ -1,0 +1,59 @@
+"""`uploaded.json`: which content of a run was uploaded to Weights & Biases."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.runs.atomic_files import write_json
+from pipeline.runs.layout import is_done
+from pipeline.tracking.base import Status
+
+CONTENT = ("config.yaml", "provenance.json", "metrics.jsonl", "summary.json", "DONE")
+"""What a run is; figures can be drawn from it and copies elsewhere made anew."""
+RECEIPT = "uploaded.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """Which content of a run lies where at Weights & Biases."""
+
+    digest: str
+    outcome: Status
+    """How it was told to have ended."""
+    id: str
+    project: str
+    entity: str | None
+    mode: str
+    folder: str
+    """Its files, relative to the run's folder."""
+
+    def write(self, folder: Path) -> None:
+        """Leave it in the run's folder."""
+        write_json(folder / RECEIPT, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Receipt | None":
+        """The last one in a run's folder; None where there is none that can be read."""
+        try:
+            return cls(**json.loads((folder / RECEIPT).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+def digest(folder: Path) -> str:
+    """Sixteen hex digits that change with the content of a run's files: `CONTENT` and, once done, its tables.
+
+    Without an end the tables follow from the rows; where a run fails, they and `FAILED` are written only
+    after the tracker was told.
+    """
+    told = hashlib.sha256()
+    patterns = (*CONTENT, "*.parquet") if outcome(folder) == "done" else CONTENT
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+        told.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return told.hexdigest()[:16]
+
+
+def outcome(folder: Path) -> Status:
+    """What Weights & Biases should know: a run that did not reach its end is a failed one there."""
+    return "done" if is_done(folder) else "failed"

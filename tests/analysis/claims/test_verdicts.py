@@ -1,0 +1,172 @@
+"""Verdicts follow from cases and their intervals alone."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from analysis.claims.evidence import Evidence, changes, effects, ends, steadiness
+from analysis.claims.verdicts import Claim, Side, judged
+from analysis.results.collection import collect
+from tests.analysis.conftest import WriteRun
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def evidence(write_run: WriteRun) -> Evidence:
+    """One editor with and without a regularizer, two seeds each."""
+    for seed in (0, 1):
+        for editor, chosen in (("rome", {}), ("encore", {"mpes": {"_target_": "editors.MPES", "hits": 4}})):
+            settings = {"intervention": {"name": "knowledge_edit", "editor": {"regularizers": chosen}}}
+            write_run(editor=editor, editor_label="memit", seed=seed, settings=settings)
+    return Evidence(collect(write_run(editor="rome", editor_label="memit", seed=2).parent))
+
+
+def claim(repeats: dict[str, list[float]], side: Side = "above", threshold: float = 0.0) -> Claim:
+    rows = [(case, value) for case, values in repeats.items() for value in values]
+    return Claim(
+        says="it grows", source="a paper", told="always", quantity="growth", side=side, threshold=threshold,
+        measure=lambda _: pd.DataFrame(rows, columns=["case", "value"]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("repeats", "side", "verdict"),
+    [
+        ({"a": [1.0, 1.1, 0.9], "b": [2.0, 2.1]}, "above", "appears"),
+        ({"a": [1.0, 1.1, 0.9], "b": [-2.0, -2.1]}, "above", "appears in part"),
+        ({"a": [5.0, -4.0, 0.5]}, "above", "not measurable at this scale"),
+        ({"a": [-5.0, 4.0, -0.5]}, "above", "not measurable at this scale"),
+        ({"a": [5.0, -4.0, 0.5], "b": [-1.0, -1.1]}, "above", "does not appear"),
+        ({"a": [-1.0, -1.1], "b": [-2.0]}, "above", "does not appear"),
+        ({"a": [-1.0, -1.01, -0.99]}, "below", "appears"),
+        ({"a": [1.0]}, "above", "appears"),
+        ({"a": [5.0, -4.0, 0.5], "b": [1.0, 1.1]}, "above", "appears in part"),
+        ({"a": [0.0, 0.0]}, "above", "does not appear"),
+        ({}, "above", "not measurable at this scale"),
+        ({"a": [1.0, 1.1, NAN]}, "above", "does not appear"),
+        ({"a": [NAN]}, "above", "does not appear"),
+        ({"a": [1.0, float("inf")], "b": [1.0]}, "above", "appears in part"),
+    ],
+)
+def test_the_verdict_is_that_of_the_intervals(
+    repeats: dict[str, list[float]], side: Side, verdict: str, evidence: Evidence
+):
+    finding = judged(claim(repeats, side), evidence)
+    assert finding.verdict == verdict
+    assert set(finding.cases["case"]) == set(repeats)
+    assert not (finding.cases["holds"].astype(bool) & finding.cases["against"].astype(bool)).any()
+
+
+def test_an_effect_smaller_than_what_counts_is_on_neither_side(evidence: Evidence):
+    small = {"once": [-0.04], "wide": [0.004, 0.02], "large": [0.02, 0.02], "far": [0.06]}
+    cases = judged(replace(claim(small), least=0.01), evidence).cases.set_index("case")
+    assert cases["holds"].to_dict() == {"once": False, "wide": False, "large": True, "far": True}
+    assert not cases["against"].any()
+    assert judged(claim({"small": [-0.004]}), evidence).cases["against"].all()
+    given = replace(claim({"once": [0.004]}, "below", 0.0), alone=0.01)
+    assert not judged(given, evidence).cases["against"].any()
+
+
+@pytest.mark.parametrize(("side", "sign", "threshold"), [("above", 1, 0.0), ("below", -1, 2.0)])
+def test_repeats_that_all_fall_short_of_what_counts_speak_against_it(
+    side: Side, sign: int, threshold: float, evidence: Evidence
+):
+    repeats = {"nothing": [threshold] * 2, "little": [threshold + 0.004 * sign, threshold + 0.0041 * sign]}
+    finding = judged(replace(claim(repeats, side, threshold), least=0.01), evidence)
+    assert finding.cases["against"].all() and finding.verdict == "does not appear"
+    cases = judged(replace(claim(repeats, side, threshold), least=0.001), evidence).cases.set_index("case")
+    assert cases["against"].to_dict() == {"nothing": True, "little": False}
+
+
+def test_what_is_always_so_is_refuted_by_one_repeat(evidence: Evidence):
+    shares = {"all": [1.0, 1.0], "all but one": [1.0, 1.0, 0.98], "lost": [1.0, NAN]}
+    cases = judged(replace(claim(shares, threshold=0.999), always=True), evidence).cases.set_index("case")
+    assert cases["holds"].to_dict() == {"all": True, "all but one": False, "lost": False}
+    assert cases["against"].to_dict() == {"all": False, "all but one": True, "lost": False}
+    assert (cases["low"]["all but one"], cases["high"]["all but one"]) == (0.98, 1.0)
+
+
+def test_a_ratio_has_a_geometric_mean_and_must_be_positive(evidence: Evidence):
+    grows = replace(claim({"a": [0.5, 8.0], "b": [2.0, 2.0], "c": [2.0, 0.0]}, threshold=1.0), ratio=True)
+    cases = judged(grows, evidence).cases.set_index("case")
+    assert cases["mean"].tolist() == pytest.approx([2.0, 2.0, 2.0])
+    assert (cases["low"] > 0).all()
+    assert cases["holds"].to_dict() == {"a": False, "b": True, "c": False}
+    assert cases["broken"].to_dict() == {"a": 0, "b": 0, "c": 1}
+
+
+def test_a_measure_may_bring_its_own_interval(evidence: Evidence):
+    rows = pd.DataFrame(
+        [("a", 2.0, 1.5, 2.5, 3), ("b", 5.0, 5.0, float("inf"), 3), ("c", 2.0, 1.0, 4.0, 3)],
+        columns=["case", "value", "low", "high", "seeds"],
+    )
+    below = replace(claim({}, "below", 3.0), measure=lambda _: rows)
+    cases = judged(below, evidence).cases.set_index("case")
+    assert cases["holds"].to_dict() == {"a": True, "b": False, "c": False}
+    assert cases["against"].to_dict() == {"a": False, "b": True, "c": False}
+    assert cases["seeds"].tolist() == [3, 3, 3]
+
+
+def test_an_interval_about_the_threshold_is_neither_for_nor_against(evidence: Evidence):
+    cases = judged(claim({"a": [5.0, -4.0, 0.5], "b": [-1.0, -1.1]}), evidence).cases.set_index("case")
+    assert cases["against"].to_dict() == {"a": False, "b": True}
+
+
+def test_ends_changes_and_steadiness_are_by_run(evidence: Evidence):
+    key = "norm/frobenius_ratio/edited"
+    last = ends(key, ("regularizers",), minus=1.0)(evidence)
+    assert sorted(last["case"]) == ["", "", "", "mpes", "mpes"]
+    assert (changes(key, ("seed",))(evidence)["value"] > 0).all()
+    assert (steadiness(key)(evidence)["value"] == 1).all()
+
+
+def test_a_regularizer_is_compared_with_the_run_that_differs_by_it_alone(evidence: Evidence):
+    last = evidence.last("norm/frobenius_ratio/edited")
+    effect = evidence.effect(last, "mpes")
+    assert len(effect) == 2 and (effect < -10).all()  # 40 times without, 1.16 times with it
+    relative = evidence.effect(last, "mpes", relative=True)
+    assert relative.between(-1, -0.9).all()
+    # seed 2 has no partner
+    assert set(evidence.runs.loc[effect.index, "seed"]) == {0, 1}
+
+
+def test_a_last_value_that_is_no_number_is_not_replaced_by_an_earlier_one(write_run: WriteRun):
+    key = "norm/frobenius_ratio/edited"
+    folders = [write_run(editor="rome", seed=seed) for seed in (0, 1)]
+    lines = (folders[0] / "metrics.jsonl").read_text().splitlines()
+    broken = json.loads(lines[-1]) | {key: NAN}
+    (folders[0] / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(broken)]) + "\n")
+    evidence = Evidence(collect(folders[0].parent))
+    grows = replace(claim({}), measure=ends(key, minus=1.0))
+    finding = judged(grows, evidence)
+    assert finding.verdict == "does not appear"
+    assert finding.cases[["seeds", "broken"]].to_numpy().tolist() == [[1, 1]]
+    assert (steadiness(key)(evidence)["value"] < 1).sum() == 1
+
+
+def test_nothing_appears_whole_where_a_run_failed(evidence: Evidence, write_run: WriteRun):
+    grows = claim({"a": [1.0, 1.0]})
+    assert judged(grows, evidence).verdict == "appears"
+    failed = write_run(editor="rome", seed=9)
+    (failed / "DONE").unlink()
+    (failed / "FAILED").write_text("out of memory")
+    assert judged(grows, Evidence(collect(failed.parent))).verdict == "appears in part"
+
+
+def test_partners_are_cases_of_their_own_and_no_repeats(write_run: WriteRun):
+    for beside in ([], ["history"]):
+        for chosen in ([], ["mpes"]):
+            nodes = {name: {"_target_": f"editors.{name}"} for name in (*beside, *chosen)}
+            settings = {"intervention": {"name": "knowledge_edit", "editor": {"regularizers": nodes}}}
+            folder = write_run(editor="rome", editor_label="memit", settings=settings)
+    evidence = Evidence(collect(folder.parent))
+    assert len(evidence.effect(evidence.last("edit/score/seen"), "mpes")) == 2
+    cases = effects("edit/score/seen", "mpes")(evidence)["case"]
+    assert sorted(cases) == ["", "beside history"]
+
+
+def test_a_regularizer_that_no_run_has_is_compared_with_nothing(evidence: Evidence):
+    assert evidence.effect(evidence.last("edit/score/seen"), "rect").empty

@@ -1,0 +1,195 @@
+"""The page and the command line: complete, safe, legible without a network."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.__main__ import main
+from analysis.plots.figures.registry import FIGURES, charts
+from analysis.reports.html_report import render
+from analysis.results.collection import collect
+from analysis.results.tables import NARROW, alarm_order_text, per_series
+from tests.analysis.conftest import WriteRun
+
+HOSTILE = (
+    "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> $x_$"
+)
+SHOWN = {spec.name for spec in FIGURES} - {"training", "adapters", "loss", "layer_sweep"}
+"""Figures of runs that edit facts."""
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture
+def hostile(experiment: Path, write_run: WriteRun) -> Path:
+    """The experiment with markup in an editor's name, a setting, an error and a provenance."""
+    folder = write_run(editor="memit", seed=8, editor_label=HOSTILE, settings={"batch_size": HOSTILE})
+    (folder / "provenance.json").write_text('{"host": "<script>document.title=\'owned\'</script>"}')
+    (experiment / "memit-2-0" / "FAILED").write_text(HOSTILE)
+    return experiment
+
+
+def page_of(folder: Path, *, title: str) -> str:
+    collection = collect(folder)
+    return render(collection, charts(collection.metrics), title=title)
+
+
+def test_the_command_leaves_table_summary_figures_and_page_and_prints_the_table_and_the_path_last(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["report", str(experiment)]) == 0
+    assert (experiment / "report.html").stat().st_size < 10_000_000
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(experiment / "metrics.parquet"), collect(experiment).metrics, check_dtype=False
+    )
+    assert len(pd.read_csv(experiment / "summary.csv")) == 6
+    assert {path.stem for path in (experiment / "figures").iterdir()} == SHOWN
+    lines = capsys.readouterr().out.rstrip().splitlines()
+    assert "failed: quick/memit-2-0: the norm is NaN after 17 edits; lower the step size" in lines
+    headings, *rows, path = lines[-6:]
+    assert headings.split()[:4] == ["editor", "seeds", "edits", "ES"]
+    assert [row.split()[0] for row in rows] == ["unedited", "encore", "memit", "rome"]
+    assert path == f"report: {experiment / 'report.html'}"
+    assert any(re.search(r"memit +norm_growth +2 of 2", line) for line in lines)
+
+
+def test_what_the_second_moments_rest_on_is_told(experiment: Path, write_run: WriteRun):
+    assert "statistics not recorded" in page_of(experiment, title="quick")
+    path = write_run(editor="rome", seed=9) / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"statistics": "fast: 10·d tokens of a text"}))
+    assert page_of(experiment, title="quick").count("fast: 10·d tokens of a text") == 2
+
+
+def test_the_page_refers_to_nothing_outside_itself(experiment: Path):
+    text = page_of(experiment, title="quick")
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=[\"'](?!data:)", text)
+    assert "default-src 'none'" in text
+
+
+def test_hostile_text_is_escaped_everywhere(hostile: Path):
+    text = page_of(hostile, title=HOSTILE)
+    assert "<script>document.title" not in text
+    assert "<img src=x" not in text
+    assert "&lt;script&gt;document.title" in text
+
+
+def test_the_alarms_are_listed_with_their_sentences_and_their_order(
+    experiment: Path,
+):
+    summary = experiment / "rome-0-0" / "summary.json"
+    told = json.loads(summary.read_text())
+    told["alarms"][0]["sentence"] = "the norm is <b>3</b> times its unedited one"
+    summary.write_text(json.dumps(told | {"stopped": True}))
+    old = experiment / "rome-1-0" / "summary.json"
+    old.write_text(json.dumps({k: v for k, v in json.loads(old.read_text()).items() if k != "alarms"}))
+    text = page_of(experiment, title="quick")
+    assert "the norm is &lt;b&gt;3&lt;/b&gt; times its unedited one" in text
+    assert "by an alarm" in text
+    assert re.search(r"norm_growth after \d+ edits", text)
+    assert 'id="alarms"' in text and "Alarms (10)" in text
+
+
+def test_without_an_alarm_neither_page_nor_print_speaks_of_alarms(write_run: WriteRun):
+    folder = write_run(editor="encore").parent
+    assert 'id="alarms"' not in page_of(folder, title="quick")
+    assert alarm_order_text(collect(folder)).empty
+
+
+def test_the_printed_table_of_single_runs_fits_a_terminal(write_run: WriteRun):
+    write_run(editor="memit")
+    table = per_series(collect(write_run(editor="encore").parent), NARROW).to_string(index=False)
+    assert max(map(len, table.splitlines())) <= 110
+
+
+def test_a_choice_that_no_run_measured_is_told_beside_those_that_are_drawn(
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    only = ["figures", str(experiment), "--only", "1,5b", "--format", "svg", "--to", str(tmp_path / "x")]
+    assert main(only) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "figure 1 training is left out: no run measured what it shows" in lines
+    assert lines[-1].endswith("probes.svg")
+
+
+def test_several_experiments_get_a_folder_of_their_own(write_run: WriteRun, tmp_path: Path):
+    write_run(editor="memit", name="A")
+    write_run(editor="rome", name="B")
+    folders = [str(tmp_path / "A"), str(tmp_path / "B")]
+    assert main(["figures", *folders, "--only", "known", "--format", "svg"]) == 0
+    assert (tmp_path / "A+B" / "figures" / "known.svg").exists()
+    assert not (tmp_path / "A" / "figures").exists()
+
+
+def test_figures_alone_are_drawn_by_name_and_format(experiment: Path, tmp_path: Path):
+    command = [
+        "figures",
+        str(experiment),
+        "--only",
+        "2,scores",
+        "--format",
+        "pdf",
+        "--to",
+        str(tmp_path / "paper"),
+    ]
+    assert main(command) == 0
+    assert sorted(path.name for path in (tmp_path / "paper" / "figures").iterdir()) == [
+        "norms.pdf",
+        "scores.pdf",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["report", "{root}/absent"], "is not a folder"),
+        (["report", "{root}/quick/memit-0-0"], "is a single run"),
+        (["report", "{root}/quick", "--to", "{root}/file"], "cannot write"),
+        (["figures", "{root}/quick", "--only", "nrms"], "figure 'nrms' does not exist; choose names or"),
+        (["figures", "{root}/quick", "--at", "10,x"], "--at x: counts are positive whole numbers"),
+        (["figures", "{root}/quick", "--only", "1"], "no run measured what the figures 1 show"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_2(
+    experiment: Path, tmp_path: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "file").write_text("")
+    assert main([argument.format(root=tmp_path) for argument in arguments]) == 2
+    told = capsys.readouterr().err
+    assert sentence in told and told.count("\n") == 1 and "Traceback" not in told
+
+
+@pytest.mark.browser
+def test_a_browser_shows_every_figure_without_error_request_or_running_hostile_text(hostile: Path):
+    chromium = shutil.which("chromium") or pytest.skip("no chromium on the path")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    page_file = hostile / "report.html"
+    page_file.write_text(page_of(hostile, title=HOSTILE))
+    problems, requests = [], []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(page_file.as_uri())
+        page.wait_for_function(
+            f"document.querySelectorAll('.js-plotly-plot .main-svg').length >= {len(SHOWN)}"
+        )
+        marks = ".js-line, .scatterlayer .point, .barlayer .point, .heatmaplayer image"
+        for name in sorted(SHOWN):
+            box = page.locator(f"#figure-{name} .main-svg").first.bounding_box()
+            assert box and box["width"] > 300 and box["height"] > 200, name
+            assert page.locator(f"#figure-{name}").locator(marks).count() > 0, name
+        shown, title = page.inner_text("main"), page.title()
+        legend = page.locator("#figure-norms .legendtext").all_text_contents()
+        browser.close()
+    assert problems == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    assert title == HOSTILE and HOSTILE in shown
+    assert HOSTILE in " ".join(legend)

@@ -1,0 +1,97 @@
+"""What the page tells of a search: trials, the best, what mattered; and what it says where it cannot."""
+
+from pathlib import Path
+
+import pytest
+
+from analysis.__main__ import main
+from analysis.plots.charts.save import draw
+from analysis.plots.interactive.draw import interactive
+from analysis.reports.html_report import render
+from analysis.reports.optuna_study import searches
+from analysis.results.collection import collect
+from analysis.results.quiet_optuna import quiet_optuna
+
+with quiet_optuna():
+    optuna = pytest.importorskip("optuna")
+    from optuna.distributions import UniformDistribution
+
+HOSTILE = "<script>document.title='owned'</script>"
+
+
+def store(
+    folder: Path, rows: list[tuple[float, list[float] | None]], names: tuple[str, ...] = ("score",)
+) -> None:
+    """A study whose trials have these x and values; those without failed."""
+    with quiet_optuna():
+        study = optuna.create_study(
+            storage=f"sqlite:///{folder}/study.db", study_name=HOSTILE, directions=["maximize"] * len(names)
+        )
+        study.set_user_attr("names", names)
+        for x, values in rows:
+            trial = study.ask({"x": UniformDistribution(x, x), "y": UniformDistribution(0, 1)})
+            trial.set_user_attr("run", f"run{trial.number}")
+            if values is None:
+                trial.set_user_attr("error", HOSTILE)
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            else:
+                study.tell(trial, values)
+
+
+def test_an_experiment_without_a_study_has_no_search(tmp_path: Path):
+    assert searches(tmp_path) == []
+
+
+def test_the_best_trial_is_marked_and_a_failed_one_told(tmp_path: Path):
+    store(tmp_path, [(1.0, [0.5]), (2.0, [0.9]), (3.0, None)])
+    (search,) = searches(tmp_path)
+    assert search.trials["state"].tolist() == ["complete", "best", "fail"]
+    assert search.trials["run"].tolist() == ["run0", "run1", "run2"]
+    assert search.trials["score"].tolist() == ["0.5", "0.9", "–"]
+    assert any(note.startswith("Trial 2 failed") for note in search.notes)
+    assert any("from 6 completed trials on; there are 2." in note for note in search.notes)
+
+
+def test_the_front_of_several_objectives_is_marked(tmp_path: Path):
+    store(tmp_path, [(1.0, [0.0, 1.0]), (2.0, [1.0, 0.0]), (3.0, [0.0, 0.0])], names=("a", "b"))
+    (search,) = searches(tmp_path)
+    assert search.trials["state"].tolist() == ["Pareto-optimal", "Pareto-optimal", "complete"]
+    assert search.chart is not None and [track.label for track in search.chart.tracks] == [
+        "other trials",
+        "Pareto-optimal",
+    ]
+    draw(search.chart)
+    interactive(search.chart)
+
+
+def test_the_parameter_that_matters_has_the_larger_share(tmp_path: Path):
+    with quiet_optuna():
+        study = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="s")
+        study.sampler = optuna.samplers.RandomSampler(seed=0)
+        for _ in range(12):
+            trial = study.ask({name: UniformDistribution(0, 1) for name in ("x", "y")})
+            study.tell(trial, 10 * trial.params["x"] + 0.01 * trial.params["y"])
+    (search,) = searches(tmp_path)
+    assert search.importance["parameter"].tolist() == ["x", "y"]
+    assert float(search.importance["value 1"][0]) > 0.8
+
+
+def test_the_report_shows_it_and_escapes_everything(experiment: Path):
+    store(experiment, [(1.0, [0.5]), (2.0, None)])
+    before = (experiment / "study.db").read_bytes()
+    assert main(["report", str(experiment)]) == 0
+    page = (experiment / "report.html").read_text()
+    assert 'id="search1"' in page and "best so far" in page
+    assert HOSTILE not in page
+    assert (experiment / "study.db").read_bytes() == before, "a report only reads"
+    assert len(list((experiment / "figures").glob("search-*.svg"))) == 1
+
+
+def test_what_cannot_be_read_is_a_sentence_in_the_report(experiment: Path, monkeypatch: pytest.MonkeyPatch):
+    (experiment / "study.db").write_text("no database")
+    (search,) = searches(experiment)
+    assert "cannot be read" in search.notes[0]
+    assert "cannot be read" in render(collect(experiment), [], title="t", found=[search])
+    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+    (search,) = searches(experiment)
+    assert "pip install 'normscope[optuna]'" in search.notes[0]

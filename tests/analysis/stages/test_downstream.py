@@ -1,0 +1,162 @@
+"""The harness agrees with reading the likelihoods ourselves."""
+
+import logging
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import datasets
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+
+from analysis.inference.scoring import Scorer
+from analysis.stages.base import Measurement, Observation
+from analysis.stages.downstream.stage import Downstream
+from analysis.stages.downstream.tasks.items import ItemTasks
+from analysis.stages.downstream.tasks.source import TaskFiles, TaskSource
+from editors.errors import ConfigError
+from editors.models.model import Model
+from tests.tiny import tiny_model
+
+START = Observation(count=0, total=1)
+
+
+@dataclass(frozen=True)
+class Item:
+    text: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+ITEMS = [
+    Item(text, ("town", "river", "poet"), i % 3)
+    for i, text in enumerate(
+        ("Rob walks to", "You live in", "Ada is a", "People speak of the", "I live", "Because")
+    )
+]
+
+
+def stage(limit: int | None = 100, **items: list[Item]) -> Downstream:
+    return Downstream(tasks={"own": ItemTasks(items=items)}, limit=limit)
+
+
+def measured(chosen: Downstream, model: Model) -> Measurement:
+    chosen.prepare(model)
+    return chosen.measure(model, START)
+
+
+def preferred(model: Model, item: Item) -> int:
+    """Index of the choice with the highest total likelihood."""
+    lengths = torch.tensor([len(model.encode([f" {choice}"])[0][0]) for choice in item.choices])
+    scores = Scorer(model).score([(item.text, choice) for choice in item.choices])
+    return int((scores.log_probability * lengths).argmax())
+
+
+def test_accuracy_and_its_standard_error_are_those_of_the_highest_total_likelihood():
+    model = tiny_model(double=False)
+    found = measured(stage(walk=ITEMS, again=ITEMS[:3]), model)
+    hits = [float(preferred(model, item) == item.answer) for item in ITEMS]
+    accuracy = sum(hits) / len(hits)
+    assert found["downstream/walk/acc"] == pytest.approx(accuracy)
+    spread = (accuracy * (1 - accuracy) / (len(hits) - 1)) ** 0.5
+    assert found["downstream/walk/stderr"] == pytest.approx(spread)
+    assert found["downstream/mean/acc"] == pytest.approx(
+        (found["downstream/walk/acc"] + found["downstream/again/acc"]) / 2
+    )
+
+
+def test_changed_weights_change_the_next_evaluation_and_unchanged_ones_do_not():
+    model = tiny_model(double=False)
+    items = [Item(item.text, item.choices, preferred(model, item)) for item in ITEMS]
+    chosen = stage(walk=items)
+    chosen.prepare(model)
+    assert [chosen.measure(model, START)["downstream/walk/acc"] for _ in range(3)] == [1, 1, 1]
+    model.hf.get_output_embeddings().weight.data.neg_()
+    assert chosen.measure(model, replace(START, count=2, before=1))["downstream/walk/acc"] < 1
+
+
+def test_the_model_that_is_measured_is_asked_not_the_one_that_was_prepared():
+    model, other = tiny_model(double=False), tiny_model(double=False)
+    other.hf.get_output_embeddings().weight.data.neg_()
+    items = [Item(item.text, item.choices, preferred(model, item)) for item in ITEMS]
+    chosen = stage(walk=items)
+    chosen.prepare(model)
+    assert chosen.measure(other, START)["downstream/walk/acc"] < 1
+    assert chosen.measure(model, START)["downstream/walk/acc"] == 1
+
+
+def test_the_limit_takes_items_from_the_first_on_and_none_takes_all():
+    model = tiny_model(double=False)
+    assert measured(stage(limit=2, walk=ITEMS), model) == measured(stage(walk=ITEMS[:2]), model)
+    assert measured(stage(limit=None, walk=ITEMS), model)["downstream/walk/documents"] == len(ITEMS)
+
+
+def test_a_limit_of_a_source_goes_before_that_of_the_stage():
+    tasks = {
+        "few": ItemTasks(items={"walk": ITEMS}, limit=2),
+        "more": ItemTasks(items={"again": ITEMS}),
+    }
+    found = measured(Downstream(tasks=tasks, limit=4), tiny_model(double=False))
+    assert (found["downstream/walk/documents"], found["downstream/again/documents"]) == (2, 4)
+
+
+def test_documents_are_counted_at_the_first_measurement_alone():
+    model = tiny_model(double=False)
+    chosen = stage(walk=ITEMS)
+    assert measured(chosen, model)["downstream/walk/documents"] == 6
+    assert "downstream/walk/documents" not in chosen.measure(model, replace(START, count=2, before=1))
+    assert "downstream/walk/documents" in measured(chosen, model)
+
+
+def test_one_document_has_an_accuracy_but_no_standard_error():
+    found = measured(stage(walk=ITEMS[:1]), tiny_model(double=False))
+    assert found["downstream/walk/acc"] in (0, 1) and "downstream/walk/stderr" not in found
+
+
+def test_nothing_global_changes_and_nothing_is_left_in_a_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # its checks of lists draw
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model = tiny_model(double=False)
+    weights = {key: value.clone() for key, value in model.hf.state_dict().items()}
+    tokens = model.tokenizer.pad_token, model.tokenizer.padding_side
+    state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    level = logging.getLogger("lm_eval").level
+    measured(stage(walk=ITEMS), model)
+    assert torch.equal(state[0], torch.get_rng_state())
+    assert state[1:] == (random.getstate(), np.random.get_state()[1].tolist())
+    assert all(torch.equal(weights[key], value) for key, value in model.hf.state_dict().items())
+    assert not model.hf.training and tokens == (model.tokenizer.pad_token, model.tokenizer.padding_side)
+    assert logging.getLogger("lm_eval").level == level
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+class Twice:
+    """A source of a kind that the stage has never seen."""
+
+    def write(self, folder: Path, option: str) -> TaskFiles:
+        return ItemTasks(items={"walk": ITEMS[:2]}).write(folder, option)
+
+
+def test_any_source_will_do():
+    assert isinstance(Twice(), TaskSource)
+    found = measured(Downstream(tasks={"x": Twice()}), tiny_model(double=False))
+    assert found["downstream/walk/documents"] == 2
+
+
+def test_bad_input_is_told_when_the_stage_is_made():
+    with pytest.raises(ConfigError, match=r"stage\.downstream\.tasks\.own: empty"):
+        stage(empty=[])
+    with pytest.raises(ConfigError, match=r"stage\.downstream\.tasks is empty"):
+        Downstream(tasks={})
+    with pytest.raises(ConfigError, match=r"stage\.downstream\.limit=0"):
+        stage(limit=0, walk=ITEMS)
+    with pytest.raises(ConfigError, match=r"tasks\.own\.limit=-1"):
+        Downstream(tasks={"own": ItemTasks(items={"walk": ITEMS}, limit=-1)})
+    with pytest.raises(ConfigError, match="two sources have tasks named walk"):
+        Downstream(tasks={name: ItemTasks(items={"walk": ITEMS}) for name in ("one", "two")})

@@ -1,0 +1,70 @@
+"""What the rows share: a model of GPT-2-small's shape, second moments, facts, contexts."""
+
+import random
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from editors.data import Fact
+from editors.locate.contexts import Groups
+from editors.models.model import Model
+from editors.models.tokenization import tokenize
+from editors.moments.sources import GivenMoments
+from tests.tiny import TEXT, tokenizer
+
+MEMIT_LENGTHS, ROME_LENGTHS = [10] * 5, [5] * 10 + [10] * 10
+"""Tokens of the published prefixes, which are sampled from the model; here they are drawn from a text."""
+LAYERS = [3, 4, 5, 6, 7]
+
+
+class Workbench:
+    """Made when a row first asks for it."""
+
+    @cached_property
+    def model(self) -> Model:
+        """The GPT-2-small shape with random weights."""
+        torch.manual_seed(0)
+        return Model(GPT2LMHeadModel(GPT2Config()), tokenizer(), name="gpt2-small-shape")
+
+    @cached_property
+    def memit_contexts(self) -> Groups:
+        """The bare prompt, and five prefixes."""
+        return (("{}",), self._prefixed(MEMIT_LENGTHS))
+
+    @cached_property
+    def rome_contexts(self) -> Groups:
+        """The bare prompt and twenty prefixes, all different."""
+        return (("{}", *self._prefixed(ROME_LENGTHS)),)
+
+    def _prefixed(self, lengths: Sequence[int]) -> tuple[str, ...]:
+        rng, words = random.Random(0), " ".join(TEXT).replace(".", "").split()
+        texts = [" ".join(rng.choices(words, k=12)) for _ in lengths]
+        tokens = [tokenize(self.model.tokenizer, text) for text in texts]
+        return tuple(
+            f"{text[: token.spans[length - 1][1]]}. {{}}"
+            for text, token, length in zip(texts, tokens, lengths, strict=True)
+        )
+
+    @cached_property
+    def moments(self) -> GivenMoments:
+        """One well-conditioned matrix for every layer."""
+        generator = torch.Generator().manual_seed(0)
+        keys = torch.randn(3072, 6144, generator=generator)
+        shared = (keys @ keys.T / 6144).double()
+        return GivenMoments(matrices=dict.fromkeys(range(12), shared))
+
+
+def facts(count: int) -> list[Fact]:
+    """Subjects of a few tokens, objects of one or two."""
+    names = ("Ada Byron", "Danielle Darrieux", "Jean Brialy", "Jacques Attali")
+    return [
+        Fact(
+            id=str(i),
+            prompt="The mother tongue of {} is",
+            subject=f"{names[i % 4]} {chr(97 + i % 26)}",
+            target_new=("English", "town", "river")[i % 3],
+        )
+        for i in range(count)
+    ]

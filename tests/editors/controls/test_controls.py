@@ -1,0 +1,217 @@
+"""What each control keeps of the real edits, and what it does not."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from editors.controls.controls import Control, NormKept, RandomDirection, Scaled, Spread
+from editors.controls.norm_rescaled import NormRescaled, norm_after
+from editors.controls.recorded_edits import RecordedEdits
+from editors.errors import ConfigError, DataError
+from editors.models.model import Model
+from editors.update_files import read_updates
+from editors.updates import Delta, Site, WeightUpdate
+from tests.editors.cases import bits, perform, same_bits
+from tests.editors.controls.test_recorded_edits import keep
+from tests.tiny import FACTS, FAMILIES, TEXT, tiny_model
+
+SITES = (Site("mlp_down", 1), Site("mlp_down", 2))
+EVERY = pytest.mark.parametrize("family", FAMILIES)
+
+
+class Lines:
+    """A corpus of given documents."""
+
+    def __init__(self, texts: Sequence[str] = TEXT) -> None:
+        self.texts = texts
+        self.label = "lines"
+
+    def identity(self) -> str:
+        return "lines"
+
+    def __iter__(self):
+        return iter(self.texts)
+
+
+CONTROLS: dict[str, Callable[[], Control]] = {
+    "real": Control,
+    "random_direction": RandomDirection,
+    "norm_kept": NormKept,
+    "scaled": Scaled,
+    "spread": Spread,
+    "norm_rescaled": lambda: NormRescaled(corpus=Lines(), tokens=80),
+}
+EACH = pytest.mark.parametrize("control", CONTROLS)
+
+
+def updates(model: Model) -> list[WeightUpdate]:
+    """One for each fact: thin, thin, dense; as long as a third of the matrix."""
+    made: list[WeightUpdate] = []
+    for seed in range(len(FACTS)):
+        generator = torch.Generator().manual_seed(seed)
+        update: WeightUpdate = {}
+        for site in SITES:
+            weight = model.weight(*site)
+            drawn = torch.randn(2, *weight.shape, generator=generator, dtype=weight.dtype)
+            delta = Delta(left=drawn[0, :, :2], right=drawn[1, :2].T) if seed < 2 else Delta(left=drawn[0])
+            update[site] = Delta(left=delta.left * float(weight.norm() / 3 / delta.norm()), right=delta.right)
+        made.append(update)
+    return made
+
+
+def replayed(folder: Path, model: Model, control: Control) -> RecordedEdits:
+    """The recorded edits of the updates, prepared on the model."""
+    keep(folder, *(((fact.id,), update) for fact, update in zip(FACTS, updates(model), strict=True)))
+    made = RecordedEdits(batches=read_updates(folder), control=control)
+    made.prepare(model)
+    return made
+
+
+def steps(folder: Path, family: str, control: Control) -> list[tuple[WeightUpdate, WeightUpdate, Model]]:
+    """After every edit: the recorded update, what was applied instead, the model."""
+    model = tiny_model(family)
+    made = replayed(folder, model, control)
+    seen = []
+    for fact, update in zip(FACTS, updates(tiny_model(family)), strict=True):
+        edit = made.edit(model, [fact])
+        assert set(edit.update) == set(made.sites)
+        model.apply(edit.update)
+        made.commit(model, [fact], edit)
+        seen.append((update, edit.update, model))
+    return seen
+
+
+def norm(model: Model, site: Site) -> float:
+    return float(model.current(site).double().norm())
+
+
+@EVERY
+def test_a_random_direction_has_norm_and_rank_of_the_real_one(family: str, tmp_path: Path):
+    for real, applied, _ in steps(tmp_path, family, RandomDirection()):
+        for site, delta in applied.items():
+            assert delta.norm() == pytest.approx(real[site].norm(), rel=1e-12)
+            assert delta.left.shape == real[site].left.shape and delta.dtype == real[site].dtype
+            cosine = delta.dot(real[site]) / real[site].square()
+            assert abs(cosine) < 0.3
+
+
+def test_random_directions_differ_by_seed_edit_and_site():
+    model = tiny_model()
+    first = updates(model)[0]
+    drawn = [
+        RandomDirection(seed=seed).act(model, first, edits)[site].dense()
+        for seed, edits, site in [(0, 0, SITES[0]), (0, 1, SITES[0]), (1, 0, SITES[0]), (0, 0, SITES[1])]
+    ]
+    assert all(not torch.allclose(one, other) for i, one in enumerate(drawn) for other in drawn[:i])
+
+
+@EVERY
+def test_norm_kept_keeps_the_norm_and_the_direction(family: str, tmp_path: Path):
+    model, fresh = tiny_model(family), tiny_model(family)
+    made = replayed(tmp_path, model, NormKept())
+    for number, (fact, update) in enumerate(zip(FACTS, updates(fresh), strict=True)):
+        perform(model, made, [fact])
+        for site in SITES:
+            assert norm(model, site) == pytest.approx(norm(fresh, site), rel=1e-12)
+            if number == 0:
+                real = fresh.current(site) + update[site].dense()
+                torch.testing.assert_close(model.current(site) * (real.norm() / norm(fresh, site)), real)
+
+
+@EVERY
+def test_scaled_has_the_norm_of_the_real_edits_and_the_direction_of_the_unedited(family: str, tmp_path: Path):
+    fresh, real = tiny_model(family), tiny_model(family)
+    model = tiny_model(family)
+    made = replayed(tmp_path, model, Scaled())
+    for fact, update in zip(FACTS, updates(fresh), strict=True):
+        perform(model, made, [fact])
+        real.apply(update)
+        for site in SITES:
+            ratio = norm(real, site) / norm(fresh, site)
+            assert ratio > 1.01 or ratio < 0.99
+            torch.testing.assert_close(model.current(site), fresh.current(site) * ratio)
+
+
+@EVERY
+def test_spread_adds_the_same_to_every_block_and_as_much_in_all(family: str, tmp_path: Path):
+    fresh = tiny_model(family)
+    for real, applied, model in steps(tmp_path, family, Spread()):
+        assert {site.layer for site in applied} == set(range(model.depth))
+        together = sum(delta.square() for delta in real.values())
+        assert sum(delta.square() for delta in applied.values()) == pytest.approx(together, rel=1e-10)
+        first, *others = (delta.dense() for delta in applied.values())
+        assert all(torch.equal(first, other) for other in others)
+        total = sum((delta.dense() for delta in real.values()), torch.zeros_like(first))
+        assert float((first * total).sum()) == pytest.approx(float(first.norm() * total.norm()))
+    alone = {SITES[0]: updates(fresh)[0][SITES[0]]}
+    shared = Spread().act(fresh, alone, 0)[SITES[1]].dense()
+    torch.testing.assert_close(shared, alone[SITES[0]].dense() / fresh.depth**0.5)
+
+
+@EVERY
+def test_norm_rescaled_keeps_the_mean_norm_that_the_next_norm_layer_writes(family: str, tmp_path: Path):
+    model, real = tiny_model(family), tiny_model(family)
+    control = CONTROLS["norm_rescaled"]()
+    assert isinstance(control, NormRescaled)
+    before = bits(model)
+    made = replayed(tmp_path, model, control)
+    assert same_bits(model, before)
+    unedited = {site.layer: control._written(model, site.layer) for site in SITES}
+    for fact, update in zip(FACTS, updates(real), strict=True):
+        perform(model, made, [fact])
+        real.apply(update)
+    for site in SITES:
+        assert torch.equal(model.current(site), real.current(site)), "the edits are the real ones"
+        assert control._written(real, site.layer) != pytest.approx(unedited[site.layer], rel=1e-4)
+        assert control._written(model, site.layer) == pytest.approx(unedited[site.layer], rel=1e-9)
+    control.put_back(model)
+    assert same_bits(model, bits(real))
+
+
+def test_above_the_last_block_stands_the_final_norm():
+    model = tiny_model()
+    assert norm_after(model, model.depth - 1) is model.hf.get_submodule("transformer.ln_f")
+    assert norm_after(model, 0) is model.block(1).get_submodule("ln_1")
+
+
+def test_a_text_without_tokens_is_refused():
+    with pytest.raises(DataError, match="lines holds no text"):
+        NormRescaled(corpus=Lines([])).prepare(tiny_model(), SITES)
+    with pytest.raises(ConfigError, match="tokens=0"):
+        NormRescaled(corpus=Lines(), tokens=0)
+
+
+@EACH
+def test_a_control_changes_nothing_before_its_update_is_applied(control: str, tmp_path: Path):
+    model = tiny_model()
+    before, rng = bits(model), torch.get_rng_state()
+    made = replayed(tmp_path, model, CONTROLS[control]())
+    one, other = (made.edit(model, FACTS[:1]).update for _ in range(2))
+    assert all(torch.equal(one[site].dense(), other[site].dense()) for site in one)
+    assert same_bits(model, before) and torch.equal(rng, torch.get_rng_state())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.hf.modules())
+
+
+@EACH
+def test_a_control_restored_from_its_state_goes_on_bit_for_bit(control: str, tmp_path: Path):
+    model = tiny_model()
+    made = replayed(tmp_path, model, CONTROLS[control]())
+    perform(model, made, FACTS[:1], FACTS[1:2])
+    other = tiny_model()
+    twin = replayed(tmp_path, other, CONTROLS[control]())
+    twin.load_state_dict({key: value.clone() for key, value in made.state_dict().items()})
+    other.restore({site: model.current(site).clone() for site in made.sites})
+    assert same_bits(other, bits(model))
+    perform(model, made, FACTS[2:])
+    perform(other, twin, FACTS[2:])
+    assert same_bits(other, bits(model))
+
+
+@EACH
+def test_a_model_in_half_precision_can_be_replayed(control: str, tmp_path: Path):
+    model = tiny_model(double=False)
+    model.hf.bfloat16()
+    perform(model, replayed(tmp_path, model, CONTROLS[control]()), FACTS[:1])
+    assert all(bool(value.isfinite().all()) for value in bits(model).values())

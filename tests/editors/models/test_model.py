@@ -1,0 +1,192 @@
+"""The substrate on random models of every family."""
+
+import pytest
+import torch
+
+from editors.errors import ConfigError, ModelError, NumericsError
+from editors.models.hooks import capture, observe, replace_output
+from editors.models.model import Model
+from editors.updates import Delta, Site
+from tests.tiny import DEPTH, FAMILIES, TEXT, WIDTH, tiny_model, tokenizer
+
+EVERY = pytest.mark.parametrize("family", FAMILIES)
+
+
+def run(model: Model, texts: list[str], side: str = "right") -> list[torch.Tensor]:
+    """Last hidden states of the real tokens of each text."""
+    ids, mask = model.encode(texts, side)
+    hidden = model.hidden(ids, mask)
+    return [hidden[i][mask[i]] for i in range(len(texts))]
+
+
+@EVERY
+def test_every_site_multiplies_as_out_times_in(family: str):
+    model = tiny_model(family)
+    ids, mask = model.encode([TEXT[0]])
+    for site in model.sites:
+        module = model.module(site, 1)
+        with capture(inputs={"x": module}, outputs={"y": module}) as seen:
+            model.hidden(ids, mask)
+        weight = model.weight(site, 1)
+        rows = model.family.fused.get(site)
+        written = seen["y"] if rows is None else seen["y"][..., rows(model.hf.config)]
+        bias = module.bias if rows is None or module.bias is None else module.bias[rows(model.hf.config)]
+        expected = seen["x"] @ weight.T + (0 if bias is None else bias)
+        torch.testing.assert_close(written, expected)
+
+
+@EVERY
+def test_padding_side_and_batch_composition_change_nothing(family: str):
+    model = tiny_model(family)
+    alone = [run(model, [text])[0] for text in (TEXT[0], "Rob.")]
+    for side in ("left", "right"):
+        for one, many in zip(alone, run(model, [TEXT[0], "Rob."], side), strict=True):
+            torch.testing.assert_close(one, many)
+
+
+@EVERY
+def test_head_on_hidden_states_is_the_models_own_head(family: str):
+    model = tiny_model(family)
+    ids, mask = model.encode([TEXT[0]])
+    with capture(outputs={"h": model.block(DEPTH - 1)}) as seen:
+        own = model.hf(input_ids=ids, attention_mask=mask.long()).logits
+    torch.testing.assert_close(model.logits(model.normed(seen["h"])), own)
+
+
+@EVERY
+def test_applying_and_restoring_a_change_of_any_site_gives_back_every_bit(family: str):
+    model = tiny_model(family)
+    sites = [Site(name, 2) for name in model.sites]
+    before = {key: value.clone() for key, value in model.hf.state_dict().items()}
+    kept = model.snapshot(sites)
+    update = {site: Delta(left=torch.ones_like(kept[site])) for site in sites}
+    model.apply(update)
+    for site in sites:
+        torch.testing.assert_close(model.weight(*site), kept[site] + 1)
+    model.restore(kept)
+    assert all(torch.equal(before[key], value) for key, value in model.hf.state_dict().items())
+
+
+def test_fused_attention_is_cut_into_disjoint_parts_that_cover_it():
+    for family in ("gpt2", "neox"):
+        model = tiny_model(family)
+        cut = [model.weight(site, 0) for site in ("attn_q", "attn_k", "attn_v")]
+        whole = model.module("attn_q", 0).weight
+        torch.testing.assert_close(sum((c**2).sum() for c in cut), (whole**2).sum())
+
+
+def test_small_updates_of_a_half_precision_model_add_up_in_its_master():
+    model = tiny_model(double=False)
+    model.hf.bfloat16()
+    site = Site("mlp_down", 1)
+    start = model.weight(*site).float().clone()
+    step = torch.full_like(start, 1e-5)
+    for _ in range(100):
+        model.apply({site: Delta(left=step)})
+    torch.testing.assert_close(model.master(site), start + 1e-3)
+    assert model.weight(*site).dtype == torch.bfloat16
+    torch.testing.assert_close(model.weight(*site), (start + 1e-3).bfloat16())
+
+
+def test_nothing_is_applied_where_one_change_is_not_finite():
+    model = tiny_model()
+    before = model.snapshot([Site("mlp_down", 0)])
+    good = Delta(left=torch.ones_like(before[Site("mlp_down", 0)]))
+    bad = Delta(left=good.left * float("nan"))
+    with pytest.raises(NumericsError, match=r"mlp_down\.01"):
+        model.apply({Site("mlp_down", 0): good, Site("mlp_down", 1): bad})
+    assert torch.equal(model.weight("mlp_down", 0), before[Site("mlp_down", 0)])
+
+
+def test_unknown_sites_and_layers_are_named():
+    model = tiny_model()
+    with pytest.raises(ConfigError, match=r"no site 'mlp_gate'.*mlp_down"):
+        model.module("mlp_gate", 0)
+    with pytest.raises(ConfigError, match=r"\[1, 9\].*4 blocks \(0\.\.3\)"):
+        model.check_layers([1, 9])
+
+
+def test_digest_tells_weights_and_tokenizers_apart_and_stays_with_equal_ones():
+    one, same, other = tiny_model(), tiny_model(), tiny_model(kind="bos")
+    changed = tiny_model()
+    changed.write(Site("mlp_down", 0), changed.weight("mlp_down", 0) * 1.01)
+    assert one.digest == same.digest
+    assert len({one.digest, other.digest, changed.digest}) == 3
+
+
+def test_an_unsupported_architecture_is_refused_with_what_is_supported():
+    hf = tiny_model().hf
+    hf.config.model_type = "bert"
+    with pytest.raises(ModelError, match=r"'bert' is not supported; supported are gpt2"):
+        Model(hf, tokenizer())
+
+
+def test_what_is_observed_is_what_would_be_captured_and_nothing_is_left_behind():
+    model, seen = tiny_model(), {}
+    blocks = {layer: model.block(layer) for layer in range(model.depth)}
+    ids, mask = model.encode(["Rob walks to town"])
+    with capture(outputs=blocks) as captured, observe(blocks, lambda key, output: seen.update({key: output})):
+        model.hidden(ids, mask)
+    assert list(seen) == list(blocks)
+    assert all(torch.equal(seen[layer], captured[layer]) for layer in blocks)
+    assert not any(module._forward_hooks for module in model.hf.modules())
+
+
+def test_hooks_are_gone_after_the_block_also_on_an_error():
+    model = tiny_model()
+    module = model.module("mlp", 0)
+    with pytest.raises(RuntimeError, match="mine"), capture(inputs={"x": module}):
+        raise RuntimeError("mine")
+    with replace_output(module, torch.zeros_like):
+        assert module._forward_hooks
+    assert not module._forward_hooks and not module._forward_pre_hooks
+
+
+def test_a_replaced_output_reaches_what_follows_and_stopping_early_skips_the_rest():
+    model = tiny_model()
+    ids, mask = model.encode(["Rob."])
+    with (
+        replace_output(model.module("attention", 0), torch.zeros_like),
+        capture(
+            outputs={"attention": model.module("attention", 0), "top": model.block(3)},
+            stop_after=model.block(1),
+        ) as seen,
+    ):
+        model.hidden(ids, mask)
+    assert not seen["attention"].any()
+    assert "top" not in seen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_update_that_overflows_the_weights_is_refused_and_nothing_is_written(dtype):
+    model = tiny_model(double=False)
+    model.hf.to(dtype)
+    before = {key: value.clone() for key, value in model.hf.state_dict().items()}
+    one, far = (torch.full((rows, 1), size) for rows, size in ((WIDTH, 1.0), (WIDTH, 1e25)))
+    inputs = torch.full((4 * WIDTH, 1), 1e25)
+    update = {
+        Site("mlp_down", 0): Delta(left=one, right=inputs / 1e25),
+        Site("mlp_down", 1): Delta(left=far, right=inputs),
+    }
+    with pytest.raises(NumericsError, match=r"mlp_down\.01 leads to NaN or infinity; nothing was applied"):
+        model.apply(update)
+    assert all(torch.equal(value, before[key]) for key, value in model.hf.state_dict().items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_states_after_an_update_are_those_of_the_updated_model(family):
+    model = tiny_model(family)
+    generator = torch.Generator().manual_seed(0)
+    update = {}
+    for site in [Site(name, 2) for name in model.sites]:
+        left = torch.randn(model.current(site).shape, generator=generator, dtype=torch.float64)
+        update[site] = Delta(left=(0.1 * left).requires_grad_())
+    ids, mask = model.encode(["The mother tongue of Rob", "Rob"])
+    found = model.hidden_after(update, ids, mask)
+    found.sum().backward()
+    assert all(bool(delta.left.grad.any()) for delta in update.values())
+    before = model.hidden(ids, mask)
+    model.apply({site: Delta(left=delta.left.detach()) for site, delta in update.items()})
+    expected = model.hidden(ids, mask)
+    torch.testing.assert_close(found[mask], expected[mask])
+    assert not torch.allclose(before[mask], expected[mask])

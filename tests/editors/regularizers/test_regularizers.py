@@ -1,0 +1,254 @@
+"""The property that defines each regularizer, on an update or on an edit."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from editors.base import Targets
+from editors.errors import ConfigError
+from editors.models.model import Model
+from editors.regularizers.base import Progress, Regularizer
+from editors.regularizers.hypersphere import Hypersphere
+from editors.regularizers.mpes import MPES
+from editors.regularizers.norm_anchor import NormAnchor
+from editors.regularizers.norm_constraint import NormConstraint
+from editors.regularizers.norm_reset import NormReset
+from editors.regularizers.prune import Prune
+from editors.regularizers.rect import Rect
+from editors.regularizers.subspace_guard import SubspaceGuard
+from editors.updates import Delta, Site
+from tests.editors.cases import make_memit, perform
+from tests.tiny import FACTS, optimizer, tiny_model
+
+SITE = Site("mlp_down", 1)
+DUE, NOT_DUE = Progress(9, 10), Progress(3, 4)
+
+
+@pytest.fixture
+def model() -> Model:
+    return tiny_model()
+
+
+def delta_of(model: Model, rank: int = 3, size: float = 0.1) -> Delta:
+    """A random update of SITE."""
+    out, wide = model.weight(*SITE).shape
+    generator = torch.Generator().manual_seed(1)
+    left, right = (torch.randn(n, rank, generator=generator, dtype=torch.float64) for n in (out, wide))
+    return Delta(left=size * left, right=right)
+
+
+def prepared(model: Model, rule: Regularizer) -> Regularizer:
+    rule.prepare(model, [SITE])
+    return rule
+
+
+def dominant(matrix: torch.Tensor, energy: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """U_k and V_k of the fewest directions that hold `energy` of ‖W‖²."""
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    shares = (values**2).cumsum(0) / (values**2).sum()
+    count = next(i for i, share in enumerate(shares.tolist()) if share >= energy) + 1
+    return left[:, :count], right[:count].T
+
+
+# --- update: subspaces ------------------------------------------------------------------------------
+
+
+def test_the_guard_leaves_nothing_in_the_dominant_directions_and_the_rest_alone(model):
+    outputs, inputs = dominant(model.weight(*SITE), 0.4)
+    delta = delta_of(model)
+    guarded = prepared(model, SubspaceGuard(energy=0.4)).project(SITE, delta)
+    assert guarded.right is not None and guarded.right.shape == delta.right.shape, "still factored"
+    assert (outputs.T @ guarded.dense()).abs().max() < 1e-12
+    assert (guarded.dense() @ inputs).abs().max() < 1e-12
+    kept = (torch.eye(len(outputs)) - outputs @ outputs.T) @ delta.dense()
+    torch.testing.assert_close(guarded.dense(), kept - kept @ inputs @ inputs.T)
+
+
+def test_the_guard_and_the_sphere_see_the_unedited_matrix_only(model):
+    rules = [prepared(model, SubspaceGuard(energy=0.4)), prepared(model, Hypersphere())]
+    before = [rule.project(SITE, delta_of(model)).dense() for rule in rules]
+    model.apply({SITE: delta_of(model, size=5.0)})
+    after = [rule.project(SITE, delta_of(model)).dense() for rule in rules]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("factored", [True, False])
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_the_sphere_weakens_the_principal_directions_of_the_rows_by_its_strength(model, factored, strength):
+    rows = torch.nn.functional.normalize(model.weight(*SITE), dim=1)
+    _, principal = dominant(rows, 0.5)
+    delta = delta_of(model) if factored else Delta(left=delta_of(model).dense())
+    weakened = prepared(model, Hypersphere(energy=0.5, strength=strength)).project(SITE, delta)
+    assert (weakened.right is not None) == factored
+    torch.testing.assert_close(weakened.dense() @ principal, (1 - strength) * delta.dense() @ principal)
+    rest = torch.eye(len(principal)) - principal @ principal.T
+    torch.testing.assert_close(weakened.dense() @ rest, delta.dense() @ rest)
+
+
+class Dropping(Regularizer):
+    """Writes nothing into block 0."""
+
+    def project(self, site: Site, delta: Delta) -> Delta:
+        return replace(delta, left=0 * delta.left) if site.layer == 0 else delta
+
+
+def test_later_layers_take_up_what_a_projection_dropped(model):
+    """Without block 0 the last layer meets the whole residual, as if it were edited alone."""
+    dropped, alone = make_memit(model, regularizers={"drop": Dropping()}), make_memit(model, layers=[1])
+    updates = []
+    for made in (dropped, alone):
+        made.prepare(model)
+        updates.append(made.edit(model, FACTS).update[SITE].dense())
+    torch.testing.assert_close(*updates)
+
+
+# --- update: entries and drift ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [0.01, 0.4, 1.0])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_rect_writes_exactly_its_share_and_those_that_change_most(model, keep, absolute):
+    weight, delta = model.weight(*SITE), delta_of(model)
+    kept = Rect(keep=keep, absolute=absolute).finish(SITE, delta, weight, NOT_DUE).dense()
+    written = kept != 0
+    assert int(written.sum()) == round(keep * written.numel())
+    assert torch.equal(kept[written], delta.dense()[written])
+    base = weight.abs() + 1e-8 if absolute else weight + 1e-8
+    relative = (delta.dense() / base).abs()
+    assert keep == 1 or relative[written].min() >= relative[~written].max()
+
+
+def test_rects_two_readings_differ_where_the_published_one_divides_by_almost_nothing(model):
+    weight = model.weight(*SITE).clone()
+    weight[0, 0] = -1e-8
+    delta = Delta(left=torch.where(weight == -1e-8, 1e-9, 0.1 * weight))
+    published, corrected = (
+        Rect(keep=0.1, absolute=absolute).finish(SITE, delta, weight, NOT_DUE).dense()[0, 0] != 0
+        for absolute in (False, True)
+    )
+    assert published and not corrected
+
+
+def test_pruning_compresses_the_drift_from_the_unedited_matrix_and_replaces_it(model):
+    unedited = model.weight(*SITE).clone()
+    rule = prepared(model, Prune(every=10))
+    model.apply({SITE: delta_of(model)})
+    weight, delta = model.weight(*SITE), delta_of(model, rank=2, size=0.7)
+    drift = weight + delta.dense() - unedited
+    largest = torch.linalg.svdvals(unedited)[0]
+    values = torch.linalg.svdvals(drift)
+    assert values[0] > 2 * largest > 2 * values[-1], "some are compressed, others not"
+    pruned = weight + rule.finish(SITE, delta, weight, DUE).dense() - unedited
+    expected = torch.where(values > largest, values.log() - largest.log() + largest, values)
+    torch.testing.assert_close(torch.linalg.svdvals(pruned), expected.sort(descending=True).values)
+    left, _, right = torch.linalg.svd(drift)
+    core = left.T @ pruned @ right.T[:, : len(left)]
+    torch.testing.assert_close(core, core.diagonal().diag(), rtol=0, atol=1e-10)
+    assert pruned.norm() < drift.norm()
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0])
+def test_pruning_never_enlarges_a_drift_even_where_the_matrix_is_small(model, scale):
+    """For σ₀ < 1 the published log σ − log σ₀ + σ₀ would lie above σ."""
+    model.write(SITE, scale * model.weight(*SITE))
+    weight, rule = model.weight(*SITE), prepared(model, Prune(every=1))
+    delta = delta_of(model, size=0.02 * scale)
+    pruned = rule.finish(SITE, delta, weight, DUE).dense()
+    assert (torch.linalg.svdvals(pruned) <= torch.linalg.svdvals(delta.dense()) + 1e-12).all()
+
+
+def test_a_drift_below_the_largest_singular_value_is_not_pruned(model):
+    rule, delta = prepared(model, Prune(every=1)), delta_of(model, size=1e-3)
+    pruned = rule.finish(SITE, delta, model.weight(*SITE), DUE).dense()
+    torch.testing.assert_close(pruned, delta.dense(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [Prune(every=10), NormReset(every=10)])
+def test_what_is_due_every_so_often_is_due_once_also_for_batches_that_jump_over_it(model, rule):
+    prepared(model, rule)
+    delta, weight = delta_of(model, size=2.0), model.weight(*SITE)
+    acted = [
+        rule.finish(SITE, delta, weight, Progress(done, done + 4)) is not delta for done in range(0, 24, 4)
+    ]
+    assert acted == [False, False, True, False, True, False], "after 12 and after 20 edits"
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_a_reset_gives_the_matrix_its_unedited_norm(double):
+    model = tiny_model(double=double)
+    if not double:
+        model.hf.to(torch.bfloat16)
+    made = make_memit(model, regularizers={"norm_reset": NormReset(every=2)})
+    made.prepare(model)
+    unedited = float(model.current(SITE).double().norm())
+    sizes = []
+    for fact in FACTS[:2]:
+        perform(model, made, [fact])
+        sizes.append(float(model.current(SITE).double().norm()))
+    assert abs(sizes[0] / unedited - 1) > 1e-4
+    assert sizes[1] == pytest.approx(unedited, rel=1e-12 if double else 1e-6)
+
+
+# --- target -----------------------------------------------------------------------------------------
+
+
+def test_the_anchor_gives_every_target_the_norm_measured_on_the_unedited_model_once(model):
+    rule = NormAnchor(samples=2, dropped=0.0)
+    made = make_memit(model, regularizers={"norm_anchor": rule})
+    made.prepare(model, FACTS)
+    groups = made.contexts.groups(model)
+    sample = optimizer().find(model, FACTS[:2], (("{}",),), 1, Regularizer())
+    norms = (sample.vectors - sample.initial + sample.written).norm(dim=1)
+    assert rule.reference == pytest.approx(float(norms.mean()))
+    before = rule.reference
+    perform(model, made, FACTS[:1])
+    made.prepare(model, FACTS[1:])
+    assert rule.reference == before
+    found = optimizer().find(model, FACTS, groups, 1, Regularizer())
+    aimed = rule.aim(found)
+    values = aimed.vectors - aimed.initial + aimed.written
+    torch.testing.assert_close(values.norm(dim=1), torch.full_like(values[:, 0], before))
+    original = found.vectors - found.initial + found.written
+    cosine = torch.nn.functional.cosine_similarity(values, original)
+    torch.testing.assert_close(cosine, torch.ones_like(cosine))
+
+
+def test_the_anchor_leaves_the_longest_out_and_gives_up_what_lies_beyond_its_limit():
+    vectors = torch.diag(torch.tensor([1.0, 2.0, 3.0, 50.0]))
+    found = Targets(vectors, 0 * vectors, 0 * vectors, vectors[0], torch.zeros(4, dtype=torch.long))
+    rule = NormAnchor(samples=4, dropped=0.25, limit=2.0)
+    rule.calibrate(lambda facts: found, FACTS)
+    assert rule.reference == pytest.approx(2.0)
+    initial = torch.full_like(vectors, 9.0)
+    aimed = rule.aim(replace(found, vectors=vectors + initial, initial=initial))
+    shifts = (aimed.vectors - initial).norm(dim=1)
+    torch.testing.assert_close(shifts, torch.tensor([2.0, 2.0, 2.0, 0.0]))
+
+
+# --- values -------------------------------------------------------------------------------------
+
+WRONG = [
+    (MPES, {"hits": 0}),
+    (NormAnchor, {"samples": 0}),
+    (NormAnchor, {"dropped": 1.0}),
+    (NormAnchor, {"limit": 0.0}),
+    (NormConstraint, {"weight": 0.0}),
+    (NormConstraint, {"weight": -1.0}),
+    (Rect, {"keep": 0.0}),
+    (Rect, {"keep": 1.5}),
+    (Prune, {"every": 0}),
+    (NormReset, {"every": -1}),
+    (SubspaceGuard, {"energy": 0.0}),
+    (SubspaceGuard, {"energy": 1.0}),
+    (Hypersphere, {"energy": -0.5}),
+    (Hypersphere, {"strength": 0.0}),
+    (Hypersphere, {"strength": 1.5}),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), WRONG)
+def test_values_that_cannot_be_are_refused_with_their_name(kind, value):
+    ((name, wrong),) = value.items()
+    with pytest.raises(ConfigError, match=rf"regularizer\..*{name}={wrong}"):
+        kind(**value)

@@ -1,0 +1,445 @@
+"""What an interrupted run goes on from: states, signals, signs of life, and what a machine refuses."""
+
+import errno
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+from omegaconf import DictConfig
+from safetensors.torch import load_file
+
+from editors.errors import ConfigError
+from pipeline.launch import launch
+from pipeline.runs import checkpoint_store as states
+from pipeline.runs import heartbeat as pulse
+from pipeline.runs import provenance
+from pipeline.runs.folder import RunBusy, RunDir
+from pipeline.runs.machine_errors import MachineError, told
+from pipeline.runs.signals import Interrupted, Requests
+from pipeline.tracking.observer import Watch
+from tests.pipeline.test_experiment import EVERY, QUICK
+
+Composed = Callable[..., DictConfig]
+HISTORY = ["regularizer=[history]", "edits=6", "intervention.save_every=2", "stage=[norms]"]
+
+
+class Cut(Exception):
+    """The end of a process."""
+
+
+def at_row(monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], None]) -> None:
+    """Let something happen once the next run has written so many rows."""
+    look, looks = Watch.look, []
+
+    def looking(self: Watch, *arguments: object) -> bool:
+        go = look(self, *arguments)  # pyright: ignore
+        looks.append(go)
+        if len(looks) == number:
+            happens()
+        return go
+
+    monkeypatch.setattr(Watch, "look", looking)
+
+
+def cut() -> None:
+    raise Cut
+
+
+def interrupted(
+    composed: Composed, root: Path, monkeypatch: pytest.MonkeyPatch, *more: str, row: int
+) -> Path:
+    """The folder of a run that ended abruptly after so many rows."""
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        at_row(patch, row, cut)
+        launch(composed(*HISTORY, *more), root)
+    return only_run(root)
+
+
+def only_run(root: Path) -> Path:
+    (folder,) = (root / "test").iterdir()
+    return folder
+
+
+def numbers(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "memory/"))} for row in rows]
+
+
+def reference(composed: Composed, root: Path, *more: str) -> list[dict]:
+    launch(composed(*HISTORY, *more), root / "whole")
+    return numbers(only_run(root / "whole"))
+
+
+# --- states ---------------------------------------------------------------------------------------------
+
+
+def test_every_stage_and_table_goes_on_as_if_nothing_had_happened(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cadences = [f"stage.{name}.cadence.every=1" for name in ("norms", "spectra", "efficacy")]
+    stages = [f"stage=[{EVERY},signatures]", "stage.signatures.norm_growth=1.0001", *QUICK, *cadences]
+    expected = reference(composed, tmp_path, *stages)
+    folder = interrupted(composed, tmp_path / "cut", monkeypatch, *stages, row=6)
+    launch(composed(*HISTORY, *stages), tmp_path / "cut")
+    assert numbers(folder) == expected
+    whole = only_run(tmp_path / "whole")
+    for name in ("records", "edits"):
+        one, two = (pd.read_parquet(each / f"{name}.parquet") for each in (whole, folder))
+        pd.testing.assert_frame_equal(one, two)
+    told = [json.loads((each / "summary.json").read_text()) for each in (whole, folder)]
+    assert told[0]["alarms"] == told[1]["alarms"] and told[0]["alarms"]
+    assert not (folder / "state").exists() and not (folder / "progress.json").exists()
+
+
+def test_what_grows_is_written_once_and_a_state_holds_the_edited_matrices_alone(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = interrupted(composed, tmp_path, monkeypatch, row=6)  # the start and five edits
+    part = folder / "state" / "0"
+    assert {path.name for path in part.iterdir()} == {"history", "checkpoint-2", "checkpoint-4"}
+    pieces = {path.name: load_file(path) for path in (part / "history").iterdir()}
+    assert set(pieces) == {"00000000-00000002.safetensors", "00000002-00000004.safetensors"}
+    assert all(piece["keys.0"].shape[1] == 2 for piece in pieces.values())
+    assert set(load_file(part / "checkpoint-4" / "weights.safetensors")) == {"mlp_down.00", "mlp_down.01"}
+
+
+def _truncate(part: Path) -> None:
+    path = part / "checkpoint-4" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def _of_another_run(part: Path) -> None:
+    path = part / "checkpoint-4" / "run.json"
+    path.write_text(path.read_text().replace(f'"run": "{part.parents[1].name}"', '"run": "0123456789"'))
+
+
+def _half_a_sentence(part: Path) -> None:
+    path = part / "checkpoint-4" / "run.json"
+    path.write_text(path.read_text()[:30])
+
+
+def _without_rows(part: Path) -> None:
+    path = part.parents[1] / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
+
+
+def _another_row(part: Path) -> None:
+    path = part.parents[1] / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"edits": 3', '"edits": 2'))
+
+
+def _piece_is_gone(part: Path) -> None:
+    (part / "history" / "00000002-00000004.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (_truncate, "weights.safetensors is not what was written"),
+        (_of_another_run, "it belongs to the run 0123456789"),
+        (_half_a_sentence, "checkpoint-4 cannot be used"),
+        (_without_rows, "metrics.jsonl has lost rows"),
+        (_another_row, "not those that it rests on"),
+        (_piece_is_gone, "No such file"),
+    ],
+)
+def test_a_broken_state_is_told_of_and_the_older_one_is_used(
+    composed: Composed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path], None],
+    sentence: str,
+):
+    expected = reference(composed, tmp_path)
+    folder = interrupted(composed, tmp_path / "cut", monkeypatch, row=6)
+    damage(folder / "state" / "0")
+    with caplog.at_level("INFO"):
+        launch(composed(*HISTORY), tmp_path / "cut")
+    assert sentence in caplog.text and "checkpoint-4 cannot be used" in caplog.text
+    assert "going on from" in caplog.text and "checkpoint-2" in caplog.text
+    assert numbers(folder) == expected
+
+
+def test_a_state_of_other_code_is_refused_unless_forced(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = interrupted(composed, tmp_path, monkeypatch, row=6)
+    before = (folder / "metrics.jsonl").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(states, "code", lambda: provenance.code() | {"torch": "9.9"})
+        with pytest.raises(
+            ConfigError, match=r"saved by other code \(torch .* -> 9\.9\): resume=force goes on"
+        ):
+            launch(composed(*HISTORY), tmp_path)
+        assert (folder / "metrics.jsonl").read_text() == before  # nothing is lost
+        launch(composed(*HISTORY, "resume=force"), tmp_path)
+    assert (folder / "DONE").is_file()
+
+
+def test_a_state_tells_the_code_of_the_process_that_computed_it(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = interrupted(composed, tmp_path, monkeypatch, row=6)
+    told = [json.loads(path.read_text())["code"] for path in folder.glob("state/0/*/run.json")]
+    assert told == [dict(provenance.code())] * 2
+    assert provenance.code() is provenance.code()  # read once: files may change while a process runs
+
+
+def test_data_that_changed_are_told_of_instead_of_being_mixed(
+    composed: Composed, tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    facts = tmp_path / "facts.jsonl"
+    facts.write_text((inputs / "facts.jsonl").read_text())
+    folder = interrupted(composed, tmp_path / "cut", monkeypatch, f"data.path={facts}", row=6)
+    facts.write_text(facts.read_text().replace("French", "Danish"))
+    with pytest.raises(ConfigError, match=r"facts\.jsonl has changed since .* read it: resume=never"):
+        launch(composed(*HISTORY, f"data.path={facts}"), tmp_path / "cut")
+    launch(composed(*HISTORY, f"data.path={facts}", "resume=never"), tmp_path / "cut")
+    assert (folder / "DONE").is_file()
+    facts.write_text(facts.read_text().replace("Danish", "French"))
+    with pytest.raises(ConfigError, match="has changed since"):
+        launch(composed(*HISTORY, f"data.path={facts}"), tmp_path / "cut")
+
+
+def test_what_an_alarm_saved_before_the_state_stays_and_attempts_are_told(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    alarms = ["stage=[norms,signatures]", "stage.signatures.norm_growth=1.000001"]
+    alarms += ["stage.signatures.on_alarm=checkpoint"]
+    folder = interrupted(composed, tmp_path, monkeypatch, *alarms, row=6)
+    (saved,) = (folder / "checkpoints").iterdir()
+    launch(composed(*HISTORY, *alarms), tmp_path)
+    assert saved.is_file()
+    told = json.loads((folder / "provenance.json").read_text())
+    assert len(told["earlier"]) == 1 and told["earlier"][0]["started"] <= told["started"]
+
+
+def test_a_job_that_slurm_queued_again_goes_on_whatever_was_asked(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    interrupted(composed, tmp_path, monkeypatch, row=6)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with caplog.at_level("INFO"):
+        launch(composed(*HISTORY, "resume=never"), tmp_path)
+    assert "going on from" in caplog.text
+
+
+def test_anew_forgets_the_state(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    interrupted(composed, tmp_path, monkeypatch, row=6)
+    with caplog.at_level("INFO"):
+        launch(composed(*HISTORY, "resume=never"), tmp_path)
+    assert "going on" not in caplog.text
+
+
+# --- signals --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
+def test_a_run_that_is_asked_to_leave_saves_where_the_step_ends_and_goes_on_later(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    expected = reference(composed, tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
+        at_row(patch, 4, lambda: os.kill(os.getpid(), number))
+        launch(composed(*HISTORY), tmp_path / "cut")
+    folder = only_run(tmp_path / "cut")
+    assert left.value.code == 128 + number
+    assert (folder / "state" / "0" / "checkpoint-3" / "run.json").is_file()
+    assert not (folder / "FAILED").exists() and (folder / "progress.json").is_file()
+    assert len(numbers(folder)) == 4
+    launch(composed(*HISTORY), tmp_path / "cut")
+    assert numbers(folder) == expected
+
+
+def test_a_run_that_is_asked_to_leave_at_its_end_ends_first(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    finish = RunDir.finish
+
+    def asked(self: RunDir, **told: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        finish(self, **told)  # pyright: ignore
+
+    monkeypatch.setattr(RunDir, "finish", asked)
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+        launch(composed(*HISTORY), tmp_path)
+    assert (only_run(tmp_path) / "DONE").is_file()
+
+
+def test_usr1_saves_and_the_run_goes_on(composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    found = []
+
+    def look() -> None:
+        found.extend(path.name for path in only_run(tmp_path).glob("state/0/*"))
+        raise Cut
+
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        at_row(patch, 4, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        at_row(patch, 5, look)
+        launch(composed(*HISTORY), tmp_path)
+    assert "checkpoint-3" in found
+
+
+def test_whoever_asks_twice_or_before_the_first_step_is_obeyed_at_once():
+    with Requests() as requests:
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGINT)
+        with requests.stepping():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert requests.leave == signal.SIGTERM and requests.pending
+            with pytest.raises(Interrupted):
+                os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(Interrupted):
+                requests.answered()
+
+
+def test_the_earlier_receiver_of_a_signal_has_the_last_word():
+    heard = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _: heard.append(number))
+    try:
+        requests = Requests()
+        with pytest.raises(Interrupted) as raised, requests:
+            os.kill(os.getpid(), signal.SIGUSR2)
+        assert not heard
+        with pytest.raises(SystemExit, match=str(128 + signal.SIGUSR2)):
+            requests.depart(raised.value)
+        assert heard == [signal.SIGUSR2]
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+# --- signs of life --------------------------------------------------------------------------------------
+
+
+def config(**more: object) -> dict[str, object]:
+    return {"name": "demo", "seed": 0, **more}
+
+
+def elsewhere(folder: Path, *, silent: float) -> None:
+    """As if a process of another host computed the run, silent for so many seconds."""
+    beat = time.time() - silent
+    told = {"host": "another", "pid": 1, "owner": "them", "started": beat, "beat": beat, "parts": []}
+    (folder / "progress.json").write_text(json.dumps(told))
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """A run folder that a lock nobody gives back stands on, as a lock of a host that is gone."""
+    folder = RunDir(root=tmp_path, config=config()).folder
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"):
+        yield folder
+
+
+def test_a_run_tells_who_computes_it_and_how_far_it_is(tmp_path: Path):
+    with RunDir(root=tmp_path, config=config()) as run:
+        first = pulse.read(run.folder)
+        assert first is not None and (first["host"], first["pid"]) == (socket.gethostname(), os.getpid())
+        assert not pulse.is_gone(first)
+        run.tell([{"name": "a", "unit": "edits", "total": 4, "count": 1}])
+        run._pulse._written = 0.1  # long ago
+        run.tell([{"name": "a", "unit": "edits", "total": 4, "count": 2}])
+        second = pulse.read(run.folder)
+        assert second is not None and second["parts"][0]["count"] == 2
+        run.finish(objective=None)
+        assert pulse.read(run.folder) is None
+    assert pulse.read(run.folder) is None
+
+
+def test_a_lock_of_a_host_that_fell_silent_is_taken_over(
+    tmp_path: Path, locked: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pulse, "WATCHED", 0)
+    elsewhere(locked, silent=pulse.SILENCE / 2)
+    with pytest.raises(RunBusy):
+        RunDir(root=tmp_path, config=config()).__enter__()
+    elsewhere(locked, silent=pulse.SILENCE * 2)
+    with RunDir(root=tmp_path, config=config()) as run:
+        run.append({"edits": 0})
+
+
+def test_who_was_taken_over_writes_no_more_rows(tmp_path: Path):
+    with pytest.raises(RunBusy, match="took over"), RunDir(root=tmp_path, config=config()) as run:
+        run.append({"edits": 0})
+        elsewhere(run.folder, silent=0)
+        run.append({"edits": 1})
+    assert len((run.folder / "metrics.jsonl").read_text().splitlines()) == 1
+    assert not (run.folder / "FAILED").exists()  # it belongs to the other one
+
+
+def test_a_lock_of_this_host_is_never_taken_over(tmp_path: Path, locked: Path):
+    dead = {"host": socket.gethostname(), "pid": 2**22 + 1, "owner": "them", "beat": 0.0}
+    (locked / "progress.json").write_text(json.dumps(dead))
+    with pytest.raises(RunBusy):
+        RunDir(root=tmp_path, config=config()).__enter__()
+
+
+def test_a_process_of_this_host_is_gone_when_it_is_dead():
+    told = {"host": socket.gethostname(), "pid": 2**22 + 1, "beat": time.time()}
+    assert pulse.is_gone(told) and not pulse.is_gone(told | {"pid": os.getpid()})
+
+
+# --- what a machine refuses -----------------------------------------------------------------------------
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_told_and_costs_no_row_that_was_written(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    expected = reference(composed, tmp_path)
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(MachineError, match=r"No space left .* free some"),
+    ):
+        at_row(patch, 6, lambda: patch.setattr(os, "fsync", full))
+        launch(composed(*HISTORY), tmp_path / "full")
+    folder = only_run(tmp_path / "full")
+    assert numbers(folder) == expected[:6]
+    launch(composed(*HISTORY), tmp_path / "full")
+    assert numbers(folder) == expected
+
+
+def test_a_failure_of_the_machine_is_marked_with_its_sentence(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def exhausted() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB\nand a long list")
+
+    with monkeypatch.context() as patch, pytest.raises(MachineError):
+        at_row(patch, 3, exhausted)
+        launch(composed(*HISTORY), tmp_path)
+    failed = (only_run(tmp_path) / "FAILED").read_text()
+    assert failed.startswith("there is not enough memory (CUDA out of memory. Tried to allocate 20.00 MiB):")
+    assert "Traceback" in failed
+    assert len(numbers(only_run(tmp_path))) == 3
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="shapes"), told():
+        raise RuntimeError("shapes do not match")
+    with pytest.raises(MachineError, match="not enough memory"), told():
+        raise MemoryError
+    with pytest.raises(MachineError, match="could not be written"), told():
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 640 vs 532")
+
+
+def test_to_begin_anew_takes_nothing_from_a_process_that_computes_the_run(tmp_path: Path):
+    with RunDir(root=tmp_path, config=config()) as run:
+        (run.folder / "state" / "0").mkdir(parents=True)
+        with pytest.raises(RunBusy):
+            RunDir(root=tmp_path, config=config(resume="never")).__enter__()
+        assert (run.folder / "state" / "0").is_dir()

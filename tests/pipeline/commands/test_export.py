@@ -1,0 +1,230 @@
+"""An exported folder is the model that the run ended with, to the bit, and tells what it is."""
+
+import copy
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from omegaconf import DictConfig
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipeline import experiment
+from pipeline.checkpoints import kept_weights as kept
+from pipeline.commands import export
+from pipeline.commands.model_card import card
+from pipeline.config.fingerprint import fingerprint
+from pipeline.config.schema import resolved
+from pipeline.launch import launch
+from pipeline.runs.archive import Archive
+from tests.tiny import TEXT, tiny_model
+
+Composed = Callable[..., DictConfig]
+QUICK = ("stage=[norms]", "regularizer=[norm_constraint]", "keep_weights=true", "edits=2")
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """Copies of the models that runs of the test end with."""
+    models: list[nn.Module] = []
+
+    def keep(model, folder: Path) -> None:
+        models.append(copy.deepcopy(model.hf))
+        kept.keep_weights(model, folder)
+
+    monkeypatch.setattr(experiment, "keep_weights", keep)
+    return models
+
+
+@pytest.fixture
+def training(composed: Composed, inputs: Path, tmp_path: Path) -> Composed:
+    """Two steps of a training."""
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "Ada lives in the", "completion": "town"}\n' * 4)
+    corpus = ("corpus@training.corpus=file", f"training.corpus.path={inputs / 'text.txt'}")
+    pairs = ("pairs@training.pairs=file", f"training.pairs.path={tmp_path / 'pairs.jsonl'}")
+    few = ("steps=2", "training=tiny", "training.cpt.length=16", "training.lora.batch_size=2")
+    return lambda *more: composed(*corpus, *pairs, *few, *QUICK, *more)
+
+
+def only_run(root: Path) -> Path:
+    (folder,) = (root / "test").iterdir()
+    return folder
+
+
+def finished(config: DictConfig, root: Path) -> Path:
+    launch(config, root)
+    return only_run(root)
+
+
+def says(*arguments: object) -> str:
+    """What the command answers to a mistake."""
+    told = export.main([str(argument) for argument in arguments])
+    assert isinstance(told, str) and told.startswith("error: ")
+    return told
+
+
+def check_same(out: Path, model: nn.Module) -> None:
+    """Equal logits, as any user of transformers gets them."""
+    loaded = AutoModelForCausalLM.from_pretrained(out)
+    assert loaded.dtype == model.dtype
+    ids = torch.tensor([AutoTokenizer.from_pretrained(out)(TEXT[0]).input_ids[:40]])
+    with torch.inference_mode():
+        assert torch.equal(loaded(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [
+        ("gpt2", "bfloat16"),
+        ("gptj", "float32"),
+        ("neox", "float32"),
+        ("llama", "bfloat16"),
+        ("qwen2", "float32"),
+    ],
+)
+def test_the_exported_model_is_the_one_that_the_run_ended_with(
+    composed: Composed, ended: list[nn.Module], tmp_path: Path, family: str, dtype: str
+):
+    model = tiny_model(family, double=False)  # gpt2's and qwen2's head is the embedding
+    model.hf.save_pretrained(tmp_path / "model")
+    model.tokenizer.save_pretrained(tmp_path / "model")
+    if family == "llama":  # as Llama 2's first files; transformers reads it and refuses to write it
+        (tmp_path / "model" / "generation_config.json").write_text('{"temperature": 0.9, "top_p": 0.6}')
+    run = finished(composed(f"model.path={tmp_path / 'model'}", f"model.dtype={dtype}", *QUICK), tmp_path)
+    names = set(load_file(run / "weights.safetensors")) - {
+        "lm_head.weight"
+    }  # which neox' file calls otherwise
+    assert len(names) == 2 and all(".0.mlp" in name or ".1.mlp" in name for name in names)
+    out = export.export(run, tmp_path / "out" / "model")
+    check_same(out, ended[0])
+    config = (run / "config.yaml").read_text()  # as a run of version 0.0 wrote it
+    (run / "config.yaml").write_text(config.replace("editors.models.loading", "editors.model.loading"))
+    check_same(export.export(run, tmp_path / "out" / "again"), ended[0])
+    ids = torch.arange(20)[None]
+    with torch.inference_mode():
+        assert not torch.equal(ended[0](ids).logits, model.hf.to(ended[0].dtype)(ids).logits)
+    texts = [path.read_text() for path in out.iterdir() if path.suffix in (".json", ".md")]
+    assert not any(str(tmp_path) in text for text in texts), "folders of this machine are nobody's business"
+
+
+def test_kept_updates_lead_to_the_same_model_as_kept_weights(
+    composed: Composed, ended: list[nn.Module], tmp_path: Path
+):
+    run = finished(composed(*QUICK, "intervention.keep_updates=true", "model.dtype=bfloat16"), tmp_path)
+    (run / "weights.safetensors").unlink()
+    check_same(export.export(run, tmp_path / "model"), ended[0])
+    shutil.rmtree(run / "updates")
+    assert "holds no weights: compute it again with keep_weights=true" in says(run, f"out={tmp_path / 'b'}")
+
+
+@pytest.mark.parametrize("intervention", ["cpt", "lora", "cpt_then_edit"])
+def test_what_was_trained_is_exported_too(
+    training: Composed, ended: list[nn.Module], tmp_path: Path, intervention: str
+):
+    run = finished(training(f"intervention={intervention}"), tmp_path)
+    check_same(export.export(run, tmp_path / "out"), ended[0])
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "2 optimiser steps" in text and ("false or counterfactual" in text) == ("edit" in intervention)
+
+
+def test_keeping_weights_makes_no_other_run_and_is_off_by_default(composed: Composed, tmp_path: Path):
+    assert fingerprint(resolved(composed())) == fingerprint(resolved(composed("keep_weights=true")))
+    run = finished(composed("stage=[norms]", "edits=2"), tmp_path)
+    assert not (run / "weights.safetensors").exists()
+    assert "holds no weights: compute it again with keep_weights=true resume=never" in says(
+        run, f"out={tmp_path / 'out'}"
+    )
+    launch(composed("stage=[norms]", "edits=2", "keep_weights=true", "resume=never"), tmp_path)
+    assert export.main([str(run), f"out={tmp_path / 'out'}"]) == 0
+
+
+@pytest.mark.parametrize(
+    "more", [("intervention=none",), ("intervention=lora", "intervention.trained.merge=false")]
+)
+def test_a_run_that_leaves_the_model_as_it_was_has_nothing_to_export(
+    training: Composed, tmp_path: Path, more: tuple[str, ...]
+):
+    run = finished(training(*more), tmp_path)
+    told = says(run, f"out={tmp_path / 'out'}")
+    assert "ended with the model that it began with" in told
+    assert ("adapter" in told) == ("intervention=lora" in more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_exported_gets_a_sentence(composed: Composed, tmp_path: Path):
+    model = tmp_path / "model"
+    tiny = tiny_model(double=False)
+    tiny.hf.save_pretrained(model)
+    tiny.tokenizer.save_pretrained(model)
+    run, out = finished(composed(f"model.path={model}", *QUICK), tmp_path), tmp_path / "out"
+    assert "is no run and holds none" in says(tmp_path / "absent", f"out={out}")
+    assert "holds something already" in says(run, f"out={model}")
+    assert "holds something already" in says(run, f"out={run / 'DONE'}")
+    with pytest.raises(SystemExit, match="2"):
+        export.main([str(run), str(out)])
+    shutil.copytree(run, run.with_name("another"))
+    assert "holds 2 runs: name one of them" in says(run.parent, f"out={out}")
+    (run.parent / "another" / "DONE").unlink()
+    assert "is not finished" in says(run.parent / "another", f"out={out}")
+    (model / "extra.json").touch()
+    assert "has changed since the run" in says(run, f"out={out}")
+    shutil.rmtree(model)
+    assert "began with is not there" in says(run, f"out={out}")
+    assert not out.exists() and not out.with_name("out.part").exists()
+
+
+def test_an_experiment_with_one_run_and_an_empty_folder_will_do(composed: Composed, tmp_path: Path, capsys):
+    run = finished(composed(*QUICK), tmp_path)
+    (tmp_path / "out").mkdir()
+    assert export.main([str(run.parent), f"out={tmp_path / 'out'}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out")
+    front, text = (tmp_path / "out" / "README.md").read_text().split("---\n")[1:3]
+    assert yaml.safe_load(front)["base_model"] == "random"
+    assert "norm of the changed matrices" in text and "edits: 2\n- batches of: 1\n" in text
+    assert "downstream ability: not measured" in text and "licence" in text
+
+
+def test_texts_of_data_do_nothing_in_a_card(tmp_path: Path):
+    evil = "x\n---\n# [a](javascript:b) <script>alert(1)</script> | `c` https://d *e*"
+    run = Archive(
+        folder=tmp_path,
+        config={"model": {"name": evil, "path": evil}, "editor": {"name": evil}, "data": {"name": evil}},
+        rows=({"downstream/mean/acc": 0.9}, {"downstream/mean/acc": 0.5}),
+        tables={"records": [{"prompt": evil, "subject": evil, "target_new": evil, "target_true": ""}]},
+        state="done",
+        reason="",
+        notes=(),
+    )
+    summary = {"edits": 1, "parts": [{"unit": "edits", "name": "a"}], "alarms": [{"sentence": evil}]}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    text = card(run)
+    _, front, body = text.split("---\n", 2)
+    assert yaml.safe_load(front)["base_model"] == " ".join(evil.split())
+    lines = body.splitlines()
+    bare = re.sub(r"\\.", "", body)
+    assert not any(sign in bare for sign in ("<", "[", "]", "`", "*", "://"))
+    assert [line for line in lines if line.startswith("# ")] == lines[1:2] and "\n---" not in body
+    assert "mean accuracy fell from 0.9 to 0.5" in body
+
+
+@pytest.mark.slow
+def test_lm_eval_loads_the_folder(composed: Composed, ended: list[nn.Module], tmp_path: Path):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    out = export.export(finished(composed(*QUICK), tmp_path), tmp_path / "out")
+    harness = HFLM(pretrained=str(out), device="cpu")
+    asked = Instance("loglikelihood", {}, ("Ada Byron works as a", " poet"), 0)
+    (found,) = harness.loglikelihood([asked], disable_tqdm=True)
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    ids = torch.tensor([tokenizer("Ada Byron works as a poet").input_ids])
+    start = len(tokenizer("Ada Byron works as a").input_ids)
+    with torch.inference_mode():
+        said = ended[0](ids).logits.log_softmax(dim=-1)[0, start - 1 : -1]
+    assert found[0] == pytest.approx(float(said.gather(1, ids[0, start:, None]).sum()), rel=1e-4)

@@ -1,0 +1,130 @@
+"""The state of a sweep is told from its folders alone."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from editors.errors import DataError
+from pipeline.commands import status
+from pipeline.commands.run_states import Seen, last_row, look, seconds_left
+from pipeline.sweeps import plan
+from tests.paths import ROOT
+
+
+def beat(folder: Path, *, host: str, pid: int, age: float, parts: list[dict[str, object]]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").touch()
+    now = time.time()
+    told = {"host": host, "pid": pid, "owner": "o", "beat": now - age, "started": now - 100, "parts": parts}
+    (folder / "progress.json").write_text(json.dumps(told))
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    """A run of each state; one of them in nobody's plan."""
+    seeds = {"done": 0, "failed": 1, "running": 2, "far": 3, "interrupted": 4, "silent": 5, "waiting": 6}
+    jobs = [
+        plan.Planned(run=run, overrides=("editor=rome", "layers.edit=[0,1]", f"seed={seed}"), invocation=None)
+        for run, seed in seeds.items()
+    ]
+    plan.merge(tmp_path, jobs)
+    for run in ("done", "failed", "single"):
+        (tmp_path / run).mkdir()
+    for run in ("done", "single"):
+        (tmp_path / run / "DONE").touch()
+        (tmp_path / run / "summary.json").write_text('{"seconds": 200}')
+    (tmp_path / "single" / "provenance.json").write_text('{"overrides": ["editor=memit", "tracker=none"]}')
+    (tmp_path / "failed" / "FAILED").write_text("there is no [red] fact\n\nTraceback …")
+    parts = [{"name": "edit", "unit": "edits", "total": 100, "count": 10}]
+    here = socket.gethostname()
+    beat(tmp_path / "running", host=here, pid=os.getpid(), age=5, parts=parts)
+    beat(tmp_path / "far", host="another", pid=1, age=5, parts=[])
+    beat(tmp_path / "interrupted", host=here, pid=2**22 + 1, age=5, parts=parts)
+    beat(tmp_path / "silent", host="another", pid=1, age=500, parts=parts)
+    rows = [{"part": 0, "edits": 24}, {"part": 0, "edits": 25}]
+    text = "".join(f"{json.dumps(row)}\n" for row in rows) + '{"part": 0, "ed'
+    (tmp_path / "running" / "metrics.jsonl").write_text(text)
+    return tmp_path
+
+
+def test_every_state_is_recognised(experiment: Path):
+    states = {run.run: run.state for run in look(experiment)}
+    assert states == {
+        "done": "done",
+        "failed": "failed",
+        "running": "running",
+        "far": "running",
+        "interrupted": "interrupted",
+        "silent": "interrupted",
+        "waiting": "waiting",
+        "single": "done",
+    }
+
+
+def test_a_running_one_tells_how_far_it_is_by_its_latest_whole_row(experiment: Path):
+    (running,) = [run for run in look(experiment) if run.run == "running"]
+    assert running.told.startswith("25 of 100 edits")
+    assert running.left == pytest.approx(300, rel=0.01)
+
+
+def test_the_table_shows_what_differs_and_why_something_failed(experiment: Path):
+    console = Console(width=200, record=True)
+    console.print(status.shown(experiment, look(experiment)))
+    text = console.export_text()
+    assert "editor=memit" in text and "layers.edit=[0,1]" in text, "brackets are no markup"
+    assert "there is no [red] fact" in text and "Traceback" not in text
+    assert "8 runs: 2 done, 1 waiting, 2 interrupted, 1 failed, 2 running; about" in text
+
+
+def test_time_left_counts_what_waits_and_how_many_run_at_a_time():
+    def runs(running: int, waiting: int) -> list[Seen]:
+        done = Seen(run="a", overrides=(), state="done", seconds=100.0)
+        half = Seen(run="b", overrides=(), state="running", share=0.5, seconds=50.0)
+        return [done, *[half] * running, *[Seen(run="c", overrides=(), state="waiting")] * waiting]
+
+    assert seconds_left(runs(1, 0)) == 50
+    assert seconds_left(runs(1, 3)) == 350
+    assert seconds_left(runs(2, 4)) == 250
+    assert seconds_left(runs(0, 4)) is None
+
+
+def test_only_the_end_of_the_numbers_is_read(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("x" * 200_000 + '\n{"edits": 7}\n')
+    assert last_row(path) == {"edits": 7}
+    assert last_row(tmp_path / "absent") == {}
+
+
+def test_a_folder_without_runs_gets_a_sentence(tmp_path: Path):
+    with pytest.raises(DataError, match="holds no run and no plan"):
+        look(tmp_path)
+    assert str(status.main([str(tmp_path / "absent")])).startswith("error: ")
+
+
+def test_watching_ends_when_nothing_runs_or_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "DONE").touch()
+    assert status.main([str(tmp_path), "--watch", "0.1"]) == 0
+    assert "1 run: 1 done" in capsys.readouterr().out
+
+
+def test_the_command_needs_no_torch(experiment: Path):
+    check = (
+        "import sys; sys.argv = ['x', 'status', sys.argv[1]]\n"
+        "from pipeline.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit as left: assert not left.code, left.code\n"
+        "assert not {'torch', 'pandas', 'transformers'} & set(sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", check, str(experiment)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "interrupted" in done.stdout

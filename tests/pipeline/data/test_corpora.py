@@ -1,0 +1,101 @@
+"""Texts: read twice they are the same, and their identity follows their content."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from editors.data import Fact
+from editors.errors import DataError
+from pipeline.data.corpora import FactText, HubText, TextFile
+from pipeline.data.factset import FactSet
+from pipeline.data.world.sources import WorldText
+
+
+def test_text_files_are_parted_at_blank_lines_and_read_twice(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\ntwo\n \n\nthree\n")
+    corpus = TextFile(path=str(path))
+    assert list(corpus) == list(corpus) == ["one\ntwo", "three"]
+    before = TextFile(path=str(path)).identity()
+    path.write_text("one\n")
+    assert TextFile(path=str(path)).identity() != before
+
+
+def test_text_that_is_not_utf8_or_not_there_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"caf\xe9\n")
+    with pytest.raises(DataError, match="not UTF-8"):
+        list(TextFile(path=str(path)))
+    with pytest.raises(DataError, match="does not exist"):
+        list(TextFile(path=str(tmp_path / "absent")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A source with one fact."""
+
+    name: str = "told"
+    subject: str = "Ann"
+
+    def load(self) -> FactSet:
+        fact = Fact(
+            id="0",
+            prompt="{} speaks",
+            subject=self.subject,
+            target_new="Thai",
+            target_true="French",
+            paraphrases=("Here Ann speaks",),
+        )
+        return FactSet(name=self.name, facts=(fact, replace(fact, id="1", target_true="", paraphrases=())))
+
+
+def test_fact_text_states_the_true_objects_where_there_are_any() -> None:
+    corpus = FactText(data=Told())
+    assert list(corpus) == ["Ann speaks French.", "Here Ann speaks French.", "Ann speaks Thai."]
+    assert list(corpus) == list(corpus)
+    assert (
+        corpus.identity() == FactText(data=Told()).identity() != FactText(data=Told(subject="Bo")).identity()
+    )
+
+
+def test_hub_text_reads_one_column_and_skips_blank_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"text": ["a", " ", "b"]})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: rows)
+    corpus = HubText(dataset="who/what", revision="abc")
+    assert list(corpus) == list(corpus) == ["a", "b"]
+    assert corpus.identity() != HubText(dataset="who/what", revision="abd").identity()
+    with pytest.raises(DataError, match="no column 'page'; it has text"):
+        list(HubText(dataset="who/what", revision="abc", column="page"))
+
+
+def test_hub_text_in_a_seeded_order_is_another_corpus_and_always_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"text": [str(number) for number in range(50)]})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: rows)
+    orders = [HubText(dataset="who/what", revision="abc", shuffle=seed) for seed in (None, 1, 2)]
+    assert len({corpus.identity() for corpus in orders}) == len({tuple(corpus) for corpus in orders}) == 3
+    assert list(orders[1]) == list(orders[1])
+    assert sorted(orders[1]) == sorted(orders[0])
+
+
+def test_a_label_names_the_documents_without_reading_them() -> None:
+    corpora = (
+        TextFile(path="absent.txt"),
+        HubText(dataset="who/what", config="en", revision="0123456789"),
+        WorldText(seed=3),
+        FactText(data=Told()),
+    )
+    labels = ["absent.txt", "who/what/en@01234567", "the built-in world (seed 3)", "the statements of told"]
+    assert [corpus.label for corpus in corpora] == labels
+
+
+def test_world_text_is_the_same_every_time_and_another_for_another_seed() -> None:
+    corpus = WorldText()
+    assert next(iter(corpus)) == next(iter(corpus))
+    assert corpus.identity() == WorldText().identity() != WorldText(seed=1).identity()

@@ -1,0 +1,79 @@
+"""Two processes that train together find what one finds, whole weights or sharded ones."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from editors.errors import ConfigError
+from pipeline.interventions import distributed as processes
+from pipeline.interventions.base import Nothing
+from tests.paths import ROOT
+
+SHARDED = "sharding@intervention.sharding=fsdp"
+Started = Callable[..., list[dict]]
+
+
+@pytest.fixture
+def started(overrides: list[str], checkpoint: Path, inputs: Path, tmp_path: Path) -> Started:
+    """Runs the command line in so many processes, in a folder of its own, and gives the rows."""
+    model = tmp_path / "without-dropout"  # each process would draw its own
+    shutil.copytree(checkpoint, model)
+    config = json.loads((model / "config.json").read_text())
+    none = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    (model / "config.json").write_text(json.dumps(config | none))
+    training = [
+        "training=tiny", "corpus@training.corpus=file", f"training.corpus.path={inputs / 'text.txt'}",
+        "training.cpt.length=16", "steps=4", "stage=[norms]", "model.device=cpu", "launcher.threads=1",
+        f"model.path={model}",
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+    def run(count: int, *more: str) -> list[dict]:
+        folder = tmp_path / f"{count}-{len(more)}"
+        folder.mkdir()
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+        script = [str(Path(__file__).with_name("sharded.py"))]
+        command = [sys.executable, *(torchrun if count > 1 else []), *script, *overrides, *training, *more]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-6000:]
+        assert done.stdout.count("outputs/test/") == 1, done.stdout  # the first process alone speaks
+        (metrics,) = folder.glob("outputs/test/*/metrics.jsonl")
+        return [json.loads(line) for line in metrics.read_text().splitlines()]
+
+    return run
+
+
+def check_equal(one: list[dict], two: list[dict]) -> None:
+    assert [row["steps"] for row in one] == [row["steps"] for row in two]
+    for a, b in zip(one, two, strict=True):
+        keys = {key for key in a if not key.startswith(("time/", "memory/", "unit"))}
+        assert keys == {key for key in b if not key.startswith(("time/", "memory/", "unit"))}
+        for key in keys:
+            assert a[key] == pytest.approx(b[key], rel=2e-5, abs=2e-6), (a["steps"], key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("intervention", ["cpt", "lora"])
+def test_two_processes_train_as_one_does(started: Started, intervention: str):
+    batch = f"training.{intervention}.batch_size"
+    text = [f"intervention={intervention}"]
+    if intervention == "lora":
+        text += ["training.lora.length=24", "training.adapter.sites=[attn_o,mlp_up]"]
+        text += ["pairs@training.pairs=world"]
+    one = started(1, *text, f"{batch}=4")
+    check_equal(one, started(2, *text, f"{batch}=2"))
+    check_equal(one, started(2, *text, f"{batch}=2", SHARDED))
+
+
+def test_an_intervention_for_one_process_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="intervention=none runs in one process, but 2 were started"):
+        processes.join(Nothing(), cpu=True)

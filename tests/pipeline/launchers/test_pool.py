@@ -1,0 +1,165 @@
+"""A pool of processes: what fails there fails alone, and nothing is left of it."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from hydra.core.utils import JobReturn, JobStatus
+
+from editors.errors import ConfigError
+from pipeline.__main__ import main
+from pipeline.launchers import pool
+from pipeline.launchers.hardware import default_jobs, gpu_of, visible_gpus
+from pipeline.launchers.pool import Pool
+from pipeline.runs.messages import departure, duration
+from pipeline.runs.signals import JobLeft
+from tests.pipeline.pooled import task
+from tests.pipeline.sweeping import context_of
+from tests.pipeline.test_cli import run
+
+
+@pytest.fixture
+def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Processes without what real runs need, which takes seconds to import."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pool, "WARM", "pipeline.launchers.pool_worker")
+    monkeypatch.setattr(pool, "_modules", lambda _: ())
+    yield
+    assert not multiprocessing.active_children()
+
+
+def launched(*seeds: int, jobs: int = 2) -> list[JobReturn]:
+    made = Pool(jobs=jobs, threads=1)
+    context, config = context_of(["name=pooled", "tracker=none"])
+    made.setup(hydra_context=context, task_function=task, config=config)
+    return made.launch([["name=pooled", "tracker=none", f"seed={seed}"] for seed in seeds], 0)
+
+
+def test_a_job_that_is_killed_fails_alone_and_is_told_with_its_signal(light: None):
+    fine, killed, also = launched(1, 10, 2)
+    assert (fine.return_value, also.return_value) == (1.0, 2.0)
+    assert killed.status == JobStatus.FAILED
+    assert str(killed._return_value) == (
+        "the run's process was killed by SIGKILL, perhaps because memory ran out"
+    )
+
+
+def test_every_way_to_fail_is_told_in_a_line(light: None):
+    told = [str(result._return_value) for result in launched(11, 12, 13)]
+    assert told == [
+        "the run's process left with status 3 and without a result",
+        "the facts are of no use",
+        "ValueError: nobody foresaw this",
+    ]
+
+
+def test_a_job_that_was_asked_to_leave_is_told_apart(light: None):
+    left, failed = launched(16, 12)
+    assert isinstance(left._return_value, JobLeft) and not isinstance(failed._return_value, JobLeft)
+    assert "was asked to leave by SIGTERM; the same command goes on" in str(left._return_value)
+
+
+def test_nothing_is_left_open_and_the_log_of_a_job_lies_in_its_folder(light: None, tmp_path: Path):
+    launched(1)
+    before = psutil.Process().num_fds(), threading.active_count()
+    launched(2, 12)
+    assert (psutil.Process().num_fds(), threading.active_count()) == before
+    logs = [path.read_text() for path in (tmp_path / "outputs" / "pooled").glob("*/job.log")]
+    assert len(logs) == 3
+
+
+def test_each_job_sees_the_gpu_of_its_place(light: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    launched(0, 1, 2, 3)
+    logs = {path.read_text().strip() for path in (tmp_path / "outputs" / "pooled").glob("*/job.log")}
+    assert logs == {"4", "7"}
+
+
+def test_a_signal_is_passed_on_and_no_further_job_starts(
+    light: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    before = signal.getsignal(signal.SIGINT)
+    _send_when_it_lingers(tmp_path, signal.SIGINT)
+    with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as left:
+        launched(14, 1, jobs=1)
+    assert left.value.code == 128 + signal.SIGINT
+    assert (tmp_path / "saved").exists()
+    assert "2 runs were not finished" in caplog.text
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_who_asks_a_pool_to_save_has_its_runs_save_and_go_on(light: None, tmp_path: Path):
+    before = signal.getsignal(signal.SIGUSR1)
+    _send_when_it_lingers(tmp_path, signal.SIGUSR1)
+    (result,) = launched(15, jobs=1)
+    assert result.status == JobStatus.COMPLETED and (tmp_path / "saved").exists()
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def _send_when_it_lingers(folder: Path, number: int) -> None:
+    def send() -> None:
+        while not (folder / "lingers").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send, daemon=True).start()
+
+
+def test_a_command_survives_a_request_to_save_at_any_moment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", ["pipeline", "--version"])
+    for name in ("HYDRA_FULL_ERROR", "TOKENIZERS_PARALLELISM", "TQDM_DISABLE"):
+        monkeypatch.setenv(name, "1")  # so that it is as before in the end
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit):
+            main()
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.slow
+def test_from_the_command_line(overrides: list[str], tmp_path: Path):
+    command = [*overrides, "launcher=pool", "launcher.jobs=2", "launcher.threads=1", "stage=[norms]"]
+    done = run(tmp_path, *command, "edits=2,3,50")
+    assert done.returncode == 1
+    assert "1 of 3 runs failed" in done.stderr and "Traceback" not in done.stderr
+    finished = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.glob("outputs/test/*/DONE")}
+    assert set(done.stdout.splitlines()) == finished and len(finished) == 2
+    again = run(tmp_path, *command, "edits=2,3")
+    assert again.returncode == 0 and "0 to compute, 2 done already" in again.stderr
+
+
+def test_numbers_that_cannot_be_are_told():
+    with pytest.raises(ConfigError, match=r"launcher\.jobs=0 has to be a positive whole number"):
+        Pool(jobs=0, threads=None).launch([["seed=1"]], 0)
+
+
+def test_gpus_are_dealt_out_in_turn():
+    assert [gpu_of(slot, ["2", "5"]) for slot in range(4)] == ["2", "5", "2", "5"]
+    assert gpu_of(0, []) is None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "gpus"), [("0,2", ["0", "2"]), ("", []), ("-1", []), ("1,-1,2", ["1"]), ("GPU-ab", ["GPU-ab"])]
+)
+def test_visible_devices_are_read_as_cuda_reads_them(chosen: str, gpus: list[str]):
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": chosen}) == gpus
+
+
+@pytest.mark.parametrize(("gpus", "cores", "jobs"), [(4, 96, 4), (0, 8, 4), (0, 1, 1)])
+def test_there_is_a_job_for_each_gpu_or_for_two_cores(gpus: int, cores: int, jobs: int):
+    assert default_jobs(gpus, cores) == jobs
+
+
+def test_words_for_people():
+    assert departure(-signal.SIGSEGV) == "was killed by SIGSEGV"
+    assert departure(143) == "was asked to leave by SIGTERM; the same command goes on"
+    assert [duration(seconds) for seconds in (4.4, 130, 9000)] == ["4 s", "2 min", "2.5 h"]

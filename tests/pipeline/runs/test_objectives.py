@@ -1,0 +1,137 @@
+"""Objectives: what they compute from a finished run, and what they say where they cannot."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from editors.errors import ConfigError
+from pipeline.config.fingerprint import fingerprint
+from pipeline.config.schema import resolved
+from pipeline.launch import launch
+from pipeline.runs.layout import summary_of
+from pipeline.runs.objectives import (
+    MEASURED_BY,
+    EditsBeforeAlarm,
+    Findings,
+    Score,
+    ScoreMinusDownstreamLoss,
+    chosen,
+    lacking,
+    objective_of,
+)
+from tests.paths import ROOT
+
+Composed = Callable[..., DictConfig]
+
+
+def found(**given: object) -> Findings:
+    nothing: dict = {"last": {}, "unedited": {}, "edits": 10, "alarms": [], "parts": []}
+    return Findings(**{**nothing, **given})
+
+
+def alarm(signature: str, count: int, *, unit: str = "edits", part: int = 0) -> dict:
+    return {"signature": signature, "count": count, "unit": unit, "part": part}
+
+
+def test_a_run_without_an_alarm_counts_all_of_its_edits():
+    assert EditsBeforeAlarm().value(found()) == 10
+
+
+def test_the_first_alarm_counts_of_those_that_are_named():
+    alarms = [alarm("norm_growth", 7), alarm("ability_loss", 4)]
+    assert EditsBeforeAlarm().value(found(alarms=alarms)) == 4
+    assert EditsBeforeAlarm(signatures=["norm_growth"]).value(found(alarms=alarms)) == 7
+    assert EditsBeforeAlarm(signatures=["probe_collapse"]).value(found(alarms=alarms)) == 10
+
+
+def test_edits_of_earlier_parts_were_made_before_an_alarm_as_well():
+    parts = [{"unit": unit, "count": 5} for unit in ("edits", "steps", "edits")]
+    assert EditsBeforeAlarm().value(found(alarms=[alarm("norm_growth", 2, part=2)], parts=parts)) == 7
+    training = alarm("norm_growth", 3, unit="steps", part=1)
+    assert EditsBeforeAlarm().value(found(alarms=[training], parts=parts)) == 5
+
+
+def test_what_downstream_ability_is_lost_is_taken_off_the_score():
+    objective = ScoreMinusDownstreamLoss(weight=2.0)
+    last = {"edit/score/seen": 0.9, "downstream/mean/acc": 0.5}
+    start = {"downstream/mean/acc": 0.6}
+    assert objective.value(found(last=last, unedited=start)) == pytest.approx(0.9 - 2 * 0.1)
+    assert objective.value(found(last=last, unedited={})) is None
+    assert objective.value(found(last={}, unedited=start)) is None
+
+
+def test_a_stage_that_is_missing_is_named_before_anything_is_computed():
+    assert "add efficacy to stage=[norms]" in str(Score(metric="edit/score/seen").lacks({"norms": {}}))
+    assert "add signatures" in str(EditsBeforeAlarm().lacks({}))
+    assert "efficacy and downstream" in str(ScoreMinusDownstreamLoss().lacks({}))
+    assert Score(metric="edit/score/seen").lacks({"efficacy": {}}) is None
+    assert Score(metric="edit/target_norm/mean").lacks({}) is None, "the editor tells this one, not a stage"
+
+
+def test_a_signature_that_cannot_fire_is_named():
+    thresholds = {"signatures": {"norm_growth": 2.0, "ability_loss": None}}
+    assert EditsBeforeAlarm(signatures=["norm_growth"]).lacks(thresholds) is None
+    for name in ("ability_loss", "norm_grow"):
+        assert name in str(EditsBeforeAlarm(signatures=[name]).lacks(thresholds))
+
+
+def test_the_stages_that_measure_are_there_and_their_keys_documented():
+    keys = (ROOT / "docs" / "metrics.md").read_text()
+    for start, stage in MEASURED_BY.items():
+        assert f"`{start}" in keys
+        assert (ROOT / "conf" / "stage" / f"{stage}.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("+objective.score.metrik=x", "objective.score.metrik"),
+        ("objective.score.direction=up", "one of maximize, minimize"),
+        ("objective.score._target_=os.system", "can be built"),
+    ],
+)
+def test_a_mistake_is_a_sentence(composed: Composed, override: str, sentence: str):
+    with pytest.raises(ConfigError, match=sentence.replace(".", r"\.")):
+        chosen(resolved(composed(override)))
+
+
+def test_what_is_searched_for_does_not_tell_runs_apart(composed: Composed):
+    fingerprints = {
+        fingerprint(resolved(composed(f"objective={choice}"))) for choice in ("score", "edits_before_alarm")
+    }
+    assert len(fingerprints) == 1
+
+
+def test_a_finished_run_answers_with_the_objective_that_is_chosen_now(composed: Composed, tmp_path: Path):
+    stages = "stage=[norms,efficacy,signatures]"
+    score = launch(composed(stages), tmp_path)
+    (folder,) = (tmp_path / "test").iterdir()
+    assert summary_of(folder)["objective"] == score
+    several = composed(stages, "objective=[edits_before_alarm,score]")
+    assert launch(several, tmp_path) == [4.0, score]
+    other = composed(stages, "objective.score.metric=norm/frobenius_ratio/edited")
+    assert launch(other, tmp_path) == summary_of(folder)["metrics"]["norm/frobenius_ratio/edited"]
+    assert summary_of(folder)["objective"] == score, "it stays as it was computed at the end"
+
+
+def test_a_run_that_lacks_it_is_kept_and_says_what_to_add(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    config = {
+        "stage": {"norms": {}},
+        "objective": {"score": {"_target_": "pipeline.runs.objectives.Score", "metric": "edit/score/seen"}},
+    }
+    summary = {"metrics": {"norm/frobenius_ratio/edited": 1.0}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    with caplog.at_level("DEBUG"):
+        assert objective_of(config, tmp_path) is None
+    assert "add efficacy to stage=[norms]" in caplog.text
+    assert lacking(config) and not lacking({**config, "stage": {"efficacy": {}}})
+
+
+def test_objectives_need_no_torch():
+    script = "import sys, pipeline.runs.objectives, pipeline.launch; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
