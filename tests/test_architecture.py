@@ -1,6 +1,7 @@
 """The house rules that a machine can check."""
 
 import ast
+import importlib
 from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -121,6 +122,16 @@ def test_no_files_import_each_other_in_a_circle():
 def test_no_folder_holds_more_than_twelve_files():
     counts = Counter(path.parent for path in MODULES.values() if path.name != "__init__.py")
     assert not {str(folder): count for folder, count in counts.items() if count > 12}
+
+
+PARTS = sorted(module for module, path in MODULES.items() if path.name == "__init__.py")
+
+
+@pytest.mark.parametrize("package", PARTS)
+def test_a_package_says_what_it_is_for_and_its_public_names_exist(package: str):
+    module = importlib.import_module(package)
+    assert module.__doc__ and len(module.__doc__) > 30
+    assert all(hasattr(module, name) for name in getattr(module, "__all__", ()))
 
 
 def test_no_module_keeps_state_in_a_global():

@@ -1,1 +1,6 @@
-"""What the figures show and how they are drawn: data, for a paper (matplotlib), for the page (Plotly)."""
+"""Charts of runs: what a figure shows (`figures`), drawn for papers (`charts`) and pages (`interactive`)."""
+
+import lazy_loader
+
+# the public names are listed in __init__.pyi and imported when they are first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

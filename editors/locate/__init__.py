@@ -1,1 +1,6 @@
-"""The shared mathematics of locate-then-edit methods."""
+"""The steps that locate-then-edit methods share: contexts, targets, keys and the solvers."""
+
+import lazy_loader
+
+# the public names are listed in __init__.pyi and imported when they are first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

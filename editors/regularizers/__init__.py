@@ -1,1 +1,6 @@
-"""Regularizers."""
+"""`conf/regularizer`: additions that keep an edit small, one file each, and how they compose."""
+
+import lazy_loader
+
+# the public names are listed in __init__.pyi and imported when they are first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,6 @@
-"""Checkpoints."""
+"""What a saved state of a run holds: edits, the memory of stages, kept weights and updates."""
+
+import lazy_loader
+
+# the public names are listed in __init__.pyi and imported when they are first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,1 @@
-"""Commands."""
+"""`python -m pipeline <command>`: each module has a `main`."""

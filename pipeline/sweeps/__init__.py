@@ -1,1 +1,1 @@
-"""Sweeps."""
+"""`conf/hydra/sweeper`: grids that skip finished runs, and searches by Optuna."""

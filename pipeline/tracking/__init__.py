@@ -1,1 +1,6 @@
-"""Tracking."""
+"""`conf/tracker`: where numbers go while a run is computed: JSON lines, W&B, the progress bar."""
+
+import lazy_loader
+
+# the public names are listed in __init__.pyi and imported when they are first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,1 @@
-"""The papers' experiments: what each asks, which claims it tests, what its page shows."""
+"""What each experiment asks: its claims, tables and figures, one file per experiment."""

@@ -1,1 +1,6 @@
-"""Charts."""
+"""Kinds of charts, each with the function that draws it with matplotlib at the width of a column."""
+
+import lazy_loader
+
+# the public names are listed in __init__.pyi and imported when they are first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,6 @@
-"""Mend."""
+"""MEND (arXiv 2110.11309): a trained hypernetwork turns the gradient of an edit into an update."""
+
+import lazy_loader
+
+# the public names are listed in __init__.pyi and imported when they are first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

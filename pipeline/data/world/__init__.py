@@ -1,1 +1,6 @@
-"""A generated world of facts with downstream tasks beside them, and the tiny models that know it."""
+"""The built-in world: its facts, texts and tasks, and the tiny models that learn them."""
+
+import lazy_loader
+
+# the public names are listed in __init__.pyi and imported when they are first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,6 @@
-"""Interventions that train: continual pretraining, full fine-tuning, LoRA."""
+"""Continual pretraining, full fine-tuning and LoRA on transformers' Trainer."""
+
+import lazy_loader
+
+# the public names are listed in __init__.pyi and imported when they are first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -18,9 +18,7 @@ from safetensors.torch import load_file
 
 from editors.errors import ConfigError
 from pipeline.launch import launch
-from pipeline.runs import checkpoint_store as states
-from pipeline.runs import heartbeat as pulse
-from pipeline.runs import provenance
+from pipeline.runs import checkpoint_store as states, heartbeat as pulse, provenance
 from pipeline.runs.folder import RunBusy, RunDir
 from pipeline.runs.machine_errors import MachineError, told
 from pipeline.runs.signals import Interrupted, Requests

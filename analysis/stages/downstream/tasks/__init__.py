@@ -1,1 +1,6 @@
-"""Sources of downstream tasks: each writes task files for the lm-evaluation-harness into a folder."""
+"""`conf/stage/downstream/tasks`: sources of tasks, official and local."""
+
+import lazy_loader
+
+# the public names are listed in __init__.pyi and imported when they are first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

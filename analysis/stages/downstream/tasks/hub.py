@@ -52,8 +52,10 @@ def _datasets(wanted: Sequence[OfficialTask], known: Mapping[str, OfficialTask])
 
 def _reach(datasets: Mapping[str, str | None], option: str) -> None:
     """Whether the data can be had, told at once: the data sets library tries for half a minute."""
-    from datasets import config as settings  # here, because it takes a second
-    from datasets import load_dataset_builder
+    from datasets import (
+        config as settings,  # here, because it takes a second
+        load_dataset_builder,
+    )
     from huggingface_hub import HfApi, constants
 
     for dataset, config in datasets.items():

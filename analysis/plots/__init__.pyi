@@ -1,0 +1,2 @@
+from .charts.save import save as save
+from .figures.registry import FIGURES as FIGURES

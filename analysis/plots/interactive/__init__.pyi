@@ -1,0 +1,1 @@
+from .draw import interactive as interactive

@@ -1,0 +1,3 @@
+from .html_report import write_report as write_report
+from .optuna_study import searches as searches
+from .results_page import write_results as write_results

@@ -1,0 +1,16 @@
+from .collection import Collection as Collection, collect as collect, collect_run as collect_run
+from .comparison import read_one as read_one, shown as shown
+from .markdown import cell as cell, lines as lines, linked as linked, written as written
+from .run_folder import is_run as is_run
+from .tables import (
+    alarm_list as alarm_list,
+    alarm_order_text as alarm_order_text,
+    alarms_of as alarms_of,
+    as_text as as_text,
+    differing_settings as differing_settings,
+    having as having,
+    kind as kind,
+    per_series as per_series,
+    summary as summary,
+    values_by_key as values_by_key,
+)

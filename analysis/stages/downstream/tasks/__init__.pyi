@@ -1,0 +1,6 @@
+from .hub import HubTasks as HubTasks
+from .items import ItemTasks as ItemTasks
+from .local import LocalTasks as LocalTasks
+from .mmlu import LocalMMLU as LocalMMLU
+from .papers import PaperTasks as PaperTasks
+from .source import TaskFiles as TaskFiles, TaskSource as TaskSource

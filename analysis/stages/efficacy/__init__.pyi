@@ -1,0 +1,1 @@
+from .stage import Efficacy as Efficacy

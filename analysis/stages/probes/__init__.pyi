@@ -1,0 +1,2 @@
+from .logistic import BatchedLogistic as BatchedLogistic
+from .stage import Probes as Probes

@@ -1,0 +1,10 @@
+from .controls import (
+    Control as Control,
+    NormKept as NormKept,
+    RandomDirection as RandomDirection,
+    Scaled as Scaled,
+    Spread as Spread,
+)
+from .growth import Growth as Growth
+from .norm_rescaled import NormRescaled as NormRescaled
+from .recorded_edits import RecordedEdits as RecordedEdits

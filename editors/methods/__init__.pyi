@@ -1,0 +1,10 @@
+from .alphaedit import AlphaEdit as AlphaEdit
+from .emmet import EMMET as EMMET
+from .finetune import FineTuning as FineTuning
+from .lora import LoRAEditing as LoRAEditing
+from .lti import DistilledTargets as DistilledTargets
+from .memit import MEMIT as MEMIT
+from .mend.editor import MEND as MEND
+from .pmet import PMET as PMET, JointTargets as JointTargets
+from .rome import ROME as ROME
+from .ultraedit import UltraEdit as UltraEdit

@@ -1,0 +1,10 @@
+from .base import Regularizer as Regularizer
+from .composition import Rules as Rules
+from .history import History as History
+from .hypersphere import Hypersphere as Hypersphere
+from .norm_anchor import NormAnchor as NormAnchor
+from .norm_constraint import NormConstraint as NormConstraint
+from .norm_reset import NormReset as NormReset
+from .prune import Prune as Prune
+from .rect import Rect as Rect
+from .subspace_guard import SubspaceGuard as SubspaceGuard

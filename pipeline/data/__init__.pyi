@@ -1,0 +1,4 @@
+from .corpora import FactText as FactText, HubText as HubText, TextFile as TextFile, hashed as hashed
+from .factset import FactSet as FactSet
+from .pairs import Pair as Pair, PairRows as PairRows, Pairs as Pairs
+from .sources import CounterFact as CounterFact, FactSource as FactSource, ZsRE as ZsRE

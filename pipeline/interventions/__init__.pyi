@@ -1,0 +1,11 @@
+from .base import (
+    Change as Change,
+    Intervention as Intervention,
+    Nothing as Nothing,
+    Onlooker as Onlooker,
+    Part as Part,
+    Plan as Plan,
+)
+from .hypernetwork import LearnToEdit as LearnToEdit
+from .knowledge_edit import KnowledgeEdit as KnowledgeEdit
+from .sequences import EditsBetweenSteps as EditsBetweenSteps, InOrder as InOrder
