@@ -214,7 +214,7 @@ def test_what_is_written_into_docs_is_no_change_of_the_code(tmp_path: Path) -> N
         subprocess.run(["git", "-C", str(tmp_path), *person, *arguments], check=True, capture_output=True)
 
     for name in ("pipeline/runs/provenance.py", "docs/results.md"):
-        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("before")
     for arguments in (("init",), ("add", "."), ("commit", "-m", "first")):
         run_git(*arguments)
