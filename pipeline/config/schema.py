@@ -60,7 +60,7 @@ def _check_published(config: DictConfig) -> None:
         model, editor = config.model.name, config.editor.name
         raise ConfigError(
             f"there are no values for editor={editor} on model={model}: give layers.edit=[...] and the "
-            f"editor's constants on the command line, or write conf/hparams/{model}_{editor}.yaml"
+            f"editor's constants on the command line, or write conf/hparams/{model}/{editor}.yaml"
         )
 
 

@@ -56,7 +56,7 @@ def test_an_untuned_pair_says_how_to_supply_values():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", ["model=hf", "model.name=new-model", "model.path=x", "editor=memit"])
     with pytest.raises(
-        ConfigError, match=r"editor=memit on model=new-model.*conf/hparams/new-model_memit\.yaml"
+        ConfigError, match=r"editor=memit on model=new-model.*conf/hparams/new-model/memit\.yaml"
     ):
         resolved(config)
 

@@ -1,10 +1,11 @@
-"""Every model with every editor: published or our own values that build, or a sentence that asks for them."""
+"""Values of model–editor pairs: every file names its source, every pair builds or asks for its values."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from editors.errors import ConfigError
 from pipeline.build import build
@@ -12,48 +13,67 @@ from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved
 from tests.pipeline.conftest import CONF
 
+HPARAMS = CONF / "hparams"
 EDITORS = sorted(path.stem for path in (CONF / "editor").glob("*.yaml"))
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "hf")
-FILES = sorted((CONF / "hparams").glob("*.yaml"))
+FILES = sorted(HPARAMS.glob("*/*.yaml"))
 SOURCED = ("hparams/", "Ours", "experiments/")
-"""A file of values says whose they are."""
+"""One of these occurs in the comment that says whose values a file holds."""
 
 
-@pytest.mark.parametrize("editor", EDITORS)
-@pytest.mark.parametrize("model", MODELS)
-def test_every_pair_builds_or_says_how_to_supply_values(model: str, editor: str):
+def is_tiny(model: str) -> bool:
+    """Whether the model is one of those that share `hparams/tiny`."""
+    return model.startswith("tiny-")
+
+
+def has_values(model: str, editor: str) -> bool:
+    """Whether there is a file for the pair, its own or one that all tiny models share."""
+    folders = (model, "tiny") if is_tiny(model) else (model,)
+    return any((HPARAMS / folder / f"{editor}.yaml").exists() for folder in folders)
+
+
+PAIRS = [(model, editor) for model in MODELS for editor in EDITORS if has_values(model, editor)]
+
+
+def composed(model: str, editor: str) -> DictConfig:
     register_resolvers()
     data = ["data=counterfact", "data.path=facts.jsonl"] if "counterfact" in model else []
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [f"model={model}", f"editor={editor}", *data])
-    if (CONF / "hparams" / f"{model}_{editor}.yaml").exists():
-        sites = build(resolved(config)).intervention.editor.sites
-        assert sites and all(0 <= site.layer < config.model.depth for site in sites)
-    else:
-        with pytest.raises(ConfigError, match=rf"hparams/{model}_{editor}\.yaml"):
-            resolved(config)
+        return compose("config", [f"model={model}", f"editor={editor}", *data])
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_values_belong_to_a_model_and_an_editor_and_name_their_source(path: Path):
-    model, editor = next(
-        (m, path.stem.removeprefix(f"{m}_")) for m in MODELS if path.stem.startswith(f"{m}_")
-    )
+@pytest.mark.parametrize(("model", "editor"), PAIRS, ids="-".join)
+def test_a_pair_with_values_builds(model: str, editor: str):
+    config = composed(model, editor)
+    sites = build(resolved(config)).intervention.editor.sites
+    assert sites and all(0 <= site.layer < config.model.depth for site in sites)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_pair_without_values_names_the_file_to_write(model: str):
+    for editor in EDITORS:
+        if not has_values(model, editor):
+            with pytest.raises(ConfigError, match=rf"hparams/{model}/{editor}\.yaml"):
+                resolved(composed(model, editor))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_file_names_its_command_and_source_and_states_only_what_differs(path: Path):
+    model, editor = path.parent.name, path.stem
+    assert model in (*MODELS, "tiny") and editor in EDITORS
     comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert comments[1].startswith(f"# python -m pipeline model={model} editor={editor}")
+    shown = "tiny-gpt2" if model == "tiny" else model
+    assert comments[1].split()[:6] == f"# python -m pipeline model={shown} editor={editor}".split()
     assert any(source in " ".join(comments[2:]) for source in SOURCED)
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_values_that_build_on_others_state_only_what_differs(path: Path):
     values = yaml.safe_load(path.read_text()) or {}
-    for parent in values.pop("defaults", ["_self_"])[:-1]:
-        inherited = yaml.safe_load((path.parent / f"{parent}.yaml").read_text())
-        assert not set(_leaves(values)) & set(_leaves(inherited))
+    parents = [HPARAMS.parent / f"{parent[1:]}.yaml" for parent in values.pop("defaults", ["_self_"])[:-1]]
+    for parent in parents or [HPARAMS / "tiny" / path.name] * (is_tiny(model)):
+        if parent != path and parent.exists():
+            assert not _leaves(values) & _leaves(yaml.safe_load(parent.read_text()))
 
 
-def _leaves(node: object, path: str = "") -> list[str]:
+def _leaves(node: object, path: str = "") -> set[str]:
     """Every value with its path, as text."""
     if isinstance(node, dict):
-        return [leaf for key, value in node.items() for leaf in _leaves(value, f"{path}.{key}")]
-    return [f"{path}={node}"]
+        return {leaf for key, value in node.items() for leaf in _leaves(value, f"{path}.{key}")}
+    return {f"{path}={node}"}
