@@ -13,7 +13,7 @@ EXPERIMENTS := causal_trace norms_posttraining norms_editing norms_by_layer base
 KEPT := docs/facts
 # a CounterFact file for `make facts`, and how its experiments are run
 FACTS  ?= counterfact.jsonl
-REAL   := +scale=facts data.path=$(FACTS) +intervention.cycle=true hydra.sweeper.params.seed=0 \
+REAL   := overlay=facts data.path=$(FACTS) +intervention.cycle=true hydra.sweeper.params.seed=0 \
   launcher=pool launcher.jobs=$(JOBS) tracker=none
 # every fact is edited, so that no text is left to measure activations on
 NO_TEXT := stage=[norms,efficacy,downstream]

@@ -67,7 +67,7 @@ class PairRows:
     def _entries(self) -> Iterator[Entry]:
         if self.path is not None:
             return read_file(self.path, option="training.pairs.path")
-        instead = "pairs@training.pairs=file training.pairs.path="
+        instead = "training/pairs=file training.pairs.path="
         return read_hub(str(self.dataset), split=self.split, revision=self.revision, option=instead)
 
     def _prompt(self, row: Mapping[str, object], entry: Entry) -> str:

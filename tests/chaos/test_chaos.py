@@ -54,7 +54,7 @@ CONTROLS = "none random_direction norm_kept scaled spread norm_rescaled".split()
 RUNS |= {
     f"replay, {control}": [
         *SHORT, "intervention=replay", "intervention.save_every=3", "intervention.run=../recorded/real",
-        f"control@intervention.control={control}",
+        f"intervention/control={control}",
     ]
     for control in CONTROLS
 }  # fmt: skip

@@ -204,7 +204,7 @@ def test_a_run_that_slurm_stops_for_its_time_goes_on(cluster: Cluster, whole: Sw
 @pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a job of two processes needs two CPUs")
 def test_several_processes_of_a_job_train_together(cluster: Cluster, tmp_path: Path):
-    training = ["intervention=fft", "training=tiny", "pairs@training.pairs=world", "steps=3"]
+    training = ["intervention=fft", "training=tiny", "training/pairs=world", "steps=3"]
     sweep = cluster.start(tmp_path, "launcher=slurm", *training, "hydra.launcher.tasks_per_node=2")
     assert sweep.ended() == 0, sweep.told
     assert sweep.marks() == ["DONE"]

@@ -52,7 +52,7 @@ def check_memory(trainee: Trainee, examples: "Dataset", planned: Planned) -> Non
             f"{planned.name} of {model.name} needs about {needed / GIB:.1f} GiB beside the weights, "
             f"{states / GIB:.1f} of them for gradients and the optimiser, but {free / GIB:.1f} GiB are "
             f"free on {model.device}: choose intervention=lora, intervention.gradient_checkpointing=true, "
-            "a smaller intervention.batch_size, or several devices with sharding@intervention.sharding=fsdp; "
+            "a smaller intervention.batch_size, or several devices with intervention/sharding=fsdp; "
             "intervention.check_memory=false tries it anyway"
         )
 

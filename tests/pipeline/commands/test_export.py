@@ -47,7 +47,7 @@ def training(composed: Composed, inputs: Path, tmp_path: Path) -> Composed:
     """Two steps of a training."""
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "Ada lives in the", "completion": "town"}\n' * 4)
     corpus = ("corpus@training.corpus=file", f"training.corpus.path={inputs / 'text.txt'}")
-    pairs = ("pairs@training.pairs=file", f"training.pairs.path={tmp_path / 'pairs.jsonl'}")
+    pairs = ("training/pairs=file", f"training.pairs.path={tmp_path / 'pairs.jsonl'}")
     few = ("steps=2", "training=tiny", "training.cpt.length=16", "training.lora.batch_size=2")
     return lambda *more: composed(*corpus, *pairs, *few, *QUICK, *more)
 

@@ -1,7 +1,9 @@
-"""`+scale=…` and `domain=…` turn every experiment into one on other data, in a folder of its own."""
+"""`overlay=…` turns every experiment into one on other data, or at another size, in a folder of its own."""
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from analysis.claims.registry import STUDIES
@@ -34,7 +36,7 @@ def params(config: DictConfig) -> dict:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_on_real_facts_sweeps_the_same_in_a_folder_of_its_own(experiment: str):
     before = composed(f"experiment={experiment}")
-    config = composed(f"experiment={experiment}", "+scale=facts", "data.path=facts.jsonl")
+    config = composed(f"experiment={experiment}", "overlay=facts", "data.path=facts.jsonl")
     assert (config.model.name, config.data.name) == ("tiny-gpt2-counterfact", "counterfact")
     assert config.data.limit == 1000
     assert params(config) == params(before)
@@ -45,7 +47,7 @@ def test_an_experiment_on_real_facts_sweeps_the_same_in_a_folder_of_its_own(expe
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_of_the_papers_size_sweeps_their_models_too(experiment: str):
     before = composed(f"experiment={experiment}")
-    config = composed(f"experiment={experiment}", "+scale=paper")
+    config = composed(f"experiment={experiment}", "overlay=paper")
     assert (config.model.name, config.data.name) == ("gpt2-xl", "counterfact")
     assert config.edits == 2000
     assert config.data.dataset == "azhx/counterfact"
@@ -54,7 +56,7 @@ def test_an_experiment_of_the_papers_size_sweeps_their_models_too(experiment: st
 
 
 @pytest.mark.parametrize("study", [study for study in STUDIES if study.same_as], ids=lambda study: study.name)
-@pytest.mark.parametrize("scale", [(), ("+scale=paper",), ("+scale=facts", "data.path=facts.jsonl")])
+@pytest.mark.parametrize("scale", [(), ("overlay=paper",), ("overlay=facts", "data.path=facts.jsonl")])
 def test_an_experiment_that_is_the_same_as_another_has_its_runs(study: Study, scale: tuple[str, ...]):
     mine, other = (f"experiment={name}" for name in (study.name, study.same_as))
     assert params(composed(mine, *scale)) == params(composed(other, *scale))
@@ -67,22 +69,31 @@ def test_fewer_stages_leave_no_trace_of_the_experiments_values_for_the_others(ex
 
 
 def test_a_name_on_the_command_line_wins_and_without_an_experiment_it_is_the_default():
-    scaled = ("+scale=facts", "data.path=facts.jsonl")
+    scaled = ("overlay=facts", "data.path=facts.jsonl")
     assert plain(*scaled)["name"] == "default_facts"
     assert plain(*scaled, "name=mine")["name"] == "mine"
 
 
 @pytest.mark.parametrize("domain", ["places", "work"])
 def test_a_domain_restricts_edits_and_training_alike(domain: str):
-    relations = plain(f"domain={domain}")["data"]["relations"]
+    relations = plain(f"overlay={domain}")["data"]["relations"]
     assert len(relations) == 2
     examples = [
-        plain(f"domain={domain}", f"intervention={kind}")["intervention"]["examples"]
+        plain(f"overlay={domain}", f"intervention={kind}")["intervention"]["examples"]
         for kind in ("cpt", "fft")
     ]
     assert examples[0]["corpus"]["relations"] == examples[1]["pairs"]["relations"] == relations
 
 
-def test_the_whole_world_is_no_domain_of_its_own():
-    assert fingerprint(plain("domain=world")) == fingerprint(plain())
-    assert len({fingerprint(plain(f"domain={name}")) for name in ("world", "places", "work")}) == 3
+def test_domains_and_the_whole_world_are_different_runs():
+    overlays: list[tuple[str, ...]] = [(), ("overlay=places",), ("overlay=work",)]
+    assert len({fingerprint(plain(*overlay)) for overlay in overlays}) == 3
+
+
+@pytest.mark.parametrize("overlay", ["paper", "facts"])
+def test_another_overlay_replaces_the_domains_that_an_experiment_sweeps(overlay: str):
+    own = params(composed("experiment=universality"))
+    parser = OverridesParser.create()
+    given = [f"{key}={value}" for key, value in own.items()] + [f"overlay={overlay}"]
+    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(given), None)
+    assert {part for job in jobs for part in job if part.startswith("overlay")} == {f"overlay={overlay}"}

@@ -15,7 +15,7 @@ from pipeline.interventions import distributed as processes
 from pipeline.interventions.base import Nothing
 from tests.paths import ROOT
 
-SHARDED = "sharding@intervention.sharding=fsdp"
+SHARDED = "intervention/sharding=fsdp"
 Started = Callable[..., list[dict]]
 
 
@@ -67,7 +67,7 @@ def test_two_processes_train_as_one_does(started: Started, intervention: str):
     text = [f"intervention={intervention}"]
     if intervention == "lora":
         text += ["training.lora.length=24", "training.adapter.sites=[attn_o,mlp_up]"]
-        text += ["pairs@training.pairs=world"]
+        text += ["training/pairs=world"]
     one = started(1, *text, f"{batch}=4")
     check_equal(one, started(2, *text, f"{batch}=2"))
     check_equal(one, started(2, *text, f"{batch}=2", SHARDED))

@@ -133,7 +133,7 @@ def test_a_killed_and_resumed_replay_equals_one_that_was_not(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, control: str
 ):
     run = recorded(composed, tmp_path, "edits=6")
-    chosen = [f"control@intervention.control={control}", "intervention.save_every=2"]
+    chosen = [f"intervention/control={control}", "intervention.save_every=2"]
     whole = replaying(composed, tmp_path / "whole", run, *chosen)
     choices = ["intervention=replay", f"intervention.run={run}", "name=again", *STAGES, *chosen]
     interrupted_run(composed, tmp_path / "cut", monkeypatch, *choices, row=6)
@@ -149,7 +149,7 @@ def test_series_are_told_apart_by_their_control(composed: Composed, tmp_path: Pa
 
     run = recorded(composed, tmp_path)
     for control in CONTROLS[:3]:
-        replaying(composed, tmp_path, run, f"control@intervention.control={control}")
+        replaying(composed, tmp_path, run, f"intervention/control={control}")
     series = collect(tmp_path / "again").runs["series"]
     assert set(series) == {f"replay, control.name={name}" for name in ("real", *CONTROLS[1:3])}
 

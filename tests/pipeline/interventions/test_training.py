@@ -38,7 +38,7 @@ def training(composed: Composed, inputs: Path, tmp_path: Path) -> Composed:
             f"intervention={intervention}",
             "corpus@training.corpus=file",
             f"training.corpus.path={inputs / 'text.txt'}",
-            "pairs@training.pairs=file",
+            "training/pairs=file",
             f"training.pairs.path={tmp_path / 'pairs.jsonl'}",
             "training=tiny",
             "training.cpt.length=16",
@@ -170,7 +170,7 @@ def test_an_onlooker_can_end_a_training(training: Composed, tmp_path: Path):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop", "adagrad", "adafactor"])
 def test_every_optimiser_lowers_the_loss(training: Composed, tmp_path: Path, optimizer: str):
-    launch(training("fft", f"optimizer@intervention.optimizer={optimizer}", "steps=12"), tmp_path)
+    launch(training("fft", f"intervention/optimizer={optimizer}", "steps=12"), tmp_path)
     _, first, *_, last = rows(only_run(tmp_path))
     assert last["train/loss/step"] < first["train/loss/step"]
 
@@ -178,7 +178,7 @@ def test_every_optimiser_lowers_the_loss(training: Composed, tmp_path: Path, opt
 def test_weight_decay_shrinks_what_nothing_else_moves(training: Composed, tmp_path: Path):
     still = ["intervention.learning_rate=1e-3", "intervention.clip=1e-30"]
     launch(
-        training("cpt", *still, "optimizer@intervention.optimizer=sgd", "intervention.weight_decay=0.5"),
+        training("cpt", *still, "intervention/optimizer=sgd", "intervention.weight_decay=0.5"),
         tmp_path,
     )
     *_, last = rows(only_run(tmp_path))

@@ -69,5 +69,5 @@ def _reach(datasets: Mapping[str, str | None], option: str) -> None:
             raise DataError(
                 f"{option}: the data set {dataset} cannot be had from the hub ({reason}): check the network, "
                 f"set HF_HUB_OFFLINE=1 if it is in the hub's cache, or take local files, for example "
-                f"tasks@stage.downstream.tasks=[glue]"
+                f"stage/downstream/tasks=[glue]"
             ) from error

@@ -1,0 +1,102 @@
+"""Every command line that the pages, the Makefile and the configuration show composes as it is written."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+
+from analysis.__main__ import main as analysis
+from pipeline.__main__ import COMMANDS
+from pipeline.config.resolvers import register_resolvers
+from tests.paths import CONF, ROOT
+
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "Makefile")]
+FILES = [*PAGES, *sorted((ROOT / "docs").glob("*.md")), *sorted(CONF.rglob("*.yaml"))]
+CALL = re.compile(r"(?:-m (pipeline|analysis)|(?:^|`)normscope(?= \S+=))(?=[\s`]|$)([^`]*)")
+PLACEHOLDERS = ("…", "...", "$", "NAME", "<")
+"""A word that holds one of these stands for something else."""
+FLAGS = ("-m", "--multirun", "--help")
+
+
+class Command(NamedTuple):
+    program: str
+    words: tuple[str, ...]
+
+
+def commands(path: Path) -> Iterator[Command]:
+    """The commands of a file; continued lines are joined, variables of the Makefile filled in."""
+    text = re.sub(r"\s*\\\n\s*", " ", path.read_text())
+    variables = dict(re.findall(r"^(\w+)\s*[:?]?=\s*(.*?)$", text, re.M)) if path.name == "Makefile" else {}
+    for _ in range(2):  # a variable may hold another one
+        text = re.sub(r"\$\((\w+)\)", lambda match: variables.get(match[1], match[0]), text)
+    for line in text.splitlines():
+        if path.suffix == ".yaml" and not line.startswith("#"):
+            continue
+        for part in re.split(r" && | \|\| |; ", line.removeprefix("# ")):
+            for match in CALL.finditer(part):
+                # in config.yaml three spaces part a command from its description
+                words = shlex.split(re.split(r" {3,}", match[2])[0], comments=True)
+                yield Command(match[1] or "pipeline", tuple(words))
+
+
+DOCUMENTED = sorted({command for path in FILES for command in commands(path)})
+RUNS = [c for c in DOCUMENTED if c.program == "pipeline" and not {*c.words[:1]} & {*COMMANDS}]
+ANALYSES = sorted({c.words[0] for c in DOCUMENTED if c.program == "analysis" and c.words})
+
+
+def overrides(words: tuple[str, ...]) -> list[Override]:
+    """The overrides of a command without flags and placeholders."""
+    plain = [word for word in words if word not in FLAGS and not any(p in word for p in PLACEHOLDERS)]
+    return OverridesParser.create().parse_overrides(plain)
+
+
+def jobs(given: list[Override]) -> list[list[str]]:
+    """As many jobs of a sweep as show every value once; ranges of a search are left to the search."""
+    choices = []
+    for override in given:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            choices.append([f"{key}={override.get_value_element_as_str()}"])
+        elif override.is_choice_sweep() or override.is_range_sweep():
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+    number = max((len(choice) for choice in choices), default=1)
+    columns = [islice(cycle(choice), number) for choice in choices]
+    return [list(job) for job in zip(*columns, strict=True)] or [[]]
+
+
+def test_commands_are_found_in_all_kinds_of_files():
+    assert len(RUNS) > 250
+    for kind in (["Makefile"], ["README.md"], ["docs", "sweeps.md"], ["conf", "editor", "rome.yaml"]):
+        assert list(commands(ROOT.joinpath(*kind)))
+    assert any("intervention/sharding=fsdp" in command.words for command in commands(ROOT / "README.md"))
+
+
+@pytest.mark.parametrize("command", RUNS, ids=lambda command: " ".join(command.words)[:90])
+def test_a_documented_run_composes(command: Command):
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        given = overrides(command.words)
+        for job in jobs(given):
+            config = compose("config", job, return_hydra_config=True)
+            if any(override.is_sweep_override() for override in given):
+                assert "-m" in command.words or config.hydra.mode == RunMode.MULTIRUN
+
+
+def test_every_group_of_the_configuration_is_explained_where_it_is_chosen():
+    entries = re.findall(r"^  - (?!_self_|override)(.*)$", (CONF / "config.yaml").read_text(), re.M)
+    assert len(entries) > 15 and all(" # " in entry for entry in entries)
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_a_documented_analysis_is_a_command_of_it(name: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        analysis([name, "--help"])
+    assert ended.value.code == 0 and name in capsys.readouterr().out
