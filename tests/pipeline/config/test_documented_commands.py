@@ -19,7 +19,7 @@ from pipeline.config.resolvers import register_resolvers
 from tests.paths import CONF, ROOT
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "Makefile")]
-FILES = [*PAGES, *sorted((ROOT / "docs").glob("*.md")), *sorted(CONF.rglob("*.yaml"))]
+FILES = [*PAGES, *sorted((ROOT / "docs").rglob("*.md")), *sorted(CONF.rglob("*.yaml"))]
 CALL = re.compile(r"(?:-m (pipeline|analysis)|(?:^|`)normscope(?= \S+=))(?=[\s`]|$)([^`]*)")
 PLACEHOLDERS = ("…", "...", "$", "NAME", "<")
 """A word that holds one of these stands for something else."""
