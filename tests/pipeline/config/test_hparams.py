@@ -11,6 +11,7 @@ from editors.errors import ConfigError
 from pipeline.build import build
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved
+from pipeline.interventions.knowledge_edit import KnowledgeEdit
 from tests.pipeline.conftest import CONF
 
 HPARAMS = CONF / "hparams"
@@ -45,7 +46,9 @@ def composed(model: str, editor: str) -> DictConfig:
 @pytest.mark.parametrize(("model", "editor"), PAIRS, ids="-".join)
 def test_a_pair_with_values_builds(model: str, editor: str):
     config = composed(model, editor)
-    sites = build(resolved(config)).intervention.editor.sites
+    intervention = build(resolved(config)).intervention
+    assert isinstance(intervention, KnowledgeEdit)
+    sites = intervention.editor.sites
     assert sites and all(0 <= site.layer < config.model.depth for site in sites)
 
 
