@@ -59,14 +59,15 @@ def overrides(words: tuple[str, ...]) -> list[Override]:
 
 
 def jobs(given: list[Override]) -> list[list[str]]:
-    """As many jobs of a sweep as show every value once; ranges of a search are left to the search."""
+    """As many jobs of a sweep as choose every file once; ranges of a search are left to the search."""
     choices = []
     for override in given:
         key = override.get_key_element()
         if not override.is_sweep_override():
             choices.append([f"{key}={override.get_value_element_as_str()}"])
         elif override.is_choice_sweep() or override.is_range_sweep():
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            choices.append(values if (CONF / key.partition("@")[0]).is_dir() else values[:1])
     number = max((len(choice) for choice in choices), default=1)
     columns = [islice(cycle(choice), number) for choice in choices]
     return [list(job) for job in zip(*columns, strict=True)] or [[]]
