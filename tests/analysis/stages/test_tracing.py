@@ -267,7 +267,7 @@ def test_nothing_to_trace_is_refused_with_the_reason():
         CausalTrace().prepare(model, strangers)
     with pytest.raises(DataError, match=r"none of the 3 facts has a true object.*alternative"):
         CausalTrace().prepare(model, [replace(fact, target_true="") for fact in FACTS])
-    with pytest.raises(DataError, match="has .* tokens, but tiny-gpt2 reads at most 64"):
+    with pytest.raises(DataError, match=r"has .* tokens, but tiny-gpt2 reads at most 64"):
         CausalTrace().prepare(model, [replace(FACTS[0], prompt="river " * 64 + "{} is")])
     with pytest.raises(ConfigError, match=r"stage\.tracing\.window=0.*at least 1"):
         CausalTrace(window=0)
