@@ -51,7 +51,7 @@ class Norms(Stage):
     """When all matrices are measured, the updated ones from their entries rather than from factors."""
 
     def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
-        """Forget what an earlier run measured; the unedited weights come with each observation."""
+        """Forget the measurements of an earlier run; the unedited weights come with each observation."""
         self._squares: dict[Site, float] = {}
         self._measured_at = (-1, -1, -1)
         self._latest: WeightUpdate = {}

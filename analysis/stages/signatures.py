@@ -8,7 +8,7 @@ An edited model breaks in four ways that are visible before its scores are gone 
     probe_collapse     probes trained on the unedited model no longer recognise the blocks
     ability_loss       a downstream score falls several times in a row
 
-Which of them comes first is a result in itself. A signature is a threshold on one metric. It is found by a
+Which of them comes first is a result in itself. A signature is a threshold on one metric. It is detected by a
 `Judge`, which is no `Stage`: it reads the metrics of a moment after all stages have measured.
 """
 

@@ -58,7 +58,7 @@ def spectrum(matrix: Float[Tensor, "out in"], rank: int) -> Spectrum:
     """All singular values and the `rank` dominant directions, in float64.
 
     From the eigenvectors of the smaller Gram matrix, W Wᵀ or Wᵀ W, which takes a fraction of an SVD's time;
-    a singular value has a relative error of about 1e-16 (σ₁ / σ)², far below float32's own where
+    a singular value has a relative error of about 1e-16 (σ₁ / σ)², far below float32's own if
     σ₁ / σ < 1e4.
     """
     wide = matrix.double() if matrix.shape[0] <= matrix.shape[1] else matrix.double().T

@@ -7,7 +7,7 @@ the two apart. If edits move the activations, a classifier trained before them f
     P(h is from block j) = σ(w · h + c)
 
 trained on the unedited model once and tested on every later one; 0.5 is chance, and an accuracy that falls
-means that block i or j has moved. Three controls tell how to read it:
+means that block i or j has moved. Three controls help to interpret it:
 
     norm-only probes   see ‖h‖ alone: they fail if the scale changed and hold if only the direction did
     shuffled labels    show the accuracy that chance reaches with these samples

@@ -29,18 +29,11 @@ from tests.analysis.rows import (
     loaded,
     measured,
     prompts,
-    write_glue,
     write_lines,
     write_mmlu,
 )
 from tests.paths import SHARED
 from tests.tiny import Kind, tiny_model
-
-
-@pytest.fixture
-def glue(tmp_path: Path) -> Path:
-    return write_glue(tmp_path)
-
 
 # --- likelihoods ---------------------------------------------------------------------------------------
 
@@ -104,10 +97,10 @@ def test_the_official_prompt_is_kept(task: str, glue: Path, tmp_path: Path):
 def test_examples_are_the_first_rows_and_tests_those_after_them(glue: Path, tmp_path: Path):
     harness = loaded(LocalTasks(folder=str(glue), tasks=["rte"], shots=2), tmp_path)
     found = prompts(harness, "rte")
-    shown = "Rob a.\nQuestion: Ada a. True or False?\nAnswer: True\n\n"
-    shown += "Rob b.\nQuestion: Ada b. True or False?\nAnswer: True\n\n"
-    assert found[0] == shown + "Rob c.\nQuestion: Ada c. True or False?\nAnswer:"
-    assert len(found) == len(PAIRS) - 2 and all(text.startswith(shown) for text in found)
+    examples = "Rob a.\nQuestion: Ada a. True or False?\nAnswer: True\n\n"
+    examples += "Rob b.\nQuestion: Ada b. True or False?\nAnswer: True\n\n"
+    assert found[0] == examples + "Rob c.\nQuestion: Ada c. True or False?\nAnswer:"
+    assert len(found) == len(PAIRS) - 2 and all(text.startswith(examples) for text in found)
 
 
 def test_a_function_of_the_official_file_is_kept_too(tmp_path: Path):
@@ -118,11 +111,11 @@ def test_a_function_of_the_official_file_is_kept_too(tmp_path: Path):
 
 def test_metrics_are_the_official_ones_with_accuracy_for_cola(glue: Path):
     found = measured(LocalTasks(folder=str(glue)), tiny_model(double=False))
-    told = {
+    metrics = {
         task: {key.split("/")[2] for key in found if f"/{task}/" in key} for task in ("cola", "mrpc", "rte")
     }
     always = {"acc", "stderr", "documents"}
-    assert told == {"cola": always | {"mcc"}, "mrpc": always | {"f1"}, "rte": always}
+    assert metrics == {"cola": always | {"mcc"}, "mrpc": always | {"f1"}, "rte": always}
     assert found["downstream/mean/acc"] == pytest.approx(
         sum(float(found[f"downstream/{task}/acc"]) for task in ("sst2", "cola", "mrpc", "rte")) / 4
     )

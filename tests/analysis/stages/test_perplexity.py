@@ -21,7 +21,7 @@ SEEN = Observation(count=1, total=1)
 
 
 @dataclass
-class Given:
+class TextList:
     """Texts as a corpus."""
 
     texts: Sequence[str] = TEXT
@@ -76,7 +76,7 @@ def test_no_more_logits_are_held_than_configured():
 
 def test_uniform_scores_have_the_perplexity_of_the_vocabulary_size():
     model = tiny_model()
-    stage = Perplexity(texts=TextSet(corpus=Given(), tokens=40))
+    stage = Perplexity(texts=TextSet(corpus=TextList(), tokens=40))
     stage.prepare(model)
     model.hf.get_output_embeddings().weight.data.zero_()
     found = stage.measure(model, SEEN)
@@ -87,7 +87,7 @@ def test_uniform_scores_have_the_perplexity_of_the_vocabulary_size():
 
 def test_a_loss_beyond_all_bounds_is_an_infinite_perplexity():
     model = tiny_model()
-    stage = Perplexity(texts=TextSet(corpus=Given(), tokens=40))
+    stage = Perplexity(texts=TextSet(corpus=TextList(), tokens=40))
     stage.prepare(model)
     model.hf.get_output_embeddings().weight.data.mul_(-1e5)
     assert stage.measure(model, SEEN)["text/perplexity/held_out"] == math.inf
@@ -95,7 +95,7 @@ def test_a_loss_beyond_all_bounds_is_an_infinite_perplexity():
 
 def test_a_model_that_gives_no_numbers_has_no_perplexity():
     model = tiny_model()
-    stage = Perplexity(texts=TextSet(corpus=Given(), tokens=40))
+    stage = Perplexity(texts=TextSet(corpus=TextList(), tokens=40))
     stage.prepare(model)
     model.hf.get_output_embeddings().weight.data.fill_(math.nan)
     assert all(math.isnan(value) for value in stage.measure(model, SEEN).values())
@@ -103,4 +103,4 @@ def test_a_model_that_gives_no_numbers_has_no_perplexity():
 
 def test_a_batch_without_a_token_is_refused():
     with pytest.raises(ConfigError, match=r"stage\.perplexity\.batch_tokens=0.*at least 1"):
-        Perplexity(texts=TextSet(corpus=Given()), batch_tokens=0)
+        Perplexity(texts=TextSet(corpus=TextList()), batch_tokens=0)

@@ -1,4 +1,4 @@
-"""The unedited weights are those that were loaded: in the file where it holds them, else in memory."""
+"""The unedited weights are the loaded ones: read from the file if it holds them, else kept in memory."""
 
 from collections.abc import Sequence
 from pathlib import Path

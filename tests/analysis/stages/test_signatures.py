@@ -57,8 +57,13 @@ def test_ability_is_lost_after_falls_in_a_row_only():
 
 def test_a_moment_without_a_score_does_not_interrupt_the_falls():
     judge = Signatures(ability_loss=2)
-    told = [fired(judge, 0, task=0.9), fired(judge, 1, task=0.8), fired(judge, 2), fired(judge, 3, task=0.7)]
-    assert told == [[], [], [], ["ability_loss"]]
+    signatures = [
+        fired(judge, 0, task=0.9),
+        fired(judge, 1, task=0.8),
+        fired(judge, 2),
+        fired(judge, 3, task=0.7),
+    ]
+    assert signatures == [[], [], [], ["ability_loss"]]
 
 
 def test_a_score_that_is_nan_is_lost_ability_at_once():
@@ -67,8 +72,8 @@ def test_a_score_that_is_nan_is_lost_ability_at_once():
     assert fired(judge, 0, task=0.8) == []
     assert fired(judge, 1, task=math.nan) == ["ability_loss"]
     judge.begin()
-    told = [fired(judge, i, task=score) for i, score in enumerate((0.8, 0.9, 0.8, 0.7))]
-    assert told == [[]] * 4
+    signatures = [fired(judge, i, task=score) for i, score in enumerate((0.8, 0.9, 0.8, 0.7))]
+    assert signatures == [[]] * 4
 
 
 def test_falls_within_the_margin_do_not_count():

@@ -19,16 +19,10 @@ from tests.analysis.rows import (
     loaded,
     measured,
     prompts,
-    write_glue,
     write_lines,
     write_mmlu,
 )
 from tests.tiny import tiny_model
-
-
-@pytest.fixture
-def glue(tmp_path: Path) -> Path:
-    return write_glue(tmp_path)
 
 
 @pytest.fixture

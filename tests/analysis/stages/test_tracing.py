@@ -1,4 +1,4 @@
-"""Causal tracing: a plain run of one cell at a time, what restoring must do, and where effects must peak."""
+"""Causal tracing against plain runs of one cell at a time, and the places at which effects must peak."""
 
 import random
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ LAST = f"{DEPTH - 1:02d}"
 
 
 @dataclass(frozen=True)
-class Given:
+class FactList:
     """A data set, and a source of it."""
 
     facts: Sequence[Fact] = FACTS
 
-    def load(self) -> "Given":
+    def load(self) -> "FactList":
         return self
 
 
@@ -51,7 +51,7 @@ def _row(prompt: Prompt) -> tuple[Tensor, Tensor]:
 
 
 def traced(model: Model, **choices: object) -> Measurement:
-    stage = CausalTrace(**({"source": Given(), "samples": 3} | choices))
+    stage = CausalTrace(**({"source": FactList(), "samples": 3} | choices))
     stage.prepare(model)
     return stage.measure(model, SEEN)
 
@@ -157,7 +157,7 @@ def test_without_noise_there_is_no_effect_anywhere():
 
 def test_effects_are_means_over_draws_then_tokens_of_a_class_then_facts():
     model = knowing(tiny_model())
-    stage = CausalTrace(source=Given(), samples=2, noise=2.0, seed=3)
+    stage = CausalTrace(source=FactList(), samples=2, noise=2.0, seed=3)
     stage.prepare(model)
     found = stage.measure(model, SEEN)
     order = random.Random(3).sample(FACTS, len(FACTS))
@@ -248,7 +248,7 @@ def test_facts_that_the_model_does_not_answer_are_left_out():
 def test_the_edited_facts_are_traced():
     """Also after the model has forgotten them."""
     model = knowing(tiny_model())
-    stage = CausalTrace(source=Given(FACTS[1:]), samples=2)
+    stage = CausalTrace(source=FactList(FACTS[1:]), samples=2)
     stage.prepare(model, FACTS[:1])
     before = stage.measure(model, SEEN)
     site = Site("mlp_down", 1)

@@ -1,4 +1,4 @@
-"""Change-points are where the fall begins, and their intervals narrow with the noise."""
+"""Change-points lie at the beginning of the fall, and their intervals narrow with the noise."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Growth laws are told apart, and their rates found, from the curves that they describe."""
+"""Growth laws are recognised, and their rates found, from the curves that they describe."""
 
 import numpy as np
 import pytest
