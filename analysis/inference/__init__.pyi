@@ -1,11 +1,17 @@
-from .continuations import TopK as TopK
-from .residuals import Part as Part, Places as Places, chosen_tokens as chosen_tokens
+from .continuations import TopK as TopK, continuations as continuations
+from .residuals import (
+    Part as Part,
+    SamplePositions as SamplePositions,
+    residuals as residuals,
+    samples_in_batch as samples_in_batch,
+)
 from .scoring import (
     Ids as Ids,
     Pair as Pair,
+    Query as Query,
     Scorer as Scorer,
     Scores as Scores,
-    foretold as foretold,
-    hosts as hosts,
+    score_tokens as score_tokens,
+    shared_passes as shared_passes,
 )
 from .texts import Batch as Batch, Document as Document, TextSet as TextSet, batches as batches

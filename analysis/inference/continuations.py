@@ -1,8 +1,8 @@
-"""What a model goes on to write: greedy or top-k, in left-padded batches, through transformers' `generate`.
+"""Continuations of prompts: greedy or top-k, in left-padded batches, through transformers' `generate`.
 
-A checkpoint's own generation defaults (temperatures, penalties) are left aside: they would change what is
-measured from model to model. Greedy continuations do not depend on which texts share a batch, except where
-two tokens are equally likely up to rounding.
+A checkpoint's own generation defaults (temperatures, penalties) are ignored, so that all models are measured
+alike. Greedy continuations do not depend on which texts share a batch, unless two tokens are equally likely
+up to rounding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,16 +25,19 @@ class TopK:
     """Sampling among the likeliest tokens, in proportion to their probabilities."""
 
     k: int = 5
+    """Number of tokens to sample from."""
     seed: int = 0
     """The same seed, texts and model give the same samples; the global random state stays as it is."""
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Request:
+    """A prompt to continue."""
+
     index: int
     ids: Ids
     new: int
-    """Tokens to write."""
+    """Number of tokens to generate."""
 
 
 @torch.inference_mode()
@@ -48,27 +51,27 @@ def continuations(
     sampling: TopK | None = None,
     batch_tokens: int = 8192,
 ) -> list[str]:
-    """What follows each prompt: `tokens` tokens, or up to `tokens` in all if the prompt counts.
+    """The continuation of each prompt: `tokens` tokens, or up to `tokens` in all with `counts_prompt`.
 
-    A continuation ends earlier where the model's longest text ends, and with `stops` at the end-of-text
+    A continuation ends earlier at the longest text that the model reads, and with `stops` at the end-of-text
     token.
 
     Raises:
         DataError: for a prompt that leaves no room for a token.
-        NumericsError: where the model's scores are NaN or infinite.
+        NumericsError: if the model's scores are NaN or infinite.
     """
-    tasks = _tasks(model, prompts, tokens, counts_prompt)
-    ends = _ends(model) if stops else []
-    written: dict[int, str] = {}
-    with _own_defaults(model.hf), _own_randomness(sampling):
-        for group in _groups(tasks, model.max_tokens, batch_tokens):
-            for task, new in zip(group, _generate(model, group, ends, sampling), strict=True):
-                written[task.index] = _spelt(model, task.ids, new)
-    return [written[i] for i in range(len(prompts))]
+    requests = _requests(model, prompts, tokens, counts_prompt)
+    end_tokens = _end_tokens(model) if stops else []
+    texts: dict[int, str] = {}
+    with _without_defaults(model.hf), _seeded(sampling):
+        for group in _groups(requests, model.max_tokens, batch_tokens):
+            for request, new in zip(group, _generate(model, group, end_tokens, sampling), strict=True):
+                texts[request.index] = _decode(model, request.ids, new)
+    return [texts[i] for i in range(len(prompts))]
 
 
-def _tasks(model: Model, prompts: Sequence[str], tokens: int, counts_prompt: bool) -> list[_Task]:
-    tasks = []
+def _requests(model: Model, prompts: Sequence[str], tokens: int, counts_prompt: bool) -> list[_Request]:
+    requests = []
     for i, text in enumerate(tokenize_all(model.tokenizer, prompts)):
         most = min(tokens if counts_prompt else len(text.ids) + tokens, model.max_tokens)
         if most <= len(text.ids):
@@ -76,34 +79,36 @@ def _tasks(model: Model, prompts: Sequence[str], tokens: int, counts_prompt: boo
                 f"{text.text!r} has {len(text.ids)} tokens, but with its continuation it may have {most} "
                 f"({model.name} reads {model.max_tokens}): leave it out or allow more tokens"
             )
-        tasks.append(_Task(i, text.ids, most - len(text.ids)))
-    return tasks
+        requests.append(_Request(i, text.ids, most - len(text.ids)))
+    return requests
 
 
-def _groups(tasks: Sequence[_Task], max_tokens: int, batch_tokens: int) -> Iterator[list[_Task]]:
-    """Tasks of similar length; no row is written on beyond the model's longest text."""
-    group: list[_Task] = []
+def _groups(requests: Sequence[_Request], max_tokens: int, batch_tokens: int) -> Iterator[list[_Request]]:
+    """Requests of similar length; no row grows longer than the model's longest text."""
+    group: list[_Request] = []
     new = 0
-    for task in sorted(tasks, key=lambda task: len(task.ids)):
-        length = len(task.ids) + max(new, task.new)
+    for request in sorted(requests, key=lambda request: len(request.ids)):
+        length = len(request.ids) + max(new, request.new)
         if group and (length > max_tokens or (len(group) + 1) * length > batch_tokens):
             yield group
             group, new = [], 0
-        group.append(task)
-        new = max(new, task.new)
+        group.append(request)
+        new = max(new, request.new)
     if group:
         yield group
 
 
-def _generate(model: Model, group: Sequence[_Task], ends: Sequence[int], sampling: TopK | None) -> list[Ids]:
-    """The new tokens of each row, without the end-of-text token and what follows it."""
-    ids, mask = (x.to(model.device) for x in pad([task.ids for task in group], "left"))
+def _generate(
+    model: Model, group: Sequence[_Request], end_tokens: Sequence[int], sampling: TopK | None
+) -> list[Ids]:
+    """The new tokens of each row, up to its end-of-text token."""
+    ids, mask = (x.to(model.device) for x in pad([request.ids for request in group], "left"))
     config = GenerationConfig(
-        max_new_tokens=max(task.new for task in group),
+        max_new_tokens=max(request.new for request in group),
         do_sample=sampling is not None,
         **({"top_k": sampling.k} if sampling else {}),
-        eos_token_id=list(ends) or None,
-        pad_token_id=ends[0] if ends else 0,
+        eos_token_id=list(end_tokens) or None,
+        pad_token_id=end_tokens[0] if end_tokens else 0,
         use_cache=True,
     )
     generate = cast(Callable[..., Tensor], model.hf.generate)
@@ -111,35 +116,35 @@ def _generate(model: Model, group: Sequence[_Task], ends: Sequence[int], samplin
         input_ids=ids,
         attention_mask=mask.long(),
         generation_config=config,
-        logits_processor=LogitsProcessorList([_Finite()]),
+        logits_processor=LogitsProcessorList([_FiniteScores()]),
     )
     rows = output[:, ids.shape[1] :].tolist()
-    return [_until(row[: task.new], ends) for task, row in zip(group, rows, strict=True)]
+    return [_before_end(row[: request.new], end_tokens) for request, row in zip(group, rows, strict=True)]
 
 
-class _Finite(LogitsProcessor):
-    """Refuses scores that are no numbers, of which greedy search would take the first token."""
+class _FiniteScores(LogitsProcessor):
+    """Refuses scores that are NaN, of which greedy search would take the first token."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """The scores as they are; −∞ is what top-k leaves out."""
+        """The scores unchanged; −∞ is allowed, since top-k sampling sets it."""
         if bool((scores.isnan() | (scores == torch.inf)).any()):
-            raise NumericsError("the model's scores are NaN or infinite, so that it cannot write on")
+            raise NumericsError("the model's scores are NaN or infinite, so it cannot continue a text")
         return scores
 
 
-def _ends(model: Model) -> list[int]:
-    """The end-of-text tokens of the model, or else of the tokenizer."""
+def _end_tokens(model: Model) -> list[int]:
+    """The end-of-text tokens of the model; those of the tokenizer if the model names none."""
     defaults = model.hf.generation_config
     own = None if defaults is None else defaults.eos_token_id
     ends = cast(int | list[int] | None, model.tokenizer.eos_token_id if own is None else own)
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
-def _until(ids: Sequence[int], ends: Sequence[int]) -> Ids:
-    return tuple(ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))])
+def _before_end(ids: Sequence[int], end_tokens: Sequence[int]) -> Ids:
+    return tuple(ids[: next((i for i, token in enumerate(ids) if token in end_tokens), len(ids))])
 
 
-def _spelt(model: Model, prompt: Ids, new: Ids) -> str:
+def _decode(model: Model, prompt: Ids, new: Ids) -> str:
     """The new tokens as text; a tokenizer may drop the space before a text that begins with it."""
     before, whole = (
         str(model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -149,19 +154,19 @@ def _spelt(model: Model, prompt: Ids, new: Ids) -> str:
 
 
 @contextmanager
-def _own_defaults(hf: PreTrainedModel) -> Iterator[None]:
-    """`generate` fills in what a configuration leaves open from the model's own: here from none."""
-    kept = hf.generation_config
+def _without_defaults(hf: PreTrainedModel) -> Iterator[None]:
+    """Hide the model's generation defaults, with which `generate` would fill in unset options."""
+    defaults = hf.generation_config
     hf.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        hf.generation_config = kept
+        hf.generation_config = defaults
 
 
 @contextmanager
-def _own_randomness(sampling: TopK | None) -> Iterator[None]:
-    """`generate` draws from the global state: seeded inside, as before afterwards, on every GPU too."""
+def _seeded(sampling: TopK | None) -> Iterator[None]:
+    """Seed the global random state, from which `generate` samples; restored on exit, on every GPU too."""
     if sampling is None:
         yield
         return

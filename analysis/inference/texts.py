@@ -1,6 +1,6 @@
-"""The fixed texts that activations, probes and perplexity are measured on, as token ids.
+"""The fixed texts on which activations, probes and perplexity are measured, as token ids.
 
-Texts never name an edited subject: what an edit does there is meant, what it does elsewhere is the damage.
+Texts never name an edited subject: there an edit is meant to change the model, elsewhere a change is damage.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,27 +18,27 @@ Document = tuple[int, ...]
 """Token ids of one text."""
 
 _SHORTEST = 2
-"""Tokens; a shorter document has no token that follows another one."""
+"""Fewest tokens of a document: in a shorter one, no token follows another."""
 _STRETCH = 1.1
-"""A document is at most this much longer than the shortest of its batch, lest much be padding …"""
+"""Longest document of a batch over its shortest, so that little of the batch is padding …"""
 _FEW = 512
-"""… unless the batch has no more tokens than these, which are worth no pass of their own."""
+"""… unless the batch has at most this many tokens, too few for a pass of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSet:
-    """The first different documents of a corpus that name no edited subject, `tokens` tokens in all."""
+    """The first distinct documents of a corpus that name no edited subject, `tokens` tokens in all."""
 
     corpus: Corpus | None = None
-    """A local file, a data set on the hub or the world's text."""
+    """A local file, a data set on the hub or the text of the built-in world."""
     otherwise: Corpus | None = None
-    """What is read where no corpus is chosen: the text that the model stands for."""
+    """The corpus that is read if `corpus` is not set: the text that belongs to the model."""
     tokens: int = 10_000
-    """Of all documents together; the last one is cut to fit."""
+    """Tokens of all documents together; the last document is cut to fit."""
     longest: int = 128
-    """Tokens of one document at the most; what follows is left out."""
+    """Most tokens of one document; the rest of a longer one is left out."""
     skip: int = 0
-    """Documents left out at the start of the corpus, so that two sets need not share any."""
+    """Documents left out at the start of the corpus, so that two text sets need not share any."""
 
     def __post_init__(self) -> None:
         if self.tokens < _SHORTEST:
@@ -49,34 +49,34 @@ class TextSet:
             raise ConfigError(f"text.skip={self.skip}, but a number of documents cannot be negative")
 
     def read(self, model: Model, planned: Sequence[Fact] = ()) -> list[Document]:
-        """The documents as the model's tokenizer cuts them.
+        """The documents in tokens of the model; none names the subject of a `planned` fact.
 
         Raises:
-            ConfigError: where there is no corpus.
-            DataError: where the corpus, without what names an edited subject, holds too few tokens.
+            ConfigError: if there is no corpus.
+            DataError: if the corpus, without documents that name an edited subject, holds too few tokens.
         """
         corpus = self.corpus or self.otherwise
         if corpus is None:
             raise ConfigError("text.corpus is not set: choose one, for example corpus@text.corpus=wikitext")
         longest = min(self.longest, model.max_tokens)
         subjects = frozenset(fact.subject for fact in planned)
-        # a dict: documents that are read twice, such as headings, would be trained and tested on
-        found: dict[Document, None] = {}
+        # a dict: a document that occurs twice, such as a heading, would be both trained and tested on
+        documents: dict[Document, None] = {}
         left = self.tokens
-        for text in self._without(corpus, subjects):
+        for text in self._usable_texts(corpus, subjects):
             ids = tokenize(model.tokenizer, text).ids[: min(longest, left)]
-            if len(ids) >= _SHORTEST and ids not in found:
-                found[ids] = None
+            if len(ids) >= _SHORTEST and ids not in documents:
+                documents[ids] = None
                 left -= len(ids)
             if left < _SHORTEST:
-                return list(found)
+                return list(documents)
         raise DataError(
             f"{corpus.label} holds only {self.tokens - left} usable tokens (documents cut at {longest}, "
-            f"repeated ones and those that name an edited subject left out), but {self.tokens} are wanted: "
+            f"repeated ones and those that name an edited subject left out), but {self.tokens} are needed: "
             f"lower the number (text.tokens, stage.perplexity.texts.tokens) or choose a larger corpus"
         )
 
-    def _without(self, corpus: Corpus, subjects: frozenset[str]) -> Iterator[str]:
+    def _usable_texts(self, corpus: Corpus, subjects: frozenset[str]) -> Iterator[str]:
         for number, text in enumerate(corpus):
             if number >= self.skip and not any(subject in text for subject in subjects):
                 yield text
@@ -87,13 +87,13 @@ class Batch:
     """Documents of similar length, padded on the right."""
 
     index: Sequence[int]
-    """Place of each row in the list that was batched."""
+    """Number of each row's document in the list that was batched."""
     ids: Int[Tensor, "row token"]
     mask: Bool[Tensor, "row token"]
 
 
 def batches(documents: Sequence[Document], model: Model, batch_tokens: int) -> Iterator[Batch]:
-    """All documents, sorted by length, at most `batch_tokens` tokens at a time, little padding."""
+    """All documents, sorted by length, at most `batch_tokens` padded tokens at a time."""
     order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
     group: list[int] = []
     for index in order:
@@ -106,7 +106,7 @@ def batches(documents: Sequence[Document], model: Model, batch_tokens: int) -> I
 
 
 def _is_full(shortest: int, length: int, count: int, batch_tokens: int) -> bool:
-    """Whether a document of that length begins a new batch."""
+    """Whether a document of this length has to begin a new batch."""
     uneven = length > _STRETCH * shortest and count * length > _FEW
     return uneven or (count + 1) * length > batch_tokens
 

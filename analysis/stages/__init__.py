@@ -1,4 +1,4 @@
-"""`conf/stage`: what is measured along a run, one file or folder each."""
+"""`conf/stage`: measurements along a run, one file or folder each."""
 
 import lazy_loader
 

@@ -3,9 +3,9 @@ from .base import (
     Cadence as Cadence,
     Measurement as Measurement,
     Observation as Observation,
-    Remembering as Remembering,
     Stage as Stage,
     Unit as Unit,
+    compare as compare,
 )
 from .downstream.stage import Downstream as Downstream
 from .efficacy.stage import Efficacy as Efficacy

@@ -1,8 +1,12 @@
-"""What every measurement is: something that looks at a model at chosen moments and never changes it."""
+"""The common shape of every measurement: it looks at a model at given moments and never changes it.
 
+A stage subclasses `Stage`, implements `measure` and, if it needs the unedited model, `prepare`. `compare`
+runs stages on any two models without a run around them.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -21,9 +25,9 @@ Measurement = dict[str, float | pd.DataFrame]
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence:
-    """When a stage measures: always at the start and at the end of a part, and in between as told.
+    """When a stage measures: always at the start and at the end of a part, and in between as configured.
 
-    Counts are of edits, or of optimiser steps where a part of the run trains. Batches may step over a point;
+    Counts are of edits, or of optimiser steps if a part of the run trains. Batches may step over a point;
     the first moment at or after it counts.
     """
 
@@ -47,18 +51,18 @@ class Cadence:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """All that a stage may know about the run."""
+    """The moment of a run at which a stage measures, and everything the stage may use of the run."""
 
     count: int
-    """How far the part of the run is: facts edited, or optimiser steps taken."""
+    """Progress of the part of the run: facts edited, or optimiser steps taken."""
     total: int
     """The count at which the part ends."""
     before: int = 0
     """The count before the last change."""
     unit: Unit = "edits"
-    """What is counted."""
+    """The unit of the counts."""
     part: int = 0
-    """Which part of the run this is, from 0."""
+    """Number of the part of the run, from 0."""
     changes: int = 0
     """Changes made to the model so far, in all parts of the run."""
     latest: Sequence[Fact] = ()
@@ -70,19 +74,20 @@ class Observation:
     untouched: Sequence[Fact] = ()
     """Facts of subjects that the run never edits."""
     update: WeightUpdate = field(default_factory=dict)
-    """What the last change added to the weights, where it is told."""
+    """What the last change added to the weights; empty if the intervention does not report it."""
     edited: Sequence[Site] = ()
     """Every matrix that the run edits or trains."""
     reference: Reference | None = None
+    """The unedited weights."""
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing follows in this part."""
+        """Whether this is the last measurement of the part."""
         return self.count == self.total
 
     @property
     def is_first(self) -> bool:
-        """Whether no change lies before the last one: for what need not be told again and again."""
+        """Whether at most one change was made so far: for numbers that are logged only once."""
         return self.part == 0 and self.before == 0
 
     @property
@@ -91,48 +96,48 @@ class Observation:
         return self.part == 0 and self.count == 0
 
 
-@runtime_checkable
-class Stage(Protocol):
-    """A measurement with a cadence of its own; `compare` runs it on any two models."""
+class Stage(ABC):
+    """A measurement with its own cadence. Only `measure` has to be implemented."""
 
-    @property
-    def name(self) -> str:
-        """As in `time/<name>/seconds`."""
-        ...
+    name: str
+    """Names the stage in `time/<name>/seconds`."""
+    cadence: Cadence
+    """When the stage measures."""
 
-    @property
-    def cadence(self) -> Cadence:
-        """When it measures."""
-        ...
+    def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:  # noqa: B027
+        """Take what is needed from the unedited model; `planned` facts will be edited, in this order.
 
-    def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
-        """Take what is needed from the unedited model; `planned` facts will be edited, in this order."""
-        ...
+        Called once at the start of a run, also of a resumed one. By default nothing is taken.
+        """
 
+    @abstractmethod
     def measure(self, model: Model, observation: Observation) -> Measurement:
         """Measure now; weights, hooks, mode and global random state stay as they are."""
-        ...
-
-
-@runtime_checkable
-class Remembering(Protocol):
-    """A stage whose numbers hang on earlier measurements too: what it needs of them is saved with a run."""
 
     def memory(self) -> dict[str, Tensor]:
-        """What it keeps from one measurement to the next, beyond what `prepare` finds again."""
-        ...
+        """The state from one measurement to the next that `prepare` cannot restore; a checkpoint holds it.
 
-    def recall(self, model: Model, memory: Mapping[str, Tensor]) -> None:
-        """After `prepare`: go on where `memory` was asked for."""
-        ...
+        Empty by default: the numbers do not depend on earlier measurements.
+        """
+        return {}
+
+    def recall(self, model: Model, memory: Mapping[str, Tensor]) -> None:  # noqa: B027
+        """Restore the state that `memory` returned; called after `prepare` if a run is resumed."""
+
+    def check_minimums(self, **minimums: int) -> None:
+        """Raise a ConfigError for the first of these options whose value is below its minimum."""
+        for option, minimum in minimums.items():
+            value = getattr(self, option)
+            if value is not None and value < minimum:
+                raise ConfigError(f"stage.{self.name}.{option}={value}, but it has to be at least {minimum}")
 
 
 def compare(
     stages: Sequence[Stage], unedited: Model, edited: Model, facts: Sequence[Fact] = ()
 ) -> Measurement:
-    """What the stages find of a model that differs from another one of the same shape; for notebooks.
+    """Measurements of a model that differs from another one of the same shape; for notebooks.
 
-    `facts` are what was written into `edited`, where one knows. Matrices count as edited where they differ.
+    `facts` are those written into `edited`, if they are known. Matrices count as edited if they differ.
     """
     reference = Reference(unedited)
     changed = [
@@ -142,8 +147,8 @@ def compare(
     observation = Observation(
         count=count, total=count, seen=facts, latest=facts, edited=changed, reference=reference
     )
-    found: Measurement = {}
+    result: Measurement = {}
     for stage in stages:
         stage.prepare(unedited, facts)
-        found |= stage.measure(edited, observation)
-    return found
+        result |= stage.measure(edited, observation)
+    return result

@@ -6,9 +6,10 @@ frequencies f of its n-grams:
 
     ½ (⅔ H₂ + ⁴⁄₃ H₃)  bits
 
-The text includes its prompt, as published, and the end-of-text token does not stop it. Deviations: one sample
-for each of a fixed set of prompts instead of ten prompts a fact, seeded, and words by a regular expression
-(runs of letters and digits, and single other signs) instead of nltk's tokenizer.
+A text of 100 different words has about 6.6 bits, one that repeats a single word has 0. The text includes its
+prompt, as published, and the end-of-text token does not stop it. Deviations: one sample for each of a fixed
+set of prompts instead of ten prompts per fact, seeded, and words by a regular expression (runs of letters and
+digits, and other signs one by one) instead of nltk's tokenizer.
 """
 
 import logging
@@ -22,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.inference.continuations import TopK, continuations
-from analysis.stages.base import Cadence, Measurement, Observation
+from analysis.stages.base import Cadence, Measurement, Observation, Stage
 from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
 from editors.models.model import Model
@@ -34,69 +35,70 @@ WEIGHTS = {2: 2 / 3, 3: 4 / 3}
 
 
 @dataclass(kw_only=True)
-class Generation:
+class Generation(Stage):
     """Entropy and repetition of seeded top-k samples.
 
     Keys: `generation/entropy/mean`, bits, averaged over texts; `generation/repetition/mean`, share of
-    3-grams that occurred before in their text. At the end the table `generations` has the texts.
+    3-grams that occurred before in their text. At the end the table `generations` holds the texts.
     """
 
     name: str = "generation"
     cadence: Cadence = field(default_factory=lambda: Cadence(at=(1000, 10_000)))
     prompts: int = 10
-    """Facts, from the first planned one on, whose statements are continued; untouched ones where none is."""
+    """Number of facts, from the first planned one on, whose statements are continued; if none is planned,
+    those of untouched facts."""
     texts: Sequence[str] = ()
-    """Prompts to continue instead of these."""
+    """Prompts to continue instead of statements of facts."""
     length: int = 100
     """Tokens of a text, prompt included; at most as many as the model reads."""
     top_k: int = 5
+    """Number of likeliest tokens from which each token is sampled."""
     seed: int = 0
+    """Seed of the samples."""
 
     def __post_init__(self) -> None:
-        for key, low in {"prompts": 0, "length": 2, "top_k": 1}.items():
-            if getattr(self, key) < low:
-                raise ConfigError(f"stage.generation.{key}={getattr(self, key)}, but it is at least {low}")
+        self.check_minimums(prompts=0, length=2, top_k=1)
 
     def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
-        """Choose the prompts; where no fact is planned, the first measurement does."""
-        self._chosen = list(self.texts) or [fact.statement for fact in planned[: self.prompts]]
+        """Choose the prompts; without planned facts, the first measurement chooses them."""
+        self._prompts = list(self.texts) or [fact.statement for fact in planned[: self.prompts]]
 
     def measure(self, model: Model, observation: Observation) -> Measurement:
-        """Sample a text for each prompt, the same random numbers every time; NaN where scores are NaN.
+        """Sample a text for each prompt with the same random numbers every time; NaN if scores are NaN.
 
         Raises:
-            ConfigError: where there is no prompt.
+            ConfigError: if there is no prompt.
         """
-        self._chosen = self._chosen or self._untouched(observation.untouched)
+        self._prompts = self._prompts or self._untouched_prompts(observation.untouched)
         try:
-            written = self._written(model)
+            endings = self._sample(model)
         except NumericsError as error:
             log.warning("generation: %s", error)
             return {"generation/entropy/mean": math.nan, "generation/repetition/mean": math.nan}
-        texts = [prompt + text for prompt, text in zip(self._chosen, written, strict=True)]
+        texts = [prompt + ending for prompt, ending in zip(self._prompts, endings, strict=True)]
         entropies = [entropy(text) for text in texts]
         result: Measurement = {
             "generation/entropy/mean": float(np.mean(entropies)),
             "generation/repetition/mean": float(np.mean([repetition(text) for text in texts])),
         }
         if observation.is_last:
-            columns = {"prompt": self._chosen, "text": texts, "entropy": entropies}
+            columns = {"prompt": self._prompts, "text": texts, "entropy": entropies}
             result["generations"] = pd.DataFrame(columns)
         return result
 
-    def _untouched(self, facts: Sequence[Fact]) -> list[str]:
-        chosen = [fact.statement for fact in facts[: self.prompts]]
-        if not chosen:
+    def _untouched_prompts(self, facts: Sequence[Fact]) -> list[str]:
+        statements = [fact.statement for fact in facts[: self.prompts]]
+        if not statements:
             raise ConfigError(
-                f"stage.generation has nothing to continue: no fact is edited, {len(facts)} are left "
-                f"alone and prompts={self.prompts}; give stage.generation.texts=[...] or data with facts"
+                f"stage.generation has no prompts to continue: no fact is edited, {len(facts)} are untouched "
+                f"and prompts={self.prompts}; give stage.generation.texts=[...] or data with facts"
             )
-        return chosen
+        return statements
 
-    def _written(self, model: Model) -> list[str]:
+    def _sample(self, model: Model) -> list[str]:
         return continuations(
             model,
-            self._chosen,
+            self._prompts,
             tokens=self.length,
             counts_prompt=True,
             stops=False,
@@ -105,30 +107,30 @@ class Generation:
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters, digits and underscores, and every other sign but space on its own; case is kept."""
+    """Runs of letters, digits and underscores, and other signs except spaces one by one; case is kept."""
     return re.findall(r"\w+|[^\w\s]", text)
 
 
 def ngrams(text: str, length: int) -> list[tuple[str, ...]]:
-    """Every `length` words that follow each other."""
-    found = words(text)
-    return list(zip(*(found[start:] for start in range(length)), strict=False))
+    """All runs of `length` consecutive words."""
+    sequence = words(text)
+    return list(zip(*(sequence[start:] for start in range(length)), strict=False))
 
 
 def entropy(text: str) -> float:
-    """½ (⅔ H₂ + ⁴⁄₃ H₃) in bits; a text too short for an n-gram has none of it."""
+    """½ (⅔ H₂ + ⁴⁄₃ H₃) in bits; H_n is 0 for a text of fewer than n words."""
     return sum(weight * _entropy(ngrams(text, n)) for n, weight in WEIGHTS.items()) / len(WEIGHTS)
 
 
 def repetition(text: str) -> float:
-    """Share of the 3-grams that occurred before in the text, 0..1; 0 where there is none."""
-    found = ngrams(text, 3)
-    return 1 - len(set(found)) / len(found) if found else 0.0
+    """Share of the 3-grams that occurred before in the text, 0..1; 0 if there is none."""
+    trigrams = ngrams(text, 3)
+    return 1 - len(set(trigrams)) / len(trigrams) if trigrams else 0.0
 
 
 def _entropy(items: Sequence[tuple[str, ...]]) -> float:
     """−Σ f log₂ f over the frequencies of the items."""
     counts = np.array(list(Counter(items).values()), dtype=float)
     shares = counts / counts.sum() if len(counts) else counts
-    # from the negative, so that a single item gives 0 and not −0
+    # subtracted from 0, so that a single item gives 0 and not −0
     return float(0 - (shares * np.log2(shares)).sum())

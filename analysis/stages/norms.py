@@ -1,11 +1,17 @@
-"""Frobenius norms of the weights: how large, how far from the unedited, and why they grow.
+"""Frobenius norms of the weights: their size, their distance from the unedited weights, and why they grow.
 
-Every step costs little: an update's factors give the new norm of the matrices that it touches,
+Sequential editing makes the edited matrices grow (arXiv 2502.01636). The growth of one step has two causes:
+an update that points along the weights lengthens them (the cross term), and even an orthogonal one adds its
+own length (the square term):
 
     ‖W + Δ‖² = ‖W‖² + 2⟨W, Δ⟩ + ‖Δ‖²
 
-and the two last terms are the growth decomposition of the figures. Rounding would add up over thousands of
-steps, so every matrix is measured anew at the moments of `whole`.
+With updates of equal length and a cross term of zero, the norm grows like √n over n edits; a positive cross
+term makes it grow faster, a negative one slower.
+
+The same equation makes every step cheap: an update's factors give the new norm of the matrices that it
+touches. Rounding errors would add up over thousands of steps, so all matrices are measured from their entries
+at the moments of `whole`.
 """
 
 import math
@@ -16,7 +22,7 @@ import torch
 from torch import Tensor
 
 from analysis.linalg import frobenius
-from analysis.stages.base import Cadence, Measurement, Observation
+from analysis.stages.base import Cadence, Measurement, Observation, Stage
 from analysis.stages.reference import Reference
 from editors.data import Fact
 from editors.models.model import Model
@@ -24,10 +30,10 @@ from editors.updates import Delta, Site, WeightUpdate, factors, from_factors
 
 
 @dataclass(kw_only=True)
-class Norms:
+class Norms(Stage):
     """‖W‖_F of the attention and MLP matrices (`frobenius`); of the edited ones after every step.
 
-    Where updates are not told, as in training, every measurement is of the weights themselves.
+    If updates are not reported, as in training, every measurement is of the weights themselves.
 
     Keys, for each site such as `mlp_down.05`: `norm/frobenius/<site>` ‖W‖, `norm/frobenius_ratio/<site>`
     ‖W‖ / ‖W₀‖; at whole measurements `norm/distance/<site>` ‖W − W₀‖ / ‖W₀‖; and for all edited, other,
@@ -36,16 +42,16 @@ class Norms:
 
     For each matrix of the last update Δ: `norm/delta/<site>` ‖Δ‖, `norm/growth_cross/<site>` 2⟨W, Δ⟩ with W
     as it was before the step, `norm/growth_square/<site>` ‖Δ‖², and `norm/update_cosine/<site>`, the cosine
-    between Δ and the update of the step before, where that was measured too.
+    between Δ and the update of the step before, if that was measured too.
     """
 
     name: str = "norms"
     cadence: Cadence = field(default_factory=lambda: Cadence(every=1))
     whole: Cadence = field(default_factory=lambda: Cadence(every=10))
-    """When all matrices are measured, and those of an update anew rather than from its factors."""
+    """When all matrices are measured, the updated ones from their entries rather than from factors."""
 
     def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
-        """Forget what an earlier run measured; the unedited weights come with each observation."""
+        """Forget the measurements of an earlier run; the unedited weights come with each observation."""
         self._squares: dict[Site, float] = {}
         self._measured_at = (-1, -1, -1)
         self._latest: WeightUpdate = {}
@@ -56,7 +62,7 @@ class Norms:
         return {"measured_at": torch.tensor(self._measured_at)} | squares | factors(self._latest)
 
     def recall(self, model: Model, memory: Mapping[str, Tensor]) -> None:
-        """Take them over."""
+        """Restore the norms, the moment of their measurement and the last update."""
         part, count, changes = memory["measured_at"].tolist()
         self._measured_at = (part, count, changes)
         squares = {name: float(value) for name, value in memory.items() if name.startswith("square/")}
@@ -77,29 +83,30 @@ class Norms:
                 self._squares[site] += cross + square
         else:
             self._squares |= _squares(model, observation.edited)
-        shown = self._squares if whole else dict.fromkeys(observation.edited)
-        result = self._norms(reference, shown) | self._steps(
+        sites = self._squares if whole else dict.fromkeys(observation.edited)
+        result = self._norms(reference, sites) | self._steps(
             terms, observation.update, consecutive=self._is_next(observation)
         )
         if whole:
             result |= _distances(model, reference)
         self._measured_at = (observation.part, observation.count, observation.changes)
-        return result | self._stacked(reference, observation.edited, model.sites if whole else ())
+        return result | self._stacked(reference, observation.edited, whole=whole)
 
     def _follows(self, observation: Observation) -> bool:
-        """Whether the last measurement was one step ago and the update tells all that happened since."""
+        """Whether the last measurement was one step ago and the update covers every edited matrix."""
         return self._is_next(observation) and set(observation.edited) <= set(observation.update)
 
     def _is_next(self, observation: Observation) -> bool:
+        """Whether the last measurement was one step ago."""
         part, count, changes = self._measured_at
-        # another part may have changed the weights since, whatever its count was
+        # another part of the run may have changed the weights in between, whatever its count was
         is_same = (observation.part, observation.before) == (part, count)
         return is_same and observation.changes - changes <= 1
 
     def _norms(self, reference: Reference, sites: Iterable[Site]) -> Measurement:
         result: Measurement = {}
         for site in sites:
-            # rounding can take the square of a vanished matrix below zero
+            # rounding can make the square of a vanished matrix negative
             norm = math.sqrt(max(self._squares[site], 0.0))
             result[f"norm/frobenius/{site}"] = norm
             result[f"norm/frobenius_ratio/{site}"] = norm / reference.norms[site]
@@ -118,20 +125,21 @@ class Norms:
                 cosine = update[site].dot(before) / (square * before.square()) ** 0.5
                 result[f"norm/update_cosine/{site}"] = cosine
         if update:
-            # in the layout in which a saved run gives it back: the layout decides about the last bit
+            # in the memory layout of a resumed run: the layout decides about the last bit
             self._latest = from_factors(factors(update))
         return result
 
-    def _stacked(self, reference: Reference, edited: Sequence[Site], kinds: Sequence[str]) -> Measurement:
+    def _stacked(self, reference: Reference, edited: Sequence[Site], *, whole: bool) -> Measurement:
+        """Ratios of groups of matrices stacked; of the edited ones alone if not all were measured."""
         groups = {"edited": set(edited)}
-        if kinds:
+        if whole:
             groups["static"] = set(self._squares) - set(edited)
-            for where, prefix in (("attention", "attn_"), ("mlp", "mlp_")):
-                groups[where] = {site for site in self._squares if site.name.startswith(prefix)}
+            for group, prefix in (("attention", "attn_"), ("mlp", "mlp_")):
+                groups[group] = {site for site in self._squares if site.name.startswith(prefix)}
         return {
-            f"norm/frobenius_ratio/{where}": _stacked_ratio(self._squares, reference, group)
-            for where, group in groups.items()
-            if group
+            f"norm/frobenius_ratio/{group}": _stacked_ratio(self._squares, reference, sites)
+            for group, sites in groups.items()
+            if sites
         }
 
 
@@ -146,7 +154,7 @@ def _terms(model: Model, site: Site, delta: Delta) -> tuple[float, float]:
 
 
 def _squares(model: Model, sites: Iterable[Site]) -> dict[Site, float]:
-    # as `Reference` sums, so that an untouched matrix has a ratio of exactly 1
+    # summed as `Reference` does, so that an untouched matrix has a ratio of exactly 1
     sites = list(sites)
     norms = frobenius(model.current(site) for site in sites)
     return {site: norm**2 for site, norm in zip(sites, norms, strict=True)}
@@ -160,7 +168,7 @@ def _distances(model: Model, reference: Reference) -> Measurement:
     return result
 
 
-def _stacked_ratio(squares: Mapping[Site, float], reference: Reference, group: set[Site]) -> float:
+def _stacked_ratio(squares: Mapping[Site, float], reference: Reference, sites: set[Site]) -> float:
     # fsum: a set has another order in every process, and the last bit would depend on it
-    before = math.fsum(reference.norms[site] ** 2 for site in group)
-    return (max(math.fsum(squares[site] for site in group), 0.0) / before) ** 0.5
+    before = math.fsum(reference.norms[site] ** 2 for site in sites)
+    return (max(math.fsum(squares[site] for site in sites), 0.0) / before) ** 0.5

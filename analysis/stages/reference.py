@@ -1,4 +1,4 @@
-"""The model before a run: its weights, read in the files of its checkpoint as long as they are there."""
+"""The model before a run: its weights, read from the files of its checkpoint as long as they are there."""
 
 from collections.abc import Iterator, Mapping
 
@@ -14,18 +14,18 @@ class Reference:
     """The unedited weights of every named site, in the checkpoint's files or main memory, and their norms."""
 
     def __init__(self, model: Model) -> None:
-        self.weights: Mapping[Site, Tensor] = Unedited(model)
+        self.weights: Mapping[Site, Tensor] = UneditedWeights(model)
         # from the model's own layout in memory: a sum in another order would not give a ratio of exactly 1
         norms = frobenius(model.current(site) for site in self.weights)
         self.norms: dict[Site, float] = dict(zip(self.weights, norms, strict=True))
 
 
-class Unedited(Mapping[Site, Tensor]):
+class UneditedWeights(Mapping[Site, Tensor]):
     """Every named matrix on the CPU as it was at the start, in the precision of the model.
 
-    A matrix that its file holds just so, in whatever precision, is read there when it is asked for: a view
-    of the file where the precision is that of the model. Others, such as those of a model that was changed
-    after it was loaded, are copied into main memory.
+    A matrix whose file holds exactly the loaded values, in any precision, is read from the file on access: a
+    view of the file if the precision is that of the model. Other matrices, such as those of a model that was
+    changed after it was loaded, are copied into main memory.
     """
 
     def __init__(self, model: Model) -> None:
@@ -55,7 +55,7 @@ class Unedited(Mapping[Site, Tensor]):
         return len(self._dtype)
 
     def _read(self, site: Site) -> Tensor | None:
-        """Raises a KeyError for a site that the model does not have."""
+        """The matrix from its file, None if no file holds it; raises a KeyError for an unknown site."""
         dtype = self._dtype[site]
         stored = self._model.stored(site)
         return None if stored is None else stored.to(dtype)

@@ -1,15 +1,22 @@
-"""The failure signatures of the papers, as alarms on what the other stages measure.
+"""The failure signatures of the papers, as alarms on the numbers of the other stages.
 
-An edited model breaks in four ways that can be seen before its scores are gone: an edited matrix outgrows
-its unedited norm, late activations shrink or swell, probes trained on the unedited model no longer recognise
-the layers, and a downstream score falls again and again (arXiv 2502.19416, 2502.01636). Which comes first is
-a result of its own.
+An edited model breaks in four ways that are visible before its scores are gone (arXiv 2502.19416,
+2502.01636):
+
+    norm_growth        an edited matrix outgrows its unedited norm
+    activation_shift   late activations shrink or swell
+    probe_collapse     probes trained on the unedited model no longer recognise the blocks
+    ability_loss       a downstream score falls several times in a row
+
+Which of them comes first is a result in itself. A signature is a threshold on one metric. It is detected by a
+`Judge`, which is no `Stage`: it reads the metrics of a moment after all stages have measured.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from analysis.stages.base import Observation
 from analysis.units import Unit, counted
@@ -25,7 +32,7 @@ class Alarm:
 
     signature: str
     count: int
-    """Edits or optimiser steps of its part of the run."""
+    """Edits or optimiser steps of the part of the run."""
     unit: Unit = "edits"
     part: int = 0
     key: str
@@ -35,29 +42,25 @@ class Alarm:
     sentence: str
 
 
-@runtime_checkable
-class Judge(Protocol):
-    """Reads what the stages measured, once all of a moment have; never looks at the model."""
+class Judge(ABC):
+    """Reads the numbers of all stages at one moment; never looks at the model."""
 
-    @property
-    def on_alarm(self) -> OnAlarm:
-        """What follows an alarm."""
-        ...
+    on_alarm: OnAlarm
+    """The reaction to an alarm."""
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027
         """Forget an earlier run."""
-        ...
 
+    @abstractmethod
     def judge(self, observation: Observation, numbers: Mapping[str, float]) -> list[Alarm]:
-        """What fires now; `numbers` are those of this moment alone."""
-        ...
+        """The alarms of this moment; `numbers` are those measured now, by metric key."""
 
 
 @dataclass(kw_only=True)
-class Signatures:
+class Signatures(Judge):
     """Fires each signature at most once; a threshold of null switches it off.
 
-    Key: `alarm/<signature>/at`, the count of the row where it fired. A number that is NaN fires too.
+    Key: `alarm/<signature>/at`, the count of the row in which it fired. A number that is NaN fires too.
     """
 
     name: str = "signatures"
@@ -70,7 +73,7 @@ class Signatures:
     ability_loss: int | None = 3
     """Downstream: `downstream/mean/acc` lower than at the measurement before, this many times in a row."""
     ability_margin: float = 0.0
-    """A fall counts where it is larger than this, so that one item more or less need not count."""
+    """A fall counts if it is larger than this, so that a single item need not count."""
     on_alarm: OnAlarm = "continue"
     """`stop` ends the run after a last measurement, `checkpoint` saves the edited matrices."""
     _fired: set[str] = field(default_factory=set, init=False, repr=False)
@@ -89,63 +92,63 @@ class Signatures:
             )
 
     def begin(self) -> None:
-        """Nothing has fired."""
+        """Reset all signatures: none has fired."""
         self._fired, self._falls, self._ability = set(), 0, None
 
     def judge(self, observation: Observation, numbers: Mapping[str, float]) -> list[Alarm]:
-        """The signatures that fire for the first time."""
+        """The alarms that fire for the first time in this run."""
         fired = []
-        for alarm in self._found(observation, numbers):
+        for alarm in self._alarms(observation, numbers):
             if alarm.signature not in self._fired:
                 self._fired.add(alarm.signature)
                 fired.append(alarm)
         return fired
 
-    def _found(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
-        yield from self._grown(observation, numbers)
-        yield from self._shifted(observation, numbers)
-        yield from self._unrecognised(observation, numbers)
-        yield from self._unable(observation, numbers)
+    def _alarms(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
+        yield from self._norm_alarms(observation, numbers)
+        yield from self._activation_alarms(observation, numbers)
+        yield from self._probe_alarms(observation, numbers)
+        yield from self._ability_alarms(observation, numbers)
 
-    def _grown(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
+    def _norm_alarms(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
         limit = self.norm_growth
         for key in (f"norm/frobenius_ratio/{site}" for site in observation.edited):
             if limit is not None and key in numbers and not numbers[key] <= limit:
-                told = f"is {numbers[key]:.3g} times its unedited norm, over {limit:.3g}"
-                yield _alarm("norm_growth", observation, key, numbers[key], limit, told)
+                reason = f"is {numbers[key]:.3g} times its unedited norm, over {limit:.3g}"
+                yield _alarm("norm_growth", observation, key, numbers[key], limit, reason)
 
-    def _shifted(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
+    def _activation_alarms(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
         key, limit = "activation/norm_ratio/late", self.activation_shift
         if limit is None or key not in numbers or limit <= numbers[key] <= 1 / limit:
             return
         threshold = limit if numbers[key] < limit else 1 / limit
-        told = f"is {numbers[key]:.3g}, outside {limit:.3g} to {1 / limit:.3g}"
-        yield _alarm("activation_shift", observation, key, numbers[key], threshold, told)
+        reason = f"is {numbers[key]:.3g}, outside {limit:.3g} to {1 / limit:.3g}"
+        yield _alarm("activation_shift", observation, key, numbers[key], threshold, reason)
 
-    def _unrecognised(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
+    def _probe_alarms(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
         key, limit = "probe/accuracy/mean", self.probe_collapse
         if limit is not None and key in numbers and not numbers[key] >= limit:
-            told = f"is {numbers[key]:.3g}, below {limit:.3g}"
-            yield _alarm("probe_collapse", observation, key, numbers[key], limit, told)
+            reason = f"is {numbers[key]:.3g}, below {limit:.3g}"
+            yield _alarm("probe_collapse", observation, key, numbers[key], limit, reason)
 
-    def _unable(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
+    def _ability_alarms(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
         key, limit = "downstream/mean/acc", self.ability_loss
         if limit is None or key not in numbers:
             return
         value, before = numbers[key], self._ability
         if math.isnan(value):
-            yield _alarm("ability_loss", observation, key, value, float(limit), "is no number")
+            yield _alarm("ability_loss", observation, key, value, float(limit), "is not a number")
             return
         self._ability = value
         fell = before is not None and value < before - self.ability_margin
         self._falls = self._falls + 1 if fell else 0
         if self._falls >= limit:
-            told = f"fell {self._falls} times in a row, to {value:.3g}"
-            yield _alarm("ability_loss", observation, key, value, float(limit), told)
+            reason = f"fell {self._falls} times in a row, to {value:.3g}"
+            yield _alarm("ability_loss", observation, key, value, float(limit), reason)
 
 
 def _alarm(
-    signature: str, observation: Observation, key: str, value: float, threshold: float, told: str
+    signature: str, observation: Observation, key: str, value: float, threshold: float, reason: str
 ) -> Alarm:
     return Alarm(
         signature=signature,
@@ -155,5 +158,5 @@ def _alarm(
         key=key,
         value=value,
         threshold=threshold,
-        sentence=f"{signature} after {counted(observation.count, observation.unit)}: {key} {told}",
+        sentence=f"{signature} after {counted(observation.count, observation.unit)}: {key} {reason}",
     )

@@ -1,14 +1,14 @@
-"""Where an ability breaks as a norm grows: the beginning of its fall, with a bootstrap interval.
+"""The norm at which an ability breaks: the beginning of its fall, with a bootstrap interval.
 
 The model of accuracy y against the norm ratio x is a level, a fall and a floor:
 
     y = a − s · clip(log x − log τ, 0, log w),   s ≥ 0
 
-τ is the change-point and τ w where the floor begins. Both are sought on the grid of measured ratios and the
-geometric middles between them; a and s are the least-squares line for each pair. The interval holds 95 % of
-the change-points of bootstrap samples, each of which draws runs with replacement, and of each as many
-measurements as it has; a sample in which nothing falls counts as a break at infinity. What lies between two
-places of the grid is found at either: the interval reaches one place beyond the change-points in it.
+τ is the change-point, and the floor begins at τ w. Both are searched on the grid of measured ratios and the
+geometric means between neighbours; a and s are the least-squares line for each pair. The interval holds 95 %
+of the change-points of bootstrap samples: each draws runs with replacement, and from each run as many
+measurements as it has. A sample in which nothing falls counts as a break at infinity. A break between two
+points of the grid is found at either, so the interval reaches one grid point beyond the change-points in it.
 """
 
 from collections.abc import Sequence
@@ -17,79 +17,79 @@ from dataclasses import dataclass
 import numpy as np
 
 _GRID = 48
-"""Places for τ at the most; pairs grow with the square."""
-_LEAST = 0.05
-"""Fall of an accuracy that counts as one."""
+"""Most grid points for τ; the number of pairs grows with the square."""
+_SMALLEST_FALL = 0.05
+"""A smaller change of an accuracy does not count as a fall."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Break:
-    """A change-point."""
+class ChangePoint:
+    """A fitted change-point."""
 
     at: float
     """τ, a ratio."""
     low: float
+    """Lower end of the 95 % interval of τ."""
     high: float
-    """Ends of its 95 % interval."""
+    """Upper end of the 95 % interval of τ."""
     level: float
-    """a, before the break."""
+    """a, the value before the break."""
     floor: float
-    """Where the fall ends."""
+    """The value at the end of the fall."""
     explained: float
     """Share of the variance of y that the model explains."""
 
 
 def change_point(
     ratios: Sequence[np.ndarray], values: Sequence[np.ndarray], *, samples: int = 500, seed: int = 0
-) -> Break | None:
-    """The change-point of runs, each with its ratios and values; none where nothing falls.
+) -> ChangePoint | None:
+    """The change-point of runs, each with its ratios and values; None if nothing falls.
 
-    What is not finite is left out. Nothing falls where fewer than five measurements are left, where the
-    ratios are all the same, where the fall is less than 0.05, or where a level explains the values as well
-    (by BIC, with three parameters less).
+    Values that are not finite are left out. Nothing falls if fewer than five measurements are left, if the
+    ratios are all the same, if the fall is less than 0.05, or if a level explains the values as well (by BIC,
+    with three parameters less).
     """
-    runs = [_finite(x, y) for x, y in zip(ratios, values, strict=True)]
+    runs = [_log_ratios_and_values(x, y) for x, y in zip(ratios, values, strict=True)]
     owner = np.repeat(np.arange(len(runs)), [len(x) for x, _ in runs])
     x, y = (np.concatenate([run[axis] for run in runs]) for axis in (0, 1))
     if len(x) < 5 or np.ptp(x) == 0:
         return None
-    places = _places(x)
-    first, second = np.triu_indices(len(places), k=1)
-    pairs = np.stack([places[first], places[second]], axis=1)
-    # (pair, measurement): how far the fall has come, in units of log x
+    grid = _grid(x)
+    first, second = np.triu_indices(len(grid), k=1)
+    pairs = np.stack([grid[first], grid[second]], axis=1)
+    # (pair, measurement): distance from the beginning of the fall, in units of log x
     fallen = np.clip(x - pairs[:, :1], 0, pairs[:, 1:] - pairs[:, :1])
     whole = _lines(np.ones((1, len(x))), fallen, y)
     best = int(whole.error[0].argmin())
     level, slope = float(whole.level[0, best]), float(whole.slope[0, best])
     variance = float(((y - y.mean()) ** 2).sum())
     fall = slope * float(pairs[best, 1] - pairs[best, 0])
-    if fall < _LEAST or not _is_told(float(whole.error[0, best]), variance, len(y)):
+    if fall < _SMALLEST_FALL or not _lowers_bic(float(whole.error[0, best]), variance, len(y)):
         return None
-    weights = _drawn(owner, len(runs), samples, seed)
-    drawn = _lines(weights, fallen, y)
-    chosen = drawn.error.argmin(axis=1)
+    bootstrap = _lines(_bootstrap_weights(owner, len(runs), samples, seed), fallen, y)
+    pair = bootstrap.error.argmin(axis=1)
     # a sample in which nothing falls breaks nowhere
-    falls = drawn.slope[np.arange(len(chosen)), chosen] * (pairs[chosen, 1] - pairs[chosen, 0])
-    found = np.where(falls >= _LEAST, first[chosen], len(places))
-    low, high = np.quantile(found, (0.025, 0.975), method="nearest").astype(int)
-    return Break(
+    falls = bootstrap.slope[np.arange(len(pair)), pair] * (pairs[pair, 1] - pairs[pair, 0])
+    breaks = np.where(falls >= _SMALLEST_FALL, first[pair], len(grid))
+    low, high = np.quantile(breaks, (0.025, 0.975), method="nearest").astype(int)
+    return ChangePoint(
         at=float(np.exp(pairs[best, 0])),
-        low=float(np.exp(places[max(low - 1, 0)])),
-        high=float(np.exp(places[high + 1])) if high < len(places) else np.inf,
+        low=float(np.exp(grid[max(low - 1, 0)])),
+        high=float(np.exp(grid[high + 1])) if high < len(grid) else np.inf,
         level=level,
         floor=level - slope * float(pairs[best, 1] - pairs[best, 0]),
         explained=1 - float(whole.error[0, best]) / variance,
     )
 
 
-def _is_told(error: float, variance: float, count: int) -> bool:
+def _lowers_bic(error: float, variance: float, count: int) -> bool:
     """Whether the fall lowers the Bayesian information criterion: n log(SSE) + parameters · log n."""
     return bool(count * np.log(max(error, 1e-12) / variance) + 3 * np.log(count) < 0)
 
 
 @dataclass(frozen=True)
 class _Lines:
-    """Least-squares lines y = level − slope · fallen, (sample, pair)."""
+    """Least-squares lines y = level − slope · fallen; arrays (sample, pair)."""
 
     level: np.ndarray
     slope: np.ndarray
@@ -97,7 +97,7 @@ class _Lines:
 
 
 def _lines(weights: np.ndarray, fallen: np.ndarray, y: np.ndarray) -> _Lines:
-    """Weighted lines of every sample of weights for every pair; a rise counts as a level."""
+    """Weighted lines of every sample of weights for every pair; a rise is fitted by a level."""
     total = weights.sum(axis=1, keepdims=True)
     mean_f, mean_y = weights @ fallen.T / total, (weights @ y)[:, None] / total
     spread = weights @ (fallen**2).T / total - mean_f**2
@@ -109,20 +109,21 @@ def _lines(weights: np.ndarray, fallen: np.ndarray, y: np.ndarray) -> _Lines:
     return _Lines(level=level, slope=slope, error=error)
 
 
-def _finite(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    keep = np.isfinite(x) & np.isfinite(y) & (x > 0)
-    return np.log(x[keep]), y[keep]
+def _log_ratios_and_values(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log x and y of the measurements in which both are finite."""
+    finite = np.isfinite(x) & np.isfinite(y) & (x > 0)
+    return np.log(x[finite]), y[finite]
 
 
-def _places(x: np.ndarray) -> np.ndarray:
-    """Places of the grid: measured ratios and their middles, thinned."""
+def _grid(x: np.ndarray) -> np.ndarray:
+    """Points of the grid: measured log ratios and the means of neighbours, thinned."""
     measured = np.unique(np.round(x, 6))
-    places = np.sort(np.concatenate([measured, (measured[1:] + measured[:-1]) / 2]))
-    return places[np.unique(np.linspace(0, len(places) - 1, min(_GRID, len(places))).astype(int))]
+    points = np.sort(np.concatenate([measured, (measured[1:] + measured[:-1]) / 2]))
+    return points[np.unique(np.linspace(0, len(points) - 1, min(_GRID, len(points))).astype(int))]
 
 
-def _drawn(owner: np.ndarray, runs: int, samples: int, seed: int) -> np.ndarray:
-    """(sample, measurement): how often each is drawn, runs first and then as many measurements of each."""
+def _bootstrap_weights(owner: np.ndarray, runs: int, samples: int, seed: int) -> np.ndarray:
+    """(sample, measurement): how often each is drawn, runs first and then measurements of each."""
     rng = np.random.default_rng(seed)
     times = rng.multinomial(runs, np.full(runs, 1 / runs), size=samples)
     weights = np.zeros((samples, len(owner)))

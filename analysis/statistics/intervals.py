@@ -9,12 +9,12 @@ from scipy import stats
 from torch import Tensor
 
 _QUANTILE = 1.959964
-"""Of the normal distribution, for an interval of 95 %."""
+"""Quantile of the normal distribution for an interval of 95 %."""
 
 CONFIDENCE = 0.95
 
 
-def wilson(
+def wilson_interval(
     share: Float[Tensor, " *any"], trials: int
 ) -> tuple[Float[Tensor, " *any"], Float[Tensor, " *any"]]:
     """Ends of the 95 % interval of a share p of n trials (Wilson 1927):
@@ -31,13 +31,13 @@ def over_seeds(values: pd.DataFrame, *, by: Sequence[str], log: bool = False) ->
     """Mean and 95 % interval of `value` in every group; columns: `by`, mean, low, high, seeds.
 
     mean ± t(0.975, n − 1) s / √n with Student's t, since seeds are few; a single value has low = mean = high.
-    With `log` the same of the logarithms (geometric mean), for what grows exponentially: such an interval
-    stays positive. Values that are not finite are left out.
+    With `log` the same of the logarithms (geometric mean), for quantities that grow exponentially: such an
+    interval stays positive. Values that are not finite are left out.
     """
-    given = values.loc[np.isfinite(values["value"]), [*by, "value"]]
+    finite = values.loc[np.isfinite(values["value"]), [*by, "value"]]
     if log:
-        given = given[given["value"] > 0].assign(value=lambda rows: np.log(rows["value"]))
-    groups = given.groupby(list(by), sort=False)["value"]
+        finite = finite[finite["value"] > 0].assign(value=lambda rows: np.log(rows["value"]))
+    groups = finite.groupby(list(by), sort=False)["value"]
     table = groups.agg(mean="mean", std="std", seeds="count").reset_index()
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, df=np.maximum(table["seeds"] - 1, 1))
     half = quantile * table["std"].fillna(0.0) / np.sqrt(table["seeds"])

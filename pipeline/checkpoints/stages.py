@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from analysis.stages.base import Remembering, Stage
+from analysis.stages.base import Stage
 from editors.models.model import Model
 
 _NAME = "stages.safetensors"
@@ -16,7 +16,6 @@ def save_memories(stages: Sequence[Stage], checkpoint: Path) -> None:
     tensors = {
         f"{stage.name}:{key}": value.detach().cpu().contiguous()
         for stage in stages
-        if isinstance(stage, Remembering)
         for key, value in stage.memory().items()
     }
     save_file(tensors, checkpoint / _NAME)
@@ -26,6 +25,5 @@ def recall_memories(stages: Sequence[Stage], model: Model, checkpoint: Path) -> 
     """Give the prepared stages back what they remembered."""
     tensors = load_file(checkpoint / _NAME)
     for stage in stages:
-        if isinstance(stage, Remembering):
-            mine = {key for key in tensors if key.startswith(f"{stage.name}:")}
-            stage.recall(model, {key.partition(":")[2]: tensors[key].clone() for key in mine})
+        mine = {key for key in tensors if key.startswith(f"{stage.name}:")}
+        stage.recall(model, {key.partition(":")[2]: tensors[key].clone() for key in mine})

@@ -4,17 +4,17 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from analysis.stages.probes.classifiers import Classifiers, Pair, SklearnLogistic
+from analysis.stages.probes.classifiers import Classifiers, LayerPair, SklearnLogistic
 from analysis.stages.probes.logistic import BatchedLogistic
 from tests.benchmarks.measure import Row, against, timed
 from tests.benchmarks.workbench import Workbench
 
 BLOCKS, WIDTH, TRAINING, HELD_OUT = 48, 1600, 2000, 500
 DOMINANT = 32
-PAIRS: tuple[Pair, ...] = tuple((i, j) for i in range(BLOCKS) for j in range(i + 1, BLOCKS))
+PAIRS: tuple[LayerPair, ...] = tuple((i, j) for i in range(BLOCKS) for j in range(i + 1, BLOCKS))
 SPREAD = tuple(sorted(PAIRS, key=lambda pair: pair[1] - pair[0])[23::47])
 """24 pairs, evenly spaced among all in the order of their distance, since near ones take much longer."""
-NEIGHBOURS: tuple[Pair, ...] = ((0, 1), (23, 24), (46, 47))
+NEIGHBOURS: tuple[LayerPair, ...] = ((0, 1), (23, 24), (46, 47))
 """The hardest to tell apart: compared, not timed."""
 
 

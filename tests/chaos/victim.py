@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from analysis.stages.base import Cadence, Measurement, Observation
+from analysis.stages.base import Cadence, Measurement, Observation, Stage
 from editors.models.model import Model
 from pipeline import experiment as job
 from pipeline.build import Parts
@@ -20,14 +20,11 @@ from tests.paths import CONF
 
 
 @dataclass(frozen=True, kw_only=True)
-class Digest:
+class Digest(Stage):
     """Stage: a number that tells any two models apart, from the bits of all their weights."""
 
     name: str = "digest"
     cadence: Cadence = field(default_factory=lambda: Cadence(every=1))
-
-    def prepare(self, model: Model, planned: Sequence[object] = ()) -> None:
-        """Nothing."""
 
     def measure(self, model: Model, observation: Observation) -> Measurement:
         digest = hashlib.sha256()

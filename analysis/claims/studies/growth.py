@@ -9,7 +9,7 @@ from analysis.claims.evidence import Evidence, steadiness
 from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN, NORM_GROWTH, SUCCESS, Table
 from analysis.claims.verdicts import Claim
 from analysis.plots.figures.curves import growth_terms
-from analysis.statistics.growth_laws import fit
+from analysis.statistics.growth_laws import fit_growth_laws
 from analysis.statistics.intervals import over_seeds
 
 LAWFUL = 0.95
@@ -51,7 +51,7 @@ def laws_by(by: Sequence[str]) -> Table:
 
     def build(evidence: Evidence) -> pd.DataFrame:
         fits = [
-            fit(rows["count"].to_numpy(), rows["value"].to_numpy()).assign(run=run)
+            fit_growth_laws(rows["count"].to_numpy(), rows["value"].to_numpy()).assign(run=run)
             for run, rows in evidence.series(EDITED).groupby("run")
         ]
         fitted = pd.concat(fits, ignore_index=True) if fits else pd.DataFrame()

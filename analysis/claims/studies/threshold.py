@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.claims.evidence import Evidence, changes
 from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN, NOTICEABLE, OPEN, Study, Table
 from analysis.claims.verdicts import Claim
-from analysis.statistics.change_point import Break, change_point
+from analysis.statistics.change_point import ChangePoint, change_point
 
 _STATIC = "norm/frobenius_ratio/static"
 
@@ -22,7 +22,7 @@ def _against_static(evidence: Evidence, key: str) -> pd.DataFrame:
     return evidence.series(key).merge(ratio.reset_index(), on=at)
 
 
-def _breaks(evidence: Evidence, key: str) -> Iterator[tuple[str, int, float, Break | None]]:
+def _breaks(evidence: Evidence, key: str) -> Iterator[tuple[str, int, float, ChangePoint | None]]:
     """Case, its runs, largest ratio and change-point of a metric, by model and kind of growth."""
     rows = _against_static(evidence, key)
     cases = rows["run"].map(evidence.cases(("model", "editor.direction")))

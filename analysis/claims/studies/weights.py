@@ -8,7 +8,7 @@ from analysis.claims.evidence import SEQUENCE, Evidence, Measure, final, steadin
 from analysis.claims.studies.growth import LAWFUL, every_update, growth, laws_by
 from analysis.claims.study import EDITED, NORM_GROWTH, Study, Table
 from analysis.claims.verdicts import Claim, Side
-from analysis.statistics.growth_laws import fit
+from analysis.statistics.growth_laws import fit_growth_laws
 
 _SITE = r"(?P<site>[a-z_]+)\.(?P<layer>\d+)"
 TRAINING = (
@@ -54,7 +54,7 @@ def _exponential(evidence: Evidence) -> pd.DataFrame:
     found = {}
     for run, rows in evidence.series(EDITED).groupby("run"):
         if evidence.runs.loc[str(run), "editor"] in SEQUENTIAL and rows["value"].iloc[-1] > 1.1:
-            fitted = fit(rows["count"].to_numpy(), rows["value"].to_numpy())
+            fitted = fit_growth_laws(rows["count"].to_numpy(), rows["value"].to_numpy())
             best = fitted.iloc[0]
             if best["explained"] > LAWFUL:
                 found[run] = float(best["law"] == "exponential")

@@ -1,8 +1,8 @@
 """The lm-evaluation-harness around a model in memory: tasks are loaded and prompts are built once.
 
-The harness renders prompts, chooses examples, scores answers and weighs groups. It asks for likelihoods;
-`answers.py` computes them. Neither its cache of
-requests nor that of answers is used: their keys know neither the data nor the weights.
+The harness renders prompts, chooses examples, scores answers and weighs groups. It requests likelihoods,
+which `lm.py` computes. Neither its cache of requests nor that of answers is used: their keys depend neither
+on the data nor on the weights.
 """
 
 import logging
@@ -24,31 +24,32 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import env as environment
 
-from analysis.stages.downstream.lm import Answers, choices_of
+from analysis.stages.downstream.lm import InMemoryLM, choice_groups
 from analysis.stages.downstream.tasks.source import TaskFiles
 from editors.errors import ConfigError, DataError
 from editors.models.model import Model
 
 METRICS = ("acc", "f1", "mcc")
-"""What is told of a task that has it."""
+"""Metrics that are reported for a task if it has them."""
 
 Results = Mapping[str, Any]
-"""What the harness tells of one task or group."""
+"""Results of the harness for one task or group."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """What the harness found of a task or group."""
+class TaskScore:
+    """Scores of a task or group."""
 
     values: Mapping[str, float]
-    """Of `METRICS`."""
+    """Those of `METRICS` that the task has."""
     stderr: float | None
-    """Of the accuracy, √(p (1 − p) / (n − 1)), pooled in a group; None for a single document."""
+    """Standard error of the accuracy, √(p (1 − p) / (n − 1)), pooled in a group; None for one document."""
     documents: int
+    """Number of documents."""
 
 
 class Harness:
-    """The tasks of one source, ready to be asked of a model again and again."""
+    """The tasks of one source, loaded once and evaluated on model after model."""
 
     def __init__(
         self, files: TaskFiles, folder: Path, model: Model, *,
@@ -59,9 +60,9 @@ class Harness:
             self._loaded = _load(files, folder, option)
             for task in self.tasks.values():
                 _build(task, files.shots, self._limit, seed, option)
-            choices = [group for task in self.tasks.values() for group in choices_of(task)]
+            groups = [group for task in self.tasks.values() for group in choice_groups(task)]
         requests = [i for task in self.tasks.values() for i in task.instances]
-        self._answers = Answers(requests, model, batch_tokens, choices)
+        self._lm = InMemoryLM(requests, model, batch_tokens, groups)
 
     @property
     def tasks(self) -> dict[str, ConfigurableTask]:
@@ -70,7 +71,7 @@ class Harness:
 
     @property
     def groups(self) -> dict[str, list[str]]:
-        """The tasks of every group, also those of groups inside it."""
+        """Names of the tasks of every group, also of those in groups inside it."""
         return {
             name: [task.config.task for task in group.get_all_tasks()]
             for name, group in self._loaded["groups"].items()
@@ -78,52 +79,53 @@ class Harness:
 
     @property
     def top(self) -> list[str]:
-        """Groups and tasks that belong to no other group."""
+        """Names of groups and tasks that belong to no other group."""
         inside = {name for names in self._loaded["group_map"].values() for name in names}
         return [name for name in (*self._loaded["groups"], *self.tasks) if name not in inside]
 
-    def score(self, model: Model) -> dict[str, Score]:
-        """What the model scores in each group, and in each task outside of groups."""
-        self._answers.model = model
+    def score(self, model: Model) -> dict[str, TaskScore]:
+        """Scores of the model in each group, and in each task outside of groups, by name."""
+        self._lm.model = model
         with _quiet():
             # 0: no bootstrap, which would start processes and draw; it omits all standard errors
-            found: Any = evaluate(
-                lm=self._answers, task_dict=self._loaded, limit=self._limit, bootstrap_iters=0,
-                log_samples=False,
-            )  # fmt: skip
+            evaluation: Any = evaluate(
+                lm=self._lm, task_dict=self._loaded, limit=self._limit, bootstrap_iters=0, log_samples=False
+            )
         groups = self.groups
         alone = {name: [name] for name in self.tasks if not any(name in names for names in groups.values())}
-        counts = {name: count["effective"] for name, count in found["n-samples"].items()}
+        counts = {name: count["effective"] for name, count in evaluation["n-samples"].items()}
         return {
-            name: _score(found["results"], name, members, [counts[member] for member in members])
+            name: _task_score(evaluation["results"], name, members, [counts[member] for member in members])
             for name, members in (groups | alone).items()
         }
 
 
-def _score(results: Mapping[str, Results], name: str, members: Sequence[str], sizes: Sequence[int]) -> Score:
-    """Of a group, or of a task, which is its own only member."""
-    shares = [_told(results[member])["acc"] for member in members]
-    pairs = zip(shares, sizes, strict=True)
+def _task_score(
+    results: Mapping[str, Results], name: str, members: Sequence[str], sizes: Sequence[int]
+) -> TaskScore:
+    """The score of a group with these members, or of a task, which is its own only member."""
+    accuracies = [_reported_metrics(results[member])["acc"] for member in members]
+    pairs = zip(accuracies, sizes, strict=True)
     spreads = [(share * (1 - share) / (size - 1)) ** 0.5 for share, size in pairs if size > 1]
     complete = len(spreads) == len(sizes)
-    return Score(
-        values=_told(results[name]),
+    return TaskScore(
+        values=_reported_metrics(results[name]),
         stderr=float(pooled_sample_stderr(spreads, list(sizes))) if complete else None,
         documents=sum(sizes),
     )
 
 
-def _told(result: Results) -> dict[str, float]:
-    """Those of `METRICS` that are there; the harness names the filter of answers behind a comma."""
-    told = {key.split(",")[0]: value for key, value in result.items()}
-    return {metric: float(told[metric]) for metric in METRICS if metric in told}
+def _reported_metrics(results: Results) -> dict[str, float]:
+    """Those of `METRICS` that the results hold, whose keys name the filter of answers behind a comma."""
+    values = {key.split(",")[0]: value for key, value in results.items()}
+    return {metric: float(values[metric]) for metric in METRICS if metric in values}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No log lines of the harness, no warnings about scores where one class was chosen, no random draws.
+    """Suppress log lines of the harness and warnings about scores of a single class; restore random state.
 
-    It draws a name from Python's global generator whenever it reads the name of a task.
+    The harness draws a name from Python's global generator whenever it reads the name of a task.
     """
     logger = logging.getLogger("lm_eval")
     level, state = logger.level, random.getstate()
@@ -139,16 +141,16 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Nor any of its progress bars, which cannot be switched off."""
+    """Suppress the harness' progress bars too, which cannot be switched off."""
     with _quiet(), redirect_stderr(StringIO()), redirect_stdout(StringIO()):
         yield
 
 
 @contextmanager
 def _compiled_once() -> Iterator[None]:
-    """The harness compiles a prompt's template again for every document and every example of it."""
-    plain = environment.from_string
-    environment.from_string = lru_cache(maxsize=None)(plain)  # type: ignore[method-assign]
+    """Cache templates, which the harness would compile again for every document and every example."""
+    compile_template = environment.from_string
+    environment.from_string = lru_cache(maxsize=None)(compile_template)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -159,7 +161,7 @@ def _load(files: TaskFiles, folder: Path, option: str) -> Any:
     """Tasks and groups of the harness, by name.
 
     Raises:
-        DataError: where the data cannot be had or do not have what a prompt names.
+        DataError: if the data cannot be loaded or lack a field that a prompt names.
     """
     manager = TaskManager(include_defaults=False, include_path=[*map(str, files.folders), str(folder)])
     try:
@@ -173,7 +175,7 @@ def _load(files: TaskFiles, folder: Path, option: str) -> Any:
 
 
 def _build(task: ConfigurableTask, shots: int | None, limit: int | None, seed: int, option: str) -> None:
-    """Render all prompts now; the harness would do it at every evaluation, with other random examples.
+    """Render all prompts once; the harness would do it at every evaluation, with other random examples.
 
     Raises:
         ConfigError: for a task that is not scored by likelihoods, and for more examples than there are.
@@ -185,18 +187,20 @@ def _build(task: ConfigurableTask, shots: int | None, limit: int | None, seed: i
         )
     if shots is not None:
         task.set_config("num_fewshot", shots)
-    wanted, there = task.config.num_fewshot or 0, len(task.sampler.df or ())
-    if wanted > there:
-        raise ConfigError(f"{option}.shots={wanted}, but {task.task_name} has {there} rows to take them from")
+    count, available = task.config.num_fewshot or 0, len(task.sampler.df or ())
+    if count > available:
+        raise ConfigError(
+            f"{option}.shots={count}, but {task.task_name} has {available} rows to take them from"
+        )
     task.set_fewshot_seed(seed)
     task.build_all_requests(limit=limit)
-    # told at every evaluation as its source code, which takes longer than the evaluation
+    # every evaluation would report its source code, which takes longer than the evaluation
     task.set_config("custom_dataset", None)
-    task.build_all_requests = lambda **_: _forget(task.instances)  # type: ignore[method-assign]
+    task.build_all_requests = lambda **_: _clear_answers(task.instances)  # type: ignore[method-assign]
 
 
-def _forget(instances: Sequence[Instance]) -> None:
-    """Take back the answers of the last evaluation."""
+def _clear_answers(instances: Sequence[Instance]) -> None:
+    """Remove the answers of the last evaluation."""
     for instance in instances:
         instance.resps.clear()
         instance.filtered_resps.clear()

@@ -1,6 +1,6 @@
-"""How a model in memory answers the lm-evaluation-harness' requests for likelihoods.
+"""A model in memory as a language model of the lm-evaluation-harness: it answers requests for likelihoods.
 
-Requests are tokenised once, as the harness' own wrapper of Hugging Face models does, and read off few passes.
+Requests are tokenised once, as by the harness' own wrapper of Hugging Face models, and read off few passes.
 """
 
 import logging
@@ -12,8 +12,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
 
-from analysis.inference.texts import Document
-from analysis.stages.downstream.likelihoods import Query, Reading
+from analysis.inference.scoring import Ids, Query
+from analysis.stages.downstream.likelihoods import Likelihoods
 from editors.errors import DataError
 from editors.models.model import Model
 from editors.models.tokenization import tokenize_all
@@ -22,69 +22,73 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Choices:
-    """The requests of one document's choices, and one of them that is not right.
+class ChoiceGroup:
+    """The requests of one document's choices, and a wrong one of them.
 
-    A document for which a model gives no number counts as answered so.
+    A document counts as answered with the wrong choice if a likelihood is NaN.
     """
 
     requests: Sequence[Instance]
     wrong: Instance
 
 
-class Answers(LM):
-    """Answers requests for likelihoods; they are tokenised when it is made and read off few passes."""
+class InMemoryLM(LM):
+    """Computes the likelihoods of a fixed list of requests, which are tokenised in the constructor."""
 
     def __init__(
-        self, requests: Sequence[Instance], model: Model, batch_tokens: int, choices: Sequence[Choices] = ()
+        self,
+        requests: Sequence[Instance],
+        model: Model,
+        batch_tokens: int,
+        groups: Sequence[ChoiceGroup] = (),
     ) -> None:
         super().__init__()
         self.model = model
         place = {id(request): i for i, request in enumerate(requests)}
-        self._choices = [([place[id(r)] for r in each.requests], place[id(each.wrong)]) for each in choices]
+        self._groups = [([place[id(r)] for r in group.requests], place[id(group.wrong)]) for group in groups]
         self._pairs = [_pair(request) for request in requests]
-        queries = _queries(self._pairs, model)
-        self._reading = Reading(queries, model, batch_tokens=batch_tokens)
+        queries = tokenize_requests(self._pairs, model)
+        self._likelihoods = Likelihoods(queries, model, batch_tokens=batch_tokens)
 
     def loglikelihood(
         self, requests: Sequence[Instance], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
-        """Log-likelihood of each continuation, and whether it is the model's first choice throughout."""
-        assert [_pair(request) for request in requests] == self._pairs, "the requests were built once"
-        total, exact = self._reading.answer(self.model)
-        total, nameless = total.clone(), total.isnan()
-        for group, wrong in self._choices:
-            if bool(nameless[group].any()):
+        """Log-likelihood of each continuation, and whether all its tokens are the model's first choice."""
+        assert [_pair(request) for request in requests] == self._pairs, "the list of requests is fixed"
+        total, exact = self._likelihoods.compute(self.model)
+        total, is_nan = total.clone(), total.isnan()
+        for group, wrong in self._groups:
+            if bool(is_nan[group].any()):
                 # the harness would take the first choice
                 total[group], total[wrong] = -1.0, 0.0
-        return list(zip(total.tolist(), (exact & ~nameless).tolist(), strict=True))
+        return list(zip(total.tolist(), (exact & ~is_nan).tolist(), strict=True))
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Not asked: such tasks are refused when they are loaded."""
+        """Never called: tasks that need it are refused when they are loaded."""
         raise NotImplementedError
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Not asked: such tasks are refused when they are loaded."""
+        """Never called: tasks that need it are refused when they are loaded."""
         raise NotImplementedError
 
 
-def choices_of(task: ConfigurableTask) -> Iterator[Choices]:
-    """The choices of every document of a task that has such."""
+def choice_groups(task: ConfigurableTask) -> Iterator[ChoiceGroup]:
+    """The choices of every document of a task, if it has several."""
     groups: dict[int | None, list[Instance]] = {}
     for request in task.instances:
         groups.setdefault(request.doc_id, []).append(request)
     for requests in groups.values():
         if len(requests) > 1:
-            right = _right(task, requests[0].doc)
-            yield Choices(requests, next(r for i, r in enumerate(requests) if i not in right))
+            right = _right_choices(task, requests[0].doc)
+            yield ChoiceGroup(requests, next(r for i, r in enumerate(requests) if i not in right))
 
 
-def _right(task: ConfigurableTask, document: Mapping[str, Any]) -> set[int]:
+def _right_choices(task: ConfigurableTask, document: Mapping[str, Any]) -> set[int]:
     """Numbers of the right choices."""
     gold: Any = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
     choices = task.doc_to_choice(document)
-    given = gold if isinstance(gold, list) else [gold]
-    return {choices.index(each) if each in choices else each for each in given}
+    answers = gold if isinstance(gold, list) else [gold]
+    return {choices.index(answer) if answer in choices else answer for answer in answers}
 
 
 def _pair(request: Instance) -> tuple[str, str]:
@@ -93,32 +97,34 @@ def _pair(request: Instance) -> tuple[str, str]:
     return context, continuation
 
 
-def _queries(pairs: Sequence[tuple[str, str]], model: Model) -> list[Query]:
-    """Contexts and continuations as tokens, as the harness' own wrapper makes them.
+def tokenize_requests(pairs: Sequence[tuple[str, str]], model: Model) -> list[Query]:
+    """Contexts and continuations in tokens, split as by the harness' own wrapper.
 
     White space at a context's end belongs to the continuation, whose tokens are those of the whole beyond the
-    context's number of tokens. An empty context is the token that begins a text. Where a context is too long
-    for one of its continuations, it loses its beginning for all: they are compared after the same text.
+    context's number of tokens. An empty context is the token that begins a text. If a context is too long for
+    one of its continuations, it is cut at its beginning for all, so that they are compared after the same
+    text.
     """
     split = [len(context.rstrip()) for context, _ in pairs]
     cut = [(context[:at], context + end) for at, (context, end) in zip(split, pairs, strict=True)]
     texts = list(dict.fromkeys(text for both in cut for text in both if text))
     ids = dict(zip(texts, (t.ids for t in tokenize_all(model.tokenizer, texts)), strict=True))
-    found = [_query(ids[context] if context else (), ids[whole], model) for context, whole in cut]
-    excess: dict[Document, int] = {}
-    for query in found:
-        over = len(query.fed) - model.max_tokens
+    queries = [_query(ids[context] if context else (), ids[whole], model) for context, whole in cut]
+    excess: dict[Ids, int] = {}
+    for query in queries:
+        over = len(query.inputs) - model.max_tokens
         excess[query.context] = max(over, excess.get(query.context, 0))
-    long = sum(excess[query.context] > 0 for query in found)
+    long = sum(excess[query.context] > 0 for query in queries)
     if long:
         log.warning(
             "%d of %d prompts of downstream tasks are longer than the %d tokens that %s reads: they lose "
-            "their beginning", long, len(found), model.max_tokens, model.name,
+            "their beginning", long, len(queries), model.max_tokens, model.name,
         )  # fmt: skip
-    return [Query(query.context[excess[query.context] :], query.target) for query in found]
+    return [Query(query.context[excess[query.context] :], query.target) for query in queries]
 
 
-def _query(context: Document, whole: Document, model: Model) -> Query:
+def _query(context: Ids, whole: Ids, model: Model) -> Query:
+    """Raises DataError for a choice that has no token, or more than the model reads."""
     if not context:
         begins = model.tokenizer.bos_token_id
         first = model.tokenizer.eos_token_id if begins is None else begins

@@ -1,7 +1,13 @@
-"""Downstream ability: official and own tasks through the lm-evaluation-harness, on the model in memory.
+"""Downstream ability: can the model still do the tasks that language models are compared on?
 
-Sources (`tasks/`) write task files into a folder, `harness.py` loads them once, and every measurement asks
-the model the same prompts again.
+Multiple-choice tasks such as GLUE and MMLU do not mention the edited facts; an accuracy that falls towards
+chance is damage to general ability. The likeliest choice counts as the answer, so nothing is generated:
+
+    answer = argmax over choices c of log P(c | prompt),   acc = share of documents answered correctly
+
+Official and own tasks run through the lm-evaluation-harness (EleutherAI) on the model in memory. Sources
+(`tasks/`) write task files into a folder, `harness.py` loads them once, and every measurement scores the same
+prompts again.
 """
 
 from collections import Counter
@@ -12,36 +18,36 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from analysis.stages.base import Cadence, Measurement, Observation
+from analysis.stages.base import Cadence, Measurement, Observation, Stage
 from analysis.stages.downstream.tasks.source import TaskFiles, TaskSource
 from editors.data import Fact
 from editors.errors import ConfigError
 from editors.models.model import Model
 
 if TYPE_CHECKING:
-    from analysis.stages.downstream.harness import Score
+    from analysis.stages.downstream.harness import TaskScore
 
 
 @dataclass(kw_only=True)
-class Downstream:
-    """Accuracy on multiple-choice tasks: the choice with the highest likelihood counts.
+class Downstream(Stage):
+    """Accuracy on multiple-choice tasks.
 
-    Keys: `downstream/<task>/acc`, `/stderr`, where a task has them `/f1` and `/mcc`, and at the first
+    Keys: `downstream/<task>/acc`, `/stderr`, for tasks that have them `/f1` and `/mcc`, and at the first
     measurement `/documents`; `<task>` is a task or a group. `downstream/mean/acc` is the plain mean over the
-    tasks that were asked for, of which a group such as MMLU is one.
+    configured tasks, among which a group such as MMLU counts as one.
 
     Raises:
-        ConfigError, DataError: when it is made, for anything that is wrong with what the sources name.
+        ConfigError, DataError: in the constructor, for anything that is wrong with a source.
     """
 
     tasks: Mapping[str, TaskSource]
-    """By any name."""
+    """Sources of tasks, by any name."""
     name: str = "downstream"
     cadence: Cadence = field(default_factory=lambda: Cadence(every=100))
     limit: int | None = 100
-    """Documents of each task, from the first on, where a source has no limit of its own; all for None."""
+    """Documents of each task, from the first on, unless its source has a limit of its own; None for all."""
     seed: int = 1234
-    """Of the harness' choice of examples where a task draws them."""
+    """Seed of the harness' choice of examples, for tasks that draw them."""
     batch_tokens: int = 8192
     """Padded tokens of a batch."""
 
@@ -51,36 +57,38 @@ class Downstream:
                 raise ConfigError(f"stage.downstream.{option}={value}, but it has to be positive")
         if not self.tasks:
             raise ConfigError("stage.downstream.tasks is empty; choose some, such as [world]")
-        with self._written() as written:
-            names = Counter(name for files, _ in written.values() for name in files.names)
-        twice = [name for name, count in names.items() if count > 1]
-        if twice:
-            raise ConfigError(f"stage.downstream.tasks: two sources have tasks named {', '.join(twice)}")
+        with self._task_folders() as folders:
+            names = Counter(name for files, _ in folders.values() for name in files.names)
+        duplicates = [name for name, count in names.items() if count > 1]
+        if duplicates:
+            raise ConfigError(f"stage.downstream.tasks: two sources have tasks named {', '.join(duplicates)}")
 
     def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
         """Load the tasks, build their prompts and tokenise them, once for the run."""
         from analysis.stages.downstream.harness import Harness  # here, because it takes seconds
 
-        with self._written() as written:
+        with self._task_folders() as folders:
             self._harnesses = [
                 Harness(
                     files, folder, model, limit=self.limit, seed=self.seed, batch_tokens=self.batch_tokens,
                     option=f"stage.downstream.tasks.{name}",
                 )
-                for name, (files, folder) in written.items()
+                for name, (files, folder) in folders.items()
             ]  # fmt: skip
 
     def measure(self, model: Model, observation: Observation) -> Measurement:
         """Evaluate every task."""
-        scores: dict[str, Score] = {}
+        scores: dict[str, TaskScore] = {}
         for harness in self._harnesses:
             scores |= harness.score(model)
-        rows = (self._row(name, score, observation) for name, score in scores.items())
-        found = {key: value for row in rows for key, value in row}
-        asked = [scores[name].values["acc"] for harness in self._harnesses for name in harness.top]
-        return {**found, "downstream/mean/acc": sum(asked) / len(asked)}
+        tasks = (self._metrics(name, score, observation) for name, score in scores.items())
+        metrics = {key: value for task in tasks for key, value in task}
+        accuracies = [scores[name].values["acc"] for harness in self._harnesses for name in harness.top]
+        return {**metrics, "downstream/mean/acc": sum(accuracies) / len(accuracies)}
 
-    def _row(self, name: str, score: "Score", observation: Observation) -> Iterator[tuple[str, float]]:
+    def _metrics(
+        self, name: str, score: "TaskScore", observation: Observation
+    ) -> Iterator[tuple[str, float]]:
         for metric, value in score.values.items():
             yield f"downstream/{name}/{metric}", value
         if score.stderr is not None:
@@ -89,12 +97,12 @@ class Downstream:
             yield f"downstream/{name}/documents", score.documents
 
     @contextmanager
-    def _written(self) -> Iterator[dict[str, tuple[TaskFiles, Path]]]:
-        """What each source writes, and the folder that it lies in for as long as this lasts."""
+    def _task_folders(self) -> Iterator[dict[str, tuple[TaskFiles, Path]]]:
+        """Write every source's task files into a temporary folder, removed on exit; by the source's name."""
         with TemporaryDirectory(prefix="normscope-tasks-") as home:
-            found = {}
+            folders = {}
             for name, source in self.tasks.items():
                 folder = Path(home) / name
                 folder.mkdir()
-                found[name] = source.write(folder, f"stage.downstream.tasks.{name}"), folder
-            yield found
+                folders[name] = source.write(folder, f"stage.downstream.tasks.{name}"), folder
+            yield folders

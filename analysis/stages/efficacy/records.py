@@ -1,17 +1,17 @@
-"""What each fact scores: a table with a row a fact, and the means that are logged.
+"""Scores of each fact: a table with one row per fact, and the means that are logged.
 
-`wanted` is the object that should follow a prompt: the new one after the edited prompt and its paraphrases,
+`target` is the object that should follow a prompt: the new one after the edited prompt and its paraphrases,
 the true one after neighbours, the recorded answer after locality prompts; `rival` is the other one of new and
 true. With P the per-token geometric mean of an object's probability under teacher forcing:
 
-    success          P(wanted) > P(rival), strict
-    magnitude        P(wanted) − P(rival)
-    accuracy         every token of the wanted object is the first choice
+    success          P(target) > P(rival), strict
+    magnitude        P(target) − P(rival)
+    accuracy         every token of the target is the first choice
     token_accuracy   share of its tokens that are
     invariance       share of its tokens in whose place the first choice is the unedited model's
 
-A likelihood that is no number is a failure of the model and counts as P = 0; only what a fact does not come
-with, a true object or a kind of prompt, has no value.
+A likelihood that is NaN is a failure of the model and counts as P = 0. Only quantities that a fact does not
+have, for want of a true object or of a kind of prompt, have no value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ from analysis.stages.base import Measurement
 from editors.data import Fact
 
 KINDS = ("rewrite", "paraphrase", "neighbour")
-"""CounterFact's prompts."""
+"""Kinds of CounterFact's prompts."""
 QUESTIONS = ("rewrite", "paraphrase", "locality")
-"""zsRE's."""
+"""Kinds of zsRE's prompts."""
 REPORTED = {
     "success": KINDS,
     "magnitude": KINDS,
@@ -35,102 +35,104 @@ REPORTED = {
     "token_accuracy": QUESTIONS,
     "invariance": ("locality",),
 }
+"""Kinds of prompts for which each quantity is logged."""
 MEASURED = [*REPORTED, "log_p_new", "log_p_true"]
 
-Unedited = Mapping[Pair, Ids]
-"""First choices of the unedited model."""
+FirstChoices = Mapping[Pair, Ids]
+"""First choices of the unedited model in place of a continuation's tokens."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One prompt of a fact."""
+class ScoredPrompt:
+    """One prompt of a fact, and the objects that are scored after it."""
 
     fact: int
     """Index of the fact."""
     kind: str
     prompt: str
-    wanted: str
+    target: str
+    """The object that should follow; empty if the fact has none."""
     rival: str = ""
-    """Either is empty where the fact comes without it."""
+    """The object that should not follow; empty if the fact has none."""
 
 
-def prompts(facts: Sequence[Fact], neighbours: int) -> list[Asked]:
-    """Every prompt of every fact, of the neighbours the first ones."""
-    asked: list[Asked] = []
+def scored_prompts(facts: Sequence[Fact], neighbours: int) -> list[ScoredPrompt]:
+    """Every prompt of every fact; only the first `neighbours` of its neighbour prompts."""
+    prompts: list[ScoredPrompt] = []
     for i, fact in enumerate(facts):
         new, true = fact.target_new, fact.target_true
-        asked.append(Asked(i, "rewrite", fact.statement, new, true))
-        asked += [Asked(i, "paraphrase", prompt, new, true) for prompt in fact.paraphrases]
-        asked += [Asked(i, "neighbour", prompt, true, new) for prompt in fact.neighbours[:neighbours]]
-        asked += [Asked(i, "locality", prompt, answer) for prompt, answer in fact.locality]
-    return asked
+        prompts.append(ScoredPrompt(i, "rewrite", fact.statement, new, true))
+        prompts += [ScoredPrompt(i, "paraphrase", text, new, true) for text in fact.paraphrases]
+        prompts += [ScoredPrompt(i, "neighbour", text, true, new) for text in fact.neighbours[:neighbours]]
+        prompts += [ScoredPrompt(i, "locality", text, answer) for text, answer in fact.locality]
+    return prompts
 
 
-def pairs(asked: Sequence[Asked]) -> tuple[list[Pair], list[Pair]]:
-    """Prompts with their wanted objects, and with their rivals, where there are any."""
-    wanted = [(one.prompt, one.wanted) for one in asked if one.wanted]
-    return wanted, [(one.prompt, one.rival) for one in asked if one.rival]
+def target_and_rival_pairs(prompts: Sequence[ScoredPrompt]) -> tuple[list[Pair], list[Pair]]:
+    """Prompts with their targets, and prompts with their rivals; without those that have none."""
+    targets = [(prompt.prompt, prompt.target) for prompt in prompts if prompt.target]
+    return targets, [(prompt.prompt, prompt.rival) for prompt in prompts if prompt.rival]
 
 
-def records(scorer: Scorer, facts: Sequence[Fact], neighbours: int, unedited: Unedited) -> pd.DataFrame:
-    """One row a fact: what it is, and the mean of each quantity over its prompts of each kind."""
-    asked = prompts(facts, neighbours)
-    wanted, rivals = pairs(asked)
-    scores = scorer.score([*wanted, *rivals])
-    table = _prompt_table(asked, scores, unedited)
+def records(scorer: Scorer, facts: Sequence[Fact], neighbours: int, unedited: FirstChoices) -> pd.DataFrame:
+    """One row per fact: its texts, and the mean of each quantity over its prompts of each kind."""
+    prompts = scored_prompts(facts, neighbours)
+    targets, rivals = target_and_rival_pairs(prompts)
+    scores = scorer.score([*targets, *rivals])
+    table = _prompt_table(prompts, scores, unedited)
     means = table.pivot_table(index="fact", columns="kind", values=MEASURED, aggfunc="mean")
     means.columns = [f"{quantity}.{kind}" for quantity, kind in means.columns]
-    described = pd.DataFrame([_described(fact) for fact in facts])
-    return described.join(means)
+    texts = pd.DataFrame([_texts(fact) for fact in facts])
+    return texts.join(means)
 
 
-def _prompt_table(asked: Sequence[Asked], scores: Scores, unedited: Unedited) -> pd.DataFrame:
-    """One row a prompt; `scores` are of the wanted objects, then of the rivals."""
-    table = pd.DataFrame({"fact": [one.fact for one in asked], "kind": [one.kind for one in asked]})
-    wants, has_rival = (np.array([bool(getattr(one, name)) for one in asked]) for name in ("wanted", "rival"))
-    count = int(wants.sum())
+def _prompt_table(prompts: Sequence[ScoredPrompt], scores: Scores, unedited: FirstChoices) -> pd.DataFrame:
+    """One row per prompt; `scores` are of the targets, then of the rivals."""
+    table = pd.DataFrame({"fact": [p.fact for p in prompts], "kind": [p.kind for p in prompts]})
+    has_target = np.array([bool(prompt.target) for prompt in prompts])
+    has_rival = np.array([bool(prompt.rival) for prompt in prompts])
+    count = int(has_target.sum())
     log_p = scores.log_probability.numpy()
-    log_wanted, log_rival = _spread(log_p[:count], wants), _spread(log_p[count:], has_rival)
-    both = wants & has_rival
-    p_wanted, p_rival = (np.nan_to_num(np.exp(values)) for values in (log_wanted, log_rival))
-    table["success"] = np.where(both, log_wanted > log_rival, np.nan)
-    table["magnitude"] = np.where(both, p_wanted - p_rival, np.nan)
-    table["accuracy"] = _spread(scores.exact.numpy()[:count], wants)
-    table["token_accuracy"] = _spread(scores.correct.numpy()[:count], wants)
+    log_target, log_rival = _spread(log_p[:count], has_target), _spread(log_p[count:], has_rival)
+    both = has_target & has_rival
+    p_target, p_rival = (np.nan_to_num(np.exp(values)) for values in (log_target, log_rival))
+    table["success"] = np.where(both, log_target > log_rival, np.nan)
+    table["magnitude"] = np.where(both, p_target - p_rival, np.nan)
+    table["accuracy"] = _spread(scores.exact.numpy()[:count], has_target)
+    table["token_accuracy"] = _spread(scores.correct.numpy()[:count], has_target)
+    with_target = [prompt for prompt in prompts if prompt.target]
     agreement = [
-        _agreement(one, now, unedited) for one, now in zip(_wanting(asked), scores.choices, strict=False)
+        _agreement(prompt, choices, unedited)
+        for prompt, choices in zip(with_target, scores.choices, strict=False)
     ]
-    table["invariance"] = _spread(np.array(agreement, dtype=float), wants)
-    of_true = np.array([one.kind in ("neighbour", "locality") for one in asked])
-    table["log_p_new"] = np.where(of_true, log_rival, log_wanted)
-    table["log_p_true"] = np.where(of_true, log_wanted, log_rival)
+    table["invariance"] = _spread(np.array(agreement, dtype=float), has_target)
+    targets_true = np.array([prompt.kind in ("neighbour", "locality") for prompt in prompts])
+    table["log_p_new"] = np.where(targets_true, log_rival, log_target)
+    table["log_p_true"] = np.where(targets_true, log_target, log_rival)
     return table
 
 
-def _wanting(asked: Sequence[Asked]) -> list[Asked]:
-    return [one for one in asked if one.wanted]
-
-
-def _agreement(one: Asked, now: Ids, unedited: Unedited) -> float:
-    """Share of the first choices that are still what they were; no number where that is not known."""
-    before = unedited.get((one.prompt, one.wanted))
+def _agreement(prompt: ScoredPrompt, choices: Ids, unedited: FirstChoices) -> float:
+    """Share of the first choices that equal the unedited model's; NaN if these are not known."""
+    before = unedited.get((prompt.prompt, prompt.target))
     if before is None:
         return float("nan")
-    return sum(a == b for a, b in zip(now, before, strict=True)) / len(before)
+    return sum(a == b for a, b in zip(choices, before, strict=True)) / len(before)
 
 
-def _spread(values: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Values at the places where there is one, no number elsewhere."""
-    spread = np.full(len(there), np.nan)
-    spread[there] = values
+def _spread(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The values at the places of a mask, NaN elsewhere."""
+    spread = np.full(len(mask), np.nan)
+    spread[mask] = values
     return spread
 
 
 def summarise(table: pd.DataFrame, scope: str) -> Measurement:
     """Means over facts, and the harmonic mean of three of them.
 
-    These are the three successes where there are all of them (CounterFact), else the token accuracies after
-    the edited prompt, paraphrases and locality prompts (zsRE).
+    These are the three successes if there are all of them (CounterFact), else the token accuracies after the
+    edited prompt, paraphrases and locality prompts (zsRE). Keys: `edit/<quantity>/<scope>.<kind>` and
+    `edit/score/<scope>`.
     """
     result: Measurement = {}
     for quantity, kinds in REPORTED.items():
@@ -148,11 +150,11 @@ def summarise(table: pd.DataFrame, scope: str) -> Measurement:
 
 
 def _harmonic_mean(values: Sequence[float]) -> float:
-    """n / Σ 1/x, and 0 where any value is 0."""
+    """n / Σ 1/x, and 0 if any value is 0."""
     return 0.0 if min(values) <= 0 else len(values) / sum(1 / value for value in values)
 
 
-def _described(fact: Fact) -> dict[str, str]:
+def _texts(fact: Fact) -> dict[str, str]:
     return {
         "id": fact.id,
         "subject": fact.subject,

@@ -1,4 +1,4 @@
-"""Linear classifiers that tell the samples of two layers apart, and scikit-learn's way to fit them."""
+"""Linear classifiers that tell the samples of two layers apart, and the reference solver of scikit-learn."""
 
 import logging
 import warnings
@@ -13,52 +13,52 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-Pair = tuple[int, int]
-"""Two layers; a classifier is positive where it finds the second."""
+LayerPair = tuple[int, int]
+"""Two layers; a classifier is positive for samples of the second."""
 
 
 class Products:
-    """Products of activations with a vector for each problem; a layer is read once for all its problems."""
+    """Products of activations with one vector per problem; a layer is read once for all its problems."""
 
     def __init__(self, layers: Float[Tensor, "layer sample width"], pairs: Int[Tensor, "problem 2"]) -> None:
         self.layers, self.pairs = layers, pairs
-        flat = pairs.flatten()  # two lines a problem, one for each side
-        self._lines = [(layer, (flat == layer).nonzero()[:, 0]) for layer in flat.unique().tolist()]
+        flat = pairs.flatten()  # two sides per problem, one after another
+        self._sides = [(layer, (flat == layer).nonzero()[:, 0]) for layer in flat.unique().tolist()]
 
     def forward(self, weights: Float[Tensor, "problem width"]) -> Float[Tensor, "problem side sample"]:
         """w · x for the samples of both layers of each problem."""
-        found = weights.new_empty(2 * len(weights), self.layers.shape[1])
-        for layer, lines in self._lines:
-            found[lines] = weights[lines // 2] @ self.layers[layer].T
-        return found.reshape(-1, 2, self.layers.shape[1])
+        scores = weights.new_empty(2 * len(weights), self.layers.shape[1])
+        for layer, sides in self._sides:
+            scores[sides] = weights[sides // 2] @ self.layers[layer].T
+        return scores.reshape(-1, 2, self.layers.shape[1])
 
     def back(self, factors: Float[Tensor, "problem side sample"]) -> Float[Tensor, "problem width"]:
-        """Σ r x over the samples of both layers of each problem."""
-        found = factors.new_zeros(len(factors), self.layers.shape[2])
+        """Σ r x over the samples of both layers of each problem, with factors r."""
+        sums = factors.new_zeros(len(factors), self.layers.shape[2])
         flat = factors.flatten(0, 1)
-        for layer, lines in self._lines:
-            found.index_add_(0, lines // 2, flat[lines] @ self.layers[layer])
-        return found
+        for layer, sides in self._sides:
+            sums.index_add_(0, sides // 2, flat[sides] @ self.layers[layer])
+        return sums
 
 
 @dataclass(frozen=True)
 class Classifiers:
-    """One for each pair: positive, for the second layer, where w · x + c > 0."""
+    """One classifier per pair: it predicts the second layer if w · x + c > 0."""
 
-    pairs: Sequence[Pair]
+    pairs: Sequence[LayerPair]
     weights: Float[Tensor, "problem width"]
-    """For activations as they are, not standardised."""
+    """Weights for raw activations, not for standardised ones."""
     intercepts: Float[Tensor, " problem"]
 
     def accuracy(self, layers: Float[Tensor, "layer sample width"]) -> Float[Tensor, " problem"]:
-        """Share of the samples of both layers that are told right; equal layers give exactly a half.
+        """Share of the samples of both layers that are classified correctly; equal layers give exactly 0.5.
 
-        A sample that holds NaN is told wrong.
+        A sample that holds NaN counts as misclassified.
         """
         scores = Products(layers, torch.tensor(self.pairs)).forward(self.weights.to(layers))
         first, second = (scores + self.intercepts.to(scores)[:, None, None]).unbind(dim=1)
-        right = (first <= 0).sum(dim=1) + (second > 0).sum(dim=1)
-        return right.double() / (2 * layers.shape[1])
+        correct = (first <= 0).sum(dim=1) + (second > 0).sum(dim=1)
+        return correct.double() / (2 * layers.shape[1])
 
 
 @runtime_checkable
@@ -68,15 +68,15 @@ class Solver(Protocol):
     def fit(
         self,
         layers: Float[Tensor, "layer sample width"],
-        pairs: Sequence[Pair],
+        pairs: Sequence[LayerPair],
         labels: Bool[Tensor, "problem side sample"] | None = None,
     ) -> Classifiers:
-        """A classifier for each pair; `labels` are true for what counts as the second layer."""
+        """One classifier per pair; `labels` are true for samples that count as the second layer's."""
         ...
 
 
-def labels_of(
-    layers: Float[Tensor, "layer sample width"], pairs: Sequence[Pair]
+def layer_labels(
+    layers: Float[Tensor, "layer sample width"], pairs: Sequence[LayerPair]
 ) -> Bool[Tensor, "problem side sample"]:
     """True for the samples of the second layer."""
     labels = torch.zeros(len(pairs), 2, layers.shape[1], dtype=torch.bool)
@@ -86,10 +86,10 @@ def labels_of(
 
 @dataclass(frozen=True, kw_only=True)
 class SklearnLogistic:
-    """The reference, pair after pair: `make_pipeline(StandardScaler(), LogisticRegression(C=...))`."""
+    """The reference, one pair at a time: `make_pipeline(StandardScaler(), LogisticRegression(C=...))`."""
 
     inverse_penalty: float = 1.0
-    """C of scikit-learn: the larger, the less ‖w‖ is held down."""
+    """C of scikit-learn: the larger, the weaker the penalty on ‖w‖."""
     tolerance: float = 1e-4
     """`tol` of scikit-learn: largest entry of the mean loss's gradient at the end."""
     max_iterations: int = 1000
@@ -97,20 +97,20 @@ class SklearnLogistic:
     def fit(
         self,
         layers: Float[Tensor, "layer sample width"],
-        pairs: Sequence[Pair],
+        pairs: Sequence[LayerPair],
         labels: Bool[Tensor, "problem side sample"] | None = None,
     ) -> Classifiers:
-        """A classifier for each pair; says how many ended at `max_iterations`."""
-        labels = labels_of(layers, pairs) if labels is None else labels
-        found = [
+        """One classifier per pair; warns how many ended at `max_iterations`."""
+        labels = layer_labels(layers, pairs) if labels is None else labels
+        fits = [
             self._fit(torch.cat([layers[a], layers[b]]), y) for (a, b), y in zip(pairs, labels, strict=True)
         ]
-        weights, intercepts, steps = zip(*found, strict=True)
-        warn_unfinished(sum(each >= self.max_iterations for each in steps), len(pairs), self.max_iterations)
+        weights, intercepts, steps = zip(*fits, strict=True)
+        warn_unconverged(sum(each >= self.max_iterations for each in steps), len(pairs), self.max_iterations)
         return Classifiers(pairs, torch.stack(weights).to(layers), torch.stack(intercepts).to(layers))
 
     def _fit(self, samples: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Weights and intercept for samples as they are, and the number of iterations."""
+        """Weights and intercept for raw samples, and the number of iterations."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
@@ -125,10 +125,10 @@ class SklearnLogistic:
         return weights, intercept, int(np.max(model.n_iter_))
 
 
-def warn_unfinished(unfinished: int, problems: int, iterations: int) -> None:
-    """Say how many regressions stopped before they had converged."""
-    if unfinished:
+def warn_unconverged(unconverged: int, problems: int, iterations: int) -> None:
+    """Warn how many regressions stopped before they had converged, if any did."""
+    if unconverged:
         log.warning(
             "%d of %d logistic regressions have not converged after %d iterations",
-            *(unfinished, problems, iterations),
+            *(unconverged, problems, iterations),
         )

@@ -1,11 +1,19 @@
-"""Layer-pair probes: do an edited model's blocks still write where the unedited model's blocks wrote?
+"""Layer-pair probes: are the blocks of an edited model still where a probe of the unedited one expects them?
 
-A probe for the pair (i, j) is a logistic regression that tells a residual-stream vector after block i from
-one after block j. It is trained on the unedited model and never again; where it fails on an edited model,
-blocks i and j have moved to other places. Norm-only probes, which see ‖h‖ and nothing else, lose their
-accuracy where the scale changed and keep it where only the direction did. Probes trained on shuffled labels
-show what chance looks like. Direct probes, trained anew at every measurement, tell for each block whether a
-vector is from the unedited or from the edited model. Layer-pair probes of edited models: arXiv 2502.19416.
+The residual stream after block i lies in another region than after block j, so that a linear classifier tells
+the two apart. If edits move the activations, a classifier trained before them fails. A probe for the pair
+(i, j) is a logistic regression on the residual-stream vector h:
+
+    P(h is from block j) = σ(w · h + c)
+
+trained on the unedited model once and tested on every later one; 0.5 is chance, and an accuracy that falls
+means that block i or j has moved. Three controls help to interpret it:
+
+    norm-only probes   see ‖h‖ alone: they fail if the scale changed and hold if only the direction did
+    shuffled labels    show the accuracy that chance reaches with these samples
+    direct probes      trained again at every measurement, on unedited against edited vectors of one block
+
+Layer-pair probes of edited models: arXiv 2502.19416. The solver: `logistic.py`.
 """
 
 import logging
@@ -20,12 +28,12 @@ from torch import Tensor
 
 from analysis.inference.residuals import residuals
 from analysis.inference.texts import TextSet
-from analysis.stages.base import Cadence, Measurement, Observation
-from analysis.stages.probes.classifiers import Pair, Solver
+from analysis.stages.base import Cadence, Measurement, Observation, Stage
+from analysis.stages.probes.classifiers import LayerPair, Solver
 from analysis.stages.probes.logistic import BatchedLogistic
-from analysis.stages.probes.problems import usable
+from analysis.stages.probes.problems import has_finite_squares
 from analysis.stages.probes.sampling import draw
-from analysis.statistics.intervals import wilson
+from analysis.statistics.intervals import wilson_interval
 from editors.data import Fact
 from editors.errors import ConfigError
 from editors.models.model import Model
@@ -47,22 +55,22 @@ _MEANS = MappingProxyType(
 
 
 @dataclass(kw_only=True)
-class Probes:
+class Probes(Stage):
     """Accuracy of probes between pairs of blocks, trained on the unedited model, on held-out documents.
 
-    A sample is what stands in the residual stream after a block at a drawn token; the same tokens serve every
-    block and both models. First tokens are never drawn: attention rests there, and their norm is of another
-    order. Documents, not tokens, are split into training and held-out ones.
+    A sample is the residual stream after a block at a drawn token; the same tokens are used for every block
+    and both models. First tokens are never drawn: attention rests there, and their norm is of another order.
+    Documents, not tokens, are split into training and held-out ones.
 
-    Keys, with two digits a block: `probe/accuracy/<LL-LL>` of each pair on the model as it is,
-    `probe/accuracy/mean`, `probe/accuracy/edited` over the pairs with an edited block, where not all are,
+    Keys, with two digits per block: `probe/accuracy/<LL-LL>` of each pair on the current model,
+    `probe/accuracy/mean`, `probe/accuracy/edited` over the pairs with an edited block (unless all are),
     `probe/accuracy_low/mean` and `probe/accuracy_high/mean`, `probe/unedited/mean` on the unedited model,
     `probe/norm_only/mean`, in the first measurement `probe/shuffled/mean`, and `probe/direct/block.<LL>`,
-    `probe/direct/mean`. The table `probes` has a row for each pair. Low and high end a Wilson interval of
-    95 % with held-out documents as its trials, since tokens of one document are not independent: rather too
-    wide than too narrow.
+    `probe/direct/mean`. The table `probes` has one row per pair. Low and high are the ends of a Wilson
+    interval of 95 % with held-out documents as its trials: tokens of one document are not independent, so the
+    interval is rather too wide than too narrow.
 
-    Holds 12 · blocks · samples · width bytes in main memory, and what the solver needs.
+    Holds 12 · blocks · samples · width bytes in main memory, and the memory of the solver.
     """
 
     texts: TextSet
@@ -76,13 +84,13 @@ class Probes:
     samples: int = 2000
     """Tokens drawn in all, for training and testing together."""
     per_document: int = 8
-    """Tokens drawn from one document, more where there are too few documents; others are not run at all."""
+    """Tokens drawn from one document, more if there are too few documents; others are not run at all."""
     held_out: float = 0.25
-    """Share of the documents that are tested on."""
+    """Share of the documents on which the probes are tested."""
     seed: int = 0
-    """Of the documents and tokens that are drawn, of the split and of the shuffled labels."""
+    """Seed of the drawn documents and tokens, of the split and of the shuffled labels."""
     batch_tokens: int = 2048
-    """Tokens of one forward pass, padding counted."""
+    """Tokens of one forward pass, padding included."""
 
     def __post_init__(self) -> None:
         if self.samples < 2 or self.per_document < 1:
@@ -104,16 +112,16 @@ class Probes:
         Raises:
             ConfigError: for blocks that the model does not have, or more samples than the texts have tokens.
         """
-        self._pairs = chosen_pairs(self.pairs, model, self.edited)
-        self._drawn = draw(
+        self._pairs = select_pairs(self.pairs, model, self.edited)
+        self._sample = draw(
             self.texts.read(model, planned),
             samples=self.samples,
             per_document=self.per_document,
             held_out=self.held_out,
             seed=self.seed,
         )
-        training = self._drawn.training
-        # the unedited model's blocks, and below them those of the model that is measured
+        training = self._sample.training
+        # the blocks of the unedited model, followed by those of the current one
         self._both = torch.cat([unedited := self._activations(model), torch.zeros_like(unedited)])
         train, held = unedited[:, :training], unedited[:, training:]
         self._probes = self.solver.fit(train, self._pairs)
@@ -124,11 +132,11 @@ class Probes:
 
     @torch.inference_mode()
     def measure(self, model: Model, observation: Observation) -> Measurement:
-        """Test all probes on the model as it is, and fit the direct ones."""
+        """Test all probes on the current model, and fit the direct ones."""
         now = self._both[model.depth :]
         # at the start nothing has changed since `prepare`
         now[:] = self._both[: model.depth] if observation.is_unedited else self._activations(model)
-        table = self._table(now[:, self._drawn.training :], observation)
+        table = self._table(now[:, self._sample.training :], observation)
         result: Measurement = {
             f"probe/accuracy/{first:02d}-{second:02d}": float(accuracy)
             for first, second, accuracy in table[["first", "second", "accuracy"]].itertuples(index=False)
@@ -138,24 +146,24 @@ class Probes:
         if observation.is_first:
             result["probe/shuffled/mean"] = float(table["shuffled"].mean())
         edited = {site.layer for site in observation.edited}
-        touched = table[table["first"].isin(edited) | table["second"].isin(edited)]
-        # where every block was changed there is nothing to tell apart
-        if len(touched) and len(edited) < model.depth:
-            result["probe/accuracy/edited"] = float(touched["accuracy"].mean())
+        edited_pairs = table[table["first"].isin(edited) | table["second"].isin(edited)]
+        # if every block was edited, this mean would be that of all pairs
+        if len(edited_pairs) and len(edited) < model.depth:
+            result["probe/accuracy/edited"] = float(edited_pairs["accuracy"].mean())
         return result | self._direct(model.depth) | {"probes": table}
 
     def _activations(self, model: Model) -> Float[Tensor, "block sample width"]:
-        drawn = self._drawn
-        return residuals(model, drawn.documents, drawn.places, batch_tokens=self.batch_tokens)
+        sample = self._sample
+        return residuals(model, sample.documents, sample.positions, batch_tokens=self.batch_tokens)
 
     def _table(self, held: Float[Tensor, "block sample width"], observation: Observation) -> pd.DataFrame:
-        """One row a pair."""
+        """One row per pair."""
         table = pd.DataFrame(self._pairs, columns=["first", "second"])
         for name in ("part", "unit", "count"):
             table.insert(0, name, getattr(observation, name))
         accuracy = self._probes.accuracy(held)
         table["accuracy"] = accuracy.numpy()
-        low, high = wilson(accuracy, self._drawn.held_documents)
+        low, high = wilson_interval(accuracy, self._sample.held_documents)
         table["low"], table["high"] = low.numpy(), high.numpy()
         table["unedited"] = self._unedited.numpy()
         table["norm_only"] = self._norm_probes.accuracy(_norms(held)).numpy()
@@ -165,28 +173,28 @@ class Probes:
     def _direct(self, depth: int) -> dict[str, float]:
         """Accuracy of telling the two models apart after each block.
 
-        A block whose activations have overflowed is told apart without a probe: 1; a warning names it.
+        A block whose activations have overflowed needs no probe: its accuracy is 1, and a warning names it.
         """
-        finite = usable(self._both[depth:])
+        finite = has_finite_squares(self._both[depth:])
         blocks = finite.nonzero()[:, 0].tolist()
-        lost = [block for block in range(depth) if not finite[block]]
-        found = {f"probe/direct/block.{block:02d}": 1.0 for block in lost}
-        if lost:
-            log.warning("no direct probe of blocks %s: their activations are NaN or overflow", lost)
+        overflowed = [block for block in range(depth) if not finite[block]]
+        result = {f"probe/direct/block.{block:02d}": 1.0 for block in overflowed}
+        if overflowed:
+            log.warning("no direct probe of blocks %s: their activations are NaN or overflow", overflowed)
         if not blocks:
-            return found | {"probe/direct/mean": 1.0}
+            return result | {"probe/direct/mean": 1.0}
         pairs = [(block, block + len(blocks)) for block in range(len(blocks))]
         both = self._both if len(blocks) == depth else self._both[[*blocks, *(depth + b for b in blocks)]]
-        training = self._drawn.training
+        training = self._sample.training
         accuracy = self.solver.fit(both[:, :training], pairs).accuracy(both[:, training:])
-        found |= {f"probe/direct/block.{b:02d}": float(a) for b, a in zip(blocks, accuracy, strict=True)}
-        return found | {"probe/direct/mean": sum(found.values()) / depth}
+        result |= {f"probe/direct/block.{b:02d}": float(a) for b, a in zip(blocks, accuracy, strict=True)}
+        return result | {"probe/direct/mean": sum(result.values()) / depth}
 
 
-def chosen_pairs(
+def select_pairs(
     choice: str | Sequence[Sequence[int]], model: Model, edited: Sequence[int]
-) -> tuple[Pair, ...]:
-    """The pairs of blocks that an option names.
+) -> tuple[LayerPair, ...]:
+    """The pairs of blocks that the option `pairs` names.
 
     Raises:
         ConfigError: for a block that the model does not have, a block with itself, or no pair at all.
@@ -202,7 +210,7 @@ def chosen_pairs(
             pairs = sorted(pair for pair in every if not set(edited).isdisjoint(pair))
         case _:
             assert not isinstance(choice, str)
-            pairs = [_checked(pair, model) for pair in choice]
+            pairs = [_ordered_pair(pair, model) for pair in choice]
     if not pairs:
         raise ConfigError(
             f"stage.probes.pairs={choice} names no pair of the {model.depth} blocks of {model.name}: leave "
@@ -211,7 +219,8 @@ def chosen_pairs(
     return tuple(dict.fromkeys(pairs))
 
 
-def _checked(pair: Sequence[int], model: Model) -> Pair:
+def _ordered_pair(pair: Sequence[int], model: Model) -> LayerPair:
+    """The pair with its lower block first; raises ConfigError unless it is two blocks of the model."""
     if len(pair) != 2 or pair[0] == pair[1]:
         raise ConfigError(
             f"stage.probes.pairs holds {list(pair)}, but a pair is two different blocks, such as [0, 1]"
@@ -221,7 +230,7 @@ def _checked(pair: Sequence[int], model: Model) -> Pair:
 
 
 def shuffled_labels(problems: int, samples: int, seed: int) -> Bool[Tensor, "problem side sample"]:
-    """As many true as false ones, in an order of its own for each problem."""
+    """Labels of which half are true, in a random order of its own for each problem."""
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(2 * samples, generator=generator) for _ in range(problems)]
     return torch.stack([order < samples for order in orders]).reshape(problems, 2, samples)

@@ -40,7 +40,7 @@ def test_greedy_continuations_depend_neither_on_batches_nor_on_order():
     assert [continuations(model, [prompt], tokens=8)[0] for prompt in PROMPTS] == together
 
 
-def test_a_continuation_ends_at_the_end_of_text_unless_told_to_go_on():
+def test_a_continuation_stops_at_the_end_of_text_only_with_stops():
     model = tiny_model()
     head = model.hf.get_output_embeddings().weight
     ids, mask = model.encode(PROMPTS[1:2])
@@ -52,7 +52,7 @@ def test_a_continuation_ends_at_the_end_of_text_unless_told_to_go_on():
 
 
 @pytest.mark.parametrize("tokens", [20, 500])
-def test_a_whole_text_has_as_many_tokens_as_asked_for_or_as_the_model_reads(tokens: int):
+def test_a_text_has_the_requested_tokens_or_as_many_as_the_model_reads(tokens: int):
     model = tiny_model()
     written = continuations(model, PROMPTS[:2], tokens=tokens, counts_prompt=True, stops=False)
     for prompt, text in zip(PROMPTS, written, strict=False):
@@ -60,10 +60,10 @@ def test_a_whole_text_has_as_many_tokens_as_asked_for_or_as_the_model_reads(toke
         assert text == by_hand(model, prompt, room, stops=False)
 
 
-def test_a_prompt_that_leaves_no_room_is_told_in_a_sentence():
-    with pytest.raises(DataError, match=r"tokens, but with its continuation it may have 64 \(tiny-gpt2"):
+def test_a_prompt_that_leaves_no_room_is_refused():
+    with pytest.raises(DataError, match=r"so so .*may have 64 \(tiny-gpt2"):
         continuations(tiny_model(), ["so " * 99], tokens=5)
-    with pytest.raises(DataError, match="it may have 2"):
+    with pytest.raises(DataError, match="may have 2"):
         continuations(tiny_model(), PROMPTS[:1], tokens=2, counts_prompt=True)
 
 

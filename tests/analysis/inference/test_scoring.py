@@ -54,7 +54,8 @@ def test_objects_that_begin_alike_are_read_off_one_pass():
         assert float(value) == pytest.approx(by_hand(model, *pair)[0], rel=1e-6)
 
 
-def test_first_choices_are_those_of_a_whole_pass_and_their_share_is_the_correctness():
+def test_first_choices_are_those_of_a_whole_pass():
+    """The share of them that are the target tokens is `correct`."""
     model = tiny_model()
     (prompt, continuation) = PAIRS[2]
     scores = Scorer(model).score([PAIRS[0], PAIRS[2]])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from analysis.inference.residuals import Places, residuals
+from analysis.inference.residuals import SamplePositions, residuals
 from analysis.inference.texts import TextSet, batches
 from editors.errors import ConfigError, DataError
 from editors.models.tokenization import tokenize
@@ -50,7 +50,7 @@ def test_a_document_that_stands_twice_is_read_once():
 
 
 def test_a_text_that_is_too_short_names_both_numbers_and_the_way_out():
-    with pytest.raises(DataError, match=r"three lines holds only \d+ usable tokens .*5000 are wanted: lower"):
+    with pytest.raises(DataError, match=r"three lines holds only \d+ usable tokens .*5000 .*text\.tokens"):
         TextSet(corpus=CORPUS, tokens=5000).read(tiny_model())
     with pytest.raises(ConfigError, match=r"text\.corpus is not set"):
         TextSet().read(tiny_model())
@@ -58,7 +58,8 @@ def test_a_text_that_is_too_short_names_both_numbers_and_the_way_out():
         TextSet(corpus=CORPUS, tokens=1)
 
 
-def test_skipped_documents_belong_to_another_set_and_the_models_own_text_is_read_where_none_is_chosen():
+def test_documents_are_skipped_and_the_models_own_text_is_the_fallback():
+    """Skipped documents belong to another set; without a corpus, the model's own text is read."""
     model = tiny_model()
     rest = TextSet(otherwise=CORPUS, skip=2, tokens=10).read(model)
     assert rest[0] == tokenize(model.tokenizer, TEXT[2]).ids[:10]
@@ -79,7 +80,7 @@ def test_batches_hold_every_document_once_within_the_budget():
 def test_residuals_are_the_hidden_states_of_a_pass_of_each_document_alone(family: str):
     model = tiny_model(family)
     documents = TextSet(corpus=CORPUS, tokens=50, longest=20).read(model)
-    places = Places([[1, 5], [], [2]])
+    places = SamplePositions([[1, 5], [], [2]])
     found = residuals(model, documents, places, batch_tokens=30)
     assert found.shape == (model.depth, 3, model.width)
     for sample, (index, position) in enumerate(((0, 1), (0, 5), (2, 2))):

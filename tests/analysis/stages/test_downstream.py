@@ -42,9 +42,9 @@ def stage(limit: int | None = 100, **items: list[Item]) -> Downstream:
     return Downstream(tasks={"own": ItemTasks(items=items)}, limit=limit)
 
 
-def measured(chosen: Downstream, model: Model) -> Measurement:
-    chosen.prepare(model)
-    return chosen.measure(model, START)
+def measured(downstream: Downstream, model: Model) -> Measurement:
+    downstream.prepare(model)
+    return downstream.measure(model, START)
 
 
 def preferred(model: Model, item: Item) -> int:
@@ -54,7 +54,7 @@ def preferred(model: Model, item: Item) -> int:
     return int((scores.log_probability * lengths).argmax())
 
 
-def test_accuracy_and_its_standard_error_are_those_of_the_highest_total_likelihood():
+def test_accuracy_and_its_error_are_those_of_the_likeliest_choices():
     model = tiny_model(double=False)
     found = measured(stage(walk=ITEMS, again=ITEMS[:3]), model)
     hits = [float(preferred(model, item) == item.answer) for item in ITEMS]
@@ -67,24 +67,24 @@ def test_accuracy_and_its_standard_error_are_those_of_the_highest_total_likeliho
     )
 
 
-def test_changed_weights_change_the_next_evaluation_and_unchanged_ones_do_not():
+def test_only_changed_weights_change_the_next_evaluation():
     model = tiny_model(double=False)
     items = [Item(item.text, item.choices, preferred(model, item)) for item in ITEMS]
-    chosen = stage(walk=items)
-    chosen.prepare(model)
-    assert [chosen.measure(model, START)["downstream/walk/acc"] for _ in range(3)] == [1, 1, 1]
+    downstream = stage(walk=items)
+    downstream.prepare(model)
+    assert [downstream.measure(model, START)["downstream/walk/acc"] for _ in range(3)] == [1, 1, 1]
     model.hf.get_output_embeddings().weight.data.neg_()
-    assert chosen.measure(model, replace(START, count=2, before=1))["downstream/walk/acc"] < 1
+    assert downstream.measure(model, replace(START, count=2, before=1))["downstream/walk/acc"] < 1
 
 
 def test_the_model_that_is_measured_is_asked_not_the_one_that_was_prepared():
     model, other = tiny_model(double=False), tiny_model(double=False)
     other.hf.get_output_embeddings().weight.data.neg_()
     items = [Item(item.text, item.choices, preferred(model, item)) for item in ITEMS]
-    chosen = stage(walk=items)
-    chosen.prepare(model)
-    assert chosen.measure(other, START)["downstream/walk/acc"] < 1
-    assert chosen.measure(model, START)["downstream/walk/acc"] == 1
+    downstream = stage(walk=items)
+    downstream.prepare(model)
+    assert downstream.measure(other, START)["downstream/walk/acc"] < 1
+    assert downstream.measure(model, START)["downstream/walk/acc"] == 1
 
 
 def test_the_limit_takes_items_from_the_first_on_and_none_takes_all():
@@ -104,10 +104,10 @@ def test_a_limit_of_a_source_goes_before_that_of_the_stage():
 
 def test_documents_are_counted_at_the_first_measurement_alone():
     model = tiny_model(double=False)
-    chosen = stage(walk=ITEMS)
-    assert measured(chosen, model)["downstream/walk/documents"] == 6
-    assert "downstream/walk/documents" not in chosen.measure(model, replace(START, count=2, before=1))
-    assert "downstream/walk/documents" in measured(chosen, model)
+    downstream = stage(walk=ITEMS)
+    assert measured(downstream, model)["downstream/walk/documents"] == 6
+    assert "downstream/walk/documents" not in downstream.measure(model, replace(START, count=2, before=1))
+    assert "downstream/walk/documents" in measured(downstream, model)
 
 
 def test_one_document_has_an_accuracy_but_no_standard_error():
@@ -158,5 +158,5 @@ def test_bad_input_is_told_when_the_stage_is_made():
         stage(limit=0, walk=ITEMS)
     with pytest.raises(ConfigError, match=r"tasks\.own\.limit=-1"):
         Downstream(tasks={"own": ItemTasks(items={"walk": ITEMS}, limit=-1)})
-    with pytest.raises(ConfigError, match="two sources have tasks named walk"):
+    with pytest.raises(ConfigError, match=r"stage\.downstream\.tasks.*walk"):
         Downstream(tasks={name: ItemTasks(items={"walk": ITEMS}) for name in ("one", "two")})

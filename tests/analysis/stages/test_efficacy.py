@@ -9,20 +9,20 @@ import torch
 
 from analysis.stages.base import Observation, compare
 from analysis.stages.efficacy.records import summarise
-from analysis.stages.efficacy.stage import Efficacy, is_said
+from analysis.stages.efficacy.stage import Efficacy, is_target
 from editors.data import Fact
 from editors.errors import ConfigError, DataError
 from tests.analysis.readings import at_the_end, first_choice, measured
 from tests.tiny import FACTS, tiny_model
 
 
-def test_a_prompt_longer_than_the_model_reads_is_refused_before_anything_is_edited():
+def test_a_prompt_longer_than_the_model_reads_is_refused_by_prepare():
     fact = Fact(id="a", prompt="{} is" + " so" * 99, subject="Rob", target_new="old")
     with pytest.raises(DataError, match="tokens, but tiny-gpt2 reads at most 64"):
         Efficacy().prepare(tiny_model(), [fact])
 
 
-def test_a_fact_that_the_model_already_says_scores_one_and_its_reverse_zero():
+def test_a_fact_that_the_model_says_scores_1_and_its_reverse_0():
     prompt = "The mother tongue of {} is"
     said = first_choice(tiny_model(), prompt.replace("{}", "Rob")).strip()
     fact = Fact(id="a", prompt=prompt, subject="Rob", target_new=said, target_true="zzz")
@@ -70,7 +70,7 @@ def test_facts_without_a_true_object_have_accuracy_but_no_success():
     assert not any(key.startswith(("edit/success", "edit/score")) for key in found)
 
 
-def test_the_records_of_the_end_have_a_row_for_each_edit_with_its_log_probabilities():
+def test_the_final_records_have_a_row_per_edit_with_log_probabilities():
     records = measured(FACTS)["records"]
     assert list(records["id"]) == [fact.id for fact in FACTS]
     assert records["log_p_new.rewrite"].notna().all()
@@ -82,13 +82,13 @@ def test_a_sample_is_drawn_by_id_so_that_a_longer_run_keeps_it():
         for i in range(40)
     ]
     stage = Efficacy(sample=10)
-    drawn = {fact.id for fact in stage._drawn(facts)}
+    drawn = {fact.id for fact in stage._sample(facts)}
     assert len(drawn) == 10
-    assert {fact.id for fact in stage._drawn(facts[::-1])} == drawn
-    assert len(drawn & {fact.id for fact in stage._drawn([*facts, *facts[:0]])}) == 10
+    assert {fact.id for fact in stage._sample(facts[::-1])} == drawn
+    assert len(drawn & {fact.id for fact in stage._sample([*facts, *facts[:0]])}) == 10
 
 
-def test_a_model_that_gives_no_numbers_has_failed_and_keeps_no_earlier_score():
+def test_a_model_whose_scores_are_nan_scores_0():
     model = tiny_model()
     model.hf.get_output_embeddings().weight.data.fill_(float("nan"))
     stage = Efficacy()
@@ -141,10 +141,10 @@ def test_where_nothing_is_edited_only_what_is_known_is_scored():
     assert stage.measure(tiny_model(), trained).keys() == {"edit/known/unedited"}
 
 
-def test_what_cannot_be_measured_is_told_in_a_sentence():
-    with pytest.raises(ConfigError, match=r"stage.efficacy.sample=0, but it is at least 1"):
+def test_bad_options_are_refused():
+    with pytest.raises(ConfigError, match=r"stage\.efficacy\.sample=0.*at least 1"):
         Efficacy(sample=0)
-    with pytest.raises(ConfigError, match=r"has 'newest', but a scope is one of latest, seen, sample, first"):
+    with pytest.raises(ConfigError, match=r"stage\.efficacy\.scopes has 'newest'.*latest, seen"):
         Efficacy(scopes=["newest"])
 
 
@@ -161,7 +161,7 @@ def test_what_cannot_be_measured_is_told_in_a_sentence():
     ],
 )
 def test_what_is_written_has_to_end_with_the_target(continuation: str, target: str, said: bool):
-    assert is_said(continuation, target) is said
+    assert is_target(continuation, target) is said
 
 
 def test_what_the_model_writes_by_itself_is_compared_with_the_new_object():
@@ -207,7 +207,7 @@ def test_retention_between_measurements_is_that_of_the_draw_alone():
     stage = Efficacy(sample=5, first=20, generated=0)
     stage.prepare(tiny_model(), facts)
     seen = Observation(count=30, total=90, seen=facts, latest=facts[-1:])
-    drawn = {30 - facts.index(fact) for fact in stage._drawn(facts)}
+    drawn = {30 - facts.index(fact) for fact in stage._sample(facts)}
     bins = {int(key.rpartition("/")[2]) for key in stage.measure(tiny_model(), seen) if "retention" in key}
     edges = [0, 10, 20, 50]
     assert bins == {high for low, high in pairwise(edges) if any(low < age <= high for age in drawn)}

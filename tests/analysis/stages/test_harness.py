@@ -13,11 +13,11 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import apply_template
 
 from analysis.stages.base import Measurement
-from analysis.stages.downstream.lm import Answers, _queries
+from analysis.stages.downstream.lm import InMemoryLM, tokenize_requests
 from analysis.stages.downstream.tasks.hub import HubTasks
 from analysis.stages.downstream.tasks.local import LocalTasks
 from analysis.stages.downstream.tasks.mmlu import LocalMMLU
-from analysis.stages.downstream.tasks.official import home
+from analysis.stages.downstream.tasks.official import harness_folder
 from analysis.stages.downstream.tasks.papers import PaperTasks
 from editors.models.loading import Checkpoint
 from editors.models.model import Model
@@ -29,18 +29,11 @@ from tests.analysis.rows import (
     loaded,
     measured,
     prompts,
-    write_glue,
     write_lines,
     write_mmlu,
 )
 from tests.paths import SHARED
 from tests.tiny import Kind, tiny_model
-
-
-@pytest.fixture
-def glue(tmp_path: Path) -> Path:
-    return write_glue(tmp_path)
-
 
 # --- likelihoods ---------------------------------------------------------------------------------------
 
@@ -53,7 +46,7 @@ ENDS = (" town", " townhouse", " sea captain", " town")
 def answered(model: Model, pairs: Sequence[tuple[str, str]]) -> tuple[list[float], list[float]]:
     """Likelihoods as we and as the harness' wrapper of Hugging Face models compute them."""
     requests = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
-    ours = Answers(requests, model, 200).loglikelihood(requests)
+    ours = InMemoryLM(requests, model, 200).loglikelihood(requests)
     theirs = HFLM(pretrained=model.hf, tokenizer=model.tokenizer, batch_size=4, backend="causal")
     theirs = theirs.loglikelihood(requests, disable_tqdm=True)
     assert [exact for _, exact in ours] == [exact for _, exact in theirs]
@@ -77,14 +70,14 @@ def test_a_prompt_that_is_cut_is_cut_alike():
 def test_choices_are_compared_after_the_same_text_where_it_is_cut():
     model = tiny_model(double=False)
     requests = [Instance("loglikelihood", {}, (LONG, end), i) for i, end in enumerate(ENDS)]
-    ours = Answers(requests, model, 200)
-    contexts = {query.context for query in _queries([r.args for r in requests], model)}
+    ours = InMemoryLM(requests, model, 200)
+    contexts = {query.context for query in tokenize_requests([r.args for r in requests], model)}
     assert len(contexts) == 1 and len(ours.loglikelihood(requests)) == len(ENDS)
 
 
 def test_prompts_that_are_cut_are_counted_aloud(caplog: pytest.LogCaptureFixture):
     model = tiny_model(double=False)
-    Answers([Instance("loglikelihood", {}, (LONG, " town"), 0)], model, 200)
+    InMemoryLM([Instance("loglikelihood", {}, (LONG, " town"), 0)], model, 200)
     assert "1 of 1 prompts of downstream tasks are longer than the 64 tokens" in caplog.text
 
 
@@ -93,7 +86,7 @@ def test_prompts_that_are_cut_are_counted_aloud(caplog: pytest.LogCaptureFixture
 
 @pytest.mark.parametrize("task", ["sst2", "cola", "mrpc", "rte"])
 def test_the_official_prompt_is_kept(task: str, glue: Path, tmp_path: Path):
-    written = yaml.safe_load((home() / "glue" / task / "default.yaml").read_text())
+    written = yaml.safe_load((harness_folder() / "glue" / task / "default.yaml").read_text())
     harness = loaded(LocalTasks(folder=str(glue), tasks=[task]), tmp_path)
     rows = PAIRS if task in ("mrpc", "rte") else SINGLE
     assert prompts(harness, task) == [apply_template(written["doc_to_text"], row) for row in rows]
@@ -104,10 +97,10 @@ def test_the_official_prompt_is_kept(task: str, glue: Path, tmp_path: Path):
 def test_examples_are_the_first_rows_and_tests_those_after_them(glue: Path, tmp_path: Path):
     harness = loaded(LocalTasks(folder=str(glue), tasks=["rte"], shots=2), tmp_path)
     found = prompts(harness, "rte")
-    shown = "Rob a.\nQuestion: Ada a. True or False?\nAnswer: True\n\n"
-    shown += "Rob b.\nQuestion: Ada b. True or False?\nAnswer: True\n\n"
-    assert found[0] == shown + "Rob c.\nQuestion: Ada c. True or False?\nAnswer:"
-    assert len(found) == len(PAIRS) - 2 and all(text.startswith(shown) for text in found)
+    examples = "Rob a.\nQuestion: Ada a. True or False?\nAnswer: True\n\n"
+    examples += "Rob b.\nQuestion: Ada b. True or False?\nAnswer: True\n\n"
+    assert found[0] == examples + "Rob c.\nQuestion: Ada c. True or False?\nAnswer:"
+    assert len(found) == len(PAIRS) - 2 and all(text.startswith(examples) for text in found)
 
 
 def test_a_function_of_the_official_file_is_kept_too(tmp_path: Path):
@@ -118,11 +111,11 @@ def test_a_function_of_the_official_file_is_kept_too(tmp_path: Path):
 
 def test_metrics_are_the_official_ones_with_accuracy_for_cola(glue: Path):
     found = measured(LocalTasks(folder=str(glue)), tiny_model(double=False))
-    told = {
+    metrics = {
         task: {key.split("/")[2] for key in found if f"/{task}/" in key} for task in ("cola", "mrpc", "rte")
     }
     always = {"acc", "stderr", "documents"}
-    assert told == {"cola": always | {"mcc"}, "mrpc": always | {"f1"}, "rte": always}
+    assert metrics == {"cola": always | {"mcc"}, "mrpc": always | {"f1"}, "rte": always}
     assert found["downstream/mean/acc"] == pytest.approx(
         sum(float(found[f"downstream/{task}/acc"]) for task in ("sst2", "cola", "mrpc", "rte")) / 4
     )
@@ -167,7 +160,7 @@ def test_the_standard_error_of_a_group_of_one_task_is_the_task_s(tmp_path: Path)
     assert found["downstream/mmlu/stderr"] == pytest.approx(mean_stderr([1] * hits + [0] * (9 - hits)))
 
 
-def test_a_subset_takes_its_questions_from_lines_and_its_examples_from_the_folder(tmp_path: Path):
+def test_a_subset_is_tested_with_examples_from_the_folder(tmp_path: Path):
     row = {"question": "Who?", "choices": CHOICES, "answer": 1}
     write_lines(tmp_path, subset=[{**row, "subject": s} for s in ("virology", "anatomy", "virology")])
     folder = str(write_mmlu(tmp_path, anatomy=1, virology=1))
@@ -185,7 +178,7 @@ def test_a_tag_of_the_hub_is_all_of_its_tasks_with_seeded_examples(
 ):
     rows = [dict.fromkeys(FIELDS, f"Rob {word}") | {"label": i % 2} for i, word in enumerate("abcdefgh")]
     splits = ("train", "validation", "validation_matched", "validation_mismatched")
-    monkeypatch.setattr("analysis.stages.downstream.tasks.hub._reach", lambda *_: None)
+    monkeypatch.setattr("analysis.stages.downstream.tasks.hub._check_reachable", lambda *_: None)
     monkeypatch.setattr(
         datasets, "load_dataset", lambda **_: dict.fromkeys(splits, datasets.Dataset.from_list(rows))
     )
@@ -234,7 +227,7 @@ def test_the_papers_subset_of_mmlu_has_them_too():
 
 
 @pytest.mark.shared
-def test_glue_and_the_papers_six_tasks_are_near_chance_on_a_model_that_never_saw_them(real: Model):
+def test_glue_and_the_papers_tasks_are_near_chance_on_real_models(real: Model):
     folder = str(SHARED / "data" / "glue")
     files = {"sst": "sst2.jsonl", "mmlu": "../mmlu/mmlu_paper_subset.jsonl"}
     found = measured(LocalTasks(folder=folder), real, limit=20)

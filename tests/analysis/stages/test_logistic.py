@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.stages.probes.classifiers import Classifiers, SklearnLogistic, labels_of
+from analysis.stages.probes.classifiers import Classifiers, SklearnLogistic, layer_labels
 from analysis.stages.probes.logistic import BatchedLogistic
 from editors.errors import ConfigError, NumericsError
 
@@ -55,7 +55,7 @@ def test_other_labels_than_the_layers_are_those_of_scikit_learn_too():
 def test_the_layers_as_labels_are_what_is_fitted_without_any():
     layers = clouds()
     ours, given = (
-        BatchedLogistic().fit(layers, PAIRS, labels) for labels in (None, labels_of(layers, PAIRS))
+        BatchedLogistic().fit(layers, PAIRS, labels) for labels in (None, layer_labels(layers, PAIRS))
     )
     torch.testing.assert_close(ours.weights, given.weights, rtol=1e-9, atol=1e-12)
 
@@ -118,7 +118,7 @@ def test_the_objective_has_no_slope_at_the_solution():
         mean, deviation = samples.mean(dim=0), samples.std(dim=0, correction=0)
         weights = (raw * deviation).requires_grad_()
         scores = (samples - mean) / deviation @ weights + intercept + raw @ mean
-        signs = 2.0 * labels_of(layers, [(a, b)]).flatten() - 1
+        signs = 2.0 * layer_labels(layers, [(a, b)]).flatten() - 1
         loss = torch.nn.functional.softplus(-signs * scores).sum() + weights.square().sum() / 2
         (slope,) = torch.autograd.grad(loss, weights)
         assert float(slope.abs().max()) < 1e-8 * len(samples)
@@ -158,7 +158,7 @@ def test_activations_that_are_no_numbers_are_refused(value: float):
         BatchedLogistic().fit(layers, PAIRS)
 
 
-def test_a_sample_that_is_no_number_is_told_wrong():
+def test_a_sample_that_is_nan_counts_as_misclassified():
     layers = clouds(apart=20.0)
     classifiers = BatchedLogistic().fit(layers, PAIRS)
     layers[1, :30] = torch.nan

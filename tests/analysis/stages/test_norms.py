@@ -60,7 +60,8 @@ def test_doubling_a_matrix_doubles_its_ratio_and_leaves_the_others_at_one():
     assert 1 < found["norm/frobenius_ratio/mlp"] < 2
 
 
-def test_growth_terms_are_the_growth_and_a_change_that_turns_the_matrix_only_has_opposite_terms():
+def test_growth_terms_of_a_rotation_cancel():
+    """The terms are those of the equation, and add up to no growth if the matrix only turns."""
     model = tiny_model()
     reference, before = Reference(model), model.weight(*SITE).clone()
     rotation, _ = torch.linalg.qr(torch.randn(32, 32, dtype=torch.float64))
@@ -73,7 +74,8 @@ def test_growth_terms_are_the_growth_and_a_change_that_turns_the_matrix_only_has
     assert cross + square == pytest.approx(0, abs=1e-9 * square)
 
 
-def test_norms_from_factors_are_the_true_norms_at_every_step_and_only_edited_sites_are_told_between():
+def test_norms_from_factors_are_the_true_norms_at_every_step():
+    """Between whole measurements only edited sites are measured."""
     model = tiny_model()
     stage, reference = prepared(model, whole=NEVER), Reference(model)
     stage.measure(model, Observation(count=0, total=9, edited=[SITE], reference=reference))
@@ -116,7 +118,7 @@ def test_a_part_that_follows_another_one_starts_from_a_true_norm():
 
 
 @pytest.mark.parametrize(("factor", "cosine"), [(2.0, 1.0), (-0.5, -1.0)])
-def test_successive_updates_along_one_line_have_a_cosine_of_one_or_minus_one(factor: float, cosine: float):
+def test_successive_updates_along_one_line_have_cosine_plus_or_minus_1(factor: float, cosine: float):
     model, stage = tiny_model(), Norms()
     stage.prepare(model)
     first, reference = low_rank(model, seed=1), Reference(model)
@@ -128,7 +130,7 @@ def test_successive_updates_along_one_line_have_a_cosine_of_one_or_minus_one(fac
     assert found[f"norm/update_cosine/{SITE}"] == pytest.approx(cosine)
 
 
-def test_a_cosine_is_told_only_between_steps_that_follow_each_other():
+def test_a_cosine_is_measured_only_between_consecutive_steps():
     model, stage = tiny_model(), Norms()
     stage.prepare(model)
     reference = Reference(model)
@@ -160,5 +162,5 @@ def test_a_batch_that_steps_over_a_point_is_measured_at_its_end():
 
 
 def test_negative_counts_are_refused():
-    with pytest.raises(ConfigError, match="cannot be negative"):
+    with pytest.raises(ConfigError, match="every=-1"):
         Cadence(every=-1)

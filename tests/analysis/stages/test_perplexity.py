@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from analysis.inference.scoring import foretold
+from analysis.inference.scoring import score_tokens
 from analysis.inference.texts import TextSet
 from analysis.stages.base import Observation
 from analysis.stages.perplexity import Perplexity, loss
@@ -21,7 +21,7 @@ SEEN = Observation(count=1, total=1)
 
 
 @dataclass
-class Given:
+class TextList:
     """Texts as a corpus."""
 
     texts: Sequence[str] = TEXT
@@ -63,20 +63,20 @@ def test_the_loss_depends_neither_on_batches_nor_on_order():
     assert loss(model, texts[::-1], 70) == pytest.approx(whole, rel=1e-9)
 
 
-def test_no_more_logits_are_held_than_told():
+def test_no_more_logits_are_held_than_configured():
     model = tiny_model()
     rows = []
     head = model.hf.get_output_embeddings()
     hook = head.register_forward_hook(lambda _, __, out: rows.append(out.shape[0]))
     hidden = torch.randn(23, model.width, dtype=torch.float64)
-    foretold(model, hidden, torch.zeros(23, dtype=torch.long), at_once=5)
+    score_tokens(model, hidden, torch.zeros(23, dtype=torch.long), at_once=5)
     hook.remove()
     assert rows == [5, 5, 5, 5, 3]
 
 
-def test_a_model_that_cannot_tell_any_token_apart_is_as_perplexed_as_its_vocabulary():
+def test_uniform_scores_have_the_perplexity_of_the_vocabulary_size():
     model = tiny_model()
-    stage = Perplexity(texts=TextSet(corpus=Given(), tokens=40))
+    stage = Perplexity(texts=TextSet(corpus=TextList(), tokens=40))
     stage.prepare(model)
     model.hf.get_output_embeddings().weight.data.zero_()
     found = stage.measure(model, SEEN)
@@ -87,7 +87,7 @@ def test_a_model_that_cannot_tell_any_token_apart_is_as_perplexed_as_its_vocabul
 
 def test_a_loss_beyond_all_bounds_is_an_infinite_perplexity():
     model = tiny_model()
-    stage = Perplexity(texts=TextSet(corpus=Given(), tokens=40))
+    stage = Perplexity(texts=TextSet(corpus=TextList(), tokens=40))
     stage.prepare(model)
     model.hf.get_output_embeddings().weight.data.mul_(-1e5)
     assert stage.measure(model, SEEN)["text/perplexity/held_out"] == math.inf
@@ -95,12 +95,12 @@ def test_a_loss_beyond_all_bounds_is_an_infinite_perplexity():
 
 def test_a_model_that_gives_no_numbers_has_no_perplexity():
     model = tiny_model()
-    stage = Perplexity(texts=TextSet(corpus=Given(), tokens=40))
+    stage = Perplexity(texts=TextSet(corpus=TextList(), tokens=40))
     stage.prepare(model)
     model.hf.get_output_embeddings().weight.data.fill_(math.nan)
     assert all(math.isnan(value) for value in stage.measure(model, SEEN).values())
 
 
-def test_a_batch_without_a_token_is_told_in_a_sentence():
-    with pytest.raises(ConfigError, match=r"stage.perplexity.batch_tokens=0, but it is at least 1"):
-        Perplexity(texts=TextSet(corpus=Given()), batch_tokens=0)
+def test_a_batch_without_a_token_is_refused():
+    with pytest.raises(ConfigError, match=r"stage\.perplexity\.batch_tokens=0.*at least 1"):
+        Perplexity(texts=TextSet(corpus=TextList()), batch_tokens=0)

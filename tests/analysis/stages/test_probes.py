@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.inference.residuals import Places, residuals
+from analysis.inference.residuals import SamplePositions, residuals
 from analysis.inference.texts import Document, TextSet
 from analysis.stages.base import Measurement, Observation
 from analysis.stages.probes import stage as probes
 from analysis.stages.probes.classifiers import SklearnLogistic
 from analysis.stages.probes.logistic import BatchedLogistic
 from analysis.stages.probes.sampling import draw
-from analysis.stages.probes.stage import Probes, chosen_pairs, shuffled_labels
-from analysis.statistics.intervals import wilson
+from analysis.stages.probes.stage import Probes, select_pairs, shuffled_labels
+from analysis.statistics.intervals import wilson_interval
 from editors.errors import ConfigError
 from editors.models.loading import Checkpoint
 from editors.models.model import Model
@@ -68,7 +68,8 @@ def knowing() -> Model:
     return BuiltInCheckpoint(name="tiny-gpt2").load()
 
 
-def test_a_model_that_was_not_edited_scores_as_it_did_and_cannot_be_told_from_itself():
+def test_an_unedited_model_scores_as_before():
+    """Direct probes cannot tell it from itself."""
     model, probing = tiny_model(), stage()
     probing.prepare(model)
     found = numbers(probing.measure(model, START))
@@ -78,7 +79,8 @@ def test_a_model_that_was_not_edited_scores_as_it_did_and_cannot_be_told_from_it
     assert found["probe/accuracy_low/mean"] < found["probe/accuracy/mean"] < found["probe/accuracy_high/mean"]
 
 
-def test_there_is_a_key_and_a_row_for_each_pair_and_shuffled_labels_are_told_once():
+def test_each_pair_has_a_key_and_a_row():
+    """Shuffled labels are measured once."""
     model, probing = tiny_model(), stage()
     probing.prepare(model)
     observation = Observation(count=7, before=6, total=9, edited=[SITE])
@@ -108,7 +110,8 @@ def test_there_is_a_key_and_a_row_for_each_pair_and_shuffled_labels_are_told_onc
     assert second.keys() - first.keys() == {"probe/accuracy/edited"}
 
 
-def test_where_every_block_is_trained_there_is_no_split_by_block_and_a_later_part_starts_changed():
+def test_training_every_block_leaves_no_mean_of_edited_pairs():
+    """A later part of a run starts with a changed model."""
     model, probing = tiny_model(), stage()
     probing.prepare(model)
     model.write(SITE, 5 * model.weight(*SITE))
@@ -119,7 +122,7 @@ def test_where_every_block_is_trained_there_is_no_split_by_block_and_a_later_par
     assert found["probe/direct/block.01"] > 0.8
 
 
-def test_an_edited_block_is_told_from_the_unedited_one_and_those_below_it_are_not():
+def test_direct_probes_detect_an_edited_block_and_none_below_it():
     model, probing = tiny_model(), stage()
     probing.prepare(model)
     model.write(SITE, 5 * model.weight(*SITE))
@@ -158,9 +161,10 @@ def test_a_change_of_scale_is_seen_by_norm_only_probes(monkeypatch: pytest.Monke
     assert after["probe/accuracy/00-01"] == before["probe/accuracy/00-01"]
 
 
-def test_a_block_that_overflowed_is_told_apart_without_a_probe_and_its_samples_are_told_wrong(
+def test_a_block_that_overflowed_needs_no_direct_probe(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
+    """Its samples count as misclassified by the layer-pair probes."""
     before, after = planted(monkeypatch, lambda last: torch.full_like(last, torch.nan))
     assert before.keys() - after.keys() == {"probe/shuffled/mean"}
     assert after["probe/direct/block.03"] == 1 and after["probe/direct/block.02"] == 0.5
@@ -222,14 +226,15 @@ def documents(*lengths: int) -> list[Document]:
 def drawn_tokens(texts: Sequence[Document], **changes: float) -> tuple[list[int], list[int]]:
     """Tokens of training and testing."""
     options = {"samples": 20, "per_document": 3, "held_out": 0.25, "seed": 0} | changes
-    drawn = draw(texts, **options)  # type: ignore[arg-type]
-    rows = zip(drawn.documents, drawn.places.positions, strict=True)
+    sample = draw(texts, **options)  # type: ignore[arg-type]
+    rows = zip(sample.documents, sample.positions.positions, strict=True)
     tokens = [document[position] for document, positions in rows for position in positions]
-    return tokens[: drawn.training], tokens[drawn.training :]
+    return tokens[: sample.training], tokens[sample.training :]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_document_is_on_both_sides_and_no_token_is_drawn_twice_or_is_a_first_one(seed: int):
+def test_documents_are_split_and_tokens_drawn_once(seed: int):
+    """No document is on both sides; first tokens are never drawn."""
     training, testing = drawn_tokens(documents(*[9] * 10), seed=seed)
     assert len({*training, *testing}) == 20
     assert not {token // 100 for token in training} & {token // 100 for token in testing}
@@ -237,10 +242,11 @@ def test_no_document_is_on_both_sides_and_no_token_is_drawn_twice_or_is_a_first_
     assert len({token // 100 for token in testing}) == 2
 
 
-def test_documents_are_cut_after_the_last_drawn_token_and_those_not_needed_are_not_run():
-    drawn = draw(documents(*[9] * 50), samples=20, per_document=4, held_out=0.5, seed=0)
-    assert len(drawn.documents) == 5
-    for document, positions in zip(drawn.documents, drawn.places.positions, strict=True):
+def test_documents_are_cut_after_the_last_drawn_token():
+    """Documents without a drawn token are left out."""
+    sample = draw(documents(*[9] * 50), samples=20, per_document=4, held_out=0.5, seed=0)
+    assert len(sample.documents) == 5
+    for document, positions in zip(sample.documents, sample.positions.positions, strict=True):
         assert len(document) == positions[-1] + 1
 
 
@@ -253,12 +259,13 @@ def test_few_documents_give_more_tokens_each_and_short_ones_what_they_have():
 def test_a_cut_document_leaves_the_same_vectors():
     model = tiny_model()
     texts = TextSet(corpus=Sentences(), tokens=100, longest=24).read(model)
-    places = Places([[2, 5]] * len(texts))
+    places = SamplePositions([[2, 5]] * len(texts))
     whole, cut = (residuals(model, rows, places) for rows in (texts, [text[:6] for text in texts]))
     torch.testing.assert_close(whole, cut)
 
 
-def test_as_many_labels_are_true_as_false_and_each_problem_has_an_order_of_its_own():
+def test_half_of_the_shuffled_labels_are_true():
+    """Each problem has an order of its own."""
     labels = shuffled_labels(3, 50, seed=0)
     assert labels.flatten(1).sum(dim=1).tolist() == [50, 50, 50]
     assert not torch.equal(labels[0], labels[1])
@@ -266,9 +273,9 @@ def test_as_many_labels_are_true_as_false_and_each_problem_has_an_order_of_its_o
 
 def test_the_interval_is_the_published_one_and_stays_between_0_and_1():
     # Wilson's interval of 81 of 263, as in Newcombe 1998, table I
-    low, high = wilson(torch.tensor([81 / 263], dtype=torch.float64), 263)
+    low, high = wilson_interval(torch.tensor([81 / 263], dtype=torch.float64), 263)
     assert (round(float(low), 4), round(float(high), 4)) == (0.2553, 0.3662)
-    low, high = wilson(torch.tensor([0.0, 1.0], dtype=torch.float64), 10)
+    low, high = wilson_interval(torch.tensor([0.0, 1.0], dtype=torch.float64), 10)
     assert float(low[0]) == pytest.approx(0, abs=1e-12) and float(high[1]) == pytest.approx(1)
 
 
@@ -285,7 +292,7 @@ def test_the_interval_is_the_published_one_and_stays_between_0_and_1():
     ],
 )
 def test_pairs_are_those_that_an_option_names(choice: str | list, pairs: list[tuple[int, int]]):
-    assert list(chosen_pairs(choice, tiny_model(), edited=[1, 2])) == pairs
+    assert list(select_pairs(choice, tiny_model(), edited=[1, 2])) == pairs
 
 
 @pytest.mark.parametrize(
@@ -302,7 +309,7 @@ def test_pairs_are_those_that_an_option_names(choice: str | list, pairs: list[tu
         ({"samples": 6}, r"samples=6 come from one document"),
     ],
 )
-def test_what_cannot_be_is_said_before_any_forward_pass(
+def test_impossible_options_are_refused_before_any_forward_pass(
     changes: dict, sentence: str, monkeypatch: pytest.MonkeyPatch
 ):
     model = tiny_model()

@@ -34,7 +34,8 @@ def test_magnitudes_are_differences_of_geometric_mean_probabilities():
     assert found["edit/magnitude/seen.neighbour"] == pytest.approx(sum(near) / len(near))
 
 
-def test_means_are_taken_within_a_fact_first_and_the_score_is_their_harmonic_mean():
+def test_means_are_taken_within_a_fact_first():
+    """The score is the harmonic mean of the three successes."""
     records = pd.DataFrame(
         {
             "success.rewrite": [1.0, 0.0],
@@ -62,7 +63,8 @@ def test_zsre_scores_are_mean_token_accuracies_and_their_harmonic_mean():
     assert found["edit/score/seen"] == pytest.approx(3 / (1 / 0.75 + 1 / 0.5 + 1 / 0.25))
 
 
-def test_token_accuracy_is_the_share_of_an_answers_tokens_even_where_the_whole_is_not_said():
+def test_token_accuracy_is_the_share_of_an_answers_tokens():
+    """Also if the whole answer is not the first choice."""
     model = tiny_model()
     fact = question(prompt="{} is", target_new="is zzz")  # the tiny model repeats itself
     found = measured([fact])
@@ -95,7 +97,8 @@ def test_bins_of_ages_are_1_2_5_steps():
     assert edges == [10, 10, 20, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 10_000]
 
 
-def test_retention_is_the_success_of_each_age_and_the_accuracy_where_there_is_none():
+def test_retention_is_the_success_of_each_age():
+    """The accuracy takes its place for facts without a true object."""
     records = pd.DataFrame({"success.rewrite": [0.0, None, 1.0], "accuracy.rewrite": [1.0, 1.0, 0.0]})
     assert retention(records, [20, 11, 3]) == {"edit/retention/0020": 0.5, "edit/retention/0010": 1}
     assert retention(records[["accuracy.rewrite"]], [2, 3, 12_000]) == {

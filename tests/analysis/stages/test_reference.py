@@ -1,4 +1,4 @@
-"""The unedited weights are those that were loaded: in the file where it holds them, else in memory."""
+"""The unedited weights are the loaded ones: read from the file if it holds them, else kept in memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from analysis.stages.base import Observation
 from analysis.stages.norms import Norms
-from analysis.stages.reference import Reference, Unedited
+from analysis.stages.reference import Reference, UneditedWeights
 from editors.models import loading
 from editors.models.adapters import LoRA
 from editors.models.loading import Checkpoint
@@ -33,7 +33,7 @@ def loaded(folder: Path, dtype: loading.Precision = "float64") -> Model:
     return Checkpoint(name="tiny", path=str(folder), dtype=dtype, device="cpu").load()
 
 
-def copied(weights: Unedited) -> set[Site]:
+def copied(weights: UneditedWeights) -> set[Site]:
     """Sites that are not read from the file."""
     return set(weights._copies)
 
@@ -53,7 +53,7 @@ def mapped(tensor: torch.Tensor, files: Sequence[Path]) -> bool:
 @EVERY
 def test_weights_of_every_site_come_from_the_file_bit_for_bit(family: str, tmp_path: Path):
     model = loaded(saved(family, tmp_path))
-    weights = Unedited(model)
+    weights = UneditedWeights(model)
     assert not copied(weights) and len(weights) == model.depth * len(model.sites)
     for site, weight in weights.items():
         assert torch.equal(weight, model.weight(*site)) and weight.stride() == model.weight(*site).stride()
@@ -63,15 +63,16 @@ def test_weights_of_every_site_come_from_the_file_bit_for_bit(family: str, tmp_p
 
 @pytest.mark.parametrize("family", ["gpt2", "gptj", "llama"])
 def test_what_is_read_is_the_file_and_no_copy(family: str, tmp_path: Path):
-    weights = Unedited(loaded(saved(family, tmp_path)))
+    weights = UneditedWeights(loaded(saved(family, tmp_path)))
     assert all(mapped(weight, [tmp_path / "model.safetensors"]) for weight in weights.values())
     assert weights[SITE].data_ptr() == weights[SITE].data_ptr()
 
 
-def test_the_shipped_model_is_stored_in_half_precision_and_read_in_that_of_the_model():
+def test_the_shipped_model_is_read_in_the_precision_of_the_model():
+    """Its file is in half precision."""
     folder = SHIPPED / "tiny-gpt2"
     model = loaded(folder, "float32")
-    weights, stored = Unedited(model), model.stored(SITE)
+    weights, stored = UneditedWeights(model), model.stored(SITE)
     assert not copied(weights) and stored is not None
     assert stored.dtype == torch.float16 and mapped(stored, [folder / "model.safetensors"])
     assert weights[SITE].dtype == torch.float32 and torch.equal(weights[SITE], model.weight(*SITE))
@@ -80,7 +81,7 @@ def test_the_shipped_model_is_stored_in_half_precision_and_read_in_that_of_the_m
 def test_a_checkpoint_in_parts_is_read_from_all_of_them(tmp_path: Path):
     model = loaded(saved("llama", tmp_path, max_shard_size="40KB"))
     parts = list(tmp_path.glob("model-*.safetensors"))
-    weights = Unedited(model)
+    weights = UneditedWeights(model)
     assert len(parts) > 1 and not copied(weights)
     assert all(mapped(weight, parts) for weight in weights.values())
 
@@ -96,7 +97,7 @@ def test_a_file_of_the_bare_model_has_the_same_matrices(tmp_path: Path):
     model = tiny_model()
     model.hf.base_model.save_pretrained(tmp_path)
     bare = Model(model.hf, model.tokenizer, files=[tmp_path / "model.safetensors"])
-    assert not copied(Unedited(bare))
+    assert not copied(UneditedWeights(bare))
 
 
 @EVERY
@@ -104,7 +105,7 @@ def test_matrices_that_were_changed_after_loading_are_copied_and_no_others(famil
     model = loaded(saved(family, tmp_path))
     model.write(SITE, 2 * model.weight(*SITE))
     changed = model.weight(*SITE).clone()
-    weights = Unedited(model)
+    weights = UneditedWeights(model)
     assert copied(weights) == {SITE}
     model.write(SITE, 2 * changed)
     assert torch.equal(weights[SITE], changed)
@@ -114,22 +115,24 @@ def test_a_file_that_holds_something_else_is_not_believed(tmp_path: Path):
     saved("gpt2", tmp_path)
     model = tiny_model("llama")
     other = Model(model.hf, model.tokenizer, files=[tmp_path / "model.safetensors"])
-    assert copied(Unedited(other)) == set(Unedited(other)) and not copied(Unedited(loaded(tmp_path)))
+    assert copied(UneditedWeights(other)) == set(UneditedWeights(other)) and not copied(
+        UneditedWeights(loaded(tmp_path))
+    )
     rounded = loaded(tmp_path, "bfloat16")
-    assert not copied(Unedited(rounded)), "the file's values, rounded as the model's were"
+    assert not copied(UneditedWeights(rounded)), "the file's values, rounded as the model's were"
     rounded.hf.double()
-    assert Site("mlp_up", 0) in copied(Unedited(rounded))
+    assert Site("mlp_up", 0) in copied(UneditedWeights(rounded))
 
 
 def test_a_model_that_was_not_loaded_is_copied():
     model = tiny_model()
-    weights = Unedited(model)
+    weights = UneditedWeights(model)
     assert copied(weights) == set(weights)
     with pytest.raises(KeyError):
         weights[Site("mlp_gate", 0)]
 
 
-def test_ratios_and_distances_of_an_untouched_model_are_exactly_one_and_zero(tmp_path: Path):
+def test_an_unedited_model_has_ratios_of_exactly_1_and_distances_of_0(tmp_path: Path):
     for model in (loaded(saved("gpt2", tmp_path)), loaded(SHIPPED / "tiny-gpt2", "float32")):
         stage = Norms()
         stage.prepare(model)
@@ -141,6 +144,6 @@ def test_ratios_and_distances_of_an_untouched_model_are_exactly_one_and_zero(tmp
 
 def test_an_adapter_around_a_matrix_does_not_hide_it(tmp_path: Path):
     model = loaded(saved("gpt2", tmp_path))
-    weights = Unedited(model)
+    weights = UneditedWeights(model)
     LoRA().attach(model)
     assert torch.equal(weights[Site("attn_q", 0)], model.weight("attn_q", 0))

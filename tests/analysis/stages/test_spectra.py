@@ -41,7 +41,8 @@ def test_a_spectrum_is_that_of_numpy(shape: tuple[int, int]):
     assert found.stable_rank == pytest.approx((values**2).sum() / values[0] ** 2)
 
 
-def test_an_orthogonal_matrix_has_full_ranks_and_condition_one_and_a_rank_one_matrix_rank_one():
+def test_ranks_of_an_orthogonal_and_of_a_rank_one_matrix():
+    """An orthogonal matrix has full ranks and condition number 1, a matrix of rank one has ranks 1."""
     turn, _ = torch.linalg.qr(random(10, 10))
     whole, thin = spectrum(turn, 2), spectrum(random(10, 1) @ random(1, 10, seed=1), 2)
     assert [whole.stable_rank, whole.effective_rank] == pytest.approx([10, 10])
@@ -49,7 +50,7 @@ def test_an_orthogonal_matrix_has_full_ranks_and_condition_one_and_a_rank_one_ma
     assert [thin.stable_rank, thin.effective_rank] == pytest.approx([1, 1], abs=1e-5)
 
 
-def test_energy_is_the_mean_inverse_distance_of_unit_rows_whatever_their_length():
+def test_energy_is_the_mean_inverse_distance_of_normalised_rows():
     rows = random(7, 5)
     unit = torch.nn.functional.normalize(rows, dim=1)
     expected = float((1 / torch.nn.functional.pdist(unit)).mean())
@@ -109,7 +110,8 @@ def test_fewer_vectors_than_components_give_a_smaller_basis():
 
 
 @pytest.mark.parametrize("count", [10, 100])
-def test_cka_ignores_rotation_scale_and_shift_and_tells_unrelated_clouds_apart(count: int):
+def test_cka_ignores_rotation_scale_and_shift(count: int):
+    """It tells unrelated clouds apart."""
     cloud = random(count, 30)
     turn, _ = torch.linalg.qr(random(30, 30, seed=1))
     assert linear_cka(centred(cloud), centred(2.5 * cloud @ turn + 7)) == pytest.approx(1)
@@ -126,7 +128,8 @@ def test_cka_is_the_same_from_either_gram_matrix():
     assert linear_cka(one, other) == pytest.approx(linear_cka(wide, other))
 
 
-def test_untouched_matrices_are_told_once_and_a_scaled_one_keeps_its_directions():
+def test_unchanged_matrices_are_logged_once():
+    """A scaled matrix keeps its directions."""
     model, stage = tiny_model(), Spectra(rank=3)
     stage.prepare(model)
     reference = Reference(model)
@@ -154,10 +157,10 @@ def test_a_turned_matrix_loses_its_dominant_subspace_on_one_side_only():
     assert found[f"norm/subspace_right/{SITE}"] == pytest.approx(1)
 
 
-def test_only_edited_sites_where_told_and_no_rank_below_one():
+def test_only_edited_sites_if_configured_and_no_rank_below_one():
     model, stage = tiny_model(), Spectra(sites="edited")
     stage.prepare(model)
     seen = Observation(count=0, total=9, reference=Reference(model), edited=[SITE])
     assert {key.rpartition("/")[2] for key in stage.measure(model, seen)} == {str(SITE)}
-    with pytest.raises(ConfigError, match="rank=0"):
+    with pytest.raises(ConfigError, match=r"stage\.spectra\.rank=0.*at least 1"):
         Spectra(rank=0)

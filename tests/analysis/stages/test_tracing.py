@@ -1,4 +1,4 @@
-"""Causal tracing: a plain run of one cell at a time, what restoring must do, and where effects must peak."""
+"""Causal tracing against plain runs of one cell at a time, and the places at which effects must peak."""
 
 import random
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from analysis.inference.residuals import PARTS
 from analysis.stages.base import Measurement, Observation
-from analysis.stages.tracing.corrupted_runs import CorruptedRuns, Prompt, Restored, read
-from analysis.stages.tracing.stage import CausalTrace, classes, windowed
+from analysis.stages.tracing.corrupted_runs import CorruptedRuns, Prompt, RestoredCell, tokenize_fact
+from analysis.stages.tracing.stage import CausalTrace, blocks_around, token_classes
 from editors.data import Fact
 from editors.errors import ConfigError, DataError
 from editors.models.hooks import replace_output
@@ -25,18 +25,18 @@ LAST = f"{DEPTH - 1:02d}"
 
 
 @dataclass(frozen=True)
-class Given:
+class FactList:
     """A data set, and a source of it."""
 
     facts: Sequence[Fact] = FACTS
 
-    def load(self) -> "Given":
+    def load(self) -> "FactList":
         return self
 
 
 def knowing(model: Model, facts: Sequence[Fact] = FACTS) -> Model:
     """The model with a head that answers the facts' true objects."""
-    prompts = [read(model, fact) for fact in facts]
+    prompts = [tokenize_fact(model, fact) for fact in facts]
     ends = [model.hidden(*_row(prompt))[0, -1] for prompt in prompts]
     best = [model.logits(end).max() for end in ends]
     head = model.hf.get_output_embeddings().weight
@@ -51,7 +51,7 @@ def _row(prompt: Prompt) -> tuple[Tensor, Tensor]:
 
 
 def traced(model: Model, **choices: object) -> Measurement:
-    stage = CausalTrace(**({"source": Given(), "samples": 3} | choices))
+    stage = CausalTrace(**({"source": FactList(), "samples": 3} | choices))
     stage.prepare(model)
     return stage.measure(model, SEEN)
 
@@ -62,7 +62,7 @@ def noise_for(prompt: Prompt, samples: int = 3, scale: float = 1.0) -> Tensor:
 
 
 @torch.no_grad()
-def plainly(model: Model, prompt: Prompt, noise: Tensor | None, cell: Restored | None = None) -> float:
+def plainly(model: Model, prompt: Prompt, noise: Tensor | None, cell: RestoredCell | None = None) -> float:
     """P(answer) by a whole forward pass of one row; the clean values by another one."""
     clean: dict[tuple[str, int], Tensor] = {}
 
@@ -103,10 +103,10 @@ def plainly(model: Model, prompt: Prompt, noise: Tensor | None, cell: Restored |
 def test_batched_cells_are_those_of_whole_passes_one_by_one(family: str):
     model = knowing(tiny_model(family))
     for fact in FACTS:
-        prompt = read(model, fact)
+        prompt = tokenize_fact(model, fact)
         noise = noise_for(prompt, samples=2)
         cells = [
-            Restored(kind, windowed(layer, DEPTH, 1 if kind == "block" else 2), (place,))
+            RestoredCell(kind, blocks_around(layer, DEPTH, 1 if kind == "block" else 2), (place,))
             for kind in PARTS
             for layer in range(DEPTH)
             for place in range(prompt.subject.start, len(prompt.ids))
@@ -125,11 +125,13 @@ def test_batched_cells_are_those_of_whole_passes_one_by_one(family: str):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_positions_after_a_block_restored_give_the_clean_answer(family: str):
     model = knowing(tiny_model(family))
-    prompt = read(model, FACTS[0])
+    prompt = tokenize_fact(model, FACTS[0])
     runs = CorruptedRuns(model, prompt, noise_for(prompt))
     assert float((runs.corrupted - runs.clean).abs().max()) > 1e-3
     everywhere = range(len(prompt.ids))
-    whole = runs.probabilities([Restored("block", (0,), everywhere), Restored("block", (2,), everywhere)])
+    whole = runs.probabilities(
+        [RestoredCell("block", (0,), everywhere), RestoredCell("block", (2,), everywhere)]
+    )
     assert whole.flatten().tolist() == pytest.approx([runs.clean] * 6, abs=1e-12)
 
 
@@ -155,11 +157,11 @@ def test_without_noise_there_is_no_effect_anywhere():
 
 def test_effects_are_means_over_draws_then_tokens_of_a_class_then_facts():
     model = knowing(tiny_model())
-    stage = CausalTrace(source=Given(), samples=2, noise=2.0, seed=3)
+    stage = CausalTrace(source=FactList(), samples=2, noise=2.0, seed=3)
     stage.prepare(model)
     found = stage.measure(model, SEEN)
     order = random.Random(3).sample(FACTS, len(FACTS))
-    prompts = [read(model, fact) for fact in order]
+    prompts = [tokenize_fact(model, fact) for fact in order]
     entries = [
         model.embedding.weight[token] for p in prompts for token in p.ids[p.subject[0] : p.subject.stop]
     ]
@@ -169,8 +171,8 @@ def test_effects_are_means_over_draws_then_tokens_of_a_class_then_facts():
     for prompt in prompts:
         noise = scale * torch.randn(2, len(prompt.subject), WIDTH, generator=generator)
         lowest = sum(plainly(model, prompt, one) for one in noise) / 2
-        places = classes(prompt).get("subject_middle", [])
-        cells = [Restored("mlp", (1,), (place,)) for place in places]
+        places = token_classes(prompt).get("subject_middle", [])
+        cells = [RestoredCell("mlp", (1,), (place,)) for place in places]
         restored = [plainly(model, prompt, one, cell) for cell in cells for one in noise]
         means += [sum(restored) / len(restored) - lowest] if restored else []
     assert 0 < len(means) < len(FACTS)
@@ -193,7 +195,7 @@ def test_the_only_mlp_that_does_something_is_the_peak():
     assert found["trace/peak/mlp"] == 1
 
 
-def test_the_only_attention_that_reads_the_subject_carries_the_total_effect():
+def test_the_only_active_attention_carries_the_total_effect():
     found = traced(only("attn_o", 2))
     assert found["trace/attention/last.02"] == pytest.approx(found["trace/total/mean"])
     assert found["trace/attention/last.01"] == pytest.approx(0, abs=1e-12)
@@ -201,21 +203,21 @@ def test_the_only_attention_that_reads_the_subject_carries_the_total_effect():
 
 
 def test_a_window_restores_its_blocks_together():
-    assert [windowed(layer, 6, 1) for layer in (0, 5)] == [range(1), range(5, 6)]
-    assert windowed(3, 6, 3) == range(2, 5)
-    assert windowed(20, 48, 10) == range(15, 25)
-    assert windowed(0, 48, 10) == range(5) and windowed(47, 48, 10) == range(42, 48)
+    assert [blocks_around(layer, 6, 1) for layer in (0, 5)] == [range(1), range(5, 6)]
+    assert blocks_around(3, 6, 3) == range(2, 5)
+    assert blocks_around(20, 48, 10) == range(15, 25)
+    assert blocks_around(0, 48, 10) == range(5) and blocks_around(47, 48, 10) == range(42, 48)
 
 
 def test_every_token_from_the_subject_on_is_in_one_class():
     ids = tuple(range(8))
-    assert classes(Prompt(ids, range(1, 4), 0)) == {
+    assert token_classes(Prompt(ids, range(1, 4), 0)) == {
         "subject_first": [1], "subject_middle": [2], "subject_last": [3], "next": [4], "middle": [5, 6],
         "last": [7],
     }  # fmt: skip
-    assert classes(Prompt(ids, range(5, 6), 0)) == {"subject_last": [5], "next": [6], "last": [7]}
-    assert classes(Prompt(ids, range(6, 8), 0)) == {"subject_first": [6], "last": [7]}
-    assert classes(Prompt((1,), range(1), 0)) == {"last": [0]}
+    assert token_classes(Prompt(ids, range(5, 6), 0)) == {"subject_last": [5], "next": [6], "last": [7]}
+    assert token_classes(Prompt(ids, range(6, 8), 0)) == {"subject_first": [6], "last": [7]}
+    assert token_classes(Prompt((1,), range(1), 0)) == {"last": [0]}
 
 
 def test_the_batch_size_changes_nothing_and_another_seed_does():
@@ -243,9 +245,10 @@ def test_facts_that_the_model_does_not_answer_are_left_out():
     assert traced(model, facts=1)["trace/known/facts"] == 1
 
 
-def test_the_facts_that_a_run_edits_are_traced_and_again_when_they_are_forgotten():
+def test_the_edited_facts_are_traced():
+    """Also after the model has forgotten them."""
     model = knowing(tiny_model())
-    stage = CausalTrace(source=Given(FACTS[1:]), samples=2)
+    stage = CausalTrace(source=FactList(FACTS[1:]), samples=2)
     stage.prepare(model, FACTS[:1])
     before = stage.measure(model, SEEN)
     site = Site("mlp_down", 1)
@@ -255,16 +258,16 @@ def test_the_facts_that_a_run_edits_are_traced_and_again_when_they_are_forgotten
     assert after["trace/clean/mean"] < before["trace/clean/mean"]
 
 
-def test_where_there_is_nothing_to_trace_a_sentence_says_why():
+def test_nothing_to_trace_is_refused_with_the_reason():
     model = tiny_model()
-    with pytest.raises(ConfigError, match="no facts: the run edits none and stage"):
+    with pytest.raises(ConfigError, match=r"stage\.tracing\.source is not set"):
         CausalTrace().prepare(model)
     strangers = [replace(fact, target_true="river") for fact in FACTS]
     with pytest.raises(DataError, match=r"tiny-gpt2 answers none of 3 facts.*only_known=false"):
         CausalTrace().prepare(model, strangers)
     with pytest.raises(DataError, match=r"none of the 3 facts has a true object.*alternative"):
         CausalTrace().prepare(model, [replace(fact, target_true="") for fact in FACTS])
-    with pytest.raises(DataError, match="leave its fact out"):
+    with pytest.raises(DataError, match=r"has .* tokens, but tiny-gpt2 reads at most 64"):
         CausalTrace().prepare(model, [replace(FACTS[0], prompt="river " * 64 + "{} is")])
-    with pytest.raises(ConfigError, match=r"stage\.tracing\.window=0, but it is at least 1"):
+    with pytest.raises(ConfigError, match=r"stage\.tracing\.window=0.*at least 1"):
         CausalTrace(window=0)

@@ -1,4 +1,4 @@
-"""Change-points are where the fall begins, and their intervals narrow with the noise."""
+"""Change-points lie at the beginning of the fall, and their intervals narrow with the noise."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,8 @@ def test_the_interval_reaches_to_the_measurements_about_the_break():
     assert found.at == pytest.approx(before) and found.low < before < found.high < after
 
 
-def test_what_is_not_finite_is_left_out_and_the_seed_decides_about_the_interval():
+def test_values_that_are_not_finite_are_left_out():
+    """The seed determines the interval."""
     values = falling(3, 10, 0.05)
     values[[3, 9]] = np.nan
     first, again = (change_point([RATIOS], [values], seed=1) for _ in range(2))

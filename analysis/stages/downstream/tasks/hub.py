@@ -4,54 +4,61 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.stages.downstream.tasks.official import OfficialTask, chosen, home, official
+from analysis.stages.downstream.tasks.official import (
+    OfficialTask,
+    harness_folder,
+    official_tasks,
+    select_tasks,
+)
 from analysis.stages.downstream.tasks.source import TaskFiles, check_counts, write_file
 from editors.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubTasks:
-    """Tasks by name, as the harness has them; accuracy is told of all, also of CoLA, which has MCC alone."""
+    """Tasks of the harness, by name; accuracy is reported for all, also for CoLA, which has only MCC."""
 
     tasks: Sequence[str]
     """Tasks, groups (`mmlu`) or tags (`glue`)."""
     folders: Sequence[str] = ("glue", "mmlu/default")
-    """Folders of the harness' tasks to look in; all of them take seconds to read."""
+    """Folders of the harness that are searched for tasks; reading all of them takes seconds."""
     shots: int | None = None
+    """Solved examples before each document; None for the number in the task files."""
     limit: int | None = None
+    """Documents of each task; None for the stage's limit."""
 
     def write(self, folder: Path, option: str) -> TaskFiles:
-        """Changed task files where one tells no accuracy.
+        """Write a file for every task that does not report accuracy; the others need none.
 
         Raises:
             ConfigError: for an unknown task or folder, with the nearest name.
-            DataError: where the hub cannot be reached.
+            DataError: if the hub cannot be reached.
         """
         check_counts(self.shots, self.limit, option)
-        known = official(self.folders, option)
-        wanted = chosen(self.tasks, known, self.folders, option)
-        _reach(_datasets(wanted, known), option)
+        known = official_tasks(self.folders, option)
+        selected = select_tasks(self.tasks, known, self.folders, option)
+        _check_reachable(_datasets(selected, known), option)
         for task in known.values():
-            if task.is_task and task.changes["metric_list"] != task.content.get("metric_list"):
-                write_file(folder, task.name, task.changes)
-        folders = [home() / name for name in self.folders]
+            if task.is_task and task.overrides["metric_list"] != task.content.get("metric_list"):
+                write_file(folder, task.name, task.overrides)
+        folders = [harness_folder() / name for name in self.folders]
         return TaskFiles(names=tuple(self.tasks), folders=folders, shots=self.shots, limit=self.limit)
 
 
-def _datasets(wanted: Sequence[OfficialTask], known: Mapping[str, OfficialTask]) -> dict[str, str | None]:
-    """Data sets on the hub, each with the first configuration of it that is needed."""
-    found: dict[str, str | None] = {}
-    for task in wanted:
-        beside = [other for other in known.values() if other.path.parent == task.path.parent]
-        # a group's file names no data, but those of its tasks, which lie beside it, do
-        for one in [task] if "dataset_path" in task.content else beside:
-            if "dataset_path" in one.content:
-                found.setdefault(one.content["dataset_path"], one.content.get("dataset_name"))
-    return found
+def _datasets(selected: Sequence[OfficialTask], known: Mapping[str, OfficialTask]) -> dict[str, str | None]:
+    """Data sets on the hub, each with the first of its configurations that is needed."""
+    datasets: dict[str, str | None] = {}
+    for task in selected:
+        siblings = [other for other in known.values() if other.path.parent == task.path.parent]
+        # a group's file names no data, but the files of its tasks beside it do
+        for source in [task] if "dataset_path" in task.content else siblings:
+            if "dataset_path" in source.content:
+                datasets.setdefault(source.content["dataset_path"], source.content.get("dataset_name"))
+    return datasets
 
 
-def _reach(datasets: Mapping[str, str | None], option: str) -> None:
-    """Whether the data can be had, told at once: the data sets library tries for half a minute."""
+def _check_reachable(datasets: Mapping[str, str | None], option: str) -> None:
+    """Raise a DataError at once if data cannot be loaded: the library would retry for half a minute."""
     from datasets import (
         config as settings,  # here, because it takes a second
         load_dataset_builder,
@@ -64,10 +71,10 @@ def _reach(datasets: Mapping[str, str | None], option: str) -> None:
                 load_dataset_builder(dataset, config)
             else:
                 HfApi().dataset_info(dataset, timeout=10)
-        except Exception as error:  # which one depends on the versions of three libraries
+        except Exception as error:  # the type depends on the versions of three libraries
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise DataError(
-                f"{option}: the data set {dataset} cannot be had from the hub ({reason}): check the network, "
-                f"set HF_HUB_OFFLINE=1 if it is in the hub's cache, or take local files, for example "
+                f"{option}: the data set {dataset} cannot be loaded from the hub ({reason}): check the "
+                f"network, set HF_HUB_OFFLINE=1 if it is in the hub's cache, or use local files, for example "
                 f"stage/downstream/tasks=[glue]"
             ) from error

@@ -1,4 +1,4 @@
-"""Tasks that are given as texts with a few choices, such as those of the built-in world."""
+"""Tasks made of texts with a few choices, such as those of the built-in world."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Item(Protocol):
 
     @property
     def text(self) -> str:
-        """What precedes the choice."""
+        """The text before the choice."""
         ...
 
     @property
@@ -25,35 +25,36 @@ class Item(Protocol):
 
     @property
     def answer(self) -> int:
-        """Index of the right one."""
+        """Index of the right choice."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ItemTasks:
-    """Tasks by name; a text and a space stand before each choice."""
+    """Tasks by name; the prompt is the text, and a space precedes each choice."""
 
     items: Mapping[str, Sequence[Item]]
+    """The items of each task."""
     limit: int | None = None
-    """Items of each task, from the first on; as many as the stage says where it is None."""
+    """Items of each task, from the first on; None for the stage's limit."""
 
     def write(self, folder: Path, option: str) -> TaskFiles:
-        """A task file for each; raises ConfigError for a task without items."""
+        """Write one file per task; raises ConfigError for a task without items."""
         check_counts(None, self.limit, option)
         empty = [name for name, items in self.items.items() if not items]
         if empty or not self.items:
-            named = ", ".join(empty) or "there is no task, and so it"
-            raise ConfigError(f"{option}: {named} has no items; give at least one")
+            names = ", ".join(empty) or "there is no task, and so it"
+            raise ConfigError(f"{option}: {names} has no items; give at least one")
         for name, items in self.items.items():
-            found = [{"text": i.text, "choices": list(i.choices), "answer": i.answer} for i in items]
-            write_task(folder, name, _CONTENT, {"test": found})
+            rows = [{"text": i.text, "choices": list(i.choices), "answer": i.answer} for i in items]
+            write_task(folder, name, _CONTENT, {"test": rows})
         return TaskFiles(names=tuple(self.items), limit=self.limit)
 
 
 _CONTENT = {
     "test_split": "test",
     "output_type": "multiple_choice",
-    # names of fields, which the harness reads without rendering a template
+    # bare names of fields, which the harness reads without rendering a template
     "doc_to_text": "text",
     "doc_to_choice": "choices",
     "doc_to_target": "answer",

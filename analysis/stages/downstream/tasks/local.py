@@ -1,10 +1,10 @@
-"""Official tasks with their official prompts, on rows of local files of JSON lines."""
+"""Official tasks with their official prompts, on rows of local JSON-lines files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analysis.stages.downstream.tasks.official import Content, OfficialTask, chosen, official
+from analysis.stages.downstream.tasks.official import Content, OfficialTask, official_tasks, select_tasks
 from analysis.stages.downstream.tasks.source import (
     Row,
     TaskFiles,
@@ -13,7 +13,8 @@ from analysis.stages.downstream.tasks.source import (
     check_fields,
     existing_folder,
     read_lines,
-    split_off,
+    split_examples,
+    tested_and_examples,
     write_task,
 )
 
@@ -26,51 +27,52 @@ class LocalTasks:
     """
 
     folder: str
+    """Folder of the files."""
     tasks: Sequence[str] = ("sst2", "cola", "mrpc", "rte")
+    """Names of the harness' tasks."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Files with another name than `<task>.jsonl`, by task; relative to `folder` or absolute."""
     folders: Sequence[str] = ("glue",)
-    """Folders of the harness' tasks to look in."""
+    """Folders of the harness that are searched for tasks."""
     shots: int = 0
+    """Solved examples before each document."""
     limit: int | None = None
+    """Documents of each task; None for the stage's limit."""
 
     def write(self, folder: Path, option: str) -> TaskFiles:
-        """A file for each task that includes the official one.
+        """Write a file for each task that includes the official one.
 
         Raises:
             ConfigError: for an unknown task, with the nearest name, and for too few rows.
-            DataError: for a missing file, a missing field, or an answer that is no choice's number.
+            DataError: for a missing file, a missing field, or an answer that is not the number of a choice.
         """
         check_counts(self.shots, self.limit, option)
         home = existing_folder(self.folder, f"{option}.folder")
-        for task in chosen(self.tasks, official(self.folders, option), self.folders, option):
+        for task in select_tasks(self.tasks, official_tasks(self.folders, option), self.folders, option):
             path = home / self.files.get(task.name, f"{task.name}.jsonl")
-            found = _checked(task, path, read_lines(path, f"{option}.folder"))
-            examples, tested = split_off(found, self.shots, self.shots, f"{option}.folder: {path}")
-            content, data = _redirected(task, examples, tested)
-            write_task(folder, task.name, content, data)
+            rows = read_lines(path, f"{option}.folder")
+            _check_rows(task, path, rows)
+            examples, tested = split_examples(rows, self.shots, self.shots, f"{option}.folder: {path}")
+            content = _local_content(task, has_examples=bool(examples))
+            write_task(folder, task.name, content, tested_and_examples(tested, examples))
         return TaskFiles(names=tuple(self.tasks), shots=self.shots, limit=self.limit)
 
 
-def _checked(task: OfficialTask, path: Path, found: Sequence[Row]) -> Sequence[Row]:
-    """The rows, if they have what the official prompt names."""
+def _check_rows(task: OfficialTask, path: Path, rows: Sequence[Row]) -> None:
+    """Raise a DataError unless the rows have the fields that the official prompt names."""
     target, choices = task.content.get("doc_to_target"), task.content.get("doc_to_choice")
-    check_fields(found, task.fields, f"{path} for {task.name}")
+    check_fields(rows, task.fields, f"{path} for {task.name}")
     if isinstance(choices, list) and isinstance(target, str) and target.isidentifier():
-        check_answers(found, target, len(choices), f"{path} for {task.name}")
-    return found
+        check_answers(rows, target, len(choices), f"{path} for {task.name}")
 
 
-def _redirected(
-    task: OfficialTask, examples: Sequence[Row], tested: Sequence[Row]
-) -> tuple[Content, dict[str, Sequence[Row]]]:
-    """The official task on these rows: its content, and its rows by split."""
+def _local_content(task: OfficialTask, *, has_examples: bool) -> Content:
+    """The official task with splits `tested` and `examples` instead of its own."""
     splits = {
-        "training_split": "examples" if examples else None,
-        "fewshot_split": "examples" if examples else None,
+        "training_split": "examples" if has_examples else None,
+        "fewshot_split": "examples" if has_examples else None,
         "validation_split": None,
         "test_split": "tested",
         "fewshot_config": {"sampler": "first_n"},
     }
-    data = {"tested": tested} | ({"examples": examples} if examples else {})
-    return task.changes | splits, data
+    return task.overrides | splits

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.stages.downstream.tasks.official import OfficialTask, chosen, official
+from analysis.stages.downstream.tasks.official import OfficialTask, official_tasks, select_tasks
 from analysis.stages.downstream.tasks.source import (
     Row,
     TaskFiles,
@@ -23,72 +23,75 @@ LETTERS = "ABCD"
 _HEADER = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]
 _FOLDER = ("mmlu/default",)
 Subjects = Mapping[str, Sequence[Row]]
+"""Rows by subject."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalMMLU:
-    """The group `mmlu` of the subjects that the files have; its accuracy is weighted by their sizes.
+    """The group `mmlu` of the subjects in the files; its accuracy is weighted by their sizes.
 
     A folder holds `dev/<subject>_dev.csv` and `test/<subject>_test.csv`, each row a question, four choices
-    and the answer, as 0 to 3 or A to D; a header may stand above. Examples are the first rows of `dev`.
+    and the answer, as 0 to 3 or A to D; a header is allowed. Examples are the first rows of `dev`.
     """
 
     folder: str | None = None
+    """Folder with `dev` and `test`."""
     subset: str | None = None
     """JSON lines with `question`, `subject`, `choices` and `answer`, tested instead of `<folder>/test`."""
     subjects: Sequence[str] | None = None
-    """All that the files have where it is None."""
+    """Subjects to test; None for all in the files."""
     shots: int = 5
+    """Solved examples before each document."""
     limit: int | None = None
-    """Documents of each subject."""
+    """Documents of each subject; None for the stage's limit."""
 
     def write(self, folder: Path, option: str) -> TaskFiles:
-        """A file for each subject that includes the official one, and the official groups over them.
+        """Write a file for each subject that includes the official one, and the official groups over them.
 
         Raises:
             ConfigError: for an unknown subject, with the nearest name, and for too few examples.
-            DataError: for a missing file, a missing field, or an answer that is no choice's number.
+            DataError: for a missing file, a missing field, or an answer that is not the number of a choice.
         """
         check_counts(self.shots, self.limit, option)
-        tested = self._tested(option)
-        known = official(_FOLDER, option)
-        tasks = chosen([f"mmlu_{subject}" for subject in tested], known, _FOLDER, option)
-        for task, (subject, found) in zip(tasks, tested.items(), strict=True):
+        subjects = self._tested_subjects(option)
+        known = official_tasks(_FOLDER, option)
+        tasks = select_tasks([f"mmlu_{subject}" for subject in subjects], known, _FOLDER, option)
+        for task, (subject, tested) in zip(tasks, subjects.items(), strict=True):
             examples = self._examples(subject, option)
             splits = {} if examples else {"fewshot_split": None}
-            rows = {"test": found} | ({"dev": examples} if examples else {})
-            write_task(folder, task.name, task.changes | splits, rows)
+            rows = {"test": tested} | ({"dev": examples} if examples else {})
+            write_task(folder, task.name, task.overrides | splits, rows)
         _write_groups(folder, tasks, known)
         return TaskFiles(names=("mmlu",), shots=self.shots, limit=self.limit)
 
-    def _tested(self, option: str) -> Subjects:
+    def _tested_subjects(self, option: str) -> Subjects:
         if self.folder is None and (self.subset is None or self.shots):
             raise ConfigError(f"{option}.folder is not set; give the folder with dev/*_dev.csv")
-        found = self._lines(option) if self.subset else self._tables(option)
+        available = self._read_subset(option) if self.subset else self._read_tests(option)
         if self.subjects is None:
-            return found
-        missing = [subject for subject in self.subjects if subject not in found]
+            return available
+        missing = [subject for subject in self.subjects if subject not in available]
         if missing or not self.subjects:
             raise ConfigError(
                 f"{option}.subjects: {', '.join(missing) or 'nothing'} is not in the files; "
-                f"they have {', '.join(found)}"
+                f"they have {', '.join(available)}"
             )
-        return {subject: found[subject] for subject in self.subjects}
+        return {subject: available[subject] for subject in self.subjects}
 
-    def _tables(self, option: str) -> Subjects:
+    def _read_tests(self, option: str) -> Subjects:
         folder = existing_folder(f"{self.folder}/test", f"{option}.folder")
         paths = sorted(folder.glob("*_test.csv"))
         if not paths:
             raise DataError(f"{option}.folder: there is no <subject>_test.csv in {folder}")
-        return {path.name.removesuffix("_test.csv"): _table(path) for path in paths}
+        return {path.name.removesuffix("_test.csv"): _read_csv(path) for path in paths}
 
-    def _lines(self, option: str) -> Subjects:
+    def _read_subset(self, option: str) -> Subjects:
         path = Path(str(self.subset)).expanduser()
-        found = read_lines(path, f"{option}.subset")
-        check_fields(found, ("question", "subject", "choices", "answer"), str(path))
-        check_answers(found, "answer", len(LETTERS), str(path))
+        rows = read_lines(path, f"{option}.subset")
+        check_fields(rows, ("question", "subject", "choices", "answer"), str(path))
+        check_answers(rows, "answer", len(LETTERS), str(path))
         subjects: dict[str, list[Row]] = {}
-        for row in found:
+        for row in rows:
             subjects.setdefault(str(row["subject"]), []).append(row)
         return subjects
 
@@ -97,19 +100,21 @@ class LocalMMLU:
             return ()
         path = Path(f"{self.folder}/dev/{subject}_dev.csv").expanduser()
         if not path.is_file():
-            raise DataError(f"{option}.folder: {path} is no file, and shots={self.shots}; add it or shots=0")
-        found = _table(path)
-        if len(found) < self.shots:
-            raise ConfigError(f"{option}.shots={self.shots}, but {path} has {len(found)} rows")
-        return found[: self.shots]
+            raise DataError(
+                f"{option}.folder: {path} is no file, and shots={self.shots}; add it or set shots=0"
+            )
+        rows = _read_csv(path)
+        if len(rows) < self.shots:
+            raise ConfigError(f"{option}.shots={self.shots}, but {path} has {len(rows)} rows")
+        return rows[: self.shots]
 
 
-def _table(path: Path) -> list[Row]:
-    """The rows of a CSV file; raises DataError for one of another shape."""
-    return list(_rows(path))
+def _read_csv(path: Path) -> list[Row]:
+    """The rows of a CSV file; raises DataError for a row of another shape."""
+    return list(_iterate_csv(path))
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _iterate_csv(path: Path) -> Iterator[Row]:
     with path.open(newline="", encoding="utf-8") as file:
         for number, cells in enumerate(csv.reader(file), start=1):
             if number == 1 and cells == _HEADER:
@@ -123,7 +128,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _write_groups(folder: Path, tasks: Sequence[OfficialTask], known: Mapping[str, OfficialTask]) -> None:
-    """The official groups of these tasks; one without a task is left out."""
+    """Write the official groups of these tasks; groups without a task are left out."""
     members: dict[str, list[str]] = {}
     for task in tasks:
         members.setdefault(task.content["tag"].removesuffix("_tasks"), []).append(task.name)

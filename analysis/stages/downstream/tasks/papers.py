@@ -1,9 +1,10 @@
-"""The six tasks that the editing papers score (arXiv 2502.01636), with prompts of their shape.
+"""The six tasks on which the editing papers report scores (arXiv 2502.01636), with prompts of their shape.
 
-A choice is scored by the likelihood of its label. The first `held_out` rows of a file are kept for examples,
-the first `shots` of them are used; tests start after them. Deviations: labels of several tokens are compared
-by their total likelihood, not by the mean over tokens; what a model generates is not parsed; the cue of CoLA
-ends in no space. The public code shows RTE's label 0, which is entailment, as "False": `legacy` does so too.
+A choice is scored by the likelihood of its label. The first `held_out` rows of a file are reserved for
+examples, of which the first `shots` are used; the rows after them are tested. Deviations: labels of several
+tokens are compared by their total likelihood, not by the mean over tokens; generated text is not parsed; the
+cue of CoLA does not end in a space. The public code shows RTE's label 0, which is entailment, as "False":
+`legacy` does so too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,10 @@ from analysis.stages.downstream.tasks.source import (
     check_counts,
     check_fields,
     existing_folder,
-    function,
+    function_tag,
     read_lines,
-    split_off,
+    split_examples,
+    tested_and_examples,
     write_task,
 )
 from editors.errors import ConfigError
@@ -30,59 +32,62 @@ Verbaliser = Literal["correct", "legacy"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """A prompt over the fields of a row, and what follows it."""
+class PromptShape:
+    """A prompt over the fields of a row, and the choices that may follow it."""
 
     text: str
+    """Template of the prompt."""
     fields: Sequence[str]
+    """Fields that the template names."""
     choices: Sequence[str]
-    """By label."""
+    """The label words, by label."""
     labels: Sequence[str] = ()
-    """Names of the labels where a file has names."""
+    """Names of the labels, for files that have names instead of numbers."""
     answer: str = "label"
+    """Field of the label."""
 
-    def read(self, found: Sequence[Row], where: str) -> Sequence[Row]:
-        """The rows with their fields and the number of the right choice; raises DataError."""
-        check_fields(found, [*self.fields, self.answer], where)
+    def convert(self, rows: Sequence[Row], where: str) -> Sequence[Row]:
+        """The rows with the prompt's fields and the number of the right choice; raises DataError."""
+        check_fields(rows, [*self.fields, self.answer], where)
         numbers = {name: number for number, name in enumerate(self.labels)}
-        kept = [
+        converted = [
             {name: row[name] for name in self.fields} | {"answer": numbers.get(str(label), label)}
-            for row in found
+            for row in rows
             for label in [row[self.answer]]
         ]
-        check_answers(kept, "answer", len(self.choices), where)
-        return kept
+        check_answers(converted, "answer", len(self.choices), where)
+        return converted
 
 
-SHAPES: Mapping[str, Shape] = {
-    "sst": Shape(
+SHAPES: Mapping[str, PromptShape] = {
+    "sst": PromptShape(
         text="Review : {{sentence.strip()}}\nSentiment :",
         fields=("sentence",),
         choices=("negative", "positive"),
     ),
-    "mrpc": Shape(
+    "mrpc": PromptShape(
         text="Are the sentences paraphrases of each other.\nSentence 1: {{sentence1}}\n"
         "Sentence 2: {{sentence2}}\nAnswer:",
         fields=("sentence1", "sentence2"),
         choices=("No", "Yes"),
     ),
-    "cola": Shape(
+    "cola": PromptShape(
         text="Is this sentence linguistically acceptable?\nSentence: {{sentence}}\nAnswer:",
         fields=("sentence",),
         choices=("No", "Yes"),
     ),
-    "rte": Shape(
+    "rte": PromptShape(
         text="{{sentence1}}\nquestion: {{sentence2}} True or False?\nanswer:",
         fields=("sentence1", "sentence2"),
         choices=("True", "False"),
     ),
-    "nli": Shape(
+    "nli": PromptShape(
         text="{{sentence1}} entails the {{sentence2}} True or False? answer:",
         fields=("sentence1", "sentence2"),
         choices=("True", "False"),
         labels=("entailment", "not_entailment"),
     ),
-    "mmlu": Shape(
+    "mmlu": PromptShape(
         text="Question: {{question}}\n(A) {{choices[0]}}\n(B) {{choices[1]}}\n(C) {{choices[2]}}\n"
         "(D) {{choices[3]}}\nAnswer:",
         fields=("question", "choices"),
@@ -90,39 +95,46 @@ SHAPES: Mapping[str, Shape] = {
         answer="answer",
     ),
 }
-"""By task; 0 is GLUE's label of a negative review, no paraphrase, an unacceptable sentence, entailment."""
+"""Prompts by task. GLUE's label 0: a negative review, no paraphrase, an unacceptable sentence, entailment."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperTasks:
-    """Any of the six, on local files of JSON lines; F1 is told beside accuracy."""
+    """Any of the six tasks, on local JSON-lines files; F1 is reported beside accuracy."""
 
     folder: str
+    """Folder of the files."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Files with another name than `<task>.jsonl`, by task; relative to `folder` or absolute."""
     tasks: Sequence[str] = tuple(SHAPES)
+    """Tasks to test."""
     shots: int = 4
+    """Solved examples before each document."""
     held_out: int = 10
+    """Rows at the start of a file that are reserved for examples and never tested."""
     limit: int | None = 100
+    """Documents of each task; None for the stage's limit."""
     rte_verbaliser: Verbaliser = "correct"
+    """`legacy` exchanges the label words of RTE, as the public code does."""
     prefix: str = "papers_"
-    """Keeps the names apart from those of the harness' own tasks."""
+    """Prefix that distinguishes the names from those of the harness' own tasks."""
 
     def write(self, folder: Path, option: str) -> TaskFiles:
-        """A file for each task.
+        """Write a file for each task.
 
         Raises:
             ConfigError: for an unknown task or verbaliser, and for more examples than are held out.
-            DataError: for a missing file, a missing field, or an answer that is no choice's number.
+            DataError: for a missing file, a missing field, or an answer that is not the number of a choice.
         """
         self._check(option)
         home = existing_folder(self.folder, f"{option}.folder")
         for name in self.tasks:
             path = home / self.files.get(name, f"{name}.jsonl")
             shape = _verbalised(SHAPES[name], legacy=name == "rte" and self.rte_verbaliser == "legacy")
-            found = shape.read(read_lines(path, f"{option}.folder"), f"{path} for {name}")
-            examples, tested = split_off(found, self.held_out, self.shots, f"{option}.folder: {path}")
-            write_task(folder, self.prefix + name, _content(shape, bool(examples)), _splits(examples, tested))
+            rows = shape.convert(read_lines(path, f"{option}.folder"), f"{path} for {name}")
+            examples, tested = split_examples(rows, self.held_out, self.shots, f"{option}.folder: {path}")
+            content = _content(shape, has_examples=bool(examples))
+            write_task(folder, self.prefix + name, content, tested_and_examples(tested, examples))
         names = tuple(self.prefix + name for name in self.tasks)
         return TaskFiles(names=names, shots=self.shots, limit=self.limit)
 
@@ -135,7 +147,7 @@ class PaperTasks:
             )
         if self.shots > self.held_out:
             raise ConfigError(
-                f"{option}.shots={self.shots}, but only the first {self.held_out} rows are kept for "
+                f"{option}.shots={self.shots}, but only the first {self.held_out} rows are reserved for "
                 f"examples; raise {option}.held_out"
             )
         if self.rte_verbaliser not in get_args(Verbaliser):
@@ -146,19 +158,19 @@ class PaperTasks:
 
 
 def weighted_f1(pairs: Sequence[tuple[SupportsInt, SupportsInt]]) -> float:
-    """F1 of each label, weighted by how often it is right; of (right, chosen) pairs."""
+    """F1 of each label, weighted by the number of documents that have it; `pairs` of right and predicted."""
     from sklearn.metrics import f1_score  # here, because it takes a second
 
-    right, found = zip(*pairs, strict=True)
-    return float(f1_score(right, found, average="weighted", zero_division=0.0))  # pyright: ignore
+    right, predicted = zip(*pairs, strict=True)
+    return float(f1_score(right, predicted, average="weighted", zero_division=0.0))  # pyright: ignore
 
 
-def _verbalised(shape: Shape, *, legacy: bool) -> Shape:
-    """The shape, with the label words the wrong way round for `legacy`."""
+def _verbalised(shape: PromptShape, *, legacy: bool) -> PromptShape:
+    """The shape, with its label words exchanged for `legacy`."""
     return replace(shape, choices=tuple(reversed(shape.choices))) if legacy else shape
 
 
-def _content(shape: Shape, has_examples: bool) -> dict[str, object]:
+def _content(shape: PromptShape, *, has_examples: bool) -> dict[str, object]:
     return {
         "test_split": "tested",
         **({"fewshot_split": "examples"} if has_examples else {}),
@@ -169,11 +181,11 @@ def _content(shape: Shape, has_examples: bool) -> dict[str, object]:
         "doc_to_target": "answer",
         "metric_list": [
             ACC,
-            {"metric": "f1", "aggregation": function(f"{__name__}.weighted_f1"), "higher_is_better": True},
+            {
+                "metric": "f1",
+                "aggregation": function_tag(f"{__name__}.weighted_f1"),
+                "higher_is_better": True,
+            },
         ],
         "metadata": {"version": 1.0},
     }
-
-
-def _splits(examples: Sequence[Row], tested: Sequence[Row]) -> dict[str, Sequence[Row]]:
-    return {"tested": tested} | ({"examples": examples} if examples else {})

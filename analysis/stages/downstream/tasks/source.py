@@ -1,7 +1,7 @@
-"""What every source of downstream tasks gives: task files in a folder, and the names to load from it.
+"""The common shape of all sources of downstream tasks: task files in a folder, and the names to load from it.
 
-A task file is YAML of the lm-evaluation-harness. Rows stand beside it as JSON lines and are read by `rows`,
-so that nothing is left in a cache of data sets. This module does not import the harness.
+A task file is YAML of the lm-evaluation-harness. Its rows lie beside it as JSON lines, which `load_splits`
+reads into memory, so that nothing is left in a cache of data sets. This module does not import the harness.
 """
 
 import json
@@ -26,27 +26,27 @@ ACC = {"metric": "acc", "aggregation": "mean", "higher_is_better": True}
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFiles:
-    """What a source wrote."""
+    """The tasks that a source wrote, and how to evaluate them."""
 
     names: Sequence[str]
     """Tasks, groups or tags to load; each counts once in the mean."""
     folders: Sequence[Path] = ()
-    """Where the harness finds them beside the folder that was written to; later ones win."""
+    """Further folders that the harness searches before the one that was written to."""
     shots: int | None = None
-    """Solved examples before each document; as the task files say where it is None."""
+    """Solved examples before each document; None for the number in the task files."""
     limit: int | None = None
-    """Documents of each task file; as many as the stage says where it is None."""
+    """Documents of each task file; None for the stage's limit."""
 
 
 @runtime_checkable
 class TaskSource(Protocol):
-    """Something that knows tasks."""
+    """A source of tasks."""
 
     def write(self, folder: Path, option: str) -> TaskFiles:
-        """Write the task files into an empty folder; `option` is where a user configures this source.
+        """Write the task files into an empty folder; `option` is the configuration key of this source.
 
         Raises:
-            ConfigError, DataError: for what a user has to mend.
+            ConfigError, DataError: for mistakes in the configuration or the data.
         """
         ...
 
@@ -62,31 +62,31 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(_Function, lambda dumper, name: dumper.represent_scalar("!function", str(name)))
 
 
-def function(name: str) -> str:
-    """A dotted name to stand in a task file for the function of that name."""
+def function_tag(name: str) -> str:
+    """A dotted name that a task file holds as the function of that name."""
     return _Function(name)
 
 
 def write_file(folder: Path, name: str, content: Mapping[str, object]) -> None:
-    """A task or group file."""
+    """Write a task or group file."""
     (folder / f"{name}.yaml").write_text(yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False))
 
 
 def write_task(
     folder: Path, name: str, content: Mapping[str, object], data: Mapping[str, Sequence[Row]]
 ) -> None:
-    """A task file whose splits are the given rows, and the rows beside it."""
+    """Write a task file, and the rows of its splits beside it."""
     files = {}
-    for split, found in data.items():
+    for split, rows in data.items():
         path = folder / f"{name}.{split}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in found))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         files[split] = str(path)
-    local = {"custom_dataset": function(f"{__name__}.rows"), "dataset_kwargs": {"files": files}}
+    local = {"custom_dataset": function_tag(f"{__name__}.load_splits"), "dataset_kwargs": {"files": files}}
     write_file(folder, name, {"task": name, **content, **local})
 
 
-def rows(*, files: Mapping[str, str], **_: object) -> "dict[str, Dataset]":
-    """The splits of a task, in memory; the harness calls this with what the task file says."""
+def load_splits(*, files: Mapping[str, str], **_: object) -> "dict[str, Dataset]":
+    """The splits of a task, in memory; the harness passes the `dataset_kwargs` of the task file."""
     from datasets import Dataset  # here, because it takes a second
 
     return {
@@ -99,45 +99,44 @@ def read_lines(path: Path, option: str) -> list[Row]:
     """The objects of a file with one JSON object in every line.
 
     Raises:
-        DataError: naming the option and the path of a missing file, or the line that is none.
+        DataError: naming the option and the path of a missing file, or the first line that holds no object.
     """
-    found: list[Row] = []
-    for number, line in enumerate(existing(path, option).read_bytes().splitlines(), start=1):
+    rows: list[Row] = []
+    for number, line in enumerate(_existing_file(path, option).read_bytes().splitlines(), start=1):
         if line.strip():
-            found.append(_object(line, f"{option}: line {number} of {path}"))
-    if not found:
+            rows.append(_parse_object(line, f"{option}: line {number} of {path}"))
+    if not rows:
         raise DataError(f"{option}: {path} has no rows; give a file with one JSON object in every line")
-    return found
+    return rows
 
 
-def existing(path: Path, option: str) -> Path:
-    """The path of a file that is there; raises DataError where it is not."""
+def _existing_file(path: Path, option: str) -> Path:
     if not path.is_file():
         raise DataError(f"{option}: {path} is no file (now in {Path.cwd()}); give the path of one")
     return path
 
 
 def existing_folder(path: str, option: str) -> Path:
-    """The path of a folder that is there; raises DataError where it is not."""
+    """The path of an existing folder; raises DataError if there is none."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise DataError(f"{option}={path} is no folder (now in {Path.cwd()}); give the path of one")
     return folder
 
 
-def _object(line: bytes, where: str) -> Row:
+def _parse_object(line: bytes, where: str) -> Row:
     try:
         row = json.loads(line)
-    except ValueError:  # also what is not UTF-8
+    except ValueError:  # also for bytes that are not UTF-8
         row = None
     if not isinstance(row, dict):
         raise DataError(f"{where} is no JSON object; repair the file or fetch it again")
     return row
 
 
-def check_fields(found: Sequence[Row], fields: Sequence[str], where: str) -> None:
-    """Every row has these fields; raises DataError naming the first that lacks one."""
-    for number, row in enumerate(found, start=1):
+def check_fields(rows: Sequence[Row], fields: Sequence[str], where: str) -> None:
+    """Raise a DataError for the first row that lacks one of these fields."""
+    for number, row in enumerate(rows, start=1):
         for name in fields:
             if name not in row:
                 raise DataError(
@@ -145,9 +144,9 @@ def check_fields(found: Sequence[Row], fields: Sequence[str], where: str) -> Non
                 )
 
 
-def check_answers(found: Sequence[Row], field: str, count: int, where: str) -> None:
-    """Every row's answer is the number of one of `count` choices; raises DataError for another one."""
-    for number, row in enumerate(found, start=1):
+def check_answers(rows: Sequence[Row], field: str, count: int, where: str) -> None:
+    """Raise a DataError for the first row whose answer is not the number of one of `count` choices."""
+    for number, row in enumerate(rows, start=1):
         answer = row[field]
         if not isinstance(answer, int) or not 0 <= answer < count:
             raise DataError(
@@ -157,24 +156,29 @@ def check_answers(found: Sequence[Row], field: str, count: int, where: str) -> N
 
 
 def check_counts(shots: int | None, limit: int | None, option: str) -> None:
-    """Raises ConfigError for negative numbers of examples or documents."""
+    """Raise a ConfigError for a negative number of examples, or a limit below one document."""
     if shots is not None and shots < 0:
         raise ConfigError(f"{option}.shots={shots}, but a number of examples cannot be negative")
     if limit is not None and limit < 1:
         raise ConfigError(f"{option}.limit={limit}, but it has to be positive (null reads all)")
 
 
-def split_off(
-    found: Sequence[Row], first: int, shots: int, where: str
+def split_examples(
+    rows: Sequence[Row], reserved: int, shots: int, where: str
 ) -> tuple[Sequence[Row], Sequence[Row]]:
-    """The first `shots` rows, which are examples, and the rows after the first `first`, which are tested.
+    """The first `shots` rows, which are examples, and the rows after the `reserved` ones, which are tested.
 
     Raises:
-        ConfigError: where no rows are left.
+        ConfigError: if no rows are left to test.
     """
-    if len(found) <= first:
+    if len(rows) <= reserved:
         raise ConfigError(
-            f"{where} has {len(found)} rows, but the first {first} are kept for examples and none would be "
-            f"left to test on; lower shots or give more rows"
+            f"{where} has {len(rows)} rows, but the first {reserved} are reserved for examples and none "
+            f"would be left to test; lower shots or give more rows"
         )
-    return found[:shots], found[first:]
+    return rows[:shots], rows[reserved:]
+
+
+def tested_and_examples(tested: Sequence[Row], examples: Sequence[Row]) -> dict[str, Sequence[Row]]:
+    """The splits `tested` and, if there are any, `examples`."""
+    return {"tested": tested} | ({"examples": examples} if examples else {})
