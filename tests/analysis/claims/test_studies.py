@@ -12,7 +12,7 @@ from analysis.claims.study import Study
 from analysis.claims.verdicts import judged
 from analysis.plots.charts.points import TrackChart
 from analysis.results.collection import collect
-from tests.analysis.conftest import WriteRun
+from tests.fake_runs import WriteRun
 
 
 def study(name: str) -> Study:

@@ -9,7 +9,7 @@ import pytest
 from analysis.claims.evidence import Evidence, changes, effects, ends, steadiness
 from analysis.claims.verdicts import Claim, Side, judged
 from analysis.results.collection import collect
-from tests.analysis.conftest import WriteRun
+from tests.fake_runs import WriteRun
 
 NAN = float("nan")
 

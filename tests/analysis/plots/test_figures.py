@@ -20,9 +20,7 @@ from analysis.plots.interactive.lines import thinned
 from analysis.plots.run_figures import run_figures
 from analysis.results.collection import collect
 from editors.errors import ConfigError, DataError
-from tests.analysis.conftest import BLOCKS, EDITED, WriteRun
-from tests.analysis.synthetic import EDITORS
-from tests.analysis.training import Part, write_parts
+from tests.fake_runs import BLOCKS, EDITED, EDITORS, Part, WriteRun, write_parts
 
 IN_TRAINING = ("training", "adapters", "loss")
 """The figures that are only of runs that train."""

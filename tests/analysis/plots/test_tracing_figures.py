@@ -12,7 +12,7 @@ from analysis.plots.charts.save import Chart, draw
 from analysis.plots.figures.registry import charts
 from analysis.plots.interactive.draw import interactive
 from analysis.results.collection import collect
-from tests.analysis.conftest import BLOCKS, WriteRun
+from tests.fake_runs import BLOCKS, WriteRun
 
 ROWS = ("first subject token", "last subject token", "first token after", "further tokens", "last token")
 

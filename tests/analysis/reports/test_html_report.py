@@ -13,7 +13,7 @@ from analysis.plots.figures.registry import FIGURES, charts
 from analysis.reports.html_report import render
 from analysis.results.collection import collect
 from analysis.results.tables import NARROW, alarm_order_text, per_series
-from tests.analysis.conftest import WriteRun
+from tests.fake_runs import WriteRun
 
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> $x_$"

@@ -12,7 +12,8 @@ from analysis.claims.registry import STUDIES
 from analysis.reports.results_page import write_results
 from analysis.results.markdown import cell, linked, markdown
 from editors.errors import DataError
-from tests.analysis.conftest import WriteRun, make_run
+from tests import fake_runs
+from tests.fake_runs import WriteRun
 from tests.paths import CONF
 
 
@@ -65,8 +66,8 @@ def test_runs_of_several_folders_are_put_together_and_the_same_one_counts_once(
 ):
     kept = tmp_path / "kept"
     shutil.copytree(root / "norms_editing_facts", kept / "norms_editing_facts")
-    make_run(kept, name="norms_editing_facts", editor="encore", seed=5)
-    make_run(kept, name="encore_facts", editor="encore", seed=5)
+    fake_runs.write_run(kept, name="norms_editing_facts", editor="encore", seed=5)
+    fake_runs.write_run(kept, name="encore_facts", editor="encore", seed=5)
     write_results([root, kept], root / "results.md")
     text = (root / "results.md").read_text()
     assert "from 20 runs" in text
