@@ -34,7 +34,7 @@ def test_the_page_has_every_claim_and_its_pictures_exist(root: Path):
     assert len(verdicts) == 2 * sum(len(study.claims) for study in STUDIES)
     for study in STUDIES:
         assert f"\n## {study.name}\n" in text
-        assert all(cell(claim.says) in text for claim in study.claims)
+        assert all(cell(claim.statement) in text for claim in study.claims)
     pictures = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
     assert pictures and all((page.parent / picture).is_file() for picture in pictures)
     assert any("norms_editing_facts" in picture for picture in pictures)
