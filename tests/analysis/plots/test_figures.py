@@ -321,7 +321,7 @@ def test_singular_values_keep_their_order_and_are_those_of_the_changed_matrices(
 def test_alarms_stand_in_the_order_in_which_they_fired_and_never_is_said(metrics: pd.DataFrame):
     chart = drawn(metrics, "alarms")
     assert chart.rows == ("norm growth", "probe collapse", "ability loss", "activation shift")
-    told = {(event.label, event.row): event.told for event in chart.events}
+    told = {(event.label, event.row): event.occurrences for event in chart.events}
     assert told["memit", "norm growth"] == "2 of 2" and told["memit", "probe collapse"] == "never"
     assert {text for (label, _), text in told.items() if label == "encore"} == {"never"}
     fired = metrics[metrics["key"].str.startswith("alarm/")]

@@ -126,8 +126,8 @@ def test_arxiv_ids_of_sources_are_links():
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_every_study_is_an_experiment_with_figures_that_exist(study):
-    from analysis.plots.figures.registry import chosen_figures
+    from analysis.plots.figures.registry import selected_figures
 
     assert (CONF / "experiment" / f"{study.name}.yaml").is_file()
-    chosen_figures(study.figures)
+    selected_figures(study.figures)
     assert study.claims and study.question.endswith(("?", "."))
