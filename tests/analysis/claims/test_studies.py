@@ -1,4 +1,4 @@
-"""Measures of the experiments: they stand runs without their keys, and compare what belongs together."""
+"""Measures of the experiments: they accept runs without their metrics and compare matching runs."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ def study(name: str) -> Study:
     return next(each for each in STUDIES if each.name == name)
 
 
-def chosen(*regularizers: str) -> dict[str, object]:
+def intervention_with(*regularizers: str) -> dict[str, object]:
     nodes = {name: {"_target_": f"editors.{name}"} for name in regularizers}
     return {"name": "knowledge_edit", "editor": {"regularizers": nodes}}
 
@@ -27,12 +27,12 @@ def chosen(*regularizers: str) -> dict[str, object]:
 def rewrite(folder: Path, change: dict[int, dict[str, float]]) -> None:
     """Set numbers of a run's rows, by count of edits."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    told = [json.dumps(line | change.get(int(line["edits"]), {})) for line in lines]
-    (folder / "metrics.jsonl").write_text("\n".join(told) + "\n")
+    rows = [json.dumps(line | change.get(int(line["edits"]), {})) for line in lines]
+    (folder / "metrics.jsonl").write_text("\n".join(rows) + "\n")
 
 
 @pytest.mark.parametrize("each", STUDIES, ids=lambda each: each.name)
-def test_no_measure_needs_more_than_it_finds(each: Study, experiment: Path):
+def test_measures_accept_runs_without_their_metrics(each: Study, experiment: Path):
     evidence = Evidence(collect(experiment))
     for claim in each.claims:
         assert list(judge(claim, evidence).cases.columns[:5]) == ["case", "mean", "low", "high", "seeds"]
@@ -46,7 +46,7 @@ def histories(write_run: WriteRun, *runs: tuple[int, tuple[str, ...], int | None
     """Runs of 200 edits by size of batch and regularizers, with the edits at which each collapses."""
     known = "edit/known/unedited"
     for batch, regularizers, at in runs:
-        settings = {"intervention": chosen(*regularizers), "batch_size": batch}
+        settings = {"intervention": intervention_with(*regularizers), "batch_size": batch}
         folder = write_run(
             editor="encore", editor_label="memit", name="history", edits=200, settings=settings
         )
@@ -65,7 +65,7 @@ def collapsing(write_run: WriteRun) -> Evidence:
 
 
 @pytest.mark.parametrize("batch_at", [None, 110])
-def test_a_sequence_too_short_to_last_four_times_as_long_tells_nothing(
+def test_a_sequence_too_short_to_last_four_times_as_long_is_undecided(
     batch_at: int | None, write_run: WriteRun
 ):
     evidence = histories(write_run, (1, (), 100), (100, (), batch_at))
@@ -85,7 +85,7 @@ def test_a_sequence_that_never_collapses_lasted_at_least_its_length(collapsing: 
 def test_a_sequence_is_compared_with_one_batch_by_its_norm(write_run: WriteRun):
     norm = "norm/frobenius_ratio/edited"
     for batch, regularizers, ratio in ((10, (), 3.0), (10, ("history",), 3.9), (200, (), 4.0)):
-        settings = {"intervention": chosen(*regularizers), "batch_size": batch}
+        settings = {"intervention": intervention_with(*regularizers), "batch_size": batch}
         folder = write_run(editor="encore", name="history", edits=200, settings=settings)
         rewrite(folder, {200: {norm: ratio}})
     evidence = Evidence(collect(folder.parent))
@@ -98,7 +98,7 @@ def test_both_of_encores_parts_are_compared_with_the_best_of_less(write_run: Wri
     for regularizers, ability in (
         ((), 0.5), (("mpes",), 0.7), (("norm_constraint",), 0.5), (("mpes", "norm_constraint"), 0.6)
     ):  # fmt: skip
-        settings = {"intervention": chosen(*regularizers)}
+        settings = {"intervention": intervention_with(*regularizers)}
         folder = write_run(editor="rome", editor_label="memit", name="encore", settings=settings)
         rewrite(folder, {60: {"downstream/mean/acc": ability}})
     evidence = Evidence(collect(folder.parent))
@@ -131,7 +131,7 @@ def mixed(write_run: WriteRun) -> Evidence:
         ("mpes", "rect"): (5.0, 1.0, 0.4),
     }
     for regularizers, (growth, success, ability) in ends.items():
-        settings = {"intervention": chosen(*regularizers)}
+        settings = {"intervention": intervention_with(*regularizers)}
         folder = write_run(editor="rome", editor_label="memit", name="mitigation", settings=settings)
         end = {
             "norm/frobenius_ratio/edited": growth,
@@ -142,7 +142,8 @@ def mixed(write_run: WriteRun) -> Evidence:
     return Evidence(collect(folder.parent))  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def test_the_frontier_holds_what_nothing_beats_within_the_budget_of_success(mixed: Evidence):
+def test_the_frontier_is_undominated_within_the_budget(mixed: Evidence):
+    """No point of the frontier is beaten in both norm and ability at the same edit success."""
     frontier, alone = (table.build(mixed).set_index("regularizers") for table in study("mitigation").tables)
     assert frontier["frontier"].to_dict() == {"rect": "1", "none": "–"}
     assert alone["within"].to_dict() == {"mpes": False, "rect": True, "none": True}
@@ -173,7 +174,7 @@ def test_a_regularizer_is_judged_over_its_partners_within_the_budget(mixed: Evid
     assert cases["seeds"].tolist() == [1, 1]
 
 
-def test_a_rescaling_that_changes_nothing_answers_nothing(write_run: WriteRun):
+def test_a_rescaling_without_effect_is_no_evidence(write_run: WriteRun):
     late = {"real": 1.3, "norm_rescaled": 1.3}
     for moved in (0.0, 0.2):
         for control, norm in late.items():
