@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis.plots.figures.registry import FIGURES, FigureSpec, charts, chosen_figures, save_figures
+from analysis.plots.figures.registry import FIGURES, FigureSpec, charts, save_figures, selected_figures
 from analysis.reports.html_report import write_report
 from analysis.reports.optuna_study import searches
 from analysis.reports.results_page import write_results
@@ -17,29 +17,29 @@ from analysis.results.tables import NARROW, alarm_order_text, per_series
 from editors.errors import ConfigError, NormscopeError
 
 _WIDE = 200
-"""Columns where the output is no terminal."""
+"""Columns of output that is not a terminal."""
 _ROWS = 20
-"""Metrics that a comparison shows unless told otherwise."""
+"""Metrics that a comparison shows by default."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, whose status it is; a user's mistake is one sentence on stderr and status 2."""
-    chosen = _parser().parse_args(arguments)
+    """Run a command and return its exit status; a user's mistake is one sentence on stderr and status 2."""
+    options = _parser().parse_args(arguments)
     try:
-        return chosen.run(chosen)
+        return options.run(options)
     except NormscopeError as error:
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"cannot write {error.filename}: {error.strerror}; choose another folder with --to")
 
 
-def report(chosen: argparse.Namespace) -> int:
-    """Collect, draw and write; prints lines, of which the table and the path are the last."""
-    collection = collect(*chosen.folders)
-    title = " and ".join(_names(chosen.folders))
-    found = [search for folder in chosen.folders for search in searches(folder)]
+def report(options: argparse.Namespace) -> int:
+    """Write the report of experiments; prints remarks, alarms, the table and the path."""
+    collection = collect(*options.folders)
+    title = " and ".join(_names(options.folders))
+    studies = [search for folder in options.folders for search in searches(folder)]
     page = write_report(
-        collection, _target(chosen), title=title, at=_counts_of(chosen.at), x=chosen.x, found=found
+        collection, _target(options), title=title, at=_counts_of(options.at), x=options.x, found=studies
     )
     order = alarm_order_text(collection)
     alarms = [order.to_string(index=False), ""] if len(order) else []
@@ -48,38 +48,38 @@ def report(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def figures(chosen: argparse.Namespace) -> int:
-    """Draw the chosen figures into files; prints their paths."""
-    only, at = _names_of(chosen.only), _counts_of(chosen.at)
-    wanted = chosen_figures(only)
-    collection = collect(*chosen.folders)
-    drawn = charts(collection.metrics, only, at=at, x=chosen.x)
+def figures(options: argparse.Namespace) -> int:
+    """Draw the selected figures into files; prints their paths."""
+    only, at = _names_of(options.only), _counts_of(options.at)
+    specs = selected_figures(only)
+    collection = collect(*options.folders)
+    drawn = charts(collection.metrics, only, at=at, x=options.x)
     if not drawn:
         raise ConfigError(
-            f"no run measured what the figures {chosen.only or 'of the table'} show; see docs/metrics.md"
+            f"no run measured what the figures {options.only or 'of the table'} show; see docs/metrics.md"
         )
-    paths = save_figures(drawn, _target(chosen) / "figures", chosen.format)
-    left_out = _left_out(wanted, [spec for spec, _ in drawn]) if only else []
+    paths = save_figures(drawn, _target(options) / "figures", options.format)
+    left_out = _left_out(specs, [spec for spec, _ in drawn]) if only else []
     _say(*_remarks(collection), *left_out, *map(str, paths))
     return 0
 
 
-def compare(chosen: argparse.Namespace) -> int:
-    """Print what differs between two runs; 0 where their numbers are equal within the tolerance, else 1."""
-    if not chosen.tolerance >= 0:
-        raise ConfigError(f"--tolerance {chosen.tolerance}: a relative difference is not negative")
-    a, b = (read_one(folder) for folder in (chosen.a, chosen.b))
-    found = comparison(a, b, chosen.tolerance)
+def compare(options: argparse.Namespace) -> int:
+    """Print the differences between two runs; 0 if their numbers are equal within the tolerance, else 1."""
+    if not options.tolerance >= 0:
+        raise ConfigError(f"--tolerance {options.tolerance}: a relative difference is not negative")
+    a, b = (read_one(folder) for folder in (options.a, options.b))
+    found = comparison(a, b, options.tolerance)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
-    console.print(shown(found, chosen.a, chosen.b, rows=None if chosen.all else _ROWS))
+    console.print(shown(found, options.a, options.b, rows=None if options.all else _ROWS))
     return 0 if found.is_equal else 1
 
 
-def results(chosen: argparse.Namespace) -> int:
+def results(options: argparse.Namespace) -> int:
     """Write the page of results; prints the verdicts and its path."""
-    _say(*write_results(chosen.roots, chosen.to), f"results: {chosen.to}")
+    _say(*write_results(options.roots, options.to), f"results: {options.to}")
     return 0
 
 
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "--x",
         choices=("steps", "tokens"),
         default="steps",
-        help="what training is drawn over; default: steps",
+        help="x-axis of training; default: steps",
     )
     whole = commands.add_parser(
         "report", parents=[common], help="tables, figures and report.html; prints the table"
@@ -152,20 +152,20 @@ def _counts_of(comma_separated: str) -> list[int]:
     return list(map(int, counts))
 
 
-def _left_out(wanted: Sequence[FigureSpec], drawn: Sequence[FigureSpec]) -> list[str]:
+def _left_out(specs: Sequence[FigureSpec], drawn: Sequence[FigureSpec]) -> list[str]:
     return [
         f"figure {spec.number} {spec.name} is left out: no run measured what it shows"
-        for spec in wanted
+        for spec in specs
         if spec not in drawn
     ]
 
 
-def _target(chosen: argparse.Namespace) -> Path:
-    """Where to write: several experiments get a folder of their own, and none of theirs is overwritten."""
-    if chosen.to is not None:
-        return chosen.to
-    first, *others = chosen.folders
-    return first.parent / "+".join(_names(chosen.folders)) if others else first
+def _target(options: argparse.Namespace) -> Path:
+    """The folder to write to; several experiments share a new one, so that none of theirs is overwritten."""
+    if options.to is not None:
+        return options.to
+    first, *others = options.folders
+    return first.parent / "+".join(_names(options.folders)) if others else first
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -24,4 +24,4 @@ STUDIES: tuple[Study, ...] = (
     *threshold.STUDIES,
     *layers.STUDIES,
 )
-"""A row for every file of `conf/experiment` that tests claims."""
+"""One study per file of `conf/experiment` that tests claims."""

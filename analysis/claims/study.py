@@ -1,25 +1,24 @@
-"""What an experiment of `conf/experiment` is for: its question, claims, tables and pictures."""
+"""The study of an experiment of `conf/experiment`: its question, claims, tables and pictures."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis.claims.evidence import Evidence
-from analysis.claims.verdicts import ALONE, Claim
+from analysis.claims.evidence import Evidence, Measure
+from analysis.claims.verdicts import OPEN, SINGLE_REPEAT_FACTOR, Claim
 from analysis.plots.charts.save import Chart
 from analysis.results.tables import SCORES
 
 NORM_GROWTH = "arXiv 2502.19416"
 ENCORE = "arXiv 2502.01636"
-OPEN = "open question"
 EDITED, DOWNSTREAM, SCORE = SCORES["norm_ratio"], SCORES["downstream"], SCORES["score"]
 SUCCESS, KNOWN = SCORES["es"], SCORES["known_unedited"]
 LATE, PROBE = SCORES["activation_late"], SCORES["probe"]
 NOTICEABLE = 0.01
 """Smallest change of an accuracy, or of an activation's norm, that counts: one question in a hundred."""
-NOTICEABLE_ALONE = ALONE * NOTICEABLE
-"""The same of a single repeat; claims that have NOTICEABLE as their smallest effect need not name it."""
+NOTICEABLE_ALONE = SINGLE_REPEAT_FACTOR * NOTICEABLE
+"""The same for a single repeat; the default of claims whose smallest effect is NOTICEABLE."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +27,12 @@ class Table:
 
     title: str
     build: Callable[[Evidence], pd.DataFrame]
-    """Columns with headings, numbers as numbers; empty where nothing was measured."""
+    """Columns with headings, numbers as numbers; empty if nothing was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A picture that is made of the runs' settings and not of their metrics alone."""
+    """A picture that depends on the settings of the runs, not on their metrics alone."""
 
     name: str
     caption: str
@@ -42,22 +41,52 @@ class Drawing:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """One experiment."""
+    """One experiment: its question, and what the page of results shows of its runs."""
 
     name: str
-    """Of its file in `conf/experiment` and of its folder of runs."""
+    """Name of its file in `conf/experiment` and of its folder of runs."""
     question: str
     claims: tuple[Claim, ...]
     figures: tuple[str, ...]
-    """Names of figures of `analysis/plots/figures/registry.py`."""
+    """Names of figures in `analysis/plots/figures/registry.py`."""
     tables: tuple[Table, ...] = ()
     drawings: tuple[Drawing, ...] = ()
     series: tuple[str, ...] = ()
-    """Columns or settings that name the lines of the figures, which are means over all runs that share them;
-    empty for the names that reports give."""
+    """Columns or settings that name the lines of the figures, each the mean over the runs that share them;
+    empty for the names used in reports."""
     same_as: str = ""
-    """An experiment of the same runs, which are read where there are none in this one's folder."""
+    """Another experiment with the same runs, read if the folder of this one has none."""
     at: tuple[int, ...] = ()
-    """Edits or steps of the figures by block; empty for a middle and the last."""
+    """Counts of edits or steps shown in figures by block; empty for a middle and the last count."""
     lines: int = 8
-    """Lines of a picture at the most: as many as have colours of their own."""
+    """Most lines per picture; more would not have colours of their own."""
+
+
+def rises(
+    statement: str,
+    quantity: str,
+    measure: Measure,
+    *,
+    threshold: float = 0.0,
+    source: str = OPEN,
+    reported: str = "–",
+) -> Claim:
+    """The claim that a quantity is noticeably above a threshold, by default above zero."""
+    return Claim(
+        statement=statement, quantity=quantity, measure=measure, side="above", threshold=threshold,
+        smallest_effect=NOTICEABLE, source=source, reported=reported,
+    )  # fmt: skip
+
+
+def falls(
+    statement: str,
+    quantity: str,
+    measure: Measure,
+    *,
+    threshold: float = 0.0,
+    source: str = OPEN,
+    reported: str = "–",
+) -> Claim:
+    """The claim that a quantity is noticeably below a threshold, by default below zero."""
+    claim = rises(statement, quantity, measure, threshold=threshold, source=source, reported=reported)
+    return replace(claim, side="below")

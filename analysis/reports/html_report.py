@@ -31,7 +31,7 @@ from analysis.units import UNITS, amounts
 
 @dataclass(frozen=True, kw_only=True)
 class PageFigure:
-    """A figure as the page's template wants it."""
+    """A figure as the template shows it."""
 
     name: str
     number: str
@@ -54,8 +54,7 @@ def write_report(
 ) -> Path:
     """Write metrics.parquet, summary.csv, figures/ and report.html there; returns the page's path.
 
-    `at` are the counts of profiles, `x` is what training is drawn over, and
-    `found` what searches found.
+    `at` are the counts of profiles, `x` the x-axis of training, and `found` the results of searches.
     """
     folder.mkdir(parents=True, exist_ok=True)
     collection.metrics.to_parquet(folder / "metrics.parquet", index=False)
@@ -90,7 +89,7 @@ def render(
         repeats=bool(runs.groupby("series").size().max() > 1),
         kind=kind(collection.runs),
         editors=per_series(collection),
-        runs=as_text(_telling(runs)),
+        runs=as_text(_varying(runs)),
         unfinished=pd.DataFrame([vars(run) for run in collection.unfinished]),
         notes=collection.notes,
         alarms=alarm_list(collection),
@@ -104,20 +103,20 @@ def render(
     )
 
 
-def _telling(runs: pd.DataFrame) -> pd.DataFrame:
+def _varying(runs: pd.DataFrame) -> pd.DataFrame:
     """The table without columns that never change, and without the editor, which the series names."""
-    told = ("name", "model", "data", "intervention", "statistics", "alarms")
-    constant = [column for column in told if runs[column].nunique() == 1]
+    columns = ("name", "model", "data", "intervention", "statistics", "alarms")
+    constant = [column for column in columns if runs[column].nunique() == 1]
     constant += [column for column in ("edits", "steps", "tokens", "stopped") if not runs[column].any()]
     runs = runs.dropna(axis="columns", how="all")
     return runs.drop(columns=[*constant, "editor"])
 
 
 def _lead(runs: pd.DataFrame) -> str:
-    """One line that says what was run on what."""
+    """The editors, interventions, models and data of the runs in one line."""
     counts = f"{len(runs)} finished run{'s' if len(runs) > 1 else ''}"
     edited = runs[runs["editor"].astype(bool)]
-    told = [
+    descriptions = [
         _listed(edited, "editor"),
         _listed(runs[~runs["editor"].astype(bool)], "intervention"),
         _listed(runs, "model"),
@@ -125,7 +124,7 @@ def _lead(runs: pd.DataFrame) -> str:
         *(amounts(runs[unit], unit) for unit in UNITS),
         _listed(edited, "statistics"),
     ]
-    return " · ".join([counts, *filter(None, told)])
+    return " · ".join([counts, *filter(None, descriptions)])
 
 
 def _listed(runs: pd.DataFrame, column: str) -> str:
@@ -145,7 +144,7 @@ def _page_figure(spec: FigureSpec, chart: Chart) -> PageFigure:
 
 
 def _body(chart: Chart | None, name: str) -> Markup:
-    """The chart for the page, nothing without one."""
+    """The HTML of a chart; empty without one."""
     if chart is None:
         return Markup()
     return Markup(
@@ -159,5 +158,5 @@ def _body(chart: Chart | None, name: str) -> Markup:
 
 
 def _figure_name(search: Search) -> str:
-    """A file's name, whatever the study is called."""
+    """A file name that is valid for every name of a study."""
     return f"search-{re.sub(r'[^A-Za-z0-9_-]', '_', search.name)}"

@@ -1,7 +1,7 @@
-"""The page of results: every claim of the experiments beside what the runs say of it, in Markdown.
+"""The page of results in Markdown: every claim of the experiments with its verdict.
 
-Everything on the page is made from the runs and from the claims of `analysis/studies`; only its paragraph on
-the method is written by hand, in the template.
+The page is computed from the runs and from the claims of `analysis/claims/studies`; only its paragraphs on
+the method are written by hand, in the template.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.claims.evidence import Evidence
 from analysis.claims.registry import STUDIES
 from analysis.claims.study import EDITED, Study
-from analysis.claims.verdicts import ROUNDING, Claim, Finding, judged
+from analysis.claims.verdicts import ROUNDING, Claim, Finding, judge
 from analysis.plots.charts.save import Chart, save
 from analysis.plots.figures.registry import charts
 from analysis.reports.run_descriptions import made_from, missing, what_was_run
@@ -27,33 +27,33 @@ from editors.errors import DataError
 SCALES: Mapping[str, str] = MappingProxyType(
     {"built-in": "", "real facts": "_facts", "paper scale": "_paper"}
 )
-"""Columns of the page, and what an experiment's folder has behind its name there."""
+"""Columns of the page, each with the suffix of its experiments' folders."""
 
 _DOTS = 110
-"""Per inch, of the page's pictures."""
+"""Resolution of the page's pictures, per inch."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """A claim at one scale."""
+class ScaleVerdict:
+    """The verdict on a claim at one scale."""
 
     column: str
     verdict: str
-    told: str
+    details: str
     """Value and interval, or the range over the cases."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """A claim as the page wants it."""
+class ClaimRow:
+    """A claim as the template shows it."""
 
-    says: str
+    statement: str
     source: str
-    told: str
+    reported: str
     quantity: str
     side: str
     threshold: str
-    found: Sequence[Judged]
+    verdicts: Sequence[ScaleVerdict]
     cases: pd.DataFrame | None
 
 
@@ -67,8 +67,8 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Titled:
-    """A table with what it is."""
+class TitledTable:
+    """A table with its title."""
 
     title: str
     rows: pd.DataFrame
@@ -76,31 +76,49 @@ class Titled:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """An experiment."""
+    """The section of an experiment."""
 
     name: str
     question: str
     lead: Sequence[str]
-    claims: Sequence[Row]
-    tables: Sequence[Titled]
+    claims: Sequence[ClaimRow]
+    tables: Sequence[TitledTable]
     pictures: Sequence[Picture]
 
 
 def write_results(roots: Sequence[Path], page: Path) -> list[str]:
-    """Write the page, with pictures in a folder of its name beside it; returns the verdicts, a line each.
+    """Write the page, and its pictures into a folder of the same name; returns one line per verdict.
 
-    Roots hold experiments' folders; a run in several counts once. Raises DataError where none is done.
+    Roots hold the folders of experiments; a run found in several counts once. Raises DataError if no run is
+    finished.
     """
-    found = {study.name: _collections(roots, study) for study in STUDIES}
-    columns = [scale for scale in SCALES if any(scale in scales for scales in found.values())]
+    collections = {study.name: _collections(roots, study) for study in STUDIES}
+    columns = [scale for scale in SCALES if any(scale in scales for scales in collections.values())]
     if not columns:
         raise DataError(f"no run is finished in {' or '.join(map(str, roots))}: make paper computes them")
     page.parent.mkdir(parents=True, exist_ok=True)
-    sections = [_section(study, found[study.name], columns, page) for study in STUDIES]
-    shown = {picture.path for section in sections for picture in section.pictures}
-    for stale in (page.parent / page.stem).glob("*.png"):
-        if stale.relative_to(page.parent).as_posix() not in shown:
-            stale.unlink()
+    sections = [_section(study, collections[study.name], columns, page) for study in STUDIES]
+    _delete_stale_pictures(page, sections)
+    lead = made_from([one for scales in collections.values() for one in scales.values()])
+    text = _template().render(lead=lead, columns=columns, sections=sections)
+    page.write_text(text.rstrip() + "\n", encoding="utf-8")
+    return [
+        f"{section.name}: {verdict.verdict} ({verdict.column}): {claim.statement}"
+        for section in sections
+        for claim in section.claims
+        for verdict in claim.verdicts
+    ]
+
+
+def _delete_stale_pictures(page: Path, sections: Sequence[Section]) -> None:
+    """Delete the pictures beside the page that it no longer shows."""
+    current = {picture.path for section in sections for picture in section.pictures}
+    for picture in (page.parent / page.stem).glob("*.png"):
+        if picture.relative_to(page.parent).as_posix() not in current:
+            picture.unlink()
+
+
+def _template() -> jinja2.Template:
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=jinja2.StrictUndefined,
@@ -109,30 +127,19 @@ def write_results(roots: Sequence[Path], page: Path) -> list[str]:
         lstrip_blocks=True,
     )
     templates.filters |= {"cell": cell, "linked": linked, "table": markdown}
-    text = templates.get_template("results.md.j2").render(
-        lead=made_from([one for scales in found.values() for one in scales.values()]),
-        columns=columns,
-        sections=sections,
-    )
-    page.write_text(text.rstrip() + "\n", encoding="utf-8")
-    return [
-        f"{section.name}: {judgement.verdict} ({judgement.column}): {row.says}"
-        for section in sections
-        for row in section.claims
-        for judgement in row.found
-    ]
+    return templates.get_template("results.md.j2")
 
 
 def _collections(roots: Sequence[Path], study: Study) -> dict[str, Collection]:
-    """What was finished of an experiment, or else of the one that has the same runs, by scale."""
-    found = {}
+    """The finished runs of an experiment by scale, or those of the experiment that has the same runs."""
+    collections = {}
     for scale, suffix in SCALES.items():
         for name in filter(None, (study.name, study.same_as)):
             folders = [root / f"{name}{suffix}" for root in roots]
             if finished := [folder for folder in folders if any(folder.glob("*/DONE"))]:
-                found[scale] = collect(*finished)
+                collections[scale] = collect(*finished)
                 break
-    return found
+    return collections
 
 
 def _section(study: Study, scales: Mapping[str, Collection], columns: Sequence[str], page: Path) -> Section:
@@ -142,64 +149,75 @@ def _section(study: Study, scales: Mapping[str, Collection], columns: Sequence[s
         question=study.question,
         lead=[f"{scale}: {what_was_run(collection)}" for scale, collection in scales.items()]
         or ["no run of it is finished"],
-        claims=[_row(claim, evidence, columns) for claim in study.claims],
+        claims=[_claim_row(claim, evidence, columns) for claim in study.claims],
         tables=[*_tables(study, evidence)],
         pictures=[*_pictures(study, evidence, page)],
     )
 
 
-def _row(claim: Claim, evidence: Mapping[str, Evidence], columns: Sequence[str]) -> Row:
-    found = {scale: judged(claim, one) for scale, one in evidence.items()}
-    tables = [
-        _cases(finding).assign(scale=scale) for scale, finding in found.items() if len(finding.cases) > 1
-    ]
-    cases = pd.concat(tables, ignore_index=True) if tables else None
-    if cases is not None and cases["scale"].nunique() == 1:
-        cases = cases.drop(columns="scale")
-    return Row(
-        says=claim.says,
+def _claim_row(claim: Claim, evidence: Mapping[str, Evidence], columns: Sequence[str]) -> ClaimRow:
+    findings = {scale: judge(claim, one) for scale, one in evidence.items()}
+    return ClaimRow(
+        statement=claim.statement,
         source=claim.source,
-        told=claim.told,
+        reported=claim.reported,
         quantity=claim.quantity,
         side=claim.side,
-        threshold=written(float(claim.threshold))
-        + (f" by at least {claim.least}" if claim.least > ROUNDING else "")
-        + (f", a single repeat by at least {claim.alone}" if claim.alone else ""),
-        found=[
-            Judged(
-                column=scale,
-                verdict=found[scale].verdict,
-                told=", ".join(filter(None, (_value(found[scale]), missing(evidence[scale].collection)))),
-            )
-            if scale in found
-            else Judged(column=scale, verdict="–", told="")
+        threshold=_threshold(claim),
+        verdicts=[
+            _scale_verdict(scale, findings[scale], evidence[scale])
+            if scale in findings
+            else ScaleVerdict(column=scale, verdict="–", details="")
             for scale in columns
         ],
-        cases=cases,
+        cases=_case_table(findings),
     )
 
 
+def _threshold(claim: Claim) -> str:
+    effect, alone = claim.smallest_effect, claim.smallest_effect_alone
+    by_effect = f" by at least {effect}" if effect > ROUNDING else ""
+    by_alone = f", a single repeat by at least {alone}" if alone else ""
+    return written(float(claim.threshold)) + by_effect + by_alone
+
+
+def _scale_verdict(scale: str, finding: Finding, evidence: Evidence) -> ScaleVerdict:
+    details = ", ".join(filter(None, (_value(finding), missing(evidence.collection))))
+    return ScaleVerdict(column=scale, verdict=finding.verdict, details=details)
+
+
+def _case_table(findings: Mapping[str, Finding]) -> pd.DataFrame | None:
+    """The cases of all scales with several cases; None without any."""
+    tables = [
+        _cases(finding).assign(scale=scale) for scale, finding in findings.items() if len(finding.cases) > 1
+    ]
+    if not tables:
+        return None
+    cases = pd.concat(tables, ignore_index=True)
+    return cases.drop(columns="scale") if cases["scale"].nunique() == 1 else cases
+
+
 def _value(finding: Finding) -> str:
-    """The value with its interval; of several cases how many hold, and from where to where they lie."""
+    """The value with its interval; for several cases, how many hold and the range of their values."""
     cases = finding.cases
     if cases.empty:
         return ""
     if len(cases) == 1:
         only = cases.iloc[0]
-        if only["holds"] or only["broken"]:  # the interval tells that runs broke
+        if only["holds"] or only["broken"]:  # the interval mentions broken runs
             return _interval(only)
         return f"{_interval(only)}, {'speaks against it' if only['against'] else 'undecided'}"
-    told = f"{int(cases['holds'].sum())} of {len(cases)} cases hold"
+    text = f"{int(cases['holds'].sum())} of {len(cases)} cases hold"
     undecided = ~cases["holds"] & ~cases["against"] & (cases["broken"] == 0)
     counts = {"speak against it": cases["against"], "undecided": undecided, "broke": cases["broken"] > 0}
-    told += "".join(f", {which.sum()} {what}" for what, which in counts.items() if which.any())
+    text += "".join(f", {is_so.sum()} {words}" for words, is_so in counts.items() if is_so.any())
     ordered = cases[cases["seeds"] > 0].sort_values("mean", kind="stable")
     if ordered.empty:
-        return told
+        return text
     least, most = ordered.iloc[0], ordered.iloc[-1]
     if _interval(least) == _interval(most):
-        return f"{told}; {_interval(least)} in each"
-    return f"{told}; from {_interval(least)} ({least['case']}) to {_interval(most)} ({most['case']})"
+        return f"{text}; {_interval(least)} in each"
+    return f"{text}; from {_interval(least)} ({least['case']}) to {_interval(most)} ({most['case']})"
 
 
 def _interval(case: pd.Series) -> str:
@@ -212,34 +230,35 @@ def _interval(case: pd.Series) -> str:
 
 
 def _cases(finding: Finding) -> pd.DataFrame:
+    """The cases of a finding with the headings of the page."""
     renamed = {"mean": "value", "seeds": "repeats"}
-    shown = ["case", "mean", "low", "high", "seeds", "broken", "holds"]
+    columns = ["case", "mean", "low", "high", "seeds", "broken", "holds"]
     if not finding.cases["broken"].any():
-        shown.remove("broken")
-    whole = finding.cases.astype({"seeds": int, "broken": int}).sort_values("case")
-    side = np.select([whole["holds"], whole["against"]], ["yes", "against"], "undecided")
-    whole["holds"] = np.where(whole["broken"] > 0, "broke", side)
-    # a single repeat has no interval, unless it came with one
-    whole[["low", "high"]] = whole[["low", "high"]].where(
-        (whole["seeds"] > 1) | (whole["low"] < whole["high"])
+        columns.remove("broken")
+    cases = finding.cases.astype({"seeds": int, "broken": int}).sort_values("case")
+    side = np.select([cases["holds"], cases["against"]], ["yes", "against"], "undecided")
+    cases["holds"] = np.where(cases["broken"] > 0, "broke", side)
+    # a single repeat has no interval, unless the measure computed one
+    cases[["low", "high"]] = cases[["low", "high"]].where(
+        (cases["seeds"] > 1) | (cases["low"] < cases["high"])
     )
-    return whole[shown].rename(columns=renamed)
+    return cases[columns].rename(columns=renamed)
 
 
-def _tables(study: Study, evidence: Mapping[str, Evidence]) -> Iterator[Titled]:
+def _tables(study: Study, evidence: Mapping[str, Evidence]) -> Iterator[TitledTable]:
     for scale, one in evidence.items():
         for table in study.tables:
             rows = table.build(one)
             if len(rows):
                 title = table.title if len(evidence) == 1 else f"{table.title} ({scale})"
-                yield Titled(title=title, rows=rows)
+                yield TitledTable(title=title, rows=rows)
 
 
 def _pictures(study: Study, evidence: Mapping[str, Evidence], page: Path) -> Iterator[Picture]:
     """The study's figures and drawings at every scale, written beside the page."""
     for scale, one in evidence.items():
-        built = ((drawing.name, drawing.caption, drawing.build(one)) for drawing in study.drawings)
-        for name, caption, chart in (*_figures(study, one), *built):
+        drawings = ((drawing.name, drawing.caption, drawing.build(one)) for drawing in study.drawings)
+        for name, caption, chart in (*_figures(study, one), *drawings):
             if chart is None:
                 continue
             stem = page.parent / page.stem / f"{study.name}{SCALES[scale]}-{name}"
@@ -253,18 +272,18 @@ def _pictures(study: Study, evidence: Mapping[str, Evidence], page: Path) -> Ite
 
 
 def _figures(study: Study, evidence: Evidence) -> Iterator[tuple[str, str, Chart]]:
-    """Name, caption and chart of the study's figures, with as many series each as can be told apart."""
+    """Name, caption and chart of the study's figures; many series are split over several pictures."""
     metrics = evidence.collection.metrics
     if study.series:
         metrics = metrics.assign(series=metrics["run"].map(evidence.cases(study.series)))
     names = sorted(metrics["series"].unique())
-    if not study.series:  # what outgrows all others would flatten them
+    if not study.series:  # together in one picture, the largest would flatten the others
         largest = metrics[metrics["key"] == EDITED].groupby("series")["value"].max()
         names.sort(key=lambda name: (largest.get(name, 0.0), name))
     parts = [names[first : first + study.lines] for first in range(0, len(names), study.lines)]
-    for place, chosen in enumerate(parts, start=1):
-        # in this order, which is that of the colours
-        shown = pd.concat([metrics[metrics["series"] == name] for name in chosen])
-        for spec, chart in charts(shown, study.figures, at=study.at) if study.figures else []:
+    for place, part in enumerate(parts, start=1):
+        # colours follow the order of the rows
+        rows = pd.concat([metrics[metrics["series"] == name] for name in part])
+        for spec, chart in charts(rows, study.figures, at=study.at) if study.figures else []:
             name = spec.name if len(parts) == 1 else f"{spec.name}-{place}"
             yield name, spec.caption, chart

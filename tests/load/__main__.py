@@ -19,7 +19,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from pipeline.launchers.hardware import usable_cores
-from tests.load.synthetic import write_runs
+from tests.fake_runs import write_random_runs
 from tests.paths import ROOT
 
 AGAIN_SECONDS = 10.0
@@ -119,7 +119,7 @@ def _is_locked(path: Path) -> bool:
 def _collection(folder: Path) -> Iterator[tuple[str, bool]]:
     from analysis.results.collection import collect
 
-    write_runs(folder / "synthetic", runs=1000, rows=100)
+    write_random_runs(folder / "synthetic", runs=1000, rows=100)
     begun = time.monotonic()
     found = collect(folder / "synthetic")
     seconds = time.monotonic() - begun

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.claims.evidence import SEQUENCE, Evidence, Measure, effects
+from analysis.claims.evidence import SEQUENCE, Evidence, effects
 from analysis.claims.study import (
     DOWNSTREAM,
     EDITED,
@@ -14,6 +14,7 @@ from analysis.claims.study import (
     SUCCESS,
     Study,
     Table,
+    rises,
 )
 from analysis.claims.verdicts import Claim
 
@@ -21,15 +22,15 @@ _TIME = "time/targets/seconds"
 
 
 def _share_saved(evidence: Evidence, values: pd.Series) -> pd.DataFrame:
-    """Share of a number by run that MPES saves, against the run that differs by it alone."""
-    found = evidence.effects(values, "mpes", relative=True)
-    return found.assign(value=-found["value"])
+    """Share of a number that MPES saves, against the run that differs in it alone."""
+    changes = evidence.effects(values, "mpes", relative=True)
+    return changes.assign(value=-changes["value"])
 
 
 def _saved(evidence: Evidence) -> pd.DataFrame:
     """Share of the time for targets that MPES saves.
 
-    Of several seeds: what else a machine did would be taken for the effect in a single pair of runs.
+    Only of several seeds: in a single pair of runs the load of the machine could pass for the effect.
     """
     saved = _share_saved(evidence, evidence.sum(_TIME))
     return saved[saved.groupby("case")["value"].transform("size") > 1]
@@ -42,29 +43,20 @@ def _steps_saved(evidence: Evidence) -> pd.DataFrame:
 
 def _with_both(evidence: Evidence) -> pd.DataFrame:
     """Norm ratio of MEMIT with MPES and the norm constraint."""
-    last, both = evidence.last(EDITED), evidence.chosen("mpes") & evidence.chosen("norm_constraint")
-    return evidence.labelled(evidence.of_editor(last[both[last.index]], "memit"))
-
-
-def _constraint_on(editor: str) -> Measure:
-    """Edit score with the norm constraint minus without, of one editor."""
-
-    def measure(evidence: Evidence) -> pd.DataFrame:
-        return evidence.effects(evidence.of_editor(evidence.last(SCORE), editor), "norm_constraint")
-
-    return measure
+    last, both = evidence.last(EDITED), evidence.uses("mpes") & evidence.uses("norm_constraint")
+    return evidence.repeats(evidence.of_editor(last[both[last.index]], "memit"))
 
 
 def _both_against_others(evidence: Evidence) -> pd.DataFrame:
-    """Downstream accuracy of MEMIT with MPES and the norm constraint minus the best with less."""
-    both = evidence.chosen("mpes") & evidence.chosen("norm_constraint")
-    found = evidence.contrast(evidence.last(DOWNSTREAM), both, within=(*SEQUENCE, "seed"))
-    best = found.groupby(level=0).agg(lambda each: each.min(skipna=False))
-    return evidence.labelled(evidence.of_editor(best, "memit"))
+    """Downstream accuracy of MEMIT with MPES and the norm constraint minus the best with one or neither."""
+    both = evidence.uses("mpes") & evidence.uses("norm_constraint")
+    differences = evidence.contrast(evidence.last(DOWNSTREAM), both, within=(*SEQUENCE, "seed"))
+    best = differences.groupby(level=0).agg(lambda each: each.min(skipna=False))
+    return evidence.repeats(evidence.of_editor(best, "memit"))
 
 
 def _by_part(evidence: Evidence) -> pd.DataFrame:
-    """A row per editor and combination of MPES and norm constraint: means over seeds."""
+    """One row per editor and combination of MPES and norm constraint: means over seeds."""
     numbers = {
         "norm ratio": evidence.last(EDITED),
         "accuracy": evidence.last("edit/accuracy/seen.rewrite"),
@@ -91,91 +83,79 @@ STUDIES = (
         "are percentages.",
         claims=(
             Claim(
-                says="MPES saves editing time.",
+                statement="MPES saves editing time.",
                 source=f"{ENCORE}, table 1",
-                told="39–76 % of a whole edit's time, with up to 2 steps after the first hit",
+                reported="39–76 % of a whole edit's time, with up to 2 steps after the first hit",
                 quantity="share of the seconds for targets saved, of several seeds",
                 measure=_saved,
                 side="above",
-                threshold=0.0,
             ),
             Claim(
-                says="MPES saves optimiser steps.",
+                statement="MPES saves optimiser steps.",
                 source=f"{ENCORE}, section on MPES",
-                told="stops once the target is the first choice",
+                reported="stops once the target is the first choice",
                 quantity="share of the optimiser's steps saved",
                 measure=_steps_saved,
                 side="above",
-                threshold=0.0,
             ),
             Claim(
-                says="MPES saves as much of the steps as the source saves of the time.",
+                statement="MPES saves as much of the steps as the source saves of the time.",
                 source=f"{ENCORE}, table 1",
-                told="at least 39 %",
+                reported="at least 39 %",
                 quantity="share of the optimiser's steps saved",
                 measure=_steps_saved,
                 side="above",
                 threshold=0.39,
             ),
-            Claim(
-                says="MPES raises the score of all edits.",
+            rises(
+                "MPES raises the score of all edits.",
+                "edit score with MPES minus without",
+                effects(SCORE, "mpes"),
                 source=f"{ENCORE}, table 2",
-                told="MEMIT 67.9 → 73.9, AlphaEdit 56.7 → 72.9, EMMET 74.3 → 77.4 (Llama2-7B); MEMIT 74.2 → "
-                "73.7 (GPT2-XL, table 4)",
-                quantity="edit score with MPES minus without",
-                measure=effects(SCORE, "mpes"),
-                side="above",
-                threshold=0.0,
-                least=NOTICEABLE,
+                reported="MEMIT 67.9 → 73.9, AlphaEdit 56.7 → 72.9, EMMET 74.3 → 77.4 (Llama2-7B); MEMIT "
+                "74.2 → 73.7 (GPT2-XL, table 4)",
             ),
             Claim(
-                says="The norm constraint makes the norm grow less.",
+                statement="The norm constraint makes the norm grow less.",
                 source=f"{ENCORE}, figure 7 (its caption; no value known)",
-                told="norms are held down",
+                reported="norms are held down",
                 quantity="norm ratio with the constraint minus without",
                 measure=effects(EDITED, "norm_constraint"),
                 side="below",
-                threshold=0.0,
             ),
             Claim(
-                says="With both, MEMIT's norms stay near the unedited ones.",
+                statement="With both, MEMIT's norms stay near the unedited ones.",
                 source=f"{ENCORE}, figure 7 (its caption; no value known)",
-                told="drawn beside the unedited norms",
+                reported="drawn beside the unedited norms",
                 quantity="‖W‖ / ‖W₀‖ of the edited matrices with MPES and the constraint, at the end",
                 measure=_with_both,
                 side="below",
                 threshold=2.0,
                 ratio=True,
             ),
-            Claim(
-                says="The norm constraint raises the score of MEMIT.",
+            rises(
+                "The norm constraint raises the score of MEMIT.",
+                "edit score of MEMIT with the constraint minus without",
+                effects(SCORE, "norm_constraint", editor="memit"),
                 source=f"{ENCORE}, tables 2, 3 and 4",
-                told="67.9 → 74.9 (Llama2-7B), 74.2 → 74.5 (GPT2-XL, less than counts here)",
-                quantity="edit score of MEMIT with the constraint minus without",
-                measure=_constraint_on("memit"),
-                side="above",
-                threshold=0.0,
-                least=NOTICEABLE,
+                reported="67.9 → 74.9 (Llama2-7B), 74.2 → 74.5 (GPT2-XL, less than counts here)",
             ),
             Claim(
-                says="The norm constraint does not raise the score of EMMET.",
+                statement="The norm constraint does not raise the score of EMMET.",
                 source=f"{ENCORE}, table 5",
-                told="76.3 → 74.1 (Llama2-7B)",
+                reported="76.3 → 74.1 (Llama2-7B)",
                 quantity="edit score of EMMET with the constraint minus without",
-                measure=_constraint_on("emmet"),
+                measure=effects(SCORE, "norm_constraint", editor="emmet"),
                 side="below",
                 threshold=NOTICEABLE,
-                alone=NOTICEABLE_ALONE,
+                smallest_effect_alone=NOTICEABLE_ALONE,
             ),
-            Claim(
-                says="With both, MEMIT keeps more downstream ability than with one or neither.",
+            rises(
+                "With both, MEMIT keeps more downstream ability than with one or neither.",
+                "mean downstream accuracy with both minus the best of those with one or neither",
+                _both_against_others,
                 source=f"{ENCORE}, figure 6 (its caption; no value known)",
-                told="drawn beside the other three",
-                quantity="mean downstream accuracy with both minus the best of those with one or neither",
-                measure=_both_against_others,
-                side="above",
-                threshold=0.0,
-                least=NOTICEABLE,
+                reported="drawn beside the other three",
             ),
         ),
         figures=("norms", "downstream", "scores"),

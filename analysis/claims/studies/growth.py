@@ -1,4 +1,4 @@
-"""Growth by update: what several experiments claim of it, and the table of the laws it follows."""
+"""Growth by update: claims shared by several experiments, and the table of the laws that it follows."""
 
 from collections.abc import Sequence
 
@@ -13,17 +13,17 @@ from analysis.statistics.growth_laws import fit_growth_laws
 from analysis.statistics.intervals import over_seeds
 
 LAWFUL = 0.95
-"""Share of the variance of log r that a law has to explain to be called one."""
+"""Share of the variance of log r that a law has to explain to be named."""
 
 
 def growth(by: Sequence[str]) -> Claim:
-    """The edited or trained matrices end with a larger norm."""
+    """The claim that the edited or trained matrices end with a larger norm."""
     return Claim(
-        says="The Frobenius norm of the updated matrices grows.",
+        statement="The Frobenius norm of the updated matrices grows.",
         source=f"{NORM_GROWTH}, abstract",
-        told="always",
+        reported="always",
         quantity="‖W‖ / ‖W₀‖ of the updated matrices, stacked, at the end; the mean is geometric",
-        measure=lambda evidence: evidence.labelled(evidence.last(EDITED), by),
+        measure=lambda evidence: evidence.repeats(evidence.last(EDITED), by),
         side="above",
         threshold=1.0,
         ratio=True,
@@ -32,11 +32,11 @@ def growth(by: Sequence[str]) -> Claim:
 
 
 def every_update(by: Sequence[str]) -> Claim:
-    """The norm of the edited matrices is larger after each update."""
+    """The claim that the norm of the edited matrices is larger after each update."""
     return Claim(
-        says="The norm grows with every update.",
+        statement="The norm grows with every update.",
         source=f"{NORM_GROWTH}, abstract",
-        told="every update",
+        reported="every update",
         quantity="share of updates after which the stacked norm is larger than before; what an editor does "
         "after the last edit, as PRUNE's compression, counts as one",
         measure=steadiness(EDITED, by),
@@ -47,7 +47,7 @@ def every_update(by: Sequence[str]) -> Claim:
 
 
 def laws_by(by: Sequence[str]) -> Table:
-    """The law that fits best, its rate, and how much of the growth the updates' lengths explain."""
+    """The table of the law that fits best, its rate, and the share of growth due to the updates' lengths."""
 
     def build(evidence: Evidence) -> pd.DataFrame:
         fits = [
@@ -74,25 +74,22 @@ def laws_by(by: Sequence[str]) -> Table:
 
 def _law(case: str, rows: pd.DataFrame, evidence: Evidence, squares: pd.Series) -> dict[str, object]:
     best = rows.groupby("law")["error"].sum().idxmin()
-    chosen = rows[rows["law"] == best]
-    runs = list(chosen["run"])
+    fits = rows[rows["law"] == best]
+    runs = list(fits["run"])
     agree = (rows.sort_values("error").drop_duplicates("run")["law"] == best).mean()
-    rate = over_seeds(pd.DataFrame({"case": case, "value": chosen["rate"]}), by=("case",)).iloc[0]
+    rate = over_seeds(pd.DataFrame({"case": case, "value": fits["rate"]}), by=("case",)).iloc[0]
     edits = evidence.series(EDITED).groupby("run")["count"].max().reindex(runs)
-    grown = np.exp(np.log(evidence.last(EDITED).reindex(runs)).mean())
-    lawful = chosen["explained"].mean() > LAWFUL
-    told = {
-        "mean": rate["mean"] if lawful else np.nan,
-        **{end: rate[end] if lawful and len(runs) > 1 else np.nan for end in ("low", "high")},
-    }
+    ratio = np.exp(np.log(evidence.last(EDITED).reindex(runs)).mean())
+    is_lawful = fits["explained"].mean() > LAWFUL
+    has_interval = is_lawful and len(runs) > 1
     return {
         "sequence": case,
-        "growth by edit": (grown - 1) / edits.mean(),
-        "law": f"{best} ({agree:.0%} of runs)" if lawful else f"none, {best} next",
-        "rate": told["mean"],
-        "low": told["low"],
-        "high": told["high"],
-        "explained": chosen["explained"].mean(),
+        "growth by edit": (ratio - 1) / edits.mean(),
+        "law": f"{best} ({agree:.0%} of runs)" if is_lawful else f"none, {best} next",
+        "rate": rate["mean"] if is_lawful else np.nan,
+        "low": rate["low"] if has_interval else np.nan,
+        "high": rate["high"] if has_interval else np.nan,
+        "explained": fits["explained"].mean(),
         "Σ‖Δ‖² / growth of ‖W‖²": squares.reindex(runs).mean(),
         "ES": evidence.last(SUCCESS).reindex(runs).mean(),
         "never edited": evidence.last(KNOWN).reindex(runs).mean(),

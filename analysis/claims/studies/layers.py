@@ -1,4 +1,4 @@
-"""Where a fact is kept, by causal tracing, and where edits succeed."""
+"""Studies of where a fact is stored, by causal tracing, and where edits succeed."""
 
 import pandas as pd
 
@@ -11,27 +11,27 @@ _TRACING = "arXiv 2202.05262, section 2"
 
 def _effect(evidence: Evidence, kind: str, position: str) -> pd.Series:
     """Largest effect over blocks of restoring a site, by run."""
-    rows = evidence.having(f"trace/{kind}", rf"{position}\.(?P<layer>\d+)")
+    rows = evidence.matching(f"trace/{kind}", rf"{position}\.(?P<layer>\d+)")
     return rows.groupby("run")["value"].max()
 
 
 def _early_site(evidence: Evidence) -> pd.DataFrame:
     """MLP effect at the subject's last token minus that of attention there, each at its best block."""
     there = "subject_last"
-    return evidence.labelled(
+    return evidence.repeats(
         _effect(evidence, "mlp", there) - _effect(evidence, "attention", there), ("model",)
     )
 
 
 def _late_site(evidence: Evidence) -> pd.DataFrame:
     """Attention effect at the prompt's last token minus that of MLPs there, each at its best block."""
-    return evidence.labelled(
+    return evidence.repeats(
         _effect(evidence, "attention", "last") - _effect(evidence, "mlp", "last"), ("model",)
     )
 
 
 def _traced(evidence: Evidence) -> pd.DataFrame:
-    """A row per model: probabilities and the blocks with the largest effects."""
+    """One row per model: probabilities and the blocks with the largest effects."""
     numbers = {
         "facts": evidence.last("trace/known/facts"),
         "P clean": evidence.last("trace/clean/mean"),
@@ -47,25 +47,25 @@ def _by_block(evidence: Evidence) -> pd.DataFrame:
     """By run: model, editor, seed, block, score, and effect of its MLP at the subject before any edit."""
     block = pd.to_numeric(evidence.setting("layers.edit").str.strip("[]"), errors="coerce")
     table = evidence.runs[["model", "editor", "seed"]].assign(block=block, score=evidence.last(SCORE))
-    rows = evidence.having("trace/mlp", r"subject_last\.(?P<layer>\d+)").astype({"layer": float})
+    rows = evidence.matching("trace/mlp", r"subject_last\.(?P<layer>\d+)").astype({"layer": float})
     traced = rows.groupby(["run", "layer"])["value"].first()
-    own = pd.MultiIndex.from_arrays([table.index, table["block"]])
-    return table.assign(effect=traced.reindex(own).to_numpy()).dropna()
+    edited = pd.MultiIndex.from_arrays([table.index, table["block"]])
+    return table.assign(effect=traced.reindex(edited).to_numpy()).dropna()
 
 
 def _score_and_effect(evidence: Evidence) -> pd.DataFrame:
-    """A row per editor and block: means over seeds."""
+    """One row per editor and block: means over seeds."""
     return _by_block(evidence).groupby(["model", "editor", "block"])[["score", "effect"]].mean().reset_index()
 
 
 def _traced_is_best(evidence: Evidence) -> pd.DataFrame:
-    """Score in the block with the largest effect minus the best score in another, of one editor and seed."""
-    found = []
+    """Score in the block with the largest effect minus the best score in another, by editor and seed."""
+    rows = []
     for (model, editor, _), same in _by_block(evidence).groupby(["model", "editor", "seed"]):
         if len(same) > 1:
             ordered = same.sort_values("effect", ascending=False)["score"].tolist()
-            found.append({"case": f"{model} · {editor}", "value": ordered[0] - max(ordered[1:])})
-    return pd.DataFrame(found, columns=["case", "value"])
+            rows.append({"case": f"{model} · {editor}", "value": ordered[0] - max(ordered[1:])})
+    return pd.DataFrame(rows, columns=["case", "value"])
 
 
 STUDIES = (
@@ -76,24 +76,22 @@ STUDIES = (
         "evidence of where real models keep facts.",
         claims=(
             Claim(
-                says="MLPs are decisive at the subject's last token.",
+                statement="MLPs are decisive at the subject's last token.",
                 source=_TRACING,
-                told="effect on P 0.066 of MLPs at the last subject token, 0.016 of attention (GPT2-XL)",
+                reported="effect on P 0.066 of MLPs at the last subject token, 0.016 of attention (GPT2-XL)",
                 quantity="largest mean effect over blocks of restoring MLPs at the subject's last token, "
                 "minus that of restoring attention there",
                 measure=_early_site,
                 side="above",
-                threshold=0.0,
             ),
             Claim(
-                says="Attention is decisive at the prompt's last token.",
+                statement="Attention is decisive at the prompt's last token.",
                 source=_TRACING,
-                told="a late site at the last token",
+                reported="a late site at the last token",
                 quantity="largest mean effect over blocks of restoring attention at the prompt's last token, "
                 "minus that of restoring MLPs there",
                 measure=_late_site,
                 side="above",
-                threshold=0.0,
             ),
         ),
         figures=("tracing",),
@@ -107,14 +105,13 @@ STUDIES = (
         "evidence of where real models keep facts.",
         claims=(
             Claim(
-                says="The block with the largest traced effect is the best one to edit.",
+                statement="The block with the largest traced effect is the best one to edit.",
                 source="arXiv 2202.05262, contradicted by arXiv 2301.04213",
-                told="edits in the traced range succeed best; against it, no correlation",
+                reported="edits in the traced range succeed best; against it, no correlation",
                 quantity="edit score in the block whose MLP has the largest effect at the subject's last "
                 "token, minus the best score in another block",
                 measure=_traced_is_best,
                 side="above",
-                threshold=0.0,
             ),
         ),
         figures=("layer_sweep",),

@@ -1,4 +1,4 @@
-"""What stops the damage: all regularizers, alone and in pairs, and the plain reset of the norm."""
+"""Studies of what stops the damage: all regularizers, alone and in pairs, and the plain reset of the norm."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,12 @@ from analysis.claims.study import (
     DOWNSTREAM,
     EDITED,
     KNOWN,
-    NOTICEABLE,
     NOTICEABLE_ALONE,
-    OPEN,
     SUCCESS,
     Drawing,
     Study,
     Table,
+    rises,
 )
 from analysis.claims.verdicts import Claim
 from analysis.plots.charts.canvas import NEUTRAL, PALETTE
@@ -24,11 +23,15 @@ from analysis.plots.charts.points import Spread, Track, TrackChart
 from analysis.plots.charts.scales import scale_for
 
 _BUDGET = 0.05
-"""Edit success that a regularizer may cost to count as having the same budget."""
+"""Edit success that a regularizer may cost within the same budget."""
+_REGULARIZERS = (
+    "history", "hypersphere", "mpes", "norm_anchor", "norm_constraint", "prune", "rect", "subspace_guard",
+)  # fmt: skip
+"""Regularizers that do not keep the norm by construction."""
 
 
 def _frontier(evidence: Evidence) -> pd.DataFrame:
-    """By model and combination: means over seeds, within the budget of edit success, on the frontier."""
+    """One row per model and combination: means over seeds, whether within the budget and on the frontier."""
     numbers = {
         "success": evidence.last(SUCCESS),
         "norm ratio": evidence.last(EDITED),
@@ -37,8 +40,8 @@ def _frontier(evidence: Evidence) -> pd.DataFrame:
     }
     by = [evidence.runs["model"], evidence.runs["regularizers"]]
     table = evidence.averages(numbers, by)
-    found = [_of_one_model(rows) for _, rows in table.groupby("model")]
-    return pd.concat(found, ignore_index=True) if found else table
+    tables = [_of_one_model(rows) for _, rows in table.groupby("model")]
+    return pd.concat(tables, ignore_index=True) if tables else table
 
 
 def _of_one_model(table: pd.DataFrame) -> pd.DataFrame:
@@ -62,14 +65,14 @@ def _frontier_table(evidence: Evidence) -> pd.DataFrame:
     table = _frontier(evidence)
     if table.empty:
         return table
-    chosen = _named(table[table["frontier"] | (table["regularizers"] == "")])
-    return chosen.assign(frontier=_places(chosen))[
+    rows = _named(table[table["frontier"] | (table["regularizers"] == "")])
+    return rows.assign(frontier=_places(rows))[
         ["frontier", "model", "regularizers", "success", "norm ratio", "downstream", "never edited"]
     ]
 
 
 def _alone(evidence: Evidence) -> pd.DataFrame:
-    """The rows of one regularizer or none."""
+    """The rows with at most one regularizer."""
     table = _frontier(evidence)
     if table.empty:
         return table
@@ -78,12 +81,12 @@ def _alone(evidence: Evidence) -> pd.DataFrame:
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """By growth, with a word for no regularizer."""
+    """The rows in the order of growth; no regularizer is called `none`."""
     return table.assign(regularizers=table["regularizers"].replace("", "none")).sort_values("norm ratio")
 
 
 def _places(table: pd.DataFrame) -> pd.Series:
-    """The place of each row on the frontier, counted in the order of the table; a dash off it."""
+    """The number of each row on the frontier, in the order of the table; a dash for other rows."""
     return table["frontier"].cumsum().astype(str).where(table["frontier"], "–")
 
 
@@ -128,7 +131,7 @@ def _points(rows: pd.DataFrame, label: str, colour: str, *, joined: bool) -> Tra
 
 
 def _within_budget(evidence: Evidence, values: pd.Series) -> pd.Series:
-    """Values of the runs whose edit success is at most 0.05 below that without any regularizer."""
+    """The values of runs whose edit success is at most 0.05 below that without any regularizer."""
     success = evidence.last(SUCCESS).reindex(values.index)
     model = evidence.runs["model"].reindex(values.index)
     is_plain = evidence.runs["regularizers"].reindex(values.index) == ""
@@ -136,61 +139,40 @@ def _within_budget(evidence: Evidence, values: pd.Series) -> pd.Series:
     return values[success >= model.map(plain) - _BUDGET]
 
 
-def _beside(evidence: Evidence, values: pd.Series, name: str, *, relative: bool) -> list[float]:
-    """Effects of a regularizer beside every partner; a reset of the norm would hide what it does to norms."""
-    found = evidence.effect(values, name, relative=relative)
-    if name == "norm_reset":
-        return found.tolist()
-    return found[~evidence.chosen("norm_reset").reindex(found.index)].tolist()
+def _effects(evidence: Evidence, key: str, names: Sequence[str], *, relative: bool) -> pd.DataFrame:
+    """Effects of regularizers on the last value of a metric, over all partners, within the budget.
+
+    Beside a reset of the norm the effect of another regularizer on norms cannot be seen: these pairs are
+    left out.
+    """
+    values = _within_budget(evidence, evidence.last(key))
+    has_reset = evidence.uses("norm_reset")
+    cases = []
+    for name in names:
+        effect = evidence.effect(values, name, relative=relative)
+        if name != "norm_reset":
+            effect = effect[~has_reset.reindex(effect.index)]
+        cases.append(pd.DataFrame({"case": name, "value": effect.tolist()}))
+    return pd.concat(cases, ignore_index=True) if cases else pd.DataFrame(columns=["case", "value"])
 
 
-def _reduces(says: str, source: str, regularizers: Sequence[str]) -> Claim:
-    """Norm ratio against that of the run that differs by the regularizer alone."""
-
-    def measure(evidence: Evidence) -> pd.DataFrame:
-        ratio = _within_budget(evidence, evidence.last(EDITED))
-        rows = [
-            pd.DataFrame({"case": name, "value": _beside(evidence, ratio, name, relative=True)})
-            for name in regularizers
-        ]
-        return pd.concat(rows, ignore_index=True)
-
-    return Claim(
-        says=says,
-        source=source,
-        told="–",
-        quantity="norm ratio with the regularizer over that without, minus 1, of runs within 0.05 of MEMIT's "
-        "edit success; left out are norm_reset, which keeps the norm by construction, and what has no such "
-        "run; repeats are partners, one seed",
-        measure=measure,
-        side="below",
-        threshold=0.0,
-    )
+def _norm_effects(evidence: Evidence) -> pd.DataFrame:
+    """Relative effect of every regularizer on the norm ratio."""
+    return _effects(evidence, EDITED, _REGULARIZERS, relative=True)
 
 
-def _saves(says: str, what: str, key: str) -> Claim:
-    """Effect of every regularizer on an ability, over all partners, within the budget of success."""
+def _saves(statement: str, ability: str, key: str) -> Claim:
+    """The claim that regularizers raise an ability."""
 
     def measure(evidence: Evidence) -> pd.DataFrame:
-        names = sorted({name for text in evidence.runs["regularizers"] for name in text.split(", ") if name})
-        last = _within_budget(evidence, evidence.last(key))
-        rows = [
-            pd.DataFrame({"case": name, "value": _beside(evidence, last, name, relative=False)})
-            for name in names
-        ]
-        return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["case", "value"])
+        names = {name for text in evidence.runs["regularizers"] for name in text.split(", ") if name}
+        return _effects(evidence, key, sorted(names), relative=False)
 
-    return Claim(
-        says=says,
-        source=OPEN,
-        told="–",
-        quantity=f"{what} with the regularizer minus without, of runs within 0.05 of MEMIT's edit success; "
-        "what has no such run is left out; repeats are partners, one seed",
-        measure=measure,
-        side="above",
-        threshold=0.0,
-        least=NOTICEABLE,
+    quantity = (
+        f"{ability} with the regularizer minus without, of runs within 0.05 of MEMIT's edit success; "
+        "what has no such run is left out; repeats are partners, one seed"
     )
+    return rises(statement, quantity, measure)
 
 
 STUDIES = (
@@ -199,19 +181,13 @@ STUDIES = (
         question="Which regularizers, alone and in pairs, keep norm and ability at the same budget of edit "
         "success?",
         claims=(
-            _reduces(
-                "Regularizers reduce the growth of the norm.",
-                OPEN,
-                (
-                    "history",
-                    "hypersphere",
-                    "mpes",
-                    "norm_anchor",
-                    "norm_constraint",
-                    "prune",
-                    "rect",
-                    "subspace_guard",
-                ),
+            Claim(
+                statement="Regularizers reduce the growth of the norm.",
+                quantity="norm ratio with the regularizer over that without, minus 1, of runs within 0.05 of "
+                "MEMIT's edit success; left out are norm_reset, which keeps the norm by construction, and "
+                "what has no such run; repeats are partners, one seed",
+                measure=_norm_effects,
+                side="below",
             ),
             _saves(
                 "Regularizers save downstream ability that MEMIT costs.",
@@ -244,35 +220,23 @@ STUDIES = (
         question="Does scaling the edited matrices back to their unedited norm save what the model can do? "
         "It shrinks the unedited part of W too, so that this does not part growth from the loss of that.",
         claims=(
-            Claim(
-                says="Scaling W back to its unedited norm saves downstream ability.",
-                source=OPEN,
-                told="–",
-                quantity="mean downstream accuracy with the reset minus without",
-                measure=effects(DOWNSTREAM, "norm_reset"),
-                side="above",
-                threshold=0.0,
-                least=NOTICEABLE,
+            rises(
+                "Scaling W back to its unedited norm saves downstream ability.",
+                "mean downstream accuracy with the reset minus without",
+                effects(DOWNSTREAM, "norm_reset"),
+            ),
+            rises(
+                "Scaling W back to its unedited norm saves facts that nobody edited.",
+                "share of never-edited facts still known, with the reset minus without",
+                effects(KNOWN, "norm_reset"),
             ),
             Claim(
-                says="Scaling W back to its unedited norm saves facts that nobody edited.",
-                source=OPEN,
-                told="–",
-                quantity="share of never-edited facts still known, with the reset minus without",
-                measure=effects(KNOWN, "norm_reset"),
-                side="above",
-                threshold=0.0,
-                least=NOTICEABLE,
-            ),
-            Claim(
-                says="The reset costs no edit success.",
-                source=OPEN,
-                told="–",
+                statement="The reset costs no edit success.",
                 quantity="share of edits that succeed (ES), with the reset minus without",
                 measure=effects(SUCCESS, "norm_reset"),
                 side="above",
                 threshold=-_BUDGET,
-                alone=NOTICEABLE_ALONE,
+                smallest_effect_alone=NOTICEABLE_ALONE,
             ),
         ),
         figures=("norms", "known", "downstream", "scores"),

@@ -1,11 +1,11 @@
-"""Where the claims hold: models, sizes, domains, kinds of training, optimisers."""
+"""Studies of where the claims hold: models, sizes, domains, kinds of training, optimisers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from analysis.claims.evidence import Evidence, Measure, changes
+from analysis.claims.evidence import Evidence, Measure, Values, change, changes, last
 from analysis.claims.studies.growth import every_update, growth, laws_by
 from analysis.claims.study import (
     DOWNSTREAM,
@@ -13,12 +13,11 @@ from analysis.claims.study import (
     KNOWN,
     LATE,
     NORM_GROWTH,
-    NOTICEABLE,
-    OPEN,
     PROBE,
     Drawing,
     Study,
     Table,
+    falls,
 )
 from analysis.claims.verdicts import Claim
 from analysis.plots.charts.canvas import PALETTE
@@ -34,39 +33,33 @@ def _grown(by: Sequence[str], *, decayed: bool) -> Measure:
 
     def measure(evidence: Evidence) -> pd.DataFrame:
         decays = pd.to_numeric(evidence.setting("intervention.weight_decay"), errors="coerce") > 0
-        last = evidence.last(EDITED)
-        return evidence.labelled(last[(decays == decayed)[last.index]], by)
+        ratios = evidence.last(EDITED)
+        return evidence.repeats(ratios[(decays == decayed)[ratios.index]], by)
 
     return measure
 
 
 def _by_kind(
-    says: str, told: str, source: str, quantity: str, values: Callable[[Evidence], pd.Series]
+    statement: str, reported: str, source: str, quantity: str, values: Values
 ) -> tuple[Claim, Claim]:
-    """That a number falls under edits, which the source speaks of, and that it does under training."""
+    """The claims that a number falls under edits, as the source says, and that it falls under training."""
 
-    def claim(kind: str, source: str, told: str, *, edits: bool) -> Claim:
-        def measure(evidence: Evidence) -> pd.DataFrame:
-            found = values(evidence)
-            is_edit = evidence.runs["intervention"].reindex(found.index) == _EDITS
-            return evidence.labelled(found[is_edit == edits], _WHERE)
+    def measure(*, edits: bool) -> Measure:
+        def numbers_of_kind(evidence: Evidence) -> pd.DataFrame:
+            numbers = values(evidence)
+            is_edit = evidence.runs["intervention"].reindex(numbers.index) == _EDITS
+            return evidence.repeats(numbers[is_edit == edits], _WHERE)
 
-        return Claim(
-            says=f"{says}: {kind}.",
-            source=source,
-            told=told,
-            quantity=quantity,
-            measure=measure,
-            side="below",
-            threshold=0.0,
-            least=NOTICEABLE,
-        )
+        return numbers_of_kind
 
-    return claim("edits", source, told, edits=True), claim("training", OPEN, "–", edits=False)
+    return (
+        falls(f"{statement}: edits.", quantity, measure(edits=True), source=source, reported=reported),
+        falls(f"{statement}: training.", quantity, measure(edits=False)),
+    )
 
 
 def _price(evidence: Evidence) -> TrackChart | None:
-    """A point for each run that grew: by how much, and what became of downstream ability."""
+    """One point per run that grew: its growth and the change of downstream ability."""
     ends = pd.DataFrame({"growth": evidence.last(EDITED) - 1, "ability": evidence.change(DOWNSTREAM)})
     ends = ends[np.isfinite(ends["growth"]) & np.isfinite(ends["ability"]) & (ends["growth"] > 0)]
     if ends.empty:
@@ -116,21 +109,21 @@ STUDIES = (
                 "decrease",
                 f"{NORM_GROWTH}, abstract",
                 "late activations' norm ratio minus 1 at the end",
-                lambda evidence: evidence.last(LATE) - 1,
+                last(LATE, minus=1.0),
             ),
             *_by_kind(
                 "Probes trained on the unedited model lose accuracy",
                 "activations move to completely different regions",
                 f"{NORM_GROWTH}, abstract",
                 "mean accuracy of the layer-pair probes, at the end minus at the start",
-                lambda evidence: evidence.change(PROBE),
+                change(PROBE),
             ),
             *_by_kind(
                 "Downstream ability falls",
                 "falls",
                 f"a digest of {NORM_GROWTH}",
                 "mean downstream accuracy, at the end minus at the start",
-                lambda evidence: evidence.change(DOWNSTREAM),
+                change(DOWNSTREAM),
             ),
         ),
         figures=(),
@@ -150,15 +143,10 @@ STUDIES = (
         claims=(
             growth(("model", "editor")),
             every_update(("model", "editor")),
-            Claim(
-                says="Never-edited facts are lost.",
-                source=OPEN,
-                told="–",
-                quantity="share of never-edited facts still known, at the end minus at the start",
-                measure=changes(KNOWN, ("model", "editor")),
-                side="below",
-                threshold=0.0,
-                least=NOTICEABLE,
+            falls(
+                "Never-edited facts are lost.",
+                "share of never-edited facts still known, at the end minus at the start",
+                changes(KNOWN, ("model", "editor")),
             ),
         ),
         figures=("norms", "known"),
@@ -174,9 +162,9 @@ STUDIES = (
         "be compared between them.",
         claims=(
             Claim(
-                says="Norms grow under every optimiser, in continual pretraining at one rate.",
+                statement="Norms grow under every optimiser, in continual pretraining at one rate.",
                 source=f"{NORM_GROWTH}, abstract",
-                told="always",
+                reported="always",
                 quantity="‖W‖ / ‖W₀‖ at the end, without weight decay; the mean is geometric",
                 measure=_grown(("intervention.optimizer.kind",), decayed=False),
                 side="above",
@@ -185,9 +173,7 @@ STUDIES = (
                 always=True,
             ),
             Claim(
-                says="They grow in spite of weight decay.",
-                source=OPEN,
-                told="–",
+                statement="They grow in spite of weight decay.",
                 quantity="‖W‖ / ‖W₀‖ at the end, with weight decay; the mean is geometric",
                 measure=_grown(("intervention.optimizer.kind", "intervention.weight_decay"), decayed=True),
                 side="above",

@@ -1,10 +1,10 @@
-"""Experiments about the norms of weights: training, editing, blocks, the first baseline, resets."""
+"""Studies of the norms of weights: training, editing, blocks, the first baseline."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.claims.evidence import SEQUENCE, Evidence, Measure, final, steadiness
+from analysis.claims.evidence import SEQUENCE, Evidence, Measure, last_values, steadiness
 from analysis.claims.studies.growth import LAWFUL, every_update, growth, laws_by
 from analysis.claims.study import EDITED, NORM_GROWTH, Study, Table
 from analysis.claims.verdicts import Claim, Side
@@ -18,27 +18,27 @@ TRAINING = (
     "intervention.learning_rate",
 )
 SEQUENTIAL = ("memit", "rect", "alphaedit")
-"""Editors whose growth arXiv 2602.02543 describes, without PRUNE, which here compresses at the end alone."""
+"""Editors whose growth arXiv 2602.02543 describes, without PRUNE, which here compresses only at the end."""
 
 
 def _matrices(evidence: Evidence) -> pd.DataFrame:
-    """Last ratio of every matrix that changed at all; columns run, site, layer, value."""
+    """Last norm ratio of every matrix that changed; columns run, site, layer, value."""
     matrix = ["run", "site", "layer"]
-    ratio = final(evidence.having("norm/frobenius_ratio", _SITE), matrix)
-    moved = final(evidence.having("norm/distance", _SITE), matrix) != 0
+    ratio = last_values(evidence.matching("norm/frobenius_ratio", _SITE), matrix)
+    moved = last_values(evidence.matching("norm/distance", _SITE), matrix) != 0
     return ratio[moved.reindex(ratio.index, fill_value=False)].reset_index()
 
 
 def _grown_share(by: Sequence[str]) -> Measure:
     def measure(evidence: Evidence) -> pd.DataFrame:
         rows = _matrices(evidence)
-        return evidence.labelled((rows["value"] > 1).groupby(rows["run"]).mean(), by)
+        return evidence.repeats((rows["value"] > 1).groupby(rows["run"]).mean(), by)
 
     return measure
 
 
 def _by_site(evidence: Evidence) -> pd.DataFrame:
-    """Share of trained matrices that grew: a row per intervention and weight decay, a column per site."""
+    """Share of trained matrices that grew: one row per intervention and weight decay, one column per site."""
     rows = _matrices(evidence)
     if rows.empty:
         return pd.DataFrame()
@@ -50,33 +50,33 @@ def _by_site(evidence: Evidence) -> pd.DataFrame:
 
 
 def _exponential(evidence: Evidence) -> pd.DataFrame:
-    """1 for a run that an exponential fits best, 0 for another; of runs that grew and that a law fits."""
-    found = {}
+    """1 for a run that an exponential fits best, else 0; of runs that grew and that a law fits."""
+    is_exponential = {}
     for run, rows in evidence.series(EDITED).groupby("run"):
         if evidence.runs.loc[str(run), "editor"] in SEQUENTIAL and rows["value"].iloc[-1] > 1.1:
             fitted = fit_growth_laws(rows["count"].to_numpy(), rows["value"].to_numpy())
             best = fitted.iloc[0]
             if best["explained"] > LAWFUL:
-                found[run] = float(best["law"] == "exponential")
-    return evidence.labelled(pd.Series(found, dtype=float))
+                is_exponential[run] = float(best["law"] == "exponential")
+    return evidence.repeats(pd.Series(is_exponential, dtype=float))
 
 
 def _over_static(editor: str) -> Measure:
-    """The edited over the static norm ratio, at the last whole measurement, of one editor."""
+    """A measure: the edited over the static norm ratio of one editor, at the last measurement of both."""
 
     def measure(evidence: Evidence) -> pd.DataFrame:
         ratio = evidence.last(EDITED) / evidence.last("norm/frobenius_ratio/static")
-        return evidence.labelled(evidence.of_editor(ratio, editor))
+        return evidence.repeats(evidence.of_editor(ratio, editor))
 
     return measure
 
 
-def _grows(says: str, editor: str, told: str, side: Side, threshold: float) -> Claim:
-    """The edited matrices of an editor end at more, or less, than this many times their norm."""
+def _grows(statement: str, editor: str, reported: str, side: Side, threshold: float) -> Claim:
+    """The claim that an editor's matrices end above, or below, this multiple of their unedited norm."""
     return Claim(
-        says=says,
+        statement=statement,
         source="arXiv 2502.01636, figures 1 and 4",
-        told=f"{told} the unedited norm after 10,000 edits, all others as they were",
+        reported=f"{reported} the unedited norm after 10,000 edits, all others as they were",
         quantity="norm ratio of edited over that of static matrices, which no edit touches, at the end; the "
         "mean is geometric",
         measure=_over_static(editor),
@@ -87,22 +87,22 @@ def _grows(says: str, editor: str, told: str, side: Side, threshold: float) -> C
 
 
 def _more_than_alphaedit(evidence: Evidence) -> pd.DataFrame:
-    """MEMIT's norm ratio over AlphaEdit's, of the same seed."""
+    """MEMIT's norm ratio over that of AlphaEdit with the same seed."""
     last, editor = evidence.last(EDITED), evidence.runs["editor"]
     factor = editor.map({"memit": True, "alphaedit": False})
     within = ("seed", "model", "data", "batch_size", "edits")
-    return evidence.labelled(evidence.contrast(last, factor, within=within, relative=True) + 1)
+    return evidence.repeats(evidence.contrast(last, factor, within=within, relative=True) + 1)
 
 
 def _static_moves(evidence: Evidence) -> pd.DataFrame:
-    """Largest |ratio − 1| of a matrix that no edit touched."""
-    rows = evidence.having("norm/frobenius_ratio", _SITE)
-    touched = evidence.having("norm/delta", _SITE)
-    edited = set(zip(touched["run"], touched["site"], touched["layer"], strict=True))
+    """Largest |ratio − 1| of the matrices that no edit touched, by run."""
+    rows = evidence.matching("norm/frobenius_ratio", _SITE)
+    updates = evidence.matching("norm/delta", _SITE)
+    edited = set(zip(updates["run"], updates["site"], updates["layer"], strict=True))
     keys = zip(rows["run"], rows["site"], rows["layer"], strict=True)
     static = rows[[key not in edited for key in keys]]
     largest = (static["value"] - 1).abs().groupby(static["run"])
-    return evidence.labelled(largest.agg(lambda each: each.max(skipna=False)))
+    return evidence.repeats(largest.agg(lambda values: values.max(skipna=False)))
 
 
 STUDIES = (
@@ -115,9 +115,9 @@ STUDIES = (
         claims=(
             growth(TRAINING),
             Claim(
-                says="Every updated matrix grows.",
+                statement="Every updated matrix grows.",
                 source=f"{NORM_GROWTH}, abstract",
-                told="always",
+                reported="always",
                 quantity="share of trained matrices whose norm is larger at the end",
                 measure=_grown_share(TRAINING),
                 side="above",
@@ -125,9 +125,9 @@ STUDIES = (
                 always=True,
             ),
             Claim(
-                says="The norm grows at every step.",
+                statement="The norm grows at every step.",
                 source=f"{NORM_GROWTH}, abstract",
-                told="always",
+                reported="always",
                 quantity="share of steps after which the stacked norm is larger than before",
                 measure=steadiness(EDITED, TRAINING),
                 side="above",
@@ -158,9 +158,9 @@ STUDIES = (
             growth(SEQUENCE),
             every_update(SEQUENCE),
             Claim(
-                says="Growth under sequential editing is exponential.",
+                statement="Growth under sequential editing is exponential.",
                 source="arXiv 2602.02543",
-                told="approximately exponential (log-linear)",
+                reported="approximately exponential (log-linear)",
                 quantity="share of runs, of MEMIT, RECT and AlphaEdit, that an exponential fits better than "
                 "a line and a square root do; of runs that grew by a tenth and that one of these fits well "
                 "(explained > 0.95)",
@@ -177,12 +177,12 @@ STUDIES = (
         question="How far do edited blocks leave the static ones behind, after 100, 500 and 2,000 edits?",
         claims=(
             _grows("MEMIT's matrices grow over tenfold.", "memit", "over 10 times", "above", 10.0),
-            # twice what the source has is no longer about that
+            # more than twice the source's value is no longer "about" it
             _grows("AlphaEdit's matrices grow about twofold.", "alphaedit", "about 2 times", "below", 4.0),
             Claim(
-                says="MEMIT grows more than AlphaEdit.",
+                statement="MEMIT grows more than AlphaEdit.",
                 source="arXiv 2502.01636, figures 1 and 4",
-                told="over 10 times against about 2 times",
+                reported="over 10 times against about 2 times",
                 quantity="norm ratio of MEMIT over that of AlphaEdit, at the end; the mean is geometric",
                 measure=_more_than_alphaedit,
                 side="above",
@@ -201,9 +201,9 @@ STUDIES = (
             growth(SEQUENCE),
             every_update(SEQUENCE),
             Claim(
-                says="Matrices that are not edited keep their norm.",
+                statement="Matrices that are not edited keep their norm.",
                 source="by construction of the editor",
-                told="0",
+                reported="0",
                 quantity="largest |‖W‖ / ‖W₀‖ − 1| of a matrix that no edit touched",
                 measure=_static_moves,
                 side="below",

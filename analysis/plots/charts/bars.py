@@ -1,4 +1,4 @@
-"""Stacked bars, one stack per block in order of depth, and how they are drawn for a paper."""
+"""Charts of stacked bars, one stack per block in order of depth, and their drawing for a paper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ class Bars:
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float]
-    """Lower end of the interval; equal to `y` where there is none."""
+    """Lower end of the interval; equal to `y` if there is none."""
     high: Sequence[float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BarPanel:
-    """Parts that stand on one another in the order given."""
+    """Stacks of parts, the first part at the bottom."""
 
     title: str
     bars: tuple[Bars, ...]
@@ -103,7 +103,7 @@ def _draw_panel(axis: Axes, panel: BarPanel, chart: BarChart) -> None:
 
 
 def _name_ticks(axis: Axes, panel: BarPanel, chart: BarChart) -> None:
-    """A name or a number below a stack, not more of them than are legible."""
+    """Names or numbers below the stacks, only as many as are legible."""
     names = dict(chart.named)
     blocks = sorted(x for x in panel.tops if x not in names)
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100) if len(blocks) <= 16 * step)

@@ -1,4 +1,4 @@
-"""What all drawings for a paper share: colours, the grid of panels one column wide, the legend below it."""
+"""Shared by all drawings for a paper: colours, the grid of panels one column wide, the legend below it."""
 
 import textwrap
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ PALETTE = (*_OKABE_ITO, "#003B5C", "#6E3100", "#00523C", "#6A3F57", "#775200", "
 """Colours of the series: Okabe and Ito's, then the same at half their light for sweeps with many series."""
 
 NEUTRAL = "#808080"
-"""What belongs to no series: the unedited model, entries of the legend that explain a style."""
+"""Colour without a series: the unedited model, legend entries that explain a style."""
 
 COLUMN_WIDTH = 3.5
 """Inches; a column of a two-column paper."""
@@ -84,7 +84,7 @@ def label_outside(axes: Sequence[Axes], *, columns: int, x_label: str, y_label: 
 
 
 def head(axis: Axes, title: str, *, columns: int) -> None:
-    """The panel's title, in several lines where it is longer than the panel is wide."""
+    """The panel's title, wrapped to the width of the panel."""
     axis.set_title(_wrapped(title, _TITLE_LETTERS // columns), parse_math=False)
 
 
@@ -122,7 +122,7 @@ def dot(label: str, colour: str = NEUTRAL, marker: str = "o") -> Line2D:
 
 
 def _wrapped(text: str, letters: int) -> str:
-    """In lines of so many letters at the most."""
+    """The text in lines of at most this many letters."""
     return textwrap.fill(text, letters, break_on_hyphens=False)
 
 

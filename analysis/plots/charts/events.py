@@ -1,4 +1,4 @@
-"""When something happened, a row per kind of event, and how that is drawn for a paper."""
+"""Charts of events along a run, one row per kind of event, and their drawing for a paper."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,45 +11,45 @@ from analysis.plots.charts.canvas import NEUTRAL, dot, panel_grid, scale_axis, s
 from analysis.plots.charts.scales import Scale, view
 
 _ROW = 0.13
-"""Inches that a series takes within a row."""
+"""Height of a series within a row, in inches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """When one kind of event happened in the runs of a series."""
+    """The events of one kind in the runs of a series."""
 
     label: str
     """The series."""
     colour: str
     row: str
     x: Sequence[float]
-    """One for every run in which it happened."""
+    """The count at which it happened, one per run in which it did."""
     runs: int
-    """Of the series, with those in which it never happened."""
+    """Number of runs of the series, including those in which it never happened."""
     unit: str = "edits"
-    """What `x` counts."""
+    """The unit of `x`."""
 
     @property
     def mean(self) -> float:
-        """Mean over the runs in which it happened; NaN where it never did."""
+        """Mean over the runs in which it happened; NaN if it never did."""
         return float(np.mean(self.x)) if len(self.x) else float("nan")
 
     @property
-    def told(self) -> str:
-        """In how many runs it happened."""
+    def occurrences(self) -> str:
+        """The number of runs in which it happened, as text."""
         return f"{len(self.x)} of {self.runs}" if len(self.x) else "never"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventChart:
-    """Events in rows, in each row a line per series."""
+    """Events in rows, with one line per series in each row."""
 
     rows: tuple[str, ...]
-    """From the top."""
+    """Names of the rows, from the top."""
     events: tuple[Event, ...]
     x_label: str
     end: float
-    """Where the longest run ended."""
+    """Count at which the longest run ended."""
     scale: Scale = "linear"
 
     @property
@@ -68,7 +68,7 @@ def placed(chart: EventChart) -> Iterator[tuple[Event, float]]:
 
 
 def draw_events(chart: EventChart) -> Figure:
-    """The rows one column wide; at the right in how many runs it happened."""
+    """The rows, one column wide, with the number of runs in which each event happened at the right."""
     series = {event.label: event.colour for event in chart.events}
     entries = [*(dot(label, colour) for label, colour in series.items()), dot("mean", NEUTRAL, "|")]
     height = 0.5 + _ROW * (len(series) + 1) * len(chart.rows)
@@ -93,7 +93,7 @@ def _draw_event(axis: Axes, event: Event, y: float) -> None:
         )
         axis.plot([event.mean], [y], "|", color=event.colour, markersize=7, markeredgewidth=1.5)
     axis.annotate(
-        event.told,
+        event.occurrences,
         (1.01, y),
         xycoords=("axes fraction", "data"),
         va="center",

@@ -1,4 +1,4 @@
-"""Matrices over blocks as heat maps, and how they are drawn for a paper."""
+"""Heat maps of matrices over blocks, and their drawing for a paper."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class Grid:
 
     title: str
     values: np.ndarray
-    """(row, block), rows from the top; NaN where nothing was measured."""
+    """(row, block), rows from the top; NaN if not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def _finish(axis: Axes, chart: HeatMap) -> None:
 
 
 def _number(axis: Axes, grid: Grid, *, middle: float) -> None:
-    """Every cell's number, in an ink that is seen on either side of the middle of the colours."""
+    """The number of every cell, white on dark and black on light colours."""
     for row, column in np.argwhere(np.isfinite(grid.values)):
         value = float(grid.values[row, column])
         ink = "white" if value < middle else "black"

@@ -1,4 +1,4 @@
-"""Curves in panels, and how they are drawn for a paper."""
+"""Charts of curves in panels, and their drawing for a paper."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float]
-    """Lower edge of the band; equal to `y` where there is none."""
+    """Lower edge of the band; equal to `y` if there is none."""
     high: Sequence[float]
     style: Style = "solid"
     strength: float = 1.0
@@ -80,7 +80,7 @@ class LineChart:
     mark: str = ""
     """What a dot means."""
     columns: int = 2
-    """Panels side by side at the most."""
+    """Most panels side by side."""
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -140,7 +140,7 @@ def _draw_panel(axis: Axes, panel: Panel, chart: LineChart) -> None:
 
 def _legend(chart: LineChart) -> list[Line2D]:
     """An entry per series (colour), then per meaning of style, opacity and dot."""
-    # a series in several styles is told by its colour alone; the styles follow
+    # a series with several styles is identified by its colour; the styles follow
     looks: dict[str, set[Style]] = {}
     for line in chart.lines:
         looks.setdefault(line.label, set()).add(line.style)

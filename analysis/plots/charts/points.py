@@ -1,4 +1,4 @@
-"""Points with intervals in both directions, joined in order, and how they are drawn for a paper."""
+"""Charts of points with intervals in both directions, joined in order, and their drawing for a paper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from analysis.plots.charts.canvas import dot, label_outside, panel_grid, scale_a
 from analysis.plots.charts.scales import Scale, view
 
 _WHISKERS = 20
-"""Intervals of a track at the most."""
+"""Most intervals of a track."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +43,15 @@ class Track:
     x: Spread
     y: Spread
     notes: Sequence[str]
-    """What the page says of each point."""
+    """Text of each point on the page."""
     marks: Sequence[str] = ()
-    """What stands beside each point on paper, nothing by default."""
+    """Text beside each point on paper; empty by default."""
     joined: bool = True
     """Whether a line leads from point to point."""
 
     @property
     def every(self) -> int:
-        """Intervals stand at every so many points: more would hide one another."""
+        """Step between points with an interval: more intervals would hide one another."""
         return -(-len(self.notes) // _WHISKERS)
 
 
@@ -105,7 +105,7 @@ def _draw_track(axis: Axes, track: Track) -> None:
         markersize=3 if track.every == 1 else 2,
     )
     for place, (mark, right, up) in enumerate(zip(track.marks, x.mean, y.mean, strict=False)):
-        # left below and right above by turns: neighbours on a track lie close together
+        # alternate between lower left and upper right: neighbours on a track lie close together
         offset = (-8, -8) if place % 2 else (3, 3)
         axis.annotate(mark, (right, up), offset, textcoords="offset points", fontsize="small")
 

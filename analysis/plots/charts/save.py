@@ -1,8 +1,8 @@
-"""What a figure shows, apart from who draws it, and the files for a paper.
+"""The kinds of charts, and the files of a chart for a paper.
 
-`analysis/plots/figures` makes charts from the tidy table. Every kind of chart is a dataclass in a module of
-its own, with the function that draws it at the width of a journal's column; `analysis/plots/interactive`
-draws the same charts for the page.
+`analysis/plots/figures` builds charts from the tidy table. Every kind of chart is a dataclass in its own
+module, beside the function that draws it with matplotlib at the width of a journal's column;
+`analysis/plots/interactive` draws the same charts with Plotly for the page.
 """
 
 from collections.abc import Sequence
@@ -41,9 +41,9 @@ def draw(chart: Chart) -> Figure:
 
 
 def save(chart: Chart, stem: Path, formats: Sequence[Format], *, dots: int = 300) -> list[Path]:
-    """Draw the chart into `<stem>.<format>` for every format; the folder is made.
+    """Draw the chart into `<stem>.<format>` for every format; creates the folder.
 
-    `dots` per inch are those of the PNG.
+    `dots` is the resolution of the PNG per inch.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     # Without a date the same data give the same bytes.

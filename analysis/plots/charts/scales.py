@@ -1,4 +1,4 @@
-"""Axes of a chart: which scale suits the values, where the ticks stand, how far the view reaches."""
+"""Axes of a chart: the scale that suits the values, the ticks and the limits."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,7 +12,7 @@ _BAND_SHARE = 0.4
 
 
 def scale_for(values: np.ndarray) -> Scale:
-    """Logarithmic where positive values span more than a decade; symlog where some are not positive."""
+    """Logarithmic if all values are positive and span more than a decade; symlog if some are not positive."""
     if not len(values):
         return "linear"
     if values.min() > 0:
@@ -21,23 +21,24 @@ def scale_for(values: np.ndarray) -> Scale:
 
 
 def forward(values: Sequence[float] | np.ndarray, scale: Scale) -> np.ndarray:
-    """Where values stand on the axis: v, log10 v, or sign(v) (1 + log10 |v|) that is linear within ±1."""
-    given = np.asarray(values, dtype=float)
+    """Positions of values on the axis: v, log10 v, or sign(v) (1 + log10 |v|) that is linear within ±1."""
+    numbers = np.asarray(values, dtype=float)
     if scale == "linear":
-        return given
+        return numbers
     if scale == "log":
-        return np.log10(given)
-    return np.where(np.abs(given) <= 1, given, np.sign(given) * (1 + np.log10(np.maximum(np.abs(given), 1))))
+        return np.log10(numbers)
+    size = np.abs(numbers)
+    return np.where(size <= 1, numbers, np.sign(numbers) * (1 + np.log10(np.maximum(size, 1))))
 
 
 def inverse(places: Sequence[float] | np.ndarray, scale: Scale) -> np.ndarray:
-    """The values that stand at the given places: inverse of `forward`."""
-    given = np.asarray(places, dtype=float)
+    """The values at positions on the axis: inverse of `forward`."""
+    positions = np.asarray(places, dtype=float)
     if scale == "linear":
-        return given
+        return positions
     if scale == "log":
-        return 10**given
-    return np.where(np.abs(given) <= 1, given, np.sign(given) * 10.0 ** (np.abs(given) - 1))
+        return 10**positions
+    return np.where(np.abs(positions) <= 1, positions, np.sign(positions) * 10.0 ** (np.abs(positions) - 1))
 
 
 def symlog_ticks(limits: tuple[float, float]) -> list[float]:

@@ -20,7 +20,7 @@ def palette(metrics: pd.DataFrame) -> dict[str, str]:
 
 
 def panels(candidates: Iterable[tuple[str, Sequence[Line]]]) -> tuple[Panel, ...]:
-    """A panel for every title that has lines."""
+    """One panel per title that has lines."""
     return tuple(Panel(title=title, lines=tuple(lines)) for title, lines in candidates if lines)
 
 
@@ -30,9 +30,9 @@ def by_layer(metrics: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
 
 def edited_layers(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Series, site and layer of the matrices that were edited: those with an update of their own."""
-    found = by_layer(metrics, "norm/delta")
-    return found[["series", "site", "layer"]].drop_duplicates()
+    """Series, site and layer of the edited matrices: those with an update of their own."""
+    updates = by_layer(metrics, "norm/delta")
+    return updates[["series", "site", "layer"]].drop_duplicates()
 
 
 def marked(edited: pd.DataFrame) -> dict[str, frozenset[float]]:
@@ -44,7 +44,7 @@ def marked(edited: pd.DataFrame) -> dict[str, frozenset[float]]:
 def curves(
     metrics: pd.DataFrame, key: str, *, style: Style = "solid", log: bool = False, strength: float = 1.0
 ) -> list[Line]:
-    """A line per series: the metric `key` against counts, means over seeds (geometric with `log`)."""
+    """One line per series: the metric `key` against counts, means over seeds (geometric with `log`)."""
     rows = metrics[metrics["key"] == key]
     return series_lines(rows, palette(metrics), style=style, log=log, strength=strength)
 
@@ -59,28 +59,28 @@ def series_lines(
     strength: float = 1.0,
     dots: Mapping[str, frozenset[float]] | None = None,
 ) -> list[Line]:
-    """A line per series: `value` of the rows against the column `x`, with dots where told."""
+    """One line per series: `value` of the rows against the column `x`, with dots at the places `dots`."""
     points = over_seeds(rows, by=("series", x), log=log)
-    found = set(points["series"])
+    names = set(points["series"])
     return [
         line(
             points[points["series"] == name], x, label=name, colour=colour, style=style, strength=strength,
             marked=(dots or {}).get(name, frozenset()),
         )
         for name, colour in colours.items()
-        if name in found
+        if name in names
     ]  # fmt: skip
 
 
 def changed_sites(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
-    """Kinds of matrix whose norm moved in some run by more than rounding; all of them where none did."""
+    """Kinds of matrix whose norm changed in some run by more than rounding; all kinds if none did."""
     both = before.merge(after, on=["run", "site", "layer"], suffixes=("_before", "_after"))
     moved = both[(both["value_after"] / both["value_before"] - 1).abs() > 1e-5]
     return sorted((moved if len(moved) else both)["site"].unique())
 
 
 def unedited_lines(before: pd.DataFrame) -> list[Line]:
-    """Value against layer in the unedited model, a grey line per model."""
+    """Value against layer in the unedited model: one grey line per model."""
     starts = over_seeds(before, by=("model", "layer"), log=True)
     models = starts["model"].unique().tolist()
     return [
@@ -90,20 +90,20 @@ def unedited_lines(before: pd.DataFrame) -> list[Line]:
 
 
 def unedited(model: str, models: Sequence[str]) -> str:
-    """What the unedited model is called among those shown."""
+    """The label of an unedited model among those shown."""
     return "unedited" if len(models) == 1 else f"unedited · {model}"
 
 
 def one_by_one(rows: pd.DataFrame, at: Sequence[int]) -> list[tuple[str, str, pd.DataFrame]]:
-    """Title, series and rows of a panel each: the unedited models first, then every series at every count."""
+    """Title, series and rows of each panel: first the unedited models, then every series at every count."""
     rows = rows[np.isfinite(rows["value"])]
     before = start(rows)
     models = before["model"].unique().tolist()
-    found = [(unedited(model, models), "", before[before["model"] == model]) for model in models]
+    entries = [(unedited(model, models), "", before[before["model"] == model]) for model in models]
     for series in rows["series"].unique():
         for profile in profiles(rows[rows["series"] == series], at, default=(last,)):
-            found.append((f"{series}, {profile.title}", str(series), profile.rows))
-    return found
+            entries.append((f"{series}, {profile.title}", str(series), profile.rows))
+    return entries
 
 
 def level(value: float, span: tuple[float, float], *, label: str, style: Style = "solid") -> Line:
@@ -115,8 +115,8 @@ def level(value: float, span: tuple[float, float], *, label: str, style: Style =
 def growth_terms(metrics: pd.DataFrame) -> pd.DataFrame:
     """Per part of a run, `term` and count: the cumulated term over ‖W₀‖², both summed over edited matrices.
 
-    W₀ is the matrix as the part found it. Parts are left out in which the terms do not add up to the growth,
-    because not every step logged them, or another part changed the matrices in between.
+    W₀ is the matrix at the start of the part. Parts whose terms do not add up to the growth are left out: not
+    every step logged them, or another part changed the matrices in between.
     """
     terms = pd.concat(
         [by_layer(metrics, f"norm/{term}").assign(term=term) for term in ("growth_cross", "growth_square")]
@@ -133,7 +133,7 @@ def growth_terms(metrics: pd.DataFrame) -> pd.DataFrame:
     summed["value"] = summed.groupby([*PART, "term"])["value"].cumsum() / before.reindex(part).to_numpy()
     total = summed.drop_duplicates([*PART, "term"], keep="last").groupby(PART)["value"].sum()
     growth = after / before - 1
-    # 2 %: both sides come from float32 weights; terms of every second step only are off by far more.
+    # 2 %: both sides come from float32 weights; terms logged at every second step are off by far more.
     complete = total.index[(total - growth).abs() <= 0.02 * (1 + growth.abs())]
     return summed[part.isin(complete)]
 
@@ -141,13 +141,13 @@ def growth_terms(metrics: pd.DataFrame) -> pd.DataFrame:
 def singular_values(metrics: pd.DataFrame) -> pd.DataFrame:
     """Per part, `place` (1 for the largest) and count: geometric mean of σ over the matrices that changed.
 
-    Those are the ones measured after the start, since others are told at the start only.
+    Matrices that changed are measured after the start, the others only at the start.
     """
     rows = having(metrics, r"norm/singular_(?P<place>\d+)", r"(?P<site>[a-z_]+\.\d+)").astype({"place": int})
     matrix = [*PART, "site"]
     rows = rows.merge(rows.loc[rows["count"] > 0, matrix].drop_duplicates(), on=matrix)
     rows = rows[(rows["value"] > 0) & np.isfinite(rows["value"])].assign(
-        value=lambda found: np.log(found["value"])
+        value=lambda positive: np.log(positive["value"])
     )
     means = rows.groupby([*PART, "series", "unit", "place", "count"])["value"].mean().reset_index()
     return means.assign(value=np.exp(means["value"]))
@@ -156,8 +156,8 @@ def singular_values(metrics: pd.DataFrame) -> pd.DataFrame:
 def chart_of(
     lines: dict[str, list[Line]], *, x_label: str, y_label: str, mark: str = "", columns: int = 2
 ) -> LineChart | None:
-    """The lines by the titles of their panels, on the scale that suits them; nothing without any."""
-    everything = [line for found in lines.values() for line in found]
+    """A chart of lines by the title of their panel, on a suitable scale; None without lines."""
+    everything = [line for panel in lines.values() for line in panel]
     if not everything:
         return None
     return LineChart(

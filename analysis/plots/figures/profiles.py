@@ -1,7 +1,7 @@
-"""What is counted along a run, and profiles, such as a norm by block, at chosen counts.
+"""Counts along a run, and profiles, such as a norm by block, at selected counts.
 
-By default a middle and the last measured count; told counts are taken at the nearest measured one of each
-run's part, and the title says which that is.
+By default these are a middle and the last measured count; a requested count is replaced by the nearest
+measured one of each part of a run, which the title names.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,29 +13,29 @@ import pandas as pd
 from analysis.units import WORDS, counted
 
 Choose = Callable[[np.ndarray], int]
-"""From the counts of a part of a run at which the whole profile was measured, in order, one of them."""
+"""Selects one of the counts, in ascending order, at which a part of a run measured the whole profile."""
 
 PART = ["run", "part"]
-"""Columns that say which part of which run a row belongs to."""
+"""Columns that identify the part of a run to which a row belongs."""
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What figures are made of: the tidy table, and the counts that a user asked for."""
+class FigureData:
+    """The input of a figure: the tidy table and the counts that a user requested."""
 
     metrics: pd.DataFrame
     at: Sequence[int] = field(default=())
-    """Empty: each figure's own choice."""
+    """Counts of the figures by block; if empty, each figure uses its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Rows of all runs at one chosen count."""
+    """Rows of all runs at one selected count."""
 
     title: str
-    """Such as `60 edits` or `200 optimiser steps`."""
+    """For example `60 edits` or `200 optimiser steps`."""
     rows: pd.DataFrame
 
 
@@ -45,7 +45,7 @@ def last(counts: np.ndarray) -> int:
 
 
 def middle(counts: np.ndarray) -> int:
-    """The one nearest to the middle between the first and the last, on a logarithmic scale."""
+    """The count nearest to the middle between the first and the last on a logarithmic scale."""
     places = np.log(counts)
     return int(counts[np.abs(places - (places[0] + places[-1]) / 2).argmin()])
 
@@ -53,28 +53,29 @@ def middle(counts: np.ndarray) -> int:
 def profiles(
     rows: pd.DataFrame, at: Sequence[int], *, default: Sequence[Choose], whole: bool = True
 ) -> list[Profile]:
-    """The rows at every chosen count after the start, equal choices once.
+    """The rows at every selected count after the start; equal selections appear once.
 
-    Values that are not finite are left out. With `whole` the counts are those at which a part of a run has
-    every value of the profile: between them a stage may measure the edited matrices alone.
+    Values that are not finite are left out. With `whole`, only counts at which a part of a run has every
+    value of the profile are eligible: between them a stage may measure the edited matrices alone.
     """
     after = rows[(rows["count"] > 0) & np.isfinite(rows["value"])]
-    given = _whole(after) if whole else after
-    wanted = [(str(count), _nearest(count)) for count in at] or [("", choose) for choose in default]
-    found: dict[tuple[tuple[object, int], ...], Profile] = {}
-    counts = [(part, np.sort(each.unique())) for part, each in given.groupby(PART)["count"]]
-    for asked, choose in wanted:
-        taken = {part: choose(each) for part, each in counts}
-        if taken:
-            here = pd.Series(taken).reindex(pd.MultiIndex.from_frame(given[PART])).to_numpy()
-            chosen = given[given["count"] == here]
-            found.setdefault(tuple(taken.items()), Profile(title=_told(chosen, asked), rows=chosen))
-    return list(found.values())
+    eligible = _whole(after) if whole else after
+    selectors = [(str(count), _nearest(count)) for count in at] or [("", choose) for choose in default]
+    selected: dict[tuple[tuple[object, int], ...], Profile] = {}
+    counts = [(part, np.sort(each.unique())) for part, each in eligible.groupby(PART)["count"]]
+    for request, choose in selectors:
+        count_of_part = {part: choose(each) for part, each in counts}
+        if count_of_part:
+            places = pd.MultiIndex.from_frame(eligible[PART])
+            rows_here = eligible[eligible["count"] == pd.Series(count_of_part).reindex(places).to_numpy()]
+            profile = Profile(title=_title(rows_here, request), rows=rows_here)
+            selected.setdefault(tuple(count_of_part.items()), profile)
+    return list(selected.values())
 
 
-def side_by_side(found: Sequence[Profile]) -> int:
-    """Columns of a grid in which every row is of one kind: the counts next to one another."""
-    return 3 if len(found) % 3 == 0 else 2
+def side_by_side(profiles: Sequence[Profile]) -> int:
+    """Columns of a grid whose rows each hold one kind of panel, with the counts side by side."""
+    return 3 if len(profiles) % 3 == 0 else 2
 
 
 def start(rows: pd.DataFrame) -> pd.DataFrame:
@@ -83,20 +84,20 @@ def start(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def words_for(rows: pd.DataFrame) -> str:
-    """What the counts of the rows are, such as `edits or optimiser steps`."""
+    """The units of the counts of the rows, such as `edits or optimiser steps`."""
     return " or ".join(words for unit, words in WORDS.items() if unit in set(rows["unit"]))
 
 
 def changed_by(rows: pd.DataFrame) -> str:
-    """What was done to the matrices that changed: `edited`, or `changed` where some were trained."""
+    """The participle for the matrices that changed: `edited`, or `changed` if some were trained."""
     return "edited" if set(rows["unit"]) <= {"edits"} else "changed"
 
 
 def over_tokens(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The table with parts that train counted in the tokens that they read, where those were logged."""
+    """The table with training counted in the tokens read, for parts that logged them."""
     known = metrics.groupby(PART)["tokens"].transform("max") > 0
     trains = known & (metrics["unit"] == "steps")
-    # an earlier part may have read some before
+    # earlier parts may have read tokens as well
     before = metrics["tokens"].where(metrics["count"] == 0)
     earlier = before.groupby([metrics[column] for column in PART]).transform("max").fillna(0)
     read = metrics["tokens"] - earlier.astype("int64")
@@ -114,13 +115,13 @@ def _nearest(count: int) -> Choose:
     return lambda counts: int(counts[np.abs(counts - count).argmin()])
 
 
-def _told(rows: pd.DataFrame, asked: str) -> str:
-    """The counts of the rows, of each unit."""
+def _title(rows: pd.DataFrame, request: str) -> str:
+    """The counts of the rows by unit, and the requested count if it differs."""
     spans = [_span(sorted(set(counts)), str(unit)) for unit, counts in rows.groupby("unit")["count"]]
-    # a title that is broken into lines keeps a number with its word
-    told = " / ".join(span.replace(" ", _NO_BREAK, 1) for span in spans)
-    exact = {str(count) for count in rows["count"]} == {asked}
-    return told if exact or not asked else f"{told} (asked:{_NO_BREAK}{asked})"
+    # wrapped titles keep a number with its word
+    counts = " / ".join(span.replace(" ", _NO_BREAK, 1) for span in spans)
+    exact = {str(count) for count in rows["count"]} == {request}
+    return counts if exact or not request else f"{counts} (asked:{_NO_BREAK}{request})"
 
 
 def _span(counts: Sequence[int], unit: str) -> str:

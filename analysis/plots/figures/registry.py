@@ -1,7 +1,8 @@
-"""The papers' figures, made from the tidy table of any set of runs.
+"""The figures of the papers, drawn from the tidy table of any set of runs.
 
-A figure is a function from what was measured to a chart and a row of `FIGURES`; one that finds no key of its
-own gives none and is left out. Lines are means over seeds, bands 95 % intervals of the mean.
+A figure is one row of `FIGURES` with a function from the data to a chart. It is left out if the function
+returns None, because the table has none of its keys. Lines are means over seeds, bands 95 % intervals of the
+mean.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +13,7 @@ from typing import Literal
 import pandas as pd
 
 from analysis.plots.charts.save import Chart, Format, save
-from analysis.plots.figures.profiles import Measured, over_tokens
+from analysis.plots.figures.profiles import FigureData, over_tokens
 from analysis.plots.figures.scores import ability, alarms, downstream, edit_scores, known_facts, retention
 from analysis.plots.figures.states import activation_ratio, probe_curves, probe_matrix, shares
 from analysis.plots.figures.tracing import layer_sweep, tracing
@@ -21,22 +22,22 @@ from analysis.plots.figures.weights import growth, norm_layers, norm_ratio, sing
 from editors.errors import ConfigError
 
 X = Literal["steps", "tokens"]
-"""What training is drawn over."""
+"""The x-axis of figures of training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FigureSpec:
-    """A row of the table of figures."""
+    """One figure: its number, names, caption and the function that builds its chart."""
 
     number: str
-    """Such as `5a`; on the command line `5` chooses all of its parts."""
+    """For example `5a`; on the command line `5` selects all of its parts."""
     name: str
-    """Of the file, and of the choice on the command line."""
+    """Name of the file and on the command line."""
     title: str
     caption: str
-    build: Callable[[Measured], Chart | None]
+    build: Callable[[FigureData], Chart | None]
 
-    def answers(self, choice: str) -> bool:
+    def matches(self, choice: str) -> bool:
         """Whether a name or number on the command line means this figure."""
         return choice in (self.name, self.number, self.number.rstrip("abc"))
 
@@ -203,29 +204,31 @@ FIGURES: tuple[FigureSpec, ...] = (
 def charts(
     metrics: pd.DataFrame, only: Sequence[str] = (), *, at: Sequence[int] = (), x: X = "steps"
 ) -> list[tuple[FigureSpec, Chart]]:
-    """The figures that the table has keys for, in the order of `FIGURES`.
+    """The figures for which the table has keys, in the order of `FIGURES`.
 
-    `only` chooses by name or number, `at` the counts of profiles; training is drawn over optimiser steps or,
-    with `x` tokens, over the tokens that it read, where they were logged. Raises ConfigError for a choice
-    that is no figure.
+    `only` selects figures by name or number, `at` the counts of profiles. Training is drawn over optimiser
+    steps or, with `x="tokens"`, over the tokens read, if these were logged. Raises ConfigError for an unknown
+    figure.
     """
-    chosen = chosen_figures(only)
-    measured = Measured(metrics=over_tokens(metrics) if x == "tokens" else metrics, at=at)
-    built = [(spec, spec.build(measured)) for spec in chosen]
+    specs = selected_figures(only)
+    data = FigureData(metrics=over_tokens(metrics) if x == "tokens" else metrics, at=at)
+    built = [(spec, spec.build(data)) for spec in specs]
     return [(spec, chart) for spec, chart in built if chart is not None]
 
 
-def chosen_figures(only: Sequence[str]) -> list[FigureSpec]:
-    """The figures of these names and numbers, all of them without any; ConfigError for an unknown one."""
+def selected_figures(only: Sequence[str]) -> list[FigureSpec]:
+    """The figures with these names and numbers, all if `only` is empty; ConfigError for an unknown one."""
     for choice in only:
-        if not any(spec.answers(choice) for spec in FIGURES):
+        if not any(spec.matches(choice) for spec in FIGURES):
             choices = ", ".join(f"{spec.number} {spec.name}" for spec in FIGURES)
             raise ConfigError(f"figure {choice!r} does not exist; choose names or numbers from {choices}")
-    return [spec for spec in FIGURES if not only or any(map(spec.answers, only))]
+    return [spec for spec in FIGURES if not only or any(map(spec.matches, only))]
 
 
 def save_figures(
-    drawn: Iterable[tuple[FigureSpec, Chart]], folder: Path, formats: Sequence[Format] = ("png", "svg", "pdf")
+    figures: Iterable[tuple[FigureSpec, Chart]],
+    folder: Path,
+    formats: Sequence[Format] = ("png", "svg", "pdf"),
 ) -> list[Path]:
     """Write every chart in every format as `folder/<name>.<format>`."""
-    return [path for spec, chart in drawn for path in save(chart, folder / spec.name, formats)]
+    return [path for spec, chart in figures for path in save(chart, folder / spec.name, formats)]

@@ -1,4 +1,4 @@
-"""Figures of what a model can do: edits, facts that nobody edited, other tasks, and the alarms."""
+"""Figures of a model's abilities: edits, facts that nobody edited, other tasks, and the alarms."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,19 +11,19 @@ from analysis.plots.charts.lines import Line, LineChart, Panel
 from analysis.plots.charts.points import Spread, Track, TrackChart
 from analysis.plots.charts.scales import scale_for
 from analysis.plots.figures.curves import curves, palette, panels, series_lines
-from analysis.plots.figures.profiles import PART, Measured, changed_by, last, middle, profiles, words_for
+from analysis.plots.figures.profiles import PART, FigureData, changed_by, last, middle, profiles, words_for
 from analysis.results.tables import alarms_of, having
 from analysis.statistics.intervals import over_seeds
 from analysis.units import WORDS, counted
 
 _SHARE = (-0.03, 1.03)
-"""Limits of an axis of shares, so that lines at 0 and 1 are seen whole."""
+"""Limits of an axis of shares; lines at 0 and 1 are fully visible."""
 
 _ABILITY = "downstream/mean/acc"
 _RATIO = "norm/frobenius_ratio/edited"
 
 
-def edit_scores(measured: Measured) -> LineChart | None:
+def edit_scores(data: FigureData) -> LineChart | None:
     """Efficacy, paraphrase and neighbourhood success over all edits so far, and of the first 50."""
     keys = {
         "edit/success/seen.rewrite": "efficacy (ES)",
@@ -31,15 +31,15 @@ def edit_scores(measured: Measured) -> LineChart | None:
         "edit/success/seen.neighbour": "neighbourhood (NS)",
         "edit/success/first50.rewrite": "ES of the first 50",
     }
-    return _shares(measured, keys, "share of facts")
+    return _shares(data, keys, "share of facts")
 
 
-def retention(measured: Measured) -> LineChart | None:
-    """Share of edits that still hold, by how many edits ago they were made, at the chosen counts."""
-    rows = having(measured.metrics, "edit/retention", r"(?P<age>\d+)").astype({"age": int})
+def retention(data: FigureData) -> LineChart | None:
+    """Share of edits that still hold, by how many edits ago they were made, at the selected counts."""
+    rows = having(data.metrics, "edit/retention", r"(?P<age>\d+)").astype({"age": int})
     lines = {
-        profile.title: _dotted(series_lines(profile.rows, palette(measured.metrics), x="age"))
-        for profile in profiles(rows, measured.at, default=(middle, last), whole=False)
+        profile.title: _dotted(series_lines(profile.rows, palette(data.metrics), x="age"))
+        for profile in profiles(rows, data.at, default=(middle, last), whole=False)
     }
     if not lines:
         return None
@@ -52,28 +52,28 @@ def retention(measured: Measured) -> LineChart | None:
     )
 
 
-def known_facts(measured: Measured) -> LineChart | None:
+def known_facts(data: FigureData) -> LineChart | None:
     """Share of facts that nobody edited and that the model still answers."""
     keys = {"edit/known/unedited": "never-edited subjects", "edit/known/other": "edited subjects"}
-    return _shares(measured, keys, "share of facts known")
+    return _shares(data, keys, "share of facts known")
 
 
-def downstream(measured: Measured) -> LineChart | None:
+def downstream(data: FigureData) -> LineChart | None:
     """Accuracy on every downstream task, their mean first.
 
-    A task whose name continues another one's, as a subject of MMLU does, is a part of it and left out.
+    Parts of a task are left out: their names begin with that of the task, like the subjects of MMLU.
     """
-    tasks = having(measured.metrics, "downstream/(?P<task>.+)", "acc")["task"].unique().tolist()
+    tasks = having(data.metrics, "downstream/(?P<task>.+)", "acc")["task"].unique().tolist()
     whole = [task for task in tasks if not any(task.startswith(f"{other}_") for other in tasks)]
     ordered = sorted(whole, key=lambda task: (task != "mean", task))
-    return _shares(measured, {f"downstream/{task}/acc": task for task in ordered}, "accuracy")
+    return _shares(data, {f"downstream/{task}/acc": task for task in ordered}, "accuracy")
 
 
-def ability(measured: Measured) -> TrackChart | None:
-    """Mean downstream accuracy against the edited matrices' norm ratio, a point per measured count."""
+def ability(data: FigureData) -> TrackChart | None:
+    """Mean downstream accuracy against the edited matrices' norm ratio: one point per measured count."""
     of_run = [*PART, "series", "unit", "count"]
     ratio, accuracy = (
-        measured.metrics.loc[measured.metrics["key"] == key, [*of_run, "value"]] for key in (_RATIO, _ABILITY)
+        data.metrics.loc[data.metrics["key"] == key, [*of_run, "value"]] for key in (_RATIO, _ABILITY)
     )
     both = ratio.merge(accuracy, on=of_run, suffixes=("_ratio", "_accuracy"))
     finite = (
@@ -89,7 +89,7 @@ def ability(measured: Measured) -> TrackChart | None:
     return TrackChart(
         tracks=tuple(
             _track(points[points["series"] == name], name, colour)
-            for name, colour in palette(measured.metrics).items()
+            for name, colour in palette(data.metrics).items()
             if name in set(points["series"])
         ),
         x_label=f"‖W‖ / ‖W₀‖ of the {changed_by(both)} matrices",
@@ -98,15 +98,15 @@ def ability(measured: Measured) -> TrackChart | None:
     )
 
 
-def alarms(measured: Measured) -> EventChart | None:
-    """When each alarm fired, a row per signature from the first to the last, with the runs it spared."""
-    fired = alarms_of(measured.metrics)
+def alarms(data: FigureData) -> EventChart | None:
+    """Counts at which each alarm fired: one row per signature, ordered by their means."""
+    fired = alarms_of(data.metrics)
     if fired.empty:
         return None
     rows = fired.groupby("signature")["at"].mean().sort_values(kind="stable").index.tolist()
-    runs = measured.metrics.groupby("series")["run"].nunique()
-    end = float(measured.metrics["count"].max())
-    units = measured.metrics.drop_duplicates("series").set_index("series")["unit"]
+    runs = data.metrics.groupby("series")["run"].nunique()
+    end = float(data.metrics["count"].max())
+    units = data.metrics.drop_duplicates("series").set_index("series")["unit"]
     events = [
         Event(
             label=series,
@@ -119,29 +119,29 @@ def alarms(measured: Measured) -> EventChart | None:
             unit=WORDS[units[series]],
         )
         for signature in rows
-        for series, colour in palette(measured.metrics).items()
+        for series, colour in palette(data.metrics).items()
     ]
     return EventChart(
         rows=tuple(map(_spaced, rows)),
         events=tuple(events),
-        x_label=words_for(measured.metrics),
+        x_label=words_for(data.metrics),
         end=end,
         scale=scale_for(np.append(fired["at"].to_numpy(dtype=float), end)),
     )
 
 
-def _shares(measured: Measured, titles: Mapping[str, str], y_label: str) -> LineChart | None:
-    """A panel per metric key, on an axis of shares that begins below the lowest of them."""
-    found = panels((title, curves(measured.metrics, key)) for key, title in titles.items())
-    if not found:
+def _shares(data: FigureData, titles: Mapping[str, str], y_label: str) -> LineChart | None:
+    """One panel per metric key, on an axis of shares that begins below the lowest value."""
+    drawn = panels((title, curves(data.metrics, key)) for key, title in titles.items())
+    if not drawn:
         return None
-    x_label = words_for(measured.metrics[measured.metrics["key"].isin(titles)])
-    return LineChart(panels=found, x_label=x_label, y_label=y_label, limits=_from_below(found))
+    x_label = words_for(data.metrics[data.metrics["key"].isin(titles)])
+    return LineChart(panels=drawn, x_label=x_label, y_label=y_label, limits=_from_below(drawn))
 
 
-def _from_below(found: Sequence[Panel]) -> tuple[float, float]:
+def _from_below(drawn: Sequence[Panel]) -> tuple[float, float]:
     """From the quarter below the lowest interval to 1: lines near 1 would coincide on a whole axis."""
-    lows = [np.asarray(line.low, dtype=float) for panel in found for line in panel.lines]
+    lows = [np.asarray(line.low, dtype=float) for panel in drawn for line in panel.lines]
     lowest = np.nanmin(np.concatenate(lows), initial=0.99)
     bottom = max(0.0, np.floor(4 * lowest) / 4)
     margin = _SHARE[0] * (1 - bottom)
@@ -149,7 +149,7 @@ def _from_below(found: Sequence[Panel]) -> tuple[float, float]:
 
 
 def _dotted(lines: Sequence[Line]) -> list[Line]:
-    """The lines with a dot at each of their points: there are few."""
+    """The lines with a dot at each of their few points."""
     return [replace(line, marked=frozenset(line.x)) for line in lines]
 
 

@@ -1,4 +1,4 @@
-"""Figures of the hidden states: their norms, who contributes to them, whether probes still know them."""
+"""Figures of the hidden states: their norms, the contributions to them, accuracies of probes."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ from analysis.plots.figures.curves import (
     panels,
     series_lines,
 )
-from analysis.plots.figures.profiles import Measured, last, middle, profiles, side_by_side, words_for
+from analysis.plots.figures.profiles import FigureData, last, middle, profiles, side_by_side, words_for
 from analysis.results.tables import having
 from analysis.statistics.intervals import over_seeds
 
@@ -27,18 +27,18 @@ _PARTS = {"block": "residual stream", "attention": "attention", "mlp": "MLP"}
 _SETS: Mapping[str, Style] = {"": "solid", "prompts.": "dashed"}
 _CHANCE = 0.5
 _SHARES = {"attention": "#9DBFDF", "mlp": "#3D78B4", "input": "#A8A8A8"}
-"""Colours of the contributions, none of them a series'."""
+"""Colours of the contributions, different from those of the series."""
 
 
-def activation_ratio(measured: Measured) -> LineChart | None:
-    """Activation norm over its unedited value by block at the chosen counts, a panel per part and count."""
+def activation_ratio(data: FigureData) -> LineChart | None:
+    """Activation norm over its unedited value by block at the selected counts, by part."""
     rows = having(
-        measured.metrics,
+        data.metrics,
         "activation/norm_ratio",
         r"(?P<set>(?:prompts\.)?)(?P<piece>block|attention|mlp)\.(?P<layer>\d+)",
     ).astype({"layer": int})
-    found = profiles(rows, measured.at, default=(middle, last))
-    colours, dots = palette(measured.metrics), marked(edited_layers(measured.metrics))
+    found = profiles(rows, data.at, default=(middle, last))
+    colours, dots = palette(data.metrics), marked(edited_layers(data.metrics))
     lines = {
         f"{title}, {profile.title}": _ratio_lines(profile.rows[profile.rows["piece"] == piece], colours, dots)
         for piece, title in _PARTS.items()
@@ -59,17 +59,17 @@ def activation_ratio(measured: Measured) -> LineChart | None:
     )
 
 
-def shares(measured: Measured) -> BarChart | None:
+def shares(data: FigureData) -> BarChart | None:
     """Share of every sub-module's output in the residual stream, by depth, unedited and per series."""
-    rows = having(measured.metrics, "activation/share", r"(?P<piece>input|attention|mlp)\.(?P<layer>\d+)")
+    rows = having(data.metrics, "activation/share", r"(?P<piece>input|attention|mlp)\.(?P<layer>\d+)")
     blocks = rows["layer"].astype(float)
     # left of block 0, with a gap in which both names have room
     outside = -1.5 - blocks.max() / 30
     rows = rows.assign(place=blocks.where(rows["piece"] != "input", outside))
-    dots = marked(edited_layers(measured.metrics))
+    dots = marked(edited_layers(data.metrics))
     found = [
         BarPanel(title=title, bars=_bars(here), marked=dots.get(series, frozenset()))
-        for title, series, here in one_by_one(rows, measured.at)
+        for title, series, here in one_by_one(rows, data.at)
     ]
     if not found:
         return None
@@ -82,11 +82,11 @@ def shares(measured: Measured) -> BarChart | None:
     )
 
 
-def probe_matrix(measured: Measured) -> HeatMap | None:
+def probe_matrix(data: FigureData) -> HeatMap | None:
     """Accuracy of the probe that tells two blocks apart, for every pair, unedited and per series."""
-    rows = having(measured.metrics, "probe/accuracy", r"(?P<one>\d+)-(?P<other>\d+)")
+    rows = having(data.metrics, "probe/accuracy", r"(?P<one>\d+)-(?P<other>\d+)")
     rows = rows.astype({"one": int, "other": int})
-    found = [Grid(title=title, values=_pairs(here)) for title, _, here in one_by_one(rows, measured.at)]
+    found = [Grid(title=title, values=_pairs(here)) for title, _, here in one_by_one(rows, data.at)]
     if not found:
         return None
     return HeatMap(
@@ -98,7 +98,7 @@ def probe_matrix(measured: Measured) -> HeatMap | None:
     )
 
 
-def probe_curves(measured: Measured) -> LineChart | None:
+def probe_curves(data: FigureData) -> LineChart | None:
     """Mean accuracy of the probes against counts, of all pairs and of some kinds of probe."""
     titles = {
         "probe/accuracy/mean": "all pairs of blocks",
@@ -106,8 +106,8 @@ def probe_curves(measured: Measured) -> LineChart | None:
         "probe/norm_only/mean": "by the norm alone",
         "probe/direct/mean": "edited or unedited?",
     }
-    rows = measured.metrics[measured.metrics["key"].isin(titles)]
-    drawn = {title: curves(measured.metrics, key) for key, title in titles.items()}
+    rows = data.metrics[data.metrics["key"].isin(titles)]
+    drawn = {title: curves(data.metrics, key) for key, title in titles.items()}
     values = values_of([one for found in drawn.values() for one in found])
     if not len(values):
         return None
@@ -124,7 +124,7 @@ def probe_curves(measured: Measured) -> LineChart | None:
 def _ratio_lines(
     rows: pd.DataFrame, colours: Mapping[str, str], dots: Mapping[str, frozenset[float]]
 ) -> list[Line]:
-    """Grey at 1, then a line per series and set of texts."""
+    """A grey line at 1, then one line per series and set of texts."""
     rows = rows[np.isfinite(rows["value"])]
     if rows.empty:
         return []

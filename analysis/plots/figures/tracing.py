@@ -1,4 +1,4 @@
-"""Figures of where facts are: causal tracing, and what editing one block after another does."""
+"""Figures of where facts are stored: causal tracing, and the scores of edits by block."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ from analysis.plots.charts.canvas import PALETTE
 from analysis.plots.charts.heatmap import Grid, HeatMap
 from analysis.plots.charts.lines import LineChart
 from analysis.plots.figures.curves import edited_layers, marked, one_by_one, panels, series_lines
-from analysis.plots.figures.profiles import Measured, last, profiles
+from analysis.plots.figures.profiles import FigureData, last, profiles
 from analysis.results.tables import having
 from analysis.statistics.intervals import over_seeds
 
@@ -28,14 +28,16 @@ _SCORES = {
 }
 
 
-def tracing(measured: Measured) -> HeatMap | None:
-    """Mean indirect effect by class of token and block, a panel per kind of site: unedited and per series."""
+def tracing(data: FigureData) -> HeatMap | None:
+    """Mean indirect effect by class of token and block, per kind of site, unedited and per series."""
     rows = having(
-        measured.metrics, r"trace/(?P<piece>block|mlp|attention)", r"(?P<token>[a-z_]+)\.(?P<layer>\d+)"
+        data.metrics, r"trace/(?P<piece>block|mlp|attention)", r"(?P<token>[a-z_]+)\.(?P<layer>\d+)"
     ).astype({"layer": int})
     tokens = [token for token in _ROWS if token in set(rows["token"])]
-    models = one_by_one(rows, measured.at)
-    before = "" if any(series for _, series, _ in models) else "unedited · "  # said only beside edited ones
+    models = one_by_one(rows, data.at)
+    before = (
+        "" if any(series for _, series, _ in models) else "unedited · "
+    )  # needed only beside edited models
     found = [
         Grid(
             title=f"{title.removeprefix(before)}, {name}",
@@ -59,19 +61,19 @@ def tracing(measured: Measured) -> HeatMap | None:
     )
 
 
-def layer_sweep(measured: Measured) -> LineChart | None:
-    """Scores of the edits against the edited block, a line per editor whose runs edit one block each.
+def layer_sweep(data: FigureData) -> LineChart | None:
+    """Scores of the edits against the edited block: one line per editor with runs of one block each.
 
-    Only editors that were run on at least two blocks, where their runs on a block differ by seed alone.
+    Only of editors with runs on at least two blocks, if their runs on one block differ only by seed.
     """
-    rows = _of_one_block(measured.metrics)
+    rows = _of_one_block(data.metrics)
     names = rows["series"].unique().tolist()
     colours = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
     dots = marked(rows)
     found = {
         f"{title}, {profile.title}": series_lines(profile.rows, colours, x="layer", dots=dots)
         for key, title in _SCORES.items()
-        for profile in profiles(rows[rows["key"] == key], measured.at, default=(last,), whole=False)
+        for profile in profiles(rows[rows["key"] == key], data.at, default=(last,), whole=False)
     }
     if not found:
         return None
@@ -85,8 +87,8 @@ def _of_one_block(metrics: pd.DataFrame) -> pd.DataFrame:
     edited = edited_layers(metrics).drop_duplicates(["series", "layer"])
     edited = edited[~edited["series"].duplicated(keep=False)]
     rows = metrics[metrics["key"].isin(_SCORES)].merge(edited[["series", "layer"]], on="series")
-    told = ["editor", "model"] if metrics["model"].nunique() > 1 else ["editor"]
-    rows = rows.assign(swept=rows[told].agg(" · ".join, axis=1))
+    columns = ["editor", "model"] if metrics["model"].nunique() > 1 else ["editor"]
+    rows = rows.assign(swept=rows[columns].agg(" · ".join, axis=1))
     groups = rows.groupby("swept")
     blocks, series = groups["layer"].nunique(), groups["series"].nunique()
     swept = blocks.index[(blocks > 1) & (blocks == series)]

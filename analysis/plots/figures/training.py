@@ -4,7 +4,7 @@ import numpy as np
 
 from analysis.plots.charts.lines import LineChart
 from analysis.plots.figures.curves import chart_of, palette, panels, series_lines
-from analysis.plots.figures.profiles import PART, Measured, words_for
+from analysis.plots.figures.profiles import PART, FigureData, words_for
 from analysis.results.tables import having
 
 _ROUNDING = 1e-5
@@ -13,13 +13,13 @@ _ROUNDING = 1e-5
 _KINDS = "norm/frobenius_ratio/"
 
 
-def training(measured: Measured) -> LineChart | None:
+def training(data: FigureData) -> LineChart | None:
     """Norm of the attention and the MLP matrices over their norm before training, against steps.
 
-    Of parts that train and changed either of them, and of others that changed attention matrices, which
-    editors leave alone.
+    Of parts that trained either of them, and of other parts that changed attention matrices, which editors do
+    not edit.
     """
-    metrics, colours = measured.metrics, palette(measured.metrics)
+    metrics, colours = data.metrics, palette(data.metrics)
     titles = {_KINDS + "attention": "attention matrices", _KINDS + "mlp": "MLP matrices"}
     rows = metrics[metrics["key"].isin(titles)]
     rows = rows[np.isfinite(rows["value"])]
@@ -33,29 +33,29 @@ def training(measured: Measured) -> LineChart | None:
     return chart_of(lines, x_label=words_for(shown), y_label="‖W‖ / ‖W₀‖ (Frobenius)")
 
 
-def adapters(measured: Measured) -> LineChart | None:
+def adapters(data: FigureData) -> LineChart | None:
     """Norms of low-rank adapters, all sites stacked: √Σ‖·‖², of their product and of both factors."""
     titles = {"norm_product": "product ΔW", "norm_a": "factor A", "norm_b": "factor B"}
-    rows = having(measured.metrics, "lora/(?P<norm>norm_product|norm_a|norm_b)", r"[a-z_]+\.\d+")
+    rows = having(data.metrics, "lora/(?P<norm>norm_product|norm_a|norm_b)", r"[a-z_]+\.\d+")
     squares = rows.assign(value=rows["value"] ** 2)
     whole = squares.groupby([*PART, "unit", "series", "norm", "count"])["value"].sum(min_count=1)
     stacked = whole.pow(0.5).reset_index()
     lines = {
-        title: series_lines(stacked[stacked["norm"] == norm], palette(measured.metrics))
+        title: series_lines(stacked[stacked["norm"] == norm], palette(data.metrics))
         for norm, title in titles.items()
     }
     return chart_of(lines, x_label=words_for(rows), y_label="norm (Frobenius)", columns=3)
 
 
-def training_loss(measured: Measured) -> LineChart | None:
-    """Mean loss of a step's tokens against steps; logarithmic where it is positive throughout."""
-    rows = measured.metrics[measured.metrics["key"] == "train/loss/step"]
+def training_loss(data: FigureData) -> LineChart | None:
+    """Mean loss of a step's tokens against steps; logarithmic if it is always positive."""
+    rows = data.metrics[data.metrics["key"] == "train/loss/step"]
     rows = rows[np.isfinite(rows["value"])]
     if rows.empty:
         return None
     log = bool((rows["value"] > 0).all())
     return LineChart(
-        panels=panels([("", series_lines(rows, palette(measured.metrics), log=log))]),
+        panels=panels([("", series_lines(rows, palette(data.metrics), log=log))]),
         x_label=words_for(rows),
         y_label="training loss (nats a token)",
         scale="log" if log else "linear",

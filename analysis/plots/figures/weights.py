@@ -20,7 +20,7 @@ from analysis.plots.figures.curves import (
     unedited_lines,
 )
 from analysis.plots.figures.profiles import (
-    Measured,
+    FigureData,
     changed_by,
     last,
     middle,
@@ -33,14 +33,14 @@ from analysis.plots.figures.profiles import (
 _KINDS = "norm/frobenius_ratio/"
 
 _FAINTER = 0.15
-"""Opacity that every further singular value loses, where there are few."""
+"""Opacity that every further singular value loses, if there are few."""
 
 
-def norm_ratio(measured: Measured) -> LineChart | None:
+def norm_ratio(data: FigureData) -> LineChart | None:
     """Norm of the edited matrices over their unedited norm against counts; all other matrices dashed."""
-    solid = curves(measured.metrics, _KINDS + "edited", log=True)
-    dashed = curves(measured.metrics, _KINDS + "static", style="dashed", log=True)
-    rows = measured.metrics[measured.metrics["key"] == _KINDS + "edited"]
+    solid = curves(data.metrics, _KINDS + "edited", log=True)
+    dashed = curves(data.metrics, _KINDS + "static", style="dashed", log=True)
+    rows = data.metrics[data.metrics["key"] == _KINDS + "edited"]
     if not solid + dashed:
         return None
     return LineChart(
@@ -52,20 +52,20 @@ def norm_ratio(measured: Measured) -> LineChart | None:
     )
 
 
-def norm_layers(measured: Measured) -> LineChart | None:
-    """Frobenius norm of every block's matrix at the chosen counts, a panel per site and count.
+def norm_layers(data: FigureData) -> LineChart | None:
+    """Frobenius norm of every block's matrix at the selected counts: one panel per site and count.
 
     Sites that no run changed are left out, unless no run changed any. Dots mark the matrices that were
     edited: those with a `norm/delta` of their own.
     """
-    norms = by_layer(measured.metrics, "norm/frobenius")
+    norms = by_layer(data.metrics, "norm/frobenius")
     before = start(norms)
-    found = profiles(norms, measured.at, default=(middle, last))
+    found = profiles(norms, data.at, default=(middle, last))
     after = pd.concat([profile.rows for profile in found]) if found else before
-    edited = edited_layers(measured.metrics)
+    edited = edited_layers(data.metrics)
     lines: dict[str, list[Line]] = {}
     for site in changed_sites(before, after):
-        dots, colours = marked(edited[edited["site"] == site]), palette(measured.metrics)
+        dots, colours = marked(edited[edited["site"] == site]), palette(data.metrics)
         grey = unedited_lines(before[before["site"] == site])
         for profile in found:
             rows = profile.rows[profile.rows["site"] == site]
@@ -77,12 +77,12 @@ def norm_layers(measured: Measured) -> LineChart | None:
     return chart_of(lines, x_label="block", y_label="‖W‖ (Frobenius)", mark="edited block", columns=columns)
 
 
-def singular(measured: Measured) -> LineChart | None:
-    """The leading singular values of the changed matrices against counts, a panel per series.
+def singular(data: FigureData) -> LineChart | None:
+    """The leading singular values of the changed matrices against counts: one panel per series.
 
     Geometric mean over the matrices; the largest value is drawn strongest.
     """
-    values = singular_values(measured.metrics)
+    values = singular_values(data.metrics)
     if values.empty:
         return None
     places = sorted(values["place"].unique().tolist())
@@ -90,7 +90,7 @@ def singular(measured: Measured) -> LineChart | None:
     strengths = {place: 1 - fainter * index for index, place in enumerate(places)}
     found = [
         Panel(title=name, lines=tuple(_singular_lines(values, {name: colour}, strengths)))
-        for name, colour in palette(measured.metrics).items()
+        for name, colour in palette(data.metrics).items()
         if name in set(values["series"])
     ]
     return LineChart(
@@ -103,17 +103,17 @@ def singular(measured: Measured) -> LineChart | None:
     )
 
 
-def growth(measured: Measured) -> LineChart | None:
+def growth(data: FigureData) -> LineChart | None:
     """The squared norm's growth since the start of the part, split into its two terms.
 
     ‖W + Δ‖² − ‖W‖² = 2⟨W, Δ⟩ + ‖Δ‖² for every step; both terms are summed over the edited matrices and the
     steps so far, and divided by the squared norm before. Together they are ratio² − 1.
     """
-    terms = growth_terms(measured.metrics)
+    terms = growth_terms(data.metrics)
     log = bool((terms["value"] > 0).all())
     titles = {"growth_cross": "cross term 2⟨W, Δ⟩", "growth_square": "‖Δ‖²"}
     lines = {
-        title: series_lines(terms[terms["term"] == term], palette(measured.metrics), log=log)
+        title: series_lines(terms[terms["term"] == term], palette(data.metrics), log=log)
         for term, title in titles.items()
     }
     return chart_of(lines, x_label=words_for(terms), y_label="sum over edits / ‖W₀‖²")

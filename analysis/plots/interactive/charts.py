@@ -1,4 +1,4 @@
-"""Heat maps, bars, points and events, for the page."""
+"""Heat maps, bars, points and events as Plotly figures for the page."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ from analysis.plots.interactive.layout import (
 
 
 def hover_heat_map(chart: HeatMap) -> go.Figure:
-    """The matrices side by side; the pointer shows the pair of blocks, or row and block, and the value."""
+    """The matrices side by side; hovering shows the pair of blocks, or row and block, and the value."""
     columns = min(chart.columns, len(chart.panels))
     rows = -(-len(chart.panels) // columns)
     titles = [plain(grid.title) for grid in chart.panels]
@@ -69,7 +69,7 @@ def _cells(grid: Grid, rows: Sequence[str]) -> go.Heatmap:
 
 
 def hover_bars(chart: BarChart) -> go.Figure:
-    """The panels below one another; the pointer shows a part's share and its interval."""
+    """The panels below one another; hovering shows a part's share and its interval."""
     rows = len(chart.panels)
     figure = make_subplots(
         rows, 1, shared_xaxes=True, subplot_titles=[plain(panel.title) for panel in chart.panels],
@@ -95,11 +95,11 @@ def _stack(figure: go.Figure, panel: BarPanel, chart: BarChart, row: int) -> Non
     for part in panel.bars:
         label = plain(part.label)
         interval = np.any(np.asarray(part.high) > np.asarray(part.low))
-        told = "%{y:.4f}" + (" [%{customdata[0]:.4f}, %{customdata[1]:.4f}]" if interval else "")
+        value = "%{y:.4f}" + (" [%{customdata[0]:.4f}, %{customdata[1]:.4f}]" if interval else "")
         figure.add_bar(
             x=part.x, y=part.y, name=label, legendgroup=label, showlegend=row == 1, marker_color=part.colour,
             marker_line_width=0, customdata=np.column_stack([part.low, part.high]),
-            hovertemplate=f"block %{{x}}, {label}: {told}<extra></extra>", row=row, col=1,
+            hovertemplate=f"block %{{x}}, {label}: {value}<extra></extra>", row=row, col=1,
         )  # fmt: skip
     marks = [(x, y + 0.06 * chart.top) for x, y in panel.tops.items() if x in panel.marked]
     if marks:
@@ -114,7 +114,7 @@ def _mark() -> dict[str, object]:
 
 
 def hover_tracks(chart: TrackChart) -> go.Figure:
-    """One panel; the pointer shows where along the run a point lies."""
+    """One panel; hovering shows the count of a point."""
     figure = make_subplots(1, 1)
     for track in chart.tracks:
         _track(figure, track, chart)
@@ -126,11 +126,12 @@ def hover_tracks(chart: TrackChart) -> go.Figure:
 
 
 def _track(figure: go.Figure, track: Track, chart: TrackChart) -> None:
-    told = np.arange(len(track.notes)) % track.every == 0
+    has_interval = np.arange(len(track.notes)) % track.every == 0
     axes = f"{plain(chart.x_label)}: %{{x:.4g}}<br>{plain(chart.y_label)}: %{{y:.4g}}"
     errors = {
         f"error_{name}": {
-            "type": "data", "symmetric": False, "array": above * told, "arrayminus": below * told,
+            "type": "data", "symmetric": False,
+            "array": above * has_interval, "arrayminus": below * has_interval,
             "thickness": 0.8, "width": 0, "color": faint(track.colour, 0.5),
         }
         for name, (below, above) in (("x", track.x.errors), ("y", track.y.errors))
@@ -145,7 +146,7 @@ def _track(figure: go.Figure, track: Track, chart: TrackChart) -> None:
 
 
 def hover_events(chart: EventChart) -> go.Figure:
-    """One panel; the pointer shows the edit count of a dot and the mean of the runs."""
+    """One panel; hovering shows the count of a dot or the mean over the runs."""
     figure = make_subplots(1, 1)
     for event, y in placed(chart):
         label, mean = plain(event.label), [] if np.isnan(event.mean) else [event.mean]
@@ -162,7 +163,13 @@ def hover_events(chart: EventChart) -> go.Figure:
             },
         )  # fmt: skip
         figure.add_annotation(
-            text=event.told, x=1, xref="paper", xanchor="left", y=y, showarrow=False, font_color=event.colour
+            text=event.occurrences,
+            x=1,
+            xref="paper",
+            xanchor="left",
+            y=y,
+            showarrow=False,
+            font_color=event.colour,
         )
     for name, colour in {event.label: event.colour for event in chart.events}.items():
         marker = {"color": colour, "size": 8}

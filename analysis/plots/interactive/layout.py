@@ -1,4 +1,4 @@
-"""What all drawings for the page share: escaping, axes, legend and a layout that suits light and dark."""
+"""Shared by all figures of the page: escaping, axes, legend and a layout for light and dark pages."""
 
 import html
 from collections.abc import Sequence
@@ -60,9 +60,9 @@ def lay_out(figure: go.Figure, height: int, *, titled: bool, hover: str, below: 
 
     `height` is that of all panels, `below` how far under them the legend begins, both in pixels.
     """
-    shown: list[str] = []
-    figure.for_each_trace(lambda trace: shown.append(trace.name or ""), lambda trace: trace.showlegend)
-    lines = sum(len(name) + 8 for name in shown) // _LEGEND_LETTERS
+    names: list[str] = []
+    figure.for_each_trace(lambda trace: names.append(trace.name or ""), lambda trace: trace.showlegend)
+    lines = sum(len(name) + 8 for name in names) // _LEGEND_LETTERS
     figure.update_layout(
         template="none",
         height=height + 90 + 24 * lines,

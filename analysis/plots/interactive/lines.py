@@ -1,4 +1,4 @@
-"""Curves in panels, for the page."""
+"""Curves in panels as Plotly figures for the page."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from analysis.plots.interactive.layout import add_key, drawn_at, faint, lay_out,
 _DASHES: Mapping[Style, str] = MappingProxyType({"solid": "solid", "dashed": "dash", "dotted": "dot"})
 _ROW_HEIGHT = 270  # pixels
 _POINTS = 400
-"""Points of a line that the page keeps: more are not seen and would make the file large."""
+"""Most points per line on the page: more would not be visible and would make the file large."""
 
 
 def hover_lines(chart: LineChart) -> go.Figure:
@@ -42,7 +42,7 @@ def hover_lines(chart: LineChart) -> go.Figure:
 
 
 def thinned(line: Line) -> np.ndarray:
-    """Places of the points that are kept: evenly spaced, with the ends and all that are marked."""
+    """Indices of the points to keep: evenly spaced, with both ends and all marked points."""
     every = np.unique(np.linspace(0, len(line.x) - 1, min(len(line.x), _POINTS)).round().astype(int))
     dots = [index for index, x in enumerate(line.x) if x in line.marked]
     return np.union1d(every, np.array(dots[:_POINTS], dtype=int))
@@ -50,24 +50,24 @@ def thinned(line: Line) -> np.ndarray:
 
 def _add(figure: go.Figure, line: Line, chart: LineChart, place: dict[str, int], *, legend: bool) -> None:
     keep = thinned(line)
-    given = {name: np.asarray(getattr(line, name), dtype=float)[keep] for name in ("x", "y", "low", "high")}
-    label, x = plain(line.label), drawn_at(given["x"], chart.x_scale)
-    band = bool(np.any(given["high"] > given["low"]))
+    arrays = {name: np.asarray(getattr(line, name), dtype=float)[keep] for name in ("x", "y", "low", "high")}
+    label, x = plain(line.label), drawn_at(arrays["x"], chart.x_scale)
+    band = bool(np.any(arrays["high"] > arrays["low"]))
     if band:
-        edges = drawn_at(np.concatenate([given["high"], given["low"][::-1]]), chart.scale)
+        edges = drawn_at(np.concatenate([arrays["high"], arrays["low"][::-1]]), chart.scale)
         figure.add_scatter(
             x=np.concatenate([x, x[::-1]]), y=edges, mode="lines", line_width=0, hoverinfo="skip",
             fill="toself", fillcolor=faint(line.colour, 0.18 * line.strength), legendgroup=label,
             showlegend=False, **place,
         )  # fmt: skip
-    dots = [value in line.marked or len(line.x) == 1 for value in given["x"]]
+    dots = [value in line.marked or len(line.x) == 1 for value in arrays["x"]]
     # Plotly's own heading would give the place on a symlog axis, not the value
     where = f"{plain(chart.x_label)} %{{customdata[3]:.6g}}: " if chart.x_scale == "symlog" else ""
     interval = " [%{customdata[1]:.4g}, %{customdata[2]:.4g}]" if band else ""
     figure.add_scatter(
-        x=x, y=drawn_at(given["y"], chart.scale), name=label, legendgroup=label,
+        x=x, y=drawn_at(arrays["y"], chart.scale), name=label, legendgroup=label,
         showlegend=legend, opacity=line.strength,
-        customdata=np.column_stack([given[name] for name in ("y", "low", "high", "x")]),
+        customdata=np.column_stack([arrays[name] for name in ("y", "low", "high", "x")]),
         hovertemplate=f"{where}%{{customdata[0]:.4g}}{interval}<extra>{label}{_meaning(line, chart)}</extra>",
         mode="lines+markers" if any(dots) else "lines",
         line={"color": line.colour, "width": 2, "dash": _DASHES[line.style]},
@@ -76,16 +76,16 @@ def _add(figure: go.Figure, line: Line, chart: LineChart, place: dict[str, int],
 
 
 def _meaning(line: Line, chart: LineChart) -> str:
-    """What style and opacity say of the line, for the hover box."""
-    told = [
+    """The meaning of the style and opacity of a line, for the hover box."""
+    meanings = [
         "" if line.style == "solid" else chart.styles.get(line.style, ""),
         chart.strengths.get(line.strength, ""),
     ]
-    return "".join(f", {plain(text)}" for text in told if text)
+    return "".join(f", {plain(text)}" for text in meanings if text)
 
 
 def _explain(figure: go.Figure, chart: LineChart) -> None:
-    """Entries of the legend that say what a style, an opacity and a dot mean."""
+    """Legend entries that explain styles, opacities and dots."""
     for style, meaning in chart.styles.items():
         line = {"color": NEUTRAL, "width": 2, "dash": _DASHES[style]}
         add_key(figure, meaning, mode="lines", line=line)
@@ -96,7 +96,7 @@ def _explain(figure: go.Figure, chart: LineChart) -> None:
 
 
 def _axes(figure: go.Figure, chart: LineChart, *, columns: int) -> None:
-    # No half edits on a short axis; a long one chooses whole numbers by itself.
+    # no half edits on a short axis; Plotly itself uses whole numbers on a long one
     short = chart.x_scale == "linear" and max(max(line.x) for line in chart.lines) < 10
     scale_axis(figure, "x", chart.x_scale, chart.x_view)
     if short:

@@ -1,4 +1,4 @@
-"""Measures of the experiments: they stand runs without their keys, and compare what belongs together."""
+"""Measures of the experiments: they accept runs without their metrics and compare matching runs."""
 
 import json
 import shutil
@@ -9,17 +9,17 @@ import pytest
 from analysis.claims.evidence import Evidence
 from analysis.claims.registry import STUDIES
 from analysis.claims.study import Study
-from analysis.claims.verdicts import judged
+from analysis.claims.verdicts import judge
 from analysis.plots.charts.points import TrackChart
 from analysis.results.collection import collect
-from tests.analysis.conftest import WriteRun
+from tests.fake_runs import WriteRun
 
 
 def study(name: str) -> Study:
     return next(each for each in STUDIES if each.name == name)
 
 
-def chosen(*regularizers: str) -> dict[str, object]:
+def intervention_with(*regularizers: str) -> dict[str, object]:
     nodes = {name: {"_target_": f"editors.{name}"} for name in regularizers}
     return {"name": "knowledge_edit", "editor": {"regularizers": nodes}}
 
@@ -27,15 +27,15 @@ def chosen(*regularizers: str) -> dict[str, object]:
 def rewrite(folder: Path, change: dict[int, dict[str, float]]) -> None:
     """Set numbers of a run's rows, by count of edits."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    told = [json.dumps(line | change.get(int(line["edits"]), {})) for line in lines]
-    (folder / "metrics.jsonl").write_text("\n".join(told) + "\n")
+    rows = [json.dumps(line | change.get(int(line["edits"]), {})) for line in lines]
+    (folder / "metrics.jsonl").write_text("\n".join(rows) + "\n")
 
 
 @pytest.mark.parametrize("each", STUDIES, ids=lambda each: each.name)
-def test_no_measure_needs_more_than_it_finds(each: Study, experiment: Path):
+def test_measures_accept_runs_without_their_metrics(each: Study, experiment: Path):
     evidence = Evidence(collect(experiment))
     for claim in each.claims:
-        assert list(judged(claim, evidence).cases.columns[:5]) == ["case", "mean", "low", "high", "seeds"]
+        assert list(judge(claim, evidence).cases.columns[:5]) == ["case", "mean", "low", "high", "seeds"]
     for table in each.tables:
         table.build(evidence)
     for drawing in each.drawings:
@@ -46,7 +46,7 @@ def histories(write_run: WriteRun, *runs: tuple[int, tuple[str, ...], int | None
     """Runs of 200 edits by size of batch and regularizers, with the edits at which each collapses."""
     known = "edit/known/unedited"
     for batch, regularizers, at in runs:
-        settings = {"intervention": chosen(*regularizers), "batch_size": batch}
+        settings = {"intervention": intervention_with(*regularizers), "batch_size": batch}
         folder = write_run(
             editor="encore", editor_label="memit", name="history", edits=200, settings=settings
         )
@@ -65,16 +65,16 @@ def collapsing(write_run: WriteRun) -> Evidence:
 
 
 @pytest.mark.parametrize("batch_at", [None, 110])
-def test_a_sequence_too_short_to_last_four_times_as_long_tells_nothing(
+def test_a_sequence_too_short_to_last_four_times_as_long_is_undecided(
     batch_at: int | None, write_run: WriteRun
 ):
     evidence = histories(write_run, (1, (), 100), (100, (), batch_at))
-    (claim,) = [one for one in study("history").claims if one.says.startswith("Batches of 100")]
-    assert judged(claim, evidence).verdict == "not measurable at this scale"
+    (claim,) = [one for one in study("history").claims if one.statement.startswith("Batches of 100")]
+    assert judge(claim, evidence).verdict == "not measurable at this scale"
 
 
 def test_a_sequence_that_never_collapses_lasted_at_least_its_length(collapsing: Evidence):
-    by_words = {claim.says: judged(claim, collapsing).cases for claim in study("history").claims}
+    by_words = {claim.statement: judge(claim, collapsing).cases for claim in study("history").claims}
     later = by_words["The history term puts the collapse off."]
     # two batches of 100 are no sequence that tells when
     assert later[["case", "mean"]].to_numpy().tolist() == [["batch_size=1", 1.0]]
@@ -85,11 +85,11 @@ def test_a_sequence_that_never_collapses_lasted_at_least_its_length(collapsing: 
 def test_a_sequence_is_compared_with_one_batch_by_its_norm(write_run: WriteRun):
     norm = "norm/frobenius_ratio/edited"
     for batch, regularizers, ratio in ((10, (), 3.0), (10, ("history",), 3.9), (200, (), 4.0)):
-        settings = {"intervention": chosen(*regularizers), "batch_size": batch}
+        settings = {"intervention": intervention_with(*regularizers), "batch_size": batch}
         folder = write_run(editor="encore", name="history", edits=200, settings=settings)
         rewrite(folder, {200: {norm: ratio}})
     evidence = Evidence(collect(folder.parent))
-    ends, nearer, *_ = (judged(claim, evidence) for claim in study("history").claims)
+    ends, nearer, *_ = (judge(claim, evidence) for claim in study("history").claims)
     assert ends.cases["mean"].tolist() == [pytest.approx(0.025)] and ends.verdict == "appears"
     assert nearer.cases["mean"].tolist() == [pytest.approx(0.025 - 0.25)] and nearer.verdict == "appears"
 
@@ -98,11 +98,11 @@ def test_both_of_encores_parts_are_compared_with_the_best_of_less(write_run: Wri
     for regularizers, ability in (
         ((), 0.5), (("mpes",), 0.7), (("norm_constraint",), 0.5), (("mpes", "norm_constraint"), 0.6)
     ):  # fmt: skip
-        settings = {"intervention": chosen(*regularizers)}
+        settings = {"intervention": intervention_with(*regularizers)}
         folder = write_run(editor="rome", editor_label="memit", name="encore", settings=settings)
         rewrite(folder, {60: {"downstream/mean/acc": ability}})
     evidence = Evidence(collect(folder.parent))
-    by_words = {claim.says: judged(claim, evidence) for claim in study("encore").claims}
+    by_words = {claim.statement: judge(claim, evidence) for claim in study("encore").claims}
     best = by_words["With both, MEMIT keeps more downstream ability than with one or neither."]
     assert best.cases["mean"].tolist() == [pytest.approx(-0.1)] and best.verdict == "does not appear"
     assert by_words["MPES saves editing time."].cases.empty, "a single pair of runs tells nothing of time"
@@ -115,9 +115,9 @@ def test_growth_that_is_the_same_in_every_run_counts_once(write_run: WriteRun):
         folder = write_run(editor="rome", name="threshold", settings=settings, edits=6)
         rewrite(folder, {count: {"downstream/mean/acc": values[count - 1]} for count in range(1, 7)})
     alone = Evidence(collect(folder.parent))
-    one = [judged(claim, alone).cases for claim in study("threshold").claims][1]
+    one = [judge(claim, alone).cases for claim in study("threshold").claims][1]
     shutil.rmtree(folder)
-    only = [judged(claim, Evidence(collect(folder.parent))).cases for claim in study("threshold").claims][1]
+    only = [judge(claim, Evidence(collect(folder.parent))).cases for claim in study("threshold").claims][1]
     assert one[["mean", "low", "high"]].equals(only[["mean", "low", "high"]])
 
 
@@ -131,7 +131,7 @@ def mixed(write_run: WriteRun) -> Evidence:
         ("mpes", "rect"): (5.0, 1.0, 0.4),
     }
     for regularizers, (growth, success, ability) in ends.items():
-        settings = {"intervention": chosen(*regularizers)}
+        settings = {"intervention": intervention_with(*regularizers)}
         folder = write_run(editor="rome", editor_label="memit", name="mitigation", settings=settings)
         end = {
             "norm/frobenius_ratio/edited": growth,
@@ -142,7 +142,8 @@ def mixed(write_run: WriteRun) -> Evidence:
     return Evidence(collect(folder.parent))  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def test_the_frontier_holds_what_nothing_beats_within_the_budget_of_success(mixed: Evidence):
+def test_the_frontier_is_undominated_within_the_budget(mixed: Evidence):
+    """No point of the frontier is beaten in both norm and ability at the same edit success."""
     frontier, alone = (table.build(mixed).set_index("regularizers") for table in study("mitigation").tables)
     assert frontier["frontier"].to_dict() == {"rect": "1", "none": "–"}
     assert alone["within"].to_dict() == {"mpes": False, "rect": True, "none": True}
@@ -167,13 +168,13 @@ def test_growth_and_its_price_are_drawn_of_what_grew_and_was_measured(write_run:
 
 
 def test_a_regularizer_is_judged_over_its_partners_within_the_budget(mixed: Evidence):
-    cases = judged(study("mitigation").claims[0], mixed).cases.set_index("case")
+    cases = judge(study("mitigation").claims[0], mixed).cases.set_index("case")
     # mpes alone costs success: its pair is compared with rect alone
     assert cases["mean"].to_dict() == {"mpes": pytest.approx((5 - 3) / 3), "rect": pytest.approx((3 - 4) / 4)}
     assert cases["seeds"].tolist() == [1, 1]
 
 
-def test_a_rescaling_that_changes_nothing_answers_nothing(write_run: WriteRun):
+def test_a_rescaling_without_effect_is_no_evidence(write_run: WriteRun):
     late = {"real": 1.3, "norm_rescaled": 1.3}
     for moved in (0.0, 0.2):
         for control, norm in late.items():
@@ -181,8 +182,8 @@ def test_a_rescaling_that_changes_nothing_answers_nothing(write_run: WriteRun):
             settings = {"intervention": {"name": "replay", "control": {"name": control}}}
             folder = write_run(editor="rome", name=f"mechanism_{moved}", settings=settings)
             rewrite(folder, {60: {"activation/norm_ratio/late": norm, "probe/accuracy/mean": 0.9}})
-        (claim,) = [one for one in study("mechanism").claims if one.says.startswith("Rescaling")]
-        cases = judged(claim, Evidence(collect(folder.parent))).cases  # pyright: ignore[reportPossiblyUnboundVariable]
+        (claim,) = [one for one in study("mechanism").claims if one.statement.startswith("Rescaling")]
+        cases = judge(claim, Evidence(collect(folder.parent))).cases  # pyright: ignore[reportPossiblyUnboundVariable]
         assert len(cases) == (moved > 0)
 
 
@@ -193,7 +194,7 @@ def test_controls_are_compared_with_the_real_edits_of_their_seed(write_run: Writ
             folder = write_run(editor="rome", name="mechanism", seed=seed, settings=settings)
             rewrite(folder, {60: {"downstream/mean/acc": ability}})
     evidence = Evidence(collect(folder.parent))
-    (claim,) = [each for each in study("mechanism").claims if each.says.startswith("Scaling W back")]
-    finding = judged(claim, evidence)
+    (claim,) = [each for each in study("mechanism").claims if each.statement.startswith("Scaling W back")]
+    finding = judge(claim, evidence)
     assert finding.cases["mean"].tolist() == [pytest.approx(-0.55)]
     assert finding.verdict == "does not appear"

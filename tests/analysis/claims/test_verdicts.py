@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from analysis.claims.evidence import Evidence, changes, effects, ends, steadiness
-from analysis.claims.verdicts import Claim, Side, judged
+from analysis.claims.verdicts import Claim, Side, judge
 from analysis.results.collection import collect
-from tests.analysis.conftest import WriteRun
+from tests.fake_runs import WriteRun
 
 NAN = float("nan")
 
@@ -27,8 +27,8 @@ def evidence(write_run: WriteRun) -> Evidence:
 def claim(repeats: dict[str, list[float]], side: Side = "above", threshold: float = 0.0) -> Claim:
     rows = [(case, value) for case, values in repeats.items() for value in values]
     return Claim(
-        says="it grows", source="a paper", told="always", quantity="growth", side=side, threshold=threshold,
-        measure=lambda _: pd.DataFrame(rows, columns=["case", "value"]),
+        statement="it grows", source="a paper", reported="always", quantity="growth", side=side,
+        threshold=threshold, measure=lambda _: pd.DataFrame(rows, columns=["case", "value"]),
     )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def claim(repeats: dict[str, list[float]], side: Side = "above", threshold: floa
 def test_the_verdict_is_that_of_the_intervals(
     repeats: dict[str, list[float]], side: Side, verdict: str, evidence: Evidence
 ):
-    finding = judged(claim(repeats, side), evidence)
+    finding = judge(claim(repeats, side), evidence)
     assert finding.verdict == verdict
     assert set(finding.cases["case"]) == set(repeats)
     assert not (finding.cases["holds"].astype(bool) & finding.cases["against"].astype(bool)).any()
@@ -62,12 +62,12 @@ def test_the_verdict_is_that_of_the_intervals(
 
 def test_an_effect_smaller_than_what_counts_is_on_neither_side(evidence: Evidence):
     small = {"once": [-0.04], "wide": [0.004, 0.02], "large": [0.02, 0.02], "far": [0.06]}
-    cases = judged(replace(claim(small), least=0.01), evidence).cases.set_index("case")
+    cases = judge(replace(claim(small), smallest_effect=0.01), evidence).cases.set_index("case")
     assert cases["holds"].to_dict() == {"once": False, "wide": False, "large": True, "far": True}
     assert not cases["against"].any()
-    assert judged(claim({"small": [-0.004]}), evidence).cases["against"].all()
-    given = replace(claim({"once": [0.004]}, "below", 0.0), alone=0.01)
-    assert not judged(given, evidence).cases["against"].any()
+    assert judge(claim({"small": [-0.004]}), evidence).cases["against"].all()
+    given = replace(claim({"once": [0.004]}, "below", 0.0), smallest_effect_alone=0.01)
+    assert not judge(given, evidence).cases["against"].any()
 
 
 @pytest.mark.parametrize(("side", "sign", "threshold"), [("above", 1, 0.0), ("below", -1, 2.0)])
@@ -75,15 +75,17 @@ def test_repeats_that_all_fall_short_of_what_counts_speak_against_it(
     side: Side, sign: int, threshold: float, evidence: Evidence
 ):
     repeats = {"nothing": [threshold] * 2, "little": [threshold + 0.004 * sign, threshold + 0.0041 * sign]}
-    finding = judged(replace(claim(repeats, side, threshold), least=0.01), evidence)
+    finding = judge(replace(claim(repeats, side, threshold), smallest_effect=0.01), evidence)
     assert finding.cases["against"].all() and finding.verdict == "does not appear"
-    cases = judged(replace(claim(repeats, side, threshold), least=0.001), evidence).cases.set_index("case")
+    cases = judge(replace(claim(repeats, side, threshold), smallest_effect=0.001), evidence).cases.set_index(
+        "case"
+    )
     assert cases["against"].to_dict() == {"nothing": True, "little": False}
 
 
 def test_what_is_always_so_is_refuted_by_one_repeat(evidence: Evidence):
     shares = {"all": [1.0, 1.0], "all but one": [1.0, 1.0, 0.98], "lost": [1.0, NAN]}
-    cases = judged(replace(claim(shares, threshold=0.999), always=True), evidence).cases.set_index("case")
+    cases = judge(replace(claim(shares, threshold=0.999), always=True), evidence).cases.set_index("case")
     assert cases["holds"].to_dict() == {"all": True, "all but one": False, "lost": False}
     assert cases["against"].to_dict() == {"all": False, "all but one": True, "lost": False}
     assert (cases["low"]["all but one"], cases["high"]["all but one"]) == (0.98, 1.0)
@@ -91,7 +93,7 @@ def test_what_is_always_so_is_refuted_by_one_repeat(evidence: Evidence):
 
 def test_a_ratio_has_a_geometric_mean_and_must_be_positive(evidence: Evidence):
     grows = replace(claim({"a": [0.5, 8.0], "b": [2.0, 2.0], "c": [2.0, 0.0]}, threshold=1.0), ratio=True)
-    cases = judged(grows, evidence).cases.set_index("case")
+    cases = judge(grows, evidence).cases.set_index("case")
     assert cases["mean"].tolist() == pytest.approx([2.0, 2.0, 2.0])
     assert (cases["low"] > 0).all()
     assert cases["holds"].to_dict() == {"a": False, "b": True, "c": False}
@@ -104,14 +106,14 @@ def test_a_measure_may_bring_its_own_interval(evidence: Evidence):
         columns=["case", "value", "low", "high", "seeds"],
     )
     below = replace(claim({}, "below", 3.0), measure=lambda _: rows)
-    cases = judged(below, evidence).cases.set_index("case")
+    cases = judge(below, evidence).cases.set_index("case")
     assert cases["holds"].to_dict() == {"a": True, "b": False, "c": False}
     assert cases["against"].to_dict() == {"a": False, "b": True, "c": False}
     assert cases["seeds"].tolist() == [3, 3, 3]
 
 
 def test_an_interval_about_the_threshold_is_neither_for_nor_against(evidence: Evidence):
-    cases = judged(claim({"a": [5.0, -4.0, 0.5], "b": [-1.0, -1.1]}), evidence).cases.set_index("case")
+    cases = judge(claim({"a": [5.0, -4.0, 0.5], "b": [-1.0, -1.1]}), evidence).cases.set_index("case")
     assert cases["against"].to_dict() == {"a": False, "b": True}
 
 
@@ -141,7 +143,7 @@ def test_a_last_value_that_is_no_number_is_not_replaced_by_an_earlier_one(write_
     (folders[0] / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(broken)]) + "\n")
     evidence = Evidence(collect(folders[0].parent))
     grows = replace(claim({}), measure=ends(key, minus=1.0))
-    finding = judged(grows, evidence)
+    finding = judge(grows, evidence)
     assert finding.verdict == "does not appear"
     assert finding.cases[["seeds", "broken"]].to_numpy().tolist() == [[1, 1]]
     assert (steadiness(key)(evidence)["value"] < 1).sum() == 1
@@ -149,11 +151,11 @@ def test_a_last_value_that_is_no_number_is_not_replaced_by_an_earlier_one(write_
 
 def test_nothing_appears_whole_where_a_run_failed(evidence: Evidence, write_run: WriteRun):
     grows = claim({"a": [1.0, 1.0]})
-    assert judged(grows, evidence).verdict == "appears"
+    assert judge(grows, evidence).verdict == "appears"
     failed = write_run(editor="rome", seed=9)
     (failed / "DONE").unlink()
     (failed / "FAILED").write_text("out of memory")
-    assert judged(grows, Evidence(collect(failed.parent))).verdict == "appears in part"
+    assert judge(grows, Evidence(collect(failed.parent))).verdict == "appears in part"
 
 
 def test_partners_are_cases_of_their_own_and_no_repeats(write_run: WriteRun):

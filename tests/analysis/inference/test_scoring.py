@@ -5,7 +5,7 @@ import torch
 
 from analysis.inference.scoring import Scorer
 from editors.models.tokenization import tokenize
-from tests.analysis.readings import by_hand
+from tests.analysis.fact_scores import by_hand
 from tests.tiny import FAMILIES, Kind, tiny_model
 
 PAIRS = [

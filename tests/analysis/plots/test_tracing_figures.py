@@ -12,7 +12,7 @@ from analysis.plots.charts.save import Chart, draw
 from analysis.plots.figures.registry import charts
 from analysis.plots.interactive.draw import interactive
 from analysis.results.collection import collect
-from tests.analysis.conftest import BLOCKS, WriteRun
+from tests.fake_runs import BLOCKS, WriteRun
 
 ROWS = ("first subject token", "last subject token", "first token after", "further tokens", "last token")
 
@@ -31,7 +31,8 @@ def heat_map(write_run: WriteRun) -> HeatMap:
     return chart
 
 
-def test_tracing_has_a_panel_per_kind_of_the_unedited_model_and_of_every_series(heat_map: HeatMap):
+def test_tracing_has_a_panel_per_model_and_kind(heat_map: HeatMap):
+    """The models are the unedited one and those of every series."""
     titles = [grid.title.replace("\N{NO-BREAK SPACE}", " ") for grid in heat_map.panels]
     kinds = ("state", "MLP", "attention")
     assert titles == [f"{which}, {kind}" for which in ("unedited", "memit, 60 edits") for kind in kinds]
@@ -78,9 +79,10 @@ def test_a_sweep_over_blocks_has_a_line_per_editor_and_a_point_per_block(write_r
     assert lines["rome"].y[1] == pytest.approx(last["value"].mean())
 
 
-def test_a_sweep_is_not_drawn_of_one_block_several_together_or_runs_that_differ_otherwise(
+def test_runs_that_are_no_sweep_are_not_drawn(
     write_run: WriteRun,
 ):
+    """One block, several blocks edited together, or runs that differ in other settings."""
     assert drawn(collect(sweep(write_run, name="one", blocks=(1,))).metrics, "layer_sweep") is None
     write_run(editor="rome", name="several", edited=(0, 1))
     folder = write_run(editor="rome", name="several", edited=(2,)).parent

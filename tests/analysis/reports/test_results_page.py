@@ -12,7 +12,8 @@ from analysis.claims.registry import STUDIES
 from analysis.reports.results_page import write_results
 from analysis.results.markdown import cell, linked, markdown
 from editors.errors import DataError
-from tests.analysis.conftest import WriteRun, make_run
+from tests import fake_runs
+from tests.fake_runs import WriteRun
 from tests.paths import CONF
 
 
@@ -33,7 +34,7 @@ def test_the_page_has_every_claim_and_its_pictures_exist(root: Path):
     assert len(verdicts) == 2 * sum(len(study.claims) for study in STUDIES)
     for study in STUDIES:
         assert f"\n## {study.name}\n" in text
-        assert all(cell(claim.says) in text for claim in study.claims)
+        assert all(cell(claim.statement) in text for claim in study.claims)
     pictures = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
     assert pictures and all((page.parent / picture).is_file() for picture in pictures)
     assert any("norms_editing_facts" in picture for picture in pictures)
@@ -60,13 +61,12 @@ def test_the_page_is_the_same_for_the_same_runs(root: Path):
     assert pictures[0] == pictures[1] != []
 
 
-def test_runs_of_several_folders_are_put_together_and_the_same_one_counts_once(
-    root: Path, write_run: WriteRun, tmp_path: Path
-):
+def test_runs_of_several_folders_are_combined(root: Path, write_run: WriteRun, tmp_path: Path):
+    """A run that lies in both folders counts once."""
     kept = tmp_path / "kept"
     shutil.copytree(root / "norms_editing_facts", kept / "norms_editing_facts")
-    make_run(kept, name="norms_editing_facts", editor="encore", seed=5)
-    make_run(kept, name="encore_facts", editor="encore", seed=5)
+    fake_runs.write_run(kept, name="norms_editing_facts", editor="encore", seed=5)
+    fake_runs.write_run(kept, name="encore_facts", editor="encore", seed=5)
     write_results([root, kept], root / "results.md")
     text = (root / "results.md").read_text()
     assert "from 20 runs" in text
@@ -74,19 +74,18 @@ def test_runs_of_several_folders_are_put_together_and_the_same_one_counts_once(
     assert "* real facts: 1 finished runs of encore\\_facts" in text
 
 
-def test_lengths_and_batches_that_are_not_crossed_are_told_together(root: Path, write_run: WriteRun):
+def test_lengths_and_batches_that_are_not_crossed_are_listed_together(root: Path, write_run: WriteRun):
     for edits, batch in ((60, 1), (60, 10), (120, 10)):
         write_run(name="encore", editor="encore", edits=edits, settings={"batch_size": batch})
     write_results([root], root / "results.md")
-    told = (
+    lengths = (
         "; 1 of 60 edits in batches of 1; 1 of 60 edits in batches of 10; 1 of 120 edits in batches of 10; "
     )
-    assert told in (root / "results.md").read_text()
+    assert lengths in (root / "results.md").read_text()
 
 
-def test_the_page_tells_what_was_not_committed_and_what_the_unedited_model_can_do(
-    root: Path, write_run: WriteRun
-):
+def test_the_page_names_uncommitted_changes(root: Path, write_run: WriteRun):
+    """And the downstream accuracy of the unedited model."""
     code = write_run(name="encore", editor="encore") / "provenance.json"
     code.write_text(json.dumps({"git": {"commit": "abc", "dirty": True}}))
     write_results([root], root / "results.md")
@@ -116,8 +115,8 @@ def test_labels_cannot_break_a_table():
 
 
 def test_arxiv_ids_of_sources_are_links():
-    told = linked(cell("arXiv 2602.02543 and 2601.11042 [2.5]"))
-    assert told == (
+    text = linked(cell("arXiv 2602.02543 and 2601.11042 [2.5]"))
+    assert text == (
         "[arXiv 2602.02543](https://arxiv.org/abs/2602.02543) and "
         "[2601.11042](https://arxiv.org/abs/2601.11042) \\[2.5\\]"
     )
@@ -125,8 +124,8 @@ def test_arxiv_ids_of_sources_are_links():
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_every_study_is_an_experiment_with_figures_that_exist(study):
-    from analysis.plots.figures.registry import chosen_figures
+    from analysis.plots.figures.registry import selected_figures
 
     assert (CONF / "experiment" / f"{study.name}.yaml").is_file()
-    chosen_figures(study.figures)
+    selected_figures(study.figures)
     assert study.claims and study.question.endswith(("?", "."))

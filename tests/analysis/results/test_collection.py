@@ -13,7 +13,7 @@ from analysis.results.run_folder import MOMENT
 from analysis.results.tables import alarm_order, differing_settings, per_series, summary
 from analysis.statistics.intervals import over_seeds
 from editors.errors import DataError
-from tests.analysis.conftest import WriteRun
+from tests.fake_runs import WriteRun
 
 
 def test_every_number_of_a_run_is_in_the_tidy_table_once(write_run: WriteRun):

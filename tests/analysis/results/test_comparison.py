@@ -9,7 +9,7 @@ from rich.console import Console
 
 from analysis.__main__ import main
 from analysis.results.comparison import Comparison, comparison, read_one, shown
-from tests.analysis.conftest import WriteRun
+from tests.fake_runs import WriteRun
 
 RATIO, KNOWN = "norm/frobenius_ratio/edited", "edit/known/unedited"
 

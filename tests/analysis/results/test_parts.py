@@ -14,8 +14,7 @@ from analysis.plots.figures.registry import charts
 from analysis.reports.html_report import render
 from analysis.results.collection import collect, collect_run
 from analysis.results.tables import alarm_order, alarms_of, per_series, summary
-from tests.analysis.conftest import WriteRun
-from tests.analysis.training import TOKENS, Part, write_parts
+from tests.fake_runs import TOKENS, Part, WriteRun, write_parts
 
 CPT = Part(name="cpt", total=40)
 LORA = Part(name="lora", total=40, ratio=1.1, adapters=True)

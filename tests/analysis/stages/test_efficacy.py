@@ -12,7 +12,7 @@ from analysis.stages.efficacy.records import summarise
 from analysis.stages.efficacy.stage import Efficacy, is_target
 from editors.data import Fact
 from editors.errors import ConfigError, DataError
-from tests.analysis.readings import at_the_end, first_choice, measured
+from tests.analysis.fact_scores import at_the_end, first_choice, measured
 from tests.tiny import FACTS, tiny_model
 
 

@@ -22,7 +22,7 @@ from analysis.stages.downstream.tasks.papers import PaperTasks
 from editors.models.loading import Checkpoint
 from editors.models.model import Model
 from pipeline.data.world.shipped_models import SHIPPED
-from tests.analysis.rows import (
+from tests.analysis.task_files import (
     CHOICES,
     PAIRS,
     SINGLE,

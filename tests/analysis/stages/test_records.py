@@ -15,7 +15,7 @@ from analysis.stages.efficacy.retention import retention, upper_edge
 from analysis.stages.efficacy.stage import Efficacy
 from editors.data import Fact
 from editors.models.model import Model
-from tests.analysis.readings import at_the_end, by_hand, first_choice, measured, question
+from tests.analysis.fact_scores import at_the_end, by_hand, first_choice, measured, question
 from tests.paths import SHARED
 from tests.tiny import FACTS, VOCABULARY, tiny_model, tokenizer
 

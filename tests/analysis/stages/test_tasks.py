@@ -12,7 +12,7 @@ from analysis.stages.downstream.tasks.mmlu import LocalMMLU
 from analysis.stages.downstream.tasks.papers import PaperTasks, weighted_f1
 from analysis.stages.downstream.tasks.source import TaskSource
 from editors.errors import ConfigError, DataError
-from tests.analysis.rows import (
+from tests.analysis.task_files import (
     CHOICES,
     PAIRS,
     SINGLE,
