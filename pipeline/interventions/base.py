@@ -1,9 +1,10 @@
 """What one step of a run does to the model; a run is a sequence of such steps and of looks at the result."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from analysis.stages.base import Unit
 from editors.data import Fact
@@ -97,68 +98,51 @@ class Onlooker(Protocol):
         ...
 
 
-@runtime_checkable
-class Intervention(Protocol):
-    """Something that changes a model step by step."""
+class Intervention(ABC):
+    """Changes a model step by step.
 
-    @property
-    def name(self) -> str:
-        """As in configurations and results."""
-        ...
+    A subclass defines `name`, `plan` and `run`. The defaults are for a change that one process makes alone,
+    without second moments, check or preparation.
+    """
 
-    @property
-    def statistics(self) -> str:
-        """Where the second moments that it rests on are from; empty where it needs none."""
-        ...
-
-    @property
-    def shared(self) -> bool:
-        """Whether several processes can do it together."""
-        ...
-
-    def plan(self, facts: FactSet) -> Plan:
-        """What the run will do with the facts."""
-        ...
-
-    def check(self, model: Model, plan: Plan) -> None:
-        """Raise for what cannot work, before anything takes long."""
-        ...
-
-    def prepare(self, model: Model, plan: Plan) -> None:
-        """Do what has to be done once, before the first step."""
-        ...
-
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """Change the model, step by step, and tell of each until the onlooker has seen enough."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Nothing:
-    """Leaves the model as it is: the stages measure it once."""
-
-    name: str = "none"
+    name: str
+    """As in configurations and results."""
 
     @property
     def statistics(self) -> str:
-        """None."""
+        """The label of the second moments that it uses; empty if it uses none."""
         return ""
 
     @property
     def shared(self) -> bool:
-        """No."""
+        """Whether several processes can run it together."""
         return False
+
+    @abstractmethod
+    def plan(self, facts: FactSet) -> Plan:
+        """Which of the facts the run edits and which it leaves alone."""
+
+    def check(self, model: Model, plan: Plan) -> None:  # noqa: B027
+        """Raise for what cannot work, before anything takes long."""
+
+    def prepare(self, model: Model, plan: Plan) -> None:  # noqa: B027
+        """Do once what the first step needs."""
+
+    @abstractmethod
+    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
+        """Change the model step by step and report each step, until the onlooker returns False."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing(Intervention):
+    """Leaves the model as it is: the stages measure it once."""
+
+    name: str = "none"
 
     def plan(self, facts: FactSet) -> Plan:
         """All facts are left alone."""
         return Plan(untouched=facts.facts)
 
-    def check(self, model: Model, plan: Plan) -> None:
-        """Anything goes."""
-
-    def prepare(self, model: Model, plan: Plan) -> None:
-        """Nothing to prepare."""
-
     def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """One look."""
+        """One measurement."""
         onlooker.look(model, Part(name=self.name, unit="edits", total=0))

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -13,7 +13,7 @@ from editors.models.gradients import check_sites
 from editors.models.model import Model
 from editors.updates import Site
 from pipeline.data.factset import FactSet
-from pipeline.interventions.base import Change, Onlooker, Part, Plan
+from pipeline.interventions.base import Change, Intervention, Onlooker, Part, Plan
 from pipeline.runs.checkpoint_store import new_checkpoint
 
 _LEARNT = "learnt.safetensors"
@@ -65,7 +65,7 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnToEdit:
+class LearnToEdit(Intervention):
     """Trains the hypernetwork of an editor on half of the subjects; the model stays as it is.
 
     Rows are the validations, on facts of the other half, each edited alone.
@@ -78,10 +78,6 @@ class LearnToEdit:
     """Running text that edits should leave alone, beside the prompts about other subjects."""
     documents: int = 0
     """How many of its documents."""
-    statistics: str = field(default="", init=False)
-    """No second moments are needed."""
-    shared: bool = field(default=False, init=False)
-    """One process does it."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.editor, Learner):
@@ -103,9 +99,6 @@ class LearnToEdit:
     def check(self, model: Model, plan: Plan) -> None:
         """Raise for a block or a matrix that the model does not have."""
         check_sites(model, self.learner.sites)
-
-    def prepare(self, model: Model, plan: Plan) -> None:
-        """Nothing to prepare."""
 
     def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
         """Train, and tell of every validation; the state is saved at each."""

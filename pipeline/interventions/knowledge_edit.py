@@ -14,13 +14,13 @@ from editors.models.model import Model
 from pipeline.checkpoints.edits import Journal
 from pipeline.checkpoints.updates import Updates
 from pipeline.data.factset import FactSet
-from pipeline.interventions.base import Change, Onlooker, Part, Plan
+from pipeline.interventions.base import Change, Intervention, Onlooker, Part, Plan
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnowledgeEdit:
+class KnowledgeEdit(Intervention):
     """Edits facts one batch after another."""
 
     editor: Editor
@@ -52,11 +52,6 @@ class KnowledgeEdit:
     def statistics(self) -> str:
         """The label of the editor's second moments."""
         return self.editor.statistics
-
-    @property
-    def shared(self) -> bool:
-        """No: an edit is solved in one process."""
-        return False
 
     def plan(self, facts: FactSet) -> Plan:
         """The first `edits` facts in the seed's order, of subjects that the editor was not trained on.

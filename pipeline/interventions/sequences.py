@@ -1,7 +1,7 @@
 """Interventions made of others: one after another, or edits between training steps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors.torch import load_model, save_model
@@ -19,7 +19,7 @@ from pipeline.runs.signals import Requests
 
 
 @dataclass(frozen=True, kw_only=True)
-class InOrder:
+class InOrder(Intervention):
     """One intervention after another on the same model, each with an x-axis of its own.
 
     An editor is prepared on the model as it is when its turn comes.
@@ -28,8 +28,6 @@ class InOrder:
     name: str
     parts: Mapping[str, Intervention]
     """By any name, in order."""
-    shared: bool = field(default=False, init=False)
-    """One process does it."""
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -86,7 +84,7 @@ class InOrder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditsBetweenSteps:
+class EditsBetweenSteps(Intervention):
     """A batch of edits after every few optimiser steps of one training."""
 
     name: str
@@ -94,8 +92,6 @@ class EditsBetweenSteps:
     editing: KnowledgeEdit
     every: int
     """Optimiser steps between two batches of edits."""
-    shared: bool = field(default=False, init=False)
-    """One process does it."""
 
     def __post_init__(self) -> None:
         if self.every < 1:

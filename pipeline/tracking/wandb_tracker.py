@@ -15,7 +15,7 @@ from editors.errors import ConfigError
 from pipeline.config.fingerprint import Config
 from pipeline.runs.atomic_files import read_json
 from pipeline.runs.folder import RunInfo
-from pipeline.tracking.base import Draw, Position, Rows, Status
+from pipeline.tracking.base import Draw, Position, Rows, Status, Tracker
 from pipeline.tracking.wandb_config import job_type, node, shown, summary_of
 from pipeline.tracking.wandb_receipt import Receipt, digest
 
@@ -30,7 +30,7 @@ DIGEST = "archive/digest"
 
 
 @dataclass(kw_only=True)
-class Wandb:
+class Wandb(Tracker):
     """Weights & Biases: group = experiment, job type = editor or intervention, all over edits or steps.
 
     Its files lie in the run folder; an offline run is read there with `wandb leet`, sent with `wandb sync`.

@@ -4,7 +4,7 @@ Continual pretraining, full fine-tuning and LoRA are three configurations of it 
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,7 @@ from editors.errors import ConfigError
 from editors.models.model import Model
 from pipeline.data.factset import FactSet
 from pipeline.interventions import distributed as processes
-from pipeline.interventions.base import Onlooker, Part, Plan
+from pipeline.interventions.base import Intervention, Onlooker, Part, Plan
 from pipeline.interventions.training.callback import Looking, evaluating
 from pipeline.interventions.training.examples import Examples, collate
 from pipeline.interventions.training.memory_estimate import check_memory
@@ -32,7 +32,7 @@ Precision = Literal["full", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Intervention):
     """Trains a model for a number of optimiser steps."""
 
     name: str
@@ -67,8 +67,6 @@ class Training:
     """Whether to refuse what will not fit by the estimate."""
     seed: int = 0
     """Of the order of the examples and of dropout."""
-    statistics: str = field(default="", init=False)
-    """No second moments are needed."""
 
     def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "accumulation", "learning_rate"):
@@ -106,9 +104,6 @@ class Training:
             log.warning(
                 "sharding is for several processes: this one keeps all weights (start it with torchrun)"
             )
-
-    def prepare(self, model: Model, plan: Plan) -> None:
-        """Nothing: what is trained on is read when training begins."""
 
     def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
         """Train until the last step, or the onlooker has seen enough; then the model is an ordinary one."""

@@ -24,7 +24,7 @@ from pipeline.config.schema import resolved
 from pipeline.launch import launch
 from pipeline.runs.folder import RunDir, RunInfo
 from pipeline.runs.signals import Interrupted
-from pipeline.tracking.base import Many, Position, Rows, Status, tracking
+from pipeline.tracking.base import Many, Position, Rows, Status, Tracker, tracking
 from pipeline.tracking.jsonl import Jsonl
 from pipeline.tracking.wandb_config import SUMMARIES, flat
 from pipeline.tracking.wandb_tracker import OUTCOME, Wandb
@@ -256,14 +256,16 @@ def test_the_jsonl_archive_says_where_every_row_belongs(tmp_path: Path) -> None:
     assert archive.id == run.info.fingerprint
 
 
-class Recorder:
+class Recorder(Tracker):
     """A tracker that remembers what it was asked, and may refuse to close."""
-
-    id = "r"
 
     def __init__(self, *, stubborn: bool = False) -> None:
         self.seen: list[str] = []
         self.stubborn = stubborn
+
+    @property
+    def id(self) -> str:
+        return "r"
 
     def start(self, config: Config, run: RunInfo) -> None:
         self.seen.append("start")
