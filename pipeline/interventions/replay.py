@@ -15,13 +15,13 @@ from editors.models.model import Model
 from editors.update_files import Recorded, read_updates
 from pipeline.checkpoints.updates import FOLDER
 from pipeline.data.factset import FactSet
-from pipeline.interventions.base import Onlooker, Plan
+from pipeline.interventions.base import Intervention, Onlooker, Plan
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
 from pipeline.runs.layout import run_of, summary_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay:
+class Replay(Intervention):
     """The edits of a finished run that kept its updates, without optimising anything.
 
     The facts, their order and the batches are the recorded ones; `data` has to hold them.
@@ -46,11 +46,6 @@ class Replay:
         """The label of the second moments that the recorded updates rest on."""
         return str(summary_of(self._run).get("statistics", ""))
 
-    @property
-    def shared(self) -> bool:
-        """No."""
-        return False
-
     def plan(self, facts: FactSet) -> Plan:
         """The recorded facts in their order.
 
@@ -73,7 +68,7 @@ class Replay:
 
     def check(self, model: Model, plan: Plan) -> None:
         """Raise for a block or a matrix that the model does not have."""
-        check_sites(model, self._editing.editor.sites, f"intervention.run={self.source}")
+        check_sites(model, self._editing.editor.sites, f"intervention.source={self.source}")
 
     def prepare(self, model: Model, plan: Plan) -> None:
         """Let the control look at the unedited model."""
@@ -122,20 +117,3 @@ class Replay:
                     f"model.{key}={here}, but the updates of {folder} were made for model.{key}={there}: "
                     f"choose model={told.get('name')} as that run did"
                 )
-
-
-def replay(
-    *,
-    run: str,
-    model: Mapping[str, str | None],
-    seed: int | None = None,
-    control: Control | None = None,
-    edits: int | None = None,
-    save_every: int = 100,
-    name: str = "replay",
-) -> Replay:
-    """A replay of the run in the folder `run`, real where no control is chosen."""
-    control = control or Control()
-    return Replay(
-        source=run, model=model, seed=seed, control=control, edits=edits, save_every=save_every, name=name
-    )

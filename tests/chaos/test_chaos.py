@@ -53,7 +53,7 @@ RUNS["growth"] = [*EDITS, "editor=growth", "layers.edit=[0]"]
 CONTROLS = "none random_direction norm_kept scaled spread norm_rescaled".split()
 RUNS |= {
     f"replay, {control}": [
-        *SHORT, "intervention=replay", "intervention.save_every=3", "intervention.run=../recorded/real",
+        *SHORT, "intervention=replay", "intervention.save_every=3", "intervention.source=../recorded/real",
         f"control@intervention.control={control}",
     ]
     for control in CONTROLS

@@ -35,7 +35,7 @@ def recorded(composed: Composed, root: Path, *more: str) -> Path:
 
 def replaying(composed: Composed, root: Path, run: Path, *more: str) -> Path:
     """The folder of its replay."""
-    launch(composed("intervention=replay", f"intervention.run={run}", "name=again", *STAGES, *more), root)
+    launch(composed("intervention=replay", f"intervention.source={run}", "name=again", *STAGES, *more), root)
     return Path(max((root / "again").glob("*/"), key=lambda path: path.stat().st_mtime))
 
 
@@ -135,7 +135,7 @@ def test_a_killed_and_resumed_replay_equals_one_that_was_not(
     run = recorded(composed, tmp_path, "edits=6")
     chosen = [f"control@intervention.control={control}", "intervention.save_every=2"]
     whole = replaying(composed, tmp_path / "whole", run, *chosen)
-    choices = ["intervention=replay", f"intervention.run={run}", "name=again", *STAGES, *chosen]
+    choices = ["intervention=replay", f"intervention.source={run}", "name=again", *STAGES, *chosen]
     interrupted_run(composed, tmp_path / "cut", monkeypatch, *choices, row=6)
     launch(composed(*choices), tmp_path / "cut")
     (folder,) = (tmp_path / "cut" / "again").glob("*/")
@@ -195,13 +195,13 @@ def test_what_cannot_be_replayed_is_a_sentence(composed: Composed, tmp_path: Pat
     shutil.rmtree(run / "updates")
     with pytest.raises(DataError, match=r"holds no updates; compute the run again with .* resume=never"):
         replaying(composed, tmp_path, run)
-    with pytest.raises(ConfigError, match=r"intervention\.run has no value; set intervention\.run="):
+    with pytest.raises(ConfigError, match=r"intervention\.source has no value; set intervention\.source="):
         build(resolved(composed("intervention=replay")))
 
 
 def test_updates_are_an_input_told_apart_by_content(composed: Composed, tmp_path: Path):
     run = recorded(composed, tmp_path)
-    plain = resolved(composed("intervention=replay", f"intervention.run={run.parent}"))
+    plain = resolved(composed("intervention=replay", f"intervention.source={run.parent}"))
     before = inputs(plain)[str(run / "updates")]
     assert inputs(plain) == inputs(plain)
     replaying(composed, tmp_path, run)
