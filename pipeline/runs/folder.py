@@ -21,10 +21,10 @@ from typing import Any, Self
 import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
-from safetensors.torch import save_file
 from torch import Tensor
 
 from editors.errors import ConfigError, NormscopeError
+from editors.tensor_files import write_tensors
 from pipeline.config.fingerprint import Config, label
 from pipeline.runs.atomic_files import write, write_json
 from pipeline.runs.checkpoint_store import FOLDER, Saved, States
@@ -184,9 +184,7 @@ class RunDir:
         """Save matrices by site as `checkpoints/<name>.safetensors`, complete or not at all."""
         path = self.folder / "checkpoints" / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        part = path.with_suffix(".part")
-        save_file({site: matrix.contiguous().cpu() for site, matrix in weights.items()}, part)
-        part.replace(path)
+        write_tensors(path, weights)
         return path
 
     def finish(self, *, objective: Value, **more: object) -> None:

@@ -45,7 +45,7 @@ def state_7b_width(bench: Workbench) -> Row:
 
     def fast() -> None:
         journal = Journal(folder / "state" / "0")
-        journal._remembered = edits - BATCH
+        journal._saved = edits - BATCH
         journal.remember(editor, edits)  # pyright: ignore[reportArgumentType]
         checkpoint = journal.write(model, [SITE], edits)
         told = {"last": {}, "seconds": 0.0, "state": {}}
