@@ -1,7 +1,7 @@
 """Named tensors in one safetensors file: the format of everything that a run saves of a model.
 
-A file is complete or absent: it is written beside its place and renamed. `durable` waits until it and its name are on
-the disk; a checkpoint waits for all of its files at once.
+A file is complete or absent: it is written beside its place and renamed. `durable` waits until the disk has
+it; a checkpoint waits for all of its files at once.
 """
 
 import os

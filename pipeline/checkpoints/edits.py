@@ -19,7 +19,7 @@ _WEIGHTS = "weights.safetensors"
 _HISTORY = "history"
 
 
-class Journal:
+class EditCheckpoint:
     """Saves and restores the edits of one part of a run in the folder of its checkpoints."""
 
     def __init__(self, folder: Path) -> None:

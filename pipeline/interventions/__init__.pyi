@@ -2,9 +2,9 @@ from .base import (
     Change as Change,
     Intervention as Intervention,
     Nothing as Nothing,
-    Onlooker as Onlooker,
     Part as Part,
     Plan as Plan,
+    StepObserver as StepObserver,
 )
 from .hypernetwork import LearnToEdit as LearnToEdit
 from .knowledge_edit import KnowledgeEdit as KnowledgeEdit

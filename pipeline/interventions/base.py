@@ -62,7 +62,7 @@ class Change:
     """What is told of each fact, an entry a fact."""
 
 
-class Onlooker(Protocol):
+class StepObserver(Protocol):
     """Looks at the model after each step; an intervention tells it of every one."""
 
     @property
@@ -129,8 +129,8 @@ class Intervention(ABC):
         """Do once what the first step needs."""
 
     @abstractmethod
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """Change the model step by step and report each step, until the onlooker returns False."""
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
+        """Change the model step by step and report each step, until the observer returns False."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +143,6 @@ class Nothing(Intervention):
         """All facts are left alone."""
         return Plan(untouched=facts.facts)
 
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
         """One measurement."""
-        onlooker.look(model, Part(name=self.name, unit="edits", total=0))
+        observer.look(model, Part(name=self.name, unit="edits", total=0))

@@ -74,8 +74,8 @@ def meet() -> None:
         dist.barrier()
 
 
-class Silent:
-    """The `Onlooker` of a process that only trains along: it knows when the first one measures."""
+class FollowerObserver:
+    """The `StepObserver` of a process that only trains along: it knows when the first one measures."""
 
     def __init__(
         self, *, stages: Sequence[Stage], folder: Path, resumed: Saved | None, requests: Requests
@@ -86,7 +86,7 @@ class Silent:
         self._count = 0
 
     def due(self, part: Part, count: int) -> bool:
-        """As `Watch.due`."""
+        """As `Observer.due`."""
         return any(stage.cadence.due(self._count, count, part.total) for stage in self.stages)
 
     def look(self, model: Model, part: Part, change: Change | None = None) -> bool:

@@ -13,7 +13,7 @@ from editors.models.gradients import check_sites
 from editors.models.model import Model
 from editors.updates import Site
 from pipeline.data.factset import FactSet
-from pipeline.interventions.base import Change, Intervention, Onlooker, Part, Plan
+from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
 from pipeline.runs.checkpoint_store import new_checkpoint
 
 _LEARNT = "learnt.safetensors"
@@ -100,31 +100,31 @@ class LearnToEdit(Intervention):
         """Raise for a block or a matrix that the model does not have."""
         check_sites(model, self.learner.sites)
 
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
         """Train, and tell of every validation; the state is saved at each."""
         part = Part(name=self.name, unit="steps", total=self.learner.training.steps)
-        saved, left = onlooker.resumed, self.learner.checkpoint(model)
+        saved, left = observer.resumed, self.learner.checkpoint(model)
         if saved is not None:
             left.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(saved.checkpoint / _LEARNT, left)
         else:
             left.unlink(missing_ok=True)  # of a run that has no rows any more
-            if not onlooker.look(model, part):
+            if not observer.look(model, part):
                 return
         texts = list(islice(self.texts or (), self.documents))
         told = saved.count if saved else 0
         for step, numbers in self.learner.train(model, plan.learnt, plan.untouched, texts=texts):
             validated = any(key.endswith("/validation") for key in numbers)
-            if validated and not onlooker.look(model, part, Change(steps=step - told, numbers=numbers)):
+            if validated and not observer.look(model, part, Change(steps=step - told, numbers=numbers)):
                 return
             if validated:
                 told = step
-                self._save(onlooker, left, step)
-            elif onlooker.requests.pending:
-                onlooker.requests.answered()  # the last validation is what is gone on from
+                self._save(observer, left, step)
+            elif observer.requests.pending:
+                observer.requests.answered()  # the last validation is what is gone on from
 
-    def _save(self, onlooker: Onlooker, left: Path, step: int) -> None:
-        checkpoint = new_checkpoint(onlooker.checkpoints, step)
+    def _save(self, observer: StepObserver, left: Path, step: int) -> None:
+        checkpoint = new_checkpoint(observer.checkpoints, step)
         shutil.copyfile(left, checkpoint / _LEARNT)
-        onlooker.save(checkpoint)
-        onlooker.requests.answered()
+        observer.save(checkpoint)
+        observer.requests.answered()

@@ -11,10 +11,10 @@ from editors.errors import ConfigError
 from editors.models.gradients import check_sites
 from editors.models.memory import GIB, free_memory
 from editors.models.model import Model
-from pipeline.checkpoints.edits import Journal
+from pipeline.checkpoints.edits import EditCheckpoint
 from pipeline.checkpoints.updates import Updates
 from pipeline.data.factset import FactSet
-from pipeline.interventions.base import Change, Intervention, Onlooker, Part, Plan
+from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
 
 log = logging.getLogger(__name__)
 
@@ -83,24 +83,24 @@ class KnowledgeEdit(Intervention):
             log.warning("this may not fit: choose a smaller batch_size or fewer layers")
         self.editor.prepare(model, plan.stream)
 
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """One batch after another, from where an interrupted run was, as long as the onlooker goes on."""
-        part, journal, saved = self.part(plan), Journal(onlooker.checkpoints), onlooker.resumed
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
+        """One batch after another, from where an interrupted run was, as long as the observer goes on."""
+        part, edit_checkpoint, saved = self.part(plan), EditCheckpoint(observer.checkpoints), observer.resumed
         edits = saved.count if saved else 0
-        updates = Updates(onlooker.folder, edits, keep=self.keep_updates, held_out=self.editor.trained)
+        updates = Updates(observer.folder, edits, keep=self.keep_updates, held_out=self.editor.trained)
         if saved is not None and edits:
-            journal.recall(self.editor, saved, edits)
-            journal.restore(model, saved)
-        elif not onlooker.look(model, part):
+            edit_checkpoint.recall(self.editor, saved, edits)
+            edit_checkpoint.restore(model, saved)
+        elif not observer.look(model, part):
             return
         for change in self.steps(model, plan, edits):
             before, edits = edits, edits + len(change.facts)
             updates.add(change.facts, change.update, part.total)
-            if not onlooker.look(model, part, change):
+            if not observer.look(model, part, change):
                 break
-            if onlooker.requests.pending or self._is_due(before, edits, part.total):
+            if observer.requests.pending or self._is_due(before, edits, part.total):
                 updates.flush()
-                self._save(model, journal, edits, onlooker)
+                self._save(model, edit_checkpoint, edits, observer)
         updates.flush()
 
     def part(self, plan: Plan) -> Part:
@@ -121,10 +121,12 @@ class KnowledgeEdit(Intervention):
         """Whether the state is saved after this batch; the end of a run needs none."""
         return self.save_every > 0 and before // self.save_every < now // self.save_every and now < total
 
-    def _save(self, model: Model, journal: Journal, edits: int, onlooker: Onlooker) -> None:
-        journal.remember(self.editor, edits)
-        onlooker.save(journal.write(model, self.editor.sites, edits), journal.pieces)
-        onlooker.requests.answered()
+    def _save(
+        self, model: Model, edit_checkpoint: EditCheckpoint, edits: int, observer: StepObserver
+    ) -> None:
+        edit_checkpoint.remember(self.editor, edits)
+        observer.save(edit_checkpoint.write(model, self.editor.sites, edits), edit_checkpoint.pieces)
+        observer.requests.answered()
 
     def _step(self, model: Model, facts: Sequence[Fact]) -> Change:
         edit = self.editor.edit(model, facts)

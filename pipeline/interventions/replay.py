@@ -15,7 +15,7 @@ from editors.models.model import Model
 from editors.update_files import Recorded, read_updates
 from pipeline.checkpoints.updates import FOLDER
 from pipeline.data.factset import FactSet
-from pipeline.interventions.base import Intervention, Onlooker, Plan
+from pipeline.interventions.base import Intervention, Plan, StepObserver
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
 from pipeline.runs.layout import run_of, summary_of
 
@@ -74,9 +74,9 @@ class Replay(Intervention):
         """Let the control look at the unedited model."""
         self._editing.prepare(model, plan)
 
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
         """One recorded batch after another, as editing does."""
-        self._editing.run(model, plan, onlooker)
+        self._editing.run(model, plan, observer)
 
     @cached_property
     def _run(self) -> Path:

@@ -8,9 +8,9 @@ from safetensors.torch import load_model, save_model
 
 from editors.errors import ConfigError
 from editors.models.model import Model
-from pipeline.checkpoints.edits import Journal
+from pipeline.checkpoints.edits import EditCheckpoint
 from pipeline.data.factset import FactSet
-from pipeline.interventions.base import Change, Intervention, Onlooker, Part, Plan
+from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
 from pipeline.interventions.training.trainees import check_in_place
 from pipeline.interventions.training.training import Training
@@ -60,26 +60,26 @@ class InOrder(Intervention):
         """Prepare the first part."""
         next(iter(self.parts.values())).prepare(model, plan)
 
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
         """One part after another, from the one that an interrupted run was in.
 
         Where a later part begins the whole model is saved once: states of a part hold what it changes.
         """
-        saved = onlooker.resumed
+        saved = observer.resumed
         first = saved.part if saved else 0
         for index, part in list(enumerate(self.parts.values()))[first:]:
             resumed = saved if index == first else None
-            seat = _Seat(onlooker, index, resumed)
+            adapter = _PartAdapter(observer, index, resumed)
             if index > 0:
                 if resumed is not None:
-                    load_model(model.hf, seat.base)
+                    load_model(model.hf, adapter.base)
                     model.was_trained()
                 else:
-                    seat.base.parent.mkdir(parents=True, exist_ok=True)
-                    save_model(model.hf, str(seat.base))
+                    adapter.base.parent.mkdir(parents=True, exist_ok=True)
+                    save_model(model.hf, str(adapter.base))
                 part.prepare(model, plan)
-            part.run(model, plan, seat)
-            if seat.stopped:
+            part.run(model, plan, adapter)
+            if adapter.stopped:
                 return
 
 
@@ -123,9 +123,9 @@ class EditsBetweenSteps(Intervention):
         self.editing.prepare(model, plan)
         self.training.prepare(model, plan)
 
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
         """Train, and edit whenever it is time, until there are no more facts."""
-        self.training.run(model, plan, _Editing(onlooker, self, model, plan))
+        self.training.run(model, plan, _EditingObserver(observer, self, model, plan))
 
 
 def _check_alone(name: str, part: Intervention) -> None:
@@ -137,16 +137,16 @@ def _check_alone(name: str, part: Intervention) -> None:
         )
 
 
-class _Seat:
-    """An onlooker as one part of a sequence sees it: the part has its own place."""
+class _PartAdapter:
+    """An observer as one part of a sequence sees it: the part has its own place."""
 
-    def __init__(self, onlooker: Onlooker, index: int, resumed: Saved | None) -> None:
-        self.onlooker, self.index, self.resumed = onlooker, index, resumed
+    def __init__(self, observer: StepObserver, index: int, resumed: Saved | None) -> None:
+        self.observer, self.index, self.resumed = observer, index, resumed
         self.stopped = False
 
     @property
     def requests(self) -> Requests:
-        return self.onlooker.requests
+        return self.observer.requests
 
     @property
     def checkpoints(self) -> Path:
@@ -159,48 +159,48 @@ class _Seat:
 
     @property
     def folder(self) -> Path:
-        return self.onlooker.folder
+        return self.observer.folder
 
     def due(self, part: Part, count: int) -> bool:
-        return self.onlooker.due(replace(part, index=self.index), count)
+        return self.observer.due(replace(part, index=self.index), count)
 
     def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
-        self.stopped = not self.onlooker.look(model, replace(part, index=self.index), change)
+        self.stopped = not self.observer.look(model, replace(part, index=self.index), change)
         return not self.stopped
 
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
-        self.onlooker.save(checkpoint, [*pieces, self.base] if self.index else pieces)
+        self.observer.save(checkpoint, [*pieces, self.base] if self.index else pieces)
 
 
-class _Editing:
-    """An onlooker of a training that edits after it has looked."""
+class _EditingObserver:
+    """An observer of a training that edits after it has looked."""
 
-    def __init__(self, onlooker: Onlooker, plan: EditsBetweenSteps, model: Model, facts: Plan) -> None:
-        self.onlooker, self.editor, self.every = onlooker, plan.editing.editor, plan.every
+    def __init__(self, observer: StepObserver, plan: EditsBetweenSteps, model: Model, facts: Plan) -> None:
+        self.observer, self.editor, self.every = observer, plan.editing.editor, plan.every
         self.part = replace(plan.editing.part(facts), index=1)
-        self.resumed, self.checkpoints = onlooker.resumed, onlooker.checkpoints
-        self._journal, self._steps, self._made = Journal(self.checkpoints), 0, 0
+        self.resumed, self.checkpoints = observer.resumed, observer.checkpoints
+        self._edit_checkpoint, self._steps, self._made = EditCheckpoint(self.checkpoints), 0, 0
         if self.resumed is not None:
             counts = self.resumed.state["counts"]
             self._steps, self._made = self.resumed.count, counts.get(str(self.part.index), 0)
-            self._journal.recall(self.editor, self.resumed, self._made)
+            self._edit_checkpoint.recall(self.editor, self.resumed, self._made)
         self._edits = plan.editing.steps(model, facts, self._made)
 
     @property
     def requests(self) -> Requests:
-        return self.onlooker.requests
+        return self.observer.requests
 
     @property
     def folder(self) -> Path:
-        return self.onlooker.folder
+        return self.observer.folder
 
     def due(self, part: Part, count: int) -> bool:
         return True
 
     def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
-        go = self.onlooker.look(model, part, change)
+        go = self.observer.look(model, part, change)
         if change is None:
-            return go and self.onlooker.look(model, self.part)
+            return go and self.observer.look(model, self.part)
         self._steps += change.steps
         if not go or self._steps % self.every:
             return go
@@ -208,9 +208,9 @@ class _Editing:
         if edit is None:
             return True
         self._made += len(edit.facts)
-        return self.onlooker.look(model, self.part, edit)
+        return self.observer.look(model, self.part, edit)
 
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
         """The training has saved the weights, edits included."""
-        self._journal.remember(self.editor, self._made)
-        self.onlooker.save(checkpoint, [*pieces, *self._journal.pieces])
+        self._edit_checkpoint.remember(self.editor, self._made)
+        self.observer.save(checkpoint, [*pieces, *self._edit_checkpoint.pieces])

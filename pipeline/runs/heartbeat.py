@@ -30,7 +30,7 @@ _OFTEN = 1.0
 """Seconds between two beats at the least."""
 
 
-class Pulse:
+class Heartbeat:
     """Writes `progress.json` from time to time, as a context; the file stays where a run was interrupted."""
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +41,7 @@ class Pulse:
         self._written = 0.0
         self._ended = threading.Event()
         self._writing = threading.Lock()
-        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self.is_lost = False
         """Whether another process has taken the run over, because this one was silent for too long."""
 
@@ -62,7 +62,7 @@ class Pulse:
             self.is_lost = True
         return not self.is_lost
 
-    def tell(self, parts: Sequence[Mapping[str, object]]) -> None:
+    def report_progress(self, parts: Sequence[Mapping[str, object]]) -> None:
         """How far the parts of the run are: name, unit, total and count of each."""
         self._parts = parts
         if time.time() - self._written > _OFTEN:

@@ -20,7 +20,7 @@ class MachineError(NormscopeError):
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def as_machine_error() -> Iterator[None]:
     """Turn errors of the machine into a `MachineError` with a way out."""
     try:
         yield

@@ -61,7 +61,7 @@ class Tracker:
     def log(self, position: Position, metrics: Mapping[str, float]) -> None:
         """Add the numbers measured at this position."""
 
-    def again(self, row: Mapping[str, Any]) -> None:
+    def replay_row(self, row: Mapping[str, Any]) -> None:
         """Add a row of `metrics.jsonl` that an interrupted attempt at this run had logged."""
 
     def table(self, name: str, rows: Rows) -> None:
@@ -93,7 +93,7 @@ def tracking(tracker: Tracker, config: Config, run: RunInfo) -> Iterator[None]:
 
 
 @dataclass(kw_only=True)
-class Many(Tracker):
+class TrackerList(Tracker):
     """Several trackers as one, called in order; none at all with an empty list."""
 
     trackers: Sequence[Tracker] = ()
@@ -111,9 +111,9 @@ class Many(Tracker):
         """Log the row in all."""
         self._each(lambda tracker: tracker.log(position, metrics))
 
-    def again(self, row: Mapping[str, Any]) -> None:
+    def replay_row(self, row: Mapping[str, Any]) -> None:
         """Log the earlier row in all."""
-        self._each(lambda tracker: tracker.again(row))
+        self._each(lambda tracker: tracker.replay_row(row))
 
     def table(self, name: str, rows: Rows) -> None:
         """Add the rows to the table of all."""

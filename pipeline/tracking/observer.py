@@ -22,13 +22,13 @@ from pipeline.runs.checkpoint_store import FOLDER, Saved
 from pipeline.runs.folder import RunDir
 from pipeline.runs.signals import Requests
 from pipeline.tracking.base import Position, Rows, Tracker
-from pipeline.tracking.progress_bar import Bars
+from pipeline.tracking.progress_bar import ProgressBars
 
 log = logging.getLogger(__name__)
 
 
-class Watch:
-    """The `Onlooker` of a run that measures.
+class Observer:
+    """The `StepObserver` of a run that measures.
 
     As a context it shows the progress, and gives the tracker what was told of each edit, and the alarms, when
     the run ends, also by an error.
@@ -54,7 +54,7 @@ class Watch:
         self.edits = self.steps = self.tokens = self.rows = 0
         self._details: list[dict[str, object]] = []
         self._prepared: dict[str, float] = {}
-        self._bars = Bars()
+        self._bars = ProgressBars()
 
     @property
     def folder(self) -> Path:
@@ -94,7 +94,7 @@ class Watch:
         for judge in self.judges:
             judge.begin()
         if self.resumed is not None:
-            self._take_up(model, self.resumed)
+            self._resume(model, self.resumed)
 
     def due(self, part: Part, count: int) -> bool:
         """Whether a stage measures after the step that leads to `count`."""
@@ -113,7 +113,7 @@ class Watch:
             row = _cost(change)
         seen = self._observe(part, before, change)
         self._bars.show(part, seen.count, self._log(model, seen, row))
-        self.run.tell(self._reached())
+        self.run.report_progress(self._reached())
         return not self.stopped
 
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
@@ -233,7 +233,7 @@ class Watch:
             name = f"{seen.unit}-{seen.count:06d}"
             log.warning("the edited matrices are in %s", self.run.checkpoint(name, weights))
 
-    def _take_up(self, model: Model, saved: Saved) -> None:
+    def _resume(self, model: Model, saved: Saved) -> None:
         """Go on where the checkpoint was taken: judges hear of every row again, silently."""
         state = saved.state
         self.parts = {part["index"]: _part(part) for part in state["parts"]}

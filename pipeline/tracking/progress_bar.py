@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from pipeline.interventions.base import Part
 
 
-class Bars:
+class ProgressBars:
     """As a context; silent where standard error is no terminal."""
 
     def __init__(self) -> None:

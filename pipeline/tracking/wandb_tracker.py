@@ -113,7 +113,7 @@ class Wandb(Tracker):
         tokens = {"tokens": position.tokens} if position.tokens else {}
         self._run.log({**{name: getattr(position, name) for name in shown}, **tokens, **metrics})
 
-    def again(self, row: Mapping[str, Any]) -> None:
+    def replay_row(self, row: Mapping[str, Any]) -> None:
         """Add it to this attempt's history."""
         self.log(Position.of(row), {key: value for key, value in row.items() if "/" in key})
 

@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from editors.errors import NumericsError
 from pipeline.interventions import distributed as processes
-from pipeline.interventions.base import Change, Onlooker, Part
+from pipeline.interventions.base import Change, Part, StepObserver
 from pipeline.interventions.training.trainees import Trainee
 from pipeline.runs.checkpoint_store import PREFIX
 
@@ -25,13 +25,13 @@ _WAY_OUT = (
 )
 
 
-class Looking(TrainerCallback):
-    """Tells the onlooker of every optimiser step, and lets it complete checkpoints."""
+class MeasureCallback(TrainerCallback):
+    """Tells the observer of every optimiser step, and lets it complete checkpoints."""
 
     def __init__(
-        self, *, trainee: Trainee, part: Part, onlooker: Onlooker, begun: int, sharded: bool
+        self, *, trainee: Trainee, part: Part, observer: StepObserver, begun: int, sharded: bool
     ) -> None:
-        self.trainee, self.part, self.onlooker = trainee, part, onlooker
+        self.trainee, self.part, self.observer = trainee, part, observer
         self.step, self.tokens = begun, 0
         self._copy = copy.deepcopy(trainee) if sharded else None
         """Where weights that lie in pieces in several processes are put together to be measured."""
@@ -57,7 +57,7 @@ class Looking(TrainerCallback):
             return
         seconds = time.perf_counter() - self._since
         go = self._look(state, logs, seconds)
-        go, pending = processes.agreed((go, self.onlooker.requests.pending))
+        go, pending = processes.agreed((go, self.observer.requests.pending))
         if not go:
             # a checkpoint from here would go on with what was stopped
             control.should_training_stop, control.should_save = True, False
@@ -70,8 +70,8 @@ class Looking(TrainerCallback):
     ) -> None:
         """The weights and the optimiser were written: complete the state; leave where that was asked for."""
         processes.meet()  # all have written their part of it
-        self.onlooker.save(Path(str(args.output_dir)) / f"{PREFIX}{state.global_step}")
-        requests = self.onlooker.requests
+        self.observer.save(Path(str(args.output_dir)) / f"{PREFIX}{state.global_step}")
+        requests = self.observer.requests
         requests.leave = processes.agreed(requests.leave)
         requests.answered()
 
@@ -91,7 +91,7 @@ class Looking(TrainerCallback):
         if self._copy is None:
             return self._show(self.trainee, change)
         # gathering weights takes long, and only a stage reads them
-        if self.onlooker.due(self.part, state.global_step):
+        if self.observer.due(self.part, state.global_step):
             _gather(self.trainee.module, self._copy.module)
         return self._show(self._copy, change)
 
@@ -99,7 +99,7 @@ class Looking(TrainerCallback):
         try:
             with evaluating(trainee):
                 told = {**change.numbers, **trainee.numbers()}
-                return self.onlooker.look(trainee.model, self.part, replace(change, numbers=told))
+                return self.observer.look(trainee.model, self.part, replace(change, numbers=told))
         except NumericsError as error:
             raise NumericsError(
                 f"{self.part.name} at optimiser step {self.step}: {error}; {_WAY_OUT}"

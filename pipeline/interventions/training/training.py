@@ -15,8 +15,8 @@ from editors.errors import ConfigError
 from editors.models.model import Model
 from pipeline.data.factset import FactSet
 from pipeline.interventions import distributed as processes
-from pipeline.interventions.base import Intervention, Onlooker, Part, Plan
-from pipeline.interventions.training.callback import Looking, evaluating
+from pipeline.interventions.base import Intervention, Part, Plan, StepObserver
+from pipeline.interventions.training.callback import MeasureCallback, evaluating
 from pipeline.interventions.training.examples import Examples, collate
 from pipeline.interventions.training.memory_estimate import check_memory
 from pipeline.interventions.training.optimizer import Optimizer
@@ -105,51 +105,53 @@ class Training(Intervention):
                 "sharding is for several processes: this one keeps all weights (start it with torchrun)"
             )
 
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """Train until the last step, or the onlooker has seen enough; then the model is an ordinary one."""
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
+        """Train until the last step, or the observer has seen enough; then the model is an ordinary one."""
         examples = self._load(model)
         trainee = self.trained.begin(model)
         try:
-            self._train(trainee, examples, onlooker)
+            self._train(trainee, examples, observer)
         except BaseException:
             trainee.give_up()
             raise
         else:
-            trainee.end(onlooker.folder / "adapter" / onlooker.checkpoints.name)
+            trainee.end(observer.folder / "adapter" / observer.checkpoints.name)
         finally:
             model.hf.eval().requires_grad_(False)
             model.was_trained()
 
-    def _train(self, trainee: Trainee, examples: "Dataset", onlooker: Onlooker) -> None:
+    def _train(self, trainee: Trainee, examples: "Dataset", observer: StepObserver) -> None:
         if self.check_memory:
             check_memory(trainee, examples, self)
         part = Part(name=self.name, unit="steps", total=self.steps, edited=trainee.sites)
-        saved = onlooker.resumed
+        saved = observer.resumed
         resumed = saved.checkpoint if saved else None
         if resumed is None:
             with evaluating(trainee):
-                if not processes.agreed(onlooker.look(trainee.model, part)):
+                if not processes.agreed(observer.look(trainee.model, part)):
                     return
-        looking = Looking(
+        callback = MeasureCallback(
             trainee=trainee,
             part=part,
-            onlooker=onlooker,
+            observer=observer,
             begun=_steps_of(resumed) if resumed else 0,
             sharded=self._is_sharded,
         )
-        trainer = self._trainer(trainee, examples, looking, onlooker.checkpoints)
+        trainer = self._trainer(trainee, examples, callback, observer.checkpoints)
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
 
     def _load(self, model: Model) -> "Dataset":
         return self.examples.load(model, self.steps * self.batch_size * self.accumulation * processes.count())
 
-    def _trainer(self, trainee: Trainee, examples: "Dataset", looking: Looking, folder: Path) -> Trainer:
+    def _trainer(
+        self, trainee: Trainee, examples: "Dataset", callback: MeasureCallback, folder: Path
+    ) -> Trainer:
         trainer = Trainer(
             model=trainee.module,  # pyright: ignore[reportArgumentType] - a PeftModel is one to it
             args=self._arguments(folder, trainee.model.device),
             train_dataset=examples,
             data_collator=collate,
-            callbacks=[looking],
+            callbacks=[callback],
             optimizer_cls_and_kwargs=(self.optimizer.cls, self.optimizer.arguments(self.learning_rate)),
         )
         for printing in (PrinterCallback, ProgressCallback):

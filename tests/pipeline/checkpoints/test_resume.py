@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 
 from editors.errors import ConfigError
 from pipeline.launch import launch
-from pipeline.runs import checkpoint_store as states, heartbeat as pulse, provenance
+from pipeline.runs import checkpoint_store as states, heartbeat, provenance
 from pipeline.runs.folder import RunBusy, RunDir
-from pipeline.runs.machine_errors import MachineError, told
+from pipeline.runs.machine_errors import MachineError, as_machine_error
 from pipeline.runs.signals import Interrupted, Requests
-from pipeline.tracking.observer import Watch
+from pipeline.tracking.observer import Observer
 from tests.pipeline.test_experiment import EVERY, QUICK
 
 Composed = Callable[..., DictConfig]
@@ -35,16 +35,16 @@ class Cut(Exception):
 
 def at_row(monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], None]) -> None:
     """Let something happen once the next run has written so many rows."""
-    look, looks = Watch.look, []
+    look, looks = Observer.look, []
 
-    def looking(self: Watch, *arguments: object) -> bool:
+    def looking(self: Observer, *arguments: object) -> bool:
         go = look(self, *arguments)  # pyright: ignore
         looks.append(go)
         if len(looks) == number:
             happens()
         return go
 
-    monkeypatch.setattr(Watch, "look", looking)
+    monkeypatch.setattr(Observer, "look", looking)
 
 
 def cut() -> None:
@@ -342,27 +342,27 @@ def locked(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_run_tells_who_computes_it_and_how_far_it_is(tmp_path: Path):
     with RunDir(root=tmp_path, config=config()) as run:
-        first = pulse.read(run.folder)
+        first = heartbeat.read(run.folder)
         assert first is not None and (first["host"], first["pid"]) == (socket.gethostname(), os.getpid())
-        assert not pulse.is_gone(first)
-        run.tell([{"name": "a", "unit": "edits", "total": 4, "count": 1}])
-        run._pulse._written = 0.1  # long ago
-        run.tell([{"name": "a", "unit": "edits", "total": 4, "count": 2}])
-        second = pulse.read(run.folder)
+        assert not heartbeat.is_gone(first)
+        run.report_progress([{"name": "a", "unit": "edits", "total": 4, "count": 1}])
+        run._heartbeat._written = 0.1  # long ago
+        run.report_progress([{"name": "a", "unit": "edits", "total": 4, "count": 2}])
+        second = heartbeat.read(run.folder)
         assert second is not None and second["parts"][0]["count"] == 2
         run.finish(objective=None)
-        assert pulse.read(run.folder) is None
-    assert pulse.read(run.folder) is None
+        assert heartbeat.read(run.folder) is None
+    assert heartbeat.read(run.folder) is None
 
 
 def test_a_lock_of_a_host_that_fell_silent_is_taken_over(
     tmp_path: Path, locked: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pulse, "WATCHED", 0)
-    elsewhere(locked, silent=pulse.SILENCE / 2)
+    monkeypatch.setattr(heartbeat, "WATCHED", 0)
+    elsewhere(locked, silent=heartbeat.SILENCE / 2)
     with pytest.raises(RunBusy):
         RunDir(root=tmp_path, config=config()).__enter__()
-    elsewhere(locked, silent=pulse.SILENCE * 2)
+    elsewhere(locked, silent=heartbeat.SILENCE * 2)
     with RunDir(root=tmp_path, config=config()) as run:
         run.append({"edits": 0})
 
@@ -385,7 +385,7 @@ def test_a_lock_of_this_host_is_never_taken_over(tmp_path: Path, locked: Path):
 
 def test_a_process_of_this_host_is_gone_when_it_is_dead():
     told = {"host": socket.gethostname(), "pid": 2**22 + 1, "beat": time.time()}
-    assert pulse.is_gone(told) and not pulse.is_gone(told | {"pid": os.getpid()})
+    assert heartbeat.is_gone(told) and not heartbeat.is_gone(told | {"pid": os.getpid()})
 
 
 # --- what a machine refuses -----------------------------------------------------------------------------
@@ -427,11 +427,11 @@ def test_a_failure_of_the_machine_is_marked_with_its_sentence(
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="shapes"), told():
+    with pytest.raises(RuntimeError, match="shapes"), as_machine_error():
         raise RuntimeError("shapes do not match")
-    with pytest.raises(MachineError, match="not enough memory"), told():
+    with pytest.raises(MachineError, match="not enough memory"), as_machine_error():
         raise MemoryError
-    with pytest.raises(MachineError, match="could not be written"), told():
+    with pytest.raises(MachineError, match="could not be written"), as_machine_error():
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 640 vs 532")
 
 

@@ -134,7 +134,7 @@ def test_an_adapter_that_is_not_merged_is_kept_and_the_model_ends_as_it_began(
 
 
 class Counting:
-    """An onlooker that counts, and may end a training early."""
+    """An observer that counts, and may end a training early."""
 
     def __init__(self, folder: Path, until: int) -> None:
         self.folder, self.checkpoints, self.until = folder, folder / "training", until
@@ -152,9 +152,9 @@ class Counting:
 
 
 def _run(intervention: object, model: Model, folder: Path, until: int = 99) -> Counting:
-    onlooker = Counting(folder, until)
-    intervention.run(model, intervention.plan(_no_facts()), onlooker)  # pyright: ignore
-    return onlooker
+    observer = Counting(folder, until)
+    intervention.run(model, intervention.plan(_no_facts()), observer)  # pyright: ignore
+    return observer
 
 
 def _no_facts() -> object:

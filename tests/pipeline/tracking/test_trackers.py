@@ -24,7 +24,7 @@ from pipeline.config.schema import resolved
 from pipeline.launch import launch
 from pipeline.runs.folder import RunDir, RunInfo
 from pipeline.runs.signals import Interrupted
-from pipeline.tracking.base import Many, Position, Rows, Status, Tracker, tracking
+from pipeline.tracking.base import Position, Rows, Status, Tracker, TrackerList, tracking
 from pipeline.tracking.jsonl import Jsonl
 from pipeline.tracking.wandb_config import SUMMARIES, flat
 from pipeline.tracking.wandb_tracker import OUTCOME, Wandb
@@ -93,7 +93,7 @@ def test_alerts_and_figures_are_in_the_run_and_nobody_draws_where_none_are_wante
     (row,) = [row for row in rows_of(records) if "figures/norms._type" in row]
     assert row["figures/norms._type"] == "image-file"
     silent = Wandb(mode="disabled")
-    with tracking(Many(trackers=[silent]), CONFIG, run_info(tmp_path / "disabled")):
+    with tracking(TrackerList(trackers=[silent]), CONFIG, run_info(tmp_path / "disabled")):
         silent.pictures(draw)
     assert drawn == ["once"]
 
@@ -286,16 +286,16 @@ def test_many_trackers_all_hear_and_all_close(tmp_path: Path) -> None:
     trackers = [Recorder(), Recorder(stubborn=True), Recorder()]
     with (
         pytest.raises(OSError, match="will not close"),
-        tracking(Many(trackers=trackers), {}, run_info(tmp_path)),
+        tracking(TrackerList(trackers=trackers), {}, run_info(tmp_path)),
     ):
-        Many(trackers=trackers).log(Position(edits=3), {})
-        Many(trackers=trackers).table("t", [])
+        TrackerList(trackers=trackers).log(Position(edits=3), {})
+        TrackerList(trackers=trackers).table("t", [])
     assert [tracker.seen for tracker in trackers] == [["start", "log 3", "table t", "done"]] * 3
-    assert Many(trackers=trackers).id == "r,r,r"
+    assert TrackerList(trackers=trackers).id == "r,r,r"
 
 
 def test_a_tracker_that_will_not_close_does_not_hide_why_a_run_ended(tmp_path: Path) -> None:
-    stubborn = Many(trackers=[Recorder(stubborn=True)])
+    stubborn = TrackerList(trackers=[Recorder(stubborn=True)])
     with pytest.raises(KeyboardInterrupt), tracking(stubborn, {}, run_info(tmp_path)):
         raise KeyboardInterrupt
 
@@ -409,7 +409,7 @@ def test_the_flat_configuration_keeps_leaves_and_drops_secrets() -> None:
     assert flat(nested) == {"a/b": 1, "a/c/d": [1], "a/e": {}, "tokenizer": "t"} | left
 
 
-@pytest.mark.parametrize(("name", "kind"), [("wandb", Wandb), ("none", Many)])
+@pytest.mark.parametrize(("name", "kind"), [("wandb", Wandb), ("none", TrackerList)])
 def test_every_tracker_choice_builds_its_tracker(name: str, kind: type) -> None:
     config = yaml.safe_load((ROOT / "conf" / "tracker" / f"{name}.yaml").read_text())
     assert isinstance(instantiate(config), kind)
