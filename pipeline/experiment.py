@@ -27,7 +27,7 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> Va
     """Compute the run in its open folder and return its objective.
 
     Raises:
-        Interrupted: where a signal asked for it, once the state is saved and the tracker closed.
+        Interrupted: if a signal requested it, once a checkpoint is saved and the tracker closed.
     """
     intervention = parts.intervention
     plan = intervention.plan(parts.data.load())
@@ -56,17 +56,17 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> Va
                 intervention.run(model, plan, observer)
             if observer.stopped:
                 log.warning("stopped by an alarm: %s", _progress(observer))
-            told = observer.summary()
-            objective = objective_of(config, run.folder, {**told, "metrics": observer.last})
+            summary = observer.summary()
+            objective = objective_of(config, run.folder, {**summary, "metrics": observer.last})
             if config.get("keep_weights"):
                 keep_weights(model, run.folder)
-            run.finish(objective=objective, statistics=intervention.statistics, **told)
+            run.finish(objective=objective, statistics=intervention.statistics, **summary)
             tracker.pictures(lambda: _drawn(run))
     return objective
 
 
 def follow(parts: Parts, run: RunDir) -> None:
-    """What the other processes of a distributed run do: train along, measure and record nothing."""
+    """Train in one of the other processes of a distributed run, which measure and record nothing."""
     start = processes.agreed(None)
     if start is None:
         return
@@ -94,20 +94,20 @@ def _progress(observer: Observer) -> str:
 def _drawn(run: RunDir) -> Mapping[str, Path]:
     """The figures of this run alone, by name."""
     from analysis.plots.run_figures import (
-        run_figures,  # here: whoever wants no figures need not wait for a second
+        run_figures,  # here: the import takes a second, which a run without figures saves
     )
 
     return run_figures(run.folder, run.folder / "figures")
 
 
 def compute(plain: Plain, root: Path) -> Value:
-    """The objective of the run; none where another process is computing it right now.
+    """Compute the run and return its objective; None if another process is computing it.
 
     Raises:
-        MachineError: where the machine has no space or memory left for it.
-        SystemExit: where a signal asked for it, once the state is saved.
+        MachineError: if the machine runs out of space or memory.
+        SystemExit: if a signal requested it, once a checkpoint is saved.
     """
-    transformers.logging.set_verbosity_error()  # its warnings are about uses that are not ours
+    transformers.logging.set_verbosity_error()  # its warnings are about other uses
     transformers.logging.disable_progress_bar()
     parts = build(plain)
     if plain["launcher"]["threads"] is not None:
@@ -122,7 +122,7 @@ def compute(plain: Plain, root: Path) -> Value:
     try:
         with requests:
             objective = _compute(plain, parts, run, requests)
-            requests.answered()  # what was asked while the run came to its end
+            requests.answered()  # those that came while the run was finishing
             return objective
     except RunBusy as busy:
         log.warning("%s", busy)
@@ -138,5 +138,5 @@ def _compute(plain: Plain, parts: Parts, run: RunDir, requests: Requests) -> Val
         if run.done:
             processes.agreed(None)
             return objective_of(plain, run.folder)
-        with as_machine_error():  # inside as well, so that the run is marked with the sentence
+        with as_machine_error():  # inside as well, so that FAILED holds the sentence
             return execute(plain, parts, run, requests)

@@ -29,12 +29,12 @@ _EDITS, _BYTES = 100, 1 << 28
 class Updates:
     """The updates of one run: `add` after every batch, `flush` before each checkpoint and at the end.
 
-    It continues after the first `made` edits; with `keep` false it does nothing.
+    It continues after the first `edits` edits; with `keep` false it does nothing.
     """
 
-    def __init__(self, run: Path, made: int, *, keep: bool, held_out: bool) -> None:
+    def __init__(self, run: Path, edits: int, *, keep: bool, held_out: bool) -> None:
         self.folder, self.keep, self.held_out = run / FOLDER, keep, held_out
-        self._written = self._made = made
+        self._written = self._edits = edits
         self._batches: list[tuple[list[str], WeightUpdate]] = []
         self._bytes = 0
         if keep:
@@ -46,13 +46,13 @@ class Updates:
         """Add the update of a batch; `total` is the number of edits of the whole run."""
         if not self.keep:
             return
-        if not self._made:
+        if not self._edits:
             log.info("updates: about %.2g GiB will be kept", _size(update) * total / len(facts) / 2**30)
         update = {site: delta.to(torch.device("cpu")) for site, delta in update.items()}
         self._batches.append(([fact.id for fact in facts], update))
-        self._made += len(facts)
+        self._edits += len(facts)
         self._bytes += _size(update)
-        if self._made - self._written >= _EDITS or self._bytes >= _BYTES:
+        if self._edits - self._written >= _EDITS or self._bytes >= _BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -60,9 +60,9 @@ class Updates:
         if not self._batches:
             return
         self.folder.mkdir(exist_ok=True)
-        path = self.folder / f"{self._written:08d}-{self._made:08d}.safetensors"
+        path = self.folder / f"{self._written:08d}-{self._edits:08d}.safetensors"
         write_tensors(path, *packed(self._batches, held_out=self.held_out), durable=True)
-        self._written, self._bytes, self._batches = self._made, 0, []
+        self._written, self._bytes, self._batches = self._edits, 0, []
 
     def _resume(self) -> None:
         """Delete the pieces after the checkpoint that the run resumes from.
@@ -74,14 +74,14 @@ class Updates:
             part.unlink()
         end = 0
         for path in sorted(self.folder.glob("*-*.safetensors")):
-            if span(path)[0] >= self._made:
+            if span(path)[0] >= self._edits:
                 path.unlink()
             else:
                 end = span(path)[1]
-        if end != self._made:
+        if end != self._edits:
             raise ConfigError(
                 f"intervention.keep_updates=true, but {self.folder} holds the updates of {end} of the "
-                f"{self._made} edits that were made already: resume=never computes the run again"
+                f"{self._edits} edits that were made already: resume=never computes the run again"
             )
 
 

@@ -22,12 +22,12 @@ from pipeline.runs.signals import Requests
 class InOrder(Intervention):
     """One intervention after another on the same model, each with an x-axis of its own.
 
-    An editor is prepared on the model as it is when its turn comes.
+    A part is prepared when it begins, on the model that the previous parts left.
     """
 
     name: str
     parts: Mapping[str, Intervention]
-    """By any name, in order."""
+    """The parts, by any name, in order."""
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -37,11 +37,11 @@ class InOrder(Intervention):
 
     @property
     def statistics(self) -> str:
-        """Those of the part that has some."""
+        """The label of the first part that uses second moments."""
         return next((part.statistics for part in self.parts.values() if part.statistics), "")
 
     def plan(self, facts: FactSet) -> Plan:
-        """The plan of the part that edits; raises ConfigError where several do."""
+        """The plan of the part that edits; raises ConfigError if several do."""
         plans = [part.plan(facts) for part in self.parts.values()]
         editing = [plan for plan in plans if plan.stream]
         if len(editing) > 1:
@@ -61,9 +61,9 @@ class InOrder(Intervention):
         next(iter(self.parts.values())).prepare(model, plan)
 
     def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
-        """One part after another, from the one that an interrupted run was in.
+        """Run one part after another, from the part of the resumed checkpoint on.
 
-        Where a later part begins the whole model is saved once: states of a part hold what it changes.
+        The whole model is saved once when a later part begins; its checkpoints hold only its changes.
         """
         saved = observer.resumed
         first = saved.part if saved else 0
@@ -101,11 +101,11 @@ class EditsBetweenSteps(Intervention):
 
     @property
     def statistics(self) -> str:
-        """The editor's."""
+        """The label of the editor's second moments."""
         return self.editing.statistics
 
     def plan(self, facts: FactSet) -> Plan:
-        """The plan of as many edits as there is time for."""
+        """The plan of as many edits as fit between the training steps."""
         possible = self.training.steps // self.every * self.editing.batch_size
         if not possible:
             raise ConfigError(
@@ -114,22 +114,22 @@ class EditsBetweenSteps(Intervention):
         return replace(self.editing, edits=min(self.editing.edits, possible)).plan(facts)
 
     def check(self, model: Model, plan: Plan) -> None:
-        """Check both."""
+        """Check the edits and the training."""
         self.editing.check(model, plan)
         self.training.check(model, plan)
 
     def prepare(self, model: Model, plan: Plan) -> None:
-        """Prepare both; the editor's statistics are of the model before it is trained."""
+        """Prepare both; the editor's second moments are of the model before it is trained."""
         self.editing.prepare(model, plan)
         self.training.prepare(model, plan)
 
     def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
-        """Train, and edit whenever it is time, until there are no more facts."""
+        """Train, and edit after every `every` steps until there are no more facts."""
         self.training.run(model, plan, _EditingObserver(observer, self, model, plan))
 
 
 def _check_alone(name: str, part: Intervention) -> None:
-    """Updates between trainings cannot be applied again to the model that a configuration names."""
+    """Raise a ConfigError for kept updates: they could not be applied to the model of a configuration."""
     if isinstance(part, KnowledgeEdit) and part.keep_updates:
         raise ConfigError(
             f"keep_updates=true inside intervention={name}, but only updates of a run that edits alone can "
@@ -138,7 +138,7 @@ def _check_alone(name: str, part: Intervention) -> None:
 
 
 class _PartAdapter:
-    """An observer as one part of a sequence sees it: the part has its own place."""
+    """Adapts the observer of a run to one part of a sequence: it sets the part's index and folder."""
 
     def __init__(self, observer: StepObserver, index: int, resumed: Saved | None) -> None:
         self.observer, self.index, self.resumed = observer, index, resumed
@@ -154,7 +154,7 @@ class _PartAdapter:
 
     @property
     def base(self) -> Path:
-        """The model where this part began."""
+        """File of the model at the beginning of this part."""
         return self.checkpoints / "base.safetensors"
 
     @property
@@ -173,18 +173,18 @@ class _PartAdapter:
 
 
 class _EditingObserver:
-    """An observer of a training that edits after it has looked."""
+    """The observer of a training that measures each step, and then edits if it is time."""
 
     def __init__(self, observer: StepObserver, plan: EditsBetweenSteps, model: Model, facts: Plan) -> None:
         self.observer, self.editor, self.every = observer, plan.editing.editor, plan.every
         self.part = replace(plan.editing.part(facts), index=1)
         self.resumed, self.checkpoints = observer.resumed, observer.checkpoints
-        self._edit_checkpoint, self._steps, self._made = EditCheckpoint(self.checkpoints), 0, 0
+        self._edit_checkpoint, self._steps, self._edit_count = EditCheckpoint(self.checkpoints), 0, 0
         if self.resumed is not None:
             counts = self.resumed.state["counts"]
-            self._steps, self._made = self.resumed.count, counts.get(str(self.part.index), 0)
-            self._edit_checkpoint.recall(self.editor, self.resumed, self._made)
-        self._edits = plan.editing.steps(model, facts, self._made)
+            self._steps, self._edit_count = self.resumed.count, counts.get(str(self.part.index), 0)
+            self._edit_checkpoint.recall(self.editor, self.resumed, self._edit_count)
+        self._edits = plan.editing.steps(model, facts, self._edit_count)
 
     @property
     def requests(self) -> Requests:
@@ -198,19 +198,19 @@ class _EditingObserver:
         return True
 
     def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
-        go = self.observer.look(model, part, change)
+        continues = self.observer.look(model, part, change)
         if change is None:
-            return go and self.observer.look(model, self.part)
+            return continues and self.observer.look(model, self.part)
         self._steps += change.steps
-        if not go or self._steps % self.every:
-            return go
+        if not continues or self._steps % self.every:
+            return continues
         edit = next(self._edits, None)
         if edit is None:
             return True
-        self._made += len(edit.facts)
+        self._edit_count += len(edit.facts)
         return self.observer.look(model, self.part, edit)
 
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
-        """The training has saved the weights, edits included."""
-        self._edit_checkpoint.remember(self.editor, self._made)
+        """Add the editor's history; the training has saved the weights, edits included."""
+        self._edit_checkpoint.remember(self.editor, self._edit_count)
         self.observer.save(checkpoint, [*pieces, *self._edit_checkpoint.pieces])

@@ -1,4 +1,4 @@
-"""What a tracker is: it gets the numbers of a run while they are measured."""
+"""Trackers: places that receive the numbers of a run while they are measured."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,19 +16,19 @@ log = logging.getLogger(__name__)
 Status = Literal["done", "failed"]
 Rows = Sequence[Mapping[str, object]]
 Draw = Callable[[], Mapping[str, Path]]
-"""Draws a run's figures and gives their files by name; not called where nobody wants them."""
+"""Draws a run's figures and returns their files by name; called only by trackers that show figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where in a run a row of numbers belongs."""
+    """The place of a row of numbers in a run."""
 
     part: int = 0
-    """Which part of the run."""
+    """Index of the part of the run."""
     unit: Unit = "edits"
-    """What the part's x-axis counts: the row's place on it is the entry of that name."""
+    """The unit of the part's x-axis; the field of that name is the row's place on it."""
     step: int = 0
-    """Changes made to the model so far, in the whole run."""
+    """Changes of the model so far, in the whole run."""
     edits: int = 0
     """Facts edited so far."""
     steps: int = 0
@@ -43,7 +43,7 @@ class Position:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Position":
-        """The position that a row of `metrics.jsonl` tells."""
+        """The position of a row of `metrics.jsonl`."""
         return cls(**{entry.name: row[entry.name] for entry in fields(cls) if entry.name in row})
 
 
@@ -79,7 +79,7 @@ class Tracker:
 
 @contextmanager
 def tracking(tracker: Tracker, config: Config, run: RunInfo) -> Iterator[None]:
-    """Open the tracker's run and close it at the end, as failed on any exception, which goes on as it is."""
+    """Open the tracker's run and close it at the end; on an exception, close it as failed and raise again."""
     try:
         tracker.start(config, run)
         yield

@@ -1,4 +1,4 @@
-"""Training as an intervention, on transformers' Trainer: what is trained, on what, and by which optimiser.
+"""Training as an intervention, on transformers' Trainer.
 
 Continual pretraining, full fine-tuning and LoRA are three configurations of it (`conf/intervention`).
 """
@@ -37,36 +37,36 @@ class Training(Intervention):
 
     name: str
     examples: Examples
-    """What is trained on."""
+    """The training examples."""
     trained: Trained
-    """What is trained."""
+    """The trained weights."""
     steps: int
-    """Optimiser steps; examples are read again where there are too few."""
+    """Optimiser steps; examples are read again if there are too few."""
     optimizer: Optimizer
     learning_rate: float
-    """The highest; of AdamW, other optimisers multiply it by their `rate_factor`."""
+    """The highest learning rate, chosen for AdamW; other optimisers multiply it by their `rate_factor`."""
     weight_decay: float = 0.0
     schedule: Schedule = "constant"
     warmup: int = 0
     """Steps over which the learning rate rises to its highest."""
     batch_size: int = 8
-    """Examples of a forward pass, in each process."""
+    """Examples per forward pass, in each process."""
     accumulation: int = 1
-    """Forward passes of an optimiser step."""
+    """Forward passes per optimiser step."""
     clip: float = 1.0
-    """Largest norm of all gradients together; 0 does not clip."""
+    """Largest norm of the whole gradient; 0 does not clip."""
     precision: Precision = "full"
     """`full` computes in the precision of the weights, the others in mixed precision."""
     gradient_checkpointing: bool = False
-    """Keep the inputs of blocks alone for the gradient, and compute the rest again."""
+    """Keep only the inputs of blocks for the gradient, and recompute the rest: less memory, more time."""
     sharding: dict[str, Any] | None = None
-    """FSDP over the processes of torchrun or accelerate launch: transformers' `fsdp_config`; null copies."""
+    """FSDP over the processes of torchrun: transformers' `fsdp_config`; null keeps a copy in each."""
     save_every: int = 500
-    """Steps between two checkpoints from which an interrupted run goes on; 0 makes none."""
+    """Steps between two checkpoints; 0 saves none."""
     check_memory: bool = True
-    """Whether to refuse what will not fit by the estimate."""
+    """Whether to refuse a training that will not fit by the estimate."""
     seed: int = 0
-    """Of the order of the examples and of dropout."""
+    """Seed of the order of the examples and of dropout."""
 
     def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "accumulation", "learning_rate"):
@@ -83,7 +83,7 @@ class Training(Intervention):
 
     @property
     def shared(self) -> bool:
-        """Several processes can train together."""
+        """Always true: several processes can train together."""
         return True
 
     @property
@@ -91,11 +91,11 @@ class Training(Intervention):
         return self.sharding is not None and processes.count() > 1
 
     def plan(self, facts: FactSet) -> Plan:
-        """No fact is edited."""
+        """A plan without edits."""
         return Plan(untouched=facts.facts)
 
     def check(self, model: Model, plan: Plan) -> None:
-        """Raise for blocks, matrices and examples that are not there, and for what does not fit."""
+        """Raise a ConfigError or DataError for missing blocks, matrices and examples, before training."""
         if self.precision == "float16" and model.device.type == "cpu":
             raise ConfigError("intervention.precision=float16 needs a GPU: choose bfloat16 or full")
         self.trained.check(model)
@@ -106,7 +106,7 @@ class Training(Intervention):
             )
 
     def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
-        """Train until the last step, or the observer has seen enough; then the model is an ordinary one."""
+        """Train until the last step or the observer returns False; then the model is an ordinary one."""
         examples = self._load(model)
         trainee = self.trained.begin(model)
         try:
@@ -182,7 +182,7 @@ class Training(Intervention):
                 save_steps=self.save_every or 1,
                 save_total_limit=2,  # the last one may be incomplete
                 logging_steps=1,
-                logging_nan_inf_filter=False,  # it would hide a loss that is no number
+                logging_nan_inf_filter=False,  # it would hide a loss that is not finite
                 ddp_find_unused_parameters=False,
                 include_num_input_tokens_seen="non_padding",
                 remove_unused_columns=False,
