@@ -8,4 +8,5 @@ from .base import (
 )
 from .hypernetwork import LearnToEdit as LearnToEdit
 from .knowledge_edit import KnowledgeEdit as KnowledgeEdit
+from .replay import Replay as Replay
 from .sequences import EditsBetweenSteps as EditsBetweenSteps, InOrder as InOrder

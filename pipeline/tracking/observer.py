@@ -158,7 +158,7 @@ class Observer:
                 row |= self._measure(stage, model, observation, tables)
         row |= self._judge(model, observation, row)
         if self.stopped:
-            # this change is logged already; the measurements of the end are missing, and may alarm as well
+            # the update is measured already; the measurements of the end are missing, and may alarm as well
             end = replace(observation, total=observation.count, before=observation.count, update={})
             for stage in self.stages:
                 row |= self._measure(stage, model, end, tables)
