@@ -1,8 +1,8 @@
 """Updates of a run kept in its folder, piece by piece, and read again as they were applied.
 
 A piece `00000000-00000100.safetensors` holds the updates of the batches between two counts of edits, factors
-as factors: tensor `<batch>:<site>.left` and `.right`. Its metadata tell of every batch the facts' ids, and of
-every change its precision and how its factors lay in memory: the layout decides about last bits of products.
+as factors: tensor `<batch>:<site>.left` and `.right`. Its metadata hold the ids of every batch's facts, and
+precision and strides of every change: the layout of factors decides about the last bits of products.
 """
 
 import json
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from editors.errors import DataError
+from editors.tensor_files import read_metadata, read_tensors
 from editors.updates import Delta, Site, WeightUpdate, factors
 
-Written = Mapping[str, object]
-"""What the metadata tell of one batch."""
+_COMPUTE_AGAIN = "compute the run again with intervention.keep_updates=true resume=never"
+_REMEDY = f"copy it again, or {_COMPUTE_AGAIN}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,13 @@ class Recorded:
     """One batch of edits that a run made."""
 
     facts: tuple[str, ...]
-    """Ids of what was edited."""
+    """Ids of the edited facts."""
     held_out: bool
-    """Whether the run edited facts of subjects alone that its editor was not trained on."""
+    """Whether the run edited only facts of subjects that its editor was not trained on."""
     path: Path
     """The piece."""
     index: int
-    """Its place there."""
+    """The place of the batch in the piece."""
     deltas: Mapping[str, Mapping[str, object]]
     """By site: `dtype`, the precision or none, and `strides` by factor."""
 
@@ -43,51 +43,57 @@ class Recorded:
 
     @property
     def update(self) -> WeightUpdate:
-        """The update on the CPU, read from the file each time."""
-        with safe_open(self.path, framework="pt") as stored:
-            return {Site.parse(site): self._delta(stored, site, told) for site, told in self.deltas.items()}
+        """The update on the CPU, read from the file at each access.
 
-    def _delta(self, stored: safe_open, site: str, told: Mapping[str, object]) -> Delta:  # pyright: ignore
-        strides, dtype = told["strides"], told["dtype"]
-        assert isinstance(strides, dict)
+        Raises:
+            DataError: if the file cannot be read.
+        """
+        names = [f"{self.index}:{site}.{part}" for site in self.deltas for part in self._strides(site)]
+        tensors = read_tensors(self.path, names, remedy=_REMEDY)
+        return {Site.parse(site): self._delta(tensors, site) for site in self.deltas}
+
+    def _delta(self, tensors: Mapping[str, Tensor], site: str) -> Delta:
+        dtype = self.deltas[site]["dtype"]
         parts = {
-            part: _laid_out(stored.get_tensor(f"{self.index}:{site}.{part}"), stride)
-            for part, stride in strides.items()
+            part: _laid_out(tensors[f"{self.index}:{site}.{part}"], strides)
+            for part, strides in self._strides(site).items()
         }
         return Delta(**parts, dtype=None if dtype is None else getattr(torch, str(dtype)))
 
+    def _strides(self, site: str) -> Mapping[str, Sequence[int]]:
+        strides = self.deltas[site]["strides"]
+        assert isinstance(strides, dict)
+        return strides
+
 
 def read_updates(folder: Path) -> list[Recorded]:
-    """The batches whose updates lie in a folder, in order; an update is read when it is asked for.
+    """The batches whose updates are in a folder, in order; an update is read when it is accessed.
 
     Raises:
-        DataError: where there are none, a file is torn, or a piece is missing between others.
+        DataError: if there are none, a file cannot be read, or a piece is missing between others.
     """
     pieces = sorted(folder.glob("*-*.safetensors"))
     if not pieces:
-        raise DataError(
-            f"{folder.parent} holds no updates; compute the run again with "
-            "intervention.keep_updates=true resume=never"
-        )
+        raise DataError(f"{folder.parent} holds no updates; {_COMPUTE_AGAIN}")
     batches: list[Recorded] = []
-    made = 0
+    edits = 0
     for path in pieces:
         first, end = span(path)
-        if first != made:
+        if first != edits:
             raise DataError(
-                f"{folder} holds no updates of the edits {made + 1} to {first}: copy the whole folder, or "
-                "compute the run again with intervention.keep_updates=true resume=never"
+                f"{folder} holds no updates of the edits {edits + 1} to {first}: copy the whole folder, or "
+                f"{_COMPUTE_AGAIN}"
             )
-        found = _batches(path)
-        made += sum(len(batch.facts) for batch in found)
-        if made != end:
-            raise DataError(f"{path} holds the updates of {made - first} edits, but its name says otherwise")
-        batches += found
+        piece = _batches(path)
+        edits += sum(len(batch.facts) for batch in piece)
+        if edits != end:
+            raise DataError(f"{path} holds the updates of {edits - first} edits, but its name says otherwise")
+        batches += piece
     return batches
 
 
 def span(path: Path) -> tuple[int, int]:
-    """Edits before the first and after the last batch of a piece, as its name tells."""
+    """Edits before the first and after the last batch of a piece, from its name."""
     first, end = path.stem.split("-")
     return int(first), int(end)
 
@@ -97,15 +103,16 @@ def packed(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a piece: for every batch the ids of its facts and its update."""
     tensors: dict[str, Tensor] = {}
-    told: list[Written] = []
+    entries: list[Mapping[str, object]] = []
     for index, (facts, update) in enumerate(batches):
         tensors |= {f"{index}:{name}": tensor.cpu() for name, tensor in factors(update).items()}
-        deltas = {str(site): _told(delta) for site, delta in update.items()}
-        told.append({"facts": list(facts), "deltas": deltas})
-    return tensors, {"batches": json.dumps(told), "held_out": json.dumps(held_out)}
+        deltas = {str(site): _layout(delta) for site, delta in update.items()}
+        entries.append({"facts": list(facts), "deltas": deltas})
+    return tensors, {"batches": json.dumps(entries), "held_out": json.dumps(held_out)}
 
 
-def _told(delta: Delta) -> Mapping[str, object]:
+def _layout(delta: Delta) -> Mapping[str, object]:
+    """Precision and strides of a change, for the metadata."""
     parts = {"left": delta.left} | ({} if delta.right is None else {"right": delta.right})
     return {
         "dtype": None if delta.dtype is None else str(delta.dtype).removeprefix("torch."),
@@ -114,27 +121,23 @@ def _told(delta: Delta) -> Mapping[str, object]:
 
 
 def _batches(path: Path) -> list[Recorded]:
+    metadata = read_metadata(path, remedy=_REMEDY)
     try:
-        with safe_open(path, framework="pt") as stored:
-            meta = stored.metadata()
-        held_out = bool(json.loads(meta["held_out"]))
+        held_out = bool(json.loads(metadata["held_out"]))
         return [
             Recorded(
-                facts=tuple(map(str, told["facts"])),
+                facts=tuple(map(str, entry["facts"])),
                 held_out=held_out,
                 path=path,
                 index=index,
-                deltas=told["deltas"],
+                deltas=entry["deltas"],
             )
-            for index, told in enumerate(json.loads(meta["batches"]))
+            for index, entry in enumerate(json.loads(metadata["batches"]))
         ]
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            f"{path} is torn or holds no updates ({error}): copy it again, or compute the run again with "
-            "intervention.keep_updates=true resume=never"
-        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path} holds no updates ({error}): {_REMEDY}") from error
 
 
-def _laid_out(tensor: Tensor, stride: Sequence[int]) -> Tensor:
-    """The same numbers with the strides that they had; those of a slice are kept too, gaps and all."""
-    return torch.empty_strided(tensor.shape, tuple(stride), dtype=tensor.dtype).copy_(tensor)
+def _laid_out(tensor: Tensor, strides: Sequence[int]) -> Tensor:
+    """The same numbers with the strides that they had, including those of a slice with gaps."""
+    return torch.empty_strided(tensor.shape, tuple(strides), dtype=tensor.dtype).copy_(tensor)

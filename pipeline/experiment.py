@@ -13,12 +13,12 @@ from pipeline.config.fingerprint import Config
 from pipeline.config.schema import Plain
 from pipeline.interventions import distributed as processes
 from pipeline.runs.folder import RunBusy, RunDir
-from pipeline.runs.machine_errors import told
+from pipeline.runs.machine_errors import as_machine_error
 from pipeline.runs.objectives import Value, objective_of
 from pipeline.runs.signals import Interrupted, Requests
-from pipeline.tracking.base import Many, tracking
+from pipeline.tracking.base import TrackerList, tracking
 from pipeline.tracking.jsonl import Jsonl
-from pipeline.tracking.observer import Watch
+from pipeline.tracking.observer import Observer
 
 log = logging.getLogger(__name__)
 
@@ -27,20 +27,20 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> Va
     """Compute the run in its open folder and return its objective.
 
     Raises:
-        Interrupted: where a signal asked for it, once the state is saved and the tracker closed.
+        Interrupted: if a signal requested it, once a checkpoint is saved and the tracker closed.
     """
     intervention = parts.intervention
     plan = intervention.plan(parts.data.load())
     model = parts.model.load()
     intervention.check(model, plan)
     log.info("%s: %d blocks on %s", model.name, model.depth, model.device)
-    tracker = Many(trackers=[Jsonl(run=run), parts.tracker])
+    tracker = TrackerList(trackers=[Jsonl(run=run), parts.tracker])
     with tracking(tracker, config, run.info):
         for row in run.rows():
-            parts.tracker.again(row)
+            parts.tracker.replay_row(row)
         for name, rows in run.tables.items():
             parts.tracker.table(name, rows)
-        watch = Watch(
+        observer = Observer(
             stages=parts.stages,
             judges=parts.judges,
             tracker=tracker,
@@ -50,23 +50,23 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> Va
         )
         processes.agreed(processes.Start(run.saved))
         intervention.prepare(model, plan)
-        watch.begin(model)
+        observer.begin(model)
         with requests.stepping():
-            with watch:
-                intervention.run(model, plan, watch)
-            if watch.stopped:
-                log.warning("stopped by an alarm: %s", _progress(watch))
-            told = watch.summary()
-            objective = objective_of(config, run.folder, {**told, "metrics": watch.last})
+            with observer:
+                intervention.run(model, plan, observer)
+            if observer.stopped:
+                log.warning("stopped by an alarm: %s", _progress(observer))
+            summary = observer.summary()
+            objective = objective_of(config, run.folder, {**summary, "metrics": observer.last})
             if config.get("keep_weights"):
                 keep_weights(model, run.folder)
-            run.finish(objective=objective, statistics=intervention.statistics, **told)
+            run.finish(objective=objective, statistics=intervention.statistics, **summary)
             tracker.pictures(lambda: _drawn(run))
     return objective
 
 
 def follow(parts: Parts, run: RunDir) -> None:
-    """What the other processes of a distributed run do: train along, measure and record nothing."""
+    """Train in one of the other processes of a distributed run, which measure and record nothing."""
     start = processes.agreed(None)
     if start is None:
         return
@@ -74,40 +74,40 @@ def follow(parts: Parts, run: RunDir) -> None:
     model = parts.model.load()
     parts.intervention.prepare(model, plan)
     requests = Requests()
-    silent = processes.Silent(
+    follower = processes.FollowerObserver(
         stages=parts.stages, folder=run.folder, resumed=start.resumed, requests=requests
     )
     try:
         with requests, requests.stepping():
-            parts.intervention.run(model, plan, silent)
+            parts.intervention.run(model, plan, follower)
     except Interrupted as interrupted:
         requests.depart(interrupted)
 
 
-def _progress(watch: Watch) -> str:
+def _progress(observer: Observer) -> str:
     return ", ".join(
-        f"{part.name} after {watch.counts.get(index, 0)} of {part.total} {part.unit}"
-        for index, part in watch.parts.items()
+        f"{part.name} after {observer.counts.get(index, 0)} of {part.total} {part.unit}"
+        for index, part in observer.parts.items()
     )
 
 
 def _drawn(run: RunDir) -> Mapping[str, Path]:
     """The figures of this run alone, by name."""
     from analysis.plots.run_figures import (
-        run_figures,  # here: whoever wants no figures need not wait for a second
+        run_figures,  # here: the import takes a second, which a run without figures saves
     )
 
     return run_figures(run.folder, run.folder / "figures")
 
 
 def compute(plain: Plain, root: Path) -> Value:
-    """The objective of the run; none where another process is computing it right now.
+    """Compute the run and return its objective; None if another process is computing it.
 
     Raises:
-        MachineError: where the machine has no space or memory left for it.
-        SystemExit: where a signal asked for it, once the state is saved.
+        MachineError: if the machine runs out of space or memory.
+        SystemExit: if a signal requested it, once a checkpoint is saved.
     """
-    transformers.logging.set_verbosity_error()  # its warnings are about uses that are not ours
+    transformers.logging.set_verbosity_error()  # its warnings are about other uses
     transformers.logging.disable_progress_bar()
     parts = build(plain)
     if plain["launcher"]["threads"] is not None:
@@ -122,7 +122,7 @@ def compute(plain: Plain, root: Path) -> Value:
     try:
         with requests:
             objective = _compute(plain, parts, run, requests)
-            requests.answered()  # what was asked while the run came to its end
+            requests.answered()  # those that came while the run was finishing
             return objective
     except RunBusy as busy:
         log.warning("%s", busy)
@@ -134,9 +134,9 @@ def compute(plain: Plain, root: Path) -> Value:
 
 
 def _compute(plain: Plain, parts: Parts, run: RunDir, requests: Requests) -> Value:
-    with told(), run:
+    with as_machine_error(), run:
         if run.done:
             processes.agreed(None)
             return objective_of(plain, run.folder)
-        with told():  # inside as well, so that the run is marked with the sentence
+        with as_machine_error():  # inside as well, so that FAILED holds the sentence
             return execute(plain, parts, run, requests)

@@ -1,7 +1,7 @@
 """Keeps every update of a run in its folder, so that it can be applied again (`intervention=replay`).
 
-Pieces are written with every saved state, before it is complete, and whenever much has gathered; those that
-follow the state which an interrupted run goes on from are dropped.
+Pieces are written before each checkpoint is completed, and whenever enough updates have accumulated. Pieces
+after the checkpoint that an interrupted run resumes from are deleted.
 """
 
 import logging
@@ -10,82 +10,84 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from editors.data import Fact
 from editors.errors import ConfigError
+from editors.tensor_files import write_tensors
 from editors.update_files import packed, span
 from editors.updates import Delta, WeightUpdate
-from pipeline.runs.atomic_files import settle, settle_folder
 
 log = logging.getLogger(__name__)
 
 FOLDER = "updates"
 """In the folder of a run."""
 _EDITS, _BYTES = 100, 1 << 28
-"""What gathers in memory at the most, and one batch more."""
+"""At most so much accumulates in memory, and one more batch."""
 
 
 class Updates:
-    """The updates of one run: `add` after every batch, `flush` before a state is completed and at the end.
+    """The updates of one run: `add` after every batch, `flush` before each checkpoint and at the end.
 
-    It goes on after the first `made` edits; with `keep` false it does nothing.
+    It continues after the first `edits` edits; with `keep` false it does nothing.
     """
 
-    def __init__(self, run: Path, made: int, *, keep: bool, held_out: bool) -> None:
+    def __init__(self, run: Path, edits: int, *, keep: bool, held_out: bool) -> None:
         self.folder, self.keep, self.held_out = run / FOLDER, keep, held_out
-        self._written = self._made = made
+        self._written = self._edits = edits
         self._batches: list[tuple[list[str], WeightUpdate]] = []
         self._bytes = 0
         if keep:
-            self._go_on()
+            self._resume()
         else:
-            shutil.rmtree(self.folder, ignore_errors=True)  # an earlier attempt's, which end where it ended
+            shutil.rmtree(self.folder, ignore_errors=True)  # incomplete ones of an earlier attempt
 
     def add(self, facts: Sequence[Fact], update: WeightUpdate, total: int) -> None:
-        """Take up the update of a batch; `total` edits there will be."""
+        """Add the update of a batch; `total` is the number of edits of the whole run."""
         if not self.keep:
             return
-        if not self._made:
-            size = sum(part.nbytes for delta in update.values() for part in _parts(delta))
-            log.info("updates: about %.2g GiB will be kept", size * total / len(facts) / 2**30)
+        if not self._edits:
+            log.info("updates: about %.2g GiB will be kept", _size(update) * total / len(facts) / 2**30)
         update = {site: delta.to(torch.device("cpu")) for site, delta in update.items()}
         self._batches.append(([fact.id for fact in facts], update))
-        self._made += len(facts)
-        self._bytes += sum(part.nbytes for delta in update.values() for part in _parts(delta))
-        if self._made - self._written >= _EDITS or self._bytes >= _BYTES:
+        self._edits += len(facts)
+        self._bytes += _size(update)
+        if self._edits - self._written >= _EDITS or self._bytes >= _BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has gathered; it is on the disk when this returns."""
+        """Write the accumulated updates; they are on the disk when this returns."""
         if not self._batches:
             return
         self.folder.mkdir(exist_ok=True)
-        path = self.folder / f"{self._written:08d}-{self._made:08d}.safetensors"
-        part = path.with_suffix(".part")
-        tensors, told = packed(self._batches, held_out=self.held_out)
-        save_file(tensors, part, metadata=told)
-        settle(part)
-        part.replace(path)
-        settle_folder(self.folder)
-        self._written, self._bytes, self._batches = self._made, 0, []
+        path = self.folder / f"{self._written:08d}-{self._edits:08d}.safetensors"
+        write_tensors(path, *packed(self._batches, held_out=self.held_out), durable=True)
+        self._written, self._bytes, self._batches = self._edits, 0, []
 
-    def _go_on(self) -> None:
-        """Drop what was written after the state that the run goes on from."""
+    def _resume(self) -> None:
+        """Delete the pieces after the checkpoint that the run resumes from.
+
+        Raises:
+            ConfigError: if updates before it are missing.
+        """
         for part in self.folder.glob("*.part"):
             part.unlink()
         end = 0
         for path in sorted(self.folder.glob("*-*.safetensors")):
-            if span(path)[0] >= self._made:
+            if span(path)[0] >= self._edits:
                 path.unlink()
             else:
                 end = span(path)[1]
-        if end != self._made:
+        if end != self._edits:
             raise ConfigError(
                 f"intervention.keep_updates=true, but {self.folder} holds the updates of {end} of the "
-                f"{self._made} edits that were made already: resume=never computes the run anew"
+                f"{self._edits} edits that were made already: resume=never computes the run again"
             )
+
+
+def _size(update: WeightUpdate) -> int:
+    """Bytes of the factors."""
+    return sum(part.nbytes for delta in update.values() for part in _parts(delta))
 
 
 def _parts(delta: Delta) -> list[Tensor]:

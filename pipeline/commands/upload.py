@@ -126,7 +126,7 @@ def _tell(archive: Archive, info: RunInfo, tracker: Wandb) -> None:
     try:
         with tracking(tracker, config, info):
             for row in archive.rows:
-                tracker.again(row)
+                tracker.replay_row(row)
             for name, rows in archive.tables.items():
                 tracker.table(name, rows)
             if archive.rows:

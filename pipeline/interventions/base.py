@@ -1,9 +1,10 @@
-"""What one step of a run does to the model; a run is a sequence of such steps and of looks at the result."""
+"""Interventions: a run is a sequence of steps that change the model, each followed by a measurement."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from analysis.stages.base import Unit
 from editors.data import Fact
@@ -16,7 +17,7 @@ from pipeline.runs.signals import Requests
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Which facts a run edits, in order, and which it leaves alone."""
+    """The facts that a run edits, in order, and those that it leaves alone."""
 
     stream: Sequence[Fact] = ()
     others: Sequence[Fact] = ()
@@ -24,7 +25,7 @@ class Plan:
     untouched: Sequence[Fact] = ()
     """Facts of subjects that are never edited."""
     learnt: Sequence[Fact] = ()
-    """Facts that an editor learns to edit on."""
+    """Facts on which an editor is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,133 +33,116 @@ class Part:
     """A stretch of a run with an x-axis of its own."""
 
     name: str
-    """As the intervention is called."""
+    """The name of the intervention."""
     unit: Unit
-    """What its x-axis counts."""
+    """The unit of its x-axis: edits or optimiser steps."""
     total: int
-    """Where that axis ends."""
+    """The end of that axis."""
     edited: Sequence[Site] = ()
     """Every matrix that changes."""
     index: int = 0
-    """Its place among the parts of the run."""
+    """Its place among the parts of the run, from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What one step did; the weights hold it already."""
+    """One step, which was already applied to the weights."""
 
     facts: Sequence[Fact] = ()
-    """Those that were edited."""
+    """The edited facts."""
     steps: int = 0
-    """Optimiser steps that were taken."""
+    """Optimiser steps taken."""
     tokens: int = 0
-    """Tokens that were trained on."""
+    """Tokens trained on."""
     update: WeightUpdate = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
-    """What the step tells of itself, by metric key."""
+    """Numbers about the step, by metric key."""
     details: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """What is told of each fact, an entry a fact."""
+    """Diagnostics per fact: each sequence has one entry per fact."""
 
 
-class Onlooker(Protocol):
-    """Looks at the model after each step; an intervention tells it of every one."""
+class StepObserver(Protocol):
+    """Called by an intervention after each step."""
 
     @property
     def requests(self) -> Requests:
-        """What the run was asked to do where a step ends."""
+        """Requests by signals, answered at the end of a step."""
         ...
 
     @property
     def folder(self) -> Path:
-        """Where the run's files lie."""
+        """The folder of the run."""
         ...
 
     @property
     def checkpoints(self) -> Path:
-        """Where a part keeps its states, which an interrupted run goes on from."""
+        """The folder of the part's checkpoints, from which an interrupted run resumes."""
         ...
 
     @property
     def resumed(self) -> Saved | None:
-        """What an interrupted run left to go on from."""
+        """The checkpoint that the run resumes from, if any."""
         ...
 
     def due(self, part: Part, count: int) -> bool:
-        """Whether anything is measured there: who has to gather the weights first can save the trouble."""
+        """Whether anything is measured at this count; if not, sharded weights need not be gathered."""
         ...
 
     def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
-        """Measure and record; without a change where a part begins. Whether to go on."""
+        """Measure and record; `change` is None at the beginning of a part. Returns whether to continue."""
         ...
 
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
-        """Complete a state of the weights, and of files beside it, with what the run needs to go on."""
+        """Complete a checkpoint of the weights, and of `pieces` beside it, with the progress of the run."""
         ...
 
 
-@runtime_checkable
-class Intervention(Protocol):
-    """Something that changes a model step by step."""
+class Intervention(ABC):
+    """Changes a model step by step.
 
-    @property
-    def name(self) -> str:
-        """As in configurations and results."""
-        ...
+    A subclass defines `name`, `plan` and `run`. The defaults are for a change that one process makes alone,
+    without second moments, check or preparation.
+    """
 
-    @property
-    def statistics(self) -> str:
-        """Where the second moments that it rests on are from; empty where it needs none."""
-        ...
-
-    @property
-    def shared(self) -> bool:
-        """Whether several processes can do it together."""
-        ...
-
-    def plan(self, facts: FactSet) -> Plan:
-        """What the run will do with the facts."""
-        ...
-
-    def check(self, model: Model, plan: Plan) -> None:
-        """Raise for what cannot work, before anything takes long."""
-        ...
-
-    def prepare(self, model: Model, plan: Plan) -> None:
-        """Do what has to be done once, before the first step."""
-        ...
-
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """Change the model, step by step, and tell of each until the onlooker has seen enough."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Nothing:
-    """Leaves the model as it is: the stages measure it once."""
-
-    name: str = "none"
+    name: str
+    """As in configurations and results."""
 
     @property
     def statistics(self) -> str:
-        """None."""
+        """The label of the second moments that it uses; empty if it uses none."""
         return ""
 
     @property
     def shared(self) -> bool:
-        """No."""
+        """Whether several processes can run it together."""
         return False
+
+    @abstractmethod
+    def plan(self, facts: FactSet) -> Plan:
+        """Which of the facts the run edits and which it leaves alone."""
+
+    def check(self, model: Model, plan: Plan) -> None:  # noqa: B027
+        """Raise for what cannot work, before anything takes long."""
+
+    def prepare(self, model: Model, plan: Plan) -> None:  # noqa: B027
+        """Do once what the first step needs."""
+
+    @abstractmethod
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
+        """Change the model step by step and report each step, until the observer returns False."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing(Intervention):
+    """Leaves the model as it is: the stages measure it once."""
+
+    name: str = "none"
 
     def plan(self, facts: FactSet) -> Plan:
         """All facts are left alone."""
         return Plan(untouched=facts.facts)
 
-    def check(self, model: Model, plan: Plan) -> None:
-        """Anything goes."""
-
-    def prepare(self, model: Model, plan: Plan) -> None:
-        """Nothing to prepare."""
-
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """One look."""
-        onlooker.look(model, Part(name=self.name, unit="edits", total=0))
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
+        """One measurement."""
+        observer.look(model, Part(name=self.name, unit="edits", total=0))

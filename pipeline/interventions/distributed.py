@@ -1,6 +1,6 @@
-"""Several processes that train one model together, as torchrun or `accelerate launch` start them.
+"""Several processes that train one model together, started by torchrun or `accelerate launch`.
 
-The first one measures and records; the others train along. Each composes the same configuration.
+The first one measures and records; the others only train. Each composes the same configuration.
 """
 
 import os
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def count() -> int:
-    """How many processes run together; 1 where nothing started several."""
+    """The number of processes that run together; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -33,7 +33,7 @@ def is_first() -> bool:
 
 
 def join(intervention: Intervention, *, cpu: bool) -> None:
-    """Meet the other processes; nothing to do where there are none.
+    """Join the other processes; does nothing if there are none.
 
     Raises:
         ConfigError: for an intervention that only one process can do.
@@ -46,7 +46,7 @@ def join(intervention: Intervention, *, cpu: bool) -> None:
             "leave out torchrun or accelerate launch"
         )
     if not dist.is_initialized():
-        from accelerate import PartialState  # here: it initialises the processes, and takes a second
+        from accelerate import PartialState  # here: it initialises the processes and takes a second
 
         # generous: while the first process measures, the others wait
         PartialState(cpu=cpu, timeout=timedelta(hours=12))
@@ -54,45 +54,45 @@ def join(intervention: Intervention, *, cpu: bool) -> None:
 
 @dataclass(frozen=True)
 class Start:
-    """What the first process announces before it computes a run."""
+    """Sent by the first process before it computes a run."""
 
     resumed: Saved | None
 
 
 def agreed(value: T) -> T:
-    """The first process's value, in every process."""
+    """The value of the first process, in every process."""
     if count() == 1:
         return value
-    heard = [value]
-    dist.broadcast_object_list(heard, src=0)
-    return heard[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def meet() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has called this."""
     if count() > 1:
         dist.barrier()
 
 
-class Silent:
-    """The `Onlooker` of a process that only trains along: it knows when the first one measures."""
+class FollowerObserver:
+    """The `StepObserver` of a process that only trains; it knows when the first one measures."""
 
     def __init__(
         self, *, stages: Sequence[Stage], folder: Path, resumed: Saved | None, requests: Requests
     ) -> None:
         self.stages, self.folder, self.resumed = stages, folder, resumed
-        self.requests = requests  # noted, so that they do no harm; the first process is whose count
+        self.requests = requests  # received but not acted on: those of the first process count
         self.checkpoints = folder / FOLDER / "0"
         self._count = 0
 
     def due(self, part: Part, count: int) -> bool:
-        """As `Watch.due`."""
+        """The same as `Observer.due` in the first process."""
         return any(stage.cadence.due(self._count, count, part.total) for stage in self.stages)
 
     def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
-        """Nothing to see; whether to go on is heard from the first process."""
+        """Only count; the first process decides whether to continue."""
         self._count += change.steps if change else 0
         return True
 
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
-        """The first process does."""
+        """Nothing: the first process completes the checkpoint."""

@@ -11,31 +11,31 @@ from editors.errors import ConfigError
 from editors.models.gradients import check_sites
 from editors.models.memory import GIB, free_memory
 from editors.models.model import Model
-from pipeline.checkpoints.edits import Journal
+from pipeline.checkpoints.edits import EditCheckpoint
 from pipeline.checkpoints.updates import Updates
 from pipeline.data.factset import FactSet
-from pipeline.interventions.base import Change, Onlooker, Part, Plan
+from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnowledgeEdit:
+class KnowledgeEdit(Intervention):
     """Edits facts one batch after another."""
 
     editor: Editor
     edits: int
-    """Length of the sequence."""
+    """Length of the sequence, in facts."""
     batch_size: int = 1
     """Facts in one update."""
     seed: int = 0
-    """Of the order of the facts."""
+    """Seed of the order of the facts."""
     one_per_subject: bool = True
-    """At most one edit of each subject: a second one would overwrite the first one's key."""
+    """At most one edit per subject: a second one would overwrite the key of the first."""
     cycle: bool = False
-    """Where there are more edits than facts, edit the same facts again, to other objects."""
+    """If there are more edits than facts, edit the same facts again, to other objects."""
     save_every: int = 100
-    """Edits between two states from which an interrupted run goes on; 0 saves on request alone."""
+    """Edits between two checkpoints; 0 saves only on request."""
     keep_updates: bool = False
     """Keep every update in the run's folder, so that `intervention=replay` can apply it again."""
     name: str = "knowledge_edit"
@@ -53,15 +53,10 @@ class KnowledgeEdit:
         """The label of the editor's second moments."""
         return self.editor.statistics
 
-    @property
-    def shared(self) -> bool:
-        """No: an edit is solved in one process."""
-        return False
-
     def plan(self, facts: FactSet) -> Plan:
         """The first `edits` facts in the seed's order, of subjects that the editor was not trained on.
 
-        Raises ConfigError where a batch would hold the same fact twice.
+        Raises ConfigError if a batch would hold the same fact twice.
         """
         facts = facts.held_out() if self.editor.trained else facts
         stream = facts.stream(self.edits, self.seed, self.one_per_subject, self.cycle)
@@ -75,11 +70,11 @@ class KnowledgeEdit:
         return Plan(stream=stream, others=facts.others(stream), untouched=facts.untouched(stream))
 
     def check(self, model: Model, plan: Plan) -> None:
-        """Raise for a block or a matrix that the model does not have."""
+        """Raise a ConfigError for a block or matrix that the model does not have."""
         check_sites(model, self.editor.sites)
 
     def prepare(self, model: Model, plan: Plan) -> None:
-        """Say how much memory an edit will need, then prepare the editor."""
+        """Log how much memory an edit will need, then prepare the editor."""
         needed, free = self.editor.memory(model, plan.stream[: self.batch_size]), free_memory(model)
         log.info(
             "memory: %.2g GiB beside the model, %.1f GiB free on %s", needed / GIB, free / GIB, model.device
@@ -88,48 +83,50 @@ class KnowledgeEdit:
             log.warning("this may not fit: choose a smaller batch_size or fewer layers")
         self.editor.prepare(model, plan.stream)
 
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """One batch after another, from where an interrupted run was, as long as the onlooker goes on."""
-        part, journal, saved = self.part(plan), Journal(onlooker.checkpoints), onlooker.resumed
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
+        """Edit one batch after another, from the resumed checkpoint on, until the observer returns False."""
+        part, edit_checkpoint, saved = self.part(plan), EditCheckpoint(observer.checkpoints), observer.resumed
         edits = saved.count if saved else 0
-        updates = Updates(onlooker.folder, edits, keep=self.keep_updates, held_out=self.editor.trained)
+        updates = Updates(observer.folder, edits, keep=self.keep_updates, held_out=self.editor.trained)
         if saved is not None and edits:
-            journal.recall(self.editor, saved, edits)
-            journal.restore(model, saved)
-        elif not onlooker.look(model, part):
+            edit_checkpoint.recall(self.editor, saved, edits)
+            edit_checkpoint.restore(model, saved)
+        elif not observer.look(model, part):
             return
         for change in self.steps(model, plan, edits):
             before, edits = edits, edits + len(change.facts)
             updates.add(change.facts, change.update, part.total)
-            if not onlooker.look(model, part, change):
+            if not observer.look(model, part, change):
                 break
-            if onlooker.requests.pending or self._is_due(before, edits, part.total):
+            if observer.requests.pending or self._is_due(before, edits, part.total):
                 updates.flush()
-                self._save(model, journal, edits, onlooker)
+                self._save(model, edit_checkpoint, edits, observer)
         updates.flush()
 
     def part(self, plan: Plan) -> Part:
-        """An axis of edits."""
+        """The part of the run that these edits form: its axis counts edits."""
         return Part(name=self.name, unit="edits", total=len(plan.stream), edited=self.editor.sites)
 
-    def steps(self, model: Model, plan: Plan, made: int = 0) -> Iterator[Change]:
-        """Edit, apply, commit, batch after batch, after the edits that were made already.
+    def steps(self, model: Model, plan: Plan, edits: int = 0) -> Iterator[Change]:
+        """Edit, apply and commit batch after batch, after the first `edits` edits.
 
         The last batch may be smaller.
         """
-        for first in range(made, len(plan.stream), self.batch_size):
+        for first in range(edits, len(plan.stream), self.batch_size):
             begun = time.perf_counter()
             change = self._step(model, plan.stream[first : first + self.batch_size])
             yield replace(change, seconds={**change.seconds, "step": time.perf_counter() - begun})
 
     def _is_due(self, before: int, now: int, total: int) -> bool:
-        """Whether the state is saved after this batch; the end of a run needs none."""
+        """Whether a checkpoint is saved after this batch; the end of a run needs none."""
         return self.save_every > 0 and before // self.save_every < now // self.save_every and now < total
 
-    def _save(self, model: Model, journal: Journal, edits: int, onlooker: Onlooker) -> None:
-        journal.remember(self.editor, edits)
-        onlooker.save(journal.write(model, self.editor.sites, edits), journal.pieces)
-        onlooker.requests.answered()
+    def _save(
+        self, model: Model, edit_checkpoint: EditCheckpoint, edits: int, observer: StepObserver
+    ) -> None:
+        edit_checkpoint.remember(self.editor, edits)
+        observer.save(edit_checkpoint.write(model, self.editor.sites, edits), edit_checkpoint.pieces)
+        observer.requests.answered()
 
     def _step(self, model: Model, facts: Sequence[Fact]) -> Change:
         edit = self.editor.edit(model, facts)

@@ -1,4 +1,4 @@
-"""`intervention=replay`: applies the updates of an earlier run again, or controls of them."""
+"""`intervention=replay`: applies the updates of an earlier run again, or controls in their place."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,73 +15,68 @@ from editors.models.model import Model
 from editors.update_files import Recorded, read_updates
 from pipeline.checkpoints.updates import FOLDER
 from pipeline.data.factset import FactSet
-from pipeline.interventions.base import Onlooker, Plan
+from pipeline.interventions.base import Intervention, Plan, StepObserver
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
 from pipeline.runs.layout import run_of, summary_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay:
+class Replay(Intervention):
     """The edits of a finished run that kept its updates, without optimising anything.
 
     The facts, their order and the batches are the recorded ones; `data` has to hold them.
     """
 
     source: str
-    """Folder of the run, or of an experiment with one finished run, or one of this model and seed."""
+    """Folder of the run, or of an experiment with one finished run, or with one of this model and seed."""
     seed: int | None = None
-    """Of the run, where the experiment holds several."""
+    """The seed of the run, if the experiment holds several."""
     model: Mapping[str, str | None]
-    """Name, path and dtype of the model, which have to be those of the run."""
+    """Name, path and dtype of the model; they have to be those of the run."""
     control: Control = field(default_factory=Control)
-    """What is written instead of the updates."""
+    """The change that is written instead of each update."""
     edits: int | None = None
-    """How many edits to apply, from the first on; null applies all."""
+    """Number of edits to apply, from the first on; null applies all."""
     save_every: int = 100
-    """Edits between two states from which an interrupted run goes on; 0 saves on request alone."""
+    """Edits between two checkpoints; 0 saves only on request."""
     name: str = "replay"
 
     @property
     def statistics(self) -> str:
-        """The label of the second moments that the recorded updates rest on."""
+        """The label of the second moments from which the recorded updates were computed."""
         return str(summary_of(self._run).get("statistics", ""))
-
-    @property
-    def shared(self) -> bool:
-        """No."""
-        return False
 
     def plan(self, facts: FactSet) -> Plan:
         """The recorded facts in their order.
 
         Raises:
-            ConfigError: where there is no such run, or its model is another one.
-            DataError: where its updates cannot be read, or `data` does not hold its facts.
+            ConfigError: if there is no such run, or its model is another one.
+            DataError: if its updates cannot be read, or `data` does not hold its facts.
         """
         self._check_model()
         facts = facts.held_out() if self._batches[0].held_out else facts
-        found = {fact.id: fact for fact in facts.facts}
+        by_id = {fact.id: fact for fact in facts.facts}
         ids = [identity for batch in self._batches for identity in batch.facts]
-        missing = [identity for identity in ids if identity not in found]
+        missing = [identity for identity in ids if identity not in by_id]
         if missing:
             raise DataError(
                 f"data={facts.name} does not hold {len(missing)} of the {len(ids)} facts that {self.source} "
                 f"edited, such as {missing[0]}: choose the data of that run"
             )
-        stream = tuple(found[identity] for identity in ids)
+        stream = tuple(by_id[identity] for identity in ids)
         return Plan(stream=stream, others=facts.others(stream), untouched=facts.untouched(stream))
 
     def check(self, model: Model, plan: Plan) -> None:
-        """Raise for a block or a matrix that the model does not have."""
-        check_sites(model, self._editing.editor.sites, f"intervention.run={self.source}")
+        """Raise a ConfigError for a block or matrix that the model does not have."""
+        check_sites(model, self._editing.editor.sites, f"intervention.source={self.source}")
 
     def prepare(self, model: Model, plan: Plan) -> None:
-        """Let the control look at the unedited model."""
+        """Prepare the control on the unedited model."""
         self._editing.prepare(model, plan)
 
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """One recorded batch after another, as editing does."""
-        self._editing.run(model, plan, onlooker)
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
+        """Apply one recorded batch after another, with the checkpoints and axis of `KnowledgeEdit`."""
+        self._editing.run(model, plan, observer)
 
     @cached_property
     def _run(self) -> Path:
@@ -89,7 +84,7 @@ class Replay:
 
     @cached_property
     def _batches(self) -> Sequence[Recorded]:
-        """Those that are applied."""
+        """The recorded batches that are applied."""
         batches = read_updates(self._run / FOLDER)
         if self.edits is None:
             return batches
@@ -99,7 +94,7 @@ class Replay:
         if self.edits not in ends:
             raise ConfigError(
                 f"intervention.edits={self.edits}, but {self.source} made {ends[-1]} edits, {ends[0]} at a "
-                "time: end where one of its batches did"
+                "time: choose a number at which one of its batches ended"
             )
         return batches[: ends.index(self.edits) + 1]
 
@@ -115,27 +110,10 @@ class Replay:
 
     def _check_model(self) -> None:
         folder = self._run
-        told = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
+        recorded = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
         for key, here in self.model.items():
-            if (there := told.get(key)) != here:
+            if (there := recorded.get(key)) != here:
                 raise ConfigError(
                     f"model.{key}={here}, but the updates of {folder} were made for model.{key}={there}: "
-                    f"choose model={told.get('name')} as that run did"
+                    f"choose model={recorded.get('name')} as that run did"
                 )
-
-
-def replay(
-    *,
-    run: str,
-    model: Mapping[str, str | None],
-    seed: int | None = None,
-    control: Control | None = None,
-    edits: int | None = None,
-    save_every: int = 100,
-    name: str = "replay",
-) -> Replay:
-    """A replay of the run in the folder `run`, real where no control is chosen."""
-    control = control or Control()
-    return Replay(
-        source=run, model=model, seed=seed, control=control, edits=edits, save_every=save_every, name=name
-    )

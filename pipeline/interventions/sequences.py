@@ -1,16 +1,16 @@
 """Interventions made of others: one after another, or edits between training steps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors.torch import load_model, save_model
 
 from editors.errors import ConfigError
 from editors.models.model import Model
-from pipeline.checkpoints.edits import Journal
+from pipeline.checkpoints.edits import EditCheckpoint
 from pipeline.data.factset import FactSet
-from pipeline.interventions.base import Change, Intervention, Onlooker, Part, Plan
+from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
 from pipeline.interventions.training.trainees import check_in_place
 from pipeline.interventions.training.training import Training
@@ -19,17 +19,15 @@ from pipeline.runs.signals import Requests
 
 
 @dataclass(frozen=True, kw_only=True)
-class InOrder:
+class InOrder(Intervention):
     """One intervention after another on the same model, each with an x-axis of its own.
 
-    An editor is prepared on the model as it is when its turn comes.
+    A part is prepared when it begins, on the model that the previous parts left.
     """
 
     name: str
     parts: Mapping[str, Intervention]
-    """By any name, in order."""
-    shared: bool = field(default=False, init=False)
-    """One process does it."""
+    """The parts, by any name, in order."""
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -39,11 +37,11 @@ class InOrder:
 
     @property
     def statistics(self) -> str:
-        """Those of the part that has some."""
+        """The label of the first part that uses second moments."""
         return next((part.statistics for part in self.parts.values() if part.statistics), "")
 
     def plan(self, facts: FactSet) -> Plan:
-        """The plan of the part that edits; raises ConfigError where several do."""
+        """The plan of the part that edits; raises ConfigError if several do."""
         plans = [part.plan(facts) for part in self.parts.values()]
         editing = [plan for plan in plans if plan.stream]
         if len(editing) > 1:
@@ -62,31 +60,31 @@ class InOrder:
         """Prepare the first part."""
         next(iter(self.parts.values())).prepare(model, plan)
 
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """One part after another, from the one that an interrupted run was in.
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
+        """Run one part after another, from the part of the resumed checkpoint on.
 
-        Where a later part begins the whole model is saved once: states of a part hold what it changes.
+        The whole model is saved once when a later part begins; its checkpoints hold only its changes.
         """
-        saved = onlooker.resumed
+        saved = observer.resumed
         first = saved.part if saved else 0
         for index, part in list(enumerate(self.parts.values()))[first:]:
             resumed = saved if index == first else None
-            seat = _Seat(onlooker, index, resumed)
+            adapter = _PartAdapter(observer, index, resumed)
             if index > 0:
                 if resumed is not None:
-                    load_model(model.hf, seat.base)
+                    load_model(model.hf, adapter.base)
                     model.was_trained()
                 else:
-                    seat.base.parent.mkdir(parents=True, exist_ok=True)
-                    save_model(model.hf, str(seat.base))
+                    adapter.base.parent.mkdir(parents=True, exist_ok=True)
+                    save_model(model.hf, str(adapter.base))
                 part.prepare(model, plan)
-            part.run(model, plan, seat)
-            if seat.stopped:
+            part.run(model, plan, adapter)
+            if adapter.stopped:
                 return
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditsBetweenSteps:
+class EditsBetweenSteps(Intervention):
     """A batch of edits after every few optimiser steps of one training."""
 
     name: str
@@ -94,8 +92,6 @@ class EditsBetweenSteps:
     editing: KnowledgeEdit
     every: int
     """Optimiser steps between two batches of edits."""
-    shared: bool = field(default=False, init=False)
-    """One process does it."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -105,11 +101,11 @@ class EditsBetweenSteps:
 
     @property
     def statistics(self) -> str:
-        """The editor's."""
+        """The label of the editor's second moments."""
         return self.editing.statistics
 
     def plan(self, facts: FactSet) -> Plan:
-        """The plan of as many edits as there is time for."""
+        """The plan of as many edits as fit between the training steps."""
         possible = self.training.steps // self.every * self.editing.batch_size
         if not possible:
             raise ConfigError(
@@ -118,22 +114,22 @@ class EditsBetweenSteps:
         return replace(self.editing, edits=min(self.editing.edits, possible)).plan(facts)
 
     def check(self, model: Model, plan: Plan) -> None:
-        """Check both."""
+        """Check the edits and the training."""
         self.editing.check(model, plan)
         self.training.check(model, plan)
 
     def prepare(self, model: Model, plan: Plan) -> None:
-        """Prepare both; the editor's statistics are of the model before it is trained."""
+        """Prepare both; the editor's second moments are of the model before it is trained."""
         self.editing.prepare(model, plan)
         self.training.prepare(model, plan)
 
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """Train, and edit whenever it is time, until there are no more facts."""
-        self.training.run(model, plan, _Editing(onlooker, self, model, plan))
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
+        """Train, and edit after every `every` steps until there are no more facts."""
+        self.training.run(model, plan, _EditingObserver(observer, self, model, plan))
 
 
 def _check_alone(name: str, part: Intervention) -> None:
-    """Updates between trainings cannot be applied again to the model that a configuration names."""
+    """Raise a ConfigError for kept updates: they could not be applied to the model of a configuration."""
     if isinstance(part, KnowledgeEdit) and part.keep_updates:
         raise ConfigError(
             f"keep_updates=true inside intervention={name}, but only updates of a run that edits alone can "
@@ -141,16 +137,16 @@ def _check_alone(name: str, part: Intervention) -> None:
         )
 
 
-class _Seat:
-    """An onlooker as one part of a sequence sees it: the part has its own place."""
+class _PartAdapter:
+    """Adapts the observer of a run to one part of a sequence: it sets the part's index and folder."""
 
-    def __init__(self, onlooker: Onlooker, index: int, resumed: Saved | None) -> None:
-        self.onlooker, self.index, self.resumed = onlooker, index, resumed
+    def __init__(self, observer: StepObserver, index: int, resumed: Saved | None) -> None:
+        self.observer, self.index, self.resumed = observer, index, resumed
         self.stopped = False
 
     @property
     def requests(self) -> Requests:
-        return self.onlooker.requests
+        return self.observer.requests
 
     @property
     def checkpoints(self) -> Path:
@@ -158,63 +154,63 @@ class _Seat:
 
     @property
     def base(self) -> Path:
-        """The model where this part began."""
+        """File of the model at the beginning of this part."""
         return self.checkpoints / "base.safetensors"
 
     @property
     def folder(self) -> Path:
-        return self.onlooker.folder
+        return self.observer.folder
 
     def due(self, part: Part, count: int) -> bool:
-        return self.onlooker.due(replace(part, index=self.index), count)
+        return self.observer.due(replace(part, index=self.index), count)
 
     def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
-        self.stopped = not self.onlooker.look(model, replace(part, index=self.index), change)
+        self.stopped = not self.observer.look(model, replace(part, index=self.index), change)
         return not self.stopped
 
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
-        self.onlooker.save(checkpoint, [*pieces, self.base] if self.index else pieces)
+        self.observer.save(checkpoint, [*pieces, self.base] if self.index else pieces)
 
 
-class _Editing:
-    """An onlooker of a training that edits after it has looked."""
+class _EditingObserver:
+    """The observer of a training that measures each step, and then edits if it is time."""
 
-    def __init__(self, onlooker: Onlooker, plan: EditsBetweenSteps, model: Model, facts: Plan) -> None:
-        self.onlooker, self.editor, self.every = onlooker, plan.editing.editor, plan.every
+    def __init__(self, observer: StepObserver, plan: EditsBetweenSteps, model: Model, facts: Plan) -> None:
+        self.observer, self.editor, self.every = observer, plan.editing.editor, plan.every
         self.part = replace(plan.editing.part(facts), index=1)
-        self.resumed, self.checkpoints = onlooker.resumed, onlooker.checkpoints
-        self._journal, self._steps, self._made = Journal(self.checkpoints), 0, 0
+        self.resumed, self.checkpoints = observer.resumed, observer.checkpoints
+        self._edit_checkpoint, self._steps, self._edit_count = EditCheckpoint(self.checkpoints), 0, 0
         if self.resumed is not None:
             counts = self.resumed.state["counts"]
-            self._steps, self._made = self.resumed.count, counts.get(str(self.part.index), 0)
-            self._journal.recall(self.editor, self.resumed, self._made)
-        self._edits = plan.editing.steps(model, facts, self._made)
+            self._steps, self._edit_count = self.resumed.count, counts.get(str(self.part.index), 0)
+            self._edit_checkpoint.recall(self.editor, self.resumed, self._edit_count)
+        self._edits = plan.editing.steps(model, facts, self._edit_count)
 
     @property
     def requests(self) -> Requests:
-        return self.onlooker.requests
+        return self.observer.requests
 
     @property
     def folder(self) -> Path:
-        return self.onlooker.folder
+        return self.observer.folder
 
     def due(self, part: Part, count: int) -> bool:
         return True
 
     def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
-        go = self.onlooker.look(model, part, change)
+        continues = self.observer.look(model, part, change)
         if change is None:
-            return go and self.onlooker.look(model, self.part)
+            return continues and self.observer.look(model, self.part)
         self._steps += change.steps
-        if not go or self._steps % self.every:
-            return go
+        if not continues or self._steps % self.every:
+            return continues
         edit = next(self._edits, None)
         if edit is None:
             return True
-        self._made += len(edit.facts)
-        return self.onlooker.look(model, self.part, edit)
+        self._edit_count += len(edit.facts)
+        return self.observer.look(model, self.part, edit)
 
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
-        """The training has saved the weights, edits included."""
-        self._journal.remember(self.editor, self._made)
-        self.onlooker.save(checkpoint, [*pieces, *self._journal.pieces])
+        """Add the editor's history; the training has saved the weights, edits included."""
+        self._edit_checkpoint.remember(self.editor, self._edit_count)
+        self.observer.save(checkpoint, [*pieces, *self._edit_checkpoint.pieces])

@@ -17,7 +17,7 @@ from .folder import RunBusy as RunBusy, RunDir as RunDir, RunInfo as RunInfo
 from .heartbeat import is_elsewhere_computed as is_elsewhere_computed, is_gone as is_gone, read as read
 from .input_digests import check_inputs as check_inputs, inputs_of as inputs_of
 from .layout import folder_of as folder_of, is_done as is_done, run_of as run_of, summary_of as summary_of
-from .machine_errors import told as told
+from .machine_errors import as_machine_error as as_machine_error
 from .messages import departure as departure, duration as duration, reason as reason, relevant as relevant
 from .objectives import (
     EditsBeforeAlarm as EditsBeforeAlarm,

@@ -1,9 +1,9 @@
-"""Saved states of a run: what an interrupted one goes on from, bit for bit.
+"""Checkpoints of a run, from which an interrupted one resumes bit for bit.
 
-A state is a folder `state/<part>/checkpoint-<count>/`: weights and whatever the part needs, `tables/`, and,
-written last, `run.json` with how far the run is and the checksum of every file. What grows, such as the keys
-that an editor remembers, lies beside it in pieces that later states refer to. A folder without `run.json` was
-never completed; one whose files are not those that were written is told of and passed over.
+A checkpoint is a folder `state/<part>/checkpoint-<count>/`: weights and everything else that the part needs,
+`tables/`, and, written last, `run.json` with the progress of the run and the checksum of every file. Data
+that only grow, such as the keys that an editor remembers, are beside it in pieces, to which later checkpoints
+refer. A folder without `run.json` is incomplete; one whose files have changed is reported and skipped.
 """
 
 import json
@@ -25,49 +25,49 @@ log = logging.getLogger(__name__)
 
 FOLDER = "state"
 COMPLETE = "run.json"
-"""What completes a state."""
+"""The file that completes a checkpoint."""
 PREFIX = "checkpoint-"
 KEPT = 2
-"""States of a part on the disk; the older one counts where the newer one is broken."""
+"""Checkpoints per part on the disk; the older one is used if the newer one is broken."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """A complete state of an interrupted run."""
+    """A complete checkpoint of an interrupted run."""
 
     checkpoint: Path
     run: str
-    """The fingerprint of the run that it is of."""
+    """The fingerprint of its run."""
     size: int
-    """Bytes that `metrics.jsonl` had then."""
+    """Size of `metrics.jsonl` when it was saved, in bytes."""
     rows: str
-    """Their checksum."""
+    """Checksum of those bytes."""
     seconds: float
-    """That the run had taken then."""
+    """Time that the run had taken when it was saved."""
     last: Mapping[str, float]
-    """The latest number of every metric then."""
+    """The last value of every metric when it was saved."""
     state: Mapping[str, Any]
-    """What `States.complete` was given."""
+    """The state passed to `States.complete`."""
     code: Mapping[str, str]
-    """What computed it."""
+    """Versions of the code that computed it."""
     inputs: Mapping[str, str]
-    """Digests of the files that the run had read."""
+    """Digests of the files that the run read."""
     files: Mapping[str, str]
     """Checksums, by path relative to the part's folder."""
 
     @property
     def part(self) -> int:
-        """The part of the run that it was taken in."""
+        """Index of the part of the run in which it was saved."""
         return int(self.checkpoint.parent.name)
 
     @property
     def count(self) -> int:
-        """How far that part was."""
+        """Count of that part when it was saved."""
         return _count(self.checkpoint)
 
 
 def new_checkpoint(part: Path, count: int) -> Path:
-    """An empty folder for a state of a part."""
+    """An empty folder for a checkpoint of a part."""
     checkpoint = part / f"{PREFIX}{count}"
     shutil.rmtree(checkpoint, ignore_errors=True)
     checkpoint.mkdir(parents=True)
@@ -75,25 +75,25 @@ def new_checkpoint(part: Path, count: int) -> Path:
 
 
 class States:
-    """The states of one run."""
+    """The checkpoints of one run."""
 
     def __init__(self, folder: Path, config: Config) -> None:
         self.folder, self.run, self.config = folder / FOLDER, folder.name, config
         self._code = code()
         self._sums: dict[Path, str] = {}
-        """Checksums of pieces, which never change once they are written."""
+        """Checksums of pieces, which never change once written."""
 
     def complete(
         self,
         checkpoint: Path,
         metrics: Path,
-        told: Mapping[str, object],
+        progress: Mapping[str, object],
         pieces: Sequence[Path] = (),
     ) -> None:
-        """Complete a state, all of which is on the disk when this returns, and remove those before the last.
+        """Complete a checkpoint and remove those before the last two; it is on the disk when this returns.
 
-        `metrics` are the rows so far; `told` is what else `Saved` tells: last, seconds and state; `pieces`
-        are files outside of its folder that it needs too.
+        `metrics` is the file of the rows so far, `progress` holds `last`, `seconds` and `state` of `Saved`,
+        and `pieces` are files outside of its folder that it needs too.
         """
         part = checkpoint.parent
         inside = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
@@ -109,17 +109,17 @@ class States:
         size = metrics.stat().st_size
         rows = {"size": size, "rows": checksum(metrics, size)}
         origin = {"code": dict(self._code), "inputs": self.inputs, "files": files}
-        write_json(checkpoint / COMPLETE, {"run": self.run, **rows, **told, **origin})
+        write_json(checkpoint / COMPLETE, {"run": self.run, **rows, **progress, **origin})
         settle_folder(part)
         for old in sorted(part.glob(f"{PREFIX}*"), key=_count)[:-KEPT]:
             shutil.rmtree(old)
 
     def newest(self, metrics: Path, *, force: bool) -> Saved | None:
-        """The latest state that is whole, its rows in `metrics` included; broken ones are removed.
+        """The latest intact checkpoint whose rows are in `metrics`; broken ones are removed.
 
         Raises:
-            ConfigError: where it was saved by other code, unless `force`, or other data were read.
-            OSError: where files cannot be read; they stay.
+            ConfigError: if it was saved by other code, unless `force`, or other data were read.
+            OSError: if files cannot be read; they are kept.
         """
         candidates = sorted(self._candidates(), key=lambda saved: saved.size, reverse=True)
         for saved in candidates:
@@ -138,11 +138,11 @@ class States:
 
     @cached_property
     def inputs(self) -> dict[str, str]:
-        """Digests of the files that the run reads, as they were when this was asked first."""
+        """Digests of the files that the run reads, computed at the first access."""
         return inputs(self.config)
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Remove all checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _candidates(self) -> Iterator[Saved]:
@@ -151,8 +151,8 @@ class States:
                 shutil.rmtree(folder)  # the run ended while it was being written
                 continue
             try:
-                told = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
-                saved = Saved(checkpoint=folder, **told)
+                fields = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+                saved = Saved(checkpoint=folder, **fields)
                 if saved.run != self.run:
                     raise DataError(f"it belongs to the run {saved.run}")
             except (ValueError, TypeError, DataError) as error:
@@ -162,9 +162,9 @@ class States:
 
     def _verify(self, saved: Saved, metrics: Path) -> None:
         if metrics.stat().st_size < saved.size:
-            raise DataError("metrics.jsonl has lost rows that it rests on")
+            raise DataError("metrics.jsonl has lost rows that belong to it")
         if checksum(metrics, saved.size) != saved.rows:
-            raise DataError("the rows of metrics.jsonl are not those that it rests on")
+            raise DataError("the rows of metrics.jsonl have changed since it was saved")
         for name, value in saved.files.items():
             if checksum(saved.checkpoint.parent / name) != value:
                 raise DataError(f"{name} is not what was written")
@@ -175,14 +175,14 @@ def _count(checkpoint: Path) -> int:
 
 
 def _pass_over(folder: Path, error: Exception) -> None:
-    log.warning("the state %s cannot be used and is removed: %s", folder, error)
+    log.warning("the checkpoint %s cannot be used and is removed: %s", folder, error)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _other_code(saved: Saved, now: Mapping[str, str]) -> str:
     changed = [name for name in now if now[name] != saved.code.get(name)]
-    told = ", ".join(f"{name} {saved.code.get(name, '?')} -> {now[name]}" for name in changed)
+    versions = ", ".join(f"{name} {saved.code.get(name, '?')} -> {now[name]}" for name in changed)
     return (
-        f"the state {saved.checkpoint} was saved by other code ({told}): "
-        "resume=force goes on from it with this code, resume=never computes the run anew"
+        f"the checkpoint {saved.checkpoint} was saved by other code ({versions}): "
+        "resume=force continues from it with this code, resume=never computes the run again"
     )

@@ -21,14 +21,14 @@ from typing import Any, Self
 import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
-from safetensors.torch import save_file
 from torch import Tensor
 
 from editors.errors import ConfigError, NormscopeError
+from editors.tensor_files import write_tensors
 from pipeline.config.fingerprint import Config, label
 from pipeline.runs.atomic_files import write, write_json
 from pipeline.runs.checkpoint_store import FOLDER, Saved, States
-from pipeline.runs.heartbeat import Pulse, is_abandoned, read, stays_silent
+from pipeline.runs.heartbeat import Heartbeat, is_abandoned, read, stays_silent
 from pipeline.runs.layout import folder_of, is_done
 from pipeline.runs.messages import report
 from pipeline.runs.objectives import Value
@@ -75,7 +75,7 @@ class RunDir:
         folder = folder_of(root, config)
         self.info = RunInfo(name=folder.parent.name, fingerprint=folder.name, folder=folder)
         self._lock = FileLock(self.info.folder / ".lock", timeout=0)
-        self._pulse = Pulse(self.info.folder)
+        self._heartbeat = Heartbeat(self.info.folder)
         self._states = States(self.info.folder, config)
         self._started = self._before = 0.0
         self._last: dict[str, float] = {}
@@ -108,10 +108,10 @@ class RunDir:
             if self.config.get("resume") == "never" and not was_requeued():
                 self._forget()
             if not self.done:
-                self._pulse.__enter__()
+                self._heartbeat.__enter__()
                 self._begin()
         except BaseException as error:
-            self._pulse.__exit__()
+            self._heartbeat.__exit__()
             self._lock.release()
             if isinstance(error, OSError):
                 raise _unwritable(self.folder, error) from error
@@ -126,8 +126,8 @@ class RunDir:
         One that was asked to leave is not marked: it is interrupted, and can go on.
         """
         try:
-            self._pulse.__exit__()
-            if isinstance(error, Exception) and not self.done and not self._pulse.is_lost:
+            self._heartbeat.__exit__()
+            if isinstance(error, Exception) and not self.done and not self._heartbeat.is_lost:
                 self._fail(error)
         finally:
             self._lock.release()
@@ -153,9 +153,9 @@ class RunDir:
                 raise
         self._last |= {key: float(value) for key, value in row.items() if "/" in key}
 
-    def tell(self, parts: Sequence[Mapping[str, object]]) -> None:
+    def report_progress(self, parts: Sequence[Mapping[str, object]]) -> None:
         """Let others know how far the run is: name, unit, total and count of each part."""
-        self._pulse.tell(parts)
+        self._heartbeat.report_progress(parts)
 
     def record(self, table: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Keep rows, say one per fact, for `<table>.parquet`; later rows follow earlier ones."""
@@ -184,9 +184,7 @@ class RunDir:
         """Save matrices by site as `checkpoints/<name>.safetensors`, complete or not at all."""
         path = self.folder / "checkpoints" / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        part = path.with_suffix(".part")
-        save_file({site: matrix.contiguous().cpu() for site, matrix in weights.items()}, part)
-        part.replace(path)
+        write_tensors(path, weights)
         return path
 
     def finish(self, *, objective: Value, **more: object) -> None:
@@ -195,11 +193,11 @@ class RunDir:
         self._write_tables(self.folder)
         write_json(self.folder / "summary.json", self._summary(objective) | more)
         write(self.folder / "DONE", now() + "\n")
-        self._pulse.remove()
+        self._heartbeat.remove()
         self._states.clear()  # nothing is left to go on with
 
     def _check_ours(self) -> None:
-        if not self._pulse.check():
+        if not self._heartbeat.check():
             raise RunBusy(f"another process took over {self.folder}: this one was silent for too long")
 
     def _forget(self) -> None:
@@ -234,7 +232,7 @@ class RunDir:
             if folder not in kept:
                 shutil.rmtree(self.folder / folder, ignore_errors=True)
         if self.saved:
-            self._take_up(self.saved)
+            self._resume(self.saved)
         write(
             self.folder / "config.yaml",
             yaml.safe_dump(masked(self.config), sort_keys=False, allow_unicode=True),
@@ -244,7 +242,7 @@ class RunDir:
         write_json(self.folder / "provenance.json", provenance() | told)
         self._started = time.perf_counter()
 
-    def _take_up(self, saved: Saved) -> None:
+    def _resume(self, saved: Saved) -> None:
         """Forget what was measured after the state."""
         with (self.folder / "metrics.jsonl").open("r+b") as file:
             file.truncate(saved.size)
@@ -289,7 +287,7 @@ class RunDir:
                 keep()
             except OSError as second:
                 log.error("%s: %s", second.strerror or second, second.filename or self.folder)
-        self._pulse.remove()
+        self._heartbeat.remove()
 
 
 def _unwritable(folder: Path, error: OSError) -> ConfigError:

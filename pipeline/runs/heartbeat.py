@@ -1,7 +1,7 @@
-"""Signs of life of a run: who computes it and how far it is, in `progress.json`, for people and processes.
+"""The heartbeat of a run: which process computes it and its progress, in `progress.json`.
 
-A lock of the operating system goes with its process. On a file system without such locks, or that keeps them
-for a host that is gone, the age of the last beat tells whether somebody is still there.
+The operating system releases a lock when its process ends. On a file system without such locks, or one that
+keeps the lock of a host that is gone, the age of the last beat shows whether the process still runs.
 """
 
 import os
@@ -21,17 +21,17 @@ from pipeline.runs.layout import is_done
 
 NAME = "progress.json"
 SECONDS = 15.0
-"""Between two beats at the most."""
+"""Largest time between two beats, in seconds."""
 SILENCE = 120.0
 """Seconds without a beat after which a process on another host counts as gone."""
 WATCHED = 2 * SECONDS
-"""Seconds for which its silence is watched before it is believed: clocks of hosts differ."""
+"""Seconds for which no new beat may appear before a run is taken over: clocks of hosts differ."""
 _OFTEN = 1.0
-"""Seconds between two beats at the least."""
+"""Smallest time between two beats, in seconds."""
 
 
-class Pulse:
-    """Writes `progress.json` from time to time, as a context; the file stays where a run was interrupted."""
+class Heartbeat:
+    """Writes `progress.json` periodically inside this context; the file of an interrupted run remains."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
@@ -41,41 +41,41 @@ class Pulse:
         self._written = 0.0
         self._ended = threading.Event()
         self._writing = threading.Lock()
-        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self.is_lost = False
-        """Whether another process has taken the run over, because this one was silent for too long."""
+        """Whether another process has taken the run over, because this one wrote no beat for too long."""
 
     def __enter__(self) -> Self:
-        """The first beat."""
+        """Write the first beat."""
         self._write()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The last one, unless the file was removed."""
+        """Write the last beat, unless the file was removed."""
         if self._end():
             self._write()
 
     def check(self) -> bool:
-        """Whether the run is still this process's."""
+        """Whether the run still belongs to this process."""
         if self._thread.is_alive() and (read(self._path.parent) or {}).get("owner") != self._owner:
             self.is_lost = True
         return not self.is_lost
 
-    def tell(self, parts: Sequence[Mapping[str, object]]) -> None:
-        """How far the parts of the run are: name, unit, total and count of each."""
+    def report_progress(self, parts: Sequence[Mapping[str, object]]) -> None:
+        """Record the progress of the parts: name, unit, total and count of each."""
         self._parts = parts
         if time.time() - self._written > _OFTEN:
             with self._writing:
                 self._write()
 
     def remove(self) -> None:
-        """End: of a run that is over nothing has to be told."""
+        """Stop and remove the file: the run has ended."""
         self._end()
         self._path.unlink(missing_ok=True)
 
     def _end(self) -> bool:
-        """Whether this is what ended it."""
+        """Stop the thread; False if it had ended already."""
         if not self._thread.is_alive():
             return False
         self._ended.set()
@@ -91,7 +91,7 @@ class Pulse:
         if self._written and not self.check():
             return
         self._written = time.time()
-        with suppress(OSError):  # a full disk is told by what the run itself writes
+        with suppress(OSError):  # a full disk is reported when the run itself writes
             write_json(
                 self._path,
                 {
@@ -107,36 +107,36 @@ class Pulse:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """What the process that computes the run last told of itself; None where nothing whole is to be read."""
-    told = read_json(folder / NAME)
-    return told if told.keys() >= {"host", "pid", "owner", "beat"} else None
+    """The last beat of the process that computes the run; None without a complete one."""
+    beat = read_json(folder / NAME)
+    return beat if beat.keys() >= {"host", "pid", "owner", "beat"} else None
 
 
-def is_elsewhere(told: Mapping[str, Any]) -> bool:
-    """Whether a process of another host told this."""
-    return told["host"] != socket.gethostname()
+def is_elsewhere(beat: Mapping[str, Any]) -> bool:
+    """Whether the beat is of a process on another host."""
+    return beat["host"] != socket.gethostname()
 
 
-def is_abandoned(told: Mapping[str, Any]) -> bool:
-    """Whether a lock that is held stands for nobody: on this host one goes with its process."""
-    return is_elsewhere(told) and is_gone(told)
+def is_abandoned(beat: Mapping[str, Any]) -> bool:
+    """Whether the holder of the lock is gone; a lock of this host is released with its process."""
+    return is_elsewhere(beat) and is_gone(beat)
 
 
-def stays_silent(folder: Path, told: Mapping[str, Any]) -> bool:
-    """Whether nothing is heard of the process for a while; returns after `WATCHED` seconds."""
+def stays_silent(folder: Path, beat: Mapping[str, Any]) -> bool:
+    """Whether no new beat appears within `WATCHED` seconds; returns after that time."""
     time.sleep(WATCHED)
-    return (read(folder) or {}).get("beat") == told["beat"]
+    return (read(folder) or {}).get("beat") == beat["beat"]
 
 
-def is_gone(told: Mapping[str, Any]) -> bool:
-    """Whether the process that told this is no more: on this host by its number, elsewhere by its silence."""
-    if not is_elsewhere(told):
-        return not psutil.pid_exists(int(told["pid"]))
-    return time.time() - float(told["beat"]) > SILENCE
+def is_gone(beat: Mapping[str, Any]) -> bool:
+    """Whether the process of the beat has ended: by its id on this host, by the age of the beat elsewhere."""
+    if not is_elsewhere(beat):
+        return not psutil.pid_exists(int(beat["pid"]))
+    return time.time() - float(beat["beat"]) > SILENCE
 
 
 def is_elsewhere_computed(folder: Path) -> bool:
-    """Whether another process computes the run now."""
+    """Whether another process is computing the run."""
     beat = read(folder)
     if beat is None or is_done(folder):
         return False

@@ -11,8 +11,8 @@ from pipeline.runs.atomic_files import read_json
 from pipeline.runs.layout import run_of
 
 _KEYS = ("path", "folder")
-_RUN, _UPDATES = "run", "updates"
-"""Key of an earlier run, of which its updates are read."""
+_SOURCE, _UPDATES = "source", "updates"
+"""Key that names an earlier run, whose updates are read."""
 _WRITTEN = ("moments", "editor")
 """Groups whose `folder` is a cache that runs write themselves."""
 _END = 1 << 25
@@ -45,9 +45,9 @@ def check_inputs(folder: Path, before: Mapping[str, str]) -> None:
 
 def _named(node: object, trail: tuple[str, ...] = ()) -> Iterator[str]:
     if isinstance(node, Mapping):
-        if isinstance(run := node.get(_RUN), str):
-            with suppress(ConfigError):  # told where the run is replayed
-                yield str(run_of(run, label(node, "model"), node.get("seed")) / _UPDATES)
+        if isinstance(source := node.get(_SOURCE), str):
+            with suppress(ConfigError):  # reported when the run is replayed
+                yield str(run_of(source, label(node, "model"), node.get("seed")) / _UPDATES)
         for key, value in node.items():
             yield from _named(value, (*trail, str(key)))
     elif isinstance(node, list):

@@ -26,14 +26,14 @@ def is_done(folder: Path) -> bool:
 
 
 def run_of(text: str, model: object = None, seed: object = None) -> Path:
-    """The folder of a finished run that `intervention.run` names: itself, or one of its experiment.
+    """The folder of a finished run that `intervention.source` names: itself, or one of its experiment.
 
     Of an experiment it is the only finished run, or the only one of this model's name and this seed.
 
     Raises:
         ConfigError: where there is no such run, or several.
     """
-    folder, key = Path(text).expanduser(), "intervention.run"
+    folder, key = Path(text).expanduser(), "intervention.source"
     if (folder / "config.yaml").is_file():
         if not is_done(folder):
             raise ConfigError(f"{key}={text} is a run that is not done: compute it to its end first")

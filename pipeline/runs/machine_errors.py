@@ -1,4 +1,4 @@
-"""What a machine can do to a run, in sentences: no space, no rights, no memory."""
+"""Errors of the machine as sentences: no space, no rights, no memory."""
 
 import errno
 from collections.abc import Iterator, Sequence
@@ -10,17 +10,17 @@ from safetensors import SafetensorError
 from editors.errors import NormscopeError
 
 _NO_SPACE = ("pytorchstreamwriter failed", "inline_container", "file write failed")
-"""How it puts a file that could not be written."""
+"""PyTorch's messages about a file that could not be written."""
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
-"""How PyTorch's allocators put it."""
+"""Messages of PyTorch's allocators."""
 
 
 class MachineError(NormscopeError):
-    """The machine did not give what a run needs; what was measured is kept."""
+    """The machine lacks something that a run needs; the measurements so far are kept."""
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def as_machine_error() -> Iterator[None]:
     """Turn errors of the machine into a `MachineError` with a way out."""
     try:
         yield
@@ -33,13 +33,13 @@ def told() -> Iterator[None]:
         if isinstance(error, RuntimeError) and _says(error, _NO_SPACE):
             raise MachineError(
                 f"a file could not be written, as on a full disk ({first[0]}): free some space; "
-                "the same command goes on from the last saved state"
+                "the same command resumes from the last checkpoint"
             ) from error
         if isinstance(error, RuntimeError) and not _says(error, _NO_MEMORY):
             raise
         raise MachineError(
             f"there is not enough memory{f' ({first[0]})' if first else ''}: choose a smaller batch_size, "
-            "fewer layers or stages, or more memory; the same command goes on from the last saved state"
+            "fewer layers or stages, or more memory; the same command resumes from the last checkpoint"
         ) from error
 
 
@@ -51,5 +51,5 @@ def _of_disk(error: OSError) -> str:
     where = f": {error.filename}" if error.filename else ""
     reason = f"{error.strerror or error}{where}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{reason}: free some space; the same command goes on from the last saved state"
+        return f"{reason}: free some space; the same command resumes from the last checkpoint"
     return reason

@@ -1,12 +1,12 @@
 from .base import (
-    Many as Many,
     Position as Position,
     Status as Status,
     Tracker as Tracker,
+    TrackerList as TrackerList,
     tracking as tracking,
 )
 from .jsonl import Jsonl as Jsonl
-from .observer import Watch as Watch
+from .observer import Observer as Observer
 from .wandb_config import node as node
 from .wandb_receipt import Receipt as Receipt, digest as digest, outcome as outcome
 from .wandb_tracker import (

@@ -1,11 +1,11 @@
-"""What a tracker is: it gets the numbers of a run while they are measured."""
+"""Trackers: places that receive the numbers of a run while they are measured."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 from analysis.units import Unit
 from pipeline.config.fingerprint import Config
@@ -16,19 +16,19 @@ log = logging.getLogger(__name__)
 Status = Literal["done", "failed"]
 Rows = Sequence[Mapping[str, object]]
 Draw = Callable[[], Mapping[str, Path]]
-"""Draws a run's figures and gives their files by name; not called where nobody wants them."""
+"""Draws a run's figures and returns their files by name; called only by trackers that show figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where in a run a row of numbers belongs."""
+    """The place of a row of numbers in a run."""
 
     part: int = 0
-    """Which part of the run."""
+    """Index of the part of the run."""
     unit: Unit = "edits"
-    """What the part's x-axis counts: the row's place on it is the entry of that name."""
+    """The unit of the part's x-axis; the field of that name is the row's place on it."""
     step: int = 0
-    """Changes made to the model so far, in the whole run."""
+    """Changes of the model so far, in the whole run."""
     edits: int = 0
     """Facts edited so far."""
     steps: int = 0
@@ -43,51 +43,43 @@ class Position:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Position":
-        """The position that a row of `metrics.jsonl` tells."""
+        """The position of a row of `metrics.jsonl`."""
         return cls(**{entry.name: row[entry.name] for entry in fields(cls) if entry.name in row})
 
 
-@runtime_checkable
-class Tracker(Protocol):
-    """A place for the numbers of one run at a time."""
+class Tracker:
+    """A place for the numbers of one run at a time; a subclass overrides the methods that it supports."""
 
     @property
     def id(self) -> str:
-        """The run's name at this place; empty before `start` and where there is none."""
-        ...
+        """The run's name at this place; empty before `start` and if there is none."""
+        return ""
 
     def start(self, config: Config, run: RunInfo) -> None:
         """Open the run."""
-        ...
 
     def log(self, position: Position, metrics: Mapping[str, float]) -> None:
-        """Add the numbers measured there."""
-        ...
+        """Add the numbers measured at this position."""
 
-    def again(self, row: Mapping[str, Any]) -> None:
-        """Add a row that an interrupted attempt at this run logged, as `metrics.jsonl` holds it."""
-        ...
+    def replay_row(self, row: Mapping[str, Any]) -> None:
+        """Add a row of `metrics.jsonl` that an interrupted attempt at this run had logged."""
 
     def table(self, name: str, rows: Rows) -> None:
-        """Add rows of details, say one per fact."""
-        ...
+        """Add rows of details, for example one per fact."""
 
     def alert(self, title: str, text: str) -> None:
-        """Tell people that something happened which they should look at."""
-        ...
+        """Notify people of something that they should look at."""
 
     def pictures(self, draw: Draw) -> None:
         """Add the figures of the finished run."""
-        ...
 
     def finish(self, status: Status) -> None:
-        """Close the run; does nothing where none is open."""
-        ...
+        """Close the run; does nothing if none is open."""
 
 
 @contextmanager
 def tracking(tracker: Tracker, config: Config, run: RunInfo) -> Iterator[None]:
-    """Open the tracker's run and close it at the end, as failed on any exception, which goes on as it is."""
+    """Open the tracker's run and close it at the end; on an exception, close it as failed and raise again."""
     try:
         tracker.start(config, run)
         yield
@@ -101,8 +93,8 @@ def tracking(tracker: Tracker, config: Config, run: RunInfo) -> Iterator[None]:
 
 
 @dataclass(kw_only=True)
-class Many:
-    """Several trackers as one; none at all with an empty list."""
+class TrackerList(Tracker):
+    """Several trackers as one, called in order; none at all with an empty list."""
 
     trackers: Sequence[Tracker] = ()
 
@@ -112,37 +104,35 @@ class Many:
         return ",".join(tracker.id for tracker in self.trackers if tracker.id)
 
     def start(self, config: Config, run: RunInfo) -> None:
-        """Open all, one after the other."""
-        for tracker in self.trackers:
-            tracker.start(config, run)
+        """Open all."""
+        self._each(lambda tracker: tracker.start(config, run))
 
     def log(self, position: Position, metrics: Mapping[str, float]) -> None:
-        """Give the row to all."""
-        for tracker in self.trackers:
-            tracker.log(position, metrics)
+        """Log the row in all."""
+        self._each(lambda tracker: tracker.log(position, metrics))
 
-    def again(self, row: Mapping[str, Any]) -> None:
-        """Give the earlier row to all."""
-        for tracker in self.trackers:
-            tracker.again(row)
+    def replay_row(self, row: Mapping[str, Any]) -> None:
+        """Log the earlier row in all."""
+        self._each(lambda tracker: tracker.replay_row(row))
 
     def table(self, name: str, rows: Rows) -> None:
-        """Give the table to all."""
-        for tracker in self.trackers:
-            tracker.table(name, rows)
+        """Add the rows to the table of all."""
+        self._each(lambda tracker: tracker.table(name, rows))
 
     def alert(self, title: str, text: str) -> None:
-        """Tell all."""
-        for tracker in self.trackers:
-            tracker.alert(title, text)
+        """Send the alert through all."""
+        self._each(lambda tracker: tracker.alert(title, text))
 
     def pictures(self, draw: Draw) -> None:
-        """Offer them to all."""
-        for tracker in self.trackers:
-            tracker.pictures(draw)
+        """Offer the figures to all."""
+        self._each(lambda tracker: tracker.pictures(draw))
 
     def finish(self, status: Status) -> None:
-        """Close all, also where closing one raises."""
+        """Close all, even if closing one raises."""
         with ExitStack() as stack:
             for tracker in self.trackers:
                 stack.callback(tracker.finish, status)
+
+    def _each(self, call: Callable[[Tracker], None]) -> None:
+        for tracker in self.trackers:
+            call(tracker)

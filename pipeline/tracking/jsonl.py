@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
-from pipeline.config.fingerprint import Config
-from pipeline.runs.folder import RunDir, RunInfo
-from pipeline.tracking.base import Draw, Position, Rows, Status
+from pipeline.runs.folder import RunDir
+from pipeline.tracking.base import Position, Rows, Tracker
 
 
 @dataclass(kw_only=True)
-class Jsonl:
-    """The archive: every row of numbers into `metrics.jsonl`, details into `records.parquet`."""
+class Jsonl(Tracker):
+    """The run's archive: every row of numbers in `metrics.jsonl`, details in one Parquet file per table.
+
+    `RunDir` opens and closes the run. Alerts are among the numbers, and figures are drawn from them later.
+    """
 
     run: RunDir
 
@@ -20,25 +21,10 @@ class Jsonl:
         """The run's fingerprint."""
         return self.run.info.fingerprint
 
-    def start(self, config: Config, run: RunInfo) -> None:
-        """Nothing to open."""
-
     def log(self, position: Position, metrics: Mapping[str, float]) -> None:
         """Write a row; it is on the disk when this returns."""
         self.run.append({**asdict(position), **metrics})
 
-    def again(self, row: Mapping[str, Any]) -> None:
-        """Nothing: the file holds it."""
-
     def table(self, name: str, rows: Rows) -> None:
-        """Keep the rows for `records.parquet`."""
+        """Keep the rows for `<name>.parquet`."""
         self.run.record(name, rows)
-
-    def alert(self, title: str, text: str) -> None:
-        """Nothing: the numbers hold it, and the console shows it."""
-
-    def pictures(self, draw: Draw) -> None:
-        """Nothing: figures can be drawn from the numbers at any time."""
-
-    def finish(self, status: Status) -> None:
-        """Nothing to close: `RunDir` marks the run."""

@@ -1,4 +1,4 @@
-"""Looks at a model while it is changed: runs the stages that are due, passes on numbers, finds alarms."""
+"""Observes a model while it is changed: runs the due stages, logs their numbers, raises alarms."""
 
 import logging
 import resource
@@ -22,16 +22,16 @@ from pipeline.runs.checkpoint_store import FOLDER, Saved
 from pipeline.runs.folder import RunDir
 from pipeline.runs.signals import Requests
 from pipeline.tracking.base import Position, Rows, Tracker
-from pipeline.tracking.progress_bar import Bars
+from pipeline.tracking.progress_bar import ProgressBars
 
 log = logging.getLogger(__name__)
 
 
-class Watch:
-    """The `Onlooker` of a run that measures.
+class Observer:
+    """The `StepObserver` of a process that measures.
 
-    As a context it shows the progress, and gives the tracker what was told of each edit, and the alarms, when
-    the run ends, also by an error.
+    As a context it shows the progress. At the end of the run, also by an error, the tracker gets the tables
+    of edits and alarms.
     """
 
     def __init__(
@@ -54,21 +54,21 @@ class Watch:
         self.edits = self.steps = self.tokens = self.rows = 0
         self._details: list[dict[str, object]] = []
         self._prepared: dict[str, float] = {}
-        self._bars = Bars()
+        self._bars = ProgressBars()
 
     @property
     def folder(self) -> Path:
-        """The run's."""
+        """The folder of the run."""
         return self.run.folder
 
     @property
     def checkpoints(self) -> Path:
-        """Those of the first part."""
+        """The folder of the first part's checkpoints."""
         return self.folder / FOLDER / "0"
 
     @property
     def resumed(self) -> Saved | None:
-        """What the run goes on from."""
+        """The checkpoint that the run resumes from, if any."""
         return self.run.saved
 
     def __enter__(self) -> Self:
@@ -77,7 +77,7 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Hand on the details."""
+        """Hide the progress and pass the tables to the tracker."""
         self._bars.__exit__()
         if self._details:
             self.tracker.table("edits", self._details)
@@ -85,7 +85,7 @@ class Watch:
             self.tracker.table("alarms", [asdict(alarm) for alarm in self.alarms])
 
     def begin(self, model: Model) -> None:
-        """Prepare the stages on the unedited model; take up what an interrupted run measured."""
+        """Prepare the stages on the unedited model; resume the measurements of an interrupted run."""
         self.reference = Reference(model)
         for stage in self.stages:
             begun = time.perf_counter()
@@ -94,7 +94,7 @@ class Watch:
         for judge in self.judges:
             judge.begin()
         if self.resumed is not None:
-            self._take_up(model, self.resumed)
+            self._resume(model, self.resumed)
 
     def due(self, part: Part, count: int) -> bool:
         """Whether a stage measures after the step that leads to `count`."""
@@ -102,7 +102,7 @@ class Watch:
         return any(stage.cadence.due(before, count, part.total) for stage in self.stages)
 
     def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
-        """Measure, log, judge; whether to go on."""
+        """Measure, log and judge; return whether to continue."""
         self.parts[part.index] = part
         before = self.counts.get(part.index, 0)
         row: dict[str, float] = {}
@@ -111,13 +111,13 @@ class Watch:
         else:
             self._advance(part, change)
             row = _cost(change)
-        seen = self._observe(part, before, change)
-        self._bars.show(part, seen.count, self._log(model, seen, row))
-        self.run.tell(self._reached())
+        observation = self._observe(part, before, change)
+        self._bars.show(part, observation.count, self._log(model, observation, row))
+        self.run.report_progress(self._reached())
         return not self.stopped
 
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
-        """Complete a state with how far the run is, what stages remember, its alarms and its tables."""
+        """Complete a checkpoint with the progress of the run, the memory of its stages and its tables."""
         save_memories(self.stages, checkpoint)
         self.run.save(
             checkpoint,
@@ -131,7 +131,7 @@ class Watch:
         )
 
     def summary(self) -> dict[str, object]:
-        """How far each part came, for people and for the report."""
+        """The progress of each part and the alarms, for `summary.json`."""
         alarms = [asdict(alarm) for alarm in self.alarms]
         counts = {"edits": self.edits, "steps": self.steps, "tokens": self.tokens}
         return {**counts, "parts": self._reached(), "alarms": alarms, "stopped": self.stopped}
@@ -144,38 +144,38 @@ class Watch:
 
     def _advance(self, part: Part, change: Change) -> None:
         done = {"edits": len(change.facts), "steps": change.steps}
-        self._details += _told(change, self.edits)
+        self._details += _detail_rows(change, self.edits)
         self.counts[part.index] = self.counts.get(part.index, 0) + done[part.unit]
         self.edits += done["edits"]
         self.steps += done["steps"]
         self.tokens += change.tokens
         self.rows += 1
 
-    def _log(self, model: Model, seen: Observation, row: dict[str, float]) -> dict[str, float]:
+    def _log(self, model: Model, observation: Observation, row: dict[str, float]) -> dict[str, float]:
         tables: dict[str, Rows] = {}
         for stage in self.stages:
-            if stage.cadence.due(seen.before, seen.count, seen.total):
-                row |= self._measure(stage, model, seen, tables)
-        row |= self._judge(model, seen, row)
+            if stage.cadence.due(observation.before, observation.count, observation.total):
+                row |= self._measure(stage, model, observation, tables)
+        row |= self._judge(model, observation, row)
         if self.stopped:
-            # what was added is told already; what belongs to the end is missing, and may alarm as well
-            end = replace(seen, total=seen.count, before=seen.count, update={})
+            # the update is measured already; the measurements of the end are missing, and may alarm as well
+            end = replace(observation, total=observation.count, before=observation.count, update={})
             for stage in self.stages:
                 row |= self._measure(stage, model, end, tables)
             row |= self._judge(model, end, row)
         for name, rows in tables.items():
             self.tracker.table(name, rows)
-        self.tracker.log(self._position(seen), row)
+        self.tracker.log(self._position(observation), row)
         self.last |= row
         return row
 
-    def _position(self, seen: Observation) -> Position:
+    def _position(self, observation: Observation) -> Position:
         return Position(
-            part=seen.part,
-            unit=seen.unit,
+            part=observation.part,
+            unit=observation.unit,
             step=self.rows,
-            edits=self.edits if seen.unit == "steps" else seen.count,
-            steps=self.steps if seen.unit == "edits" else seen.count,
+            edits=self.edits if observation.unit == "steps" else observation.count,
+            steps=self.steps if observation.unit == "edits" else observation.count,
             tokens=self.tokens,
         )
 
@@ -200,41 +200,43 @@ class Watch:
         )
 
     def _measure(
-        self, stage: Stage, model: Model, seen: Observation, tables: dict[str, Rows]
+        self, stage: Stage, model: Model, observation: Observation, tables: dict[str, Rows]
     ) -> dict[str, float]:
-        """The stage's numbers; its tables take the place of those that it gave at this moment before."""
+        """The stage's numbers; its tables replace earlier ones of this moment."""
         begun = time.perf_counter()
-        found: Measurement = stage.measure(model, seen)
-        for name, table in found.items():
+        measurement: Measurement = stage.measure(model, observation)
+        for name, table in measurement.items():
             if isinstance(table, pd.DataFrame):
                 tables[name] = [
                     {str(key): value for key, value in row.items()} for row in table.to_dict("records")
                 ]
-        numbers = {key: float(value) for key, value in found.items() if not isinstance(value, pd.DataFrame)}
+        numbers = {
+            key: float(value) for key, value in measurement.items() if not isinstance(value, pd.DataFrame)
+        }
         return numbers | {f"time/{stage.name}/seconds": time.perf_counter() - begun}
 
-    def _judge(self, model: Model, seen: Observation, row: Mapping[str, float]) -> dict[str, float]:
-        """The alarms of this moment, told to people and acted on."""
-        found: dict[str, float] = {}
+    def _judge(self, model: Model, observation: Observation, row: Mapping[str, float]) -> dict[str, float]:
+        """The alarms of this moment as metrics; they are logged, sent by the tracker and acted on."""
+        alarms: dict[str, float] = {}
         for judge in self.judges:
-            for alarm in judge.judge(seen, row):
+            for alarm in judge.judge(observation, row):
                 log.warning("alarm: %s", alarm.sentence)
                 self.tracker.alert(alarm.signature, alarm.sentence)
                 self.alarms.append(alarm)
-                found[f"alarm/{alarm.signature}/at"] = alarm.count
-                self._act(judge.on_alarm, model, seen)
-        return found
+                alarms[f"alarm/{alarm.signature}/at"] = alarm.count
+                self._act(judge.on_alarm, model, observation)
+        return alarms
 
-    def _act(self, on_alarm: OnAlarm, model: Model, seen: Observation) -> None:
-        if on_alarm == "stop" and not seen.is_last:
+    def _act(self, on_alarm: OnAlarm, model: Model, observation: Observation) -> None:
+        if on_alarm == "stop" and not observation.is_last:
             self.stopped = True
         if on_alarm == "checkpoint":
-            weights = {str(site): matrix for site, matrix in model.snapshot(seen.edited).items()}
-            name = f"{seen.unit}-{seen.count:06d}"
+            weights = {str(site): matrix for site, matrix in model.snapshot(observation.edited).items()}
+            name = f"{observation.unit}-{observation.count:06d}"
             log.warning("the edited matrices are in %s", self.run.checkpoint(name, weights))
 
-    def _take_up(self, model: Model, saved: Saved) -> None:
-        """Go on where the checkpoint was taken: judges hear of every row again, silently."""
+    def _resume(self, model: Model, saved: Saved) -> None:
+        """Continue where the checkpoint was saved: judges read every row again, without alerts."""
         state = saved.state
         self.parts = {part["index"]: _part(part) for part in state["parts"]}
         self.counts = {int(index): count for index, count in state["counts"].items()}
@@ -245,46 +247,47 @@ class Watch:
         self._prepared = {}
         counted: dict[int, int] = {}
         for row in self.run.rows():
-            self._hear_again(row, counted)
+            self._judge_again(row, counted)
             self.last |= _numbers(row)
 
-    def _hear_again(self, row: Mapping[str, Any], counted: dict[int, int]) -> None:
+    def _judge_again(self, row: Mapping[str, Any], counted: dict[int, int]) -> None:
         position = Position.of(row)
         part = self.parts[position.part]
         before = counted.get(part.index, 0)
         counted[part.index] = position.count
-        seen = Observation(
+        observation = Observation(
             count=position.count, before=before, total=part.total, unit=part.unit, part=part.index,
             edited=part.edited, reference=self.reference,
         )  # fmt: skip
         for judge in self.judges:
-            self.alarms += judge.judge(seen, _numbers(row))
+            self.alarms += judge.judge(observation, _numbers(row))
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a row, without its place."""
+    """The metrics of a row, without its position."""
     return {key: value for key, value in row.items() if "/" in key}
 
 
-def _part(told: Mapping[str, Any]) -> Part:
-    return Part(**{**told, "edited": [Site.parse(site) for site in told["edited"]]})
+def _part(fields: Mapping[str, Any]) -> Part:
+    """The inverse of `_as_json`."""
+    return Part(**{**fields, "edited": [Site.parse(site) for site in fields["edited"]]})
 
 
 def _as_json(part: Part) -> dict[str, object]:
     return {**vars(part), "edited": [str(site) for site in part.edited]}
 
 
-def _told(change: Change, before: int) -> list[dict[str, object]]:
-    """A row a fact: its place in the sequence, its id, and what the editor tells of it."""
+def _detail_rows(change: Change, before: int) -> list[dict[str, object]]:
+    """One row per fact: its place in the sequence, its id and the editor's diagnostics."""
     rows: list[dict[str, object]] = []
     for i, fact in enumerate(change.facts):
-        told = {name: values[i] for name, values in change.details.items()}
-        rows.append({"edit": before + i + 1, "id": fact.id, **told})
+        details = {name: values[i] for name, values in change.details.items()}
+        rows.append({"edit": before + i + 1, "id": fact.id, **details})
     return rows
 
 
 def _cost(change: Change) -> dict[str, float]:
-    """What a step took and what it reports of itself."""
+    """The time and memory that a step took, and the numbers that it reports."""
     # Linux counts in KiB, macOS in bytes
     unit = 2**30 if sys.platform == "darwin" else 2**20
     return {

@@ -1,4 +1,4 @@
-"""A bar for each part of a run: how far it is, how fast it goes, how much the norm has grown."""
+"""One progress bar per part of a run: progress, speed, growth of the norm."""
 
 import time
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from pipeline.interventions.base import Part
 
 
-class Bars:
-    """As a context; silent where standard error is no terminal."""
+class ProgressBars:
+    """One bar per part that has started, shown inside this context; hidden if stderr is no terminal."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
@@ -27,16 +27,16 @@ class Bars:
         self._tasks: dict[int, tuple[TaskID, float]] = {}
 
     def __enter__(self) -> Self:
-        """Show them."""
+        """Show the bars."""
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave them as they are."""
+        """Stop updating; the bars stay on the screen."""
         self._progress.stop()
 
     def show(self, part: Part, count: int, row: Mapping[str, float]) -> None:
-        """Move the bar of a part to `count`; the first call begins it."""
+        """Move the bar of a part to `count`; the first call for a part adds its bar."""
         if part.index not in self._tasks:
             task = self._progress.add_task(
                 part.name, total=part.total, completed=count, rate="", ratio="1.00", begun=count
@@ -44,12 +44,12 @@ class Bars:
             self._tasks[part.index] = task, time.perf_counter()
             return
         task, begun = self._tasks[part.index]
-        (shown,) = [one for one in self._progress.tasks if one.id == task]
-        rate = (count - shown.fields["begun"]) / (time.perf_counter() - begun)
+        (bar,) = [each for each in self._progress.tasks if each.id == task]
+        rate = (count - bar.fields["begun"]) / (time.perf_counter() - begun)
         ratio = row.get("norm/frobenius_ratio/edited")
         self._progress.update(
             task,
             completed=count,
             rate=f"{rate:.1f} {part.unit}/s",
-            ratio=shown.fields["ratio"] if ratio is None else f"{ratio:.3g}",
+            ratio=bar.fields["ratio"] if ratio is None else f"{ratio:.3g}",
         )

@@ -15,7 +15,7 @@ from editors.errors import ConfigError
 from pipeline.config.fingerprint import Config
 from pipeline.runs.atomic_files import read_json
 from pipeline.runs.folder import RunInfo
-from pipeline.tracking.base import Draw, Position, Rows, Status
+from pipeline.tracking.base import Draw, Position, Rows, Status, Tracker
 from pipeline.tracking.wandb_config import job_type, node, shown, summary_of
 from pipeline.tracking.wandb_receipt import Receipt, digest
 
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 OUTCOME = ("objective", "seconds", "edits", "steps", "tokens", "stopped")
-"""What of `summary.json` is told as the summary of a run; a sweep optimises `objective`."""
+"""Keys of `summary.json` that become the summary of a run; a sweep optimises `objective`."""
 DIGEST = "archive/digest"
-"""Configuration key that says which content of the run's folder was told completely."""
+"""Configuration key: digest of the content of the run's folder that was logged completely."""
 
 
 @dataclass(kw_only=True)
-class Wandb:
+class Wandb(Tracker):
     """Weights & Biases: group = experiment, job type = editor or intervention, all over edits or steps.
 
-    Its files lie in the run folder; an offline run is read there with `wandb leet`, sent with `wandb sync`.
-    Neither the environment, the command line, the code nor the console are recorded.
+    Its files are in the run folder, where `wandb leet` shows and `wandb sync` uploads an offline run. Neither
+    the environment, the command line, the code nor the console are recorded.
     """
 
     project: str = "normscope"
     entity: str | None = None
-    """A team or user; null is the default one of the account."""
+    """A team or user; null is the default of the account."""
     mode: Mode = "auto"
-    """`auto` follows WANDB_MODE, else it is online where one is logged in and offline where not."""
+    """`auto` follows WANDB_MODE; without it, online if logged in, otherwise offline."""
     tags: Sequence[str] = ()
     system_metrics: bool = True
-    """Whether W&B samples processor, memory and GPU beside the run."""
+    """Whether W&B samples processor, memory and GPU during the run."""
     _run: "wandb.Run | None" = field(default=None, init=False, repr=False)
     _id: str = field(default="", init=False)
     _folder: Path = field(default=Path(), init=False, repr=False)
     _tables: dict[str, list[Mapping[str, object]]] = field(default_factory=dict, init=False, repr=False)
     _defined: set[str] = field(default_factory=set, init=False, repr=False)
-    """Metrics whose summary is chosen."""
+    """Metrics whose summary is defined already."""
     _axis: str = field(default="", init=False)
-    """What the history is drawn over; known from the first row on."""
+    """The x-axis of the history; set by the first row."""
     _several: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -65,14 +65,14 @@ class Wandb:
         return self._id
 
     def start(self, config: Config, run: RunInfo) -> None:
-        """Open a run of its own; raises ConfigError where W&B refuses, for want of a login say."""
-        import wandb  # here, because it takes half a second and `tracker=none` need not wait
+        """Open a new run; raises ConfigError if W&B refuses, for example without a login."""
+        import wandb  # here: the import takes half a second, which `tracker=none` saves
 
         self._id, self._folder = run_id(run), run.folder
         place = {"project": self.project, "entity": self.entity, "id": self._id}
         try:
             self._run = wandb.init(
-                **({} if os.environ.get("WANDB_SWEEP_ID") else place),  # an agent of a sweep has told them
+                **({} if os.environ.get("WANDB_SWEEP_ID") else place),  # set by the agent of a sweep
                 group=run.name,
                 job_type=job_type(config),
                 name=f"{job_type(config)}-{run.fingerprint}",
@@ -80,7 +80,7 @@ class Wandb:
                 config=shown(config, read_json(run.folder / "provenance.json")),
                 dir=run.folder,
                 mode=resolved(self.mode),
-                reinit="create_new",  # otherwise a run that somebody left open would be handed out again
+                reinit="create_new",  # otherwise a run that was left open would be reused
                 # A Settings object of our own per run: wandb.init writes group, job type and tags into it.
                 settings=wandb.Settings(
                     silent=True,
@@ -101,7 +101,7 @@ class Wandb:
         self._tables, self._defined = {}, set()
 
     def log(self, position: Position, metrics: Mapping[str, float]) -> None:
-        """Add a row of history, over edits or steps; over all changes where a run has several parts."""
+        """Add a row of history, over edits or steps; over all changes if a run has several parts."""
         if self._run is None:
             return
         if not self._axis:
@@ -109,12 +109,12 @@ class Wandb:
             self._run.define_metric(self._axis)
             self._run.define_metric("*", step_metric=self._axis)
         self._define(self._run, metrics)
-        shown = ("part", "step", "edits", "steps", "tokens") if self._several else (self._axis,)
+        axes = ("part", "step", "edits", "steps", "tokens") if self._several else (self._axis,)
         tokens = {"tokens": position.tokens} if position.tokens else {}
-        self._run.log({**{name: getattr(position, name) for name in shown}, **tokens, **metrics})
+        self._run.log({**{name: getattr(position, name) for name in axes}, **tokens, **metrics})
 
-    def again(self, row: Mapping[str, Any]) -> None:
-        """Add it to this attempt's history."""
+    def replay_row(self, row: Mapping[str, Any]) -> None:
+        """Add the row to this attempt's history."""
         self.log(Position.of(row), {key: value for key, value in row.items() if "/" in key})
 
     def table(self, name: str, rows: Rows) -> None:
@@ -123,47 +123,47 @@ class Wandb:
             self._tables.setdefault(name, []).extend(rows)
 
     def alert(self, title: str, text: str) -> None:
-        """An alert of W&B, which it sends on as its settings say."""
+        """Send an alert of W&B, by the channels of the account's settings."""
         if self._run is not None:
             self._run.alert(title=title, text=text, level="WARN")
 
     def pictures(self, draw: Draw) -> None:
-        """The figures as images under `figures/<name>`."""
+        """Log the figures as images under `figures/<name>`."""
         if self._run is not None and not self._run.disabled:
             import wandb
 
             self._run.log({f"figures/{name}": wandb.Image(str(path)) for name, path in draw().items()})
 
     def finish(self, status: Status) -> None:
-        """Log the tables and what the run came to, then close it with exit code 0 or 1."""
+        """Log the tables and the summary, then close the run with exit code 0 or 1."""
         run, self._run = self._run, None
         if run is None:
             return
         try:
             self._log_tables(run)
             content = digest(self._folder)
-            found = read_json(self._folder / "summary.json")
-            run.summary.update({key: found[key] for key in OUTCOME if found.get(key) is not None})
-            run.config.update({DIGEST: content}, allow_val_change=True)  # last: what has it is complete
+            summary = read_json(self._folder / "summary.json")
+            run.summary.update({key: summary[key] for key in OUTCOME if summary.get(key) is not None})
+            run.config.update({DIGEST: content}, allow_val_change=True)  # last: it marks a complete run
         finally:
             run.finish(exit_code=0 if status == "done" else 1)
         if not run.disabled:
             self._receipt(run, content, status).write(self._folder)
 
     def _define(self, run: "wandb.Run", metrics: Mapping[str, float]) -> None:
-        """Choose the summaries of metrics that are new; by full name, since of two patterns W&B takes any."""
+        """Define the summaries of new metrics, by full name: if two patterns fit, W&B takes either."""
         for key in metrics.keys() - self._defined:
             self._defined.add(key)
-            if kept := summary_of(key):
-                name = key.replace(".", r"\.")  # a dot alone would lead into a mapping
-                run.define_metric(name, step_metric=self._axis, summary=kept)
+            if summary := summary_of(key):
+                name = key.replace(".", r"\.")  # an unescaped dot would mean a nested key
+                run.define_metric(name, step_metric=self._axis, summary=summary)
 
     def _log_tables(self, run: "wandb.Run") -> None:
         import wandb
 
         frames = {name: pd.DataFrame(rows) for name, rows in self._tables.items() if rows}
         if frames:
-            # a name of their own each: one table is called as the x-axis is, and would be lost
+            # with a prefix: the table `edits` has the name of the x-axis, and would be lost
             run.log(
                 {
                     f"tables/{name}": wandb.Table(dataframe=frame, allow_mixed_types=True)
@@ -189,22 +189,22 @@ def run_id(run: RunInfo) -> str:
 
 
 def has_parts(config: Config) -> bool:
-    """Whether the run consists of several interventions, one after another."""
+    """Whether the run consists of several interventions in sequence."""
     return bool(node(config, "intervention").get("parts"))
 
 
 def axis(several: bool, position: Position) -> str:
-    """What a run's metrics are drawn over: its edits or optimiser steps; all changes where it has parts."""
+    """The x-axis of a run's metrics: its edits or optimiser steps; all changes if it has parts."""
     return "step" if several else position.unit
 
 
 def resolved(mode: Mode) -> Literal["online", "offline", "disabled"]:
-    """What `auto` comes to."""
+    """The mode that `auto` stands for."""
     if mode != "auto":
         return mode
-    for wanted in ("online", "offline", "disabled"):
-        if os.environ.get("WANDB_MODE") == wanted:
-            return wanted
+    for choice in ("online", "offline", "disabled"):
+        if os.environ.get("WANDB_MODE") == choice:
+            return choice
     return "online" if logged_in() else "offline"
 
 
@@ -216,8 +216,8 @@ def logged_in() -> bool:
         return True
     server = os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url
     try:
-        known = netrc.netrc(os.environ.get("NETRC")).hosts
+        hosts = netrc.netrc(os.environ.get("NETRC")).hosts
     except (OSError, netrc.NetrcParseError):
         return False
     # wandb keeps reading the keys of its former address.
-    return bool({urlsplit(server).hostname, "api.wandb.ai"} & set(known))
+    return bool({urlsplit(server).hostname, "api.wandb.ai"} & set(hosts))

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from editors.models.model import Model
 from editors.updates import Site
-from pipeline.checkpoints.edits import Journal
+from pipeline.checkpoints.edits import EditCheckpoint
 from pipeline.runs.checkpoint_store import States
 from tests.benchmarks.measure import Row, alternate
 from tests.benchmarks.workbench import Workbench
@@ -44,12 +44,12 @@ def state_7b_width(bench: Workbench) -> Row:
     metrics.touch()
 
     def fast() -> None:
-        journal = Journal(folder / "state" / "0")
-        journal._remembered = edits - BATCH
-        journal.remember(editor, edits)  # pyright: ignore[reportArgumentType]
-        checkpoint = journal.write(model, [SITE], edits)
+        edit_checkpoint = EditCheckpoint(folder / "state" / "0")
+        edit_checkpoint._saved = edits - BATCH
+        edit_checkpoint.remember(editor, edits)  # pyright: ignore[reportArgumentType]
+        checkpoint = edit_checkpoint.write(model, [SITE], edits)
         told = {"last": {}, "seconds": 0.0, "state": {}}
-        States(folder, {}).complete(checkpoint, metrics, told, journal.pieces)
+        States(folder, {}).complete(checkpoint, metrics, told, edit_checkpoint.pieces)
 
     def plain() -> None:
         tensors = {name: value.contiguous() for name, value in model.hf.state_dict().items()}

@@ -53,7 +53,7 @@ RUNS["growth"] = [*EDITS, "editor=growth", "layers.edit=[0]"]
 CONTROLS = "none random_direction norm_kept scaled spread norm_rescaled".split()
 RUNS |= {
     f"replay, {control}": [
-        *SHORT, "intervention=replay", "intervention.save_every=3", "intervention.run=../recorded/real",
+        *SHORT, "intervention=replay", "intervention.save_every=3", "intervention.source=../recorded/real",
         f"intervention/control={control}",
     ]
     for control in CONTROLS
@@ -81,7 +81,7 @@ def finish(overrides: list[str], root: Path) -> None:
 
 
 def left_by(root: Path) -> dict[str, Any]:
-    """Everything that a run found out, without how long it took."""
+    """The results of a run, without its times."""
     (folder,) = (root / "chaos").iterdir()
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((folder / "summary.json").read_text())
@@ -96,11 +96,11 @@ def left_by(root: Path) -> dict[str, Any]:
 
 
 def compare(root: Path, whole: Path) -> None:
-    found, expected = left_by(root), left_by(whole)
+    left, expected = left_by(root), left_by(whole)
     for key in ("rows", "summary", "files"):
-        assert found[key] == expected[key], key
+        assert left[key] == expected[key], key
     for name, table in expected["tables"].items():
-        pd.testing.assert_frame_equal(found["tables"][name], table)
+        pd.testing.assert_frame_equal(left["tables"][name], table)
 
 
 def was_killed(overrides: list[str], root: Path, moment: random.Random, whole: Path, seconds: float) -> bool:

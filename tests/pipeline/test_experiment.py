@@ -59,9 +59,8 @@ def test_a_run_leaves_everything_the_contract_names(composed: Composed, tmp_path
     assert summary["alarms"] == [] and not summary["stopped"]
 
 
-def test_the_unedited_row_has_ratio_one_everywhere_and_only_edited_matrices_move(
-    composed: Composed, tmp_path: Path
-):
+def test_only_edited_matrices_move(composed: Composed, tmp_path: Path):
+    """The row of the unedited model has ratio one everywhere."""
     launch(composed("stage.norms.cadence.every=1"), tmp_path)
     first, *_, last = rows(only_run(tmp_path))
     ratios = {key: value for key, value in first.items() if key.startswith("norm/frobenius_ratio/")}
@@ -79,9 +78,7 @@ def test_the_growth_split_adds_up_to_the_growth_of_the_norm(composed: Composed, 
         assert after[key] ** 2 - before[key] ** 2 == pytest.approx(split, rel=1e-4, abs=1e-5)
 
 
-def test_the_same_configuration_gives_the_same_numbers_and_is_not_computed_twice(
-    composed: Composed, tmp_path: Path
-):
+def test_a_configuration_has_the_same_numbers_and_is_computed_once(composed: Composed, tmp_path: Path):
     config = composed()
     launch(config, tmp_path / "one")
     launch(config, tmp_path / "two")
@@ -218,12 +215,12 @@ def test_a_model_that_gives_no_numbers_ends_its_run_with_every_stage(
         count=4, total=4, seen=plan.stream, latest=plan.stream, untouched=plan.untouched,
         reference=reference, edited=parts.intervention.editor.sites,
     )  # fmt: skip
-    found: Measurement = {}
+    measurement: Measurement = {}
     for stage in parts.stages:
-        found |= stage.measure(model, seen)
-    assert found["downstream/mean/acc"] == 0
-    assert found["edit/success/seen.rewrite"] == found["edit/generated/seen.contains"] == 0
-    assert found["probe/direct/block.03"] == 1 and found["probe/direct/block.01"] == 0.5
+        measurement |= stage.measure(model, seen)
+    assert measurement["downstream/mean/acc"] == 0
+    assert measurement["edit/success/seen.rewrite"] == measurement["edit/generated/seen.contains"] == 0
+    assert measurement["probe/direct/block.03"] == 1 and measurement["probe/direct/block.01"] == 0.5
     for key in (
         "generation/entropy/mean",
         "text/loss/held_out",
@@ -231,7 +228,7 @@ def test_a_model_that_gives_no_numbers_ends_its_run_with_every_stage(
         "trace/clean/mean",
         "trace/late/attention",
     ):
-        assert np.isnan(found[key]), key
+        assert np.isnan(measurement[key]), key
 
 
 def test_an_alarm_can_save_the_edited_matrices(composed: Composed, tmp_path: Path):
@@ -261,9 +258,8 @@ def test_tracing_takes_the_facts_of_the_data_where_none_is_edited(composed: Comp
     assert row["trace/total/mean"] == pytest.approx(row["trace/block/last.03"])
 
 
-def test_more_edits_than_facts_names_both_numbers_before_the_model_is_loaded(
-    composed: Composed, tmp_path: Path
-):
+def test_more_edits_than_facts_are_refused(composed: Composed, tmp_path: Path):
+    """The sentence names both numbers, before the model is loaded."""
     with pytest.raises(DataError, match=r"edits=50.*only 8 facts"):
         launch(composed("edits=50", "model.path=/nowhere"), tmp_path)
     assert "edits=50" in (only_run(tmp_path) / "FAILED").read_text().splitlines()[0]

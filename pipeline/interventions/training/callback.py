@@ -1,4 +1,4 @@
-"""The Trainer callback through which a run looks at a model while it is trained."""
+"""The Trainer callback that measures a model while it is trained."""
 
 import copy
 import math
@@ -15,32 +15,32 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from editors.errors import NumericsError
 from pipeline.interventions import distributed as processes
-from pipeline.interventions.base import Change, Onlooker, Part
+from pipeline.interventions.base import Change, Part, StepObserver
 from pipeline.interventions.training.trainees import Trainee
 from pipeline.runs.checkpoint_store import PREFIX
 
 _WAY_OUT = (
     "lower intervention.learning_rate, give it a longer intervention.warmup, or train in float32; "
-    "what was measured before is kept"
+    "earlier measurements are kept"
 )
 
 
-class Looking(TrainerCallback):
-    """Tells the onlooker of every optimiser step, and lets it complete checkpoints."""
+class MeasureCallback(TrainerCallback):
+    """Reports every optimiser step to the observer, which also completes the checkpoints."""
 
     def __init__(
-        self, *, trainee: Trainee, part: Part, onlooker: Onlooker, begun: int, sharded: bool
+        self, *, trainee: Trainee, part: Part, observer: StepObserver, begun: int, sharded: bool
     ) -> None:
-        self.trainee, self.part, self.onlooker = trainee, part, onlooker
+        self.trainee, self.part, self.observer = trainee, part, observer
         self.step, self.tokens = begun, 0
         self._copy = copy.deepcopy(trainee) if sharded else None
-        """Where weights that lie in pieces in several processes are put together to be measured."""
+        """A copy into which sharded weights are gathered to be measured."""
         self._since = time.perf_counter()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Count from where an interrupted training stopped."""
+        """Count from the step at which an interrupted training stopped."""
         self.tokens = state.num_input_tokens_seen
         self._since = time.perf_counter()
 
@@ -52,14 +52,14 @@ class Looking(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """After every optimiser step; the summary at the end of a training is not one."""
+        """Measure after an optimiser step; a log without a loss, at the end of a training, is ignored."""
         if logs is None or "loss" not in logs:
             return
         seconds = time.perf_counter() - self._since
-        go = self._look(state, logs, seconds)
-        go, pending = processes.agreed((go, self.onlooker.requests.pending))
-        if not go:
-            # a checkpoint from here would go on with what was stopped
+        continues = self._look(state, logs, seconds)
+        continues, pending = processes.agreed((continues, self.observer.requests.pending))
+        if not continues:
+            # a run resumed from a checkpoint saved here would continue past the stop
             control.should_training_stop, control.should_save = True, False
         elif pending:
             control.should_save = True
@@ -68,38 +68,38 @@ class Looking(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """The weights and the optimiser were written: complete the state; leave where that was asked for."""
-        processes.meet()  # all have written their part of it
-        self.onlooker.save(Path(str(args.output_dir)) / f"{PREFIX}{state.global_step}")
-        requests = self.onlooker.requests
+        """Complete the checkpoint of weights and optimiser; leave if a signal requested it."""
+        processes.meet()  # every process has written its share
+        self.observer.save(Path(str(args.output_dir)) / f"{PREFIX}{state.global_step}")
+        requests = self.observer.requests
         requests.leave = processes.agreed(requests.leave)
         requests.answered()
 
     def _look(self, state: TrainerState, logs: dict[str, float], seconds: float) -> bool:
         _check(logs["loss"], state.global_step, self.part.name)
         tokens = state.num_input_tokens_seen - self.tokens
-        told = {
+        numbers = {
             "train/loss/step": logs["loss"],
             "train/learning_rate/step": logs["learning_rate"],
             "train/gradient_norm/step": logs.get("grad_norm", math.nan),
             "train/tokens/step": tokens,
         }
         change = Change(
-            steps=state.global_step - self.step, tokens=tokens, seconds={"train": seconds}, numbers=told
+            steps=state.global_step - self.step, tokens=tokens, seconds={"train": seconds}, numbers=numbers
         )
         self.step, self.tokens = state.global_step, state.num_input_tokens_seen
         if self._copy is None:
             return self._show(self.trainee, change)
-        # gathering weights takes long, and only a stage reads them
-        if self.onlooker.due(self.part, state.global_step):
+        # gathering weights takes long, and only stages read them
+        if self.observer.due(self.part, state.global_step):
             _gather(self.trainee.module, self._copy.module)
         return self._show(self._copy, change)
 
     def _show(self, trainee: Trainee, change: Change) -> bool:
         try:
             with evaluating(trainee):
-                told = {**change.numbers, **trainee.numbers()}
-                return self.onlooker.look(trainee.model, self.part, replace(change, numbers=told))
+                numbers = {**change.numbers, **trainee.numbers()}
+                return self.observer.look(trainee.model, self.part, replace(change, numbers=numbers))
         except NumericsError as error:
             raise NumericsError(
                 f"{self.part.name} at optimiser step {self.step}: {error}; {_WAY_OUT}"
@@ -108,7 +108,7 @@ class Looking(TrainerCallback):
 
 @contextmanager
 def evaluating(trainee: Trainee) -> Iterator[None]:
-    """The model as an ordinary one, in evaluation mode; afterwards it is being trained again."""
+    """Inside, the model is an ordinary one in evaluation mode; afterwards training continues."""
     trainee.model.was_trained()
     trainee.module.eval()
     try:
@@ -125,7 +125,7 @@ def _check(loss: float, step: int, name: str) -> None:
 
 @torch.no_grad()
 def _gather(spread: nn.Module, whole: nn.Module) -> None:
-    """Copy parameters that lie in pieces in several processes into a whole model, one after the other."""
+    """Copy parameters that are sharded over several processes into a whole model, one after another."""
     targets = dict(whole.named_parameters())
     for name, parameter in spread.named_parameters():
         gathered = getattr(parameter, "full_tensor", lambda parameter=parameter: parameter)()

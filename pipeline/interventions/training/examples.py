@@ -1,4 +1,4 @@
-"""What is trained on: rows of token ids, and which of them the loss reads."""
+"""Training examples: rows of token ids, and labels that mark the tokens that the loss reads."""
 
 import logging
 from array import array
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IGNORED = -100
-"""Label of a token that the loss does not read, as transformers has it."""
+"""Label of a token that the loss does not read, as in transformers."""
 _DOCUMENTS_AT_ONCE = 256
 
 
 @runtime_checkable
 class Examples(Protocol):
-    """Something that gives rows of `input_ids` and `labels`."""
+    """A source of rows of `input_ids` and `labels`."""
 
     @property
     def label(self) -> str:
-        """For people: what is trained on."""
+        """Name of the source in messages."""
         ...
 
     def load(self, model: Model, rows: int) -> "Dataset":
-        """At most `rows` rows, as the model's tokenizer cuts them."""
+        """At most `rows` rows, tokenized by the model's tokenizer."""
         ...
 
 
@@ -45,27 +45,27 @@ class Examples(Protocol):
 class PackedText:
     """Documents one after another, an end-of-text token between them, cut into rows of equal length.
 
-    The loss reads every token but the first of a row; attention crosses the borders of documents, as is usual
-    in pretraining.
+    The loss reads every token but the first of a row. Attention crosses the borders of documents, as usual in
+    pretraining.
     """
 
     corpus: Corpus
     length: int
-    """Tokens of a row."""
+    """Tokens per row."""
 
     @property
     def label(self) -> str:
-        """The corpus."""
+        """The label of the corpus."""
         return self.corpus.label
 
     def load(self, model: Model, rows: int) -> "Dataset":
         """The first rows of the corpus.
 
         Raises:
-            ConfigError: for rows that are longer than the model's positions.
-            DataError: for a corpus that does not fill one row.
+            ConfigError: if a row is longer than the model's positions.
+            DataError: if the corpus does not fill one row.
         """
-        from datasets import Dataset  # here: it takes a second that editing runs need not wait
+        from datasets import Dataset  # here: the import takes a second, which editing runs save
 
         _check_length(self.length, model)
         ids = array("i")
@@ -81,7 +81,7 @@ class PackedText:
             )
         table = np.frombuffer(ids, dtype=np.int32)[: count * self.length].reshape(count, self.length)
         labels = table.copy()
-        labels[:, 0] = IGNORED  # nothing predicts it; some models' losses would be divided by it all the same
+        labels[:, 0] = IGNORED  # nothing predicts it, but some models would count it in the mean loss
         return Dataset.from_dict({"input_ids": list(table), "labels": list(labels)})
 
     def _documents(self, model: Model) -> Iterator[list[int]]:
@@ -97,50 +97,50 @@ class PackedText:
 class Completions:
     """Prompts with completions; the loss reads the completion alone, and the end-of-text token after it.
 
-    Where the tokenizer has a chat template a pair is a user's message and the assistant's answer, else
-    the two are joined by a space.
+    If the tokenizer has a chat template, a pair is a user's message and the assistant's answer; otherwise the
+    two are joined by a space.
     """
 
     pairs: Pairs
     length: int
-    """Most tokens of a row; longer ones are left out, and counted."""
+    """Largest number of tokens per row; longer rows are left out, with a warning."""
 
     @property
     def label(self) -> str:
-        """The source of the pairs."""
+        """The label of the pairs."""
         return self.pairs.label
 
     def load(self, model: Model, rows: int) -> "Dataset":
         """The first pairs that fit.
 
         Raises:
-            ConfigError: for rows that are longer than the model's positions.
-            DataError: where no pair can be used.
+            ConfigError: if `length` exceeds the model's positions.
+            DataError: if no pair can be used.
         """
         from datasets import Dataset
 
         _check_length(self.length, model)
-        found: list[dict[str, list[int]]] = []
+        examples: list[dict[str, list[int]]] = []
         read = 0
         for pair in self.pairs:
             row = _encode(model, pair)
             read += 1
-            found += [row] if len(row["input_ids"]) <= self.length else []
-            if len(found) == rows:
+            examples += [row] if len(row["input_ids"]) <= self.length else []
+            if len(examples) == rows:
                 break
-        if not found:
+        if not examples:
             longer = f"each of its {read} pairs has more than {self.length} tokens"
             raise DataError(f"nothing to train on in {self.label}: {longer if read else 'it is empty'}")
-        if len(found) < read:
+        if len(examples) < read:
             log.warning(
                 "%s: left out %d of %d pairs that are longer than %d tokens",
-                self.label, read - len(found), read, self.length,
+                self.label, read - len(examples), read, self.length,
             )  # fmt: skip
-        return Dataset.from_list(found)
+        return Dataset.from_list(examples)
 
 
 def collate(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
-    """Rows of unequal length, padded on the right; padding is neither read nor trained on."""
+    """A batch of rows of unequal length, padded on the right; padding is masked and has no label."""
     ids, mask = pad([row["input_ids"] for row in rows])
     labels = torch.full_like(ids, IGNORED)
     for i, row in enumerate(rows):
@@ -155,24 +155,24 @@ def _encode(model: Model, pair: Pair) -> dict[str, list[int]]:
     begin, end = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
     ids = list(tokens.ids) if end is None or tokens.ids[-1] == end else [*tokens.ids, end]
     labels = [IGNORED] * first + ids[first:]
-    # a chat template may write the token that the tokenizer puts first as well
+    # the chat template may begin with the token that the tokenizer prepends as well
     twice = begin is not None and ids[:2] == [begin, begin]
     return {"input_ids": ids[twice:], "labels": labels[twice:]}
 
 
 def _joined(model: Model, pair: Pair) -> tuple[str, str]:
-    """The text that is given, and the whole of it with the completion."""
+    """The prompt, and the prompt with its completion."""
     tokenizer = model.tokenizer
     if not tokenizer.chat_template:
         return pair.prompt, f"{pair.prompt} {pair.completion}"
-    asked = [{"role": "user", "content": pair.prompt}]
-    answered = [*asked, {"role": "assistant", "content": pair.completion}]
-    prompt = str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
-    text = str(tokenizer.apply_chat_template(answered, tokenize=False))
+    question = [{"role": "user", "content": pair.prompt}]
+    conversation = [*question, {"role": "assistant", "content": pair.completion}]
+    prompt = str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
+    text = str(tokenizer.apply_chat_template(conversation, tokenize=False))
     if not text.startswith(prompt):
         raise DataError(
-            f"the chat template of {model.name} begins an answered conversation otherwise than one that "
-            "waits for its answer, so the completion cannot be told apart: take it out of the tokenizer"
+            f"the chat template of {model.name} begins an answered conversation differently from one that "
+            "waits for its answer, so the completion cannot be found: remove it from the tokenizer"
         )
     return prompt, text
 

@@ -1,4 +1,4 @@
-"""What a training needs beside the weights, estimated before it begins."""
+"""The memory that a training needs beside the weights, estimated before it begins."""
 
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _PROBED = 64
-"""Tokens of the row on which activations are measured; what they take grows with their number."""
+"""Tokens of the row on which activations are measured; their memory grows with the number of tokens."""
 
 
 class Planned(Protocol):
-    """What the estimate reads of a training."""
+    """The settings of a training that the estimate reads."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -33,10 +33,10 @@ class Planned(Protocol):
 
 
 def check_memory(trainee: Trainee, examples: "Dataset", planned: Planned) -> None:
-    """Raise a ConfigError with the estimate and the way out where a training does not fit.
+    """Raise a ConfigError with the estimate and the way out if a training does not fit.
 
-    Beside the weights there are a gradient and the optimiser's numbers for every trained parameter, spread
-    over the processes where they share, and what a forward pass keeps for the gradient.
+    Beside the weights there are a gradient and the optimiser's state for every trained parameter, divided by
+    the number of processes if they are sharded, and the activations that a forward pass keeps.
     """
     model = trainee.model
     trained = sum(
@@ -58,7 +58,7 @@ def check_memory(trainee: Trainee, examples: "Dataset", planned: Planned) -> Non
 
 
 def _bytes_per_token(trainee: Trainee, examples: "Dataset", checkpointing: bool) -> float:
-    """Measured on a row; with checkpointing only what a block reads is kept, and one block's own."""
+    """Measured on a row; with checkpointing, the inputs of all blocks and the activations of one."""
     model = trainee.model
     row = torch.tensor(examples[0]["input_ids"][:_PROBED], device=model.device)[None]
     with torch.enable_grad(), kept(model) as graph:

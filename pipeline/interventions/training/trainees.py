@@ -1,4 +1,4 @@
-"""Which weights a training intervention changes: all, some, or an adapter that is merged into them."""
+"""The weights that a training changes: all, some, or an adapter that is merged into them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -23,12 +23,12 @@ class Trainee(Protocol):
 
     @property
     def model(self) -> Model:
-        """The model."""
+        """The model, for measurements."""
         ...
 
     @property
     def module(self) -> nn.Module:
-        """What the Trainer trains: its parameters that require a gradient."""
+        """The module passed to the Trainer, which trains its parameters that require a gradient."""
         ...
 
     @property
@@ -37,19 +37,19 @@ class Trainee(Protocol):
         ...
 
     def plain(self) -> AbstractContextManager[object]:
-        """Inside, the model is an ordinary one that can be measured, and edited where `in_place` holds."""
+        """Inside, the model is an ordinary one that can be measured, and edited if `in_place` holds."""
         ...
 
     def numbers(self) -> Mapping[str, float]:
-        """What there is to tell of it beside the weights, by metric key."""
+        """Numbers beside those of the weights, by metric key."""
         ...
 
     def end(self, folder: Path) -> None:
-        """Make it an ordinary model for good; what is worth keeping goes into `folder`."""
+        """Make the model an ordinary one again; files to keep, such as an adapter, go into `folder`."""
         ...
 
     def give_up(self) -> None:
-        """Make it an ordinary model after an error."""
+        """Make the model an ordinary one again after an error."""
         ...
 
 
@@ -59,11 +59,11 @@ class Trained(Protocol):
 
     @property
     def in_place(self) -> bool:
-        """Whether edits between two training steps last."""
+        """Whether edits between two training steps persist."""
         ...
 
     def check(self, model: Model) -> None:
-        """Raise for blocks and matrices that the model does not have."""
+        """Raise a ConfigError for blocks and matrices that the model does not have."""
         ...
 
     def begin(self, model: Model) -> Trainee:
@@ -73,19 +73,19 @@ class Trained(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Every parameter, or the named matrices of some blocks alone.
+    """Every parameter, or only the named matrices of some blocks.
 
     A fused module, such as GPT-2's `c_attn`, is trained as a whole: its queries, keys and values all change.
     """
 
     sites: Sequence[str] | None = None
-    """Kinds of matrix; null is all, and with `layers` null every parameter, embeddings and norms included."""
+    """Kinds of matrix; null is all. If `layers` is null too: every parameter, also embeddings and norms."""
     layers: Sequence[int] | None = None
     """Blocks; null is all."""
 
     @property
     def in_place(self) -> bool:
-        """Yes."""
+        """Always true: the weights themselves are trained."""
         return True
 
     def check(self, model: Model) -> None:
@@ -100,7 +100,7 @@ class Weights:
             )
 
     def named(self, model: Model) -> list[Site]:
-        """The chosen matrices, and those that share a module with one."""
+        """The chosen matrices, and those that share a module with one of them."""
         layers = range(model.depth) if self.layers is None else self.layers
         names = model.sites if self.sites is None else self.sites
         paths = {model.family.sites.get(name, name) for name in names}
@@ -109,14 +109,14 @@ class Weights:
         return [Site(name, layer) for layer in layers for name in [*together, *unknown]]
 
     def begin(self, model: Model) -> Trainee:
-        """Let the chosen parameters have gradients."""
-        chosen = self.named(model)
+        """Require gradients of the chosen parameters."""
+        sites = self.named(model)
         if self.sites is None and self.layers is None:
             parameters = list(model.hf.parameters())
         else:
-            modules = {model.module(site.name, site.layer): None for site in chosen}
+            modules = {model.module(site.name, site.layer): None for site in sites}
             parameters = [module.get_parameter("weight") for module in modules]
-        return _TrainedWeights(model=model, sites=chosen, parameters=parameters)
+        return _TrainedWeights(model=model, sites=sites, parameters=parameters)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,11 +125,11 @@ class LowRank:
 
     adapter: LoRA
     merge: bool = True
-    """Whether the model keeps W + BA; else it ends as it began, and the adapter lies in the run's folder."""
+    """Whether W + BA is kept; otherwise W is, and the adapter is saved in the run's folder."""
 
     @property
     def in_place(self) -> bool:
-        """No: between steps the model shows W + BA, which the next step computes anew."""
+        """Always false: between steps the model holds W + BA, which the next step recomputes."""
         return False
 
     def check(self, model: Model) -> None:
@@ -159,7 +159,7 @@ class _TrainedWeights:
 
     @contextmanager
     def plain(self) -> Iterator[None]:
-        self._require(False)  # what editors and stages differentiate by must not reach the next step
+        self._require(False)  # gradients of editors and stages must not reach the next step
         try:
             yield
         finally:
@@ -215,7 +215,7 @@ class _TrainedAdapters:
 
 
 def check_in_place(trained: Trained) -> None:
-    """Raise a ConfigError where edits between training steps would be lost."""
+    """Raise a ConfigError if edits between training steps would be lost."""
     if not trained.in_place:
         raise ConfigError(
             "edits between training steps need weights that are trained in place: choose a training "

@@ -1,10 +1,10 @@
-"""Training as an intervention, on transformers' Trainer: what is trained, on what, and by which optimiser.
+"""Training as an intervention, on transformers' Trainer.
 
 Continual pretraining, full fine-tuning and LoRA are three configurations of it (`conf/intervention`).
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,8 +15,8 @@ from editors.errors import ConfigError
 from editors.models.model import Model
 from pipeline.data.factset import FactSet
 from pipeline.interventions import distributed as processes
-from pipeline.interventions.base import Onlooker, Part, Plan
-from pipeline.interventions.training.callback import Looking, evaluating
+from pipeline.interventions.base import Intervention, Part, Plan, StepObserver
+from pipeline.interventions.training.callback import MeasureCallback, evaluating
 from pipeline.interventions.training.examples import Examples, collate
 from pipeline.interventions.training.memory_estimate import check_memory
 from pipeline.interventions.training.optimizer import Optimizer
@@ -32,43 +32,41 @@ Precision = Literal["full", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Intervention):
     """Trains a model for a number of optimiser steps."""
 
     name: str
     examples: Examples
-    """What is trained on."""
+    """The training examples."""
     trained: Trained
-    """What is trained."""
+    """The trained weights."""
     steps: int
-    """Optimiser steps; examples are read again where there are too few."""
+    """Optimiser steps; examples are read again if there are too few."""
     optimizer: Optimizer
     learning_rate: float
-    """The highest; of AdamW, other optimisers multiply it by their `rate_factor`."""
+    """The highest learning rate, chosen for AdamW; other optimisers multiply it by their `rate_factor`."""
     weight_decay: float = 0.0
     schedule: Schedule = "constant"
     warmup: int = 0
     """Steps over which the learning rate rises to its highest."""
     batch_size: int = 8
-    """Examples of a forward pass, in each process."""
+    """Examples per forward pass, in each process."""
     accumulation: int = 1
-    """Forward passes of an optimiser step."""
+    """Forward passes per optimiser step."""
     clip: float = 1.0
-    """Largest norm of all gradients together; 0 does not clip."""
+    """Largest norm of the whole gradient; 0 does not clip."""
     precision: Precision = "full"
     """`full` computes in the precision of the weights, the others in mixed precision."""
     gradient_checkpointing: bool = False
-    """Keep the inputs of blocks alone for the gradient, and compute the rest again."""
+    """Keep only the inputs of blocks for the gradient, and recompute the rest: less memory, more time."""
     sharding: dict[str, Any] | None = None
-    """FSDP over the processes of torchrun or accelerate launch: transformers' `fsdp_config`; null copies."""
+    """FSDP over the processes of torchrun: transformers' `fsdp_config`; null keeps a copy in each."""
     save_every: int = 500
-    """Steps between two checkpoints from which an interrupted run goes on; 0 makes none."""
+    """Steps between two checkpoints; 0 saves none."""
     check_memory: bool = True
-    """Whether to refuse what will not fit by the estimate."""
+    """Whether to refuse a training that will not fit by the estimate."""
     seed: int = 0
-    """Of the order of the examples and of dropout."""
-    statistics: str = field(default="", init=False)
-    """No second moments are needed."""
+    """Seed of the order of the examples and of dropout."""
 
     def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "accumulation", "learning_rate"):
@@ -85,7 +83,7 @@ class Training:
 
     @property
     def shared(self) -> bool:
-        """Several processes can train together."""
+        """Always true: several processes can train together."""
         return True
 
     @property
@@ -93,11 +91,11 @@ class Training:
         return self.sharding is not None and processes.count() > 1
 
     def plan(self, facts: FactSet) -> Plan:
-        """No fact is edited."""
+        """A plan without edits."""
         return Plan(untouched=facts.facts)
 
     def check(self, model: Model, plan: Plan) -> None:
-        """Raise for blocks, matrices and examples that are not there, and for what does not fit."""
+        """Raise a ConfigError or DataError for missing blocks, matrices and examples, before training."""
         if self.precision == "float16" and model.device.type == "cpu":
             raise ConfigError("intervention.precision=float16 needs a GPU: choose bfloat16 or full")
         self.trained.check(model)
@@ -107,54 +105,53 @@ class Training:
                 "sharding is for several processes: this one keeps all weights (start it with torchrun)"
             )
 
-    def prepare(self, model: Model, plan: Plan) -> None:
-        """Nothing: what is trained on is read when training begins."""
-
-    def run(self, model: Model, plan: Plan, onlooker: Onlooker) -> None:
-        """Train until the last step, or the onlooker has seen enough; then the model is an ordinary one."""
+    def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
+        """Train until the last step or the observer returns False; then the model is an ordinary one."""
         examples = self._load(model)
         trainee = self.trained.begin(model)
         try:
-            self._train(trainee, examples, onlooker)
+            self._train(trainee, examples, observer)
         except BaseException:
             trainee.give_up()
             raise
         else:
-            trainee.end(onlooker.folder / "adapter" / onlooker.checkpoints.name)
+            trainee.end(observer.folder / "adapter" / observer.checkpoints.name)
         finally:
             model.hf.eval().requires_grad_(False)
             model.was_trained()
 
-    def _train(self, trainee: Trainee, examples: "Dataset", onlooker: Onlooker) -> None:
+    def _train(self, trainee: Trainee, examples: "Dataset", observer: StepObserver) -> None:
         if self.check_memory:
             check_memory(trainee, examples, self)
         part = Part(name=self.name, unit="steps", total=self.steps, edited=trainee.sites)
-        saved = onlooker.resumed
+        saved = observer.resumed
         resumed = saved.checkpoint if saved else None
         if resumed is None:
             with evaluating(trainee):
-                if not processes.agreed(onlooker.look(trainee.model, part)):
+                if not processes.agreed(observer.look(trainee.model, part)):
                     return
-        looking = Looking(
+        callback = MeasureCallback(
             trainee=trainee,
             part=part,
-            onlooker=onlooker,
+            observer=observer,
             begun=_steps_of(resumed) if resumed else 0,
             sharded=self._is_sharded,
         )
-        trainer = self._trainer(trainee, examples, looking, onlooker.checkpoints)
+        trainer = self._trainer(trainee, examples, callback, observer.checkpoints)
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
 
     def _load(self, model: Model) -> "Dataset":
         return self.examples.load(model, self.steps * self.batch_size * self.accumulation * processes.count())
 
-    def _trainer(self, trainee: Trainee, examples: "Dataset", looking: Looking, folder: Path) -> Trainer:
+    def _trainer(
+        self, trainee: Trainee, examples: "Dataset", callback: MeasureCallback, folder: Path
+    ) -> Trainer:
         trainer = Trainer(
             model=trainee.module,  # pyright: ignore[reportArgumentType] - a PeftModel is one to it
             args=self._arguments(folder, trainee.model.device),
             train_dataset=examples,
             data_collator=collate,
-            callbacks=[looking],
+            callbacks=[callback],
             optimizer_cls_and_kwargs=(self.optimizer.cls, self.optimizer.arguments(self.learning_rate)),
         )
         for printing in (PrinterCallback, ProgressCallback):
@@ -185,7 +182,7 @@ class Training:
                 save_steps=self.save_every or 1,
                 save_total_limit=2,  # the last one may be incomplete
                 logging_steps=1,
-                logging_nan_inf_filter=False,  # it would hide a loss that is no number
+                logging_nan_inf_filter=False,  # it would hide a loss that is not finite
                 ddp_find_unused_parameters=False,
                 include_num_input_tokens_seen="non_padding",
                 remove_unused_columns=False,

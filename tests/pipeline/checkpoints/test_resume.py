@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 
 from editors.errors import ConfigError
 from pipeline.launch import launch
-from pipeline.runs import checkpoint_store as states, heartbeat as pulse, provenance
+from pipeline.runs import checkpoint_store as states, heartbeat, provenance
 from pipeline.runs.folder import RunBusy, RunDir
-from pipeline.runs.machine_errors import MachineError, told
+from pipeline.runs.machine_errors import MachineError, as_machine_error
 from pipeline.runs.signals import Interrupted, Requests
-from pipeline.tracking.observer import Watch
+from pipeline.tracking.observer import Observer
 from tests.pipeline.test_experiment import EVERY, QUICK
 
 Composed = Callable[..., DictConfig]
@@ -35,16 +35,16 @@ class Cut(Exception):
 
 def at_row(monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], None]) -> None:
     """Let something happen once the next run has written so many rows."""
-    look, looks = Watch.look, []
+    look, looks = Observer.look, []
 
-    def looking(self: Watch, *arguments: object) -> bool:
+    def looking(self: Observer, *arguments: object) -> bool:
         go = look(self, *arguments)  # pyright: ignore
         looks.append(go)
         if len(looks) == number:
             happens()
         return go
 
-    monkeypatch.setattr(Watch, "look", looking)
+    monkeypatch.setattr(Observer, "look", looking)
 
 
 def cut() -> None:
@@ -92,14 +92,13 @@ def test_every_stage_and_table_goes_on_as_if_nothing_had_happened(
     for name in ("records", "edits"):
         one, two = (pd.read_parquet(each / f"{name}.parquet") for each in (whole, folder))
         pd.testing.assert_frame_equal(one, two)
-    told = [json.loads((each / "summary.json").read_text()) for each in (whole, folder)]
-    assert told[0]["alarms"] == told[1]["alarms"] and told[0]["alarms"]
+    summaries = [json.loads((each / "summary.json").read_text()) for each in (whole, folder)]
+    assert summaries[0]["alarms"] == summaries[1]["alarms"] and summaries[0]["alarms"]
     assert not (folder / "state").exists() and not (folder / "progress.json").exists()
 
 
-def test_what_grows_is_written_once_and_a_state_holds_the_edited_matrices_alone(
-    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_history_is_written_once(composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A checkpoint itself holds only the edited matrices."""
     folder = interrupted(composed, tmp_path, monkeypatch, row=6)  # the start and five edits
     part = folder / "state" / "0"
     assert {path.name for path in part.iterdir()} == {"history", "checkpoint-2", "checkpoint-4"}
@@ -145,7 +144,7 @@ def _piece_is_gone(part: Path) -> None:
         (_of_another_run, "it belongs to the run 0123456789"),
         (_half_a_sentence, "checkpoint-4 cannot be used"),
         (_without_rows, "metrics.jsonl has lost rows"),
-        (_another_row, "not those that it rests on"),
+        (_another_row, "rows of metrics.jsonl have changed"),
         (_piece_is_gone, "No such file"),
     ],
 )
@@ -174,9 +173,7 @@ def test_a_state_of_other_code_is_refused_unless_forced(
     before = (folder / "metrics.jsonl").read_text()
     with monkeypatch.context() as patch:
         patch.setattr(states, "code", lambda: provenance.code() | {"torch": "9.9"})
-        with pytest.raises(
-            ConfigError, match=r"saved by other code \(torch .* -> 9\.9\): resume=force goes on"
-        ):
+        with pytest.raises(ConfigError, match=r"other code \(torch .* -> 9\.9\): resume=force"):
             launch(composed(*HISTORY), tmp_path)
         assert (folder / "metrics.jsonl").read_text() == before  # nothing is lost
         launch(composed(*HISTORY, "resume=force"), tmp_path)
@@ -187,8 +184,8 @@ def test_a_state_tells_the_code_of_the_process_that_computed_it(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     folder = interrupted(composed, tmp_path, monkeypatch, row=6)
-    told = [json.loads(path.read_text())["code"] for path in folder.glob("state/0/*/run.json")]
-    assert told == [dict(provenance.code())] * 2
+    versions = [json.loads(path.read_text())["code"] for path in folder.glob("state/0/*/run.json")]
+    assert versions == [dict(provenance.code())] * 2
     assert provenance.code() is provenance.code()  # read once: files may change while a process runs
 
 
@@ -217,8 +214,8 @@ def test_what_an_alarm_saved_before_the_state_stays_and_attempts_are_told(
     (saved,) = (folder / "checkpoints").iterdir()
     launch(composed(*HISTORY, *alarms), tmp_path)
     assert saved.is_file()
-    told = json.loads((folder / "provenance.json").read_text())
-    assert len(told["earlier"]) == 1 and told["earlier"][0]["started"] <= told["started"]
+    written = json.loads((folder / "provenance.json").read_text())
+    assert len(written["earlier"]) == 1 and written["earlier"][0]["started"] <= written["started"]
 
 
 def test_a_job_that_slurm_queued_again_goes_on_whatever_was_asked(
@@ -244,9 +241,10 @@ def test_anew_forgets_the_state(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
-def test_a_run_that_is_asked_to_leave_saves_where_the_step_ends_and_goes_on_later(
+def test_a_signal_saves_a_checkpoint_at_the_end_of_the_step(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ):
+    """The run leaves there, and resumes later with the same numbers."""
     expected = reference(composed, tmp_path)
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
         at_row(patch, 4, lambda: os.kill(os.getpid(), number))
@@ -265,28 +263,28 @@ def test_a_run_that_is_asked_to_leave_at_its_end_ends_first(
 ):
     finish = RunDir.finish
 
-    def asked(self: RunDir, **told: object) -> None:
+    def finishing(self: RunDir, **fields: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        finish(self, **told)  # pyright: ignore
+        finish(self, **fields)  # pyright: ignore
 
-    monkeypatch.setattr(RunDir, "finish", asked)
+    monkeypatch.setattr(RunDir, "finish", finishing)
     with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
         launch(composed(*HISTORY), tmp_path)
     assert (only_run(tmp_path) / "DONE").is_file()
 
 
 def test_usr1_saves_and_the_run_goes_on(composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    found = []
+    checkpoints = []
 
     def look() -> None:
-        found.extend(path.name for path in only_run(tmp_path).glob("state/0/*"))
+        checkpoints.extend(path.name for path in only_run(tmp_path).glob("state/0/*"))
         raise Cut
 
     with monkeypatch.context() as patch, pytest.raises(Cut):
         at_row(patch, 4, lambda: os.kill(os.getpid(), signal.SIGUSR1))
         at_row(patch, 5, look)
         launch(composed(*HISTORY), tmp_path)
-    assert "checkpoint-3" in found
+    assert "checkpoint-3" in checkpoints
 
 
 def test_whoever_asks_twice_or_before_the_first_step_is_obeyed_at_once():
@@ -327,8 +325,8 @@ def config(**more: object) -> dict[str, object]:
 def elsewhere(folder: Path, *, silent: float) -> None:
     """As if a process of another host computed the run, silent for so many seconds."""
     beat = time.time() - silent
-    told = {"host": "another", "pid": 1, "owner": "them", "started": beat, "beat": beat, "parts": []}
-    (folder / "progress.json").write_text(json.dumps(told))
+    last_beat = {"host": "another", "pid": 1, "owner": "them", "started": beat, "beat": beat, "parts": []}
+    (folder / "progress.json").write_text(json.dumps(last_beat))
 
 
 @pytest.fixture
@@ -342,27 +340,27 @@ def locked(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_run_tells_who_computes_it_and_how_far_it_is(tmp_path: Path):
     with RunDir(root=tmp_path, config=config()) as run:
-        first = pulse.read(run.folder)
+        first = heartbeat.read(run.folder)
         assert first is not None and (first["host"], first["pid"]) == (socket.gethostname(), os.getpid())
-        assert not pulse.is_gone(first)
-        run.tell([{"name": "a", "unit": "edits", "total": 4, "count": 1}])
-        run._pulse._written = 0.1  # long ago
-        run.tell([{"name": "a", "unit": "edits", "total": 4, "count": 2}])
-        second = pulse.read(run.folder)
+        assert not heartbeat.is_gone(first)
+        run.report_progress([{"name": "a", "unit": "edits", "total": 4, "count": 1}])
+        run._heartbeat._written = 0.1  # long ago
+        run.report_progress([{"name": "a", "unit": "edits", "total": 4, "count": 2}])
+        second = heartbeat.read(run.folder)
         assert second is not None and second["parts"][0]["count"] == 2
         run.finish(objective=None)
-        assert pulse.read(run.folder) is None
-    assert pulse.read(run.folder) is None
+        assert heartbeat.read(run.folder) is None
+    assert heartbeat.read(run.folder) is None
 
 
 def test_a_lock_of_a_host_that_fell_silent_is_taken_over(
     tmp_path: Path, locked: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pulse, "WATCHED", 0)
-    elsewhere(locked, silent=pulse.SILENCE / 2)
+    monkeypatch.setattr(heartbeat, "WATCHED", 0)
+    elsewhere(locked, silent=heartbeat.SILENCE / 2)
     with pytest.raises(RunBusy):
         RunDir(root=tmp_path, config=config()).__enter__()
-    elsewhere(locked, silent=pulse.SILENCE * 2)
+    elsewhere(locked, silent=heartbeat.SILENCE * 2)
     with RunDir(root=tmp_path, config=config()) as run:
         run.append({"edits": 0})
 
@@ -384,8 +382,8 @@ def test_a_lock_of_this_host_is_never_taken_over(tmp_path: Path, locked: Path):
 
 
 def test_a_process_of_this_host_is_gone_when_it_is_dead():
-    told = {"host": socket.gethostname(), "pid": 2**22 + 1, "beat": time.time()}
-    assert pulse.is_gone(told) and not pulse.is_gone(told | {"pid": os.getpid()})
+    last_beat = {"host": socket.gethostname(), "pid": 2**22 + 1, "beat": time.time()}
+    assert heartbeat.is_gone(last_beat) and not heartbeat.is_gone(last_beat | {"pid": os.getpid()})
 
 
 # --- what a machine refuses -----------------------------------------------------------------------------
@@ -427,11 +425,11 @@ def test_a_failure_of_the_machine_is_marked_with_its_sentence(
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="shapes"), told():
+    with pytest.raises(RuntimeError, match="shapes"), as_machine_error():
         raise RuntimeError("shapes do not match")
-    with pytest.raises(MachineError, match="not enough memory"), told():
+    with pytest.raises(MachineError, match="not enough memory"), as_machine_error():
         raise MemoryError
-    with pytest.raises(MachineError, match="could not be written"), told():
+    with pytest.raises(MachineError, match="could not be written"), as_machine_error():
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 640 vs 532")
 
 

@@ -29,7 +29,7 @@ CONFIG = {
     "editor": {"name": "memit"},
     "intervention": {"name": "knowledge_edit"},
     "layers": {"edit": [1]},
-    "tracker": {"_target_": "pipeline.tracking.base.Many"},
+    "tracker": {"_target_": "pipeline.tracking.base.TrackerList"},
 }
 ROWS = [
     {"part": 0, "unit": "edits", "step": n, "edits": n, "steps": 0, "memory/peak_rss/gib": n / 2}

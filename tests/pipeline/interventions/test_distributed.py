@@ -38,7 +38,7 @@ def started(overrides: list[str], checkpoint: Path, inputs: Path, tmp_path: Path
         folder = tmp_path / f"{count}-{len(more)}"
         folder.mkdir()
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-        script = [str(ROOT / "tests" / "pipeline" / "sharded.py")]
+        script = [str(Path(__file__).with_name("sharded.py"))]
         command = [sys.executable, *(torchrun if count > 1 else []), *script, *overrides, *training, *more]
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300

@@ -43,7 +43,8 @@ def shares(model: Model, facts: list[Fact], edit: Callable) -> tuple[float, floa
     return sum(written) / len(written), sum(kept) / len(kept)
 
 
-def test_the_shipped_hypernetwork_edits_facts_of_subjects_that_it_was_not_trained_on():
+def test_the_shipped_hypernetwork_edits_held_out_facts():
+    """It edits facts of subjects on which it was not trained."""
     made = parts()
     model, editor, facts = made.model.load(), made.intervention.editor, made.data.load()
     assert editor.file(model).name in {path.name for path in SHIPPED.iterdir()}, "train it anew and ship it"

@@ -1,4 +1,4 @@
-"""Training as an intervention: what trains, what is told of it, and that measuring it changes nothing."""
+"""Training as an intervention: what trains, its numbers, and that measuring it changes nothing."""
 
 import json
 from collections.abc import Callable
@@ -61,8 +61,8 @@ def rows(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def timeless(found: list[dict]) -> list[dict]:
-    return [{key: value for key, value in row.items() if not key.startswith(QUIET)} for row in found]
+def timeless(rows: list[dict]) -> list[dict]:
+    return [{key: value for key, value in row.items() if not key.startswith(QUIET)} for row in rows]
 
 
 def moved(row: dict) -> set[str]:
@@ -72,13 +72,13 @@ def moved(row: dict) -> set[str]:
 
 def test_a_training_counts_its_steps_and_tokens_and_every_matrix_moves(training: Composed, tmp_path: Path):
     launch(training("cpt"), tmp_path)
-    found = rows(only_run(tmp_path))
-    assert [row["steps"] for row in found] == [0, 1, 2, 3, 4, 5, 6]
-    assert [row["tokens"] for row in found] == [64 * step for step in range(7)]
-    assert {(row["unit"], row["part"], row["edits"]) for row in found} == {("steps", 0, 0)}
-    assert all(row["train/loss/step"] > 0 and row["train/gradient_norm/step"] > 0 for row in found[1:])
-    assert found[-1]["train/loss/step"] < found[1]["train/loss/step"]
-    assert len(moved(found[-1])) == 4 * 6 and not moved(found[0])
+    measured = rows(only_run(tmp_path))
+    assert [row["steps"] for row in measured] == [0, 1, 2, 3, 4, 5, 6]
+    assert [row["tokens"] for row in measured] == [64 * step for step in range(7)]
+    assert {(row["unit"], row["part"], row["edits"]) for row in measured} == {("steps", 0, 0)}
+    assert all(row["train/loss/step"] > 0 and row["train/gradient_norm/step"] > 0 for row in measured[1:])
+    assert measured[-1]["train/loss/step"] < measured[1]["train/loss/step"]
+    assert len(moved(measured[-1])) == 4 * 6 and not moved(measured[0])
     summary = json.loads((only_run(tmp_path) / "summary.json").read_text())
     assert summary["parts"] == [{"name": "cpt", "unit": "steps", "total": 6, "count": 6}]
     assert (summary["steps"], summary["tokens"], summary["edits"], summary["editor"]) == (6, 384, 0, "")
@@ -95,7 +95,7 @@ def test_measuring_changes_nothing_of_a_training(training: Composed, tmp_path: P
     launch(training(intervention, "stage=[norms]", *few), tmp_path / "few")
     launch(training(intervention, *often), tmp_path / "often")
     few_rows, often_rows = rows(only_run(tmp_path / "few")), rows(only_run(tmp_path / "often"))
-    losses = [[row["train/loss/step"] for row in found[1:]] for found in (few_rows, often_rows)]
+    losses = [[row["train/loss/step"] for row in measured[1:]] for measured in (few_rows, often_rows)]
     assert losses[0] == losses[1]
     last = {key: value for key, value in few_rows[-1].items() if key.startswith("norm/")}
     assert last.items() <= often_rows[-1].items()
@@ -120,9 +120,8 @@ def test_lora_tells_the_norms_of_its_factors_and_of_what_they_add(training: Comp
         assert product == pytest.approx(distance / ratio, rel=1e-4)
 
 
-def test_an_adapter_that_is_not_merged_is_kept_and_the_model_ends_as_it_began(
-    training: Composed, tmp_path: Path
-):
+def test_an_unmerged_adapter_is_saved(training: Composed, tmp_path: Path):
+    """An adapter that is not merged is saved, and the model ends as it began."""
     parts = build(resolved(training("lora", "intervention.trained.merge=false")))
     model = parts.model.load()
     before = {name: value.clone() for name, value in model.hf.state_dict().items()}
@@ -134,7 +133,7 @@ def test_an_adapter_that_is_not_merged_is_kept_and_the_model_ends_as_it_began(
 
 
 class Counting:
-    """An onlooker that counts, and may end a training early."""
+    """An observer that counts, and may end a training early."""
 
     def __init__(self, folder: Path, until: int) -> None:
         self.folder, self.checkpoints, self.until = folder, folder / "training", until
@@ -152,9 +151,9 @@ class Counting:
 
 
 def _run(intervention: object, model: Model, folder: Path, until: int = 99) -> Counting:
-    onlooker = Counting(folder, until)
-    intervention.run(model, intervention.plan(_no_facts()), onlooker)  # pyright: ignore
-    return onlooker
+    observer = Counting(folder, until)
+    intervention.run(model, intervention.plan(_no_facts()), observer)  # pyright: ignore
+    return observer
 
 
 def _no_facts() -> object:
@@ -233,16 +232,17 @@ def test_an_interrupted_training_goes_on_with_the_same_numbers(
     launch(config, tmp_path / "cut")
     whole, cut = only_run(tmp_path / "whole"), only_run(tmp_path / "cut")
     assert timeless(rows(cut)) == timeless(rows(whole))
-    told = [json.loads((folder / "summary.json").read_text()) for folder in (whole, cut)]
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (whole, cut)]
     for key in ("parts", "alarms", "steps", "tokens", "edits", "objective"):
-        assert told[0][key] == told[1][key], key
+        assert summaries[0][key] == summaries[1][key], key
     one, two = (pd.read_parquet(folder / "probes.parquet") for folder in (whole, cut))
     pd.testing.assert_frame_equal(one, two)
 
 
-def test_a_training_goes_on_from_the_older_checkpoint_where_the_last_is_incomplete(
+def test_a_training_resumes_from_the_older_checkpoint(
     training: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
+    """If the last checkpoint is incomplete, the one before is used, with the same numbers."""
     config = training("cpt", "training.save_every=2")
     launch(config, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(Cut):
@@ -261,19 +261,19 @@ def test_a_training_goes_on_from_the_older_checkpoint_where_the_last_is_incomple
 
 def test_parts_follow_each_other_each_from_nought(training: Composed, tmp_path: Path):
     launch(training("cpt_then_edit", "edits=2"), tmp_path)
-    found = rows(only_run(tmp_path))
-    assert [(row["part"], row[row["unit"]]) for row in found] == [
+    measured = rows(only_run(tmp_path))
+    assert [(row["part"], row[row["unit"]]) for row in measured] == [
         *((0, step) for step in range(7)), *((1, edits) for edits in range(3))
     ]  # fmt: skip
-    assert found[7]["norm/frobenius_ratio/static"] != 1  # still against the model before all of it
-    assert found[-1]["edit/success/seen.rewrite"] >= 0
+    assert measured[7]["norm/frobenius_ratio/static"] != 1  # still against the model before all of it
+    assert measured[-1]["edit/success/seen.rewrite"] >= 0
     assert len(pd.read_parquet(only_run(tmp_path) / "records.parquet")) == 2
 
 
 def test_edits_between_steps_come_when_it_is_time(training: Composed, tmp_path: Path):
     launch(training("edit_while_training", "intervention.every=2", "edits=8"), tmp_path)
-    found = rows(only_run(tmp_path))
-    places = [(row["part"], row["steps"], row["edits"]) for row in found]
+    measured = rows(only_run(tmp_path))
+    places = [(row["part"], row["steps"], row["edits"]) for row in measured]
     assert places[:6] == [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 2, 0), (1, 2, 1), (0, 3, 1)]
     assert places[-1] == (1, 6, 3)
     parts = json.loads((only_run(tmp_path) / "summary.json").read_text())["parts"]
@@ -427,15 +427,16 @@ class Lines:
         return iter(self.documents)
 
 
-def test_packed_rows_are_the_documents_one_after_another_with_an_end_after_each():
+def test_packed_rows_join_the_documents():
+    """Rows hold the documents one after another, with an end-of-text token after each."""
     model = tiny_model(kind="bos")
     texts = ("Rob is", "Ada Byron works", "English is spoken")
-    found = PackedText(corpus=Lines(*texts), length=4).load(model, rows=100)
+    dataset = PackedText(corpus=Lines(*texts), length=4).load(model, rows=100)
     joined = [token for text in texts for token in [*model.tokenizer(text)["input_ids"], 0]]
-    assert all(row[0] == IGNORED for row in found["labels"])
-    packed = [token for row in found["input_ids"] for token in row]
+    assert all(row[0] == IGNORED for row in dataset["labels"])
+    packed = [token for row in dataset["input_ids"] for token in row]
     assert packed == joined[: len(packed)] and len(joined) - len(packed) < 4
-    assert [row[1:] for row in found["labels"]] == [row[1:] for row in found["input_ids"]]
+    assert [row[1:] for row in dataset["labels"]] == [row[1:] for row in dataset["input_ids"]]
 
 
 def test_a_corpus_shorter_than_a_row_says_so():

@@ -24,7 +24,7 @@ from pipeline.config.schema import resolved
 from pipeline.launch import launch
 from pipeline.runs.folder import RunDir, RunInfo
 from pipeline.runs.signals import Interrupted
-from pipeline.tracking.base import Many, Position, Rows, Status, tracking
+from pipeline.tracking.base import Position, Rows, Status, Tracker, TrackerList, tracking
 from pipeline.tracking.jsonl import Jsonl
 from pipeline.tracking.wandb_config import SUMMARIES, flat
 from pipeline.tracking.wandb_tracker import OUTCOME, Wandb
@@ -75,7 +75,8 @@ def test_an_offline_run_holds_all_rows_over_edits(tmp_path: Path) -> None:
     assert exit_code(records) == 0
 
 
-def test_alerts_and_figures_are_in_the_run_and_nobody_draws_where_none_are_wanted(tmp_path: Path) -> None:
+def test_alerts_and_figures_are_in_the_run(tmp_path: Path) -> None:
+    """Figures are drawn only for a tracker that shows them."""
     picture = tmp_path / "norms.png"
     Image.new("RGB", (3, 2)).save(picture)
     drawn: list[str] = []
@@ -93,7 +94,7 @@ def test_alerts_and_figures_are_in_the_run_and_nobody_draws_where_none_are_wante
     (row,) = [row for row in rows_of(records) if "figures/norms._type" in row]
     assert row["figures/norms._type"] == "image-file"
     silent = Wandb(mode="disabled")
-    with tracking(Many(trackers=[silent]), CONFIG, run_info(tmp_path / "disabled")):
+    with tracking(TrackerList(trackers=[silent]), CONFIG, run_info(tmp_path / "disabled")):
         silent.pictures(draw)
     assert drawn == ["once"]
 
@@ -215,16 +216,16 @@ def test_a_login_makes_auto_go_online(tmp_path: Path, monkeypatch: pytest.Monkey
         machine = "api.wandb.ai" if place == "netrc" else "example.org"
         (tmp_path / "netrc").write_text(f"machine {machine} login user password {'a' * 40}\n")
         (tmp_path / "netrc").chmod(0o600)
-    asked: list[object] = []
+    modes: list[object] = []
 
     def refuse(**settings: object) -> None:
-        asked.append(settings["mode"])
+        modes.append(settings["mode"])
         raise CommError("no network here")
 
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(ConfigError, match="no network here"):
         Wandb().start(CONFIG, run_info(tmp_path))
-    assert asked == ["offline" if "another" in place else "online"]
+    assert modes == ["offline" if "another" in place else "online"]
 
 
 def test_online_without_a_login_gets_one_sentence(tmp_path: Path) -> None:
@@ -256,14 +257,16 @@ def test_the_jsonl_archive_says_where_every_row_belongs(tmp_path: Path) -> None:
     assert archive.id == run.info.fingerprint
 
 
-class Recorder:
-    """A tracker that remembers what it was asked, and may refuse to close."""
-
-    id = "r"
+class Recorder(Tracker):
+    """A tracker that records the calls, and may refuse to close."""
 
     def __init__(self, *, stubborn: bool = False) -> None:
         self.seen: list[str] = []
         self.stubborn = stubborn
+
+    @property
+    def id(self) -> str:
+        return "r"
 
     def start(self, config: Config, run: RunInfo) -> None:
         self.seen.append("start")
@@ -284,23 +287,22 @@ def test_many_trackers_all_hear_and_all_close(tmp_path: Path) -> None:
     trackers = [Recorder(), Recorder(stubborn=True), Recorder()]
     with (
         pytest.raises(OSError, match="will not close"),
-        tracking(Many(trackers=trackers), {}, run_info(tmp_path)),
+        tracking(TrackerList(trackers=trackers), {}, run_info(tmp_path)),
     ):
-        Many(trackers=trackers).log(Position(edits=3), {})
-        Many(trackers=trackers).table("t", [])
+        TrackerList(trackers=trackers).log(Position(edits=3), {})
+        TrackerList(trackers=trackers).table("t", [])
     assert [tracker.seen for tracker in trackers] == [["start", "log 3", "table t", "done"]] * 3
-    assert Many(trackers=trackers).id == "r,r,r"
+    assert TrackerList(trackers=trackers).id == "r,r,r"
 
 
 def test_a_tracker_that_will_not_close_does_not_hide_why_a_run_ended(tmp_path: Path) -> None:
-    stubborn = Many(trackers=[Recorder(stubborn=True)])
+    stubborn = TrackerList(trackers=[Recorder(stubborn=True)])
     with pytest.raises(KeyboardInterrupt), tracking(stubborn, {}, run_info(tmp_path)):
         raise KeyboardInterrupt
 
 
-def test_under_an_agent_of_a_sweep_the_run_is_the_one_that_the_agent_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_agent_of_a_sweep_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under an agent of a sweep, the run has the agent's id and project."""
     import wandb
 
     wandb.teardown()  # an agent starts a process for each run, which reads the environment once
@@ -322,8 +324,8 @@ def test_the_sweep_of_the_documentation_calls_the_entry_point(pick: int) -> None
     sweep = yaml.safe_load((ROOT / "docs" / "wandb_sweep.yaml").read_text())
     assert sweep["metric"]["name"] in OUTCOME
     ends = {
-        name: told.get("values") or [told.get(end, told.get("value")) for end in ("min", "max")]
-        for name, told in sweep["parameters"].items()
+        name: spec.get("values") or [spec.get(end, spec.get("value")) for end in ("min", "max")]
+        for name, spec in sweep["parameters"].items()
     }
     args = {"args": {name: {"value": values[pick]} for name, values in ends.items()}}
     overrides = create_sweep_command_args(args)["args_no_hyphens"]
@@ -348,11 +350,11 @@ def test_runs_are_grouped_by_short_keys_and_say_which_code_computed_them(tmp_pat
     (tmp_path / "provenance.json").write_text(json.dumps(code))
     with tracking(Wandb(), config, info):
         pass
-    told = wandb_summary(tmp_path)["config"]
+    config = wandb_summary(tmp_path)["config"]
     short = {"editor": "memit", "model": "tiny", "layers": "1-3,5", "regularizers": "mpes, rect", "seed": 7}
-    assert told | short | {"intervention": "knowledge_edit", "data": "none"} == told
-    assert told["regularizer/rect/share"] == 0.2
-    assert {key: value for key, value in told.items() if key.startswith("provenance/")} == {
+    assert config | short | {"intervention": "knowledge_edit", "data": "none"} == config
+    assert config["regularizer/rect/share"] == 0.2
+    assert {key: value for key, value in config.items() if key.startswith("provenance/")} == {
         "provenance/git/commit": "abc",
         "provenance/git/dirty": True,
         "provenance/packages/torch": "2",
@@ -379,7 +381,8 @@ def test_a_summary_keeps_what_suits_the_metric_and_the_objective(tmp_path: Path)
     assert (summary["activation/cosine/a"], summary["objective"], summary["edits"]) == (2, 0.5, 2)
 
 
-def test_every_pattern_of_a_summary_fits_a_documented_metric_and_only_ends_w_and_b_knows() -> None:
+def test_every_pattern_of_a_summary_fits_a_documented_metric() -> None:
+    """Its summaries are among those that W&B computes."""
     documented = re.findall(r"`([a-z]+/[a-z_0-9<>]+)/[^`]+`", (ROOT / "docs" / "metrics.md").read_text())
     patterns = [pattern for pattern, _ in SUMMARIES]
     used = {next((pattern for pattern in patterns if fnmatchcase(key, pattern)), None) for key in documented}
@@ -387,11 +390,11 @@ def test_every_pattern_of_a_summary_fits_a_documented_metric_and_only_ends_w_and
     assert {end for _, kept in SUMMARIES for end in kept.split(",")} <= {"last", "min", "max", "mean"}
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_the_machine_is_watched_unless_one_says_no(tmp_path: Path, wanted: bool) -> None:
-    with tracking(Wandb(system_metrics=wanted), CONFIG, run_info(tmp_path)):
+@pytest.mark.parametrize("sampled", [True, False])
+def test_the_machine_is_watched_unless_one_says_no(tmp_path: Path, sampled: bool) -> None:
+    with tracking(Wandb(system_metrics=sampled), CONFIG, run_info(tmp_path)):
         time.sleep(0.5)  # the first sample is taken at once
-    assert any("stats" in record for record in wandb_records(tmp_path)) == wanted
+    assert any("stats" in record for record in wandb_records(tmp_path)) == sampled
 
 
 def test_the_flat_configuration_keeps_leaves_and_drops_secrets() -> None:
@@ -407,7 +410,7 @@ def test_the_flat_configuration_keeps_leaves_and_drops_secrets() -> None:
     assert flat(nested) == {"a/b": 1, "a/c/d": [1], "a/e": {}, "tokenizer": "t"} | left
 
 
-@pytest.mark.parametrize(("name", "kind"), [("wandb", Wandb), ("none", Many)])
+@pytest.mark.parametrize(("name", "kind"), [("wandb", Wandb), ("none", TrackerList)])
 def test_every_tracker_choice_builds_its_tracker(name: str, kind: type) -> None:
     config = yaml.safe_load((ROOT / "conf" / "tracker" / f"{name}.yaml").read_text())
     assert isinstance(instantiate(config), kind)

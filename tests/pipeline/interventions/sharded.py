@@ -1,6 +1,6 @@
 """Starts the command line with FSDP allowed on CPUs: torch can do it, accelerate does not ask for it.
 
-python -m torch.distributed.run --nproc_per_node 2 tests/pipeline/sharded.py intervention=fft ...
+torchrun --nproc_per_node 2 tests/pipeline/interventions/sharded.py intervention=fft ...
 """
 
 from typing import Any
