@@ -3,4 +3,11 @@ from .fingerprint import Config as Config, label as label
 from .former_targets import with_current_targets as with_current_targets
 from .resolvers import register_resolvers as register_resolvers
 from .schema import Plain as Plain, resolved as resolved, without_hydra as without_hydra
+from .targets import (
+    import_target as import_target,
+    is_allowed as is_allowed,
+    own_targets as own_targets,
+    plugin_problems as plugin_problems,
+    plugins_of as plugins_of,
+)
 from .validation import node_problems as node_problems, unknown as unknown

@@ -12,7 +12,7 @@ Plain = dict[str, Any]
 
 KEYS = (
     "name seed edits batch_size steps model training moments editor regularizer layers data text "
-    "intervention stage objective tracker launcher experiment resume keep_weights"
+    "intervention stage objective tracker launcher experiment resume keep_weights plugins"
 ).split()
 """Top level of every configuration."""
 USED = ("edits", "batch_size", "steps", "editor", "regularizer", "moments", "layers")
