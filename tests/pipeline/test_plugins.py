@@ -96,7 +96,7 @@ def command(desk: Path, *arguments: str, **environment: str) -> subprocess.Compl
 
 
 def run(desk: Path, overrides: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return command(desk, *arguments, "--config-dir", str(desk / "mine"), *overrides, *CHOICES)
+    return command(desk, "--config-dir", str(desk / "mine"), *overrides, *CHOICES, *arguments)
 
 
 def finished(desk: Path) -> list[Path]:
@@ -142,7 +142,9 @@ def test_a_plugin_that_is_broken_is_one_sentence(desk: Path, overrides: list[str
     assert "plugins=[my_plugin] cannot be imported (ZeroDivisionError" in done.stderr
 
 
-@pytest.mark.parametrize("launcher", [["-m"], ["launcher=pool", "launcher.jobs=1", "launcher.threads=1"]])
+@pytest.mark.parametrize(
+    "launcher", [["hydra.mode=MULTIRUN"], ["launcher=pool", "launcher.jobs=1", "launcher.threads=1"]]
+)
 def test_a_sweep_takes_plugins_as_well(desk: Path, overrides: list[str], launcher: list[str]):
     done = run(desk, overrides, *launcher, "plugins=[my_plugin]", "editor.share=0.25,0.5")
     assert done.returncode == 0, done.stderr
