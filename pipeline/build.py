@@ -17,7 +17,7 @@ from analysis.stages.base import Stage
 from analysis.stages.signatures import Judge
 from editors.errors import ConfigError, NormscopeError
 from editors.models.loading import Checkpoint
-from pipeline.config.schema import KEYS, NO_LAYERS, Plain
+from pipeline.config.schema import KEYS, NO_LAYERS, ResolvedConfig
 from pipeline.config.targets import plugin_problems
 from pipeline.config.validation import node_problems, unknown
 from pipeline.data.sources import FactSource
@@ -41,7 +41,7 @@ class Parts:
 RESUME = ("auto", "never", "force")
 
 
-def build(plain: Plain) -> Parts:
+def build(plain: ResolvedConfig) -> Parts:
     """Check everything, then make the objects.
 
     Raises:
@@ -86,7 +86,7 @@ def _made(node: object) -> Any:
         raise
 
 
-def _problems(plain: Plain) -> Iterator[str]:
+def _problems(plain: ResolvedConfig) -> Iterator[str]:
     for key in plain:
         if key not in KEYS:
             yield unknown(key, KEYS, "a configuration")
@@ -119,7 +119,7 @@ def _problems(plain: Plain) -> Iterator[str]:
         yield from _layer_problems(plain)
 
 
-def _layer_problems(plain: Plain) -> Iterator[str]:
+def _layer_problems(plain: ResolvedConfig) -> Iterator[str]:
     edit, depth = plain["layers"]["edit"], plain["model"].get("depth")
     if edit == []:
         yield "layers.edit is empty; name at least one block"

@@ -8,7 +8,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 
-from pipeline.config.schema import Plain
+from pipeline.config.schema import ResolvedConfig
 from pipeline.config.targets import import_target, is_allowed, refusal
 
 _HOME = {
@@ -35,7 +35,7 @@ def node_problems(path: str, node: object, plugins: Sequence[str] = ()) -> Itera
             yield from node_problems(f"{path}.{i}", value, plugins)
 
 
-def _target_problems(path: str, node: Plain, plugins: Sequence[str]) -> Iterator[str]:
+def _target_problems(path: str, node: ResolvedConfig, plugins: Sequence[str]) -> Iterator[str]:
     target = str(node["_target_"])
     if not is_allowed(target, plugins):
         yield refusal(f"{path}._target_", target)
@@ -48,7 +48,7 @@ def _target_problems(path: str, node: Plain, plugins: Sequence[str]) -> Iterator
     yield from _argument_problems(path, node, callee)
 
 
-def _argument_problems(path: str, node: Plain, callee: Callable[..., object]) -> Iterator[str]:
+def _argument_problems(path: str, node: ResolvedConfig, callee: Callable[..., object]) -> Iterator[str]:
     target = node["_target_"]
     parameters = inspect.signature(callee).parameters
     hints = get_type_hints(callee.__init__ if inspect.isclass(callee) else callee)
