@@ -1,7 +1,8 @@
 """From a composed configuration to the objects of a run; every problem is found and reported at once.
 
-Nothing is instantiated before all of this holds: every `_target_` belongs to this project, every key is an
-argument of its constructor and of the right type, every argument without a default has a value.
+Nothing is instantiated before all of this holds: every `_target_` is one that `conf/` names or lies in a
+plug-in, every key is an argument of its constructor and of the right type, every argument without a default
+has a value.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,8 @@ from analysis.stages.base import Stage
 from analysis.stages.signatures import Judge
 from editors.errors import ConfigError, NormscopeError
 from editors.models.loading import Checkpoint
-from pipeline.config.schema import KEYS, NO_LAYERS, Plain
+from pipeline.config.schema import KEYS, NO_LAYERS, ResolvedConfig
+from pipeline.config.targets import plugin_problems
 from pipeline.config.validation import node_problems, unknown
 from pipeline.data.sources import FactSource
 from pipeline.interventions import distributed as processes
@@ -39,7 +41,7 @@ class Parts:
 RESUME = ("auto", "never", "force")
 
 
-def build(plain: Plain) -> Parts:
+def build(plain: ResolvedConfig) -> Parts:
     """Check everything, then make the objects.
 
     Raises:
@@ -60,10 +62,14 @@ def build(plain: Plain) -> Parts:
     )
 
 
-def build_model(plain: Mapping[str, Any]) -> Checkpoint:
-    """The model of a configuration alone; raises ConfigError as `build`."""
-    if problems := dict.fromkeys(node_problems("model", plain.get("model"))):
-        raise ConfigError("\n".join(problems))
+def build_model(plain: Mapping[str, Any], plugins: Sequence[str] = ()) -> Checkpoint:
+    """The model of a stored configuration alone; raises ConfigError as `build`.
+
+    `plugins` are those that the user names now: those of the stored configuration count for nothing.
+    """
+    problems = list(plugin_problems(plugins)) or list(node_problems("model", plain.get("model"), plugins))
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
     model = _made(plain.get("model"))
     if not isinstance(model, Checkpoint):
         raise ConfigError("the configuration names no model")
@@ -80,7 +86,7 @@ def _made(node: object) -> Any:
         raise
 
 
-def _problems(plain: Plain) -> Iterator[str]:
+def _problems(plain: ResolvedConfig) -> Iterator[str]:
     for key in plain:
         if key not in KEYS:
             yield unknown(key, KEYS, "a configuration")
@@ -100,8 +106,12 @@ def _problems(plain: Plain) -> Iterator[str]:
         yield f"keep_weights={plain['keep_weights']} has to be true or false"
     if plain["keep_weights"] and processes.count() > 1 and plain["intervention"].get("sharding"):
         yield "keep_weights=true, but several processes hold the weights in pieces: leave out sharding"
+    plugins = [] if plain["plugins"] is None else plain["plugins"]
+    if problems := list(plugin_problems(plugins)):
+        yield from problems
+        return  # classes of a plug-in cannot be checked without it
     for group in ("model", "data", "editor", "regularizer", "intervention", "stage", "tracker", "objective"):
-        yield from node_problems(group, plain[group])
+        yield from node_problems(group, plain[group], plugins)
     for name, node in (plain["regularizer"] or {}).items():
         if not isinstance(node, dict):
             yield f"regularizer.{name}={node} is no regularizer: conf/regularizer holds those that there are"
@@ -109,7 +119,7 @@ def _problems(plain: Plain) -> Iterator[str]:
         yield from _layer_problems(plain)
 
 
-def _layer_problems(plain: Plain) -> Iterator[str]:
+def _layer_problems(plain: ResolvedConfig) -> Iterator[str]:
     edit, depth = plain["layers"]["edit"], plain["model"].get("depth")
     if edit == []:
         yield "layers.edit is empty; name at least one block"

@@ -10,7 +10,7 @@ import transformers
 from pipeline.build import Parts, build
 from pipeline.checkpoints.kept_weights import keep_weights
 from pipeline.config.fingerprint import Config
-from pipeline.config.schema import Plain
+from pipeline.config.schema import ResolvedConfig
 from pipeline.interventions import distributed as processes
 from pipeline.runs.folder import RunBusy, RunDir
 from pipeline.runs.machine_errors import as_machine_error
@@ -100,7 +100,7 @@ def _drawn(run: RunDir) -> Mapping[str, Path]:
     return run_figures(run.folder, run.folder / "figures")
 
 
-def compute(plain: Plain, root: Path) -> Value:
+def compute(plain: ResolvedConfig, root: Path) -> Value:
     """Compute the run and return its objective; None if another process is computing it.
 
     Raises:
@@ -133,7 +133,7 @@ def compute(plain: Plain, root: Path) -> Value:
         requests.depart(interrupted)
 
 
-def _compute(plain: Plain, parts: Parts, run: RunDir, requests: Requests) -> Value:
+def _compute(plain: ResolvedConfig, parts: Parts, run: RunDir, requests: Requests) -> Value:
     with as_machine_error(), run:
         if run.done:
             processes.agreed(None)

@@ -2,7 +2,8 @@
 
 `AutoModelForCausalLM.from_pretrained(DIR)` reads it, and so do vLLM, lm-eval and `python -m pipeline model=hf
 model.path=DIR`. The run has to have kept its weights (`keep_weights=true`) or its
-updates (`intervention.keep_updates=true`).
+updates (`intervention.keep_updates=true`). A model of a plug-in is built if the command names the plug-in,
+`plugins=my_module`: those that the run names are not imported.
 """
 
 import argparse
@@ -28,11 +29,13 @@ def main(arguments: Sequence[str]) -> str | int:
     parser = argparse.ArgumentParser(prog="python -m pipeline export", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
     parser.add_argument("out", type=_out, metavar="out=DIR", help="a folder that is empty or not there yet")
+    parser.add_argument("plugins", type=_plugins, nargs="?", default=(), metavar="plugins=MODULE,...",
+                        help="modules with classes of the run's model that you trust")  # fmt: skip
     chosen = parser.parse_args(arguments)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        print(export(chosen.run, chosen.out))  # noqa: T201 - what a script reads
+        print(export(chosen.run, chosen.out, chosen.plugins))  # noqa: T201 - what a script reads
     except NormscopeError as error:
         return f"error: {error}"
     except OSError as error:
@@ -40,8 +43,10 @@ def main(arguments: Sequence[str]) -> str | int:
     return 0
 
 
-def export(run: Path, out: Path) -> Path:
+def export(run: Path, out: Path, plugins: Sequence[str] = ()) -> Path:
     """Write the model that a run ended with into `out`, complete or not at all; returns the folder.
+
+    `plugins` are the modules outside of this project whose classes its model may be made of.
 
     Raises:
         DataError: for a folder that is no finished run with weights, or an `out` that holds something.
@@ -51,7 +56,7 @@ def export(run: Path, out: Path) -> Path:
     run = _finished(run)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"out={out} holds something already: name a folder that is empty or not there yet")
-    model = edited_model(run)
+    model = edited_model(run, plugins)
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -67,7 +72,7 @@ def export(run: Path, out: Path) -> Path:
     return out
 
 
-def edited_model(run: Path) -> Model:
+def edited_model(run: Path, plugins: Sequence[str] = ()) -> Model:
     """The model that a run ended with, on the CPU, in the precision that the run computed in.
 
     Raises:
@@ -77,7 +82,7 @@ def edited_model(run: Path) -> Model:
     """
     change = kept_changes(run)
     config = read_config(run)
-    checkpoint = replace(build_model(config), device="cpu", device_map=None)
+    checkpoint = replace(build_model(config, plugins), device="cpu", device_map=None)
     check_inputs(run, {path: seen for path, seen in inputs_of(run).items() if path == checkpoint.path})
     try:
         model = checkpoint.load()
@@ -115,3 +120,10 @@ def _out(text: str) -> Path:
     if key != "out" or not sign or not path:
         raise argparse.ArgumentTypeError(f"{text!r} has to be out=DIR, the folder to write")
     return Path(path)
+
+
+def _plugins(text: str) -> tuple[str, ...]:
+    key, sign, modules = text.partition("=")
+    if key != "plugins" or not sign:
+        raise argparse.ArgumentTypeError(f"{text!r} has to be plugins=MODULE,...")
+    return tuple(module.strip() for module in modules.strip("[]").split(",") if module.strip())

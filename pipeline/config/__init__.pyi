@@ -2,5 +2,13 @@ from .file_cache import keep_files as keep_files
 from .fingerprint import Config as Config, label as label
 from .former_targets import with_current_targets as with_current_targets
 from .resolvers import register_resolvers as register_resolvers
-from .schema import Plain as Plain, resolved as resolved, without_hydra as without_hydra
+from .schema import ResolvedConfig as ResolvedConfig, resolved as resolved, without_hydra as without_hydra
+from .secrets import is_secret as is_secret, masked as masked, without_secrets as without_secrets
+from .targets import (
+    import_target as import_target,
+    is_allowed as is_allowed,
+    own_targets as own_targets,
+    plugin_problems as plugin_problems,
+    plugins_of as plugins_of,
+)
 from .validation import node_problems as node_problems, unknown as unknown

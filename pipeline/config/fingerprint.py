@@ -10,7 +10,7 @@ Config = Mapping[str, object]
 NUMERICS = 1
 """Version of the numbers: raised with every change of the code after which a configuration gives others."""
 IRRELEVANT = frozenset(
-    {"tracker", "launcher", "resume", "keep_weights", "objective", "name", "experiment", "hydra"}
+    {"tracker", "launcher", "resume", "keep_weights", "objective", "name", "experiment", "plugins", "hydra"}
 )
 """Top-level keys that say where and how a run is computed and watched, not what comes out."""
 SILENT = frozenset({"save_every", "check_memory", "keep_updates"})

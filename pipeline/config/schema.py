@@ -1,5 +1,7 @@
-"""The configuration of a run as plain values; light, so that a run which is done already needs no torch."""
+"""The configuration of a run, resolved to plain values; light, because a finished run needs no torch."""
 
+import copy
+import re
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -7,22 +9,26 @@ from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import ConfigError
 
-Plain = dict[str, Any]
-"""A resolved configuration."""
+ResolvedConfig = dict[str, Any]
+"""A configuration with all interpolations filled in: plain dicts, lists, strings and numbers."""
 
 KEYS = (
     "name seed edits batch_size steps model training moments editor regularizer layers data text "
-    "intervention stage objective tracker launcher experiment resume keep_weights"
+    "intervention stage objective tracker launcher experiment resume keep_weights plugins"
 ).split()
 """Top level of every configuration."""
 USED = ("edits", "batch_size", "steps", "editor", "regularizer", "moments", "layers")
-"""Keys that an intervention may do without; a run is not told apart by what it does not use."""
-NO_LAYERS: Plain = {"edit": []}
-"""What stages read where an intervention chooses no layers."""
+"""Keys that an intervention may do without; they do not distinguish runs that leave them unused."""
+NO_LAYERS: ResolvedConfig = {"edit": []}
+"""The layers that stages read if the intervention chooses none."""
+_REFERENCE = re.compile(r"\$\{\s*(\w+)\s*[.}\[]")
+"""An interpolation of the top level such as `${steps}` or `${layers.edit}`; the first key of its path."""
 
 
-def resolved(config: DictConfig) -> Plain:
-    """The configuration as plain values, interpolations filled in.
+def resolved(config: DictConfig) -> ResolvedConfig:
+    """The plain values of a composed configuration, without what its run does not use.
+
+    `config` itself is left as it is.
 
     Raises:
         ConfigError: for a model–editor pair without values, or an interpolation that leads nowhere.
@@ -30,9 +36,9 @@ def resolved(config: DictConfig) -> Plain:
     used = _used(config)
     if "layers" in used:
         _check_published(config)
-    _drop(config, used)
+    reduced = _reduced(config, used)
     try:
-        plain = cast(Plain, OmegaConf.to_container(config, resolve=True))
+        plain = cast(ResolvedConfig, OmegaConf.to_container(reduced, resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     plain["training"] = None  # the intervention holds what it takes from there
@@ -42,16 +48,16 @@ def resolved(config: DictConfig) -> Plain:
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """A copy of a composed configuration without Hydra's own part, as a run gets it."""
+    """A copy of a composed configuration as a run gets it: without Hydra's own part."""
     copied = config.copy()
     with read_write(copied), open_dict(copied):
-        copied["name"] = copied.get("name")  # may be made from what Hydra tells
+        copied["name"] = copied.get("name")  # may refer to Hydra's own part
         copied.pop("hydra", None)
     return copied
 
 
 def _check_published(config: DictConfig) -> None:
-    """A pair without published values has no layers to edit."""
+    """Raise ConfigError for a model and an editor without published values, and so without layers to edit."""
     layers = config.get("layers")
     if layers is None or not OmegaConf.is_missing(layers, "published"):
         return
@@ -65,25 +71,31 @@ def _check_published(config: DictConfig) -> None:
 
 
 def _used(config: DictConfig) -> set[str]:
-    """Which of `USED` the intervention refers to, itself or through what it refers to."""
-    texts = {key: str(OmegaConf.to_container(config, resolve=False)[key]) for key in config}  # pyright: ignore
-    found: set[str] = set()
+    """The keys of `USED` to which the intervention refers, itself or through other keys; and itself."""
+    nodes = cast(dict[str, object], OmegaConf.to_container(config, resolve=False))
+    references = {key: set(_REFERENCE.findall(str(node))) for key, node in nodes.items()}
+    used: set[str] = set()
     new = {"intervention"}
     while new:
-        found |= new
-        new = {key for key in USED if any(f"${{{key}" in texts.get(one, "") for one in new)} - found
-    return found
+        used |= new
+        new = set().union(*(references.get(key, ()) for key in new)) & set(USED) - used
+    return used
 
 
-def _drop(config: DictConfig, used: set[str]) -> None:
-    """What the intervention does not use, and values for regularizers and stages that were not chosen."""
-    OmegaConf.set_struct(config, False)
+def _reduced(config: DictConfig, used: set[str]) -> DictConfig:
+    """A copy without keys that the intervention does not use and without regularizers and stages of no class.
+
+    Experiments set values of regularizers and stages that a run need not have chosen.
+    """
+    reduced = copy.deepcopy(config)
+    OmegaConf.set_struct(reduced, False)
     for key in set(USED) - used:
-        config[key] = NO_LAYERS if key == "layers" else None
+        reduced[key] = NO_LAYERS if key == "layers" else None
     for group in ("regularizer", "stage"):
-        chosen = config.get(group)
-        if not isinstance(chosen, DictConfig):
-            continue  # what cannot be a regularizer is told when all is checked
-        for name, node in list(chosen.items()):
+        nodes = reduced.get(group)
+        if not isinstance(nodes, DictConfig):
+            continue  # the check of all values reports what cannot be a regularizer
+        for name, node in list(nodes.items()):
             if isinstance(node, DictConfig) and "_target_" not in node:
-                del chosen[name]
+                del nodes[name]
+    return reduced

@@ -1,18 +1,16 @@
 """What is wrong with a node of a configuration, before anything is made of it; light, needs no torch."""
 
 import difflib
-import importlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 
-from pipeline.config.schema import Plain
+from pipeline.config.schema import ResolvedConfig
+from pipeline.config.targets import import_target, is_allowed, refusal
 
-ALLOWED = ("analysis.", "editors.", "pipeline.")
-"""A configuration can build nothing but objects of this project."""
 _HOME = {
     ".editor": "editor",
     "tracing.source": "data",
@@ -24,30 +22,34 @@ _HOME = {
 _TOWER = BeartypeConf(is_pep484_tower=True)
 
 
-def node_problems(path: str, node: object) -> Iterator[str]:
-    """Problems of a node and of everything below it."""
+def node_problems(path: str, node: object, plugins: Sequence[str] = ()) -> Iterator[str]:
+    """Problems of a node and of everything below it; `plugins` are the modules that the user allows now."""
     path = next((home for end, home in _HOME.items() if path.endswith(end)), path)
     if isinstance(node, dict):
         if "_target_" in node:
-            yield from _target_problems(path, node)
+            yield from _target_problems(path, node, plugins)
         for key, value in node.items():
-            yield from node_problems(f"{path}.{key}", value)
+            yield from node_problems(f"{path}.{key}", value, plugins)
     elif isinstance(node, list):
         for i, value in enumerate(node):
-            yield from node_problems(f"{path}.{i}", value)
+            yield from node_problems(f"{path}.{i}", value, plugins)
 
 
-def _target_problems(path: str, node: Plain) -> Iterator[str]:
+def _target_problems(path: str, node: ResolvedConfig, plugins: Sequence[str]) -> Iterator[str]:
     target = str(node["_target_"])
-    if not target.startswith(ALLOWED):
-        yield f"{path}._target_={target}, but only {', '.join(p + '*' for p in ALLOWED)} can be built"
+    if not is_allowed(target, plugins):
+        yield refusal(f"{path}._target_", target)
         return
     try:
-        module, name = target.rsplit(".", 1)
-        callee = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        yield f"{path}._target_={target} does not exist"
+        callee = import_target(target)
+    except LookupError as error:
+        yield f"{path}._target_={target} {error.args[0]}"
         return
+    yield from _argument_problems(path, node, callee)
+
+
+def _argument_problems(path: str, node: ResolvedConfig, callee: Callable[..., object]) -> Iterator[str]:
+    target = node["_target_"]
     parameters = inspect.signature(callee).parameters
     hints = get_type_hints(callee.__init__ if inspect.isclass(callee) else callee)
     for key, value in node.items():

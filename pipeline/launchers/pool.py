@@ -25,7 +25,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from editors.errors import ConfigError
-from pipeline.config.validation import ALLOWED
+from pipeline.config.targets import own_targets
 from pipeline.launchers.hardware import default_jobs, gpu_of, usable_cores, visible_gpus
 from pipeline.launchers.pool_worker import LOG, Ended, Shared, Started, work
 from pipeline.paths import ROOT
@@ -261,7 +261,7 @@ class Asked:
 
 
 def _modules(node: object) -> set[str]:
-    """Modules of the classes that a configuration names."""
+    """Modules of this project's classes that a configuration names; plug-ins are left to the jobs."""
     if isinstance(node, DictConfig):
         node = OmegaConf.to_container(node, resolve=False)
     if isinstance(node, list):
@@ -269,7 +269,7 @@ def _modules(node: object) -> set[str]:
     if not isinstance(node, dict):
         return set()
     named = node.get("_target_")
-    own = {named.rpartition(".")[0]} if isinstance(named, str) and named.startswith(ALLOWED) else set()
+    own = {named.rpartition(".")[0]} if isinstance(named, str) and named in own_targets() else set()
     return own.union(*map(_modules, node.values()))
 
 

@@ -28,7 +28,7 @@ from .objectives import (
     lacking as lacking,
     objective_of as objective_of,
 )
-from .provenance import git as git, is_secret as is_secret, masked as masked
+from .provenance import git as git
 from .signals import (
     Interrupted as Interrupted,
     JobFailed as JobFailed,

@@ -17,9 +17,10 @@ from typing import Any
 
 from editors.errors import ConfigError, DataError
 from pipeline.config.fingerprint import Config
+from pipeline.config.targets import plugins_of
 from pipeline.runs.atomic_files import checksum, settle, settle_folder, write_json
 from pipeline.runs.input_digests import check_inputs, inputs
-from pipeline.runs.provenance import code
+from pipeline.runs.provenance import code, plugin_digests
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class States:
 
     def __init__(self, folder: Path, config: Config) -> None:
         self.folder, self.run, self.config = folder / FOLDER, folder.name, config
-        self._code = code()
+        self._code = {**code(), **plugin_digests(plugins_of(config))}
         self._sums: dict[Path, str] = {}
         """Checksums of pieces, which never change once written."""
 

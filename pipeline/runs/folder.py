@@ -26,13 +26,15 @@ from torch import Tensor
 from editors.errors import ConfigError, NormscopeError
 from editors.tensor_files import write_tensors
 from pipeline.config.fingerprint import Config, label
+from pipeline.config.secrets import masked
+from pipeline.config.targets import plugins_of
 from pipeline.runs.atomic_files import write, write_json
 from pipeline.runs.checkpoint_store import FOLDER, Saved, States
 from pipeline.runs.heartbeat import Heartbeat, is_abandoned, read, stays_silent
 from pipeline.runs.layout import folder_of, is_done
 from pipeline.runs.messages import report
 from pipeline.runs.objectives import Value
-from pipeline.runs.provenance import attempts, masked, now, provenance
+from pipeline.runs.provenance import attempts, now, provenance
 from pipeline.runs.signals import was_requeued
 
 log = logging.getLogger(__name__)
@@ -238,8 +240,9 @@ class RunDir:
             yaml.safe_dump(masked(self.config), sort_keys=False, allow_unicode=True),
         )
         earlier = attempts(self.folder / "provenance.json") if self.saved else []
-        told = {"inputs": self._states.inputs, "earlier": earlier}
-        write_json(self.folder / "provenance.json", provenance() | told)
+        origin = provenance(plugins_of(self.config))
+        more = {"inputs": self._states.inputs, "earlier": earlier}
+        write_json(self.folder / "provenance.json", origin | more)
         self._started = time.perf_counter()
 
     def _resume(self, saved: Saved) -> None:

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from editors.errors import NormscopeError
-from pipeline.runs.provenance import without_secrets
+from pipeline.config.secrets import without_secrets
 
 _ELSEWHERE = ("launcher", "tracker")
 """Groups that say where a run is computed and watched: the same run comes out."""

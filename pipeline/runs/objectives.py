@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 
 from editors.errors import ConfigError
 from pipeline.config.fingerprint import Config
+from pipeline.config.targets import plugins_of
 from pipeline.config.validation import node_problems
 from pipeline.runs.layout import summary_of
 
@@ -147,7 +148,7 @@ def chosen(config: Config) -> dict[str, Objective]:
         ConfigError: with all that is wrong with them, one a line.
     """
     nodes: Mapping[str, Any] = config.get("objective") or {}  # pyright: ignore[reportAssignmentType]
-    problems = list(node_problems("objective", nodes))
+    problems = list(node_problems("objective", nodes, plugins_of(config)))
     if problems:
         raise ConfigError("\n".join(problems))
     return {name: instantiate(node, _convert_="all") for name, node in nodes.items()}

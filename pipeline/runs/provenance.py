@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: code, versions, machine, command line. No environment, no secrets."""
+"""Origin of a run's numbers: code, versions, machine, command line. No environment variables, no secrets."""
 
 import hashlib
 import json
@@ -8,16 +8,20 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from threadpoolctl import threadpool_info
 
+from pipeline.config.secrets import without_secrets
+from pipeline.config.targets import installed_plugins
 from pipeline.paths import PACKAGE, ROOT
 from pipeline.runs.atomic_files import read_json
 
@@ -26,34 +30,17 @@ PACKAGES = (
     "wandb", "numpy", "pandas", "scikit-learn", "lm-eval",
 )  # fmt: skip
 NUMERICAL = ("torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn")
+OURS = ("editors", "analysis", "pipeline")
 GIT = "git.json"
-"""What a copy of the code knows of the checkout that it was made from."""
-_NAME = r"""(?<![\w-])
-    (?! (?:[\w-]*_)? (?i:longest|shortest|first|last|sort|public|eos|bos|pad|unk|mask) _ (?i:key|token) \b)
-    (?: [\w-]* (?i:passw(?:or)?d|passphrase|secret|credential|(?:api|access|private|auth)[_-]?key) [\w-]*
-      | [\w-]* (?i:token) [_-]?\d*                          # hf_token, but neither tokens nor tokenizer
-      | [\w-]+ (?: [_-](?i:key) | (?<=[a-z])Key ) [_-]?\d*  # openai_key, but neither keys nor key_mode
-      | (?:[A-Z\d]+_)* (?:KEY|TOKEN) (?:_[A-Z\d]+)*         # OPENAI_KEY_2, a variable
-    ) (?![\w-])"""
-"""What is called like something that must not be written down."""
-_SECRET = re.compile(_NAME, re.VERBOSE)
-_GIVEN = re.compile(
-    rf"""({_NAME} (?:\\*["'])? \s*) (?:
-        (?P<sign>[=:]\s*) (?P<quote>\\*["']) (?:(?!(?P=quote)).)* (?:(?P=quote)|$)
-      | (?P<equals>=\s*) [^\s"'\\&;]+? (?=[)\]}},]* (?:[\s"'\\&;]|$))
-      | (?P<colon>:\s*) [^\s"'\\&;,)\]}}]+
-    )""",
-    re.VERBOSE | re.DOTALL,
-)
-_ACCOUNT = re.compile(r"(?<=://)[^\s/?#\"']+@")
-"""Who asks, in an address."""
-BLANK = "***"
+"""In a copy of the code: commit and changes of the checkout that it was made from."""
+_BUILT_WITH = re.compile(r"(?:BLAS|LAPACK)_INFO=\w+|Math Kernel Library Version [\w.]+|MKL-DNN v[\w.]+")
 
 
-def provenance() -> dict[str, object]:
-    """What produced a run, as far as this process can tell.
+def provenance(plugins: Sequence[str] = ()) -> dict[str, object]:
+    """What produces a run in this process.
 
-    `git` is null outside a checkout of the project.
+    `plugins` are the modules outside of the project that it may use, with digests of their sources; `git` is
+    null outside a checkout of the project.
     """
     return {
         "started": now(),
@@ -61,34 +48,97 @@ def provenance() -> dict[str, object]:
         "overrides": _overrides(),
         "git": git(PACKAGE),
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: number for name in PACKAGES if (number := _version(name))},
+        "plugins": plugin_digests(plugins),
         "platform": platform.platform(),
         "host": socket.gethostname(),
+        "machine": machine(),
     }
 
 
 @cache
 def code() -> Mapping[str, str]:
-    """What decides about the bits of a number: a digest of our sources, and versions of libraries.
+    """The code that determines every bit of a number: a digest of our sources, and versions of libraries.
 
-    As they were when this was asked first: files that are edited later are not what this process runs.
+    As they were at the first call: files that are edited later are not what this process runs.
     """
-    digest = hashlib.sha256()
-    for package in ("editors", "analysis", "pipeline"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            digest.update(f"{path.relative_to(ROOT).as_posix()}\n".encode() + path.read_bytes())
+    sources = [path for package in OURS for path in sorted((ROOT / package).rglob("*.py"))]
     versions = {name: _version(name) or "" for name in NUMERICAL}
-    return MappingProxyType({"sources": digest.hexdigest()[:10], **versions})
+    return MappingProxyType({"sources": _digest(ROOT, sources), **versions})
+
+
+def plugin_digests(plugins: Sequence[str]) -> dict[str, str]:
+    """A digest of the Python sources of each plug-in, named or installed, by module; all can be imported."""
+    return {module: _module_digest(module) for module in sorted({*plugins, *installed_plugins()})}
+
+
+@cache
+def _module_digest(module: str) -> str:
+    spec = find_spec(module)
+    if spec is None:
+        return ""
+    if spec.submodule_search_locations is None:
+        file = Path(spec.origin or "")
+        return _digest(file.parent, [file]) if file.is_file() else ""
+    folders = [Path(folder) for folder in spec.submodule_search_locations]
+    return _digest(folders[0].parent, [path for one in folders for path in sorted(one.rglob("*.py"))])
+
+
+def _digest(root: Path, sources: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sources:
+        digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:10]
+
+
+def machine() -> dict[str, object]:
+    """The parts of this machine that decide how sums are rounded: processor, threads, numerical libraries.
+
+    `vectors` is the instruction set of PyTorch's own kernels, `extensions` are further ones of the processor
+    that matrix products may use; `torch` are the libraries that PyTorch was built with, `libraries` those
+    loaded now, one line each.
+    """
+    import torch  # here: a run that is done is answered without it
+
+    model, flags = _processor()
+    built = torch.__config__.show()
+    return {
+        "processor": model,
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "extensions": [flag for flag in flags if flag.startswith(("amx", "avx512_bf16", "avx512_fp16"))],
+        "threads": torch.get_num_threads(),
+        "torch": _BUILT_WITH.findall(built),
+        "libraries": sorted(_library(entry) for entry in threadpool_info()),
+    }
+
+
+def _processor() -> tuple[str, list[str]]:
+    """Model and instruction sets of the first processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine(), []
+    lines = (line.partition(":") for line in text.split("\n\n", 1)[0].splitlines())
+    fields = {key.strip(): value.strip() for key, _, value in lines}
+    model = fields.get("model name") or platform.processor() or platform.machine()
+    return model, sorted(fields.get("flags", fields.get("Features", "")).split())
+
+
+def _library(entry: Mapping[str, object]) -> str:
+    """One line such as `blas: libopenblas 0.3.31 (Haswell), 2 threads`."""
+    version, kernel = entry.get("version") or "", entry.get("architecture")
+    name = f"{entry['prefix']} {version}".strip() + (f" ({kernel})" if kernel else "")
+    return f"{entry['user_api']}: {name}, {entry['num_threads']} threads"
 
 
 def _overrides() -> list[str]:
-    """What was chosen on the command line, or for this run by its sweep."""
-    chosen = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return without_secrets(list(chosen))
+    """The overrides of the command line, or those that a sweep made for this run."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return without_secrets(list(overrides))
 
 
 def attempts(path: Path) -> list[dict[str, Any]]:
-    """What the attempts before this one told of themselves, oldest first."""
+    """The records of the attempts before this one, oldest first."""
     last = read_json(path)
     return [*last.pop("earlier", []), last] if last else []
 
@@ -96,46 +146,6 @@ def attempts(path: Path) -> list[dict[str, Any]]:
 def now() -> str:
     """The time in UTC, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def is_secret(key: str) -> bool:
-    """Whether a configuration key is called like something that must not be written down."""
-    return bool(_SECRET.search(str(key)))
-
-
-def without_secrets(arguments: Sequence[str]) -> list[str]:
-    """A command line with the values of `…api_key=…` and the like blanked, also inside other values."""
-    parts = (argument.partition("=") for argument in arguments)
-    return [
-        f"{key}={BLANK}" if sign and is_secret(key) else masked(f"{key}{sign}{value}")
-        for key, sign, value in parts
-    ]
-
-
-def masked(value: object) -> Any:
-    """A configuration, or a part of it, without what must not be written down; all else stays as it is.
-
-    Blanked are the values of keys that are called like a secret, and inside texts what is assigned to such
-    a name (`HF_TOKEN=…`, `password: …`) and the account in an address.
-    """
-    if isinstance(value, str):
-        return _GIVEN.sub(_blanked, _ACCOUNT.sub(f"{BLANK}@", value))
-    if isinstance(value, Mapping):
-        return {
-            key: BLANK if is_secret(key) and not _is_switch(entry) else masked(entry)
-            for key, entry in value.items()
-        }
-    return [masked(entry) for entry in value] if isinstance(value, list | tuple) else value
-
-
-def _is_switch(entry: object) -> bool:
-    return isinstance(entry, bool) or entry in (None, "")
-
-
-def _blanked(given: re.Match[str]) -> str:
-    sign = given["sign"] or given["equals"] or given["colon"]
-    quote = given["quote"] or ""
-    return f"{given[1]}{sign}{quote}{BLANK}{quote}"
 
 
 def _version(package: str) -> str | None:

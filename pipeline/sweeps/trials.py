@@ -30,7 +30,7 @@ from analysis.results.quiet_optuna import quiet_optuna
 from editors.errors import ConfigError, DataError, NormscopeError
 from pipeline.config.file_cache import keep_files
 from pipeline.config.fingerprint import fingerprint
-from pipeline.config.schema import Plain, resolved, without_hydra
+from pipeline.config.schema import ResolvedConfig, resolved, without_hydra
 from pipeline.runs.layout import is_done
 from pipeline.runs.messages import reason
 from pipeline.runs.objectives import chosen, lacking, objective_of
@@ -212,7 +212,7 @@ class Trials:
             return instantiate(self._sampler)
         return instantiate(self._sampler, seed=random.Random(f"{seed} {begun}").getrandbits(32))
 
-    def _run(self, job: Sequence[str]) -> Plain | Exception:
+    def _run(self, job: Sequence[str]) -> ResolvedConfig | Exception:
         """The configuration of a trial's run, or why it has none."""
         try:
             return resolved(without_hydra(self._composed([*job])))
@@ -220,7 +220,11 @@ class Trials:
             return error
 
     def _tell(
-        self, study: optuna.Study, trial: Trial, run: Plain | Exception, gave: Mapping[str, JobReturn]
+        self,
+        study: optuna.Study,
+        trial: Trial,
+        run: ResolvedConfig | Exception,
+        gave: Mapping[str, JobReturn],
     ) -> str | None:
         """Store what a run gave, if it is over; the sentence where it failed."""
         try:
@@ -241,7 +245,7 @@ class Trials:
         log.info("trial %d: %s", trial.number, self._told(values))
         return None
 
-    def _returned(self, run: Plain, job: JobReturn) -> Any:
+    def _returned(self, run: ResolvedConfig, job: JobReturn) -> Any:
         """What a job gave, or its error raised; `JobReturn.return_value` prints as well."""
         if job.status == JobStatus.FAILED:
             raise job._return_value

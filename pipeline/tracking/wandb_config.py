@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from pipeline.config.fingerprint import Config, label
-from pipeline.runs.provenance import is_secret, masked
+from pipeline.config.secrets import is_secret, masked
 
 SUMMARIES = (
     ("edit/score", "last,max"),

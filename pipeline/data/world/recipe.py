@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -148,72 +148,54 @@ def _train(model: PreTrainedModel, rows: Tensor, recipe: Recipe) -> None:
         Trainer(model=model, args=arguments, train_dataset=_Rows(rows)).train()
 
 
+_IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+_NO_DROPOUT = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+_GELU = "gelu_pytorch_tanh"
+"""`gelu_new` and `gelu_fast`, fused."""
+
+
+def _gpt_sizes(recipe: Recipe, vocabulary: int) -> dict[str, Any]:
+    """Arguments that GPT-2 and GPT-J have in common."""
+    return {
+        "vocab_size": vocabulary,
+        "n_positions": _POSITIONS,
+        "n_embd": recipe.width,
+        "n_inner": recipe.inner,
+        "n_layer": recipe.blocks,
+        "n_head": recipe.heads,
+        "activation_function": _GELU,
+        **_NO_DROPOUT,
+        **_IDS,
+    }
+
+
+def _sizes(recipe: Recipe, vocabulary: int) -> dict[str, Any]:
+    """Arguments that Llama and GPT-NeoX have in common."""
+    return {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": _POSITIONS,
+        "hidden_size": recipe.width,
+        "intermediate_size": recipe.inner,
+        "num_hidden_layers": recipe.blocks,
+        "num_attention_heads": recipe.heads,
+        **_IDS,
+    }
+
+
 def _gpt2(recipe: Recipe, vocabulary: int) -> PreTrainedConfig:
-    return GPT2Config(
-        vocab_size=vocabulary,
-        n_positions=_POSITIONS,
-        n_embd=recipe.width,
-        n_inner=recipe.inner,
-        n_layer=recipe.blocks,
-        n_head=recipe.heads,
-        activation_function="gelu_pytorch_tanh",  # gelu_new, fused
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        resid_pdrop=0.0,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-
-
-def _llama(recipe: Recipe, vocabulary: int) -> PreTrainedConfig:
-    return LlamaConfig(
-        vocab_size=vocabulary,
-        max_position_embeddings=_POSITIONS,
-        hidden_size=recipe.width,
-        intermediate_size=recipe.inner,
-        num_hidden_layers=recipe.blocks,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
+    return GPT2Config(**_gpt_sizes(recipe, vocabulary))
 
 
 def _gptj(recipe: Recipe, vocabulary: int) -> PreTrainedConfig:
-    return GPTJConfig(
-        vocab_size=vocabulary,
-        n_positions=_POSITIONS,
-        n_embd=recipe.width,
-        n_inner=recipe.inner,
-        n_layer=recipe.blocks,
-        n_head=recipe.heads,
-        rotary_dim=recipe.width // recipe.heads // 2,
-        activation_function="gelu_pytorch_tanh",
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        resid_pdrop=0.0,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
+    return GPTJConfig(**_gpt_sizes(recipe, vocabulary), rotary_dim=recipe.width // recipe.heads // 2)
+
+
+def _llama(recipe: Recipe, vocabulary: int) -> PreTrainedConfig:
+    return LlamaConfig(**_sizes(recipe, vocabulary), num_key_value_heads=recipe.heads)
 
 
 def _neox(recipe: Recipe, vocabulary: int) -> PreTrainedConfig:
-    return GPTNeoXConfig(
-        vocab_size=vocabulary,
-        max_position_embeddings=_POSITIONS,
-        hidden_size=recipe.width,
-        intermediate_size=recipe.inner,
-        num_hidden_layers=recipe.blocks,
-        num_attention_heads=recipe.heads,
-        hidden_act="gelu_pytorch_tanh",  # gelu_fast, fused
-        use_parallel_residual=True,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
+    return GPTNeoXConfig(**_sizes(recipe, vocabulary), hidden_act=_GELU, use_parallel_residual=True)
 
 
 _CONFIGS: dict[str, Callable[[Recipe, int], PreTrainedConfig]] = {

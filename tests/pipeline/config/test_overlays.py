@@ -10,7 +10,7 @@ from analysis.claims.registry import STUDIES
 from analysis.claims.study import Study
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.resolvers import register_resolvers
-from pipeline.config.schema import Plain, resolved, without_hydra
+from pipeline.config.schema import ResolvedConfig, resolved, without_hydra
 from pipeline.sweeps import search
 from tests.pipeline.conftest import CONF
 
@@ -25,7 +25,7 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", list(overrides), return_hydra_config=True)
 
 
-def plain(*overrides: str) -> Plain:
+def plain(*overrides: str) -> ResolvedConfig:
     return resolved(without_hydra(composed(*overrides)))
 
 

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 
 from editors.errors import ConfigError, DataError
 from pipeline.config.fingerprint import fingerprint
+from pipeline.config.secrets import is_secret, masked, without_secrets
 from pipeline.runs.folder import RunBusy, RunDir
 from pipeline.runs.layout import summary_of
-from pipeline.runs.provenance import git, is_secret, masked, without_secrets
+from pipeline.runs.provenance import git, machine, plugin_digests, provenance
 
 
 def config(**changes: object) -> dict[str, object]:
@@ -201,11 +202,33 @@ def test_provenance_tells_the_origin_and_no_secret(tmp_path: Path, monkeypatch: 
     origin = json.loads(text)
     assert "do-not-write-me" not in text
     told = {"started", "command", "overrides", "git", "python", "packages", "platform", "host"}
-    told |= {"inputs", "earlier"}
+    told |= {"inputs", "earlier", "machine", "plugins"}
     assert told == set(origin)
     assert {"torch", "transformers", "hydra-core", "wandb", "numpy"} <= set(origin["packages"])
     assert "seed=1" in origin["command"]
     assert without_secrets(["a.hf_token=1", "tokenizer=x"]) == ["a.hf_token=***", "tokenizer=x"]
+
+
+def test_provenance_names_what_decides_how_sums_are_rounded() -> None:
+    """Two runs whose last bits differ were computed on machines that differ in one of these entries."""
+    entries = machine()
+    assert entries["processor"] and entries["threads"] == torch.get_num_threads()
+    assert entries["vectors"] == torch.backends.cpu.get_cpu_capability()
+    libraries = entries["libraries"]
+    assert isinstance(libraries, list) and any("openmp" in line or "blas" in line for line in libraries)
+    assert json.loads(json.dumps(entries)) == entries
+
+
+def test_a_plugin_is_identified_by_a_digest_of_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugin_a").mkdir()
+    (tmp_path / "plugin_a" / "__init__.py").write_text("x = 1\n")
+    (tmp_path / "plugin_b.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    digests = plugin_digests(["plugin_b", "plugin_a"])
+    assert list(digests) == ["plugin_a", "plugin_b"] and all(len(text) == 10 for text in digests.values())
+    assert provenance(["plugin_a"])["plugins"] == {"plugin_a": digests["plugin_a"]}
 
 
 def test_what_is_written_into_docs_is_no_change_of_the_code(tmp_path: Path) -> None:
@@ -213,12 +236,12 @@ def test_what_is_written_into_docs_is_no_change_of_the_code(tmp_path: Path) -> N
         person = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
         subprocess.run(["git", "-C", str(tmp_path), *person, *arguments], check=True, capture_output=True)
 
-    for name in ("pipeline/runs/provenance.py", "docs/results.md"):
-        (tmp_path / name).parent.mkdir(parents=True)
+    for name in ("pipeline/__main__.py", "docs/results.md"):
+        (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("before")
     for arguments in (("init",), ("add", "."), ("commit", "-m", "first")):
         run_git(*arguments)
-    for name, dirty in (("docs/results.md", False), ("pipeline/runs/provenance.py", True)):
+    for name, dirty in (("docs/results.md", False), ("pipeline/__main__.py", True)):
         (tmp_path / name).write_text("after")
         told = git(tmp_path / "pipeline")
         assert told is not None and told["dirty"] is dirty

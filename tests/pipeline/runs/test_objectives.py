@@ -92,7 +92,7 @@ def test_the_stages_that_measure_are_there_and_their_keys_documented():
     [
         ("+objective.score.metrik=x", "objective.score.metrik"),
         ("objective.score.direction=up", "one of maximize, minimize"),
-        ("objective.score._target_=os.system", "can be built"),
+        ("objective.score._target_=os.system", "objective.score._target_=os.system "),
     ],
 )
 def test_a_mistake_is_a_sentence(composed: Composed, override: str, sentence: str):
