@@ -19,11 +19,8 @@ class Search(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take the configuration; raises ConfigError where Optuna is not installed."""
-        from analysis.results.quiet_optuna import quiet_optuna
-
         try:
-            with quiet_optuna():
-                from pipeline.sweeps.trials import Trials
+            from pipeline.sweeps.trials import Trials
         except ImportError as error:
             raise ConfigError(
                 f"hydra/sweeper=optuna needs Optuna ({error}): pip install 'normscope[optuna]'"
@@ -37,13 +34,10 @@ class Search(Sweeper):
 
 
 def install() -> None:
-    """Let `hydra/sweeper=optuna` and `basic` mean the files of `conf/hydra/sweeper`.
+    """Let `hydra/sweeper=basic` and `optuna` mean the files of `conf/hydra/sweeper`.
 
-    Hydra and its Optuna plugin bring configurations of the same names, which Hydra would take for schemas.
+    Hydra brings a configuration with the name of the first, which it would take for a schema.
     """
     # Hydra takes plugins from hydra_plugins alone, by name
     Plugins.instance().class_name_to_class["hydra_plugins.normscope.Search"] = Search
-    stored = ConfigStore.instance().repo["hydra"]["sweeper"]
-    for name in ("basic.yaml", "optuna.yaml"):
-        stored.pop(name, None)
-    stored.get("sampler", {}).pop("tpe.yaml", None)
+    ConfigStore.instance().repo["hydra"]["sweeper"].pop("basic.yaml", None)
