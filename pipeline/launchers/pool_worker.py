@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
-from hydra.core.singleton import Singleton
 from hydra.core.utils import JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from editors.errors import NormscopeError
+from pipeline.config.hydra_internals import restore_singletons, result_of, singletons
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved, without_hydra
 from pipeline.runs.layout import OUTPUTS, folder_of
@@ -45,15 +43,13 @@ class Shared:
 
     def pickled(self) -> bytes:
         """For other processes, with Hydra's own state but for plugins and resolvers, which they have."""
-        state: dict[type, Any] = dict(Singleton._instances)
-        state.pop(Plugins, None)
-        return pickle.dumps((self, state))
+        return pickle.dumps((self, singletons()))
 
     @staticmethod
     def unpickled(given: bytes) -> "Shared":
         """In a process that `pipeline.launchers.preload` prepared."""
         shared, state = pickle.loads(given)
-        Singleton._instances.update(state)
+        restore_singletons(state)
         setup_globals()
         register_resolvers()
         return shared
@@ -115,7 +111,7 @@ def _computed(pipe: Connection, shared: Shared, overrides: Sequence[str], number
         job_subdir_key="hydra.sweep.subdir",
     )
     if result.status == JobStatus.FAILED:
-        raise result._return_value
+        raise result_of(result)
     return result.return_value
 
 

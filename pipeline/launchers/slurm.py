@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
@@ -29,6 +29,7 @@ from submitit.helpers import TorchDistributedEnvironment
 from submitit.slurm.slurm import SlurmInfoWatcher
 
 from editors.errors import ConfigError, NormscopeError
+from pipeline.config.hydra_internals import result_of, with_search_path
 from pipeline.config.resolvers import register_resolvers
 from pipeline.launchers.code_snapshot import ROOT, snapshot
 
@@ -111,8 +112,8 @@ class SlurmSweep(SlurmLauncher):
         if JobEnvironment().num_tasks > 1:  # of one run, which train together
             TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         done = super().__call__(*args, **kwargs)
-        if done.status == JobStatus.FAILED and not isinstance(done._return_value, NormscopeError):
-            log.error("the run failed", exc_info=done._return_value)
+        if done.status == JobStatus.FAILED and not isinstance(result_of(done), NormscopeError):
+            log.error("the run failed", exc_info=result_of(done))
         return done
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -187,17 +188,16 @@ def _composing_from(code: Path, context: HydraContext) -> HydraContext:
         where = Path((place.path or "").removeprefix("file://"))
         if where.is_relative_to(ROOT):
             place.path = str(code / where.relative_to(ROOT))
-    loader = cast(Any, type(context.config_loader))(path)
-    return HydraContext(config_loader=loader, callbacks=context.callbacks)
+    return with_search_path(context, path)
 
 
 def _outcome(job: Job[JobReturn], overrides: Sequence[str]) -> JobReturn:
     """What the job gave back; where it gave nothing, a failure that says what is known."""
     try:
         done = job.results()[0]
-        if done.status != JobStatus.FAILED or isinstance(done._return_value, NormscopeError):
+        if done.status != JobStatus.FAILED or isinstance(result_of(done), NormscopeError):
             return done
-        what, shown = _reason(done._return_value), 0
+        what, shown = _reason(result_of(done)), 0
     except FailedJobError:  # its text is the log's
         what, shown = "failed before its run began", TOLD
     except UncompletedJobError:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -21,6 +20,7 @@ from omegaconf import DictConfig
 
 from editors.errors import ConfigError, DataError, NormscopeError
 from pipeline.config.file_cache import keep_files
+from pipeline.config.hydra_internals import combinations, result_of
 from pipeline.config.schema import resolved, without_hydra
 from pipeline.runs import messages
 from pipeline.runs.heartbeat import is_elsewhere_computed
@@ -75,7 +75,7 @@ class _Job:
     def take(self, result: JobReturn) -> None:
         """Keep what a launcher gives back, without the configuration in it."""
         if result.status == JobStatus.FAILED:
-            self.error = result._return_value
+            self.error = result_of(result)
         else:
             self.objective = result.return_value
 
@@ -140,11 +140,10 @@ class Sweep(Sweeper):
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         params = [f"{key}={value}" for key, value in self.params.items()]
         overrides = parser.parse_overrides([*params, *arguments])
-        (combinations,) = BasicSweeper.split_arguments(overrides, None)
         self._files = self._digest()
         return [
             _Job(overrides=combination, invocation=plan.invocation(self._files, combination))
-            for combination in combinations
+            for combination in combinations(overrides)
         ]
 
     def _digest(self) -> str:

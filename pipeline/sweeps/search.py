@@ -1,24 +1,23 @@
-"""`hydra/sweeper=optuna`: the plugin that Hydra calls. What it does is in trials.py; this needs no Optuna."""
+"""`hydra/sweeper=optuna`: the plugin that Hydra calls. The search is in trials.py; this needs no Optuna."""
 
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from editors.errors import ConfigError
+from pipeline.config.hydra_internals import forget_stored_sweeper, register_plugin
 
 
 class Search(Sweeper):
-    """Asks Optuna for the values of the next runs, and tells it what they gave."""
+    """A search: Optuna proposes the values of the next runs from the results of earlier ones."""
 
     def __init__(self, **settings: Any) -> None:
         self._settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take the configuration; raises ConfigError where Optuna is not installed."""
+        """Take the configuration; raises ConfigError if Optuna is not installed."""
         try:
             from pipeline.sweeps.trials import Trials
         except ImportError as error:
@@ -29,15 +28,11 @@ class Search(Sweeper):
         self._trials.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search; `arguments` are those of the command line."""
+        """Run the search; `arguments` are the overrides of the command line."""
         self._trials.sweep(arguments)
 
 
 def install() -> None:
-    """Let `hydra/sweeper=basic` and `optuna` mean the files of `conf/hydra/sweeper`.
-
-    Hydra brings a configuration with the name of the first, which it would take for a schema.
-    """
-    # Hydra takes plugins from hydra_plugins alone, by name
-    Plugins.instance().class_name_to_class["hydra_plugins.normscope.Search"] = Search
-    ConfigStore.instance().repo["hydra"]["sweeper"].pop("basic.yaml", None)
+    """Let `hydra/sweeper=basic` and `optuna` mean the files of `conf/hydra/sweeper`."""
+    register_plugin("Search", Search)
+    forget_stored_sweeper("basic")

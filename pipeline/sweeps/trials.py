@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from editors.errors import ConfigError, DataError, NormscopeError
 from pipeline.config.file_cache import keep_files
 from pipeline.config.fingerprint import fingerprint
+from pipeline.config.hydra_internals import result_of
 from pipeline.config.schema import Plain, resolved, without_hydra
 from pipeline.runs.layout import is_done
 from pipeline.runs.messages import reason
@@ -204,11 +205,11 @@ class Trials:
         return None
 
     def _returned(self, run: Plain, job: JobReturn) -> Any:
-        """The value of a job, or its error raised; `JobReturn.return_value` prints as well."""
+        """The value of a job, or its error raised."""
         if job.status == JobStatus.FAILED:
-            raise job._return_value
-        if job._return_value is not None:
-            return job._return_value
+            raise result_of(job)
+        if (value := result_of(job)) is not None:
+            return value
         folder = self._folder / fingerprint(run)
         if not is_done(folder):
             raise _Elsewhere(f"another process computes, or computed, {folder}")
