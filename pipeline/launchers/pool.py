@@ -9,11 +9,10 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
@@ -31,7 +30,7 @@ from pipeline.launchers.pool_worker import LOG, Ended, Shared, Started, work
 from pipeline.paths import ROOT
 from pipeline.runs import messages
 from pipeline.runs.messages import departure, duration
-from pipeline.runs.signals import LEAVE, SAVE, JobFailed, JobLeft
+from pipeline.runs.signals import LEAVE, SAVE, JobFailed, JobLeft, received
 
 log = logging.getLogger(__name__)
 
@@ -154,20 +153,20 @@ class _Work:
     def run(self, jobs: int) -> list[JobReturn]:
         """Compute all of them, `jobs` at a time."""
         waiting, free = deque(range(len(self._overrides))), deque(range(jobs))
-        with Asked() as asked:
+        with SignalRelay() as relay:
             try:
-                while self._running or (waiting and asked.number is None):
-                    while waiting and free and asked.number is None:
+                while self._running or (waiting and relay.number is None):
+                    while waiting and free and relay.number is None:
                         self._start(waiting.popleft(), free.popleft())
                     wait([handle for one in self._running for handle in one.handles], TICK)
-                    asked.pass_on([one.send for one in self._running])
-                    free += self._collect(asked)
+                    relay.pass_on([one.send for one in self._running])
+                    free += self._collect(relay)
             finally:
                 for one in self._running:
                     one.send(signal.SIGKILL)
-        if asked.number is not None:
+        if relay.number is not None:
             log.warning("%d runs were not finished; the same command goes on", self._unfinished())
-            raise SystemExit(128 + asked.number)
+            raise SystemExit(128 + relay.number)
         return [self._results[index] for index in range(len(self._overrides))]
 
     def _start(self, index: int, slot: int) -> None:
@@ -176,7 +175,7 @@ class _Work:
         self._running.append(one := _Process(index=index, slot=slot, arguments=arguments))
         self._begun = self._begun or one.begun
 
-    def _collect(self, asked: "Asked") -> list[int]:
+    def _collect(self, relay: "SignalRelay") -> list[int]:
         """Take what has come; the slots of jobs that ended."""
         free: list[int] = []
         for one in list(self._running):
@@ -187,17 +186,17 @@ class _Work:
             if one.is_over():
                 self._running.remove(one)
                 free.append(one.slot)
-                self._finish(one, asked)
+                self._finish(one, relay)
         return free
 
-    def _finish(self, one: _Process, asked: "Asked") -> None:
+    def _finish(self, one: _Process, relay: "SignalRelay") -> None:
         ended = one.close()
         result = JobReturn(overrides=self._overrides[one.index])
         result.status = JobStatus.FAILED if ended.error else JobStatus.COMPLETED
         failure = JobLeft if ended.left else JobFailed
         result.return_value = failure(ended.error) if ended.error else ended.value
         took = f"after {duration(time.monotonic() - one.begun)}"
-        if one.ended is None and asked.number is not None:
+        if one.ended is None and relay.number is not None:
             self._tell(one, f"interrupted {took}")
             return
         self._results[one.index] = result
@@ -215,27 +214,24 @@ class _Work:
         log.info("[%d] %s: %s", self._first + one.index + 1, self._names[one.index], what)
 
 
-class Asked:
+class SignalRelay:
     """Signals that ask to save or to leave, as a context: noted, and passed on to the jobs."""
 
     def __init__(self) -> None:
         self.number: int | None = None
-        """The first that came and asks to leave."""
+        """The first signal that asks to leave."""
         self._save = False
         self._times = self._passed = 0
+        self._receiving = ExitStack()
 
     def __enter__(self) -> Self:
-        """Receive them; outside of a process's main thread nothing is received."""
-        main = threading.current_thread() is threading.main_thread()
-        self._before = (
-            {number: signal.signal(number, self._receive) for number in (SAVE, *LEAVE)} if main else {}
-        )
+        """Receive signals; only the main thread of a process does."""
+        self._receiving.enter_context(received((SAVE, *LEAVE), self._receive))
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give them back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        """Restore the earlier handlers."""
+        self._receiving.close()
 
     def pass_on(self, jobs: Sequence[Callable[[int], None]]) -> None:
         """Ask the jobs to leave as often as this process was asked; then end them. Or to save."""

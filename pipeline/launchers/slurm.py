@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from types import FrameType
@@ -32,6 +32,7 @@ from editors.errors import ConfigError, NormscopeError
 from pipeline.config.hydra_internals import result_of, with_search_path
 from pipeline.config.resolvers import register_resolvers
 from pipeline.launchers.code_snapshot import ROOT, snapshot
+from pipeline.runs.signals import received
 
 log = logging.getLogger(__name__)
 
@@ -239,11 +240,5 @@ def _explained(array: str) -> Iterator[None]:
         )
         raise SystemExit(128 + number)
 
-    before: Mapping[int, Any] = {
-        number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
+    with received((signal.SIGINT, signal.SIGTERM), leave):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -8,8 +8,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, NoReturn, Self
 
@@ -43,6 +43,26 @@ class Interrupted(BaseException):
         self.number = number
 
 
+Handler = Callable[[int, FrameType | None], None]
+
+
+@contextmanager
+def received(numbers: Iterable[int], handler: Handler) -> Iterator[Mapping[int, Any]]:
+    """Handle these signals by `handler`; yields the earlier handlers, which return at the end.
+
+    Only the main thread of a process receives signals: in another thread nothing changes, and the mapping is
+    empty.
+    """
+    earlier: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        earlier = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield earlier
+    finally:
+        for number, before in earlier.items():
+            signal.signal(number, before)
+
+
 class Requests:
     """What signals have asked a run to do, as a context around it.
 
@@ -55,20 +75,17 @@ class Requests:
         self.leave: int | None = None
         """The signal that asks to leave then."""
         self._stepping = False
-        self._earlier: dict[int, Any] = {}
+        self._earlier: Mapping[int, Any] = {}
+        self._receiving = ExitStack()
 
     def __enter__(self) -> Self:
         """Receive signals."""
-        if threading.current_thread() is not threading.main_thread():
-            return self
-        for number in (SAVE, *LEAVE):
-            self._earlier[number] = signal.signal(number, self._receive)
+        self._earlier = self._receiving.enter_context(received((SAVE, *LEAVE), self._receive))
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give them back to who received them before."""
-        for number, handler in self._earlier.items():
-            signal.signal(number, handler)
+        """Restore the earlier handlers."""
+        self._receiving.close()
 
     @property
     def pending(self) -> bool:

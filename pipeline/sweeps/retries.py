@@ -7,16 +7,14 @@ apart.
 
 import logging
 import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.runs.signals import LEAVE, Interrupted
+from pipeline.runs.signals import LEAVE, Interrupted, received
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +81,8 @@ def _note(study: optuna.Study, counts: Mapping[str, int], left: Sequence[int]) -
 @contextmanager
 def waiting(study: optuna.Study) -> Iterator[None]:
     """Let trials that are not over wait for the next launch, unless the process is killed."""
-    with _asked():
+    # between two runs nothing else receives a signal
+    with received([number for number in LEAVE if number != signal.SIGINT], _raise_exit):
         try:
             yield
         except BaseException as error:
@@ -105,18 +104,5 @@ def _is_orderly(error: BaseException) -> bool:
     return isinstance(error, Exception | KeyboardInterrupt | Interrupted)
 
 
-@contextmanager
-def _asked() -> Iterator[None]:
-    """Leave in order where nothing else receives a signal, as between two runs."""
-
-    def leave(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, leave) for number in LEAVE if number != signal.SIGINT}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _raise_exit(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
