@@ -1,7 +1,7 @@
 """Signals as requests: a run saves its state where a step ends, closes what is open, and only then leaves.
 
-USR1 asks for the state to be saved. USR2, TERM and INT ask to leave, with the state saved where a run is in
-the middle of its steps. Whoever asks twice is obeyed at once: the run then goes on from the state before.
+USR1 asks for the state to be saved. USR2, TERM and INT ask to leave, with the state saved if a run is in the
+middle of its steps. A second signal is obeyed at once: the run then continues from the state before.
 """
 
 import logging
@@ -23,7 +23,7 @@ class JobFailed(NormscopeError):
 
 
 class JobLeft(JobFailed):
-    """A job was asked to leave, and can go on."""
+    """A job was asked to leave, and can be continued."""
 
 
 SAVE = signal.SIGUSR1
@@ -31,12 +31,12 @@ LEAVE = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
 def was_requeued() -> bool:
-    """Whether this is a Slurm job that was put back into the queue: it goes on, whatever began it."""
+    """Whether this is a Slurm job that was put back into the queue: it continues, whatever started it."""
     return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
 
 
 class Interrupted(BaseException):
-    """The run was asked to leave. No `Exception`, so that a sweep ends with it instead of going on."""
+    """The run was asked to leave. No `Exception`, so that a sweep ends with it instead of continuing."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"asked to leave by {signal.Signals(number).name}: the same command goes on")
@@ -64,16 +64,16 @@ def received(numbers: Iterable[int], handler: Handler) -> Iterator[Mapping[int, 
 
 
 class Requests:
-    """What signals have asked a run to do, as a context around it.
+    """Requests to a run by signals, as a context around it.
 
-    Outside of the main thread of a process, which alone receives signals, nothing is ever asked.
+    Outside of the main thread of a process, which alone receives signals, there are none.
     """
 
     def __init__(self) -> None:
         self.save = False
-        """Whether the state is to be saved where this step ends."""
+        """Whether the state is to be saved at the end of this step."""
         self.leave: int | None = None
-        """The signal that asks to leave then."""
+        """The signal that asked to leave then."""
         self._stepping = False
         self._earlier: Mapping[int, Any] = {}
         self._receiving = ExitStack()
@@ -89,7 +89,7 @@ class Requests:
 
     @property
     def pending(self) -> bool:
-        """Whether something waits for the end of this step."""
+        """Whether a request waits for the end of this step."""
         return self.save or self.leave is not None
 
     @contextmanager
@@ -103,10 +103,10 @@ class Requests:
             self._stepping = False
 
     def answered(self) -> None:
-        """The state is saved; leave where that was asked for.
+        """Called when the state is saved: leave if that was requested.
 
         Raises:
-            Interrupted: if it was.
+            Interrupted: if a signal asked to leave.
         """
         if self.save:
             log.info("the state is saved, as %s asked for", SAVE.name)
@@ -118,7 +118,7 @@ class Requests:
         """Leave the process, once everything is closed: as the earlier receiver of the signal does.
 
         Under submitit that is its own handler, which puts the job back into Slurm's queue. It stops W&B's
-        process at once, and has to be the last that happens.
+        process at once, and has to come last.
         """
         earlier = self._earlier.get(interrupted.number)
         if callable(earlier) and earlier is not signal.default_int_handler:

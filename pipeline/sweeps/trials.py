@@ -93,16 +93,16 @@ class Trials:
         self._composed = partial(hydra_context.config_loader.load_sweep_config, config)
         # unresolved: what is searched may be what an interpolation waits for
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # pyright: ignore
-        asked = {"objective": OmegaConf.to_container(config.objective, resolve=True), "stage": plain["stage"]}
-        objectives = chosen(asked)
+        parts = {"objective": OmegaConf.to_container(config.objective, resolve=True), "stage": plain["stage"]}
+        objectives = chosen(parts)
         if not objectives:
             raise ConfigError("a search needs something to search for: objective=score")
-        if reasons := lacking(asked):
+        if reasons := lacking(parts):
             raise ConfigError("\n".join(reasons))
         self._objectives: dict[str, Direction] = {
             name: objective.direction for name, objective in objectives.items()
         }
-        self._identity = {"objectives": asked["objective"], "settings": fingerprint(plain)}
+        self._identity = {"objectives": parts["objective"], "settings": fingerprint(plain)}
 
     def sweep(self, arguments: Sequence[str]) -> None:
         """Run trials until there are `n_trials`.

@@ -29,7 +29,7 @@ from tests.pipeline.test_cli import run
 def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Processes without what real runs need, which takes seconds to import."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pool, "WARM", "pipeline.launchers.pool_worker")
+    monkeypatch.setattr(pool, "PRELOAD", "pipeline.launchers.pool_worker")
     monkeypatch.setattr(pool, "_modules", lambda _: ())
     yield
     assert not multiprocessing.active_children()
