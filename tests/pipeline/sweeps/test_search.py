@@ -1,4 +1,4 @@
-"""A search: its trials are runs, it goes on where it was left, and mistakes are sentences."""
+"""A search: its trials are runs, the same command continues it, and mistakes are sentences."""
 
 import json
 import os
@@ -39,11 +39,11 @@ TPE = OmegaConf.create({"_target_": "optuna.samplers.TPESampler", "seed": None})
 
 
 class Interrupted(BaseException):
-    """As a signal would."""
+    """Ends the process at once, like a kill."""
 
 
 class Cheap:
-    """A launcher whose runs give -(x - 3)² and x at once; `jobs` are all that it was given."""
+    """A launcher whose runs take no time; `jobs` and `batches` are all that it launched."""
 
     def __init__(self, config: DictConfig, values: Callable[[float], Any]) -> None:
         self.config, self.values = config, values
