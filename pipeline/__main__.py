@@ -11,12 +11,12 @@ import sys
 from contextlib import suppress
 
 import hydra
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from editors.errors import NormscopeError
+from pipeline.config.hydra_internals import register_plugin
 from pipeline.config.resolvers import register_resolvers
 from pipeline.launch import task
 from pipeline.launchers.pool import Pool
@@ -54,14 +54,13 @@ def main() -> None:
 
 
 def _register_plugins() -> None:
-    """Make this project's plugins known to Hydra, which asks for names in `hydra_plugins`."""
-    plugins = Plugins.instance().class_name_to_class
+    """Make this project's sweepers and launchers known to Hydra."""
     with suppress(ImportError):  # the extra `slurm` is not installed
         from pipeline.launchers.slurm import SlurmSweep
 
-        plugins["hydra_plugins.normscope.SlurmSweep"] = SlurmSweep
-    plugins["hydra_plugins.normscope.Sweep"] = Sweep
-    plugins["hydra_plugins.normscope.Pool"] = Pool
+        register_plugin("SlurmSweep", SlurmSweep)
+    register_plugin("Sweep", Sweep)
+    register_plugin("Pool", Pool)
 
 
 def _sentence(error: Exception) -> str:

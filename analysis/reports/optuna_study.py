@@ -1,10 +1,10 @@
-"""What a search of Optuna found, for the page: its trials, the best of them, what mattered, a figure.
+"""The section of the report on a search by Optuna: trials, the best of them, importance, a figure.
 
-Reads `study.db` in an experiment's folder, and never writes there. Optuna is an extra; where it is not
-installed a sentence says so.
+Reads `study.db` in the folder of an experiment, and never writes there. Optuna is an extra; if it is not
+installed, a sentence says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,8 @@ import pandas as pd
 
 from analysis.plots.charts.canvas import NEUTRAL, PALETTE
 from analysis.plots.charts.points import Spread, Track, TrackChart
-from analysis.results.quiet_optuna import quiet_optuna
+from analysis.results.study_storage import open_storage
+from editors.errors import DataError
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -28,30 +29,31 @@ _ENOUGH = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """One study, or why it is not shown."""
+    """One study, or the reason why it is not shown."""
 
     name: str
     trials: pd.DataFrame
-    """A row per trial, as text: parameters, objectives, run, state; empty where nothing can be read."""
+    """One row per trial, as text: parameters, objectives, run, state; empty if the file cannot be read."""
     importance: pd.DataFrame
-    """A row per parameter with its share of each objective's variance, as text; empty for too few trials."""
+    """One row per parameter: its share of each objective's variance, as text; empty for too few trials."""
     chart: TrackChart | None
     """Objective over trials, or the first two objectives against each other."""
     notes: tuple[str, ...]
 
 
 def searches(folder: Path) -> list[Search]:
-    """The studies in an experiment's folder, none where it holds no `study.db`."""
+    """The studies in the folder of an experiment; empty if it holds no `study.db`."""
     path = folder / STORE
     if not path.is_file():
         return []
     try:
-        with quiet_optuna():
-            return _read(path)
+        return _read(path)
     except ImportError:
         sentence = f"{path} is not shown, because Optuna is not installed: pip install 'normscope[optuna]'"
-    except Exception as error:  # whatever an old, torn or foreign database makes Optuna raise
-        sentence = f"{path} cannot be read: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    except DataError as error:
+        sentence = f"{path} is not shown: {error}"
+    except Exception as error:  # whatever a torn database makes Optuna raise
+        sentence = f"{path} is not shown: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     nothing = pd.DataFrame()
     return [Search(name=folder.name, trials=nothing, importance=nothing, chart=None, notes=(sentence,))]
 
@@ -60,35 +62,40 @@ def _read(path: Path) -> list[Search]:
     import optuna
 
     # opened for reading alone: a search may be writing
-    storage = optuna.storages.RDBStorage(f"sqlite:///file:{quote(str(path.resolve()))}?mode=ro&uri=true")
+    storage = open_storage(f"sqlite:///file:{quote(str(path.resolve()))}?mode=ro&uri=true", read_only=True)
     try:
-        names = [summary.study_name for summary in storage.get_all_study_summaries()]
+        names = optuna.get_all_study_names(storage)
         return [_search(optuna.load_study(study_name=name, storage=storage)) for name in names]
     finally:
         storage.remove_session()
-        storage.engine.dispose()  # pyright: ignore[reportAttributeAccessIssue]
+        storage.engine.dispose()
 
 
 def _search(study: "Study") -> Search:
     trials = study.trials
-    names = study.user_attrs.get("names") or [f"value {i + 1}" for i in range(len(study.directions))]
+    names = study.metric_names or [f"value {i + 1}" for i in range(len(study.directions))]
     complete = [trial for trial in trials if trial.values is not None]
     best = _best(study) if complete else []
     importance, notes = _importance(study, complete, names)
-    failed = [
-        f"Trial {trial.number} failed: {trial.user_attrs['error']}" for trial in trials if _failed(trial)
-    ]
+    errors: dict[str, str] = study.user_attrs.get("errors", {})
     return Search(
         name=study.study_name,
-        trials=_table(trials, names, best),
+        trials=_table(trials, names, _states(study, best)),
         importance=importance,
         chart=_chart(study, complete, names, best) if complete else None,
-        notes=(*notes, *failed),
+        notes=(*notes, *(f"Trial {number} failed: {reason}" for number, reason in errors.items())),
     )
 
 
-def _failed(trial: "FrozenTrial") -> bool:
-    return trial.values is None and "error" in trial.user_attrs
+def _states(study: "Study", best: Sequence[int]) -> dict[int, str]:
+    """The state of each trial; a trial that was left in order waits, although Optuna has it as running."""
+    waiting = study.user_attrs.get("unfinished", {}).get("left", [])
+    mark = "best" if len(study.directions) == 1 else "Pareto-optimal"
+    states = {trial.number: trial.state.name.lower() for trial in study.trials}
+    return {
+        number: mark if number in best else "waiting" if number in waiting and state == "running" else state
+        for number, state in states.items()
+    }
 
 
 def _best(study: "Study") -> list[int]:
@@ -98,8 +105,7 @@ def _best(study: "Study") -> list[int]:
     return [trial.number for trial in study.best_trials]
 
 
-def _table(trials: Sequence["FrozenTrial"], names: Sequence[str], best: Sequence[int]) -> pd.DataFrame:
-    mark = "best" if len(names) == 1 else "Pareto-optimal"
+def _table(trials: Sequence["FrozenTrial"], names: Sequence[str], states: Mapping[int, str]) -> pd.DataFrame:
     parameters = dict.fromkeys(name for trial in trials for name in trial.params)
     return pd.DataFrame(
         [
@@ -110,8 +116,8 @@ def _table(trials: Sequence["FrozenTrial"], names: Sequence[str], best: Sequence
                     name: _text(value)
                     for name, value in zip(names, trial.values or ["–"] * len(names), strict=False)
                 },
-                "run": str(trial.user_attrs.get("run", "–")),
-                "state": mark if trial.number in best else trial.state.name.lower(),
+                "run": str(trial.user_attrs.get("run") or "–"),
+                "state": states[trial.number],
             }
             for trial in trials
         ]
@@ -125,26 +131,26 @@ def _text(value: object) -> str:
 def _importance(
     study: "Study", complete: Sequence["FrozenTrial"], names: Sequence[str]
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Shares of the variance, one column per objective, the parameter with the largest first one on top.
+    """Shares of the variance by fANOVA, one column per objective, sorted by the first column.
 
-    From the splits of a random forest; Optuna's fANOVA does not work with a scikit-learn of today.
+    Source: Hutter et al. 2014, An Efficient Approach for Assessing Hyperparameter Importance.
     """
-    from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param_importances
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     needed = max(_ENOUGH * len({name for trial in complete for name in trial.params}), 2)
     if len(complete) < needed:
-        told = f"How much each parameter matters can be told from {needed} completed trials on; there are"
-        return pd.DataFrame(), [f"{told} {len(complete)}."]
+        note = f"The importance of the parameters needs at least {needed} completed trials; there are"
+        return pd.DataFrame(), [f"{note} {len(complete)}."]
     columns: dict[str, dict[str, float]] = {}
     notes = []
     for place, name in enumerate(names):
         if len({trial.values[place] for trial in complete}) < 2:
-            notes.append(f"All trials have the same {name}: nothing mattered.")
+            notes.append(f"All trials have the same {name}: no parameter matters.")
             continue
         columns[name] = dict(
             get_param_importances(
                 study,
-                evaluator=MeanDecreaseImpurityImportanceEvaluator(seed=0),
+                evaluator=FanovaImportanceEvaluator(seed=0),
                 target=lambda trial, place=place: trial.values[place],
             )
         )

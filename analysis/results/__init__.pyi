@@ -2,6 +2,7 @@ from .collection import Collection as Collection, collect as collect, collect_ru
 from .comparison import read_one as read_one, shown as shown
 from .markdown import cell as cell, lines as lines, linked as linked, written as written
 from .run_folder import is_run as is_run
+from .study_storage import open_storage as open_storage
 from .tables import (
     alarm_list as alarm_list,
     alarm_order_text as alarm_order_text,

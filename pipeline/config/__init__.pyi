@@ -1,4 +1,4 @@
-from .file_cache import keep_files as keep_files
+from .file_cache import CachedConfigRepository as CachedConfigRepository, keep_files as keep_files
 from .fingerprint import Config as Config, label as label
 from .former_targets import with_current_targets as with_current_targets
 from .resolvers import register_resolvers as register_resolvers

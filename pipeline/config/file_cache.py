@@ -1,46 +1,46 @@
-"""Keeps configuration files as they were read first, so that a job starts as the run that was planned."""
+"""Keeps configuration files as they were first read, so that a job composes to the run that was planned."""
 
 import copy
 from collections.abc import Callable
 from typing import Any, Self
 
-from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext
 
+from pipeline.config.hydra_internals import ConfigRepository, use_repository
 
-class Kept(ConfigRepository):
-    """Configuration files, each read once; copies of it, which Hydra makes and processes get, share them."""
+
+class CachedConfigRepository(ConfigRepository):
+    """Configuration files, each read once; copies, which Hydra makes and processes get, share them."""
 
     def __init__(self, path: ConfigSearchPath) -> None:
         super().__init__(path)
-        self._known: dict[tuple[str, str], Any] = {}
+        self._cache: dict[tuple[str, str], Any] = {}
 
     def load_config(self, config_path: str) -> ConfigResult | None:
-        """What the file held when it was first asked for."""
-        # a copy, because Hydra changes what it gets
-        return copy.deepcopy(self._once("load", super().load_config, config_path))
+        """The content of the file when it was first read."""
+        # a copy, because Hydra changes the result
+        return copy.deepcopy(self._cached("load", super().load_config, config_path))
 
     def config_exists(self, config_path: str) -> bool:
-        """Whether the file was there then."""
-        return self._once("config", super().config_exists, config_path)
+        """Whether the file existed when this was first asked."""
+        return self._cached("config", super().config_exists, config_path)
 
     def group_exists(self, config_path: str) -> bool:
-        """Whether the folder was there then."""
-        return self._once("group", super().group_exists, config_path)
+        """Whether the folder existed when this was first asked."""
+        return self._cached("group", super().group_exists, config_path)
 
     def __deepcopy__(self, _: object) -> Self:
-        """Search paths of its own, the files in common."""
+        """A copy with search paths of its own and the same cache."""
         return copy.copy(self)
 
-    def _once(self, kind: str, ask: Callable[[str], Any], path: str) -> Any:
-        if (kind, path) not in self._known:
-            self._known[kind, path] = ask(path)
-        return self._known[kind, path]
+    def _cached(self, kind: str, read: Callable[[str], Any], path: str) -> Any:
+        if (kind, path) not in self._cache:
+            self._cache[kind, path] = read(path)
+        return self._cache[kind, path]
 
 
 def keep_files(context: HydraContext) -> None:
-    """Let a sweep compose all of its jobs from the files as it reads them first."""
-    loader: Any = context.config_loader
-    loader.repository = Kept(loader.get_search_path())
+    """Let a sweep compose all of its jobs from the files as they were first read."""
+    use_repository(context, CachedConfigRepository)

@@ -1,4 +1,4 @@
-"""A copy of the code beside the runs: what is edited later does not change jobs that wait in a queue."""
+"""A copy of the code beside the runs, so that later edits do not change jobs that wait in a queue."""
 
 import hashlib
 import json
@@ -10,13 +10,13 @@ from pipeline.paths import PACKAGE, ROOT
 from pipeline.runs.provenance import GIT, git
 
 FOLDERS = ("analysis", "conf", "editors", "pipeline")
-"""What a run needs of it."""
+"""Folders of the project that a run needs."""
 
 
 def snapshot(folder: Path) -> Path:
-    """Copy the code and its configuration to `<folder>/<digest of their content>`, and return that.
+    """Copy the code and its configuration to `<folder>/<digest of their content>`; returns the copy.
 
-    The copy is complete or absent, and the same code is copied once. It knows its commit.
+    The copy is complete or absent, and the same code is copied once. A file in it holds the commit.
     """
     commit = json.dumps(git(PACKAGE))
     sources = {path.relative_to(ROOT): path for name in FOLDERS for path in _files(ROOT / name)}
@@ -29,15 +29,15 @@ def snapshot(folder: Path) -> Path:
         return copy
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as part:
-        made = Path(part) / "code"
+        new = Path(part) / "code"
         for name, path in sources.items():
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, made / name)
-        (made / "pipeline" / GIT).write_text(commit, encoding="utf-8")
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, new / name)
+        (new / "pipeline" / GIT).write_text(commit, encoding="utf-8")
         try:
-            made.rename(copy)
+            new.rename(copy)
         except OSError:
-            if not copy.is_dir():  # else another sweep made it meanwhile
+            if not copy.is_dir():  # otherwise another sweep has copied it meanwhile
                 raise
     return copy
 

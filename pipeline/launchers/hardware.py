@@ -1,4 +1,4 @@
-"""What a machine offers to several runs at a time."""
+"""GPUs and CPU cores of this machine, divided among several runs at a time."""
 
 import itertools
 import os
@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """What `CUDA_VISIBLE_DEVICES` names, otherwise every GPU that nvidia-smi finds; CUDA stays untouched."""
-    chosen = environment.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        names = [name.strip() for name in chosen.split(",")]
+    """The devices of `CUDA_VISIBLE_DEVICES`, otherwise all that nvidia-smi lists; CUDA is not initialised."""
+    devices = environment.get("CUDA_VISIBLE_DEVICES")
+    if devices is not None:
+        names = [name.strip() for name in devices.split(",")]
         return list(itertools.takewhile(lambda name: name not in ("", "-1"), names))
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
-    found = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, check=False)
-    return [str(i) for i, _ in enumerate(re.findall(r"^GPU ", found.stdout, flags=re.MULTILINE))]
+    listing = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, check=False)
+    return [str(i) for i, _ in enumerate(re.findall(r"^GPU ", listing.stdout, flags=re.MULTILINE))]
 
 
 def usable_cores() -> int:
@@ -27,10 +27,10 @@ def usable_cores() -> int:
 
 
 def default_jobs(gpus: int, cores: int) -> int:
-    """Runs at a time where nobody says: one on each GPU, without GPUs one on two cores."""
+    """Default number of runs at a time: one per GPU; without GPUs one per two cores."""
     return gpus or max(1, cores // 2)
 
 
 def gpu_of(slot: int, gpus: Sequence[str]) -> str | None:
-    """The GPU of a slot, which one job has at a time: dealt out in turn."""
+    """The GPU of a slot; one job at a time has the slot, and GPUs are assigned in turn."""
     return gpus[slot % len(gpus)] if gpus else None

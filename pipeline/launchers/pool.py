@@ -1,7 +1,7 @@
 """`launcher=pool`: several runs at a time on one machine, each in a process of its own.
 
-Processes are forked from a server that has imported everything, so that a run starts at once and gives back
-its memory when it ends. One that is killed fails alone.
+Processes are forked from a server that has imported everything, so that a run starts at once and frees
+its memory when it ends. If a process is killed, only its run fails.
 """
 
 import logging
@@ -9,11 +9,10 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
@@ -31,17 +30,17 @@ from pipeline.launchers.pool_worker import LOG, Ended, Shared, Started, work
 from pipeline.paths import ROOT
 from pipeline.runs import messages
 from pipeline.runs.messages import departure, duration
-from pipeline.runs.signals import LEAVE, SAVE, JobFailed, JobLeft
+from pipeline.runs.signals import LEAVE, SAVE, JobFailed, JobLeft, received
 
 log = logging.getLogger(__name__)
 
 TICK = 0.5
-"""Seconds after which a signal is noticed at the latest."""
+"""Seconds until a signal is noticed, at most."""
 PATIENCE = 2
-"""How often jobs are asked to leave; who asks again gets them killed."""
+"""Requests to leave that are passed on to jobs; another one kills them."""
 
-WARM = "pipeline.launchers.preload"
-"""What the server imports."""
+PRELOAD = "pipeline.launchers.preload"
+"""The module that the server imports."""
 
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -50,27 +49,27 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEX
 class Pool(Launcher):
     """Runs jobs in processes on this machine, `jobs` at a time with `threads` threads each.
 
-    Without `jobs` there are as many as GPUs, without GPUs half as many as cores; without `threads` the cores
-    are divided.
+    If `jobs` is null there are as many as GPUs, without GPUs half as many as cores; if `threads` is null the
+    cores are divided.
     """
 
     def __init__(self, jobs: int | None, threads: int | None) -> None:
         self.jobs, self.threads = jobs, threads
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take over what the jobs need."""
+        """Keep the context that the jobs need."""
         self._shared = Shared(config=config, context=hydra_context, task=task_function)
 
     def warm_up(self) -> None:
-        """Let the server import meanwhile, where it is known with how many threads."""
+        """Let the server import already if the number of threads is known."""
         if isinstance(self.threads, int) and self.threads > 0:
             _start_server(self.threads, _modules(self._shared.config))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """The result of every job; SystemExit with 128 + its number where a signal asked to leave.
+        """The result of every job; SystemExit with 128 + its number if a signal asked to leave.
 
         Raises:
-            ConfigError: for a number of jobs or threads that cannot be.
+            ConfigError: for a number of jobs or threads below 1.
         """
         for name, value in (("jobs", self.jobs), ("threads", self.threads)):
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -103,11 +102,11 @@ class _Process:
 
     @property
     def handles(self) -> list[Connection | int]:
-        """What becomes ready when there is something to do."""
+        """Handles that become ready when the process has ended or sent a message."""
         return [self._process.sentinel, *([self._pipe] if self._open else [])]
 
     def listen(self) -> None:
-        """Take what it sent."""
+        """Receive its messages."""
         try:
             while self._open and self._pipe.poll():
                 message = self._pipe.recv()
@@ -119,11 +118,11 @@ class _Process:
             self._open = False
 
     def is_over(self) -> bool:
-        """Whether it has left."""
+        """Whether it has ended."""
         return not self._process.is_alive()
 
     def close(self) -> Ended:
-        """What came of it."""
+        """Wait for its end; returns the result."""
         self._process.join()
         self.listen()
         code = self._process.exitcode or 0
@@ -133,7 +132,7 @@ class _Process:
         return self.ended or Ended(error=f"the run's process {departure(code)}", left=left)
 
     def send(self, number: int) -> None:
-        """Ask it to save or to leave."""
+        """Send it a signal, if it still runs."""
         if self._process.pid is not None and self._process.is_alive():
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
@@ -154,20 +153,20 @@ class _Work:
     def run(self, jobs: int) -> list[JobReturn]:
         """Compute all of them, `jobs` at a time."""
         waiting, free = deque(range(len(self._overrides))), deque(range(jobs))
-        with Asked() as asked:
+        with SignalRelay() as relay:
             try:
-                while self._running or (waiting and asked.number is None):
-                    while waiting and free and asked.number is None:
+                while self._running or (waiting and relay.number is None):
+                    while waiting and free and relay.number is None:
                         self._start(waiting.popleft(), free.popleft())
                     wait([handle for one in self._running for handle in one.handles], TICK)
-                    asked.pass_on([one.send for one in self._running])
-                    free += self._collect(asked)
+                    relay.pass_on([one.send for one in self._running])
+                    free += self._collect(relay)
             finally:
                 for one in self._running:
                     one.send(signal.SIGKILL)
-        if asked.number is not None:
+        if relay.number is not None:
             log.warning("%d runs were not finished; the same command goes on", self._unfinished())
-            raise SystemExit(128 + asked.number)
+            raise SystemExit(128 + relay.number)
         return [self._results[index] for index in range(len(self._overrides))]
 
     def _start(self, index: int, slot: int) -> None:
@@ -176,32 +175,34 @@ class _Work:
         self._running.append(one := _Process(index=index, slot=slot, arguments=arguments))
         self._begun = self._begun or one.begun
 
-    def _collect(self, asked: "Asked") -> list[int]:
-        """Take what has come; the slots of jobs that ended."""
+    def _collect(self, relay: "SignalRelay") -> list[int]:
+        """Receive all messages; returns the slots of jobs that ended."""
         free: list[int] = []
         for one in list(self._running):
             known = one.folder
             one.listen()
             if known is None and one.folder is not None:
-                self._tell(one, f"starts ({one.folder / LOG})")
+                self._report(one, f"starts ({one.folder / LOG})")
             if one.is_over():
                 self._running.remove(one)
                 free.append(one.slot)
-                self._finish(one, asked)
+                self._finish(one, relay)
         return free
 
-    def _finish(self, one: _Process, asked: "Asked") -> None:
+    def _finish(self, one: _Process, relay: "SignalRelay") -> None:
         ended = one.close()
         result = JobReturn(overrides=self._overrides[one.index])
         result.status = JobStatus.FAILED if ended.error else JobStatus.COMPLETED
         failure = JobLeft if ended.left else JobFailed
         result.return_value = failure(ended.error) if ended.error else ended.value
         took = f"after {duration(time.monotonic() - one.begun)}"
-        if one.ended is None and asked.number is not None:
-            self._tell(one, f"interrupted {took}")
+        if one.ended is None and relay.number is not None:
+            self._report(one, f"interrupted {took}")
             return
         self._results[one.index] = result
-        self._tell(one, f"failed {took}: {ended.error}" if ended.error else f"done {took}; {self._outlook()}")
+        self._report(
+            one, f"failed {took}: {ended.error}" if ended.error else f"done {took}; {self._outlook()}"
+        )
 
     def _unfinished(self) -> int:
         return len(self._overrides) - len(self._results)
@@ -211,31 +212,28 @@ class _Work:
         seconds = (time.monotonic() - (self._begun or 0)) / done * left
         return f"{done} of {len(self._overrides)}" + (f", about {duration(seconds)} left" if left else "")
 
-    def _tell(self, one: _Process, what: str) -> None:
-        log.info("[%d] %s: %s", self._first + one.index + 1, self._names[one.index], what)
+    def _report(self, one: _Process, event: str) -> None:
+        log.info("[%d] %s: %s", self._first + one.index + 1, self._names[one.index], event)
 
 
-class Asked:
+class SignalRelay:
     """Signals that ask to save or to leave, as a context: noted, and passed on to the jobs."""
 
     def __init__(self) -> None:
         self.number: int | None = None
-        """The first that came and asks to leave."""
+        """The first signal that asks to leave."""
         self._save = False
         self._times = self._passed = 0
+        self._receiving = ExitStack()
 
     def __enter__(self) -> Self:
-        """Receive them; outside of a process's main thread nothing is received."""
-        main = threading.current_thread() is threading.main_thread()
-        self._before = (
-            {number: signal.signal(number, self._receive) for number in (SAVE, *LEAVE)} if main else {}
-        )
+        """Receive signals; only the main thread of a process does."""
+        self._receiving.enter_context(received((SAVE, *LEAVE), self._receive))
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give them back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        """Restore the earlier handlers."""
+        self._receiving.close()
 
     def pass_on(self, jobs: Sequence[Callable[[int], None]]) -> None:
         """Ask the jobs to leave as often as this process was asked; then end them. Or to save."""
@@ -274,12 +272,12 @@ def _modules(node: object) -> set[str]:
 
 
 def _start_server(threads: int, modules: Collection[str]) -> None:
-    """Start what processes are forked from, unless it is there; its libraries read their settings now."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload([*sorted(modules), WARM])
+    """Start the server that processes are forked from, if needed; its libraries read their settings now."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*sorted(modules), PRELOAD])
     settings = {name: str(threads) for name in _THREADS}
-    # Python 3.11 starts the server without the path that modules were found on here
-    given = os.environ.get("PYTHONPATH")
-    settings["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([given] if given else [])])
+    # Python 3.11 starts the server without the path of modules of this process
+    path = os.environ.get("PYTHONPATH")
+    settings["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([path] if path else [])])
     # otherwise asking whether there is a GPU initialises CUDA, which does not survive a fork
     settings["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     with env_override(settings):

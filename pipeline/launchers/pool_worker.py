@@ -1,4 +1,4 @@
-"""A job of a pool, in its process: composes its configuration, says where it lies, and is computed there."""
+"""A job of a pool, in its process: composes its configuration, reports its folder, and is computed there."""
 
 import faulthandler
 import logging
@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
-from hydra.core.singleton import Singleton
 from hydra.core.utils import JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from editors.errors import NormscopeError
+from pipeline.config.hydra_internals import restore_singletons, result_of, singletons
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved, without_hydra
 from pipeline.runs.layout import OUTPUTS, folder_of
@@ -31,29 +29,27 @@ from pipeline.runs.signals import SAVE
 log = logging.getLogger(__name__)
 
 LOG = "job.log"
-"""What a job of a pool tells people, in its run folder."""
+"""Messages of a job of a pool, in its run folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What all jobs of a sweep have in common."""
+    """Configuration and task that all jobs of a sweep share."""
 
     config: DictConfig
-    """As composed without what the sweep varies."""
+    """Composed without the overrides that the sweep varies."""
     context: HydraContext
     task: TaskFunction
 
     def pickled(self) -> bytes:
-        """For other processes, with Hydra's own state but for plugins and resolvers, which they have."""
-        state: dict[type, Any] = dict(Singleton._instances)
-        state.pop(Plugins, None)
-        return pickle.dumps((self, state))
+        """Bytes for other processes, with Hydra's state except for plugins and resolvers, which they have."""
+        return pickle.dumps((self, singletons()))
 
     @staticmethod
-    def unpickled(given: bytes) -> "Shared":
-        """In a process that `pipeline.launchers.preload` prepared."""
-        shared, state = pickle.loads(given)
-        Singleton._instances.update(state)
+    def unpickled(content: bytes) -> "Shared":
+        """The object in a process that `pipeline.launchers.preload` prepared."""
+        shared, state = pickle.loads(content)
+        restore_singletons(state)
         setup_globals()
         register_resolvers()
         return shared
@@ -61,20 +57,21 @@ class Shared:
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """A job knows where its run lies."""
+    """Message of a job that has composed its configuration."""
 
     folder: Path
+    """The folder of its run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A job's result."""
+    """Message of a job that is over."""
 
     value: Value = None
     error: str | None = None
-    """Why there is none, in a line."""
+    """Why there is no value, in a line."""
     left: bool = False
-    """Whether that is because it was asked to leave."""
+    """Whether it has no value because it was asked to leave."""
 
 
 def work(
@@ -83,9 +80,9 @@ def work(
     """Compute a job and send a `Started` and an `Ended`."""
     os.setpgrp()  # Ctrl-C reaches the sweep alone, which passes it on
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # a shell that begins a command in the background lets it ignore Ctrl-C
+    # a shell that starts a command in the background makes it ignore Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(SAVE, signal.SIG_IGN)  # until the run is there, which then receives it
+    signal.signal(SAVE, signal.SIG_IGN)  # until the run exists, which then receives it
     threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
     os.environ.update(environment)
     try:
@@ -115,12 +112,12 @@ def _computed(pipe: Connection, shared: Shared, overrides: Sequence[str], number
         job_subdir_key="hydra.sweep.subdir",
     )
     if result.status == JobStatus.FAILED:
-        raise result._return_value
+        raise result_of(result)
     return result.return_value
 
 
 def _write_to(path: Path) -> None:
-    """Let all that this process tells people, native code included, go to a file."""
+    """Send the standard error of this process, native code included, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         os.dup2(file.fileno(), 2)
@@ -128,7 +125,7 @@ def _write_to(path: Path) -> None:
 
 
 def _leave_with_parent() -> None:
-    """Ask this process to leave when its sweep is gone, however that went."""
+    """Ask this process to leave when its sweep has ended, for whatever reason."""
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])

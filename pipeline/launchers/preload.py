@@ -1,4 +1,4 @@
-"""What every job of a pool needs, imported once by the server that they are forked from.
+"""Modules that every job of a pool needs, imported once by the server that the jobs are forked from.
 
 Nothing may be computed here: threads and an initialised CUDA do not survive a fork.
 """
@@ -19,8 +19,8 @@ Plugins.instance()
 if "analysis.stages.downstream.stage" in sys.modules:
     importlib.import_module("analysis.stages.downstream.harness")
 
-# who ends the sweep ends its jobs; the server goes when nobody is left that could ask for one
+# the sweep ends its jobs; the server ends when no process is left that could request one
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # jobs have nothing to save before their runs begin
 gc.collect()
-gc.freeze()  # a collection in a job would touch, and so copy, all that was imported
+gc.freeze()  # a collection in a job would write to, and so copy, the memory of all imports

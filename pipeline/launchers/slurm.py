@@ -1,4 +1,4 @@
-"""Sweeps on Slurm: the submitit launcher, with the queued code kept as it was and an eye on jobs that die."""
+"""Sweeps on Slurm: the submitit launcher, with a snapshot of the code and a report of jobs that die."""
 
 import copy
 import io
@@ -10,11 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
@@ -29,21 +29,23 @@ from submitit.helpers import TorchDistributedEnvironment
 from submitit.slurm.slurm import SlurmInfoWatcher
 
 from editors.errors import ConfigError, NormscopeError
+from pipeline.config.hydra_internals import result_of, with_search_path
 from pipeline.config.resolvers import register_resolvers
 from pipeline.launchers.code_snapshot import ROOT, snapshot
+from pipeline.runs.signals import received
 
 log = logging.getLogger(__name__)
 
 POLL = 60
-"""Seconds between two questions to Slurm, at most; a result is seen at once, in the job's folder."""
-TOLD = 5
+"""Seconds between two questions to Slurm, at most; a result is found at once, in the folder of the job."""
+LOG_LINES = 5
 """Lines of a dead job's log that are shown."""
 FORGOTTEN = "FORGOTTEN"
-"""Said of a job that Slurm does not list any more."""
+"""State of a job that Slurm does not list any more."""
 OVER = frozenset(
     "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT".split()
 ) | {FORGOTTEN}
-"""States that a job does not leave any more. A job that is preempted and queued again is PENDING."""
+"""Final states of a job. A job that is preempted and queued again is PENDING."""
 
 
 class JobFailed(NormscopeError):
@@ -53,7 +55,7 @@ class JobFailed(NormscopeError):
 class Queue(SlurmInfoWatcher):
     """The states of jobs from `squeue`, which knows of ended jobs for some minutes, then forgets them.
 
-    `sacct`, which submitit asks, says nothing where a cluster keeps no accounts: one would wait for ever for
+    `sacct`, which submitit asks, says nothing if a cluster keeps no accounts: a sweep would wait for ever for
     a job that was killed.
     """
 
@@ -84,7 +86,7 @@ class SlurmSweep(SlurmLauncher):
         """Copy the code; the jobs run and compose from there.
 
         Raises:
-            ConfigError: where there is no Slurm.
+            ConfigError: if there is no Slurm.
         """
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise ConfigError(
@@ -106,22 +108,22 @@ class SlurmSweep(SlurmLauncher):
     def __call__(self, *args: Any, **kwargs: Any) -> JobReturn:
         """One run, inside its job."""
         register_resolvers()
-        sys.argv = self.command  # what a run notes as its command
+        sys.argv = self.command  # the command that a run records
         signal.signal(signal.SIGTERM, _terminated)
         if JobEnvironment().num_tasks > 1:  # of one run, which train together
             TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         done = super().__call__(*args, **kwargs)
-        if done.status == JobStatus.FAILED and not isinstance(done._return_value, NormscopeError):
-            log.error("the run failed", exc_info=done._return_value)
+        if done.status == JobStatus.FAILED and not isinstance(result_of(done), NormscopeError):
+            log.error("the run failed", exc_info=result_of(done))
         return done
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Queue the runs, wait for all of them, and return what became of each.
+        """Queue the runs, wait for all of them, and return the result of each.
 
-        A job that failed or died has status FAILED and a sentence for a value; the others are as they are.
+        A job that failed or died has status FAILED and an error as value; the others are as they are.
 
         Raises:
-            ConfigError: where Slurm refuses the jobs.
+            ConfigError: if Slurm refuses the jobs.
         """
         jobs = self._submit(job_overrides, initial_job_idx)
         array = jobs[0].job_id.split("_")[0]
@@ -146,9 +148,9 @@ class SlurmSweep(SlurmLauncher):
             with redirect_stderr(io.StringIO()):  # submitit prints what it raises
                 return executor.map_array(self, *zip(*tasks, strict=True))
         except (FailedJobError, FailedSubmissionError) as error:
-            words = "; ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
+            message = "; ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
             raise ConfigError(
-                f"Slurm refuses the jobs ({words}): change hydra.launcher.partition, gpus_per_node, "
+                f"Slurm refuses the jobs ({message}): change hydra.launcher.partition, gpus_per_node, "
                 "or what else it names"
             ) from error
 
@@ -173,10 +175,10 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     """Inside a job: Slurm sends TERM before it takes the node away, and the job is then queued again by
     submitit's handler of USR2; and when the job is cancelled, which it does not survive anyway.
     """
-    asked = ["scontrol", "show", "job", "-o", os.environ["SLURM_JOB_ID"]]
-    told = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60).stdout
+    command = ["scontrol", "show", "job", "-o", os.environ["SLURM_JOB_ID"]]
+    description = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
     handler = signal.getsignal(signal.SIGUSR2)
-    if re.search(r"\bPreemptTime=\d", told) and callable(handler):
+    if re.search(r"\bPreemptTime=\d", description) and callable(handler):
         handler(signal.SIGUSR2, frame)
 
 
@@ -187,25 +189,24 @@ def _composing_from(code: Path, context: HydraContext) -> HydraContext:
         where = Path((place.path or "").removeprefix("file://"))
         if where.is_relative_to(ROOT):
             place.path = str(code / where.relative_to(ROOT))
-    loader = cast(Any, type(context.config_loader))(path)
-    return HydraContext(config_loader=loader, callbacks=context.callbacks)
+    return with_search_path(context, path)
 
 
 def _outcome(job: Job[JobReturn], overrides: Sequence[str]) -> JobReturn:
-    """What the job gave back; where it gave nothing, a failure that says what is known."""
+    """The result of the job; without a result, a failure with all that is known about it."""
     try:
         done = job.results()[0]
-        if done.status != JobStatus.FAILED or isinstance(done._return_value, NormscopeError):
+        if done.status != JobStatus.FAILED or isinstance(result_of(done), NormscopeError):
             return done
-        what, shown = _reason(done._return_value), 0
+        event, lines = _reason(result_of(done)), 0
     except FailedJobError:  # its text is the log's
-        what, shown = "failed before its run began", TOLD
+        event, lines = "failed before its run began", LOG_LINES
     except UncompletedJobError:
-        what, shown = f"died (Slurm says {job.state})", TOLD
-    except Exception as error:  # whatever became of this job, the others are waited for
-        what, shown = _reason(error), 0
+        event, lines = f"died (Slurm says {job.state})", LOG_LINES
+    except Exception as error:  # whatever happened to this job, the others are waited for
+        event, lines = _reason(error), 0
     failed = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
-    failed.return_value = JobFailed(f"Slurm job {job.job_id} {what}; its log is {_log(job, shown)}")
+    failed.return_value = JobFailed(f"Slurm job {job.job_id} {event}; its log is {_log(job, lines)}")
     return failed
 
 
@@ -219,17 +220,17 @@ def _reason(error: Exception) -> str:
     return f"failed with {type(error).__name__}: {message}"
 
 
-def _log(job: Job[JobReturn], shown: int) -> str:
-    """Where the job's log is, and its last lines."""
+def _log(job: Job[JobReturn], count: int) -> str:
+    """The path of the log of the job, and its last `count` lines."""
     path = job.paths.stderr if job.paths.stderr.is_file() else job.paths.stdout
-    text = path.read_text(encoding="utf-8", errors="replace") if shown and path.is_file() else ""
-    lines = text.splitlines()[-shown:]
+    text = path.read_text(encoding="utf-8", errors="replace") if count and path.is_file() else ""
+    lines = text.splitlines()[-count:]
     return f"{path}" + (f"; it ends with: {' / '.join(lines)}" if lines else "")
 
 
 @contextmanager
 def _explained(array: str) -> Iterator[None]:
-    """While jobs are waited for, Ctrl-C and TERM end this process, not the jobs, and say so."""
+    """While the sweep waits, Ctrl-C and TERM end this process, not the jobs; a message says so."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         log.warning(
@@ -239,11 +240,5 @@ def _explained(array: str) -> Iterator[None]:
         )
         raise SystemExit(128 + number)
 
-    before: Mapping[int, Any] = {
-        number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
+    with received((signal.SIGINT, signal.SIGTERM), leave):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -34,4 +34,5 @@ from .signals import (
     JobFailed as JobFailed,
     JobLeft as JobLeft,
     Requests as Requests,
+    received as received,
 )

@@ -1,15 +1,15 @@
 """Signals as requests: a run saves its state where a step ends, closes what is open, and only then leaves.
 
-USR1 asks for the state to be saved. USR2, TERM and INT ask to leave, with the state saved where a run is in
-the middle of its steps. Whoever asks twice is obeyed at once: the run then goes on from the state before.
+USR1 asks for the state to be saved. USR2, TERM and INT ask to leave, with the state saved if a run is in the
+middle of its steps. A second signal is obeyed at once: the run then continues from the state before.
 """
 
 import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, NoReturn, Self
 
@@ -23,7 +23,7 @@ class JobFailed(NormscopeError):
 
 
 class JobLeft(JobFailed):
-    """A job was asked to leave, and can go on."""
+    """A job was asked to leave, and can be continued."""
 
 
 SAVE = signal.SIGUSR1
@@ -31,48 +31,65 @@ LEAVE = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
 def was_requeued() -> bool:
-    """Whether this is a Slurm job that was put back into the queue: it goes on, whatever began it."""
+    """Whether this is a Slurm job that was put back into the queue: it continues, whatever started it."""
     return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
 
 
 class Interrupted(BaseException):
-    """The run was asked to leave. No `Exception`, so that a sweep ends with it instead of going on."""
+    """The run was asked to leave. No `Exception`, so that a sweep ends with it instead of continuing."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"asked to leave by {signal.Signals(number).name}: the same command goes on")
         self.number = number
 
 
-class Requests:
-    """What signals have asked a run to do, as a context around it.
+Handler = Callable[[int, FrameType | None], None]
 
-    Outside of the main thread of a process, which alone receives signals, nothing is ever asked.
+
+@contextmanager
+def received(numbers: Iterable[int], handler: Handler) -> Iterator[Mapping[int, Any]]:
+    """Handle these signals by `handler`; yields the earlier handlers, which return at the end.
+
+    Only the main thread of a process receives signals: in another thread nothing changes, and the mapping is
+    empty.
+    """
+    earlier: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        earlier = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield earlier
+    finally:
+        for number, before in earlier.items():
+            signal.signal(number, before)
+
+
+class Requests:
+    """Requests to a run by signals, as a context around it.
+
+    Outside of the main thread of a process, which alone receives signals, there are none.
     """
 
     def __init__(self) -> None:
         self.save = False
-        """Whether the state is to be saved where this step ends."""
+        """Whether the state is to be saved at the end of this step."""
         self.leave: int | None = None
-        """The signal that asks to leave then."""
+        """The signal that asked to leave then."""
         self._stepping = False
-        self._earlier: dict[int, Any] = {}
+        self._earlier: Mapping[int, Any] = {}
+        self._receiving = ExitStack()
 
     def __enter__(self) -> Self:
         """Receive signals."""
-        if threading.current_thread() is not threading.main_thread():
-            return self
-        for number in (SAVE, *LEAVE):
-            self._earlier[number] = signal.signal(number, self._receive)
+        self._earlier = self._receiving.enter_context(received((SAVE, *LEAVE), self._receive))
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give them back to who received them before."""
-        for number, handler in self._earlier.items():
-            signal.signal(number, handler)
+        """Restore the earlier handlers."""
+        self._receiving.close()
 
     @property
     def pending(self) -> bool:
-        """Whether something waits for the end of this step."""
+        """Whether a request waits for the end of this step."""
         return self.save or self.leave is not None
 
     @contextmanager
@@ -86,10 +103,10 @@ class Requests:
             self._stepping = False
 
     def answered(self) -> None:
-        """The state is saved; leave where that was asked for.
+        """Called when the state is saved: leave if that was requested.
 
         Raises:
-            Interrupted: if it was.
+            Interrupted: if a signal asked to leave.
         """
         if self.save:
             log.info("the state is saved, as %s asked for", SAVE.name)
@@ -101,7 +118,7 @@ class Requests:
         """Leave the process, once everything is closed: as the earlier receiver of the signal does.
 
         Under submitit that is its own handler, which puts the job back into Slurm's queue. It stops W&B's
-        process at once, and has to be the last that happens.
+        process at once, and has to come last.
         """
         earlier = self._earlier.get(interrupted.number)
         if callable(earlier) and earlier is not signal.default_int_handler:

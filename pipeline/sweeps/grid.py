@@ -1,7 +1,7 @@
-"""Sweeps: all combinations of what was given, without anything that was computed before.
+"""Sweeps: all combinations of the given values, without those that were computed before.
 
-What is done is answered without composing it (`plan.py`); a job that fails, also while it is composed, never
-stops the others; afterwards it is told which failed, where and why.
+A finished run is recognised without composing it (`plan.py`). A job that fails, even while it is composed,
+never stops the others; at the end the sweep reports which failed, where and why.
 """
 
 import logging
@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -21,6 +20,7 @@ from omegaconf import DictConfig
 
 from editors.errors import ConfigError, DataError, NormscopeError
 from pipeline.config.file_cache import keep_files
+from pipeline.config.hydra_internals import combinations, result_of
 from pipeline.config.schema import resolved, without_hydra
 from pipeline.runs import messages
 from pipeline.runs.heartbeat import is_elsewhere_computed
@@ -38,28 +38,28 @@ class SweepFailed(NormscopeError):
 
 
 @runtime_checkable
-class _Warming(Protocol):
-    """A launcher that gets ready while jobs are composed."""
+class _Preloading(Protocol):
+    """A launcher that starts its processes while jobs are composed."""
 
     def warm_up(self) -> None: ...
 
 
 @dataclass(kw_only=True)
 class _Job:
-    """One combination of a sweep and what came of it."""
+    """One combination of a sweep and its result."""
 
     overrides: list[str]
     invocation: str
-    """What it is composed from."""
+    """Digest of everything that it is composed from."""
     folder: Path | None = None
-    """Where its run lies; None where it cannot be composed."""
+    """The folder of its run; None if it cannot be composed."""
     before: bool = False
     """Whether an earlier launch computed it."""
     objective: Value = None
     error: Exception | None = None
 
     def recall(self, folder: Path) -> None:
-        """Take the result from its folder, where it was computed before."""
+        """Take the result from its folder if it was computed before."""
         self.folder, self.before = folder, is_done(folder)
         if not self.before:
             return
@@ -69,19 +69,19 @@ class _Job:
         except NormscopeError as error:
             self.before, self.error = False, error
         except KeyError:
-            told = f"{folder}/summary.json has no objective: delete the folder to compute the run again"
-            self.before, self.error = False, DataError(told)
+            message = f"{folder}/summary.json has no objective: delete the folder to compute the run again"
+            self.before, self.error = False, DataError(message)
 
     def take(self, result: JobReturn) -> None:
-        """Keep what a launcher gives back, without the configuration in it."""
+        """Keep the value or the error of a launcher's result, without the configuration in it."""
         if result.status == JobStatus.FAILED:
-            self.error = result._return_value
+            self.error = result_of(result)
         else:
             self.objective = result.return_value
 
     @property
     def returned(self) -> JobReturn:
-        """What Hydra calls a job's result."""
+        """The result in the form of Hydra."""
         result = JobReturn(overrides=self.overrides)
         result.status = JobStatus.FAILED if self.error else JobStatus.COMPLETED
         result.return_value = self.error or self.objective
@@ -91,8 +91,8 @@ class _Job:
 class Sweep(Sweeper):
     """All combinations, as Hydra's basic sweeper makes them, launched `max_batch_size` at a time.
 
-    No subclass of the basic one: Hydra runs its module again when it looks for plugins, and the class that
-    was imported before is then another.
+    Not a subclass of the basic sweeper: Hydra executes that module again when it looks for plugins, so that
+    the class imported before is then a different one.
     """
 
     def __init__(self, max_batch_size: int | None, params: Mapping[str, object]) -> None:
@@ -103,7 +103,7 @@ class Sweep(Sweeper):
         self._files: str
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take over what Hydra found, and the launcher that the configuration names."""
+        """Keep the context of Hydra, and make the launcher that the configuration names."""
         keep_files(hydra_context)
         self._context, self._shared = hydra_context, config
         self._launcher = Plugins.instance().instantiate_launcher(
@@ -123,7 +123,7 @@ class Sweep(Sweeper):
             if job.invocation in known:
                 job.recall(known[job.invocation])
         unknown = [job for job in jobs if not job.before and not job.error]
-        if unknown and isinstance(self._launcher, _Warming):
+        if unknown and isinstance(self._launcher, _Preloading):
             self._launcher.warm_up()
         self._compose(unknown)
         runs = _distinct(jobs)
@@ -140,43 +140,42 @@ class Sweep(Sweeper):
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         params = [f"{key}={value}" for key, value in self.params.items()]
         overrides = parser.parse_overrides([*params, *arguments])
-        (combinations,) = BasicSweeper.split_arguments(overrides, None)
         self._files = self._digest()
         return [
             _Job(overrides=combination, invocation=plan.invocation(self._files, combination))
-            for combination in combinations
+            for combination in combinations(overrides)
         ]
 
     def _digest(self) -> str:
-        """Of the files that jobs are composed from."""
+        """Digest of the files that jobs are composed from."""
         hydra = self._shared.hydra
         folders = [Path(one.path) for one in hydra.runtime.config_sources if one.schema == "file"]
         return plan.digest([*plan.sources_of(folders), hydra.job.config_name, *hydra.overrides.hydra])
 
     def _compose(self, jobs: Sequence[_Job]) -> None:
-        """Find out which run each job is and whether it is done, and write the plan."""
-        found: dict[Path, list[plan.Planned]] = {}
+        """Determine the run of each job and whether it is done, and write the plan."""
+        plans: dict[Path, list[plan.PlannedRun]] = {}
         for job in jobs:
             try:
                 plain = resolved(without_hydra(self._composed(job)))
                 folder = folder_of(OUTPUTS, plain)
-                anew = plain["resume"] == "never"
-                if anew:
+                recompute = plain["resume"] == "never"
+                if recompute:
                     job.folder = folder
                 else:
                     job.recall(folder)
-            except Exception as error:  # whatever it is, the others go on
+            except Exception as error:  # whatever it is, the others continue
                 job.folder, job.error = None, error
                 continue
-            planned = plan.Planned(
+            planned = plan.PlannedRun(
                 run=folder.name,
                 overrides=messages.tellable(job.overrides),
-                invocation=None if anew else job.invocation,
+                invocation=None if recompute else job.invocation,
             )
-            found.setdefault(folder.parent, []).append(planned)
-        settled = not found or self._digest() == self._files
-        for experiment, planned in found.items():
-            # of files that were edited meanwhile nobody knows which of them a run comes from
+            plans.setdefault(folder.parent, []).append(planned)
+        settled = not plans or self._digest() == self._files
+        for experiment, planned in plans.items():
+            # the files were edited meanwhile: it is unknown which version a run comes from
             plan.merge(experiment, planned if settled else [replace(one, invocation=None) for one in planned])
 
     def _composed(self, job: _Job) -> DictConfig:
@@ -186,9 +185,9 @@ class Sweep(Sweeper):
         try:
             results = self._launcher.launch([job.overrides for job in jobs], initial_job_idx=start)
         except ConfigError:
-            raise  # nothing was begun: no run has failed
+            raise  # nothing was started: no run has failed
         except Exception as error:
-            # a launcher that gives up tells nothing of the jobs, but their folders do
+            # a launcher that gives up returns nothing about the jobs; their folders show which are done
             for job in jobs:
                 job.error = None if job.folder and is_done(job.folder) else error
         else:
@@ -197,7 +196,7 @@ class Sweep(Sweeper):
 
 
 def _distinct(jobs: Sequence[_Job]) -> list[_Job]:
-    """Of jobs that are the same run the first."""
+    """The first of the jobs that are the same run."""
     runs: dict[Path | str, _Job] = {}
     for job in jobs:
         runs.setdefault(job.folder or job.invocation, job)
@@ -210,7 +209,7 @@ def _already(runs: Sequence[_Job]) -> str:
 
 
 def _conclude(runs: Sequence[_Job]) -> None:
-    """Tell how it went; raises SweepFailed where something failed."""
+    """Report the outcome; raises SweepFailed if a run failed."""
     left = [job for job in runs if not job.error and job.folder and is_elsewhere_computed(job.folder)]
     for job in runs:
         if not job.error and job not in left and not (job.folder and is_done(job.folder)):

@@ -1,7 +1,7 @@
-"""The plan of a sweep: `sweep.json` beside its runs tells which there will be, and knows it when asked again.
+"""The plan of a sweep: `sweep.json` beside its runs lists them, and finds them again without composing.
 
-Composing takes longer than everything else about a run that is done. A job is known without: the same
-overrides, on the same files, composed to the same run before.
+Composing takes longer than everything else about a run that is done. It is not needed for a job whose
+overrides composed to a known run before, on the same files.
 """
 
 import hashlib
@@ -24,15 +24,15 @@ _VARIABLE = re.compile(r"oc\.env:\s*['\"]?(\w+)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
-    """A run that a sweep asked for."""
+class PlannedRun:
+    """A run of a sweep."""
 
     run: str
     """Its fingerprint, the name of its folder."""
     overrides: tuple[str, ...]
-    """What was chosen for it, without secrets."""
+    """Its overrides, without secrets."""
     invocation: str | None
-    """What it was composed from; None where it is to be computed anew each time."""
+    """Digest of everything that it was composed from; None if it is computed again each time."""
 
 
 def sources_of(folders: Iterable[Path]) -> list[str]:
@@ -46,25 +46,25 @@ def sources_of(folders: Iterable[Path]) -> list[str]:
 
 def digest(texts: Iterable[str]) -> str:
     """SHA-256 of texts and of the environment variables that they refer to, in hex digits."""
-    given = list(texts)
-    variables = sorted({name for text in given for name in _VARIABLE.findall(text)})
-    told = [given, [os.environ.get(name) for name in variables]]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    listed = list(texts)
+    variables = sorted({name for text in listed for name in _VARIABLE.findall(text)})
+    content = [listed, [os.environ.get(name) for name in variables]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def invocation(composed_from: str, overrides: Sequence[str]) -> str:
-    """What tells that overrides compose to the same run as before.
+    """Digest that is equal for overrides that compose to the same run.
 
     `composed_from` is the digest of the files and of Hydra's own overrides.
     """
     return digest([composed_from, str(NUMERICS), *relevant(overrides)])
 
 
-def read(experiment: Path) -> list[Planned]:
-    """What was planned in an experiment's folder; nothing where its plan is missing or cannot be read."""
+def read(experiment: Path) -> list[PlannedRun]:
+    """The plan in the folder of an experiment; empty if it is missing or cannot be read."""
     try:
         jobs = json.loads((experiment / NAME).read_text(encoding="utf-8"))["jobs"]
-        return [Planned(**{**job, "overrides": tuple(job["overrides"])}) for job in jobs]
+        return [PlannedRun(**{**job, "overrides": tuple(job["overrides"])}) for job in jobs]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
@@ -79,8 +79,8 @@ def known(root: Path) -> dict[str, Path]:
     }
 
 
-def merge(experiment: Path, jobs: Sequence[Planned]) -> None:
-    """Add jobs to an experiment's plan; of those with the same overrides the later one holds."""
+def merge(experiment: Path, jobs: Sequence[PlannedRun]) -> None:
+    """Add jobs to the plan of an experiment; a job replaces one with the same overrides."""
     experiment.mkdir(parents=True, exist_ok=True)
     with FileLock(experiment / f".{NAME}.lock"):
         merged = {job.overrides: job for job in [*read(experiment), *jobs]}

@@ -1,21 +1,60 @@
-"""What a search may choose from: a distribution of Optuna by the key that it is of."""
+"""The space of a search: a distribution of Optuna for every key that is given several values.
 
-from collections.abc import Mapping
+`choice(a, b)` and `a,b` are categorical; `range(1, 9)` and `int(interval(1, 9))` are integers, both ends
+included; `interval(0, 1)` and `range(0.0, 1.0, 0.1)` are floats; `tag(log, interval(1, 1e4))` is uniform in
+the logarithm.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    check_distribution_compatibility,
-)
-from optuna.trial import Trial
+from hydra.core.override_parser.types import Override, Transformer
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from editors.errors import ConfigError
 
 Space = Mapping[str, BaseDistribution]
 
 
-def suggested(trial: Trial, space: Space) -> dict[str, Any]:
-    """The values of a trial, as the plugin asks for them."""
-    return {name: trial._suggest(name, distribution) for name, distribution in space.items()}
+def split(overrides: Sequence[Override]) -> tuple[Space, list[str]]:
+    """The distribution of each key with several values, and the overrides with one value as they were given.
+
+    Of two overrides of the same key the later one holds.
+
+    Raises:
+        ConfigError: for values that no distribution describes.
+    """
+    last = {override.get_key_element(): override for override in overrides}
+    space = {key: distribution_of(each) for key, each in last.items() if each.is_sweep_override()}
+    return space, [str(each.input_line) for key, each in last.items() if key not in space]
+
+
+def distribution_of(override: Override) -> BaseDistribution:
+    """The distribution of an override with several values; raises ConfigError if there is none."""
+    sweep: Any = override.value()
+    tags: set[str] = getattr(sweep, "tags", set())
+    if tags - {"log"} or (tags and not override.is_interval_sweep()):
+        raise ConfigError(f"{override.input_line} cannot be searched: the only tag is tag(log, interval(…))")
+    try:
+        if override.is_interval_sweep():
+            return _numbers(sweep.start, sweep.end, log=bool(tags))
+        if override.is_range_sweep() and not sweep.shuffle:
+            return _numbers(sweep.start, sweep.stop, step=sweep.step)
+        choices: list[Any] = [*override.sweep_iterator(transformer=_choice)]
+        return CategoricalDistribution(choices)
+    except ValueError as error:
+        raise ConfigError(f"{override.input_line} cannot be searched: {error}") from error
+
+
+def _numbers(low: float, high: float, *, log: bool = False, step: float | None = None) -> BaseDistribution:
+    if isinstance(low, int) and isinstance(high, int) and isinstance(step, int | None):
+        return IntDistribution(low, high, log=log, step=step or 1)
+    return FloatDistribution(low, high, log=log, step=step)
+
+
+def _choice(value: Any) -> Any:
+    """Numbers as they are; everything else, also lists and null, as an override spells it."""
+    return value if isinstance(value, int | float) else Transformer.str(value)
 
 
 def as_overrides(values: Mapping[str, Any]) -> list[str]:
@@ -30,11 +69,12 @@ def any_of(distribution: BaseDistribution) -> Any:
     return distribution.low  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def compatible(old: Space, new: Space) -> bool:
-    """Whether trials that were drawn from the one may be drawn from the other; of the same keys."""
-    try:
-        for name in old:
-            check_distribution_compatibility(old[name], new[name])
-    except ValueError:
-        return False
-    return True
+def is_compatible(old: Space, new: Space) -> bool:
+    """Whether trials drawn from `old` may stand beside trials drawn from `new`: ranges may differ."""
+    return old.keys() == new.keys() and all(_is_alike(old[key], new[key]) for key in old)
+
+
+def _is_alike(old: BaseDistribution, new: BaseDistribution) -> bool:
+    if isinstance(old, CategoricalDistribution):
+        return old == new
+    return type(old) is type(new) and getattr(old, "log", None) == getattr(new, "log", None)

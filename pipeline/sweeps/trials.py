@@ -1,48 +1,60 @@
 """A search for hyperparameters: a study of Optuna whose trials are runs.
 
 Everything about it lies in the study's storage, `study.db` in the folder of the experiment, so that the same
-command goes on after an interruption. Every trial is a run like any other, in a folder of its own.
+command continues after an interruption. Every trial is a run like any other, in a folder of its own.
 """
 
 import logging
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy
-from filelock import FileLock, Timeout
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
-from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
 from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import distribution_to_json, json_to_distribution
-from optuna.trial import Trial, TrialState
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, Trial, TrialState
 
-from analysis.results.quiet_optuna import quiet_optuna
 from editors.errors import ConfigError, DataError, NormscopeError
 from pipeline.config.file_cache import keep_files
 from pipeline.config.fingerprint import fingerprint
+from pipeline.config.hydra_internals import result_of
 from pipeline.config.schema import ResolvedConfig, resolved, without_hydra
 from pipeline.runs.layout import is_done
 from pipeline.runs.messages import reason
-from pipeline.runs.objectives import chosen, lacking, objective_of
+from pipeline.runs.objectives import Direction, chosen, lacking, objective_of
 from pipeline.runs.signals import JobLeft
-from pipeline.sweeps.retries import take_up, waiting
-from pipeline.sweeps.search_space import Space, any_of, as_overrides, compatible, suggested
+from pipeline.sweeps.retries import ERRORS, RUN, begin, drawn, fail, resumable, waiting
+from pipeline.sweeps.search_space import Space, any_of, as_overrides, split
+from pipeline.sweeps.study_store import locked, open_study
 
 log = logging.getLogger(__name__)
 
 
 class _Elsewhere(NormscopeError):
     """A run belongs to another process and is not done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A trial with the run that gives its values."""
+
+    number: int
+    """Of the trial."""
+    overrides: tuple[str, ...]
+    run: ResolvedConfig | Exception
+    """The configuration, or why it cannot be composed."""
 
 
 class Trials:
@@ -62,13 +74,6 @@ class Trials:
     ) -> None:
         if n_trials < 1 or n_jobs < 1:
             raise ConfigError(f"hydra.sweeper: n_trials={n_trials}, n_jobs={n_jobs} have to be at least 1")
-        if sampler.get("_partial_"):
-            raise ConfigError("a search has no grid: without hydra/sweeper=optuna all given values are tried")
-        if not sqlalchemy.__version__.startswith("1."):
-            raise ConfigError(
-                f"this Optuna cannot read its files with SQLAlchemy {sqlalchemy.__version__}: "
-                "pip install 'normscope[optuna]'"
-            )
         self.storage, self.study_name = storage, study_name
         self.n_trials, self.n_jobs, self.max_failure_rate = n_trials, n_jobs, max_failure_rate
         self._sampler, self._seed, self._params = sampler, seed, params or {}
@@ -77,180 +82,134 @@ class Trials:
         """Take the objectives from the configuration.
 
         Raises:
-            ConfigError: where there is none, or one that the chosen stages cannot give.
+            ConfigError: if there is none, or one that the chosen stages cannot give.
         """
         keep_files(hydra_context)
         self._launcher: Launcher = Plugins.instance().instantiate_launcher(
             config=config, hydra_context=hydra_context, task_function=task_function
         )
         self._folder = Path(config.hydra.sweep.dir)
+        self._parser = OverridesParser.create(config_loader=hydra_context.config_loader)
         self._composed = partial(hydra_context.config_loader.load_sweep_config, config)
         # unresolved: what is searched may be what an interpolation waits for
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # pyright: ignore
-        asked = {"objective": OmegaConf.to_container(config.objective, resolve=True), "stage": plain["stage"]}
-        objectives = chosen(asked)
+        parts = {"objective": OmegaConf.to_container(config.objective, resolve=True), "stage": plain["stage"]}
+        objectives = chosen(parts)
         if not objectives:
             raise ConfigError("a search needs something to search for: objective=score")
-        if reasons := lacking(asked):
+        if reasons := lacking(parts):
             raise ConfigError("\n".join(reasons))
-        self._names = list(objectives)
-        self._directions = [objective.direction for objective in objectives.values()]
-        self._study_is = {"objectives": asked["objective"], "settings": fingerprint(plain)}
+        self._objectives: dict[str, Direction] = {
+            name: objective.direction for name, objective in objectives.items()
+        }
+        self._identity = {"objectives": parts["objective"], "settings": fingerprint(plain)}
 
     def sweep(self, arguments: Sequence[str]) -> None:
         """Run trials until there are `n_trials`.
 
         Raises:
-            ConfigError: where the stored study is another search, or another process searches.
-            DataError: where the storage cannot be read, or too many trials failed.
+            ConfigError: if the stored study is another search, or another process searches.
+            DataError: if the storage cannot be read, or too many trials failed.
         """
         space, fixed = self._space(arguments)
-        with quiet_optuna(), self._alone():
-            study = self._study(space)
-            take_up(study)
-            before = _begun(study)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with warnings.catch_warnings(), locked(self._folder):
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study = open_study(
+                self.storage,
+                self.study_name,
+                objectives=self._objectives,
+                identity=self._identity,
+                space=space,
+            )
+            queue = deque(resumable(study))
+            before = len(drawn(study)) - len(queue)
             with waiting(study):
-                while (more := self.n_trials - (begun := _begun(study))) > 0:
-                    self._batch(study, begun, min(more, self.n_jobs), space, fixed)
+                while (more := self.n_trials - (len(drawn(study)) - len(queue))) > 0:
+                    self._batch(study, queue, min(more, self.n_jobs), space, fixed)
                 left = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
             if before >= self.n_trials:
                 log.info("%d trials are there already; hydra.sweeper.n_trials=… asks for more", before)
             if left:
-                log.warning("%d trials have no result yet: the same command goes on", left)
+                log.warning("%d trials have no result yet: the same command continues", left)
             self._conclude(study)
 
-    def _space(self, arguments: Sequence[str]) -> tuple[Space, Mapping[str, Any]]:
-        """What is searched, and what is not; of two values of a key the later one, on the command line."""
-        given = [*as_overrides(self._params), *arguments]
-        last = {argument.partition("=")[0]: argument for argument in given}
-        space, fixed = create_params_from_overrides(list(last.values()))
+    def _space(self, arguments: Sequence[str]) -> tuple[Space, list[str]]:
+        """What is searched, and the other overrides; those of the command line come last."""
+        space, fixed = split(self._parser.parse_overrides([*as_overrides(self._params), *arguments]))
         if not space:
             raise ConfigError(
                 "nothing is searched: give a key several values, such as "
                 "'editor.preservation_weight=tag(log,interval(10,1e4))'"
             )
-        first = [f"{name}={any_of(distribution)}" for name, distribution in space.items()]
-        resolved(self._composed([*first, *as_overrides(fixed)]))  # a mistake is told before there is a study
+        first = as_overrides({key: any_of(distribution) for key, distribution in space.items()})
+        resolved(self._composed([*first, *fixed]))  # a mistake is reported before there is a study
         return space, fixed
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """A trial that nobody has ended was left by a process that is no more."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self._folder / ".search.lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise ConfigError(
-                f"another process searches in {self._folder}: wait for it, or choose another name=…"
-            ) from error
-
-    def _study(self, space: Space) -> optuna.Study:
-        """The stored study, or a new one that remembers what it is."""
-        try:
-            storage = optuna.storages.get_storage(self.storage)
-            known = {summary.study_name for summary in storage.get_all_study_summaries()}
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"the study in {self.storage} cannot be opened: {reason}") from error
-        if self.study_name in known:
-            study = optuna.load_study(study_name=self.study_name, storage=storage)
-            if study.trials:
-                self._check(study, space)
-                return study
-            optuna.delete_study(study_name=self.study_name, storage=storage)  # it was not begun
-        study = optuna.create_study(study_name=self.study_name, storage=storage, directions=self._directions)
-        for key, value in {**self._study_is, "names": self._names}.items():
-            study.set_user_attr(key, value)
-        study.set_user_attr("space", {name: distribution_to_json(one) for name, one in space.items()})
-        return study
-
-    def _check(self, study: optuna.Study, space: Space) -> None:
-        """ConfigError where trials of the stored study and of this one cannot be compared."""
-        told = study.user_attrs
-        problem = next((key for key, value in self._study_is.items() if told.get(key) != value), None)
-        old = {name: json_to_distribution(text) for name, text in told.get("space", {}).items()}
-        if problem is None and not (old.keys() == space.keys() and compatible(old, space)):
-            problem = "parameters"
-        if problem is not None:
-            raise ConfigError(
-                f"{self.storage} holds a search with other {problem}: "
-                "choose another name=… for this one, or delete that file"
-            )
-
     def _batch(
-        self, study: optuna.Study, begun: int, size: int, space: Space, fixed: Mapping[str, Any]
+        self, study: optuna.Study, queue: deque[FrozenTrial], size: int, space: Space, fixed: Sequence[str]
     ) -> None:
-        """Ask for trials, launch them together, tell what they gave."""
-        study.sampler = self._sampler_for(begun)
-        trials = [study.ask() for _ in range(size)]
-        jobs = [(*as_overrides(suggested(trial, space)), *as_overrides(fixed)) for trial in trials]
-        runs = [self._run(job) for job in jobs]
+        """Launch `size` trials together, those of the queue first, and store their values."""
+        trials: list[Trial | FrozenTrial] = [queue.popleft() for _ in range(min(size, len(queue)))]
+        begin(study, [trial.number for trial in trials])
+        if missing := size - len(trials):
+            study.sampler = self._sampler_for(len(drawn(study)))
+            trials += [study.ask({**space}) for _ in range(missing)]
+        jobs = [self._job(trial, space, fixed) for trial in trials]
         # two processes cannot compute one run
-        different = {
-            fingerprint(run): job for run, job in zip(runs, jobs, strict=True) if isinstance(run, dict)
-        }
-        first = trials[0].number
+        different = {fingerprint(job.run): job.overrides for job in jobs if isinstance(job.run, dict)}
+        first = jobs[0].number
         returned = self._launcher.launch([*different.values()], initial_job_idx=first) if different else []
-        gave = dict(zip(different, returned, strict=True))
-        failed = [
-            sentence
-            for trial, run in zip(trials, runs, strict=True)
-            if (sentence := self._tell(study, trial, run, gave))
-        ]
+        results = dict(zip(different, returned, strict=True))
+        failed = [sentence for job in jobs if (sentence := self._store(study, job, results))]
         if len(failed) / size > self.max_failure_rate:
             raise DataError(
                 f"{len(failed)} of {size} trials failed, more than hydra.sweeper.max_failure_rate="
                 f"{self.max_failure_rate} allows; the first: {failed[0]}"
             )
 
-    def _sampler_for(self, begun: int) -> optuna.samplers.BaseSampler:
-        """A sampler with a seed of its own for every batch: it draws the same after an interruption."""
+    def _sampler_for(self, count: int) -> optuna.samplers.BaseSampler:
+        """A sampler with a seed of its own after `count` trials: it draws the same after an interruption."""
         seed = self._sampler.get("seed", self._seed)
         seed = self._seed if seed is None else seed
         if seed is None or "seed" not in self._sampler:
             return instantiate(self._sampler)
-        return instantiate(self._sampler, seed=random.Random(f"{seed} {begun}").getrandbits(32))
+        return instantiate(self._sampler, seed=random.Random(f"{seed} {count}").getrandbits(32))
 
-    def _run(self, job: Sequence[str]) -> ResolvedConfig | Exception:
-        """The configuration of a trial's run, or why it has none."""
+    def _job(self, trial: Trial | FrozenTrial, space: Space, fixed: Sequence[str]) -> _Job:
+        """The run of a trial, which is noted in a new trial."""
+        overrides = (*as_overrides({key: trial.params[key] for key in space}), *fixed)
         try:
-            return resolved(without_hydra(self._composed([*job])))
+            run = resolved(without_hydra(self._composed([*overrides])))
         except Exception as error:
-            return error
+            run = error
+        if isinstance(trial, Trial):
+            trial.set_user_attr(RUN, fingerprint(run) if isinstance(run, dict) else None)
+        return _Job(number=trial.number, overrides=overrides, run=run)
 
-    def _tell(
-        self,
-        study: optuna.Study,
-        trial: Trial,
-        run: ResolvedConfig | Exception,
-        gave: Mapping[str, JobReturn],
-    ) -> str | None:
-        """Store what a run gave, if it is over; the sentence where it failed."""
+    def _store(self, study: optuna.Study, job: _Job, results: Mapping[str, JobReturn]) -> str | None:
+        """Store the values of a run that is over; the reason if it failed."""
         try:
-            if isinstance(run, Exception):
-                raise run
-            trial.set_user_attr("run", fingerprint(run))
-            values = self._values(self._returned(run, gave[fingerprint(run)]))
+            if isinstance(job.run, Exception):
+                raise job.run
+            values = self._values(self._returned(job.run, results[fingerprint(job.run)]))
         except (JobLeft, _Elsewhere) as error:
-            log.warning("trial %d has no result yet: %s", trial.number, reason(error))
+            log.warning("trial %d has no result yet: %s", job.number, reason(error))
             return None
         except Exception as error:
-            sentence = reason(error)
-            trial.set_user_attr("error", sentence)
-            study.tell(trial, state=TrialState.FAIL)
-            log.warning("trial %d failed: %s", trial.number, sentence)
+            fail(study, job.number, sentence := reason(error))
+            log.warning("trial %d failed: %s", job.number, sentence)
             return sentence
-        study.tell(trial, values)
-        log.info("trial %d: %s", trial.number, self._told(values))
+        study.tell(job.number, values)
+        log.info("trial %d: %s", job.number, self._sentence(values))
         return None
 
     def _returned(self, run: ResolvedConfig, job: JobReturn) -> Any:
-        """What a job gave, or its error raised; `JobReturn.return_value` prints as well."""
+        """The value of a job, or its error raised."""
         if job.status == JobStatus.FAILED:
-            raise job._return_value
-        if job._return_value is not None:
-            return job._return_value
+            raise result_of(job)
+        if (value := result_of(job)) is not None:
+            return value
         folder = self._folder / fingerprint(run)
         if not is_done(folder):
             raise _Elsewhere(f"another process computes, or computed, {folder}")
@@ -258,7 +217,7 @@ class Trials:
 
     def _values(self, returned: Any) -> list[float]:
         values = returned if isinstance(returned, list) else [returned]
-        for name, value in zip(self._names, values, strict=True):
+        for name, value in zip(self._objectives, values, strict=True):
             if value is None or not math.isfinite(value):
                 raise DataError(
                     f"the run gives no number for objective={name} ({value}): it diverged, "
@@ -266,29 +225,21 @@ class Trials:
                 )
         return [float(value) for value in values]
 
-    def _told(self, values: Sequence[float]) -> str:
-        return ", ".join(f"{name} {value:.6g}" for name, value in zip(self._names, values, strict=True))
+    def _sentence(self, values: Sequence[float]) -> str:
+        return ", ".join(f"{name} {value:.6g}" for name, value in zip(self._objectives, values, strict=True))
 
     def _conclude(self, study: optuna.Study) -> None:
-        """Say which trials are the best, and where their runs are."""
+        """Say which trials are the best, and where their runs are; raises DataError if all failed."""
         if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-            if len(failed) < len(study.trials):
+            failed = [trial for trial in drawn(study) if trial.state == TrialState.FAIL]
+            if len(failed) < len(drawn(study)):
                 return
-            raise DataError(f"all {len(failed)} trials failed; the first: {failed[0].user_attrs['error']}")
-        for trial in [study.best_trial] if len(self._names) == 1 else study.best_trials:
-            chosen = " ".join(f"{name}={value}" for name, value in trial.params.items())
+            first = study.user_attrs[ERRORS][str(failed[0].number)]
+            raise DataError(f"all {len(failed)} trials failed; the first: {first}")
+        for trial in [study.best_trial] if len(self._objectives) == 1 else study.best_trials:
             log.info(
                 "best: %s with %s in %s",
-                self._told(trial.values),
-                chosen,
-                self._folder / trial.user_attrs["run"],
+                self._sentence(trial.values),
+                " ".join(as_overrides(trial.params)),
+                self._folder / str(trial.user_attrs.get(RUN)),
             )
-
-
-def _begun(study: optuna.Study) -> int:
-    """Trials that are over, or that this launch has left without a result."""
-    return sum(
-        trial.state.is_finished() or trial.state == TrialState.RUNNING
-        for trial in study.get_trials(deepcopy=False)
-    )

@@ -31,42 +31,42 @@ WHOLE = {"DONE", "config.yaml", "job.log", "metrics.jsonl", "provenance.json", "
 
 @dataclass(kw_only=True)
 class Launch:
-    """What was seen of a launch of the sweep."""
+    """Time, memory and processes of a launch of the sweep."""
 
     seconds: float
     rss: list[float]
     """MiB of the sweep's own process, once a second."""
     threads: int
-    """Of that process, the most."""
+    """Threads of that process, at most."""
     processes: set[psutil.Process] = field(default_factory=set)
-    """All that were seen below it."""
+    """All of its descendants."""
 
 
 def main() -> None:
-    """Measure everything and say what was missed."""
+    """Measure everything and report the missed targets."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=200)
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as folder:
-        missed = [told for told, ok in _measured(Path(folder), runs) if not ok]
+        missed = [sentence for sentence, ok in _measured(Path(folder), runs) if not ok]
     sys.exit(f"missed: {'; '.join(missed)}" if missed else 0)
 
 
 def _measured(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
-    for told, ok in chain(_sweep(folder, runs), _collection(folder)):
-        print(f"{'ok    ' if ok else 'MISSED'} {told}", flush=True)  # noqa: T201
-        yield told, ok
+    for sentence, ok in chain(_sweep(folder, runs), _collection(folder)):
+        print(f"{'ok    ' if ok else 'MISSED'} {sentence}", flush=True)  # noqa: T201
+        yield sentence, ok
 
 
 def _sweep(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
     first = launch(folder, runs)
-    found = ({file.name for file in each.iterdir()} for each in folder.glob("outputs/load/*/"))
-    whole = [files for files in found if files >= WHOLE]
+    contents = ({file.name for file in each.iterdir()} for each in folder.glob("outputs/load/*/"))
+    whole = [files for files in contents if files >= WHOLE]
     yield f"{len(whole)} of {runs} folders complete after {first.seconds:.0f} s", len(whole) == runs
     quarter = max(1, len(first.rss) // 4)
     grown = statistics.median(first.rss[-quarter:]) - first.rss[quarter]
     yield f"the sweep's process has {max(first.rss):.0f} MiB, grew by {grown:.1f} MiB", grown <= GROWTH_MIB
-    yield f"it has {first.threads} threads at the most", first.threads <= 4
+    yield f"it has {first.threads} threads at most", first.threads <= 4
     _, left = psutil.wait_procs(first.processes, timeout=10)  # the server notices that nobody is left
     yield f"{len(left)} of {len(first.processes)} processes that were seen are left", not left
     stray = [path for path in folder.rglob("*") if path.suffix in (".part", ".tmp") or _is_locked(path)]
@@ -84,24 +84,24 @@ def launch(folder: Path, runs: int) -> Launch:
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     begun = time.monotonic()
-    seen = Launch(seconds=0.0, rss=[], threads=0)
+    launched = Launch(seconds=0.0, rss=[], threads=0)
     with (folder / "load.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
         watched = psutil.Process(process.pid)
         while process.poll() is None:
-            _look(watched, seen)
+            _look(watched, launched)
             time.sleep(1.0)
-    seen.seconds = time.monotonic() - begun
+    launched.seconds = time.monotonic() - begun
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, (folder / "load.log").read_text())
-    return seen
+    return launched
 
 
-def _look(process: psutil.Process, seen: Launch) -> None:
+def _look(process: psutil.Process, launched: Launch) -> None:
     try:
-        seen.rss.append(process.memory_info().rss / 2**20)
-        seen.threads = max(seen.threads, process.num_threads())
-        seen.processes |= set(process.children(recursive=True))
+        launched.rss.append(process.memory_info().rss / 2**20)
+        launched.threads = max(launched.threads, process.num_threads())
+        launched.processes |= set(process.children(recursive=True))
     except psutil.NoSuchProcess:
         pass
 
@@ -121,10 +121,12 @@ def _collection(folder: Path) -> Iterator[tuple[str, bool]]:
 
     write_random_runs(folder / "synthetic", runs=1000, rows=100)
     begun = time.monotonic()
-    found = collect(folder / "synthetic")
+    collection = collect(folder / "synthetic")
     seconds = time.monotonic() - begun
-    told = f"{len(found.runs)} runs with {len(found.metrics)} numbers are collected in {seconds:.1f} s"
-    yield told, seconds <= COLLECT_SECONDS and len(found.runs) == 1000
+    sentence = (
+        f"{len(collection.runs)} runs with {len(collection.metrics)} numbers are collected in {seconds:.1f} s"
+    )
+    yield sentence, seconds <= COLLECT_SECONDS and len(collection.runs) == 1000
 
 
 if __name__ == "__main__":

@@ -55,9 +55,9 @@ class Cluster:
         memory = ["hydra.launcher.mem_gb=2"] if "launcher=slurm" in " ".join(arguments) else []
         command = [sys.executable, "-m", "pipeline", *RUN, *memory, *arguments]
         environment = self.environment | {"PYTHONPATH": str(code)}
-        with (folder / "told").open("w") as told:
+        with (folder / "output").open("w") as output:
             process = subprocess.Popen(
-                command, cwd=folder, env=environment, stdout=told, stderr=subprocess.STDOUT, text=True
+                command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True
             )
         self.started.append(process)
         return Sweep(self, folder, process)
@@ -72,9 +72,9 @@ class Sweep:
     process: subprocess.Popen[str]
 
     @property
-    def told(self) -> str:
-        """What it has printed."""
-        return (self.folder / "told").read_text()
+    def output(self) -> str:
+        """Everything that it has printed."""
+        return (self.folder / "output").read_text()
 
     def ended(self) -> int:
         """Wait for it, and return its exit status."""
@@ -82,8 +82,8 @@ class Sweep:
 
     def job(self) -> str:
         """The number of its job array, once it is queued."""
-        self.until(lambda: "queued as Slurm job " in self.told)
-        return self.told.split("Slurm job ")[1].split(":")[0]
+        self.until(lambda: "queued as Slurm job " in self.output)
+        return self.output.split("Slurm job ")[1].split(":")[0]
 
     def task(self, index: int | None) -> psutil.Process:
         """The Python process of its job of this index, None for a single job, once it runs."""
@@ -95,8 +95,8 @@ class Sweep:
         """Wait until something holds."""
         end = time.monotonic() + PATIENCE
         while not holds():
-            assert self.process.poll() is None, f"ended before it was expected to:\n{self.told}"
-            assert time.monotonic() < end, f"waited too long:\n{self.told}\n{self.cluster.states()}"
+            assert self.process.poll() is None, f"ended before it was expected to:\n{self.output}"
+            assert time.monotonic() < end, f"waited too long:\n{self.output}\n{self.cluster.states()}"
             time.sleep(0.1)
 
     def marks(self) -> list[str]:
@@ -113,10 +113,10 @@ class Sweep:
                 is_job = "submitit.core._submit" in process.cmdline() and process.name() != "srun"
                 if not is_job or process.cwd() != str(self.folder):
                     continue
-                told = process.environ().get("SLURM_ARRAY_TASK_ID")
+                array_index = process.environ().get("SLURM_ARRAY_TASK_ID")
             except psutil.Error:  # it has ended meanwhile
                 continue
-            if told == (None if index is None else str(index)):
+            if array_index == (None if index is None else str(index)):
                 yield process
 
 

@@ -1,4 +1,4 @@
-"""What sweeps on Slurm are made of, without a Slurm."""
+"""Snapshots and the queue of sweeps on Slurm, tested without a Slurm."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_while_slurm_does_not_answer_nothing_is_over(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("launcher", ["slurm", "slurm_preempt"])
-def test_a_machine_without_slurm_is_told_so(tmp_path: Path, launcher: str):
+def test_a_machine_without_slurm_is_a_sentence(tmp_path: Path, launcher: str):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": str(tmp_path)}
     command = [sys.executable, "-m", "pipeline", f"launcher={launcher}", "tracker=none"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

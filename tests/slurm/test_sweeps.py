@@ -19,7 +19,7 @@ HELD = "+hydra.launcher.additional_parameters.hold=true"
 
 
 def lasting(metrics: dict) -> dict:
-    """What is the same whenever a run is computed."""
+    """The metrics that are the same whenever a run is computed."""
     return {key: value for key, value in metrics.items() if not key.startswith(("time/", "memory/"))}
 
 
@@ -28,8 +28,8 @@ def numbers(run: Path) -> list[dict]:
 
 
 def summary(run: Path) -> dict:
-    told = json.loads((run / "summary.json").read_text())
-    return told | {"metrics": lasting(told["metrics"]), "seconds": None}
+    content = json.loads((run / "summary.json").read_text())
+    return content | {"metrics": lasting(content["metrics"]), "seconds": None}
 
 
 def copied(folder: Path) -> Path:
@@ -39,7 +39,7 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def test_a_sweep_runs_with_the_code_of_the_moment_when_it_was_queued(cluster: Cluster, tmp_path: Path):
+def test_a_sweep_runs_the_code_of_the_moment_of_submission(cluster: Cluster, tmp_path: Path):
     checkout = copied(tmp_path / "checkout")
     sweep = cluster.start(
         checkout, "launcher=slurm", "editor=ft,ft_l", "seed=0,1", "edits=2", HELD, code=checkout
@@ -49,31 +49,31 @@ def test_a_sweep_runs_with_the_code_of_the_moment_when_it_was_queued(cluster: Cl
         (checkout / spoilt).write_text("raise RuntimeError('edited after the sweep was queued')\n")
     shutil.rmtree(checkout / "conf")
     cluster.ask("scontrol", "release", job)
-    assert sweep.ended() == 0, sweep.told
+    assert sweep.ended() == 0, sweep.output
     assert sweep.marks() == ["DONE"] * 4
     assert len(list(checkout.glob("outputs/test/.code/*"))) == 1
-    told = json.loads(sweep.runs("provenance.json")[0].read_text())
-    assert "editor=ft,ft_l" in told["command"], "a run knows the command that its sweep was started with"
+    provenance = json.loads(sweep.runs("provenance.json")[0].read_text())
+    assert "editor=ft,ft_l" in provenance["command"], "the command of the sweep is recorded"
 
 
-def test_a_run_that_fails_spoils_no_other(cluster: Cluster, tmp_path: Path):
+def test_a_failed_run_stops_no_other(cluster: Cluster, tmp_path: Path):
     sweep = cluster.start(tmp_path, "launcher=slurm", "edits=9999,2")
     assert sweep.ended() == 1
     assert sweep.marks() == ["DONE", "FAILED"]
-    assert "edits=9999, but data=world has only" in sweep.told and "Traceback" not in sweep.told
+    assert "edits=9999, but data=world has only" in sweep.output and "Traceback" not in sweep.output
 
 
 @pytest.mark.parametrize("kind", ["cluster", "accounted"])
-def test_a_job_that_is_killed_is_told_and_spoils_no_other(
+def test_a_killed_job_is_reported_and_stops_no_other(
     request: pytest.FixtureRequest, kind: str, tmp_path: Path
 ):
     sweep = request.getfixturevalue(kind).start(tmp_path, "launcher=slurm", "seed=0,1", "edits=2")
     sweep.task(0).kill()
     assert sweep.ended() == 1
     assert sweep.marks() == ["DONE"]
-    assert f"Slurm job {sweep.job()}_0 died (Slurm says FAILED)" in sweep.told
-    assert "_log.err" in sweep.told and "Killed" in sweep.told, "the log is named, and its end is shown"
-    assert "Traceback" not in sweep.told
+    assert f"Slurm job {sweep.job()}_0 died (Slurm says FAILED)" in sweep.output
+    assert "_log.err" in sweep.output and "Killed" in sweep.output, "the log is named, and its end is shown"
+    assert "Traceback" not in sweep.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -83,7 +83,7 @@ def test_jobs_outlive_the_command_that_queued_them(cluster: Cluster, tmp_path: P
     sweep.until(lambda: set(cluster.states()) >= {f"{job}_0", f"{job}_1"})
     sweep.process.send_signal(number)
     assert sweep.ended() == 128 + number
-    assert f"scancel {job}" in sweep.told and "Traceback" not in sweep.told
+    assert f"scancel {job}" in sweep.output and "Traceback" not in sweep.output
     assert cluster.states()[f"{job}_1"] == "PENDING"
     cluster.ask("scancel", job)
 
@@ -96,13 +96,13 @@ def test_jobs_outlive_the_command_that_queued_them(cluster: Cluster, tmp_path: P
         ("+hydra.launcher.nicer=1", "Unknown argument 'nicer'"),
     ],
 )
-def test_what_slurm_refuses_is_told_in_its_words(
+def test_a_refusal_by_slurm_is_reported_in_its_words(
     cluster: Cluster, tmp_path: Path, argument: str, sentence: str
 ):
     sweep = cluster.start(tmp_path, "launcher=slurm", argument)
     assert sweep.ended() == 1
-    assert sweep.told.count(sentence) == 1 and "hydra.launcher" in sweep.told
-    assert "Traceback" not in sweep.told
+    assert sweep.output.count(sentence) == 1 and "hydra.launcher" in sweep.output
+    assert "Traceback" not in sweep.output
 
 
 def under_way(sweep: Sweep, rows: int = 20) -> None:
@@ -157,33 +157,33 @@ def whole(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 
 @pytest.mark.parametrize("preempted", [signalled, displaced])
-def test_a_preempted_run_goes_on_where_it_was(
+def test_a_preempted_run_continues(
     cluster: Cluster, whole: Sweep, tmp_path: Path, preempted: Callable[[Sweep], None]
 ):
     sweep = cluster.start(tmp_path, "launcher=slurm_preempt", *WHOLE)
     under_way(sweep)
     preempted(sweep)
     start_again(sweep)
-    assert sweep.ended() == 0, sweep.told
+    assert sweep.ended() == 0, sweep.output
     assert "Restarts=1" in cluster.ask("scontrol", "show", "job", sweep.job())
     assert "going on from" in log_of(sweep)
-    assert whole.ended() == 0, whole.told
+    assert whole.ended() == 0, whole.output
     same(sweep, whole)
 
 
-def test_a_run_without_time_left_is_told_and_the_same_command_goes_on(cluster: Cluster, tmp_path: Path):
+def test_a_run_without_time_left_fails_and_the_same_command_continues(cluster: Cluster, tmp_path: Path):
     sweep = cluster.start(tmp_path, "launcher=slurm", "edits=60", "hydra.launcher.timeout_min=10")
     under_way(sweep)
     signalled(sweep)
     assert sweep.ended() == 1
-    assert "used up its time: the same command goes on" in sweep.told and "Traceback" not in sweep.told
+    assert "used up its time: the same command goes on" in sweep.output and "Traceback" not in sweep.output
     again = cluster.start(tmp_path, "launcher=slurm", "edits=60", "hydra.launcher.timeout_min=10")
-    assert again.ended() == 0, again.told
+    assert again.ended() == 0, again.output
     assert "going on from" in log_of(again)
 
 
 @pytest.mark.slow
-def test_a_run_that_slurm_stops_for_its_time_goes_on(cluster: Cluster, whole: Sweep, tmp_path: Path):
+def test_a_run_that_slurm_stops_for_its_time_continues(cluster: Cluster, whole: Sweep, tmp_path: Path):
     # two minutes: Slurm may send the signal earlier by up to one
     limits = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=20"]
     sweep = cluster.start(tmp_path, "launcher=slurm_preempt", *WHOLE, *limits)
@@ -195,9 +195,9 @@ def test_a_run_that_slurm_stops_for_its_time_goes_on(cluster: Cluster, whole: Sw
             with suppress(subprocess.CalledProcessError):  # it has started meanwhile
                 start_now(sweep)
         time.sleep(1)
-    assert sweep.ended() == 0, sweep.told
+    assert sweep.ended() == 0, sweep.output
     assert "this job is timed-out" in log_of(sweep)
-    assert whole.ended() == 0, whole.told
+    assert whole.ended() == 0, whole.output
     same(sweep, whole)
 
 
@@ -206,7 +206,7 @@ def test_a_run_that_slurm_stops_for_its_time_goes_on(cluster: Cluster, whole: Sw
 def test_several_processes_of_a_job_train_together(cluster: Cluster, tmp_path: Path):
     training = ["intervention=fft", "training=tiny", "training/pairs=world", "steps=3"]
     sweep = cluster.start(tmp_path, "launcher=slurm", *training, "hydra.launcher.tasks_per_node=2")
-    assert sweep.ended() == 0, sweep.told
+    assert sweep.ended() == 0, sweep.output
     assert sweep.marks() == ["DONE"]
     logs = [path.read_text() for path in tmp_path.glob(f"outputs/test/.submitit/{sweep.job()}/*_log.err")]
     assert len(logs) == 2

@@ -1,4 +1,4 @@
-"""What the page tells of a search: trials, the best, what mattered; and what it says where it cannot."""
+"""The section on a search: trials, the best, importance; and a sentence if there is no section."""
 
 from pathlib import Path
 
@@ -10,11 +10,10 @@ from analysis.plots.interactive.draw import interactive
 from analysis.reports.html_report import render
 from analysis.reports.optuna_study import searches
 from analysis.results.collection import collect
-from analysis.results.quiet_optuna import quiet_optuna
+from tests.optuna_files import old_study
 
-with quiet_optuna():
-    optuna = pytest.importorskip("optuna")
-    from optuna.distributions import UniformDistribution
+optuna = pytest.importorskip("optuna")
+from optuna.distributions import FloatDistribution  # noqa: E402
 
 HOSTILE = "<script>document.title='owned'</script>"
 
@@ -22,20 +21,20 @@ HOSTILE = "<script>document.title='owned'</script>"
 def store(
     folder: Path, rows: list[tuple[float, list[float] | None]], names: tuple[str, ...] = ("score",)
 ) -> None:
-    """A study whose trials have these x and values; those without failed."""
-    with quiet_optuna():
-        study = optuna.create_study(
-            storage=f"sqlite:///{folder}/study.db", study_name=HOSTILE, directions=["maximize"] * len(names)
-        )
-        study.set_user_attr("names", names)
-        for x, values in rows:
-            trial = study.ask({"x": UniformDistribution(x, x), "y": UniformDistribution(0, 1)})
-            trial.set_user_attr("run", f"run{trial.number}")
-            if values is None:
-                trial.set_user_attr("error", HOSTILE)
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            else:
-                study.tell(trial, values)
+    """A study whose trials have these x and values; those without values failed."""
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder}/study.db", study_name=HOSTILE, directions=["maximize"] * len(names)
+    )
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        study.set_metric_names([*names])
+    for x, values in rows:
+        trial = study.ask({"x": FloatDistribution(x, x), "y": FloatDistribution(0, 1)})
+        trial.set_user_attr("run", f"run{trial.number}")
+        if values is None:
+            study.set_user_attr("errors", {str(trial.number): HOSTILE})
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(trial, values)
 
 
 def test_an_experiment_without_a_study_has_no_search(tmp_path: Path):
@@ -49,7 +48,7 @@ def test_the_best_trial_is_marked_and_a_failed_one_told(tmp_path: Path):
     assert search.trials["run"].tolist() == ["run0", "run1", "run2"]
     assert search.trials["score"].tolist() == ["0.5", "0.9", "–"]
     assert any(note.startswith("Trial 2 failed") for note in search.notes)
-    assert any("from 6 completed trials on; there are 2." in note for note in search.notes)
+    assert any("at least 6 completed trials; there are 2." in note for note in search.notes)
 
 
 def test_the_front_of_several_objectives_is_marked(tmp_path: Path):
@@ -65,15 +64,23 @@ def test_the_front_of_several_objectives_is_marked(tmp_path: Path):
 
 
 def test_the_parameter_that_matters_has_the_larger_share(tmp_path: Path):
-    with quiet_optuna():
-        study = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="s")
-        study.sampler = optuna.samplers.RandomSampler(seed=0)
-        for _ in range(12):
-            trial = study.ask({name: UniformDistribution(0, 1) for name in ("x", "y")})
-            study.tell(trial, 10 * trial.params["x"] + 0.01 * trial.params["y"])
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="s")
+    study.sampler = optuna.samplers.RandomSampler(seed=0)
+    for _ in range(12):
+        trial = study.ask({name: FloatDistribution(0, 1) for name in ("x", "y")})
+        study.tell(trial, 10 * trial.params["x"] + 0.01 * trial.params["y"])
     (search,) = searches(tmp_path)
     assert search.importance["parameter"].tolist() == ["x", "y"]
     assert float(search.importance["value 1"][0]) > 0.8
+
+
+def test_a_trial_that_was_left_in_order_waits(tmp_path: Path):
+    store(tmp_path, [(1.0, [0.5])])
+    study = optuna.load_study(study_name=HOSTILE, storage=f"sqlite:///{tmp_path}/study.db")
+    study.set_user_attr("unfinished", {"killed": {}, "left": [study.ask().number]})
+    study.ask()
+    (search,) = searches(tmp_path)
+    assert search.trials["state"].tolist() == ["best", "waiting", "running"]
 
 
 def test_the_report_shows_it_and_escapes_everything(experiment: Path):
@@ -87,11 +94,19 @@ def test_the_report_shows_it_and_escapes_everything(experiment: Path):
     assert len(list((experiment / "figures").glob("search-*.svg"))) == 1
 
 
-def test_what_cannot_be_read_is_a_sentence_in_the_report(experiment: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_that_is_no_study_is_a_sentence(experiment: Path, monkeypatch: pytest.MonkeyPatch):
     (experiment / "study.db").write_text("no database")
     (search,) = searches(experiment)
-    assert "cannot be read" in search.notes[0]
-    assert "cannot be read" in render(collect(experiment), [], title="t", found=[search])
+    assert "cannot be opened" in search.notes[0]
+    assert "cannot be opened" in render(collect(experiment), [], title="t", found=[search])
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     (search,) = searches(experiment)
     assert "pip install 'normscope[optuna]'" in search.notes[0]
+
+
+def test_a_study_of_an_older_optuna_is_a_sentence(tmp_path: Path):
+    old_study(tmp_path / "study.db")
+    before = (tmp_path / "study.db").read_bytes()
+    (search,) = searches(tmp_path)
+    assert "study.db" in search.notes[0] and "Optuna 2.10.1" in search.notes[0]
+    assert (tmp_path / "study.db").read_bytes() == before

@@ -31,7 +31,9 @@ def experiment(tmp_path: Path) -> Path:
     """A run of each state; one of them in nobody's plan."""
     seeds = {"done": 0, "failed": 1, "running": 2, "far": 3, "interrupted": 4, "silent": 5, "waiting": 6}
     jobs = [
-        plan.Planned(run=run, overrides=("editor=rome", "layers.edit=[0,1]", f"seed={seed}"), invocation=None)
+        plan.PlannedRun(
+            run=run, overrides=("editor=rome", "layers.edit=[0,1]", f"seed={seed}"), invocation=None
+        )
         for run, seed in seeds.items()
     ]
     plan.merge(tmp_path, jobs)

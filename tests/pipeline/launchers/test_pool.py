@@ -1,4 +1,4 @@
-"""A pool of processes: what fails there fails alone, and nothing is left of it."""
+"""A pool of processes: a job that fails stops no other, and no process or handle remains."""
 
 import logging
 import multiprocessing
@@ -15,6 +15,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from editors.errors import ConfigError
 from pipeline.__main__ import main
+from pipeline.config.hydra_internals import result_of
 from pipeline.launchers import pool
 from pipeline.launchers.hardware import default_jobs, gpu_of, visible_gpus
 from pipeline.launchers.pool import Pool
@@ -27,46 +28,46 @@ from tests.pipeline.test_cli import run
 
 @pytest.fixture
 def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Processes without what real runs need, which takes seconds to import."""
+    """Processes without the imports of real runs, which take seconds."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pool, "WARM", "pipeline.launchers.pool_worker")
+    monkeypatch.setattr(pool, "PRELOAD", "pipeline.launchers.pool_worker")
     monkeypatch.setattr(pool, "_modules", lambda _: ())
     yield
     assert not multiprocessing.active_children()
 
 
 def launched(*seeds: int, jobs: int = 2) -> list[JobReturn]:
-    made = Pool(jobs=jobs, threads=1)
+    launcher = Pool(jobs=jobs, threads=1)
     context, config = context_of(["name=pooled", "tracker=none"])
-    made.setup(hydra_context=context, task_function=task, config=config)
-    return made.launch([["name=pooled", "tracker=none", f"seed={seed}"] for seed in seeds], 0)
+    launcher.setup(hydra_context=context, task_function=task, config=config)
+    return launcher.launch([["name=pooled", "tracker=none", f"seed={seed}"] for seed in seeds], 0)
 
 
-def test_a_job_that_is_killed_fails_alone_and_is_told_with_its_signal(light: None):
+def test_a_killed_job_fails_alone_and_its_signal_is_named(light: None):
     fine, killed, also = launched(1, 10, 2)
     assert (fine.return_value, also.return_value) == (1.0, 2.0)
     assert killed.status == JobStatus.FAILED
-    assert str(killed._return_value) == (
+    assert str(result_of(killed)) == (
         "the run's process was killed by SIGKILL, perhaps because memory ran out"
     )
 
 
-def test_every_way_to_fail_is_told_in_a_line(light: None):
-    told = [str(result._return_value) for result in launched(11, 12, 13)]
-    assert told == [
+def test_every_failure_is_one_line(light: None):
+    messages = [str(result_of(result)) for result in launched(11, 12, 13)]
+    assert messages == [
         "the run's process left with status 3 and without a result",
         "the facts are of no use",
         "ValueError: nobody foresaw this",
     ]
 
 
-def test_a_job_that_was_asked_to_leave_is_told_apart(light: None):
+def test_a_job_that_was_asked_to_leave_has_its_own_error(light: None):
     left, failed = launched(16, 12)
-    assert isinstance(left._return_value, JobLeft) and not isinstance(failed._return_value, JobLeft)
-    assert "was asked to leave by SIGTERM; the same command goes on" in str(left._return_value)
+    assert isinstance(result_of(left), JobLeft) and not isinstance(result_of(failed), JobLeft)
+    assert "was asked to leave by SIGTERM; the same command goes on" in str(result_of(left))
 
 
-def test_nothing_is_left_open_and_the_log_of_a_job_lies_in_its_folder(light: None, tmp_path: Path):
+def test_no_handle_stays_open_and_each_folder_holds_a_log(light: None, tmp_path: Path):
     launched(1)
     before = psutil.Process().num_fds(), threading.active_count()
     launched(2, 12)
@@ -95,7 +96,7 @@ def test_a_signal_is_passed_on_and_no_further_job_starts(
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_who_asks_a_pool_to_save_has_its_runs_save_and_go_on(light: None, tmp_path: Path):
+def test_a_request_to_save_reaches_the_runs_which_continue(light: None, tmp_path: Path):
     before = signal.getsignal(signal.SIGUSR1)
     _send_when_it_lingers(tmp_path, signal.SIGUSR1)
     (result,) = launched(15, jobs=1)
@@ -137,12 +138,12 @@ def test_from_the_command_line(overrides: list[str], tmp_path: Path):
     assert again.returncode == 0 and "0 to compute, 2 done already" in again.stderr
 
 
-def test_numbers_that_cannot_be_are_told():
+def test_a_number_of_jobs_below_one_is_a_sentence():
     with pytest.raises(ConfigError, match=r"launcher\.jobs=0 has to be a positive whole number"):
         Pool(jobs=0, threads=None).launch([["seed=1"]], 0)
 
 
-def test_gpus_are_dealt_out_in_turn():
+def test_gpus_are_assigned_in_turn():
     assert [gpu_of(slot, ["2", "5"]) for slot in range(4)] == ["2", "5", "2", "5"]
     assert gpu_of(0, []) is None
 
@@ -159,7 +160,7 @@ def test_there_is_a_job_for_each_gpu_or_for_two_cores(gpus: int, cores: int, job
     assert default_jobs(gpus, cores) == jobs
 
 
-def test_words_for_people():
+def test_messages_for_ends_and_durations():
     assert departure(-signal.SIGSEGV) == "was killed by SIGSEGV"
     assert departure(143) == "was asked to leave by SIGTERM; the same command goes on"
     assert [duration(seconds) for seconds in (4.4, 130, 9000)] == ["4 s", "2 min", "2.5 h"]

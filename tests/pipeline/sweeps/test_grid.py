@@ -1,4 +1,4 @@
-"""A sweep computes nothing twice, composes nothing that is done, and goes on after what fails."""
+"""A sweep computes no run twice, composes no run that is done, and continues after a failure."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ OBJECTIVE = 0.5
 
 
 class Launcher:
-    """Marks every run as done, but fails those whose overrides hold a given one."""
+    """A launcher that marks every run as done, but fails those whose overrides hold `failing`."""
 
     def __init__(self, context, config, failing: str) -> None:
         self.context, self.config, self.failing = context, config, failing
@@ -61,7 +61,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def swept(*arguments: str, failing: str = "") -> tuple[Sweep, Launcher]:
-    """A sweep over the arguments, not begun, and what it launches with."""
+    """A sweep over the arguments, not started, and its launcher."""
     sweep = Sweep(max_batch_size=None, params={})
     sweep._context, sweep._shared = context_of([a for a in arguments if "," not in a])
     launcher = Launcher(sweep._context, sweep._shared, failing)
@@ -70,7 +70,7 @@ def swept(*arguments: str, failing: str = "") -> tuple[Sweep, Launcher]:
 
 
 def launched(*arguments: str, failing: str = "") -> list[list[str]]:
-    """What a sweep launches, each without what all have in common."""
+    """The overrides of the launched jobs, each without the overrides that all share."""
     sweep, launcher = swept(*arguments, failing=failing)
     try:
         sweep.sweep(list(arguments))
@@ -88,21 +88,21 @@ def test_a_second_launch_launches_nothing_and_composes_nothing(monkeypatch: pyte
     assert [result.return_value for result in results] == [OBJECTIVE, OBJECTIVE]
 
 
-def test_a_launcher_gets_ready_once_and_only_where_something_may_be_computed():
+def test_a_launcher_warms_up_once_and_only_if_a_run_is_missing():
     for warmed in (1, 0):
         sweep, launcher = swept("name=x", "seed=0,1")
         sweep.sweep(["name=x", "seed=0,1"])
         assert launcher.warmed == warmed
 
 
-def test_only_what_is_new_is_launched_and_the_earlier_plan_stays(tmp_path: Path):
+def test_only_new_runs_are_launched_and_the_plan_keeps_earlier_ones(tmp_path: Path):
     launched("name=x", "seed=0,1")
     assert launched("name=x", "seed=1,2") == [["seed=2"]]
     planned = [job.overrides for job in plan.read(tmp_path / "outputs" / "x")]
     assert planned == [("name=x", f"seed={seed}") for seed in (0, 1, 2)]
 
 
-def test_where_a_run_is_computed_and_watched_does_not_make_it_another():
+def test_launcher_and_tracker_do_not_change_the_run():
     launched("name=x", "tracker=none", "seed=0,1")
     assert launched("name=x", "launcher.threads=2", "seed=0,1") == []
 
@@ -125,21 +125,19 @@ def test_resume_never_computes_everything_again_each_time():
         assert launched("name=x", "resume=never", "seed=0,1") == [["seed=0"], ["seed=1"]]
 
 
-def test_a_failing_job_is_told_with_its_reason_and_the_others_are_complete(
+def test_a_failed_job_is_reported_and_the_others_are_complete(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     sweep, launcher = swept("name=x", "seed=0,1,2", failing="seed=1")
     with caplog.at_level(logging.INFO), pytest.raises(SweepFailed, match="1 of 3 runs failed"):
         sweep.sweep(["name=x", "seed=0,1,2"])
     assert len(launcher.launched) == 3
-    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert told.startswith("seed=1: there is no such fact (outputs/x/")
+    (message,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert message.startswith("seed=1: there is no such fact (outputs/x/")
     assert launched("name=x", "seed=0,1,2") == [["seed=1"]]
 
 
-def test_a_job_that_cannot_be_composed_stops_no_other_and_is_not_planned(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+def test_a_job_that_cannot_be_composed_stops_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     sweep, launcher = swept("name=x", "editor=memit,memmit")
     with pytest.raises(SweepFailed, match="1 of 2"):
         sweep.sweep(["name=x", "editor=memit,memmit"])
@@ -148,9 +146,7 @@ def test_a_job_that_cannot_be_composed_stops_no_other_and_is_not_planned(
     assert len(plan.read(tmp_path / "outputs" / "x")) == 1
 
 
-def test_whatever_stops_a_job_from_being_composed_stops_no_other(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+def test_a_broken_file_stops_only_the_job_that_reads_it(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "more" / "editor").mkdir(parents=True)
     (tmp_path / "more" / "editor" / "torn.yaml").write_text("name: torn\nkeys: [1, 2\nother: }")
     path = f"hydra.searchpath=[{tmp_path / 'more'}]"
@@ -173,7 +169,7 @@ def test_a_summary_without_its_objective_is_a_failure_with_a_way_out(
 
 
 @pytest.mark.parametrize("wrong", ["+regularizer.foo=3", "+regularizer.foo=null", "+regularizer.foo=[a]"])
-def test_a_regularizer_that_is_none_is_told_by_the_checks(composed: Callable[..., DictConfig], wrong: str):
+def test_an_unknown_regularizer_is_a_problem_of_the_checks(composed: Callable[..., DictConfig], wrong: str):
     with pytest.raises(ConfigError, match=r"regularizer\.foo"):
         build(resolved(composed(wrong)))
 
@@ -190,7 +186,7 @@ def _half(launcher: Launcher, jobs: Sequence[Sequence[str]]) -> None:
     raise RuntimeError("the queue is gone")
 
 
-def test_jobs_are_composed_from_the_files_as_they_were_when_the_sweep_began(
+def test_jobs_are_composed_from_the_files_at_the_start_of_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     conf = tmp_path / "conf"
@@ -207,7 +203,7 @@ def test_jobs_are_composed_from_the_files_as_they_were_when_the_sweep_began(
 
 
 def _edited(conf: Path, launcher: Launcher, jobs: Sequence[Sequence[str]]) -> list[JobReturn]:
-    """Edits a file between the first job and the others."""
+    """Edit a file between the first job and the others."""
     first = launcher._result(list(jobs[0]))
     text = (conf / "config.yaml").read_text()
     assert "edits: 100" in text
@@ -229,7 +225,7 @@ def test_only_runs_that_another_process_computes_are_left_to_it(
 
 
 def _none(launcher: Launcher, job: Sequence[str]) -> JobReturn:
-    """As a run gives nothing that is locked; seed=0 is computed, by this test's parent."""
+    """No result, as from a locked run; the parent of this test computes seed=0."""
     returned = launcher._result(list(job))
     returned.return_value = None
     for folder in Path("outputs/x").glob("*/DONE"):
@@ -253,7 +249,7 @@ def test_a_plan_holds_no_secret(tmp_path: Path):
     assert "api_key" in text and "123abc" not in text
 
 
-def test_files_and_environment_variables_that_they_name_are_part_of_an_invocation(
+def test_an_invocation_depends_on_files_and_their_environment_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "a.yaml").write_text("x: ${oc.env:SOME_NUMBER}\n")

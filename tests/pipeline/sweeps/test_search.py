@@ -1,4 +1,4 @@
-"""A search: its trials are runs, it goes on where it was left, and mistakes are sentences."""
+"""A search: its trials are runs, the same command continues it, and mistakes are sentences."""
 
 import json
 import os
@@ -14,32 +14,36 @@ from typing import Any
 
 import pytest
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from analysis.results.quiet_optuna import quiet_optuna
 from editors.errors import ConfigError, DataError
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.schema import resolved
-from pipeline.runs import signals as asked
+from pipeline.runs import signals
 from pipeline.runs.signals import JobLeft
-from tests.pipeline.test_cli import ROOT, run
+from tests.optuna_files import old_study
+from tests.paths import CONF, ROOT
+from tests.pipeline.test_cli import run
 
-with quiet_optuna():
-    optuna = pytest.importorskip("optuna")
-    from pipeline.sweeps.trials import Plugins, Trials
+optuna = pytest.importorskip("optuna")
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 
+from pipeline.sweeps.search_space import split  # noqa: E402
+from pipeline.sweeps.trials import Plugins, Trials  # noqa: E402
 
 SCORE = {"_target_": "pipeline.runs.objectives.Score", "metric": "norm/frobenius_ratio/edited"}
 SPACE = "x=interval(0.0,10.0)"
+TPE = OmegaConf.create({"_target_": "optuna.samplers.TPESampler", "seed": None})
 
 
 class Interrupted(BaseException):
-    """As a signal would."""
+    """Ends the process at once, like a kill."""
 
 
 class Cheap:
-    """A launcher whose runs give -(x - 3)² and x at once; `jobs` are all that it was given."""
+    """A launcher whose runs take no time; `jobs` and `batches` are all that it launched."""
 
     def __init__(self, config: DictConfig, values: Callable[[float], Any]) -> None:
         self.config, self.values = config, values
@@ -68,7 +72,9 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
     def start(
         values: Callable[[float], Any] = lambda x: -((x - 3) ** 2),
         *,
-        space: str = SPACE,
+        space: str | list[str] = SPACE,
+        sampler: Any = TPE,
+        study_name: str = "cheap",
         objective: dict | None = None,
         settings: dict | None = None,
         **options: Any,
@@ -87,18 +93,16 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
         )
         launcher = Cheap(config, values)
         monkeypatch.setattr(Plugins.instance(), "instantiate_launcher", lambda **_: launcher)
-        sampler = OmegaConf.create({"_target_": "optuna.samplers.TPESampler", "seed": None})
         storage = f"sqlite:///{tmp_path}/study.db"
         given = {"n_trials": 4, "n_jobs": 1, "max_failure_rate": 1.0, "seed": 0, "params": None, **options}
-        trials = Trials(sampler=sampler, storage=storage, study_name="cheap", **given)
+        trials = Trials(sampler=sampler, storage=storage, study_name=study_name, **given)
         merged = lambda config, overrides: OmegaConf.merge(config, OmegaConf.from_dotlist(overrides))  # noqa: E731
         loader = SimpleNamespace(load_sweep_config=merged, get_search_path=ConfigSearchPathImpl)
         context: Any = SimpleNamespace(config_loader=loader)
         trials.setup(hydra_context=context, task_function=lambda _: None, config=config)
         with suppress(Interrupted):
-            trials.sweep([space])
-        with quiet_optuna():
-            return launcher, optuna.load_study(study_name="cheap", storage=storage)
+            trials.sweep([space] if isinstance(space, str) else space)
+        return launcher, optuna.load_study(study_name=study_name, storage=storage)
 
     return start
 
@@ -107,7 +111,18 @@ def parameters(study: Any) -> list[float]:
     return [trial.params["x"] for trial in study.trials]
 
 
-def test_launched_again_a_search_adds_only_what_is_missing(search):
+def ends(study: Any) -> list[str]:
+    """How each trial ended: complete, failed, or not over."""
+    words = {"COMPLETE": "complete", "FAIL": "failed"}
+    return [words.get(trial.state.name, "not over") for trial in study.trials]
+
+
+def reasons(study: Any) -> dict[int, str]:
+    """Why trials failed, by number."""
+    return {int(number): reason for number, reason in study.user_attrs.get("errors", {}).items()}
+
+
+def test_the_same_command_adds_only_missing_trials(search):
     _, study = search(n_trials=3)
     assert len(study.trials) == 3
     again, _ = search(n_trials=3)
@@ -116,78 +131,110 @@ def test_launched_again_a_search_adds_only_what_is_missing(search):
     assert len(more.jobs) == 2 and len(study.trials) == 5
 
 
-def test_an_interrupted_search_draws_what_it_would_have_drawn(search, tmp_path: Path):
+@pytest.mark.parametrize("n_jobs", [1, 4])
+def test_an_interrupted_search_draws_the_same_values(search, tmp_path: Path, n_jobs: int):
     def killed(x: float) -> float:
-        if len(calls := [*seen, x]) == 3:
+        if len(calls := [*computed, x]) == 3:
             raise Interrupted
-        seen[:] = calls
+        computed[:] = calls
         return -((x - 3) ** 2)
 
-    seen: list[float] = []
-    first, study = search(killed, n_trials=6)
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "RUNNING"]
-    second, study = search(n_trials=6)
-    assert second.jobs[0] == first.jobs[-1], "the run that was interrupted goes on"
+    computed: list[float] = []
+    first, study = search(killed, n_trials=6, n_jobs=n_jobs)
+    assert ends(study)[-1] == "not over"
+    second, study = search(n_trials=6, n_jobs=n_jobs)
+    assert second.jobs[0] == first.jobs[2 if n_jobs == 1 else 0], "the interrupted run comes first"
     (tmp_path / "study.db").unlink()
-    _, whole = search(n_trials=6)
+    _, whole = search(n_trials=6, n_jobs=n_jobs)
     assert parameters(study) == parameters(whole)
     assert len(set(parameters(study))) == 6
 
 
-def test_a_trial_that_kills_its_process_again_and_again_fails(search):
+def test_a_trial_without_a_run_is_drawn_again(search, monkeypatch: pytest.MonkeyPatch):
+    """A process may be killed when Optuna has the values, but before their run begins."""
+
+    def killed(*_: object) -> None:
+        raise Interrupted
+
+    _, whole = search(n_trials=2)
+    _, study = search(n_trials=2, study_name="killed")
+    with monkeypatch.context() as patched:
+        patched.setattr(Trials, "_job", killed)
+        search(n_trials=3, study_name="killed")
+    _, study = search(n_trials=3, study_name="killed")
+    _, whole = search(n_trials=3)
+    assert ends(study) == ["complete", "complete", "failed", "complete"]
+    assert "before its run began" in reasons(study)[2]
+    assert parameters(study)[3] == parameters(whole)[2]
+
+
+def test_a_trial_fails_when_its_process_was_killed_three_times(search):
     def killed(x: float) -> float:
         raise Interrupted
 
     for _ in range(3):
         search(killed, n_trials=2)
     _, study = search(n_trials=2)
-    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
-    assert "killed 3 times" in study.trials[0].user_attrs["error"]
+    assert ends(study) == ["failed", "complete"]
+    assert "killed 3 times" in reasons(study)[0]
 
 
-@pytest.mark.parametrize("left", [asked.Interrupted(signal.SIGTERM), SystemExit(143), KeyboardInterrupt()])
-def test_who_asks_a_search_to_leave_kills_no_trial(search, left: BaseException):
+def test_a_kill_counts_only_against_launched_trials(search):
+    """Two trials wait; only the first is launched in each of the launches that are killed."""
+
+    def killed(x: float) -> float:
+        raise Interrupted
+
+    search(lambda x: None, n_trials=2, n_jobs=2)
+    for _ in range(3):
+        search(killed, n_trials=2, n_jobs=1)
+    _, study = search(n_trials=2)
+    assert ends(study) == ["failed", "complete"]
+
+
+@pytest.mark.parametrize("error", [signals.Interrupted(signal.SIGTERM), SystemExit(143), KeyboardInterrupt()])
+def test_a_request_to_leave_counts_against_no_trial(search, error: BaseException):
     def interrupted(x: float) -> float:
-        raise left
+        raise error
 
     for _ in range(4):
-        with pytest.raises(type(left)):
+        with pytest.raises(type(error)):
             search(interrupted, n_trials=2)
     _, study = search(n_trials=2)
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+    assert ends(study) == ["complete", "complete"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_a_search_between_two_runs_leaves_in_order(search, number: int):
     before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as gone:
-        search(lambda x: os.kill(os.getpid(), number), n_trials=2)
-    assert gone.value.code == 128 + number and signal.getsignal(number) is before
+    for _ in range(4):
+        with pytest.raises(SystemExit) as end:
+            search(lambda x: os.kill(os.getpid(), number), n_trials=2)
+        assert end.value.code == 128 + number and signal.getsignal(number) is before
     _, study = search(n_trials=1)
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
-    assert "begun" not in study.trials[0].user_attrs
+    assert ends(study) == ["complete"]
 
 
-@pytest.mark.parametrize("left", [None, JobLeft("it was asked to leave")])
-def test_a_run_that_is_not_over_leaves_its_trial_waiting(search, left: JobLeft | None, tmp_path: Path):
+@pytest.mark.parametrize("error", [None, JobLeft("it was asked to leave")])
+def test_a_run_that_is_not_over_leaves_its_trial_waiting(search, error: JobLeft | None):
     def half(x: float) -> float | None:
-        seen.append(x)
-        if len(seen) % 2:
+        launched.append(x)
+        if len(launched) % 2:
             return x
-        if left is None:
+        if error is None:
             return None
-        raise left
+        raise error
 
-    seen: list[float] = []
+    launched: list[float] = []
     _, study = search(half, n_trials=4)
-    assert len(set(seen)) == len(seen) == 4
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "WAITING"] * 2
+    assert len(set(launched)) == len(launched) == 4
+    assert ends(study) == ["complete", "not over"] * 2
     again, study = search(n_trials=4)
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4
-    assert [float(job[0].partition("=")[2]) for job in again.jobs] == seen[1::2]
+    assert ends(study) == ["complete"] * 4
+    assert [float(job[0].partition("=")[2]) for job in again.jobs] == launched[1::2]
 
 
-def test_a_run_that_another_process_has_computed_meanwhile_counts(search, tmp_path: Path):
+def test_a_run_that_another_process_computed_meanwhile_counts(search, tmp_path: Path):
     _, study = search(lambda x: None, n_trials=1)
     folder = tmp_path / study.trials[0].user_attrs["run"]
     folder.mkdir()
@@ -195,6 +242,17 @@ def test_a_run_that_another_process_has_computed_meanwhile_counts(search, tmp_pa
     (folder / "DONE").touch()
     _, study = search(lambda x: None, n_trials=1)
     assert study.best_value == 7.0
+
+
+def test_a_trial_that_failed_in_a_later_launch_has_its_reason(search):
+    def fails(x: float) -> float:
+        raise DataError("x is too large")
+
+    search(lambda x: None, n_trials=2)
+    with pytest.raises(DataError, match="all 2 trials failed"):
+        search(fails, n_trials=2)
+    _, study = search(n_trials=3)
+    assert reasons(study) == {0: "x is too large", 1: "x is too large"}
 
 
 def test_every_trial_names_its_run(search):
@@ -205,18 +263,16 @@ def test_every_trial_names_its_run(search):
         assert trial.user_attrs["run"] == fingerprint(resolved(config))
 
 
-def test_a_run_that_fails_is_a_failed_trial_with_its_sentence(search):
+def test_a_run_that_fails_is_a_failed_trial_with_its_reason(search):
     def half(x: float) -> float | None:
         if x > 5:
             raise DataError("x is too large\nand more")
         return float("nan") if x > 4 else x
 
     _, study = search(half, n_trials=8)
-    states = {trial.state.name for trial in study.trials}
-    assert states == {"COMPLETE", "FAIL"} and len(study.trials) == 8
-    errors = {trial.user_attrs["error"] for trial in study.trials if trial.state.name == "FAIL"}
-    assert "x is too large" in errors
-    assert all(trial.params["x"] > 4 for trial in study.trials if trial.state.name == "FAIL")
+    assert set(ends(study)) == {"complete", "failed"} and len(study.trials) == 8
+    assert "x is too large" in reasons(study).values()
+    assert all((trial.params["x"] > 4) == (trial.number in reasons(study)) for trial in study.trials)
 
 
 def test_trials_that_are_one_run_are_launched_once(search):
@@ -235,9 +291,9 @@ def test_a_trial_that_cannot_be_composed_fails_alone(search, monkeypatch: pytest
 
     monkeypatch.setattr("pipeline.sweeps.trials.without_hydra", picky)
     _, study = search(n_trials=8, n_jobs=4)
-    failed = [trial for trial in study.trials if trial.state.name == "FAIL"]
-    assert failed and all(trial.params["x"] > 5 for trial in failed)
-    assert {trial.user_attrs["error"] for trial in failed} == {"ValueError: no such choice"}
+    failed = reasons(study)
+    assert failed and all(study.trials[number].params["x"] > 5 for number in failed)
+    assert set(failed.values()) == {"ValueError: no such choice"}
 
 
 def test_too_many_failures_end_the_search(search):
@@ -245,7 +301,7 @@ def test_too_many_failures_end_the_search(search):
         search(lambda x: float("nan"), max_failure_rate=0.5)
 
 
-def test_a_search_without_a_result_says_why(search):
+def test_a_search_without_a_result_gives_the_reason(search):
     with pytest.raises(DataError, match=r"all 2 trials failed; the first: .*objective=score"):
         search(lambda x: float("nan"), n_trials=2)
 
@@ -254,18 +310,28 @@ def test_several_objectives_give_a_pareto_front(search):
     other = {**SCORE, "direction": "minimize"}
     _, study = search(lambda x: [x, x], objective={"gain": SCORE, "cost": other}, n_trials=4)
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert study.metric_names == ["gain", "cost"]
     assert len(study.best_trials) == 4, "more of one is more of the other"
 
 
-def test_a_direction_is_the_objectives(search):
+def test_the_direction_is_that_of_the_objective(search):
     _, study = search(lambda x: x, objective={"score": {**SCORE, "direction": "minimize"}})
     assert study.best_value == min(parameters(study))
 
 
-def test_trials_go_to_the_launcher_together_and_the_same_run_once(search):
+def test_a_batch_launches_each_run_once(search):
     launcher, study = search(lambda x: x, space="x=choice(1,2)", n_trials=7, n_jobs=3)
     assert len(study.trials) == 7
     assert len(launcher.batches) == 3 and max(launcher.batches) <= 2
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "nsgaii"])
+def test_every_sampler_of_the_configuration_draws(search, sampler: str):
+    config = OmegaConf.load(CONF / "hydra" / "sweeper" / "sampler" / f"{sampler}.yaml")
+    space = ["x=interval(0.0,10.0)", "batch_size=range(1,9,2)"]
+    _, study = search(sampler=config, space=space, n_trials=5, n_jobs=2)
+    assert ends(study) == ["complete"] * 5
+    assert all(trial.params["batch_size"] in (1, 3, 5, 7, 9) for trial in study.trials)
 
 
 @pytest.mark.parametrize(
@@ -276,26 +342,60 @@ def test_trials_go_to_the_launcher_together_and_the_same_run_once(search):
         ({"objective": {"score": {**SCORE, "direction": "minimize"}}}, "other objectives"),
         ({"settings": {"batch_size": 2}}, "other settings"),
         ({"space": "x=1"}, "nothing is searched"),
-        ({"n_trials": 0}, "at least 1"),
+        ({"space": "x=interval(3.0,1.0)"}, r"x=interval\(3.0,1.0\) cannot be searched"),
+        ({"space": "x=tag(lgo,interval(1.0,3.0))"}, r"x=tag\(lgo.* cannot be searched"),
+        ({"space": "x=tag(log,interval(0.0,3.0))"}, r"x=tag\(log.* cannot be searched"),
+        ({"n_trials": 0}, "n_trials=0.* at least 1"),
         ({"objective": {"score": {**SCORE, "metric": "edit/score/seen"}}}, "add efficacy"),
     ],
 )
-def test_what_does_not_fit_is_a_sentence(search, change: dict, sentence: str):
+def test_a_mistake_is_a_sentence(search, change: dict, sentence: str):
     search(n_trials=1)
     with pytest.raises(ConfigError, match=sentence):
         search(**{"n_trials": 2, **change})
 
 
-def test_a_wider_range_may_go_on(search):
+def test_the_range_of_a_stored_search_may_change(search):
     search(n_trials=1)
     _, study = search(n_trials=2, space="x=interval(0.0,20.0)")
     assert len(study.trials) == 2
 
 
-def test_a_database_that_is_none_is_a_sentence(search, tmp_path: Path):
+def test_a_file_that_is_no_database_is_a_sentence(search, tmp_path: Path):
     (tmp_path / "study.db").write_text("no database")
     with pytest.raises(DataError, match=r"study\.db cannot be opened"):
         search()
+
+
+def test_a_study_of_an_older_optuna_is_a_sentence(search, tmp_path: Path):
+    old_study(tmp_path / "study.db")
+    before = (tmp_path / "study.db").read_bytes()
+    with pytest.raises(
+        DataError, match=r"study\.db holds a search by Optuna 2\.10\.1.*name=….*delete"
+    ) as error:
+        search()
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "study.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("override", "distribution"),
+    [
+        ("x=interval(0,1)", FloatDistribution(0, 1)),
+        ("x=int(interval(0.0,8.0))", IntDistribution(0, 8)),
+        ("x=tag(log,int(interval(1,100)))", IntDistribution(1, 100, log=True)),
+        ("x=tag(log,interval(0.01,100))", FloatDistribution(0.01, 100, log=True)),
+        ("x=range(1,9,2)", IntDistribution(1, 9, step=2)),
+        ("x=range(0.0,1.0,0.25)", FloatDistribution(0, 1, step=0.25)),
+        ("x=a,b", CategoricalDistribution(["a", "b"])),
+        ("x=choice(1,2.5,true)", CategoricalDistribution([1, 2.5, True])),
+        ("x=choice([1,2],'a b')", CategoricalDistribution(["[1,2]", r"a\ b"])),
+    ],
+)
+def test_overrides_are_distributions(override: str, distribution: Any):
+    space, fixed = split(OverridesParser.create().parse_overrides(["y=1", "z=1", "y=2", override]))
+    assert space == {"x": distribution}
+    assert fixed == ["y=2", "z=1"]
 
 
 def test_without_optuna_a_sentence_names_the_extra(overrides: list[str], tmp_path: Path):
@@ -335,9 +435,8 @@ def test_a_killed_search_ends_with_its_trials_and_no_run_twice(overrides: list[s
     assert "Warning" not in done.stderr and "alembic" not in done.stderr
     assert len(list(folder.glob("*/DONE"))) == len(list(folder.glob("*/config.yaml"))) == 4
     assert {path: path.stat().st_mtime_ns for path in marks} == marks
-    with quiet_optuna():
-        study = optuna.load_study(study_name="test", storage=f"sqlite:///{folder}/study.db")
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4
+    study = optuna.load_study(study_name="test", storage=f"sqlite:///{folder}/study.db")
+    assert ends(study) == ["complete"] * 4
     assert {trial.user_attrs["run"] for trial in study.trials} == {
         path.parent.name for path in folder.glob("*/DONE")
     }

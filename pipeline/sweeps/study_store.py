@@ -1,0 +1,73 @@
+"""The stored study of a search: locked, created if it is missing, refused if it is another search."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.distributions import distribution_to_json, json_to_distribution
+
+from analysis.results.study_storage import open_storage
+from editors.errors import ConfigError
+from pipeline.runs.objectives import Direction
+from pipeline.sweeps.search_space import Space, is_compatible
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from searching in this folder; raises ConfigError if one does already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".search.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ConfigError(
+            f"another process searches in {folder}: wait for it, or choose another name=…"
+        ) from error
+
+
+def open_study(
+    url: str, name: str, *, objectives: Mapping[str, Direction], identity: Mapping[str, Any], space: Space
+) -> optuna.Study:
+    """The stored study, or a new one.
+
+    Args:
+        url: Of the storage, as SQLAlchemy takes it.
+        name: Of the study in this storage.
+        objectives: Direction by name.
+        identity: Attributes that have to be the same whenever the search is continued.
+        space: Its parameters; ranges may differ from those of earlier trials.
+
+    Raises:
+        ConfigError: for a stored study that is another search.
+        DataError: for a storage that cannot be opened.
+    """
+    storage = open_storage(url)
+    if name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+        if study.trials:
+            _check(study, url, identity, space)
+            return study
+        optuna.delete_study(study_name=name, storage=storage)  # it has no trials yet, so it may be replaced
+    study = optuna.create_study(study_name=name, storage=storage, directions=[*objectives.values()])
+    study.set_metric_names([*objectives])
+    for key, value in identity.items():
+        study.set_user_attr(key, value)
+    study.set_user_attr("space", {key: distribution_to_json(each) for key, each in space.items()})
+    return study
+
+
+def _check(study: optuna.Study, url: str, identity: Mapping[str, Any], space: Space) -> None:
+    """Raise ConfigError if trials of the stored study and of this search cannot be compared."""
+    stored = study.user_attrs
+    different = [key for key, value in identity.items() if stored.get(key) != value]
+    old = {key: json_to_distribution(text) for key, text in stored.get("space", {}).items()}
+    if not is_compatible(old, space):
+        different.append("parameters")
+    if different:
+        raise ConfigError(
+            f"{url} holds a search with other {different[0]}: "
+            "choose another name=… for this one, or delete that file"
+        )

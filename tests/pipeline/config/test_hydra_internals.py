@@ -1,0 +1,87 @@
+"""Hydra's internals as this project uses them: each test says what an upgrade of Hydra would break."""
+
+import re
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+
+from pipeline.config.file_cache import CachedConfigRepository
+from pipeline.config.hydra_internals import (
+    ConfigRepository,
+    combinations,
+    register_plugin,
+    restore_singletons,
+    result_of,
+    singletons,
+    use_repository,
+    with_search_path,
+)
+from tests.paths import ROOT
+from tests.pipeline.sweeping import context_of
+
+PACKAGES = ("analysis", "editors", "pipeline")
+
+
+def test_no_other_file_uses_hydra_internals():
+    private = re.compile(r"hydra\._internal|\._instances\b|\._return_value\b|class_name_to_class")
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    users = {path.name for path in files if private.search(path.read_text(encoding="utf-8"))}
+    assert users == {"hydra_internals.py"}
+
+
+def test_plugins_are_found_by_name():
+    """Else no `hydra.sweeper` or `hydra.launcher` of conf/hydra is found."""
+    assert isinstance(Plugins.instance().class_name_to_class, dict)
+    register_plugin("Example", str)
+    assert Plugins.instance().class_name_to_class.pop("hydra_plugins.normscope.Example") is str
+
+
+def test_stored_configurations_are_nested_by_group():
+    """Else Hydra takes its own `hydra/sweeper/basic` for the schema of ours."""
+    context_of([])
+    stored = ConfigStore.instance().repo["hydra"]["sweeper"]
+    assert isinstance(stored, dict) and "basic.yaml" not in stored
+
+
+def test_a_grid_has_all_combinations_in_order():
+    """Else a sweep launches other runs than it was given."""
+    overrides = OverridesParser.create().parse_overrides(["x=1,2", "y=a", "z=range(2)"])
+    assert combinations(overrides) == [[f"x={x}", "y=a", f"z={z}"] for x in (1, 2) for z in (0, 1)]
+
+
+def test_the_error_of_a_job_is_read_without_raising_it():
+    """Else one failed run ends the sweep."""
+    job, error = JobReturn(), ValueError("failed")
+    job.return_value, job.status = error, JobStatus.FAILED
+    assert result_of(job) is error
+
+
+def test_files_are_read_through_the_repository_of_the_loader():
+    """Else files edited during a sweep reach its later jobs."""
+    context, _ = context_of([])
+    use_repository(context, CachedConfigRepository)
+    assert isinstance(context.config_loader, ConfigLoaderImpl)
+    assert isinstance(context.config_loader.repository, CachedConfigRepository)
+    for method in ("load_config", "config_exists", "group_exists"):
+        assert callable(getattr(ConfigRepository, method))
+
+
+def test_a_loader_is_made_from_its_search_path():
+    """Else jobs of Slurm compose from edited files."""
+    context, shared = context_of(["name=x"])
+    other = with_search_path(context, context.config_loader.get_search_path())
+    assert other.config_loader is not context.config_loader
+    assert other.config_loader.load_sweep_config(shared, ["seed=3"]).seed == 3
+
+
+def test_the_state_of_a_process_can_be_set_in_another():
+    """Else jobs of a pool compose without the settings of their sweep."""
+    stored = ConfigStore.instance()
+    Plugins.instance()
+    state = singletons()
+    assert state[ConfigStore] is stored and Plugins not in state
+    restore_singletons(state)
+    assert ConfigStore.instance() is stored
