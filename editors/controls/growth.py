@@ -7,15 +7,14 @@ G is dense rather than of rank one: a rank-one step of that length would put all
 value and test the spectral norm; a dense Gaussian spreads it over all directions.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from editors.base import Edit
+from editors.base import Edit, Editor
 from editors.controls.noise import drawn_for, gaussian
 from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
@@ -25,7 +24,7 @@ from editors.updates import Delta, Site
 
 
 @dataclass(kw_only=True)
-class Growth:
+class Growth(Editor):
     """Multiplies ‖W‖_F by `factor` for every fact of a batch; it reads nothing of the facts."""
 
     name: str = "growth"
@@ -37,7 +36,6 @@ class Growth:
     direction: Literal["random", "scaled"] = "random"
     seed: int = 0
     """With the number of edits and the site it determines the random direction."""
-    _edits: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         least = 1.0 if self.direction == "random" else 0.0
@@ -52,24 +50,14 @@ class Growth:
         """One matrix of every block."""
         return [Site(self.site, layer) for layer in sorted(self.layers)]
 
-    @property
-    def statistics(self) -> str:
-        """None are needed."""
-        return ""
-
-    @property
-    def trained(self) -> bool:
-        """No."""
-        return False
-
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices."""
         check_sites(model, self.sites, "editor.site")
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
         """Bytes beside the model: three float64 copies of one matrix, and the update."""
-        sizes = [model.current(site).numel() for site in self.sites]
-        return 24 * max(sizes) + 8 * sum(sizes)
+        largest = max(model.current(site).numel() for site in self.sites)
+        return 24 * largest + super().memory(model, facts)
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
         """The change that makes ‖W‖ `factor` to the number of facts times as large.
@@ -80,27 +68,15 @@ class Growth:
         factor = self.factor ** len(facts)
         return Edit(update={site: self._grown(model.current(site), site, factor) for site in self.sites})
 
-    def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Count the facts."""
-        self._edits += len(facts)
-
-    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
-        """The number of edits."""
-        return {"edits": torch.tensor(self._edits)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the number of edits over."""
-        self._edits = int(state["edits"])
-
     def _grown(self, weight: Float[Tensor, "out in"], site: Site, factor: float) -> Delta:
         before = weight.double()
         norm = before.norm()
         if not bool(norm.isfinite()) or not norm > 0:
             raise NumericsError(
-                f"‖W‖ of {site} is {float(norm):.3g} after {self._edits} edits: it cannot grow"
+                f"‖W‖ of {site} is {float(norm):.3g} after {self.edits} edits: it cannot grow"
             )
         if self.direction == "scaled":
             return Delta(left=before * (factor - 1))
-        drawn = gaussian(before, drawn_for(self.seed, self._edits, site))
+        drawn = gaussian(before, drawn_for(self.seed, self.edits, site))
         sideways = drawn - before * ((drawn * before).sum() / norm**2)
         return Delta(left=sideways * (norm * (factor**2 - 1) ** 0.5 / sideways.norm()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from editors.base import Edit
+from editors.base import Edit, Editor
 from editors.controls.controls import Control
 from editors.data import Fact
 from editors.errors import DataError
@@ -20,7 +20,7 @@ _CONTROL = "control."
 
 
 @dataclass(kw_only=True)
-class RecordedEdits:
+class RecordedEdits(Editor):
     """Batch after batch of what was recorded, for the recorded facts; nothing is optimised."""
 
     batches: Sequence[Recorded]
@@ -40,20 +40,11 @@ class RecordedEdits:
         """Every matrix that changes here: once prepared, those that the control chooses."""
         return self._sites or self.recorded_sites
 
-    @property
-    def statistics(self) -> str:
-        """None are needed."""
-        return ""
-
-    @property
-    def trained(self) -> bool:
-        """No."""
-        return False
-
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices, and let the control look at it unedited."""
         check_sites(model, self.recorded_sites, "the recorded run")
-        self._sites, self._done = self.control.sites(self.recorded_sites, model), 0
+        self._sites = self.control.sites(self.recorded_sites, model)
+        self._done = self.edits = 0
         self.control.prepare(model, self.recorded_sites)
         self._model = model
 
@@ -77,8 +68,7 @@ class RecordedEdits:
                 "facts: edit the recorded facts in their order"
             )
         update = {site: delta.to(model.weight(*site).device) for site, delta in batch.update.items()}
-        made = sum(len(each.facts) for each in self.batches[: self._done])
-        changed = self.control.act(model, update, made)
+        changed = self.control.act(model, update, self.edits)
         return Edit(update=changed, seconds={"reading": time.perf_counter() - begun})
 
     def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
@@ -86,6 +76,7 @@ class RecordedEdits:
         self.control.follow(self.batches[self._done])
         self.control.applied(model)
         self._done += 1
+        super().commit(model, facts, edit)
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
         """The number of batches, and what the control remembers."""
@@ -98,6 +89,7 @@ class RecordedEdits:
         for batch in self.batches[self._done : done]:
             self.control.follow(batch)
         self._done = done
+        self.edits = sum(len(batch.facts) for batch in self.batches[:done])
         kept = {key.removeprefix(_CONTROL): value for key, value in state.items() if key.startswith(_CONTROL)}
         assert self._model is not None, "prepare comes first"
         self.control.load_state_dict(self._model, kept)

@@ -6,7 +6,7 @@ update does to the layers above is added to the recorded pass (`keys.py`).
 """
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from editors.base import Edit, Targets
+from editors.base import Edit, Editor, Targets
 from editors.data import SLOT, Fact
 from editors.errors import ConfigError, NumericsError
 from editors.locate.contexts import ContextSource, Groups
@@ -26,13 +26,13 @@ from editors.locate.solvers import Dense, Preserved
 from editors.locate.targets import TargetOptimizer
 from editors.models.model import Model
 from editors.moments.sources import SITE, MomentSource
-from editors.regularizers.base import Regularizer
+from editors.regularizers.base import Progress, Regularizer
 from editors.regularizers.composition import Rules
 from editors.updates import Delta, Site, plain
 
 
 @dataclass(kw_only=True)
-class LocateThenEdit(ABC):
+class LocateThenEdit(Editor):
     """An editor that writes key–value pairs into the down projections of some blocks."""
 
     name: str
@@ -78,11 +78,6 @@ class LocateThenEdit(ABC):
     def statistics(self) -> str:
         """The label of the second moments."""
         return self.moments.label
-
-    @property
-    def trained(self) -> bool:
-        """No: it has no parameters of its own."""
-        return False
 
     @abstractmethod
     def solve(self, preserved: Preserved, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
@@ -130,7 +125,7 @@ class LocateThenEdit(ABC):
         targets = self._rules.aim(self._find(model, facts))
         found = time.perf_counter()
         update, memory, residuals = self._insert(model, facts, targets)
-        update = self._rules.finish(update, model, len(facts))
+        update = self._rules.finish(update, model, Progress(self.edits, self.edits + len(facts)))
         details = _details(targets, memory, residuals)
         for site, delta in update.items():
             _check(delta.is_finite(), f"the update of {site}", facts, targets)
@@ -145,7 +140,7 @@ class LocateThenEdit(ABC):
 
     def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
         """Preserve the keys of an applied edit, where a regularizer remembers."""
-        self._rules.edits += len(facts)
+        super().commit(model, facts, edit)
         which = self._rules.remembers(self.remembered or "before")
         if which is None:
             return
@@ -156,7 +151,7 @@ class LocateThenEdit(ABC):
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
         """The number of edits, and the keys of every layer that were remembered after the first `since` of
         them, with the sizes of their batches."""
-        state = {"edits": torch.tensor(self._rules.edits)}
+        state = super().state_dict(since)
         for layer, remembered in self._keys.items():
             ends = accumulate(batch.shape[1] for batch in remembered)
             keys = [batch for batch, end in zip(remembered, ends, strict=True) if end > since]
@@ -167,7 +162,7 @@ class LocateThenEdit(ABC):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Remember the keys again, in an editor that was prepared; those of later pieces after others."""
-        self._rules.edits = int(state["edits"])
+        super().load_state_dict(state)
         for layer in self.layers:
             if f"keys.{layer}" in state:
                 sizes = state[f"batches.{layer}"].tolist()

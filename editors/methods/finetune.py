@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from editors.base import Edit
+from editors.base import Edit, Editor
 from editors.data import Fact
 from editors.errors import ConfigError
 from editors.models.gradients import (
@@ -32,7 +32,7 @@ from editors.models.gradients import (
     read_in_parts,
 )
 from editors.models.model import Model
-from editors.regularizers.base import Regularizer
+from editors.regularizers.base import Progress, Regularizer
 from editors.regularizers.composition import Rules
 from editors.updates import Delta, Site
 
@@ -40,7 +40,7 @@ Matrices = dict[Site, Tensor]
 
 
 @dataclass(kw_only=True)
-class FineTuning:
+class FineTuning(Editor):
     """Adam on the named matrices of some blocks; it remembers nothing of an edit but that it was made."""
 
     name: str
@@ -78,20 +78,10 @@ class FineTuning:
         """Every named matrix of every trained block."""
         return [Site(name, layer) for layer in sorted(self.layers) for name in self.matrices]
 
-    @property
-    def statistics(self) -> str:
-        """None are needed."""
-        return ""
-
-    @property
-    def trained(self) -> bool:
-        """No: it has no parameters of its own."""
-        return False
-
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices."""
         check_sites(model, self.sites)
-        if not self._rules.edits:
+        if not self.edits:
             self._rules.prepare(model, self.sites)
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
@@ -115,7 +105,7 @@ class FineTuning:
         finally:
             model.restore(before)
         update = {site: Delta(left=self._bounded(trained[site] - before[site])) for site in before}
-        update = self._rules.shape(update, model, len(facts))
+        update = self._rules.shape(update, model, Progress(self.edits, self.edits + len(facts)))
         check_trained(update, facts)
         drift = torch.cat([delta.dense().flatten() for delta in update.values()])
         diagnostics = {
@@ -127,18 +117,6 @@ class FineTuning:
         }
         seconds = {"training": time.perf_counter() - begun}
         return Edit(update=update, diagnostics=diagnostics, seconds=seconds)
-
-    def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Count the facts."""
-        self._rules.edits += len(facts)
-
-    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
-        """The number of edits."""
-        return {"edits": torch.tensor(self._rules.edits)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the number of edits over."""
-        self._rules.edits = int(state["edits"])
 
     def _train(
         self, model: Model, facts: Sequence[Fact], before: Mapping[Site, Tensor]

@@ -16,21 +16,20 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from editors.base import Edit
+from editors.base import Edit, Editor
 from editors.data import Fact
 from editors.errors import ConfigError
 from editors.models.adapters import Adapters, LoRA, seeded
 from editors.models.gradients import Objective, Reading, check_trained, graph_bytes, read_in_parts
 from editors.models.model import Model
-from editors.regularizers.base import Regularizer
+from editors.regularizers.base import Progress, Regularizer
 from editors.regularizers.composition import Rules
 from editors.updates import Site
 
 
 @dataclass(kw_only=True)
-class LoRAEditing:
+class LoRAEditing(Editor):
     """Low-rank adapters on named matrices of some blocks; it remembers nothing but the number of edits."""
 
     name: str
@@ -63,16 +62,6 @@ class LoRAEditing:
         layers = sorted(self.adapters.layers or ())
         return [Site(name, layer) for layer in layers for name in self.adapters.sites]
 
-    @property
-    def statistics(self) -> str:
-        """None are needed."""
-        return ""
-
-    @property
-    def trained(self) -> bool:
-        """No: an adapter is made anew for every batch."""
-        return False
-
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices.
 
@@ -80,7 +69,7 @@ class LoRAEditing:
             ConfigError: for a matrix that it lacks, or one that shares its module with others not named.
         """
         self._check(model)
-        if not self._rules.edits:
+        if not self.edits:
             self._rules.prepare(model, self.sites)
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
@@ -103,7 +92,9 @@ class LoRAEditing:
             adapters.train()
             losses, steps = self._train(readings, adapters, len(facts))
             update = adapters.products()
-        update = self._rules.shape({site: update[site] for site in self.sites}, model, len(facts))
+        update = self._rules.shape(
+            {site: update[site] for site in self.sites}, model, Progress(self.edits, self.edits + len(facts))
+        )
         check_trained(update, facts)
         diagnostics = {
             "loss_start": losses[0],
@@ -113,18 +104,6 @@ class LoRAEditing:
         }
         seconds = {"training": time.perf_counter() - begun}
         return Edit(update=update, diagnostics=diagnostics, seconds=seconds)
-
-    def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Count the facts."""
-        self._rules.edits += len(facts)
-
-    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
-        """The number of edits, from which the next draws follow."""
-        return {"edits": torch.tensor(self._rules.edits)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the number of edits over."""
-        self._rules.edits = int(state["edits"])
 
     def _check(self, model: Model) -> None:
         self.adapters.check(model)
@@ -139,7 +118,7 @@ class LoRAEditing:
 
     def _seed(self, stream: int) -> int:
         """Of one of the draws of this edit, unlike those of other edits, seeds and streams."""
-        mixed = np.random.SeedSequence([self.adapters.seed, self._rules.edits, stream])
+        mixed = np.random.SeedSequence([self.adapters.seed, self.edits, stream])
         return int(mixed.generate_state(1)[0])  # torch's generator on the CPU reads no more than 32 bits
 
     @contextmanager

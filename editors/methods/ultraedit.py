@@ -22,13 +22,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from editors.base import Edit
+from editors.base import Edit, Editor
 from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
 from editors.models.gradients import Pull, check_sites, graph_bytes, read_targets
 from editors.models.model import Model
 from editors.moments.running import Statistics
-from editors.regularizers.base import Regularizer
+from editors.regularizers.base import Progress, Regularizer
 from editors.regularizers.composition import Rules
 from editors.updates import Delta, Site
 
@@ -44,7 +44,7 @@ class LifelongEdit(Edit):
 
 
 @dataclass(kw_only=True)
-class UltraEdit:
+class UltraEdit(Editor):
     """Ridge regression from keys to standardised gradients; its memory does not grow."""
 
     name: str
@@ -74,23 +74,13 @@ class UltraEdit:
         named = [Site(name, layer) for name, blocks in self.matrices.items() for layer in blocks]
         return sorted((site for site in named if site.layer in self.layers), key=lambda site: site.layer)
 
-    @property
-    def statistics(self) -> str:
-        """None are needed."""
-        return ""
-
-    @property
-    def trained(self) -> bool:
-        """No: it has no parameters of its own."""
-        return False
-
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices, and the widths that were seen so far."""
         check_sites(model, self.sites)
         groups = {_group(model, site) for site in self.sites}
         if not set(self._statistics) <= groups:
             raise ConfigError(f"{self.name} has seen another model than {model.name}; make a new editor")
-        if not self._rules.edits:
+        if not self.edits:
             self._rules.prepare(model, self.sites)
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
@@ -114,7 +104,7 @@ class UltraEdit:
             site: _solve(pull, statistics[_group(model, site)], self.learning_rate)
             for site, pull in pulls.items()
         }
-        update = self._rules.shape(update, model, len(facts))
+        update = self._rules.shape(update, model, Progress(self.edits, self.edits + len(facts)))
         _check(update, facts)
         seconds = {"gradients": seen - begun, "solve": time.perf_counter() - seen}
         tokens = len(next(iter(pulls.values())).keys)
@@ -125,11 +115,11 @@ class UltraEdit:
         """Keep the statistics of an applied edit."""
         assert isinstance(edit, LifelongEdit), "this edit was made by another editor"
         self._statistics = dict(edit.statistics)
-        self._rules.edits += len(facts)
+        super().commit(model, facts, edit)
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
         """The number of edits; count, mean and square of every shape of matrix."""
-        return {"edits": torch.tensor(self._rules.edits)} | {
+        return super().state_dict(since) | {
             f"{group}.{part}": getattr(statistics, part)
             for group, statistics in self._statistics.items()
             for part in ("count", "mean", "square")
@@ -137,7 +127,7 @@ class UltraEdit:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take the statistics over, bit for bit."""
-        self._rules.edits = int(state["edits"])
+        super().load_state_dict(state)
         groups = dict.fromkeys(key.rsplit(".", 1)[0] for key in state if key != "edits")
         self._statistics = {
             group: Statistics(*(state[f"{group}.{part}"] for part in ("count", "mean", "square")))

@@ -42,8 +42,6 @@ class Rules:
                 f"{min(resets)[1]} scales the matrix more often than {min(prunes)[1]} compresses its "
                 f"drift, which is then not that of the edits; drop one, or reset at most as often"
             )
-        self.edits = 0
-        """Facts edited so far."""
         self._rules = sorted(chosen.values(), key=lambda rule: (POINTS.index(rule.point), rule.order))
 
     @property
@@ -85,15 +83,15 @@ class Rules:
             delta = rule.project(site, delta)
         return delta
 
-    def finish(self, update: WeightUpdate, model: Model, count: int) -> dict[Site, Delta]:
-        """What the whole update of `count` facts becomes; the model's weights are those before it."""
-        progress, finished = Progress(self.edits, self.edits + count), dict(update)
+    def finish(self, update: WeightUpdate, model: Model, progress: Progress) -> dict[Site, Delta]:
+        """What the whole update becomes; the model's weights are those before it."""
+        finished = dict(update)
         for rule in self._rules:
             for site, delta in finished.items():
                 finished[site] = rule.finish(site, delta, model.current(site), progress)
         return finished
 
-    def shape(self, update: WeightUpdate, model: Model, count: int) -> dict[Site, Delta]:
+    def shape(self, update: WeightUpdate, model: Model, progress: Progress) -> dict[Site, Delta]:
         """All of update and weight, for an editor that finds its matrices' updates together."""
         projected = {site: self.project(site, delta) for site, delta in update.items()}
-        return self.finish(projected, model, count)
+        return self.finish(projected, model, progress)

@@ -16,9 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from editors.base import Edit
+from editors.base import Edit, Editor
 from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
 from editors.methods.mend.files import Origin, load_for, save, shapes_of
@@ -28,7 +27,7 @@ from editors.methods.mend.training import Numbers, Trainer
 from editors.models.gradients import check_sites, graph_bytes, read_targets
 from editors.models.model import Model
 from editors.moments.cache import hashed
-from editors.regularizers.base import Regularizer
+from editors.regularizers.base import Progress, Regularizer
 from editors.regularizers.composition import Rules
 from editors.updates import Delta, Site
 
@@ -37,7 +36,7 @@ SHIPPED = Path(__file__).parent / "hypernetworks"
 
 
 @dataclass(kw_only=True)
-class MEND:
+class MEND(Editor):
     """Gradients of the facts, made into updates by a hypernetwork; it remembers nothing of an edit."""
 
     name: str
@@ -77,11 +76,6 @@ class MEND:
         return [Site(name, layer) for layer in sorted(self.layers) for name in self.matrices]
 
     @property
-    def statistics(self) -> str:
-        """None are needed."""
-        return ""
-
-    @property
     def trained(self) -> bool:
         """It was trained on facts, and is to be judged on those of other subjects."""
         return True
@@ -110,7 +104,7 @@ class MEND:
         elif list(self._network.shapes.items()) != list(shapes.items()):
             raise ConfigError(f"{self.name} has a hypernetwork for other matrices than those of {model.name}")
         self._network.to(model.device).eval()
-        if not self._rules.edits:
+        if not self.edits:
             self._rules.prepare(model, self.sites)
 
     def train(
@@ -173,7 +167,9 @@ class MEND:
         pulls = evaluation.pulls((evaluation.losses / reading.lengths).sum())
         seen = time.perf_counter()
         with torch.no_grad():
-            update = self._rules.shape(self._network.update(pulls), model, len(facts))
+            update = self._rules.shape(
+                self._network.update(pulls), model, Progress(self.edits, self.edits + len(facts))
+            )
         _check(update, facts)
         seconds = {"gradients": seen - begun, "hypernetwork": time.perf_counter() - seen}
         losses = (evaluation.losses.detach() / reading.lengths).tolist()
@@ -183,18 +179,6 @@ class MEND:
             details={"loss_start": losses},
             seconds=seconds,
         )
-
-    def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Count the facts."""
-        self._rules.edits += len(facts)
-
-    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
-        """The number of edits; the hypernetwork is in its file."""
-        return {"edits": torch.tensor(self._rules.edits)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the number of edits over."""
-        self._rules.edits = int(state["edits"])
 
     def _found(self, model: Model) -> Path:
         """The file to load."""

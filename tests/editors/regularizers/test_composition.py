@@ -115,7 +115,6 @@ def test_several_at_one_point_act_in_the_order_of_the_table_however_they_were_li
         chosen = dict(reversed(chosen.items()))
     rules = Rules(chosen, "memit")
     rules.prepare(model, [SITE])
-    rules.edits = 2
     delta, weight = delta_of(model, size=0.7), model.weight(*SITE)
     expected = delta
     for name in ("subspace_guard", "hypersphere"):
@@ -126,7 +125,7 @@ def test_several_at_one_point_act_in_the_order_of_the_table_however_they_were_li
     projected = expected
     for name in ("rect", "prune", "norm_reset"):
         expected = chosen[name].finish(SITE, expected, weight, Progress(2, 3))
-    assert torch.equal(rules.finish({SITE: projected}, model, 1)[SITE].dense(), expected.dense())
+    assert torch.equal(rules.finish({SITE: projected}, model, Progress(2, 3))[SITE].dense(), expected.dense())
 
 
 REFUSED = {
