@@ -4,15 +4,12 @@ A rank-100 change of a 4096×14336 matrix is 7 MB as factors and 235 MB as a mat
 inner product with the weight come from the factors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 
@@ -31,6 +28,11 @@ class Site(NamedTuple):
         """The inverse of `str`."""
         name, layer = text.rsplit(".", 1)
         return cls(name, int(layer))
+
+
+def sites_of(layers: Iterable[int], names: Sequence[str]) -> list[Site]:
+    """The matrices of these names in every one of the blocks, lowest block first."""
+    return [Site(name, layer) for layer in sorted(layers) for name in names]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,22 +93,6 @@ WeightUpdate = Mapping[Site, Delta]
 """All changes that one edit makes."""
 
 
-def save_update(update: WeightUpdate, path: Path) -> None:
-    """Write an update as safetensors, factors as factors."""
-    dtypes = {str(site): delta.dtype for site, delta in update.items() if delta.dtype is not None}
-    meta = {site: str(dtype).removeprefix("torch.") for site, dtype in dtypes.items()}
-    save_file(factors(update), path, metadata=meta)
-
-
-def load_update(path: Path) -> dict[Site, Delta]:
-    """Read what `save_update` wrote."""
-    with safe_open(path, framework="pt") as stored:
-        meta = stored.metadata() or {}
-        update = from_factors({key: stored.get_tensor(key) for key in stored.keys()})  # noqa: SIM118
-    dtypes = {site: getattr(torch, meta[str(site)]) for site in update if str(site) in meta}
-    return {site: replace(delta, dtype=dtypes.get(site)) for site, delta in update.items()}
-
-
 def factors(update: WeightUpdate) -> dict[str, Tensor]:
     """The tensors of an update by name: `<site>.left` and, where a change has two factors, `<site>.right`."""
     tensors = {f"{site}.left": delta.left for site, delta in update.items()}
@@ -120,12 +106,3 @@ def plain(tensor: Tensor) -> Tensor:
     A matrix with a single column counts as contiguous whatever its strides are.
     """
     return tensor.contiguous().reshape(-1).reshape(tensor.shape)
-
-
-def from_factors(tensors: Mapping[str, Tensor]) -> dict[Site, Delta]:
-    """The update that `factors` took apart, without the precision of its changes."""
-    names = sorted(name.removesuffix(".left") for name in tensors if name.endswith(".left"))
-    return {
-        Site.parse(name): Delta(left=tensors[f"{name}.left"], right=tensors.get(f"{name}.right"))
-        for name in names
-    }

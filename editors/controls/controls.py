@@ -20,7 +20,7 @@ from torch import Tensor
 from editors.controls.noise import drawn_for, gaussian
 from editors.models.model import Model
 from editors.update_files import Recorded
-from editors.updates import Delta, Site, WeightUpdate
+from editors.updates import Delta, Site, WeightUpdate, sites_of
 
 
 @dataclass(kw_only=True)
@@ -138,8 +138,7 @@ class Spread(Control):
 
     def sites(self, edited: Sequence[Site], model: Model) -> Sequence[Site]:
         """Those of the same name in every block."""
-        names = dict.fromkeys(site.name for site in edited)
-        return [Site(name, layer) for layer in range(model.depth) for name in names]
+        return sites_of(range(model.depth), list(dict.fromkeys(site.name for site in edited)))
 
     def act(self, model: Model, update: WeightUpdate, edits: int) -> WeightUpdate:
         """The same change of every block."""

@@ -20,7 +20,7 @@ from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
 from editors.models.gradients import check_sites
 from editors.models.model import Model
-from editors.updates import Delta, Site
+from editors.updates import Delta, Site, sites_of
 
 
 @dataclass(kw_only=True)
@@ -48,7 +48,7 @@ class Growth(Editor):
     @property
     def sites(self) -> Sequence[Site]:
         """One matrix of every block."""
-        return [Site(self.site, layer) for layer in sorted(self.layers)]
+        return sites_of(self.layers, [self.site])
 
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices."""

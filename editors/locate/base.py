@@ -18,7 +18,7 @@ from torch import Tensor
 
 from editors.base import Edit, Editor, Targets
 from editors.data import SLOT, Fact
-from editors.errors import ConfigError, NumericsError
+from editors.errors import ConfigError, NumericsError, check_positive
 from editors.locate.contexts import ContextSource, Groups
 from editors.locate.keys import KeyPass, Keys, keys_of
 from editors.locate.memory_estimate import estimated
@@ -27,7 +27,7 @@ from editors.locate.targets import TargetOptimizer
 from editors.models.model import Model
 from editors.moments.sources import SITE, MomentSource
 from editors.regularizers.base import Progress, Regularizer
-from editors.regularizers.composition import Rules
+from editors.regularizers.composition import RegularizerChain
 from editors.updates import Delta, Site, plain
 
 
@@ -54,12 +54,9 @@ class LocateThenEdit(Editor):
 
     def __post_init__(self) -> None:
         self.layers = sorted(self.layers)
-        if not self.preservation_weight > 0:
-            raise ConfigError(
-                f"editor.preservation_weight={self.preservation_weight}, but it has to be positive"
-            )
-        self._rules = Rules(self.regularizers, self.name)
-        if self.remembered is None and self._rules.remembers("before"):
+        check_positive("editor", preservation_weight=self.preservation_weight)
+        self._chain = RegularizerChain(self.regularizers, self.name)
+        if self.remembered is None and self._chain.remembers("before"):
             raise ConfigError(
                 f"history keeps the keys of earlier edits, but {self.name} has no place for them in its "
                 f"equations; drop it or use memit"
@@ -86,7 +83,7 @@ class LocateThenEdit(Editor):
     @property
     def added_ridge(self) -> float:
         """λn, the multiple of the identity that regularizers add to what is preserved."""
-        return self._rules.ridge
+        return self._chain.ridge
 
     def spread(self, layers_left: int) -> float:
         """Which part of the residual the present layer takes; `layers_left` counts it."""
@@ -105,8 +102,8 @@ class LocateThenEdit(Editor):
         if self._preserved:
             return
         self._sample(model)
-        self._rules.calibrate(lambda sample: self._unstopped(model, sample), facts)
-        self._rules.prepare(model, self.sites)
+        self._chain.calibrate(lambda sample: self._unstopped(model, sample), facts)
+        self._chain.prepare(model, self.sites)
         self._preserved = self.preserve(model)  # last: statistics can take hours, and mark it as prepared
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
@@ -122,10 +119,10 @@ class LocateThenEdit(Editor):
             NumericsError: for a target or an update with NaN or infinity.
         """
         begun = time.perf_counter()
-        targets = self._rules.aim(self._find(model, facts))
+        targets = self._chain.aim(self._find(model, facts))
         found = time.perf_counter()
         update, memory, residuals = self._insert(model, facts, targets)
-        update = self._rules.finish(update, model, Progress(self.edits, self.edits + len(facts)))
+        update = self._chain.finish(update, model, Progress(self.edits, self.edits + len(facts)))
         details = _details(targets, memory, residuals)
         for site, delta in update.items():
             _check(delta.is_finite(), f"the update of {site}", facts, targets)
@@ -141,7 +138,7 @@ class LocateThenEdit(Editor):
     def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
         """Preserve the keys of an applied edit, where a regularizer remembers."""
         super().commit(model, facts, edit)
-        which = self._rules.remembers(self.remembered or "before")
+        which = self._chain.remembers(self.remembered or "before")
         if which is None:
             return
         keys = edit.memory if which == "before" else keys_of(model, facts, self._groups, self.layers)
@@ -180,7 +177,7 @@ class LocateThenEdit(Editor):
             self._groups, self._sampled_on = self.contexts.groups(model), model.digest
 
     def _find(self, model: Model, facts: Sequence[Fact]) -> Targets:
-        return self.targets.find(model, facts, self._groups, self.layers[-1], self._rules.stop)
+        return self.targets.find(model, facts, self._groups, self.layers[-1], self._chain.stop)
 
     def _unstopped(self, model: Model, facts: Sequence[Fact]) -> Targets:
         """Targets of the bare prompts, without a stop rule."""
@@ -202,7 +199,7 @@ class LocateThenEdit(Editor):
             residuals = residual.norm(dim=0) if i == 0 else residuals
             part = self.spread(len(self.layers) - i)
             delta = self.solve(self._preserved[layer], keys, residual.double() * part)
-            update[site], memory[layer] = self._rules.project(site, delta), keys.mean
+            update[site], memory[layer] = self._chain.project(site, delta), keys.mean
             _check(update[site].is_finite(), f"the update of {site}", facts, targets)
             if layer != self.layers[-1]:
                 walk.write(layer, update[site], until=self.layers[i + 1])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from editors.base import Targets
 from editors.data import Fact
-from editors.errors import ConfigError, NumericsError
+from editors.errors import ConfigError, NumericsError, check_positive
 from editors.locate.contexts import Groups, flat
 from editors.locate.shifted_forward import Initial, Said, Shifted, shifted
 from editors.models.model import Model
@@ -54,9 +54,8 @@ class TargetOptimizer:
     """Whether the shift acts inside the block, where it also changes what the rest of the block reads."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "learning_rate", "max_norm_ratio", "facts_at_once"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"targets.{name}={getattr(self, name)}, but it has to be positive")
+        names = ("steps", "learning_rate", "max_norm_ratio", "facts_at_once")
+        check_positive("targets", **{name: getattr(self, name) for name in names})
 
     @property
     def parts(self) -> Sequence[str]:

@@ -16,20 +16,19 @@ company; sums of squares are exact (theirs count n for n − 1) and kept in floa
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from editors.base import Edit, Editor
+from editors.base import Edit
 from editors.data import Fact
-from editors.errors import ConfigError, NumericsError
-from editors.models.gradients import Pull, check_sites, graph_bytes, read_targets
+from editors.errors import ConfigError, check_positive
+from editors.methods.gradient_editor import GradientEditor
+from editors.models.gradients import Pull, read_targets
 from editors.models.model import Model
 from editors.moments.running import Statistics
-from editors.regularizers.base import Progress, Regularizer
-from editors.regularizers.composition import Rules
 from editors.updates import Delta, Site
 
 EPSILON = torch.finfo(torch.float32).eps
@@ -44,29 +43,25 @@ class LifelongEdit(Edit):
 
 
 @dataclass(kw_only=True)
-class UltraEdit(Editor):
+class UltraEdit(GradientEditor):
     """Ridge regression from keys to standardised gradients; its memory does not grow."""
 
-    name: str
     layers: Sequence[int]
     """Blocks that may be edited."""
     matrices: Mapping[str, Sequence[int]]
     """Edited matrices: the blocks of each site; those outside of `layers` are left alone."""
     learning_rate: float = 1e-6
     """η."""
-    regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
-    """Those that act on updates and weights."""
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ConfigError(f"editor.learning_rate={self.learning_rate}, but it has to be positive")
+        super().__post_init__()
+        check_positive("editor", learning_rate=self.learning_rate)
         if not self.sites:
             raise ConfigError(
                 f"layers.edit={list(self.layers)} holds no block of editor.matrices={dict(self.matrices)}; "
                 "set one of the two"
             )
         self._statistics: dict[str, Statistics] = {}
-        self._rules = Rules(self.regularizers, self.name, ("update", "weight"))
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -76,17 +71,10 @@ class UltraEdit(Editor):
 
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices, and the widths that were seen so far."""
-        check_sites(model, self.sites)
+        super().prepare(model, facts)
         groups = {_group(model, site) for site in self.sites}
         if not set(self._statistics) <= groups:
             raise ConfigError(f"{self.name} has seen another model than {model.name}; make a new editor")
-        if not self.edits:
-            self._rules.prepare(model, self.sites)
-
-    def memory(self, model: Model, facts: Sequence[Fact]) -> int:
-        """Bytes beside the model: the graph of the whole batch."""
-        check_sites(model, self.sites)
-        return len(facts) * graph_bytes(model, facts, "teacher_forced", self.sites)
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> LifelongEdit:
         """Find keys and gradients of all matrices in one pass, then solve for each.
@@ -104,8 +92,7 @@ class UltraEdit(Editor):
             site: _solve(pull, statistics[_group(model, site)], self.learning_rate)
             for site, pull in pulls.items()
         }
-        update = self._rules.shape(update, model, Progress(self.edits, self.edits + len(facts)))
-        _check(update, facts)
+        update = self.regularized(update, model, facts)
         seconds = {"gradients": seen - begun, "solve": time.perf_counter() - seen}
         tokens = len(next(iter(pulls.values())).keys)
         diagnostics = {"loss_start": float(evaluation.losses.detach().mean()), "tokens": float(tokens)}
@@ -175,12 +162,3 @@ def _features(pull: Pull) -> Float[Tensor, "token both"]:
 
 def _double(pull: Pull) -> Pull:
     return Pull(pull.keys.double(), pull.gradients.double())
-
-
-def _check(update: Mapping[Site, Delta], facts: Sequence[Fact]) -> None:
-    for site, delta in update.items():
-        if not delta.is_finite():
-            raise NumericsError(
-                f"the update of {site} is not finite (norm {delta.norm():.3g}) while editing "
-                f"{len(facts)} facts from {facts[0].id} on; compute in float32; nothing was changed"
-            )

@@ -1,11 +1,11 @@
 from .adapters import Adapters as Adapters, LoRA as LoRA, seeded as seeded
 from .architectures import family_of as family_of
 from .gradients import (
+    Evaluation as Evaluation,
     Objective as Objective,
     Pull as Pull,
     Reading as Reading,
     check_sites as check_sites,
-    check_trained as check_trained,
     graph_bytes as graph_bytes,
     read_in_parts as read_in_parts,
     read_targets as read_targets,

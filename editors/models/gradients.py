@@ -20,7 +20,7 @@ from editors.models.memory import kept
 from editors.models.model import Model
 from editors.models.partial_forward import Replay, record
 from editors.models.tokenization import longest, pad, place
-from editors.updates import Delta, Site
+from editors.updates import Site
 
 Objective = Literal["prompt_last", "teacher_forced"]
 """Where target tokens are read: all from the distribution after the prompt, or each after those before it."""
@@ -170,13 +170,3 @@ def graph_bytes(model: Model, facts: Sequence[Fact], objective: Objective, sites
     with kept(model) as graph:
         reading.evaluate(sites)
     return graph.bytes
-
-
-def check_trained(update: Mapping[Site, Delta], facts: Sequence[Fact]) -> None:
-    """Raise a `NumericsError` that names the first matrix whose trained change is no number."""
-    for site, delta in update.items():
-        if not delta.is_finite():
-            raise NumericsError(
-                f"the update of {site} is not finite (norm {delta.norm():.3g}) after training on fact "
-                f"{facts[0].id} and {len(facts) - 1} others; lower editor.learning_rate; nothing was changed"
-            )

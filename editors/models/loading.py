@@ -10,7 +10,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from editors.data import Corpus
-from editors.errors import ModelError
+from editors.errors import ModelError, first_line
 from editors.models.model import Model
 
 Precision = Literal["float64", "float32", "bfloat16", "float16"]
@@ -105,12 +105,8 @@ class Checkpoint:
 
     def _sentence(self, part: str, error: Exception) -> str:
         if Path(self.path).is_dir():
-            return f"the {part} in {self.path} cannot be read: {_first_line(error)}"
+            return f"the {part} in {self.path} cannot be read: {first_line(error)}"
         return (
             f"the {part} of {self.path!r}: no folder of that name, not in the local cache, and not to be "
-            f"had from the hub ({_first_line(error)}); check the id, or set model.path to a folder"
+            f"had from the hub ({first_line(error)}); check the id, or set model.path to a folder"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")

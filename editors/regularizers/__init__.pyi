@@ -1,5 +1,5 @@
 from .base import Regularizer as Regularizer
-from .composition import Rules as Rules
+from .composition import RegularizerChain as RegularizerChain
 from .history import History as History
 from .hypersphere import Hypersphere as Hypersphere
 from .norm_anchor import NormAnchor as NormAnchor

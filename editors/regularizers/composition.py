@@ -16,7 +16,7 @@ POINTS: tuple[Point, ...] = ("stop", "target", "normal equations", "update", "we
 """In the order in which they act."""
 
 
-class Rules:
+class RegularizerChain:
     """The regularizers of one editor, in the order in which they act.
 
     Raises:
@@ -42,51 +42,51 @@ class Rules:
                 f"{min(resets)[1]} scales the matrix more often than {min(prunes)[1]} compresses its "
                 f"drift, which is then not that of the edits; drop one, or reset at most as often"
             )
-        self._rules = sorted(chosen.values(), key=lambda rule: (POINTS.index(rule.point), rule.order))
+        self._chain = sorted(chosen.values(), key=lambda rule: (POINTS.index(rule.point), rule.order))
 
     @property
     def stop(self) -> Regularizer:
         """The one that decides when a target is final."""
-        return next((rule for rule in self._rules if rule.patience), Regularizer())
+        return next((rule for rule in self._chain if rule.patience), Regularizer())
 
     @property
     def ridge(self) -> float:
         """Multiple of the identity in the normal equations."""
-        return sum((rule.ridge for rule in self._rules), start=0.0)
+        return sum((rule.ridge for rule in self._chain), start=0.0)
 
     def remembers(self, default: Literal["before", "after"]) -> Literal["before", "after"] | None:
         """Which keys of earlier edits are preserved, if any."""
-        for rule in self._rules:
+        for rule in self._chain:
             if rule.remembers is not None:
                 return default if rule.remembers == "default" else rule.remembers
         return None
 
     def prepare(self, model: Model, sites: Sequence[Site]) -> None:
         """On the unedited model."""
-        for rule in self._rules:
+        for rule in self._chain:
             rule.prepare(model, sites)
 
     def calibrate(self, find: Callable[[Sequence[Fact]], Targets], facts: Sequence[Fact]) -> None:
         """On the unedited model, with a way to find targets there."""
-        for rule in self._rules:
+        for rule in self._chain:
             rule.calibrate(find, facts)
 
     def aim(self, targets: Targets) -> Targets:
         """What the targets become."""
-        for rule in self._rules:
+        for rule in self._chain:
             targets = rule.aim(targets)
         return targets
 
     def project(self, site: Site, delta: Delta) -> Delta:
         """The part of one layer's update that is written."""
-        for rule in self._rules:
+        for rule in self._chain:
             delta = rule.project(site, delta)
         return delta
 
     def finish(self, update: WeightUpdate, model: Model, progress: Progress) -> dict[Site, Delta]:
         """What the whole update becomes; the model's weights are those before it."""
         finished = dict(update)
-        for rule in self._rules:
+        for rule in self._chain:
             for site, delta in finished.items():
                 finished[site] = rule.finish(site, delta, model.current(site), progress)
         return finished

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from editors.errors import ConfigError
+from editors.errors import check_positive
 from editors.regularizers.base import Point, Regularizer
 
 
@@ -21,8 +21,7 @@ class NormConstraint(Regularizer):
     """λn."""
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ConfigError(f"regularizer.norm_constraint.weight={self.weight}, but it has to be positive")
+        check_positive("regularizer.norm_constraint", weight=self.weight)
 
     @property
     def ridge(self) -> float:

@@ -17,29 +17,27 @@ from pathlib import Path
 
 import torch
 
-from editors.base import Edit, Editor
+from editors.base import Edit
 from editors.data import Fact
-from editors.errors import ConfigError, NumericsError
+from editors.errors import ConfigError
+from editors.methods.gradient_editor import GradientEditor
 from editors.methods.mend.files import Origin, load_for, save, shapes_of
 from editors.methods.mend.network import Design, Hypernetwork
 from editors.methods.mend.settings import Training
 from editors.methods.mend.training import Numbers, Trainer
-from editors.models.gradients import check_sites, graph_bytes, read_targets
+from editors.models.gradients import read_targets
 from editors.models.model import Model
 from editors.moments.cache import hashed
-from editors.regularizers.base import Progress, Regularizer
-from editors.regularizers.composition import Rules
-from editors.updates import Delta, Site
+from editors.updates import Site, sites_of
 
 SHIPPED = Path(__file__).parent / "hypernetworks"
 """Those that come with the package; named as in `folder`."""
 
 
 @dataclass(kw_only=True)
-class MEND(Editor):
+class MEND(GradientEditor):
     """Gradients of the facts, made into updates by a hypernetwork; it remembers nothing of an edit."""
 
-    name: str
     layers: Sequence[int]
     """Edited blocks; the last one may be among them."""
     matrices: Sequence[str] = ("mlp_up", "mlp_down")
@@ -60,20 +58,18 @@ class MEND(Editor):
     """How the hypernetwork in `folder` was or will be trained."""
     hypernetwork: Hypernetwork | None = None
     """One in memory, which goes before every file."""
-    regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
-    """Those that act on updates and weights."""
 
     def __post_init__(self) -> None:
         self.design = Design(
             rank=self.rank, shared=self.shared, combine=self.combine, step_size=self.step_size
         )
         self._network = self.hypernetwork
-        self._rules = Rules(self.regularizers, self.name, ("update", "weight"))
+        super().__post_init__()
 
     @property
     def sites(self) -> Sequence[Site]:
         """Every named matrix of every edited block."""
-        return [Site(name, layer) for layer in sorted(self.layers) for name in self.matrices]
+        return sites_of(self.layers, self.matrices)
 
     @property
     def trained(self) -> bool:
@@ -97,15 +93,14 @@ class MEND(Editor):
             ConfigError: where there is none, or it is for another model or other matrices.
             DataError: for a file that cannot be read.
         """
-        check_sites(model, self.sites)
+        self.check(model)
         shapes = shapes_of(model, self.sites)
         if self._network is None:
             self._network = load_for(model, shapes, self._found(model), self.design)
         elif list(self._network.shapes.items()) != list(shapes.items()):
             raise ConfigError(f"{self.name} has a hypernetwork for other matrices than those of {model.name}")
         self._network.to(model.device).eval()
-        if not self.edits:
-            self._rules.prepare(model, self.sites)
+        super().prepare(model, facts)
 
     def train(
         self,
@@ -127,7 +122,7 @@ class MEND(Editor):
             DataError: for facts that are not split by subject, or a checkpoint that cannot be read.
             NumericsError: for a loss that is NaN or infinite.
         """
-        check_sites(model, self.sites)
+        self.check(model)
         network = Hypernetwork(shapes_of(model, self.sites), self.design, self.training.seed)
         trainer = Trainer(model, network, self.training, facts, held_out, texts)
         checkpoint = self.checkpoint(model)
@@ -145,11 +140,10 @@ class MEND(Editor):
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
         """Bytes beside the model: the hypernetwork and the graph of the whole batch."""
-        check_sites(model, self.sites)
+        graph = super().memory(model, facts)
         with torch.device("meta"):
             parameters = Hypernetwork(shapes_of(model, self.sites), self.design).networks()
-        network = sum(4 * parameter.numel() for parameter in parameters)
-        return network + len(facts) * graph_bytes(model, facts, "teacher_forced", self.sites)
+        return sum(4 * parameter.numel() for parameter in parameters) + graph
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
         """One pass forward and back, then the hypernetwork.
@@ -167,10 +161,7 @@ class MEND(Editor):
         pulls = evaluation.pulls((evaluation.losses / reading.lengths).sum())
         seen = time.perf_counter()
         with torch.no_grad():
-            update = self._rules.shape(
-                self._network.update(pulls), model, Progress(self.edits, self.edits + len(facts))
-            )
-        _check(update, facts)
+            update = self.regularized(self._network.update(pulls), model, facts)
         seconds = {"gradients": seen - begun, "hypernetwork": time.perf_counter() - seen}
         losses = (evaluation.losses.detach() / reading.lengths).tolist()
         return Edit(
@@ -197,12 +188,3 @@ class MEND(Editor):
             f"({kept} is missing); train it with: "
             f"python -m pipeline intervention=hypernetwork editor={self.name} model={model.name}"
         )
-
-
-def _check(update: Mapping[Site, Delta], facts: Sequence[Fact]) -> None:
-    for site, delta in update.items():
-        if not delta.is_finite():
-            raise NumericsError(
-                f"the update of {site} is not finite (norm {delta.norm():.3g}) while editing "
-                f"{len(facts)} facts from {facts[0].id} on; compute in float32; nothing was changed"
-            )

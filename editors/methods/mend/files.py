@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from editors.errors import ConfigError, DataError
+from editors.errors import ConfigError, DataError, first_line
 from editors.methods.mend.network import LAYERS, Design, Hypernetwork, Shapes
 from editors.models.model import Model
 from editors.updates import Site
@@ -75,7 +75,7 @@ def load(path: Path) -> tuple[Hypernetwork, Origin]:
         return network.eval(), Origin(**about["origin"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise DataError(
-            f"{path} is no hypernetwork that this version wrote ({_first_line(error)}); train it again or "
+            f"{path} is no hypernetwork that this version wrote ({first_line(error)}); train it again or "
             "set editor.path to another file"
         ) from error
 
@@ -115,7 +115,7 @@ def read_published(path: Path) -> dict[str, Tensor]:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise DataError(
-            f"{path} cannot be read as tensors alone ({_first_line(error)}); whoever trusts it can reduce it "
+            f"{path} cannot be read as tensors alone ({first_line(error)}); whoever trusts it can reduce it "
             "once to {'model': {name: tensor}} with the names 'mend.…' and 'edit_lrs' and save that"
         ) from error
     state = stored.get("model", stored) if isinstance(stored, dict) else {}
@@ -183,10 +183,6 @@ def _published(state: Mapping[str, Tensor], key: str) -> Tensor:
 
 def _listed(shapes: Shapes) -> str:
     return ", ".join(f"{site} ({wide}x{out})" for site, (wide, out) in shapes.items())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
 
 
 def write_checkpoint(path: Path, groups: Mapping[str, State], about: Mapping[str, object]) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from editors.errors import ConfigError
+from editors.errors import ConfigError, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,8 @@ class Training:
     """Of the network's beginning and of every draw."""
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if name not in ("seed", "swap", "cooldown") and not value > 0:
-                raise ConfigError(f"editor.training.{name}={value}, but it has to be positive")
+        free = ("seed", "swap", "cooldown")
+        values = {name: value for name, value in asdict(self).items() if name not in free}
+        check_positive("editor.training", **values)
         if not 0 <= self.swap <= 1:
             raise ConfigError(f"editor.training.swap={self.swap}, but it is a share from 0 to 1")

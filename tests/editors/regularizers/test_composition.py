@@ -8,7 +8,7 @@ import torch
 from editors.errors import ConfigError
 from editors.models.model import Model
 from editors.regularizers.base import Progress, Regularizer
-from editors.regularizers.composition import Rules
+from editors.regularizers.composition import RegularizerChain
 from editors.regularizers.history import History
 from editors.regularizers.hypersphere import Hypersphere
 from editors.regularizers.mpes import MPES
@@ -113,19 +113,19 @@ def test_several_at_one_point_act_in_the_order_of_the_table_however_they_were_li
     }
     if backwards:
         chosen = dict(reversed(chosen.items()))
-    rules = Rules(chosen, "memit")
-    rules.prepare(model, [SITE])
+    chain = RegularizerChain(chosen, "memit")
+    chain.prepare(model, [SITE])
     delta, weight = delta_of(model, size=0.7), model.weight(*SITE)
     expected = delta
     for name in ("subspace_guard", "hypersphere"):
         expected = chosen[name].project(SITE, expected)
-    assert torch.equal(rules.project(SITE, delta).dense(), expected.dense())
+    assert torch.equal(chain.project(SITE, delta).dense(), expected.dense())
     swapped = chosen["subspace_guard"].project(SITE, chosen["hypersphere"].project(SITE, delta))
     assert (swapped.dense() - expected.dense()).norm() > 1e-3 * expected.norm()
     projected = expected
     for name in ("rect", "prune", "norm_reset"):
         expected = chosen[name].finish(SITE, expected, weight, Progress(2, 3))
-    assert torch.equal(rules.finish({SITE: projected}, model, Progress(2, 3))[SITE].dense(), expected.dense())
+    assert torch.equal(chain.finish({SITE: projected}, model, Progress(2, 3))[SITE].dense(), expected.dense())
 
 
 REFUSED = {
