@@ -15,33 +15,33 @@ from editors.updates import Site, WeightUpdate
 
 @dataclass(frozen=True)
 class Targets:
-    """Result of the optimisation, one row a fact."""
+    """Result of the optimisation of targets, one row per fact."""
 
     vectors: Float[Tensor, "fact width"]
     """v* = v_init + δ."""
     initial: Float[Tensor, "fact width"]
     """v_init, the vector of the bare prompt."""
     written: Float[Tensor, "fact width"]
-    """The part of v_init that the MLP wrote."""
+    """The MLP's part of v_init."""
     losses: Float[Tensor, " fact"]
-    """Loss at the δ that was kept."""
+    """Loss at the final δ."""
     steps: Int[Tensor, " fact"]
-    """Optimiser steps taken; at most one less than evaluations."""
+    """Number of optimiser steps; at most one less than evaluations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """Result of editing one batch of facts; nothing has been applied yet."""
+    """Result of editing one batch of facts, before it is applied."""
 
     update: WeightUpdate
     targets: Tensor | None = None
-    """(fact, width): what the edited block should write at each subject, where a method has such."""
+    """(fact, width): the intended output of the edited block at each subject; None without such targets."""
     memory: Mapping[int, Tensor] = field(default_factory=dict)
-    """Per layer what the editor will remember once the update is applied."""
+    """Per layer, the tensor to remember once the update is applied."""
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     """Means over the batch, for example `target_norm`."""
     details: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """The same with an entry for each fact, where a method tells facts apart."""
+    """Diagnostics per fact: each sequence has one entry per fact; empty for methods without them."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Time by phase, for example `targets`."""
 

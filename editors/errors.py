@@ -1,4 +1,4 @@
-"""The errors a person is meant to read: one sentence that names the value and the way out."""
+"""Errors for users: one sentence that names the offending value and the way out."""
 
 
 class NormscopeError(Exception):
@@ -6,7 +6,7 @@ class NormscopeError(Exception):
 
 
 class ConfigError(NormscopeError):
-    """The configuration asks for something that cannot be."""
+    """The configuration asks for something impossible."""
 
 
 class DataError(NormscopeError):
@@ -18,7 +18,7 @@ class ModelError(NormscopeError):
 
 
 class NumericsError(NormscopeError):
-    """A computation produced NaN or Inf, or a system that cannot be solved."""
+    """A computation produced NaN or infinity, or a system that cannot be solved."""
 
 
 def check_positive(key: str, **values: int | float) -> None:

@@ -1,4 +1,4 @@
-"""What an edit is: changes of named weights, kept as thin factors as long as they are thin.
+"""An edit as changes of named weights, stored as thin factors if they are thin.
 
 A rank-100 change of a 4096×14336 matrix is 7 MB as factors and 235 MB as a matrix; its norm and its
 inner product with the weight come from the factors.
@@ -37,14 +37,14 @@ def sites_of(layers: Iterable[int], names: Sequence[str]) -> list[Site]:
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
-    """Change of one weight: Δ = left rightᵀ, or `left` itself where `right` is None."""
+    """Change of one weight: Δ = left rightᵀ, or `left` itself if `right` is None."""
 
     left: Float[Tensor, "out rank"]
     right: Float[Tensor, "in rank"] | None = None
     dtype: torch.dtype | None = None
     """Precision to which the change is rounded before it is added; None keeps that of the factors.
 
-    The published MEMIT code rounds to float32 even where it solves in float64.
+    The published MEMIT code rounds to float32 although it solves in float64.
     """
 
     def dense(self) -> Float[Tensor, "out in"]:
@@ -94,15 +94,24 @@ WeightUpdate = Mapping[Site, Delta]
 
 
 def factors(update: WeightUpdate) -> dict[str, Tensor]:
-    """The tensors of an update by name: `<site>.left` and, where a change has two factors, `<site>.right`."""
+    """The tensors of an update by name: `<site>.left` and, for a change of two factors, `<site>.right`."""
     tensors = {f"{site}.left": delta.left for site, delta in update.items()}
     tensors |= {f"{site}.right": delta.right for site, delta in update.items() if delta.right is not None}
     return {name: plain(tensor) for name, tensor in tensors.items()}
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """The same numbers laid out as a file gives them back; the layout decides about last bits of products.
+    """The same numbers, laid out in memory as if read from a file; the layout affects last bits of products.
 
     A matrix with a single column counts as contiguous whatever its strides are.
     """
     return tensor.contiguous().reshape(-1).reshape(tensor.shape)
+
+
+def from_factors(tensors: Mapping[str, Tensor]) -> dict[Site, Delta]:
+    """The inverse of `factors`; the precision of the changes (`dtype`) is not restored."""
+    names = sorted(name.removesuffix(".left") for name in tensors if name.endswith(".left"))
+    return {
+        Site.parse(name): Delta(left=tensors[f"{name}.left"], right=tensors.get(f"{name}.right"))
+        for name in names
+    }

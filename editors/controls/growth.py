@@ -1,4 +1,4 @@
-"""Growth without knowledge: every edit multiplies the norm of a matrix by a factor f, whatever the fact.
+"""Growth without knowledge: every edit multiplies the norm of a matrix by a factor f, for any fact.
 
   random  W + G ‖W‖ √(f² − 1) / ‖G‖, G a Gaussian matrix made orthogonal to W, so that ‖W′‖ = f ‖W‖ exactly
   scaled  f W
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from editors.base import Edit, Editor
-from editors.controls.noise import drawn_for, gaussian
+from editors.controls.noise import gaussian, generator_for
 from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
 from editors.models.gradients import check_sites
@@ -25,17 +25,19 @@ from editors.updates import Delta, Site, sites_of
 
 @dataclass(kw_only=True)
 class Growth(Editor):
-    """Multiplies ‖W‖_F by `factor` for every fact of a batch; it reads nothing of the facts."""
+    """Multiplies ‖W‖_F by `factor` for every fact of a batch, without reading the facts."""
 
     name: str = "growth"
     layers: Sequence[int]
     """Blocks whose matrix grows."""
     site: str = "mlp_down"
-    """The matrix."""
+    """Name of the matrix."""
     factor: float = 1.1
+    """f, growth of the norm per fact."""
     direction: Literal["random", "scaled"] = "random"
+    """`random` adds noise orthogonal to W; `scaled` multiplies W."""
     seed: int = 0
-    """With the number of edits and the site it determines the random direction."""
+    """Seed of the random direction, together with the number of edits and the site."""
 
     def __post_init__(self) -> None:
         least = 1.0 if self.direction == "random" else 0.0
@@ -60,10 +62,10 @@ class Growth(Editor):
         return 24 * largest + super().memory(model, facts)
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
-        """The change that makes ‖W‖ `factor` to the number of facts times as large.
+        """The change that multiplies ‖W‖ by `factor` once per fact.
 
         Raises:
-            NumericsError: where the matrix is zero or holds NaN or infinity.
+            NumericsError: if the matrix is zero or holds NaN or infinity.
         """
         factor = self.factor ** len(facts)
         return Edit(update={site: self._grown(model.current(site), site, factor) for site in self.sites})
@@ -77,6 +79,6 @@ class Growth(Editor):
             )
         if self.direction == "scaled":
             return Delta(left=before * (factor - 1))
-        drawn = gaussian(before, drawn_for(self.seed, self.edits, site))
-        sideways = drawn - before * ((drawn * before).sum() / norm**2)
+        noise = gaussian(before, generator_for(self.seed, self.edits, site))
+        sideways = noise - before * ((noise * before).sum() / norm**2)
         return Delta(left=sideways * (norm * (factor**2 - 1) ** 0.5 / sideways.norm()))

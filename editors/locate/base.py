@@ -1,8 +1,8 @@
 """Locate-then-edit: keys → targets → residual → spread → solve, layer by layer.
 
-A method states where its residual is measured, how it is spread over the layers, what is preserved and how
-the equations are solved; everything else is shared. The weights are read and never touched: what a layer's
-update does to the layers above is added to the recorded pass (`keys.py`).
+A method defines the module at which its residual is measured, its spread over the layers, the preserved
+directions and the solution of the equations; everything else is shared. The weights are read and never
+touched: the effect of a layer's update on the layers above is added to the recorded pass (`keys.py`).
 """
 
 import time
@@ -39,18 +39,22 @@ class LocateThenEdit(Editor):
     layers: Sequence[int]
     """Edited blocks, lowest first; the targets live at the last."""
     targets: TargetOptimizer
+    """The optimiser of target vectors."""
     contexts: ContextSource
+    """Templates over which keys and likelihoods are averaged."""
     moments: MomentSource
+    """Second moments C of the corpus' keys."""
     preservation_weight: float = 1.0
-    """λp, weight of the second moment of the corpus' keys."""
+    """λp, weight of the second moment of the corpus' keys; a larger one preserves more and edits less."""
     regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
+    """Regularizers at any point of an edit."""
 
     measured_at: ClassVar[str] = "block"
-    """Whose output at the subject is compared with the target."""
+    """The module whose output at the subject is compared with the target."""
     averages_output = False
     """Whether that output is averaged over the context templates like the key."""
     remembered: ClassVar[Literal["before", "after"] | None] = "before"
-    """Which keys of earlier edits the published code preserves, if any; None: there is no room for them."""
+    """The keys of earlier edits that the published code preserves; None if it has no term for them."""
 
     def __post_init__(self) -> None:
         self.layers = sorted(self.layers)
@@ -86,11 +90,11 @@ class LocateThenEdit(Editor):
         return self._chain.ridge
 
     def spread(self, layers_left: int) -> float:
-        """Which part of the residual the present layer takes; `layers_left` counts it."""
+        """The share of the residual that the current layer takes; `layers_left` includes it."""
         return 1 / layers_left
 
     def preserve(self, model: Model) -> dict[int, Preserved]:
-        """What every layer's update should leave alone: λp C + λn I."""
+        """The preserved directions of every layer: λp C + λn I."""
         return {
             layer: Dense(self.preservation_weight * moment.double().to(model.device), self.added_ridge)
             for layer, moment in self._moments(model).items()
@@ -104,10 +108,12 @@ class LocateThenEdit(Editor):
         self._sample(model)
         self._chain.calibrate(lambda sample: self._unstopped(model, sample), facts)
         self._chain.prepare(model, self.sites)
-        self._preserved = self.preserve(model)  # last: statistics can take hours, and mark it as prepared
+        self._preserved = self.preserve(
+            model
+        )  # last: statistics can take hours, and they mark the editor as prepared
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
-        """Bytes beside the model; asked on one fact, the one with the longest prompt."""
+        """Bytes beside the model, measured on the fact with the longest prompt."""
         self._check(model)
         self._sample(model)
         return estimated(model, self.targets, facts, self._groups, self.layers).peak
@@ -120,7 +126,7 @@ class LocateThenEdit(Editor):
         """
         begun = time.perf_counter()
         targets = self._chain.aim(self._find(model, facts))
-        found = time.perf_counter()
+        optimised = time.perf_counter()
         update, memory, residuals = self._insert(model, facts, targets)
         update = self._chain.finish(update, model, Progress(self.edits, self.edits + len(facts)))
         details = _details(targets, memory, residuals)
@@ -132,11 +138,11 @@ class LocateThenEdit(Editor):
             memory=memory,
             diagnostics={name: float(values.mean()) for name, values in details.items()},
             details={name: values.tolist() for name, values in details.items()},
-            seconds={"targets": found - begun, "insertion": time.perf_counter() - found},
+            seconds={"targets": optimised - begun, "insertion": time.perf_counter() - optimised},
         )
 
     def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Preserve the keys of an applied edit, where a regularizer remembers."""
+        """Preserve the keys of an applied edit if a regularizer remembers them."""
         super().commit(model, facts, edit)
         which = self._chain.remembers(self.remembered or "before")
         if which is None:
@@ -146,8 +152,10 @@ class LocateThenEdit(Editor):
             self._remember(layer, keys[layer])
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
-        """The number of edits, and the keys of every layer that were remembered after the first `since` of
-        them, with the sizes of their batches."""
+        """The number of edits, and per layer the keys remembered after the first `since` edits.
+
+        The sizes of their batches are saved beside them.
+        """
         state = super().state_dict(since)
         for layer, remembered in self._keys.items():
             ends = accumulate(batch.shape[1] for batch in remembered)
@@ -158,16 +166,16 @@ class LocateThenEdit(Editor):
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Remember the keys again, in an editor that was prepared; those of later pieces after others."""
+        """Remember the keys again, in a prepared editor; pieces are loaded in order."""
         super().load_state_dict(state)
         for layer in self.layers:
             if f"keys.{layer}" in state:
                 sizes = state[f"batches.{layer}"].tolist()
-                for keys in state[f"keys.{layer}"].split(sizes, dim=1):  # in batches: the same bits
+                for keys in state[f"keys.{layer}"].split(sizes, dim=1):  # batch by batch, for the same bits
                     self._remember(layer, keys)
 
     def _remember(self, layer: int, keys: Float[Tensor, "in n"]) -> None:
-        keys = plain(keys)  # as a restored state gives them
+        keys = plain(keys)  # laid out as in a restored state
         self._keys[layer].append(keys.cpu())  # only a restored editor reads them again
         self._preserved[layer].add(keys)
 
@@ -187,7 +195,7 @@ class LocateThenEdit(Editor):
     def _insert(
         self, model: Model, facts: Sequence[Fact], targets: Targets
     ) -> tuple[dict[Site, Delta], dict[int, Tensor], Tensor]:
-        """Solve the layers one after another, each for the residual that the earlier ones left."""
+        """Solve the layers one after another, each for the residual left by the earlier ones."""
         walk = KeyPass(model, facts, self._groups, self.layers)
         update, memory, residuals = {}, {}, torch.empty(0)
         for i, layer in enumerate(self.layers):
@@ -221,7 +229,7 @@ class LocateThenEdit(Editor):
             )
 
     def _check(self, model: Model) -> None:
-        """Whether the editor can edit this model."""
+        """Raise a `ConfigError` if the editor cannot edit this model."""
         model.check_layers(self.layers)
         if self.layers[-1] == model.depth - 1:
             raise ConfigError(
@@ -248,8 +256,8 @@ def _check(finite: bool, what: str, facts: Sequence[Fact], targets: Targets) -> 
 def _details(
     targets: Targets, memory: Mapping[int, Tensor], residuals: Float[Tensor, " n"]
 ) -> dict[str, Float[Tensor, " n"]]:
-    """Of each fact: norms of the target, of what stood there, of the keys (mean over layers) and of the
-    residual at the first edited layer; steps and loss of the target's optimisation."""
+    """Diagnostics per fact: norms of the target, of the vector before it, of the keys (mean over layers) and
+    of the residual at the first edited layer; steps and loss of the target's optimisation."""
     keys = torch.stack([k.norm(dim=0) for k in memory.values()])
     return {
         "target_norm": targets.vectors.norm(dim=1).double().cpu(),

@@ -1,15 +1,15 @@
 """Fine-tuning of a few matrices on the facts of one batch: FT, FT-L and FT-M.
 
 Adam on W minimises the mean over facts of the mean over target tokens of −log P(token):
-  FT    reads every target token from the distribution after the prompt (`prompt_last`), as published;
-  FT-L  does too and clamps W into [W₀ − ε, W₀ + ε] after every step, W₀ being W before *this* edit, so
-        that the drift over a sequence stays unbounded;
-  FT-M  reads each target token after those before it (`teacher_forced`).
+  FT    predicts every target token from the distribution after the prompt (`prompt_last`), as published;
+  FT-L  also clamps W into [W₀ − ε, W₀ + ε] after every step. W₀ is W before *this* edit, so that the drift
+        over a sequence stays unbounded;
+  FT-M  predicts each target token after the tokens before it (`teacher_forced`).
 
 Source: kmeng01/rome `baselines/ft` (arXiv 2202.05262); FT-L is Zhu et al. 2020 (arXiv 2012.00363); FT-M is
 EasyEdit's (arXiv 2401.01286). Deviation: only the matrix is trained; the published code also trains the
-bias of the module where it has one (GPT-2, GPT-J). Its mask compares ids with the unknown token; ours
-goes by length.
+bias of the module if it has one (GPT-2, GPT-J). Its mask compares ids with the unknown token; ours follows
+from lengths.
 """
 
 import time
@@ -91,8 +91,8 @@ class FineTuning(AdamEditor):
         adam = self.adam(trained.values())
 
         def step(evaluation: Evaluation, loss: Float[Tensor, ""]) -> None:
-            for site, pull in evaluation.pulls(loss).items():
-                trained[site].grad = pull.weight_gradient().to(trained[site])
+            for site, gradients in evaluation.gradients(loss).items():
+                trained[site].grad = gradients.weight_gradient().to(trained[site])
             adam.step()
             for site, matrix in trained.items():
                 if self.norm_bound is not None:

@@ -1,12 +1,12 @@
-"""LoRA as an editor: a fresh low-rank adapter for every batch of facts, trained on them and merged.
+"""LoRA as an editor: every batch of facts trains a fresh low-rank adapter, which is then merged.
 
 Adam on A and B minimises the mean over facts of the mean over target tokens of −log P(token), and the
-edit is ΔW = (α / r) B A of every named matrix. Dropout and the start of A are drawn anew for every batch,
-from the seed and the number of facts edited so far, so that a resumed sequence goes on with the same bits.
+edit is ΔW = (α / r) B A of every named matrix. Dropout and the initial A are drawn for every batch
+from the seed and the number of facts edited so far, so that a resumed sequence continues with the same bits.
 
 Source: Hu et al. 2021 (arXiv 2106.09685), as in zjunlp/EasyEdit `models/lora` (arXiv 2401.01286).
 Deviations: its files ask for AdaLoRA (ΔW = P Λ Q, whose budget its code never steps), it wraps the adapters
-of one edit in those of the next, where ours are merged, and its targets end in the text `<|endoftext|>`.
+of one edit in those of the next (ours are merged), and its targets end in the text `<|endoftext|>`.
 """
 
 import time
@@ -34,7 +34,7 @@ class LoRAEditing(AdamEditor):
     """Adam on fresh low-rank adapters; between edits only the number of edits is remembered."""
 
     adapters: LoRA
-    """Trained matrices, which have to be named by block, rank and scale."""
+    """Trained matrices, with rank and scale; `layers` has to name their blocks."""
     objective: Objective = "teacher_forced"
     steps: int = 70
     learning_rate: float = 5e-3

@@ -18,12 +18,12 @@ class NormConstraint(Regularizer):
     point: ClassVar[Point] = "normal equations"
 
     weight: float = 10.0
-    """λn."""
+    """λn; a larger one gives smaller updates that change the target less."""
 
     def __post_init__(self) -> None:
         check_positive("regularizer.norm_constraint", weight=self.weight)
 
     @property
     def ridge(self) -> float:
-        """λn."""
+        """The value of `weight`."""
         return self.weight
