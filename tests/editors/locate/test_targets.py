@@ -70,7 +70,8 @@ def test_mpes_rows_tell_whether_the_bare_prompt_counts():
     assert MPES(hits=1, rows="all").satisfied(correct).tolist() == [False, True, False]
 
 
-def test_the_shift_never_leaves_its_ball_and_the_last_evaluation_takes_no_step():
+def test_the_shift_never_leaves_its_ball():
+    """The last evaluation is not followed by a step."""
     model = tiny_model()
     found = optimizer(steps=9, max_norm_ratio=0.3).find(model, FACTS, TEMPLATES, 1, NONE)
     ratio = (found.vectors - found.initial).norm(dim=1) / found.initial.norm(dim=1)

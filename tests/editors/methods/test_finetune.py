@@ -188,7 +188,7 @@ def test_what_cannot_be_is_refused_by_a_sentence():
         finetune(norm_bound=0.0)
     with pytest.raises(ConfigError, match=r"editor\.facts_at_once=0"):
         finetune(facts_at_once=0)
-    with pytest.raises(ConfigError, match=r"names mlp_gate, but the blocks of tiny-gpt2 have attn_q"):
+    with pytest.raises(ConfigError, match=r"mlp_gate.* tiny-gpt2 .*attn_q"):
         finetune(matrices=["mlp_gate"]).prepare(tiny_model())
     with pytest.raises(ConfigError, match=r"layers\.edit=\[9\].*4 blocks"):
         finetune(layers=[9]).prepare(tiny_model())
@@ -203,5 +203,5 @@ def test_regularizers_of_updates_and_weights_apply_and_others_are_refused():
     model.apply(editor.edit(model, FACTS).update)
     after = [float(model.weight(site.name, site.layer).norm()) for site in editor.sites]
     assert after == pytest.approx(norms)
-    with pytest.raises(ConfigError, match="mpes acts at the stop of an edit, which ft does not have"):
+    with pytest.raises(ConfigError, match=r"mpes .* stop .* ft"):
         finetune(regularizers={"mpes": MPES()})

@@ -92,7 +92,8 @@ def test_a_resumed_sequence_goes_on_with_the_same_bits_dropout_included():
     assert same_bits(again, bits(model))
 
 
-def test_dropout_changes_what_is_learnt_and_the_facts_are_learnt_all_the_same():
+def test_with_dropout_the_facts_are_still_learnt():
+    """The update differs from the one without dropout."""
     model = tiny_model()
     plain, dropped = (
         make_lora(model, {"dropout": share}, steps=20).edit(model, FACTS[:1]).update for share in (0.0, 0.3)
@@ -137,7 +138,7 @@ def test_regularizers_of_updates_and_weights_apply_and_others_are_refused():
     norms = [float(model.weight(*site).norm()) for site in made.sites]
     model.apply(made.edit(model, FACTS).update)
     assert [float(model.weight(*site).norm()) for site in made.sites] == pytest.approx(norms)
-    with pytest.raises(ConfigError, match="mpes acts at the stop of an edit, which lora does not have"):
+    with pytest.raises(ConfigError, match=r"mpes .* stop .* lora"):
         make_lora(model, regularizers={"mpes": MPES()})
 
 
@@ -146,5 +147,5 @@ def test_what_cannot_be_is_refused_by_a_sentence():
         make_lora(tiny_model(), steps=0)
     with pytest.raises(ConfigError, match=r"editor\.adapters\.layers names no block"):
         make_lora(tiny_model(), {"layers": None})
-    with pytest.raises(ConfigError, match=r"sites names mlp_gate, but the blocks of tiny-gpt2 have attn_q"):
+    with pytest.raises(ConfigError, match=r"sites .*mlp_gate.* tiny-gpt2 .*attn_q"):
         make_lora(tiny_model(), {"sites": ["mlp_gate"]}).prepare(tiny_model())

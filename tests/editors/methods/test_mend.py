@@ -77,7 +77,8 @@ def test_an_update_is_the_plain_loop_over_tokens(shared: bool, combine: bool):
         torch.testing.assert_close(delta.dense().double(), expected, rtol=1e-4, atol=1e-8)
 
 
-def test_before_training_an_update_is_the_step_size_times_the_standardised_gradient():
+def test_an_untrained_update_is_the_standardised_gradient():
+    """It is scaled by the step size."""
     model = tiny_model()
     network = Hypernetwork(shapes_of(model, SITES), Design(rank=4, step_size=0.01))
     gradients = gradients_of(model, 0)
@@ -90,7 +91,8 @@ def test_before_training_an_update_is_the_step_size_times_the_standardised_gradi
         torch.testing.assert_close(delta.dense().double(), expected, rtol=1e-5, atol=1e-8)
 
 
-def test_few_tokens_stay_factors_and_many_become_a_matrix_of_the_same_values():
+def test_few_tokens_stay_factors_and_many_become_a_matrix():
+    """Both have the same values."""
     model = tiny_model()
     network = make_hypernetwork(model, SITES)
     gradients = gradients_of(model, 0)
@@ -268,7 +270,8 @@ def test_a_published_checkpoint_gives_the_updates_it_was_trained_for(tmp_path: P
         torch.testing.assert_close(delta.dense(), expected[site].dense(), rtol=1e-4, atol=1e-8)
 
 
-def test_a_published_checkpoint_of_another_design_is_refused_with_what_differs(tmp_path: Path):
+def test_a_published_checkpoint_of_another_design_is_refused(tmp_path: Path):
+    """The message names the difference."""
     model, path = tiny_model(), tmp_path / "mend.pt"
     torch.save({"model": published(make_hypernetwork(model, SITES))}, path)
     with pytest.raises(ConfigError, match=r"editor\.rank=8"):

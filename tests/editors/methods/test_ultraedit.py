@@ -93,7 +93,8 @@ def test_one_token_alone_has_no_deviation_and_asks_for_no_change():
     assert _solve(TokenGradients(keys, keys), statistics, 1.0).dense().norm() == 0
 
 
-def test_an_edit_that_is_not_committed_leaves_the_statistics_alone_and_the_state_is_exact():
+def test_only_a_committed_edit_changes_the_statistics():
+    """A restored state is exact."""
     model, editor, other = tiny_model(), ultraedit(), ultraedit()
     first = editor.edit(model, FACTS[:1])
     assert set(editor.state_dict()) == {"edits"}
