@@ -98,7 +98,7 @@ def test_few_tokens_stay_factors_and_many_become_a_matrix():
     gradients = gradients_of(model, 0)
     few = network.update(gradients)
     many = network.update(
-        {s: TokenGradients(p.keys.repeat(4, 1), p.gradients.repeat(4, 1)) for s, p in gradients.items()}
+        {s: TokenGradients(p.keys.repeat(4, 1), p.outputs.repeat(4, 1)) for s, p in gradients.items()}
     )
     for site in SITES:
         assert few[site].right is not None and few[site].right.shape[1] <= len(gradients[site].keys)
