@@ -1,9 +1,10 @@
-"""What an editor is: it turns facts into a weight update and owns what it remembers of earlier ones."""
+"""The base class of editors: an editor turns facts into a weight update and remembers earlier edits."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -14,89 +15,95 @@ from editors.updates import Site, WeightUpdate
 
 @dataclass(frozen=True)
 class Targets:
-    """Result of the optimisation, one row a fact."""
+    """Result of the optimisation of targets, one row per fact."""
 
     vectors: Float[Tensor, "fact width"]
     """v* = v_init + δ."""
     initial: Float[Tensor, "fact width"]
     """v_init, the vector of the bare prompt."""
     written: Float[Tensor, "fact width"]
-    """The part of v_init that the MLP wrote."""
+    """The MLP's part of v_init."""
     losses: Float[Tensor, " fact"]
-    """Loss at the δ that was kept."""
+    """Loss at the final δ."""
     steps: Int[Tensor, " fact"]
-    """Optimiser steps taken; at most one less than evaluations."""
+    """Number of optimiser steps; at most one less than evaluations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """Result of editing one batch of facts; nothing has been applied yet."""
+    """Result of editing one batch of facts, before it is applied."""
 
     update: WeightUpdate
     targets: Tensor | None = None
-    """(fact, width): what the edited block should write at each subject, where a method has such."""
+    """(fact, width): the intended output of the edited block at each subject; None without such targets."""
     memory: Mapping[int, Tensor] = field(default_factory=dict)
-    """Per layer what the editor will remember once the update is applied."""
+    """Per layer, the tensor to remember once the update is applied."""
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     """Means over the batch, for example `target_norm`."""
     details: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """The same with an entry for each fact, where a method tells facts apart."""
+    """Diagnostics per fact: each sequence has one entry per fact; empty for methods without them."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Time by phase, for example `targets`."""
 
 
-@runtime_checkable
-class Editor(Protocol):
-    """The life of an editor: `prepare` once, then `edit`, apply and `commit` for every batch."""
+class Editor(ABC):
+    """The life of an editor: `prepare` once, then `edit`, apply and `commit` for every batch.
+
+    A new editor needs a `name`, `sites`, `prepare` and `edit`. The other members have defaults for an editor
+    without parameters or statistics of its own that remembers only how many facts it has edited.
+    """
+
+    name: str
+    """The editor's name in configurations and results."""
+    edits: int = 0
+    """Facts edited so far."""
 
     @property
-    def name(self) -> str:
-        """As in configurations and results."""
-        ...
-
-    @property
+    @abstractmethod
     def sites(self) -> Sequence[Site]:
-        """Every matrix that it changes, of any kind and block."""
-        ...
+        """Every matrix that the editor changes, of any kind and block."""
 
     @property
     def statistics(self) -> str:
-        """Which second moments its updates rest on; empty where it needs none."""
-        ...
+        """The label of the second moments that the updates depend on; empty if the editor uses none."""
+        return ""
 
     @property
     def trained(self) -> bool:
-        """Whether it was itself trained on facts; runs then edit facts of other subjects."""
-        ...
+        """Whether the editor itself was trained on facts; runs then edit facts about other subjects."""
+        return False
 
+    @abstractmethod
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
-        """Do what has to be done once, on the unedited model; calling it again changes nothing.
+        """Do the work that is needed once, on the unedited model; preparing again changes nothing.
 
-        An editor that has to be trained is trained, or its weights are loaded, here. `facts` are those that
-        will be edited, for what is calibrated on them.
+        An editor with weights of its own loads them here. `facts` are the facts of the run, for steps that
+        are calibrated on them.
         """
-        ...
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
-        """Bytes that preparing and then editing these facts together takes beside the model, estimated."""
-        ...
+        """Estimated bytes beside the model for preparing and editing these facts together.
 
+        By default one dense update in float64.
+        """
+        return sum(8 * model.current(site).numel() for site in self.sites)
+
+    @abstractmethod
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
-        """Find the update that writes the facts; the weights are left as they were."""
-        ...
+        """The update that writes the facts; the weights of the model stay unchanged."""
 
     def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Remember an edit after its update was applied to the model."""
-        ...
+        """Remember an edit after its update was applied to the model; by default count its facts."""
+        self.edits += len(facts)
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
-        """Everything needed to continue the sequence.
+        """Everything needed to continue the sequence; by default the number of edits.
 
-        Of what only grows, such as remembered keys, what came after the first `since` edits: saved in pieces,
-        each is written once. `since` is a number of edits at which a batch ended.
+        State that only grows, such as remembered keys, is limited to the part added after the first `since`
+        edits, so that a sequence saved in pieces writes each part once. A batch ended at `since`.
         """
-        ...
+        return {"edits": torch.tensor(self.edits)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue where `state_dict` was taken; after `prepare`. Pieces are loaded one after another."""
-        ...
+        """Continue from a `state_dict`, after `prepare`; pieces are loaded in the order they were saved."""
+        self.edits = int(state["edits"])

@@ -1,4 +1,4 @@
-"""Facts, as the editing literature writes them, and corpora: text that stands for what a model knows."""
+"""Facts as in the editing literature, and corpora: text that represents a model's knowledge."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from editors.errors import DataError
 
 @runtime_checkable
 class Corpus(Protocol):
-    """Documents that can be read again and again, always the same and in the same order."""
+    """Documents that can be read repeatedly, always the same and in the same order."""
 
     def identity(self) -> str:
-        """Equal for equal documents: what a cache of statistics is filed under."""
+        """A text that is equal for equal documents; caches of statistics are named by it."""
         ...
 
     @property
     def label(self) -> str:
-        """For people: what the documents are; computed without reading them."""
+        """A readable description of the documents, computed without reading them."""
         ...
 
     def __iter__(self) -> Iterator[str]:
@@ -38,13 +38,15 @@ class Fact:
     id: str
     """Unique within its data set."""
     prompt: str
-    """Contains the slot `{}` exactly once, where the subject stands."""
+    """Text with the slot `{}` exactly once, in place of the subject."""
     subject: str
+    """The entity that the fact is about."""
     target_new: str
     """The object that the edit writes, without a leading space."""
     target_true: str = ""
-    """The object before the edit; empty where a data set gives none."""
+    """The object before the edit; empty if the data set has none."""
     relation: str = ""
+    """Name of the relation; empty if the data set has none."""
     paraphrases: tuple[str, ...] = ()
     """Other prompts that the new object should follow."""
     neighbours: tuple[str, ...] = ()
@@ -52,7 +54,7 @@ class Fact:
     locality: tuple[tuple[str, str], ...] = ()
     """Unrelated (prompt, answer) pairs whose answer should not change (zsRE)."""
     replaces: str = ""
-    """Id of an earlier edit of the same prompt that this one takes the place of."""
+    """Id of an earlier edit of the same prompt that this fact replaces."""
 
     def __post_init__(self) -> None:
         if self.prompt.count(SLOT) != 1:

@@ -1,4 +1,4 @@
-"""The errors a person is meant to read: one sentence that names the value and the way out."""
+"""Errors for users: one sentence that names the offending value and the way out."""
 
 
 class NormscopeError(Exception):
@@ -6,7 +6,7 @@ class NormscopeError(Exception):
 
 
 class ConfigError(NormscopeError):
-    """The configuration asks for something that cannot be."""
+    """The configuration asks for something impossible."""
 
 
 class DataError(NormscopeError):
@@ -18,4 +18,17 @@ class ModelError(NormscopeError):
 
 
 class NumericsError(NormscopeError):
-    """A computation produced NaN or Inf, or a system that cannot be solved."""
+    """A computation produced NaN or infinity, or a system that cannot be solved."""
+
+
+def check_positive(key: str, **values: int | float) -> None:
+    """Raise a `ConfigError` that names the first value that is not positive, as `<key>.<name>`."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ConfigError(f"{key}.{name}={value}, but it has to be positive")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, without a final full stop; its class if it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

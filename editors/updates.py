@@ -1,18 +1,15 @@
-"""What an edit is: changes of named weights, kept as thin factors as long as they are thin.
+"""An edit as changes of named weights, stored as thin factors if they are thin.
 
 A rank-100 change of a 4096×14336 matrix is 7 MB as factors and 235 MB as a matrix; its norm and its
 inner product with the weight come from the factors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 
@@ -33,16 +30,21 @@ class Site(NamedTuple):
         return cls(name, int(layer))
 
 
+def sites_of(layers: Iterable[int], names: Sequence[str]) -> list[Site]:
+    """The matrices of these names in every one of the blocks, lowest block first."""
+    return [Site(name, layer) for layer in sorted(layers) for name in names]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Delta:
-    """Change of one weight: Δ = left rightᵀ, or `left` itself where `right` is None."""
+    """Change of one weight: Δ = left rightᵀ, or `left` itself if `right` is None."""
 
     left: Float[Tensor, "out rank"]
     right: Float[Tensor, "in rank"] | None = None
     dtype: torch.dtype | None = None
     """Precision to which the change is rounded before it is added; None keeps that of the factors.
 
-    The published MEMIT code rounds to float32 even where it solves in float64.
+    The published MEMIT code rounds to float32 although it solves in float64.
     """
 
     def dense(self) -> Float[Tensor, "out in"]:
@@ -91,31 +93,15 @@ WeightUpdate = Mapping[Site, Delta]
 """All changes that one edit makes."""
 
 
-def save_update(update: WeightUpdate, path: Path) -> None:
-    """Write an update as safetensors, factors as factors."""
-    dtypes = {str(site): delta.dtype for site, delta in update.items() if delta.dtype is not None}
-    meta = {site: str(dtype).removeprefix("torch.") for site, dtype in dtypes.items()}
-    save_file(factors(update), path, metadata=meta)
-
-
-def load_update(path: Path) -> dict[Site, Delta]:
-    """Read what `save_update` wrote."""
-    with safe_open(path, framework="pt") as stored:
-        meta = stored.metadata() or {}
-        update = from_factors({key: stored.get_tensor(key) for key in stored.keys()})  # noqa: SIM118
-    dtypes = {site: getattr(torch, meta[str(site)]) for site in update if str(site) in meta}
-    return {site: replace(delta, dtype=dtypes.get(site)) for site, delta in update.items()}
-
-
 def factors(update: WeightUpdate) -> dict[str, Tensor]:
-    """The tensors of an update by name: `<site>.left` and, where a change has two factors, `<site>.right`."""
+    """The tensors of an update by name: `<site>.left` and, for a change of two factors, `<site>.right`."""
     tensors = {f"{site}.left": delta.left for site, delta in update.items()}
     tensors |= {f"{site}.right": delta.right for site, delta in update.items() if delta.right is not None}
     return {name: plain(tensor) for name, tensor in tensors.items()}
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """The same numbers laid out as a file gives them back; the layout decides about last bits of products.
+    """The same numbers, laid out in memory as if read from a file; the layout affects last bits of products.
 
     A matrix with a single column counts as contiguous whatever its strides are.
     """
@@ -123,7 +109,7 @@ def plain(tensor: Tensor) -> Tensor:
 
 
 def from_factors(tensors: Mapping[str, Tensor]) -> dict[Site, Delta]:
-    """The update that `factors` took apart, without the precision of its changes."""
+    """The inverse of `factors`; the precision of the changes (`dtype`) is not restored."""
     names = sorted(name.removesuffix(".left") for name in tensors if name.endswith(".left"))
     return {
         Site.parse(name): Delta(left=tensors[f"{name}.left"], right=tensors.get(f"{name}.right"))

@@ -19,7 +19,7 @@ from editors.methods.lti import DistilledTargets
 from editors.methods.pmet import JointTargets
 from editors.models.hooks import capture, first_tensor, replace_output
 from editors.models.model import Model
-from editors.models.tokenization import pad, place
+from editors.models.tokenization import pad, tokenize_prompt
 
 
 def target(
@@ -113,8 +113,12 @@ class Prompts:
     def __init__(self, model: Model, fact: Fact, groups: Groups, loss_layer: int | None) -> None:
         self.model = model
         self.top = model.depth - 1 if loss_layer is None else loss_layer
-        rows = [place(model.tokenizer, fact, template, fact.target_new) for template in flat(groups)]
-        anchor = place(model.tokenizer, Fact(id="", prompt="{} is a", subject=fact.subject, target_new="x"))
+        rows = [
+            tokenize_prompt(model.tokenizer, fact, template, fact.target_new) for template in flat(groups)
+        ]
+        anchor = tokenize_prompt(
+            model.tokenizer, Fact(id="", prompt="{} is a", subject=fact.subject, target_new="x")
+        )
         self.ids = [row.ids[:-1] for row in rows] + [anchor.ids]
         self.at = [row.subject_last for row in rows] + [anchor.subject_last]
         self.wanted = [torch.tensor(row.target_ids) for row in rows]
@@ -180,7 +184,7 @@ def key(model: Model, fact: Fact, groups: Groups, layer: int) -> Tensor:
 
 def _keys(model: Model, fact: Fact, templates: Sequence[str], layer: int) -> Tensor:
     """Inputs of the down projection at the subject, (template, in)."""
-    placed = [place(model.tokenizer, fact, template) for template in templates]
+    placed = [tokenize_prompt(model.tokenizer, fact, template) for template in templates]
     seen: list[Tensor] = []
     module = model.module("mlp_down", layer)
     handle = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -217,7 +221,7 @@ def written(model: Model, fact: Fact, groups: Groups, module: str, layer: int) -
     """Mean of the group means of what a module writes at the subject."""
     means = []
     for group in groups:
-        placed = [place(model.tokenizer, fact, template) for template in group]
+        placed = [tokenize_prompt(model.tokenizer, fact, template) for template in group]
         outputs = [_outputs(model, [row.ids], model.module(module, layer))[0] for row in placed]
         at = [output[row.subject_last] for output, row in zip(outputs, placed, strict=True)]
         means.append(torch.stack(at).mean(dim=0))

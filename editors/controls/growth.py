@@ -1,4 +1,4 @@
-"""Growth without knowledge: every edit multiplies the norm of a matrix by a factor f, whatever the fact.
+"""Growth without knowledge: every edit multiplies the norm of a matrix by a factor f, for any fact.
 
   random  W + G ‖W‖ √(f² − 1) / ‖G‖, G a Gaussian matrix made orthogonal to W, so that ‖W′‖ = f ‖W‖ exactly
   scaled  f W
@@ -7,37 +7,37 @@ G is dense rather than of rank one: a rank-one step of that length would put all
 value and test the spectral norm; a dense Gaussian spreads it over all directions.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from editors.base import Edit
-from editors.controls.noise import drawn_for, gaussian
+from editors.base import Edit, Editor
+from editors.controls.noise import gaussian, generator_for
 from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
 from editors.models.gradients import check_sites
 from editors.models.model import Model
-from editors.updates import Delta, Site
+from editors.updates import Delta, Site, sites_of
 
 
 @dataclass(kw_only=True)
-class Growth:
-    """Multiplies ‖W‖_F by `factor` for every fact of a batch; it reads nothing of the facts."""
+class Growth(Editor):
+    """Multiplies ‖W‖_F by `factor` for every fact of a batch, without reading the facts."""
 
     name: str = "growth"
     layers: Sequence[int]
     """Blocks whose matrix grows."""
     site: str = "mlp_down"
-    """The matrix."""
+    """Name of the matrix."""
     factor: float = 1.1
+    """f, growth of the norm per fact."""
     direction: Literal["random", "scaled"] = "random"
+    """`random` adds noise orthogonal to W; `scaled` multiplies W."""
     seed: int = 0
-    """With the number of edits and the site it determines the random direction."""
-    _edits: int = field(default=0, init=False, repr=False)
+    """Seed of the random direction, together with the number of edits and the site."""
 
     def __post_init__(self) -> None:
         least = 1.0 if self.direction == "random" else 0.0
@@ -50,17 +50,7 @@ class Growth:
     @property
     def sites(self) -> Sequence[Site]:
         """One matrix of every block."""
-        return [Site(self.site, layer) for layer in sorted(self.layers)]
-
-    @property
-    def statistics(self) -> str:
-        """None are needed."""
-        return ""
-
-    @property
-    def trained(self) -> bool:
-        """No."""
-        return False
+        return sites_of(self.layers, [self.site])
 
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the matrices."""
@@ -68,39 +58,27 @@ class Growth:
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
         """Bytes beside the model: three float64 copies of one matrix, and the update."""
-        sizes = [model.current(site).numel() for site in self.sites]
-        return 24 * max(sizes) + 8 * sum(sizes)
+        largest = max(model.current(site).numel() for site in self.sites)
+        return 24 * largest + super().memory(model, facts)
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
-        """The change that makes ‖W‖ `factor` to the number of facts times as large.
+        """The change that multiplies ‖W‖ by `factor` once per fact.
 
         Raises:
-            NumericsError: where the matrix is zero or holds NaN or infinity.
+            NumericsError: if the matrix is zero or holds NaN or infinity.
         """
         factor = self.factor ** len(facts)
         return Edit(update={site: self._grown(model.current(site), site, factor) for site in self.sites})
-
-    def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Count the facts."""
-        self._edits += len(facts)
-
-    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
-        """The number of edits."""
-        return {"edits": torch.tensor(self._edits)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the number of edits over."""
-        self._edits = int(state["edits"])
 
     def _grown(self, weight: Float[Tensor, "out in"], site: Site, factor: float) -> Delta:
         before = weight.double()
         norm = before.norm()
         if not bool(norm.isfinite()) or not norm > 0:
             raise NumericsError(
-                f"‖W‖ of {site} is {float(norm):.3g} after {self._edits} edits: it cannot grow"
+                f"‖W‖ of {site} is {float(norm):.3g} after {self.edits} edits: it cannot grow"
             )
         if self.direction == "scaled":
             return Delta(left=before * (factor - 1))
-        drawn = gaussian(before, drawn_for(self.seed, self._edits, site))
-        sideways = drawn - before * ((drawn * before).sum() / norm**2)
+        noise = gaussian(before, generator_for(self.seed, self.edits, site))
+        sideways = noise - before * ((noise * before).sum() / norm**2)
         return Delta(left=sideways * (norm * (factor**2 - 1) ** 0.5 / sideways.norm()))

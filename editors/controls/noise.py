@@ -1,4 +1,4 @@
-"""Random matrices that hang on nothing but what they are drawn for."""
+"""Random matrices that depend only on explicit parts of a seed."""
 
 import hashlib
 
@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def drawn_for(*told: object) -> torch.Generator:
-    """A generator seeded by a hash of what is told, such as a seed, a number of edits and a site."""
-    digest = hashlib.sha256(" ".join(map(str, told)).encode()).digest()
+def generator_for(*parts: object) -> torch.Generator:
+    """A generator seeded by a hash of the parts, such as a seed, a number of edits and a site."""
+    digest = hashlib.sha256(" ".join(map(str, parts)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 

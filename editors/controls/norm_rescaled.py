@@ -1,9 +1,9 @@
-"""The control that edits for real and scales the norm layer that reads the residual stream next.
+"""The control that writes the real edits and rescales the next norm layer on the residual stream.
 
-After every update, for each edited block from the lowest on, gain and bias of the norm that reads what
-leaves the block are multiplied by s = n₀ / n: n is the mean, over the tokens of a fixed text, of the
-Euclidean norm of what that norm layer writes, n₀ the same of the unedited model. So the next block reads
-vectors as long as before; the residual stream that passes by is as the edits made it.
+After every update, for each edited block from the lowest on, gain and bias of the norm layer above the block
+are multiplied by s = n₀ / n. Here n is the mean Euclidean norm of that layer's output over the tokens of a
+fixed text, and n₀ the same in the unedited model. The next block then reads vectors of the unedited length,
+while the residual stream itself is left as edited.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,17 +29,18 @@ _ROWS = 16
 
 @dataclass(kw_only=True)
 class NormRescaled(Control):
-    """W + Δ, and norm layers whose output is on average as long as it was unedited.
+    """W + Δ, with norm layers whose outputs have their unedited length on average.
 
     An update costs a forward pass over the text for each edited block, up to the block above it.
     """
 
     name: str = "norm_rescaled"
     corpus: Corpus
-    """The first `tokens` tokens of it are the fixed text."""
+    """Corpus of the fixed text."""
     tokens: int = 4000
+    """Length of the fixed text, from the beginning of the corpus; more measure more precisely."""
     longest: int = 128
-    """Tokens of one document at the most."""
+    """Largest number of tokens of one document."""
     _layers: Sequence[int] = field(default=(), init=False, repr=False)
     _batches: Sequence[Batch] = field(default=(), init=False, repr=False)
     _unedited: dict[int, float] = field(default_factory=dict, init=False, repr=False)
@@ -52,26 +53,26 @@ class NormRescaled(Control):
                 raise ConfigError(f"control.{key}={getattr(self, key)}, but at least 1 token is needed")
 
     def prepare(self, model: Model, edited: Sequence[Site]) -> None:
-        """Read the text, keep the gains and measure what the norm layers write unedited.
+        """Read the text, copy the gains and measure the outputs of the norm layers on the unedited model.
 
         Raises:
-            DataError: where the corpus holds no text.
+            DataError: if the corpus holds no text.
         """
         self._layers = sorted({site.layer for site in edited})
         self._batches = self._read(model)
         self._gains = {layer: _gain(model, layer) for layer in self._layers}
         self._scales = dict.fromkeys(self._layers, 1.0)
-        self._unedited = {layer: self._written(model, layer) for layer in self._layers}
+        self._unedited = {layer: self._output_norm(model, layer) for layer in self._layers}
 
     def applied(self, model: Model) -> None:
-        """Scale the norm layers, the lowest first: what a higher one reads hangs on it."""
+        """Scale the norm layers, lowest first, because the inputs of higher ones depend on lower ones."""
         for layer in self._layers:
             self._scale(
-                model, layer, self._scales[layer] * self._unedited[layer] / self._written(model, layer)
+                model, layer, self._scales[layer] * self._unedited[layer] / self._output_norm(model, layer)
             )
 
     def put_back(self, model: Model) -> None:
-        """Give the model the gains that it had."""
+        """Restore the unedited gains."""
         for layer in self._layers:
             self._scale(model, layer, 1.0)
 
@@ -100,13 +101,13 @@ class NormRescaled(Control):
         return [(ids.to(model.device), mask.to(model.device)) for ids, mask in padded]
 
     @torch.no_grad()
-    def _written(self, model: Model, layer: int) -> float:
-        """Mean norm of what the norm layer above a block writes."""
+    def _output_norm(self, model: Model, layer: int) -> float:
+        """Mean norm of the output of the norm layer above a block."""
         norm, total, count = norm_after(model, layer), 0.0, 0
         for ids, mask in self._batches:
-            with capture(outputs={"norm": norm}, stop_after=norm) as seen:
+            with capture(outputs={"norm": norm}, stop_after=norm) as captured:
                 model.hidden(ids, mask)
-            vectors = seen["norm"][mask.to(seen["norm"].device)]
+            vectors = captured["norm"][mask.to(captured["norm"].device)]
             total += float(vectors.double().norm(dim=-1).sum())
             count += len(vectors)
         return total / count
@@ -119,7 +120,7 @@ class NormRescaled(Control):
 
 
 def norm_after(model: Model, layer: int) -> nn.Module:
-    """The norm that reads the residual stream next: the following block's, above the last the final one."""
+    """The next norm layer on the residual stream: the following block's, or the final norm after the last."""
     if layer == model.depth - 1:
         return model.hf.get_submodule(model.family.final_norm)
     return model.block(layer + 1).get_submodule(model.family.input_norm)

@@ -1,4 +1,4 @@
-"""An editor that gives back the updates that a run recorded, or what a control makes of them."""
+"""An editor that returns the updates recorded by a run, or those of a control."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from editors.base import Edit
+from editors.base import Edit, Editor
 from editors.controls.controls import Control
 from editors.data import Fact
 from editors.errors import DataError
@@ -20,11 +20,13 @@ _CONTROL = "control."
 
 
 @dataclass(kw_only=True)
-class RecordedEdits:
-    """Batch after batch of what was recorded, for the recorded facts; nothing is optimised."""
+class RecordedEdits(Editor):
+    """Returns the recorded updates batch by batch, for the recorded facts; nothing is optimised."""
 
     batches: Sequence[Recorded]
+    """The recorded batches, in order."""
     control: Control = field(default_factory=Control)
+    """The control that transforms the updates; by default they stay unchanged."""
     name: str = "replay"
     _done: int = field(default=0, init=False, repr=False)
     _sites: Sequence[Site] = field(default=(), init=False, repr=False)
@@ -37,37 +39,28 @@ class RecordedEdits:
 
     @property
     def sites(self) -> Sequence[Site]:
-        """Every matrix that changes here: once prepared, those that the control chooses."""
+        """Every matrix that changes: once prepared, those of the control."""
         return self._sites or self.recorded_sites
 
-    @property
-    def statistics(self) -> str:
-        """None are needed."""
-        return ""
-
-    @property
-    def trained(self) -> bool:
-        """No."""
-        return False
-
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
-        """Check that the model has the matrices, and let the control look at it unedited."""
+        """Check that the model has the matrices, and prepare the control on the unedited model."""
         check_sites(model, self.recorded_sites, "the recorded run")
-        self._sites, self._done = self.control.sites(self.recorded_sites, model), 0
+        self._sites = self.control.sites(self.recorded_sites, model)
+        self._done = self.edits = 0
         self.control.prepare(model, self.recorded_sites)
         self._model = model
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
-        """Bytes beside the model: an update of every matrix, and two copies that a control works with."""
+        """Bytes beside the model: an update of every matrix, and two copies for a control."""
         changed, recorded = self.control.sites(self.recorded_sites, model), self.recorded_sites
         sizes = [sum(8 * model.current(site).numel() for site in sites) for sites in (changed, recorded)]
         return sizes[0] + 2 * sizes[1]
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
-        """What the control makes of the next recorded update.
+        """The next recorded update, transformed by the control.
 
         Raises:
-            DataError: where other facts than the recorded ones are asked for.
+            DataError: for facts other than the recorded ones.
         """
         begun = time.perf_counter()
         batch = self.batches[self._done] if self._done < len(self.batches) else None
@@ -77,27 +70,30 @@ class RecordedEdits:
                 "facts: edit the recorded facts in their order"
             )
         update = {site: delta.to(model.weight(*site).device) for site, delta in batch.update.items()}
-        made = sum(len(each.facts) for each in self.batches[: self._done])
-        changed = self.control.act(model, update, made)
+        changed = self.control.act(model, update, self.edits)
         return Edit(update=changed, seconds={"reading": time.perf_counter() - begun})
 
     def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Go on to the next batch."""
+        """Continue with the next batch."""
         self.control.follow(self.batches[self._done])
         self.control.applied(model)
         self._done += 1
+        super().commit(model, facts, edit)
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
-        """The number of batches, and what the control remembers."""
+        """The number of batches, and the state of the control."""
         state = {f"{_CONTROL}{key}": value for key, value in self.control.state_dict().items()}
         return {"batches": torch.tensor(self._done)} | state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on after these batches; the control follows those that are behind, and writes what it has to."""
+        """Continue after these batches; the control follows the completed ones and restores its own state."""
         done = int(state["batches"])
         for batch in self.batches[self._done : done]:
             self.control.follow(batch)
         self._done = done
-        kept = {key.removeprefix(_CONTROL): value for key, value in state.items() if key.startswith(_CONTROL)}
+        self.edits = sum(len(batch.facts) for batch in self.batches[:done])
+        control = {
+            key.removeprefix(_CONTROL): value for key, value in state.items() if key.startswith(_CONTROL)
+        }
         assert self._model is not None, "prepare comes first"
-        self.control.load_state_dict(self._model, kept)
+        self.control.load_state_dict(self._model, control)

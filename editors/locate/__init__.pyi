@@ -2,11 +2,11 @@ from .base import LocateThenEdit as LocateThenEdit
 from .contexts import Groups as Groups, SampledContexts as SampledContexts, flat as flat
 from .keys import Keys as Keys
 from .shifted_forward import (
-    Initial as Initial,
-    Said as Said,
-    Shifted as Shifted,
+    InitialState as InitialState,
+    Predictions as Predictions,
+    ShiftedForward as ShiftedForward,
     divergence as divergence,
-    shifted as shifted,
+    run_to_shift as run_to_shift,
 )
 from .solvers import (
     Dense as Dense,

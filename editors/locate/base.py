@@ -1,12 +1,12 @@
 """Locate-then-edit: keys → targets → residual → spread → solve, layer by layer.
 
-A method states where its residual is measured, how it is spread over the layers, what is preserved and how
-the equations are solved; everything else is shared. The weights are read and never touched: what a layer's
-update does to the layers above is added to the recorded pass (`keys.py`).
+A method defines the module at which its residual is measured, its spread over the layers, the preserved
+directions and the solution of the equations; everything else is shared. The weights are read and never
+touched: the effect of a layer's update on the layers above is added to the recorded pass (`keys.py`).
 """
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from editors.base import Edit, Targets
+from editors.base import Edit, Editor, Targets
 from editors.data import SLOT, Fact
-from editors.errors import ConfigError, NumericsError
+from editors.errors import ConfigError, NumericsError, check_positive
 from editors.locate.contexts import ContextSource, Groups
 from editors.locate.keys import KeyPass, Keys, keys_of
 from editors.locate.memory_estimate import estimated
@@ -26,40 +26,41 @@ from editors.locate.solvers import Dense, Preserved
 from editors.locate.targets import TargetOptimizer
 from editors.models.model import Model
 from editors.moments.sources import SITE, MomentSource
-from editors.regularizers.base import Regularizer
-from editors.regularizers.composition import Rules
+from editors.regularizers.base import Progress, Regularizer
+from editors.regularizers.composition import RegularizerChain
 from editors.updates import Delta, Site, plain
 
 
 @dataclass(kw_only=True)
-class LocateThenEdit(ABC):
+class LocateThenEdit(Editor):
     """An editor that writes key–value pairs into the down projections of some blocks."""
 
     name: str
     layers: Sequence[int]
     """Edited blocks, lowest first; the targets live at the last."""
     targets: TargetOptimizer
+    """The optimiser of target vectors."""
     contexts: ContextSource
+    """Templates over which keys and likelihoods are averaged."""
     moments: MomentSource
+    """Second moments C of the corpus' keys."""
     preservation_weight: float = 1.0
-    """λp, weight of the second moment of the corpus' keys."""
+    """λp, weight of the second moment of the corpus' keys; a larger one preserves more and edits less."""
     regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
+    """Regularizers at any point of an edit."""
 
     measured_at: ClassVar[str] = "block"
-    """Whose output at the subject is compared with the target."""
+    """The module whose output at the subject is compared with the target."""
     averages_output = False
     """Whether that output is averaged over the context templates like the key."""
     remembered: ClassVar[Literal["before", "after"] | None] = "before"
-    """Which keys of earlier edits the published code preserves, if any; None: there is no room for them."""
+    """The keys of earlier edits that the published code preserves; None if it has no term for them."""
 
     def __post_init__(self) -> None:
         self.layers = sorted(self.layers)
-        if not self.preservation_weight > 0:
-            raise ConfigError(
-                f"editor.preservation_weight={self.preservation_weight}, but it has to be positive"
-            )
-        self._rules = Rules(self.regularizers, self.name)
-        if self.remembered is None and self._rules.remembers("before"):
+        check_positive("editor", preservation_weight=self.preservation_weight)
+        self._chain = RegularizerChain(self.regularizers, self.name)
+        if self.remembered is None and self._chain.remembers("before"):
             raise ConfigError(
                 f"history keeps the keys of earlier edits, but {self.name} has no place for them in its "
                 f"equations; drop it or use memit"
@@ -79,11 +80,6 @@ class LocateThenEdit(ABC):
         """The label of the second moments."""
         return self.moments.label
 
-    @property
-    def trained(self) -> bool:
-        """No: it has no parameters of its own."""
-        return False
-
     @abstractmethod
     def solve(self, preserved: Preserved, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
         """The update of one matrix that maps the keys closer to their values."""
@@ -91,14 +87,14 @@ class LocateThenEdit(ABC):
     @property
     def added_ridge(self) -> float:
         """λn, the multiple of the identity that regularizers add to what is preserved."""
-        return self._rules.ridge
+        return self._chain.ridge
 
     def spread(self, layers_left: int) -> float:
-        """Which part of the residual the present layer takes; `layers_left` counts it."""
+        """The share of the residual that the current layer takes; `layers_left` includes it."""
         return 1 / layers_left
 
     def preserve(self, model: Model) -> dict[int, Preserved]:
-        """What every layer's update should leave alone: λp C + λn I."""
+        """The preserved directions of every layer: λp C + λn I."""
         return {
             layer: Dense(self.preservation_weight * moment.double().to(model.device), self.added_ridge)
             for layer, moment in self._moments(model).items()
@@ -110,12 +106,14 @@ class LocateThenEdit(ABC):
         if self._preserved:
             return
         self._sample(model)
-        self._rules.calibrate(lambda sample: self._unstopped(model, sample), facts)
-        self._rules.prepare(model, self.sites)
-        self._preserved = self.preserve(model)  # last: statistics can take hours, and mark it as prepared
+        self._chain.calibrate(lambda sample: self._unstopped(model, sample), facts)
+        self._chain.prepare(model, self.sites)
+        self._preserved = self.preserve(
+            model
+        )  # last: statistics can take hours, and they mark the editor as prepared
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
-        """Bytes beside the model; asked on one fact, the one with the longest prompt."""
+        """Bytes beside the model, measured on the fact with the longest prompt."""
         self._check(model)
         self._sample(model)
         return estimated(model, self.targets, facts, self._groups, self.layers).peak
@@ -127,10 +125,10 @@ class LocateThenEdit(ABC):
             NumericsError: for a target or an update with NaN or infinity.
         """
         begun = time.perf_counter()
-        targets = self._rules.aim(self._find(model, facts))
-        found = time.perf_counter()
+        targets = self._chain.aim(self._find(model, facts))
+        optimised = time.perf_counter()
         update, memory, residuals = self._insert(model, facts, targets)
-        update = self._rules.finish(update, model, len(facts))
+        update = self._chain.finish(update, model, Progress(self.edits, self.edits + len(facts)))
         details = _details(targets, memory, residuals)
         for site, delta in update.items():
             _check(delta.is_finite(), f"the update of {site}", facts, targets)
@@ -140,13 +138,13 @@ class LocateThenEdit(ABC):
             memory=memory,
             diagnostics={name: float(values.mean()) for name, values in details.items()},
             details={name: values.tolist() for name, values in details.items()},
-            seconds={"targets": found - begun, "insertion": time.perf_counter() - found},
+            seconds={"targets": optimised - begun, "insertion": time.perf_counter() - optimised},
         )
 
     def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Preserve the keys of an applied edit, where a regularizer remembers."""
-        self._rules.edits += len(facts)
-        which = self._rules.remembers(self.remembered or "before")
+        """Preserve the keys of an applied edit if a regularizer remembers them."""
+        super().commit(model, facts, edit)
+        which = self._chain.remembers(self.remembered or "before")
         if which is None:
             return
         keys = edit.memory if which == "before" else keys_of(model, facts, self._groups, self.layers)
@@ -154,9 +152,11 @@ class LocateThenEdit(ABC):
             self._remember(layer, keys[layer])
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
-        """The number of edits, and the keys of every layer that were remembered after the first `since` of
-        them, with the sizes of their batches."""
-        state = {"edits": torch.tensor(self._rules.edits)}
+        """The number of edits, and per layer the keys remembered after the first `since` edits.
+
+        The sizes of their batches are saved beside them.
+        """
+        state = super().state_dict(since)
         for layer, remembered in self._keys.items():
             ends = accumulate(batch.shape[1] for batch in remembered)
             keys = [batch for batch, end in zip(remembered, ends, strict=True) if end > since]
@@ -166,16 +166,16 @@ class LocateThenEdit(ABC):
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Remember the keys again, in an editor that was prepared; those of later pieces after others."""
-        self._rules.edits = int(state["edits"])
+        """Remember the keys again, in a prepared editor; pieces are loaded in order."""
+        super().load_state_dict(state)
         for layer in self.layers:
             if f"keys.{layer}" in state:
                 sizes = state[f"batches.{layer}"].tolist()
-                for keys in state[f"keys.{layer}"].split(sizes, dim=1):  # in batches: the same bits
+                for keys in state[f"keys.{layer}"].split(sizes, dim=1):  # batch by batch, for the same bits
                     self._remember(layer, keys)
 
     def _remember(self, layer: int, keys: Float[Tensor, "in n"]) -> None:
-        keys = plain(keys)  # as a restored state gives them
+        keys = plain(keys)  # laid out as in a restored state
         self._keys[layer].append(keys.cpu())  # only a restored editor reads them again
         self._preserved[layer].add(keys)
 
@@ -185,7 +185,7 @@ class LocateThenEdit(ABC):
             self._groups, self._sampled_on = self.contexts.groups(model), model.digest
 
     def _find(self, model: Model, facts: Sequence[Fact]) -> Targets:
-        return self.targets.find(model, facts, self._groups, self.layers[-1], self._rules.stop)
+        return self.targets.find(model, facts, self._groups, self.layers[-1], self._chain.stop)
 
     def _unstopped(self, model: Model, facts: Sequence[Fact]) -> Targets:
         """Targets of the bare prompts, without a stop rule."""
@@ -195,7 +195,7 @@ class LocateThenEdit(ABC):
     def _insert(
         self, model: Model, facts: Sequence[Fact], targets: Targets
     ) -> tuple[dict[Site, Delta], dict[int, Tensor], Tensor]:
-        """Solve the layers one after another, each for the residual that the earlier ones left."""
+        """Solve the layers one after another, each for the residual left by the earlier ones."""
         walk = KeyPass(model, facts, self._groups, self.layers)
         update, memory, residuals = {}, {}, torch.empty(0)
         for i, layer in enumerate(self.layers):
@@ -207,7 +207,7 @@ class LocateThenEdit(ABC):
             residuals = residual.norm(dim=0) if i == 0 else residuals
             part = self.spread(len(self.layers) - i)
             delta = self.solve(self._preserved[layer], keys, residual.double() * part)
-            update[site], memory[layer] = self._rules.project(site, delta), keys.mean
+            update[site], memory[layer] = self._chain.project(site, delta), keys.mean
             _check(update[site].is_finite(), f"the update of {site}", facts, targets)
             if layer != self.layers[-1]:
                 walk.write(layer, update[site], until=self.layers[i + 1])
@@ -229,7 +229,7 @@ class LocateThenEdit(ABC):
             )
 
     def _check(self, model: Model) -> None:
-        """Whether the editor can edit this model."""
+        """Raise a `ConfigError` if the editor cannot edit this model."""
         model.check_layers(self.layers)
         if self.layers[-1] == model.depth - 1:
             raise ConfigError(
@@ -256,8 +256,8 @@ def _check(finite: bool, what: str, facts: Sequence[Fact], targets: Targets) -> 
 def _details(
     targets: Targets, memory: Mapping[int, Tensor], residuals: Float[Tensor, " n"]
 ) -> dict[str, Float[Tensor, " n"]]:
-    """Of each fact: norms of the target, of what stood there, of the keys (mean over layers) and of the
-    residual at the first edited layer; steps and loss of the target's optimisation."""
+    """Diagnostics per fact: norms of the target, of the vector before it, of the keys (mean over layers) and
+    of the residual at the first edited layer; steps and loss of the target's optimisation."""
     keys = torch.stack([k.norm(dim=0) for k in memory.values()])
     return {
         "target_norm": targets.vectors.norm(dim=1).double().cpu(),

@@ -1,7 +1,7 @@
-"""Prefixes that a fact is learnt under, so that its target does not depend on one wording.
+"""Context templates under which a fact is learnt, so that its target does not depend on one wording.
 
-Published code samples them unseeded, from whichever model state is loaded first, and keeps them in a
-module global. Here they come from a seed and the unedited model, and belong to the editor's state.
+Published code samples them unseeded, from the first model state that is loaded, and keeps them in a module
+global. Here they follow from a seed and the unedited model, and belong to the editor's state.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ Groups = tuple[tuple[str, ...], ...]
 
 @runtime_checkable
 class ContextSource(Protocol):
-    """Gives the context templates of a run."""
+    """A source of the context templates of a run."""
 
     def groups(self, model: Model) -> Groups:
         """The templates; the first of the first group is the bare slot."""
@@ -43,9 +43,11 @@ class SampledContexts:
     lengths: Sequence[int] = (10,)
     """Number of tokens of the samples, start included; one sample for each start and length."""
     top_k: int = 5
+    """Most probable tokens from which each next token is sampled."""
     bare_weighs_half: bool = True
-    """Whether the bare slot forms a group of its own."""
+    """Whether the bare slot forms a group of its own, with half of the weight."""
     seed: int = 0
+    """Seed of the samples."""
 
     def groups(self, model: Model) -> Groups:
         """Sample once for each start and length; the same seed and model give the same templates."""
@@ -60,12 +62,12 @@ class SampledContexts:
 
 @dataclass(frozen=True, kw_only=True)
 class GivenContexts:
-    """Templates that are already known, for example those of a published run."""
+    """Fixed templates, for example those of a published run."""
 
     templates: Groups
 
     def groups(self, model: Model) -> Groups:
-        """The templates as given; the model is not asked."""
+        """The templates, whatever the model."""
         return self.templates
 
 
@@ -81,7 +83,7 @@ def mean_over(groups: Groups, values: Float[Tensor, "fact template width"]) -> F
 
 
 def _template(text: str) -> str:
-    """Braces would be taken for a slot, and line ends would end the sentence."""
+    """A template from a sample, without braces (they mark slots) and line ends (they end the sentence)."""
     for symbol in "{}\n":
         text = text.replace(symbol, " ")
     return f"{text.strip()}. {SLOT}"
@@ -95,8 +97,8 @@ def _continue(model: Model, start: str, length: int, top_k: int, generator: torc
         row = torch.tensor([ids], device=model.device)
         hidden = model.hidden(row, torch.ones_like(row, dtype=torch.bool))[0, -1]
         best = model.logits(hidden).topk(top_k)
-        choice = torch.multinomial(best.values.softmax(dim=-1).cpu(), 1, generator=generator)
-        ids.append(int(best.indices[int(choice)]))
+        index = torch.multinomial(best.values.softmax(dim=-1).cpu(), 1, generator=generator)
+        ids.append(int(best.indices[int(index)]))
     return str(model.tokenizer.decode(ids, skip_special_tokens=True))
 
 

@@ -1,7 +1,7 @@
-"""How much memory an edit will need, before it is made.
+"""An estimate of the memory that an edit needs, beside the loaded model.
 
-What autograd keeps is measured on one fact and multiplied; what passes without gradients and the second
-moments need follows from shapes. The estimate is of what comes on top of the loaded model.
+The memory of autograd is measured on one fact and multiplied; that of passes without gradients and of the
+second moments follows from shapes.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ import torch
 from editors.data import Fact
 from editors.locate.contexts import Groups, flat
 from editors.locate.targets import TargetOptimizer
-from editors.models.memory import kept
+from editors.models.memory import count_saved
 from editors.models.model import Model
-from editors.models.tokenization import longest, place
+from editors.models.tokenization import longest_fact, tokenize_prompt
 from editors.moments.sources import SITE
 
 
@@ -23,24 +23,24 @@ class Memory:
     """Bytes beside the loaded model."""
 
     statistics: int
-    """Of what every layer preserves, at the most while it is factored."""
+    """Preserved matrices of all layers, at their peak during factoring."""
     targets: int
-    """Of one pass of the optimiser of targets with its gradients."""
+    """One pass of the optimiser of targets, with its gradients."""
     insertion: int
-    """Of the pass that serves the keys."""
+    """The pass that gives the keys."""
 
     @property
     def peak(self) -> int:
-        """At the most at one time."""
+        """The largest sum at one time."""
         return self.statistics + max(self.targets, self.insertion)
 
 
 def estimated(
     model: Model, targets: TargetOptimizer, facts: Sequence[Fact], groups: Groups, layers: Sequence[int]
 ) -> Memory:
-    """Of editing these facts together."""
+    """The memory for editing these facts together."""
     width = model.weight(SITE, layers[0]).shape[1]
-    rows = [place(model.tokenizer, fact, template) for fact in facts for template in flat(groups)]
+    rows = [tokenize_prompt(model.tokenizer, fact, template) for fact in facts for template in flat(groups)]
     tokens = max(row.subject_last + 1 for row in rows)
     together = min(len(facts), targets.facts_at_once) * len(flat(groups))
     cache, graph = _one_fact(model, targets, facts, groups, layers[-1])
@@ -54,7 +54,7 @@ def estimated(
 
 
 def _forward(model: Model, tokens: int) -> int:
-    """Of a pass without gradients: a block's hidden states, and those of the MLP's activation."""
+    """Bytes of a pass without gradients: a block's hidden states, and the activations of its MLP."""
     inner = model.weight(SITE, 0).shape[1]
     return tokens * (6 * model.width + 4 * inner) * model.dtype.itemsize
 
@@ -62,11 +62,11 @@ def _forward(model: Model, tokens: int) -> int:
 def _one_fact(
     model: Model, targets: TargetOptimizer, facts: Sequence[Fact], groups: Groups, layer: int
 ) -> tuple[int, int]:
-    """Bytes of the cached prefix, and of what is kept for the gradient, of the longest fact."""
-    batch, initial = targets.begin(model, [longest(model.tokenizer, facts)], groups, layer)
-    with kept(model) as graph:
-        said = batch.run(torch.zeros_like(initial.vectors, requires_grad=True))
-    # gradients of what is said, where it is gathered and where it is split, and of the logits below it
-    logits = 3 * (said.chosen.numel() + said.anchor.numel()) * said.chosen.itemsize
-    known = sum(value.numel() * value.itemsize for value in batch.kept.values())
-    return batch.templates.held() + batch.anchors.held() + known, graph.bytes + logits
+    """Bytes of the cached prefix, and those saved for the gradient, for the longest fact."""
+    batch, initial = targets.begin(model, [longest_fact(model.tokenizer, facts)], groups, layer)
+    with count_saved(model) as saved:
+        predictions = batch.run(torch.zeros_like(initial.vectors, requires_grad=True))
+    # gradients of the predictions, once gathered and once split, and of the logits below them
+    logits = 3 * (predictions.targets.numel() + predictions.anchor.numel()) * predictions.targets.itemsize
+    known = sum(value.numel() * value.itemsize for value in batch.references.values())
+    return batch.templates.held() + batch.anchors.held() + known, saved.bytes + logits

@@ -1,9 +1,9 @@
-"""A batch of facts whose hidden states are shifted at the subject, and what the model then says.
+"""A batch of facts whose hidden states are shifted at the subject, and the predictions that follow.
 
-Every fact is written in all context templates up to its target's last token but one, and once as an anchor,
+Every fact is written in all context templates, without the last token of its target, and once as an anchor,
 `"{subject} is a"` up to the subject, whose distribution should stay. The model runs once; afterwards only the
-blocks above the shift are run, on the tokens from the subject's last one on, and the head only where the loss
-reads it.
+blocks above the shift are run, from the subject's last token on, and the head only at the positions that the
+loss reads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,38 +18,38 @@ from torch import Tensor
 from editors.data import Fact
 from editors.models.hooks import capture, replace_output
 from editors.models.model import Model
-from editors.models.partial_forward import Replay, record
-from editors.models.tokenization import Prompted, place
+from editors.models.partial_forward import PartialForward, record
+from editors.models.tokenization import TokenizedPrompt, tokenize_prompt
 
 ANCHOR = "{} is a"
 """Prompt whose next-token distribution at the subject should stay; only its part up to there is run."""
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the model says of the facts that are still being optimised."""
+class Predictions:
+    """The model's predictions for the facts that are still being optimised."""
 
-    chosen: Float[Tensor, "aim vocabulary"]
-    """Log-distribution where each target token of each template is predicted, in this order."""
+    targets: Float[Tensor, "aim vocabulary"]
+    """Log-distribution at the position of each target token of each template, in this order."""
     anchor: Float[Tensor, "active vocabulary"]
-    """Log-distribution after the anchors."""
+    """Log-distribution at the end of each anchor."""
     middle: Float[Tensor, "active row width"] | None = None
     """Hidden state at the subject after the middle block: templates, then the anchor."""
 
 
 @dataclass(frozen=True)
-class Initial:
-    """What stands at the subjects of the bare prompts before any shift."""
+class InitialState:
+    """Hidden states at the subjects of the bare prompts before any shift."""
 
     vectors: Float[Tensor, "fact part width"]
     """v_init of every shifted part."""
     written: Float[Tensor, "fact width"]
-    """Output of the MLP."""
+    """Output of the MLP there."""
 
 
 @dataclass(frozen=True)
-class Aims:
-    """Which tokens the templates should predict, and where."""
+class TargetPositions:
+    """The target tokens of every template, and the columns that predict them."""
 
     columns: Int[Tensor, "active template aim"]
     """Column whose logits predict each target token; padded with zeros."""
@@ -59,58 +59,58 @@ class Aims:
 
     @property
     def real(self) -> Bool[Tensor, "active template aim"]:
-        """Where there is a target token."""
+        """False for padding."""
         return (self.weights > 0)[:, None].expand_as(self.tokens)
 
-    def keep(self, index: Int[Tensor, " kept"]) -> "Aims":
-        """Those of some facts."""
-        return Aims(self.columns[index], self.tokens[index], self.weights[index])
+    def select(self, index: Int[Tensor, " kept"]) -> "TargetPositions":
+        """The positions of some facts."""
+        return TargetPositions(self.columns[index], self.tokens[index], self.weights[index])
 
 
 @dataclass(frozen=True)
-class Shifted:
-    """The prompts of a batch; compacts as facts become final."""
+class ShiftedForward:
+    """The prompts of a batch, run up to the shift; it shrinks as facts become final."""
 
-    templates: Replay
-    anchors: Replay
+    templates: PartialForward
+    anchors: PartialForward
     facts: Int[Tensor, " active"]
     """Index of each remaining fact in the whole batch."""
-    aims: Aims
+    positions: TargetPositions
     layer: int
     """Block at whose output, or inside of which, the shift is added."""
     parts: Sequence[str]
-    """Sub-modules of the block that are shifted; none: its output."""
+    """Sub-modules of the block that are shifted; if empty, the output of the block is."""
     loss_layer: int
     """Block whose output predicts the targets; the anchors are read at the top."""
     middle: int | None = None
-    """Block after which the subjects' hidden states are read too."""
-    kept: Mapping[str, Float[Tensor, "active ..."]] = field(default_factory=dict)
-    """What is known of each remaining fact, for example its anchor's first distribution."""
+    """Block after which the hidden states at the subjects are also returned."""
+    references: Mapping[str, Float[Tensor, "active ..."]] = field(default_factory=dict)
+    """Reference values of each remaining fact, for example its anchor's first distribution."""
 
     @property
     def count(self) -> int:
-        """Facts that remain."""
+        """Number of facts that remain."""
         return len(self.facts)
 
-    def run(self, shift: Float[Tensor, "fact part width"]) -> Said:
-        """Add the shifts, run on, and read."""
+    def run(self, shift: Float[Tensor, "fact part width"]) -> Predictions:
+        """Add the shifts, run the blocks above, and read the predictions."""
         model, shift = self.templates.model, shift[self.facts]
         rows = self.templates.hidden.shape[0] // self.count
         spread = shift.repeat_interleave(rows, dim=0)
         read, subjects = self._above(self.templates, spread, self.loss_layer)
         top, anchored = self._above(self.anchors, shift, model.depth - 1)
-        chosen = read.view(self.count, rows, *read.shape[1:])[self._index()]
-        both = model.log_probability(torch.cat([chosen, top[:, 0]]))
-        said, anchor = both.split([len(chosen), self.count])
+        hidden = read.view(self.count, rows, *read.shape[1:])[self._index()]
+        both = model.log_probability(torch.cat([hidden, top[:, 0]]))
+        targets, anchor = both.split([len(hidden), self.count])
         middle = None
         if subjects is not None and anchored is not None:
             middle = torch.cat([subjects.view(self.count, rows, -1), anchored[:, None]], dim=1)
-        return Said(said, anchor, middle)
+        return Predictions(targets, anchor, middle)
 
     def _above(
-        self, replay: Replay, shift: Float[Tensor, "row part width"], last: int
+        self, replay: PartialForward, shift: Float[Tensor, "row part width"], last: int
     ) -> tuple[Float[Tensor, "row token width"], Float[Tensor, "row width"] | None]:
-        """Hidden states after block `last`, and those of the subjects after the middle block."""
+        """Hidden states after block `last`, and those at the subjects after the middle block."""
         with ExitStack() as hooks:
             for i, part in enumerate(self.parts):
                 change = partial(_add_first, shift=shift[:, i])
@@ -126,36 +126,36 @@ class Shifted:
         return replay.run(hidden, between + 1, last), hidden[:, 0]
 
     def _index(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Fact, template and column of every aim."""
-        fact, template, aim = self.aims.real.nonzero(as_tuple=True)
-        return fact, template, self.aims.columns[fact, template, aim]
+        """Fact, template and column of every target token."""
+        fact, template, aim = self.positions.real.nonzero(as_tuple=True)
+        return fact, template, self.positions.columns[fact, template, aim]
 
     def spread(self, values: Tensor) -> Tensor:
-        """One value for each aim as (active, template, aim), 0 where there is none."""
-        empty = torch.zeros(self.aims.tokens.shape, dtype=values.dtype, device=values.device)
-        return empty.masked_scatter(self.aims.real, values)
+        """Values of the target tokens as (active, template, aim), 0 for padding."""
+        empty = torch.zeros(self.positions.tokens.shape, dtype=values.dtype, device=values.device)
+        return empty.masked_scatter(self.positions.real, values)
 
-    def likelihood(self, said: Said) -> Float[Tensor, " active"]:
+    def likelihood(self, predictions: Predictions) -> Float[Tensor, " active"]:
         """−log P of the target: mean over templates of the mean over tokens."""
-        wanted = self.aims.tokens[self.aims.real]
-        score = self.spread(said.chosen.gather(1, wanted[:, None]).squeeze(1))
-        return -(score * self.aims.weights[:, None]).sum(dim=2).mean(dim=1)
+        tokens = self.positions.tokens[self.positions.real]
+        score = self.spread(predictions.targets.gather(1, tokens[:, None]).squeeze(1))
+        return -(score * self.positions.weights[:, None]).sum(dim=2).mean(dim=1)
 
-    def correct(self, said: Said) -> Bool[Tensor, "active template"]:
-        """Where every target token of a template is the model's first choice."""
-        hit = said.chosen.detach().argmax(dim=1) == self.aims.tokens[self.aims.real]
-        return (self.spread(hit) | ~self.aims.real).all(dim=2)
+    def correct(self, predictions: Predictions) -> Bool[Tensor, "active template"]:
+        """Whether every target token of a template is the model's first choice."""
+        hit = predictions.targets.detach().argmax(dim=1) == self.positions.tokens[self.positions.real]
+        return (self.spread(hit) | ~self.positions.real).all(dim=2)
 
-    def drift(self, said: Said) -> Float[Tensor, " active"]:
+    def drift(self, predictions: Predictions) -> Float[Tensor, " active"]:
         """KL(now ‖ before) of the anchors' next-token distribution."""
-        return divergence(said.anchor, self.kept["anchor"])
+        return divergence(predictions.anchor, self.references["anchor"])
 
-    def remember(self, **values: Tensor) -> "Shifted":
-        """The batch that knows more of each fact."""
-        return replace(self, kept=dict(self.kept) | values)
+    def with_references(self, **values: Tensor) -> "ShiftedForward":
+        """The same batch with further reference values of each fact."""
+        return replace(self, references=dict(self.references) | values)
 
-    def keep(self, rest: Bool[Tensor, " active"]) -> "Shifted":
-        """The batch without the facts that are done."""
+    def select(self, rest: Bool[Tensor, " active"]) -> "ShiftedForward":
+        """The batch without the facts that are final."""
         index = rest.nonzero().squeeze(1).to(self.facts)
         rows = self.templates.hidden.shape[0] // self.count
         within = torch.arange(rows, device=index.device)
@@ -164,8 +164,8 @@ class Shifted:
             templates=self.templates.select((index[:, None] * rows + within).reshape(-1)),
             anchors=self.anchors.select(index),
             facts=self.facts[index],
-            aims=self.aims.keep(index),
-            kept={name: value[index] for name, value in self.kept.items()},
+            positions=self.positions.select(index),
+            references={name: value[index] for name, value in self.references.items()},
         )
 
 
@@ -174,13 +174,13 @@ def divergence(now: Float[Tensor, "*any vocabulary"], before: Float[Tensor, "*an
     return (now.exp() * (now - before)).sum(dim=-1)
 
 
-def written_in(model: Model, fact: Fact, templates: Sequence[str]) -> list[Prompted]:
-    """The fact in every template, with its target but for the last token."""
-    rows = [place(model.tokenizer, fact, template, fact.target_new) for template in templates]
+def prompts_in(model: Model, fact: Fact, templates: Sequence[str]) -> list[TokenizedPrompt]:
+    """The fact in every template, with its target except for the last token."""
+    rows = [tokenize_prompt(model.tokenizer, fact, template, fact.target_new) for template in templates]
     return [replace(row, ids=row.ids[:-1]) for row in rows]
 
 
-def shifted(
+def run_to_shift(
     model: Model,
     facts: Sequence[Fact],
     contexts: Sequence[Sequence[str]],
@@ -188,27 +188,27 @@ def shifted(
     parts: Sequence[str],
     inside: bool,
     loss_layer: int | None,
-) -> tuple[Shifted, Initial]:
-    """Run everything once, every fact in its own contexts, as many for each.
+) -> tuple[ShiftedForward, InitialState]:
+    """Run every fact once in its own contexts, equally many for each.
 
     The shift is added to the output of block `layer` or, if `inside`, to that of its parts.
     """
-    rows = [written_in(model, fact, own) for fact, own in zip(facts, contexts, strict=True)]
-    anchors = [place(model.tokenizer, replace(fact, prompt=ANCHOR)) for fact in facts]
+    rows = [prompts_in(model, fact, own) for fact, own in zip(facts, contexts, strict=True)]
+    anchors = [tokenize_prompt(model.tokenizer, replace(fact, prompt=ANCHOR)) for fact in facts]
     anchors = [replace(row, ids=row.ids[: row.subject_last + 1]) for row in anchors]
     first = layer if inside else layer + 1
     modules = {part: model.module(part, layer) for part in (*parts, "mlp")}
     top = model.depth - 1 if loss_layer is None else loss_layer
-    with capture(outputs=modules) as seen:
-        written = _recorded(model, [row for fact in rows for row in fact], first, top)
+    with capture(outputs=modules) as outputs:
+        templates = _recorded(model, [row for fact in rows for row in fact], first, top)
     precise = torch.promote_types(model.dtype, torch.float32)
-    found = {part: seen[part][:: len(rows[0]), 0].to(precise) for part in modules}
-    initial = Initial(torch.stack([found[part] for part in parts], dim=1), found["mlp"])
-    batch = Shifted(
-        templates=written,
+    bare = {part: outputs[part][:: len(rows[0]), 0].to(precise) for part in modules}
+    initial = InitialState(torch.stack([bare[part] for part in parts], dim=1), bare["mlp"])
+    batch = ShiftedForward(
+        templates=templates,
         anchors=_recorded(model, anchors, first, model.depth - 1),
         facts=torch.arange(len(rows), device=initial.written.device),
-        aims=_aims(rows, initial.written),
+        positions=_target_positions(rows, initial.written),
         layer=layer,
         parts=parts if inside else (),
         loss_layer=top,
@@ -216,18 +216,18 @@ def shifted(
     return batch, initial
 
 
-def _recorded(model: Model, rows: Sequence[Prompted], first: int, last: int) -> Replay:
+def _recorded(model: Model, rows: Sequence[TokenizedPrompt], first: int, last: int) -> PartialForward:
     """Prompts split before the subject's last token."""
     prefixes = [row.ids[: row.subject_last] for row in rows]
     tails = [row.ids[row.subject_last :] for row in rows]
     return record(model, prefixes, tails, first, last, shared=[row.context for row in rows])
 
 
-def _aims(rows: Sequence[Sequence[Prompted]], like: Tensor) -> Aims:
-    """Where each target token is predicted, which it is, and its weight in the mean."""
+def _target_positions(rows: Sequence[Sequence[TokenizedPrompt]], like: Tensor) -> TargetPositions:
+    """Column, token and weight in the mean of every target token."""
     longest = max(len(fact[0].target_ids) for fact in rows)
     columns = torch.zeros(len(rows), len(rows[0]), longest, dtype=torch.long)
-    wanted = torch.zeros_like(columns)
+    tokens = torch.zeros_like(columns)
     weights = torch.zeros(len(rows), longest, dtype=like.dtype)
     for i, fact in enumerate(rows):
         length = len(fact[0].target_ids)
@@ -235,10 +235,10 @@ def _aims(rows: Sequence[Sequence[Prompted]], like: Tensor) -> Aims:
         for j, row in enumerate(fact):
             begin = len(row.ids) - row.subject_last - length
             columns[i, j, :length] = torch.arange(begin, begin + length)
-            wanted[i, j, :length] = torch.tensor(row.target_ids)
-    return Aims(columns.to(like.device), wanted.to(like.device), weights.to(like.device))
+            tokens[i, j, :length] = torch.tensor(row.target_ids)
+    return TargetPositions(columns.to(like.device), tokens.to(like.device), weights.to(like.device))
 
 
 def _add_first(hidden: Float[Tensor, "row token width"], shift: Float[Tensor, "row width"]) -> Tensor:
-    """Add to the first token of every row, the subject's last."""
+    """Add the shift to the first token of every row, which is the subject's last."""
     return torch.cat([hidden[:, :1] + shift.to(hidden)[:, None], hidden[:, 1:]], dim=1)

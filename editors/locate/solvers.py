@@ -1,7 +1,7 @@
-"""The closed forms of locate-then-edit: pure tensors in float64, no model in sight.
+"""The closed forms of locate-then-edit: pure tensors in float64, without any model.
 
 Orientation: W (out×in), keys K (in×n), residual R = V − W K (out×n), A (in×in) symmetric positive
-definite, the weight of everything that should stay: A = λp C + λn I + Σ K Kᵀ of earlier edits.
+definite, the weight of everything to preserve: A = λp C + λn I + Σ K Kᵀ of earlier edits.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from editors.errors import NumericsError
 
 
 class Preserved(ABC):
-    """What should stay: a symmetric positive definite A of which only A⁻¹ K is ever needed."""
+    """The preserved directions: a symmetric positive definite A, needed only through A⁻¹ K."""
 
     @abstractmethod
     def solve(self, keys: Float[Tensor, "in n"]) -> Float[Tensor, "in n"]:
@@ -28,8 +28,8 @@ class Preserved(ABC):
 class Dense(Preserved):
     """A + ridge I, kept as its inverse so that adding keys is cheap.
 
-    A ← A + K Kᵀ costs 2 in² n operations by Woodbury's identity instead of in³/3, so that the ten
-    thousandth edit takes as long as the first.
+    A ← A + K Kᵀ costs 2 in² n operations by Woodbury's identity instead of in³/3, so that the
+    ten-thousandth edit takes as long as the first.
     """
 
     def __init__(self, matrix: Float[Tensor, "in in"], ridge: float = 0.0) -> None:
@@ -56,9 +56,9 @@ class Dense(Preserved):
 class NullSpace(Preserved):
     """A = ridge I inside the null space of the preserved keys, and infinite outside of it.
 
-    A⁻¹ = (I − U Uᵀ) / ridge − H Hᵀ with U (in, rank) the directions that are preserved and H what remembering
-    keys has taken off. Both stay thin: A⁻¹ K costs 2 in (rank + keys) n operations instead of 2 in² n, until
-    they are wider than half the matrix, when A⁻¹ is formed.
+    A⁻¹ = (I − U Uᵀ) / ridge − H Hᵀ with U (in, rank) the preserved directions and H Hᵀ the part that
+    remembered keys have subtracted. Both stay thin: A⁻¹ K costs 2 in (rank + keys) n operations instead of
+    2 in² n, until they are wider than half the matrix; then A⁻¹ is formed.
 
     Source: AlphaEdit (arXiv 2410.02355), whose system P(KKᵀ + S) + L₂ I has this solution.
     """
@@ -66,7 +66,7 @@ class NullSpace(Preserved):
     def __init__(self, preserved: Float[Tensor, "in rank"], ridge: float) -> None:
         self.ridge = ridge
         self._directions = preserved.double()
-        self._taken = self._directions[:, :0]
+        self._subtracted = self._directions[:, :0]
         self._inverse: Tensor | None = None
 
     @property
@@ -80,7 +80,7 @@ class NullSpace(Preserved):
         if self._inverse is not None:
             return self._inverse @ keys
         free = keys - self._directions @ (self._directions.T @ keys)
-        return free / self.ridge - self._taken @ (self._taken.T @ keys)
+        return free / self.ridge - self._subtracted @ (self._subtracted.T @ keys)
 
     def add(self, keys: Float[Tensor, "in n"]) -> None:
         """A ← A + K Kᵀ."""
@@ -88,9 +88,9 @@ class NullSpace(Preserved):
         if self._inverse is not None:
             self._inverse -= half @ half.T
             return
-        self._taken = torch.cat([self._taken, half], dim=1)
+        self._subtracted = torch.cat([self._subtracted, half], dim=1)
         width = self._directions.shape[0]
-        if self._directions.shape[1] + self._taken.shape[1] > width // 2:
+        if self._directions.shape[1] + self._subtracted.shape[1] > width // 2:
             self._inverse = self.solve(torch.eye(width).to(self._directions))
 
 
@@ -119,7 +119,7 @@ def equality(
     it is least squares for ε A. Source: EMMET (arXiv 2403.14236).
 
     Raises:
-        NumericsError: where two keys are so alike that no update can give both their values.
+        NumericsError: if two keys are so similar that no update can give both their values.
     """
     solved = preserved.solve(keys)
     gram = keys.to(solved).T @ solved
@@ -135,7 +135,7 @@ def equality(
 
 
 def _correction(keys: Float[Tensor, "in n"], solved: Float[Tensor, "in n"]) -> Float[Tensor, "in n"]:
-    """H with H Hᵀ = Y (I + KᵀY)⁻¹ Yᵀ: what adding keys takes off A⁻¹."""
+    """H with H Hᵀ = Y (I + KᵀY)⁻¹ Yᵀ, the part that adding keys subtracts from A⁻¹."""
     return torch.linalg.solve_triangular(_root_of_gram(keys, solved), solved.T, upper=False).T
 
 

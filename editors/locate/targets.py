@@ -1,7 +1,7 @@
-"""Target vectors: what an edited block should write at a subject so that the model says the new object.
+"""Target vectors: the output of an edited block at a subject that makes the model predict the new object.
 
-All facts of a batch are optimised together, yet each as if it were alone: the losses are summed, Adam's
-state, the norm bound and the stop belong to a fact, and a fact that is done leaves the batch.
+All facts of a batch are optimised together, yet each as if it were alone: the losses are summed; Adam's
+state, the norm bound and the stopping belong to a fact; and a fact that is final leaves the batch.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from editors.base import Targets
 from editors.data import Fact
-from editors.errors import ConfigError, NumericsError
+from editors.errors import ConfigError, NumericsError, check_positive
 from editors.locate.contexts import Groups, flat
-from editors.locate.shifted_forward import Initial, Said, Shifted, shifted
+from editors.locate.shifted_forward import InitialState, Predictions, ShiftedForward, run_to_shift
 from editors.models.model import Model
-from editors.models.tokenization import place
+from editors.models.tokenization import tokenize_prompt
 from editors.regularizers.base import Regularizer
 
 
@@ -31,32 +31,34 @@ class TargetOptimizer:
          + decay · ‖δ‖ / ‖v_init‖²,  with ‖δ‖ ≤ max_norm_ratio · ‖v_init‖ after every step.
 
     Source: ROME (arXiv 2202.05262) and MEMIT (arXiv 2210.07229) with their code, `compute_v`, `compute_z`:
-    the first power of ‖δ‖ over the squared norm is theirs, and so is the last evaluation without a step.
+    the first power of ‖δ‖ over the squared norm and the last evaluation without a step are theirs.
     """
 
     steps: int = 20
     """Evaluations of the loss; the last one is not followed by a step."""
     learning_rate: float = 0.5
+    """Adam's step size."""
     kl_weight: float = 0.0625
+    """Weight of keeping the anchor's distribution; a larger one keeps the subject closer to what it was."""
     decay: float = 0.5
+    """Weight of ‖δ‖ / ‖v_init‖²; a larger one gives shorter shifts."""
     max_norm_ratio: float = 4.0
     """Bound of ‖δ‖ in units of ‖v_init‖."""
     loss_threshold: float = 0.05
     """A target whose loss is below it is final."""
     reference: Literal["block", "mlp"] = "block"
-    """Whose output at the subject is v_init: the block's (MEMIT) or the MLP's (ROME)."""
+    """The module whose output at the subject is v_init: the block (MEMIT) or the MLP (ROME)."""
     loss_layer: int | None = None
-    """Block whose output the target's likelihood is read from, through norm and head; null is the last."""
+    """Block whose output, through norm and head, gives the target's likelihood; null is the last."""
     facts_at_once: int = 50
-    """Facts optimised in one pass; more take more memory. The result does not depend on it."""
+    """Facts optimised in one pass; more need more memory. The result does not depend on it."""
 
     inside: ClassVar[bool] = False
-    """Whether the shift acts inside the block, where it also changes what the rest of the block reads."""
+    """Whether the shift acts inside the block and so changes the input of the block's later modules."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "learning_rate", "max_norm_ratio", "facts_at_once"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"targets.{name}={getattr(self, name)}, but it has to be positive")
+        names = ("steps", "learning_rate", "max_norm_ratio", "facts_at_once")
+        check_positive("targets", **{name: getattr(self, name) for name in names})
 
     @property
     def parts(self) -> Sequence[str]:
@@ -72,22 +74,22 @@ class TargetOptimizer:
             NumericsError: for a loss that is NaN or infinite, with the fact's id.
         """
         order = sorted(range(len(facts)), key=lambda i: _tail(model, facts[i]))
-        found = [
+        chunks = [
             self._optimise(model, [facts[i] for i in part], groups, layer, stop)
             for part in _chunks(order, self.facts_at_once)
         ]
         back = torch.tensor(order).argsort()
         return Targets(
-            *(torch.cat([getattr(one, name) for one in found])[back] for name in Targets.__annotations__)
+            *(torch.cat([getattr(one, name) for one in chunks])[back] for name in Targets.__annotations__)
         )
 
     def begin(
         self, model: Model, facts: Sequence[Fact], groups: Groups, layer: int
-    ) -> tuple[Shifted, Initial]:
-        """Run the prompts once, up to the shift; the batch and v_init.
+    ) -> tuple[ShiftedForward, InitialState]:
+        """Run the prompts once, up to the shift; returns the batch and v_init.
 
         Raises:
-            ConfigError: for a loss that is read where no shift reaches.
+            ConfigError: for a loss layer that no shift reaches.
         """
         if self.loss_layer is not None and not layer < self.loss_layer < model.depth:
             raise ConfigError(
@@ -95,16 +97,18 @@ class TargetOptimizer:
                 f"and below {model.depth}, the depth of {model.name}"
             )
         contexts = [flat(groups)] * len(facts)
-        return shifted(model, facts, contexts, layer, self.parts, self.inside, self.loss_layer)
+        return run_to_shift(model, facts, contexts, layer, self.parts, self.inside, self.loss_layer)
 
-    def fit(self, batch: Shifted, said: Said, reached: Bool[Tensor, " active"]) -> Float[Tensor, " active"]:
-        """The part of the loss that wants the new object; `reached`: it was the first choice before."""
-        return batch.likelihood(said)
+    def fit(
+        self, batch: ShiftedForward, predictions: Predictions, reached: Bool[Tensor, " active"]
+    ) -> Float[Tensor, " active"]:
+        """The part of the loss that asks for the new object; `reached` if it was the first choice before."""
+        return batch.likelihood(predictions)
 
     def settled(
         self, drift: Float[Tensor, " active"], correct: Bool[Tensor, "active template"]
     ) -> Bool[Tensor, " active"]:
-        """Which targets are final by a rule of this optimiser, beside the threshold of the loss."""
+        """The targets that are final by a rule of this optimiser, besides the threshold of the loss."""
         return torch.zeros_like(drift, dtype=torch.bool)
 
     def _optimise(
@@ -114,17 +118,17 @@ class TargetOptimizer:
         norms = initial.vectors.norm(dim=2, keepdim=True)
         shift = torch.zeros_like(initial.vectors, requires_grad=True)
         adam = torch.optim.Adam([shift], lr=self.learning_rate)
-        kept, losses = torch.zeros_like(initial.vectors), torch.zeros_like(norms[:, 0, 0])
-        taken = torch.zeros(len(facts), dtype=torch.long)
+        final_shift, losses = torch.zeros_like(initial.vectors), torch.zeros_like(norms[:, 0, 0])
+        steps = torch.zeros(len(facts), dtype=torch.long)
         hits = torch.zeros(len(facts), dtype=torch.long, device=shift.device)
         reached = torch.zeros(len(facts), dtype=torch.bool, device=shift.device)
         for step in range(self.steps):
-            active, said = batch.facts, batch.run(shift)
+            active, predictions = batch.facts, batch.run(shift)
             if step == 0:
-                batch = batch.remember(anchor=said.anchor.detach())
-            correct, drift = batch.correct(said), self.kl_weight * batch.drift(said)
+                batch = batch.with_references(anchor=predictions.anchor.detach())
+            correct, drift = batch.correct(predictions), self.kl_weight * batch.drift(predictions)
             decay = (self.decay * shift[active].norm(dim=2) / norms[active, :, 0] ** 2).sum(dim=1)
-            loss = self.fit(batch, said, reached[active]) + drift + decay
+            loss = self.fit(batch, predictions, reached[active]) + drift + decay
             _check(loss, facts, active, shift)
             reached[active] = correct.all(dim=1)
             hits[active] += stop.satisfied(correct).long()
@@ -134,7 +138,8 @@ class TargetOptimizer:
             if step == self.steps - 1:
                 done[:] = True
             final = active[done]
-            kept[final], losses[final], taken[final.cpu()] = shift.detach()[final], loss.detach()[done], step
+            final_shift[final], losses[final] = shift.detach()[final], loss.detach()[done]
+            steps[final.cpu()] = step
             if bool(done.all()):
                 break
             adam.zero_grad()
@@ -144,14 +149,14 @@ class TargetOptimizer:
                 bound = self.max_norm_ratio * norms / shift.norm(dim=2, keepdim=True).clamp(min=1e-30)
                 shift *= bound.clamp(max=1.0)
             if bool(done.any()):
-                batch = batch.keep(~done)
+                batch = batch.select(~done)
         last = initial.vectors[:, -1]
-        return Targets(last + kept[:, -1], last, initial.written, losses, taken)
+        return Targets(last + final_shift[:, -1], last, initial.written, losses, steps)
 
 
 def _tail(model: Model, fact: Fact) -> int:
-    """Tokens from the subject's last one on: facts of equal length share a pass without padding."""
-    row = place(model.tokenizer, fact, target=fact.target_new)
+    """Number of tokens from the subject's last one on; facts of equal number share a pass without padding."""
+    row = tokenize_prompt(model.tokenizer, fact, target=fact.target_new)
     return len(row.ids) - row.subject_last
 
 
@@ -160,7 +165,7 @@ def _chunks(order: Sequence[int], size: int) -> list[Sequence[int]]:
 
 
 def _check(loss: Tensor, facts: Sequence[Fact], active: Tensor, shift: Tensor) -> None:
-    """Raise where a loss is no number."""
+    """Raise a `NumericsError` for a loss that is NaN or infinite."""
     bad = (~loss.detach().isfinite()).nonzero().flatten()
     if len(bad):
         index = int(active[bad[0]])

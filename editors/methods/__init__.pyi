@@ -1,6 +1,7 @@
 from .alphaedit import AlphaEdit as AlphaEdit
 from .emmet import EMMET as EMMET
 from .finetune import FineTuning as FineTuning
+from .gradient_editor import AdamEditor as AdamEditor, GradientEditor as GradientEditor
 from .lora import LoRAEditing as LoRAEditing
 from .lti import DistilledTargets as DistilledTargets
 from .memit import MEMIT as MEMIT

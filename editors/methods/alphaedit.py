@@ -1,10 +1,10 @@
-"""AlphaEdit: MEMIT inside the null space of what the model knows.
+"""AlphaEdit: MEMIT inside the null space of the preserved keys.
 
 Δ = R Kᵀ P (P (K Kᵀ + S) P + ridge I)⁻¹ with P = I − U Uᵀ, U the eigenvectors of the keys' second moment C
-whose eigenvalue is at least `threshold`, and S = Σ K Kᵀ of earlier edits if the regularizer `history` is
-chosen, as it is in the published method; their keys are measured again on the edited weights. So Δ leaves
-every key in the span of U untouched. The threshold is absolute: how much of the space is null depends on the
-scale of a model's activations, so its share is reported with every edit.
+whose eigenvalue is at least `threshold`, and S = Σ K Kᵀ of earlier edits with the regularizer `history`,
+as in the published method; their keys are measured again on the edited weights. So Δ leaves
+every key in the span of U untouched. The threshold is absolute: the null share of the space depends on the
+scale of a model's activations, and is reported with every edit.
 
 Source: Fang et al. 2025 (arXiv 2410.02355) and its code, which solves the same system in float32 without
 using its symmetry; ours is float64.
@@ -37,7 +37,7 @@ class AlphaEdit(LocateThenEdit):
     threshold: float = 0.02
     """Eigenvalue of C below which a direction counts as null."""
     ridge: float = 10.0
-    """L₂."""
+    """L₂, multiple of the identity inside the null space; a larger one gives smaller updates."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,10 +53,10 @@ class AlphaEdit(LocateThenEdit):
             )
 
     def preserve(self, model: Model) -> dict[int, Preserved]:
-        """The directions of C that hold what is known.
+        """The directions of C with large eigenvalues.
 
         Raises:
-            ConfigError: where no direction is null.
+            ConfigError: if no direction is null.
         """
         spaces: dict[int, Preserved] = {}
         for layer, spectrum in self.moments.spectra(model, self.layers).items():
@@ -71,7 +71,7 @@ class AlphaEdit(LocateThenEdit):
         return spaces
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
-        """The update, with the share of directions that are null, a mean over the layers."""
+        """The update, with the share of null directions as a mean over the layers."""
         edit = super().edit(model, facts)
         shares = [space.rank for space in self._preserved.values() if isinstance(space, NullSpace)]
         width = model.weight(SITE, self.layers[0]).shape[1]

@@ -1,7 +1,7 @@
-"""EMMET: a batch of facts whose values are met exactly, ROME's constraint for many keys.
+"""EMMET: the values of a batch of facts are met exactly, ROME's constraint for many keys.
 
 Δ = R (KᵀA⁻¹K + ridge I)⁻¹ KᵀA⁻¹ with A = λp C. With the ridge it is MEMIT for λ = ridge · λp; without it and
-with one fact it is r-ROME. The published code adds the ridge only where a batch has more than one fact.
+with one fact it is r-ROME. The published code adds the ridge only if a batch has more than one fact.
 
 Source: Gupta et al. 2024 (arXiv 2403.14236) and scalable-model-editing/unified-model-editing.
 """
@@ -24,7 +24,7 @@ class EMMET(LocateThenEdit):
     """Equality on averaged keys, softened by a ridge."""
 
     ridge: float = 0.1
-    """Ridge on KᵀA⁻¹K for batches of more than one fact; 0 meets every value, or says that it cannot be."""
+    """Ridge on KᵀA⁻¹K for batches of more than one fact; 0 meets every value exactly, or is an error."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

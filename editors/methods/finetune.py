@@ -1,20 +1,20 @@
 """Fine-tuning of a few matrices on the facts of one batch: FT, FT-L and FT-M.
 
 Adam on W minimises the mean over facts of the mean over target tokens of −log P(token):
-  FT    reads every target token from the distribution after the prompt (`prompt_last`), as published;
-  FT-L  does too and clamps W into [W₀ − ε, W₀ + ε] after every step, W₀ being W before *this* edit, so
-        that the drift over a sequence stays unbounded;
-  FT-M  reads each target token after those before it (`teacher_forced`).
+  FT    predicts every target token from the distribution after the prompt (`prompt_last`), as published;
+  FT-L  also clamps W into [W₀ − ε, W₀ + ε] after every step. W₀ is W before *this* edit, so that the drift
+        over a sequence stays unbounded;
+  FT-M  predicts each target token after the tokens before it (`teacher_forced`).
 
 Source: kmeng01/rome `baselines/ft` (arXiv 2202.05262); FT-L is Zhu et al. 2020 (arXiv 2012.00363); FT-M is
 EasyEdit's (arXiv 2401.01286). Deviation: only the matrix is trained; the published code also trains the
-bias of the module where it has one (GPT-2, GPT-J). Its mask compares ids with the unknown token; ours
-goes by length.
+bias of the module if it has one (GPT-2, GPT-J). Its mask compares ids with the unknown token; ours follows
+from lengths.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -23,164 +23,83 @@ from torch import Tensor
 from editors.base import Edit
 from editors.data import Fact
 from editors.errors import ConfigError
-from editors.models.gradients import (
-    Objective,
-    Reading,
-    check_sites,
-    check_trained,
-    graph_bytes,
-    read_in_parts,
-)
+from editors.methods.gradient_editor import AdamEditor
+from editors.models.gradients import Evaluation, Objective
 from editors.models.model import Model
-from editors.regularizers.base import Regularizer
-from editors.regularizers.composition import Rules
-from editors.updates import Delta, Site
-
-Matrices = dict[Site, Tensor]
+from editors.updates import Delta, Site, sites_of
 
 
 @dataclass(kw_only=True)
-class FineTuning:
-    """Adam on the named matrices of some blocks; it remembers nothing of an edit but that it was made."""
+class FineTuning(AdamEditor):
+    """Adam on the named matrices of some blocks; between edits only the number of edits is remembered."""
 
-    name: str
     layers: Sequence[int]
     """Trained blocks."""
     matrices: Sequence[str] = ("mlp_down",)
     """Trained matrices of each block."""
     objective: Objective = "prompt_last"
     steps: int = 25
-    """Passes over the batch, at most."""
     learning_rate: float = 5e-4
-    weight_decay: float = 0.0
-    """Adam's: added to the gradient as weight_decay · W."""
     norm_bound: float | None = None
-    """ε, largest change of any entry in one edit (FT-L); null is no bound."""
-    facts_at_once: int = 64
-    """Facts in one optimiser step."""
+    """ε, the largest change of any entry in one edit (FT-L); null is no bound."""
     loss_threshold: float = 0.01
-    """Facts whose mean loss is below it are not stepped on; below it over the batch the edit ends."""
-    regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
-    """Those that act on updates and weights."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "learning_rate", "facts_at_once"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"editor.{name}={getattr(self, name)}, but it has to be positive")
+        super().__post_init__()
         if self.norm_bound is not None and not self.norm_bound > 0:
             raise ConfigError(
                 f"editor.norm_bound={self.norm_bound}, but it has to be positive; null is no bound"
             )
-        self._rules = Rules(self.regularizers, self.name, ("update", "weight"))
 
     @property
     def sites(self) -> Sequence[Site]:
         """Every named matrix of every trained block."""
-        return [Site(name, layer) for layer in sorted(self.layers) for name in self.matrices]
-
-    @property
-    def statistics(self) -> str:
-        """None are needed."""
-        return ""
-
-    @property
-    def trained(self) -> bool:
-        """No: it has no parameters of its own."""
-        return False
-
-    def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
-        """Check that the model has the matrices."""
-        check_sites(model, self.sites)
-        if not self._rules.edits:
-            self._rules.prepare(model, self.sites)
+        return sites_of(self.layers, self.matrices)
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
         """Bytes beside the model: five copies of the matrices (W₀, W, Adam's two, gradient) and the graph."""
-        check_sites(model, self.sites)
-        copies = 5 * sum(4 * model.current(site).numel() for site in self.sites)
-        return copies + min(len(facts), self.facts_at_once) * graph_bytes(
-            model, facts, self.objective, self.sites
-        )
+        graph = super().memory(model, facts)
+        return 5 * sum(4 * model.current(site).numel() for site in self.sites) + graph
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
-        """Train on the facts and give the change; W₀ is written back.
+        """Train on the facts, write W₀ back and return the change.
 
         Raises:
             NumericsError: for a loss or a change with NaN or infinity; the weights are as they were.
         """
         begun = time.perf_counter()
         before = model.snapshot(self.sites)
+        trained = {site: value.clone() for site, value in before.items()}
         try:
-            trained, losses, steps = self._train(model, facts, before)
+            diagnostics = self._train(model, facts, before, trained)
         finally:
             model.restore(before)
-        update = {site: Delta(left=self._bounded(trained[site] - before[site])) for site in before}
-        update = self._rules.shape(update, model, len(facts))
-        check_trained(update, facts)
+        change = {site: Delta(left=self._bounded(trained[site] - before[site])) for site in before}
+        update = self.regularized(change, model, facts)
         drift = torch.cat([delta.dense().flatten() for delta in update.values()])
-        diagnostics = {
-            "loss_start": losses[0],
-            "loss_end": losses[-1],
-            "optimiser_steps": float(steps),
-            "drift_max": float(drift.abs().max()),
-            "drift_norm": float(drift.norm()),
-        }
-        seconds = {"training": time.perf_counter() - begun}
-        return Edit(update=update, diagnostics=diagnostics, seconds=seconds)
-
-    def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Count the facts."""
-        self._rules.edits += len(facts)
-
-    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
-        """The number of edits."""
-        return {"edits": torch.tensor(self._rules.edits)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the number of edits over."""
-        self._rules.edits = int(state["edits"])
+        diagnostics |= {"drift_max": float(drift.abs().max()), "drift_norm": float(drift.norm())}
+        return Edit(update=update, diagnostics=diagnostics, seconds={"training": time.perf_counter() - begun})
 
     def _train(
-        self, model: Model, facts: Sequence[Fact], before: Mapping[Site, Tensor]
-    ) -> tuple[Matrices, list[float], int]:
-        """The trained matrices, the mean loss of every pass as it was met, and the steps taken."""
-        readings = read_in_parts(model, facts, self.objective, self.sites, self.facts_at_once)
-        trained = {site: value.clone() for site, value in before.items()}
-        adam = torch.optim.Adam(trained.values(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        losses, taken = [], 0
-        for _ in range(self.steps):
-            total = 0.0
-            for reading in readings:
-                loss = self._step(reading, trained, before, adam)
-                total += loss * len(reading.facts)
-                taken += loss >= self.loss_threshold
-            losses.append(total / len(facts))
-            if losses[-1] < self.loss_threshold:
-                break
-        return trained, losses, taken
-
-    def _step(
         self,
-        reading: Reading,
-        trained: Matrices,
+        model: Model,
+        facts: Sequence[Fact],
         before: Mapping[Site, Tensor],
-        adam: torch.optim.Adam,
-    ) -> float:
-        """One optimiser step, unless the loss is small enough; the mean loss before it."""
-        evaluation = reading.evaluate(self.sites)
-        loss = (evaluation.losses / reading.lengths).mean()
-        value = float(loss.detach())
-        if value < self.loss_threshold:
-            return value
-        for site, pull in evaluation.pulls(loss).items():
-            trained[site].grad = pull.weight_gradient().to(trained[site])
-        adam.step()
-        for site, matrix in trained.items():
-            if self.norm_bound is not None:
-                first, bound = before[site], self.norm_bound
-                matrix.clamp_(first - bound, first + bound)
-            reading.replay.model.write(site, matrix)
-        return value
+        trained: Mapping[Site, Tensor],
+    ) -> dict[str, float]:
+        """Train the matrices in place, writing them into the model after every step."""
+        adam = self.adam(trained.values())
+
+        def step(evaluation: Evaluation, loss: Float[Tensor, ""]) -> None:
+            for site, gradients in evaluation.gradients(loss).items():
+                trained[site].grad = gradients.weight_gradient().to(trained[site])
+            adam.step()
+            for site, matrix in trained.items():
+                if self.norm_bound is not None:
+                    matrix.clamp_(before[site] - self.norm_bound, before[site] + self.norm_bound)
+                model.write(site, matrix)
+
+        return self.minimise(self.readings(model, facts), self.sites, step)
 
     def _bounded(self, change: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
         """The change within ±ε: W − W₀ may exceed it by the last bit of W."""

@@ -1,7 +1,7 @@
-"""PMET: attention and MLP are shifted together, and only what the MLP should write is inserted.
+"""PMET: attention and MLP are shifted together, and only the target of the MLP is inserted.
 
 The targets are found by one optimiser over δ_attn and δ_mlp inside the last edited block, each bounded by its
-own reference; where attention feeds the MLP (GPT-2, Llama) this is another problem than shifting the block.
+own reference; if attention feeds the MLP (GPT-2, Llama), this is another problem than shifting the block.
 δ_attn is then discarded. The residual is that of the MLP's output, and a layer takes 1 / √(layers left) of
 it: Δ = R Kᵀ (K Kᵀ + λp C)⁻¹.
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from editors.locate.base import LocateThenEdit
 from editors.locate.keys import Keys
-from editors.locate.shifted_forward import Said, Shifted
+from editors.locate.shifted_forward import Predictions, ShiftedForward
 from editors.locate.solvers import Preserved, least_squares
 from editors.locate.targets import TargetOptimizer
 from editors.updates import Delta
@@ -32,29 +32,33 @@ class JointTargets(TargetOptimizer):
     loss = f · (mean −log P) + kl_weight · KL + decay · (‖δ_mlp‖ / ‖mlp_init‖² + ‖δ_attn‖ / ‖attn_init‖²)
 
     with f = nll_weight, or a tenth of it after an evaluation at which the target was the first choice
-    everywhere; there the target is final if kl_weight · KL ≤ drift_threshold. With the regularizer `mpes` it
-    is final as soon as either says so.
+    everywhere; such a target is final if kl_weight · KL ≤ drift_threshold. With the regularizer `mpes` either
+    condition makes it final.
     """
 
     inside: ClassVar[bool] = True
 
     nll_weight: float = 1.0
+    """Weight of the likelihood of the new object."""
     drift_threshold: float = 0.01
+    """Largest kl_weight · KL of a final target."""
 
     @property
     def parts(self) -> Sequence[str]:
-        """Attention and MLP."""
+        """Attention and MLP; the target is that of the MLP."""
         return ("attention", "mlp")
 
-    def fit(self, batch: Shifted, said: Said, reached: Bool[Tensor, " active"]) -> Float[Tensor, " active"]:
+    def fit(
+        self, batch: ShiftedForward, predictions: Predictions, reached: Bool[Tensor, " active"]
+    ) -> Float[Tensor, " active"]:
         """f · (mean −log P)."""
-        factor = torch.where(reached, 0.1, 1.0).to(said.chosen)
-        return self.nll_weight * factor * batch.likelihood(said)
+        factor = torch.where(reached, 0.1, 1.0).to(predictions.targets)
+        return self.nll_weight * factor * batch.likelihood(predictions)
 
     def settled(
         self, drift: Float[Tensor, " active"], correct: Bool[Tensor, "active template"]
     ) -> Bool[Tensor, " active"]:
-        """First choice everywhere, and the anchor hardly moved."""
+        """The target is the first choice everywhere, and the anchor's drift is below its threshold."""
         return correct.all(dim=1) & (drift <= self.drift_threshold)
 
 

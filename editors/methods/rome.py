@@ -1,6 +1,6 @@
 """ROME: one fact at a time, as a rank-one update of one layer.
 
-Δ = (v* − v) uᵀ / (k·u) with u = C⁻¹k / ‖C⁻¹k‖. Which key k and which output v stand where is the `key_mode`:
+Δ = (v* − v) uᵀ / (k·u) with u = C⁻¹k / ‖C⁻¹k‖. The `key_mode` chooses the key k and the output v:
 
     mode     direction u   numerator v   denominator k·u
     rome     averaged      bare          bare              as published
@@ -8,8 +8,8 @@
     p_rome   bare          bare          bare              arXiv 2403.07175
     pr44     averaged      bare          averaged          kmeng01/rome, pull request 44
 
-"Averaged" is over the context templates, "bare" of the prompt alone. As published the two are mixed, so that
-k·u can come close to zero and the update grow without bound ("disabling edits").
+"Averaged" is over the context templates, "bare" of the prompt alone. The published mode mixes the two, so
+that k·u can come close to zero and the update grow without bound ("disabling edits").
 
 Source: Meng et al. 2022 (arXiv 2202.05262); r-ROME and p-ROME: Gupta et al. 2024 (arXiv 2403.07175).
 """
@@ -41,8 +41,9 @@ class ROME(LocateThenEdit):
     remembered: ClassVar[Literal["before", "after"] | None] = None
 
     key_mode: Literal["rome", "r_rome", "p_rome", "pr44"] = "rome"
+    """Prompts of key and output, see the table above; `r_rome` avoids disabling edits."""
     second_moment: bool = True
-    """Whether C is the keys' second moment; else the identity (`mom2_adjustment` in published files)."""
+    """Whether C is the keys' second moment; otherwise the identity (`mom2_adjustment` in published files)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,7 +53,7 @@ class ROME(LocateThenEdit):
 
     @property
     def statistics(self) -> str:
-        """The label of C; none without it."""
+        """The label of C; empty if C is the identity."""
         return super().statistics if self.second_moment else ""
 
     def preserve(self, model: Model) -> dict[int, Preserved]:

@@ -5,18 +5,18 @@ outputs. Both are standardised by the mean and deviation over all tokens of all 
 included (ĥ, ĝ), and
   v = −η ‖ĥ‖² ĝ for every token (rows of V),
   Δ = Vᵀ H (Hᵀ H + I)⁻¹ = Vᵀ (H Hᵀ + I)⁻¹ H,
-the least-squares map from keys, not standardised, to wanted changes of value. Tokens are all of prompt
-and target, the last one too. Nothing is trained and nothing but the statistics is remembered.
+the least-squares map from keys, not standardised, to the intended changes of value. The tokens are all of
+prompt and target, the last one too. Nothing is trained, and only the statistics are remembered.
 
 Source: Gu et al. 2025 (arXiv 2505.14679) and EasyEdit `models/ultraedit`. As there, matrices of equal
-shape share their statistics. Deviations: the loss sums over target tokens where theirs is the mean of a
-chunk of facts, a factor that standardising removes, so that a fact's gradient does not depend on its
-company; sums of squares are exact (theirs count n for n − 1) and kept in float64.
+shape share their statistics. Deviations: the loss sums over target tokens and is not a mean over a chunk of
+facts, so that a fact's gradient does not depend on the others (standardising removes the factor); sums of
+squares are exact (theirs count n for n − 1) and kept in float64.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -24,12 +24,11 @@ from torch import Tensor
 
 from editors.base import Edit
 from editors.data import Fact
-from editors.errors import ConfigError, NumericsError
-from editors.models.gradients import Pull, check_sites, graph_bytes, read_targets
+from editors.errors import ConfigError, check_positive
+from editors.methods.gradient_editor import GradientEditor
+from editors.models.gradients import TokenGradients, read_targets
 from editors.models.model import Model
-from editors.moments.running import Statistics
-from editors.regularizers.base import Regularizer
-from editors.regularizers.composition import Rules
+from editors.moments.running import RunningStatistics
 from editors.updates import Delta, Site
 
 EPSILON = torch.finfo(torch.float32).eps
@@ -38,35 +37,31 @@ EPSILON = torch.finfo(torch.float32).eps
 
 @dataclass(frozen=True, kw_only=True)
 class LifelongEdit(Edit):
-    """An edit and the statistics that hold once it was applied."""
+    """An edit, with the statistics to remember once it is applied."""
 
-    statistics: Mapping[str, Statistics]
+    statistics: Mapping[str, RunningStatistics]
 
 
 @dataclass(kw_only=True)
-class UltraEdit:
+class UltraEdit(GradientEditor):
     """Ridge regression from keys to standardised gradients; its memory does not grow."""
 
-    name: str
     layers: Sequence[int]
     """Blocks that may be edited."""
     matrices: Mapping[str, Sequence[int]]
-    """Edited matrices: the blocks of each site; those outside of `layers` are left alone."""
+    """Edited matrices: the blocks of each site; blocks outside of `layers` are not edited."""
     learning_rate: float = 1e-6
-    """η."""
-    regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
-    """Those that act on updates and weights."""
+    """η, scale of the intended changes."""
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ConfigError(f"editor.learning_rate={self.learning_rate}, but it has to be positive")
+        super().__post_init__()
+        check_positive("editor", learning_rate=self.learning_rate)
         if not self.sites:
             raise ConfigError(
                 f"layers.edit={list(self.layers)} holds no block of editor.matrices={dict(self.matrices)}; "
                 "set one of the two"
             )
-        self._statistics: dict[str, Statistics] = {}
-        self._rules = Rules(self.regularizers, self.name, ("update", "weight"))
+        self._statistics: dict[str, RunningStatistics] = {}
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -74,29 +69,12 @@ class UltraEdit:
         named = [Site(name, layer) for name, blocks in self.matrices.items() for layer in blocks]
         return sorted((site for site in named if site.layer in self.layers), key=lambda site: site.layer)
 
-    @property
-    def statistics(self) -> str:
-        """None are needed."""
-        return ""
-
-    @property
-    def trained(self) -> bool:
-        """No: it has no parameters of its own."""
-        return False
-
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
-        """Check that the model has the matrices, and the widths that were seen so far."""
-        check_sites(model, self.sites)
+        """Check that the model has the matrices, and the shapes of the statistics so far."""
+        super().prepare(model, facts)
         groups = {_group(model, site) for site in self.sites}
         if not set(self._statistics) <= groups:
-            raise ConfigError(f"{self.name} has seen another model than {model.name}; make a new editor")
-        if not self._rules.edits:
-            self._rules.prepare(model, self.sites)
-
-    def memory(self, model: Model, facts: Sequence[Fact]) -> int:
-        """Bytes beside the model: the graph of the whole batch."""
-        check_sites(model, self.sites)
-        return len(facts) * graph_bytes(model, facts, "teacher_forced", self.sites)
+            raise ConfigError(f"{self.name} was used on another model than {model.name}; make a new editor")
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> LifelongEdit:
         """Find keys and gradients of all matrices in one pass, then solve for each.
@@ -107,61 +85,63 @@ class UltraEdit:
         begun = time.perf_counter()
         lowest = min(site.layer for site in self.sites)
         evaluation = read_targets(model, facts, "teacher_forced", lowest).evaluate(self.sites)
-        pulls = {site: _double(pull) for site, pull in evaluation.pulls(evaluation.losses.sum()).items()}
-        seen = time.perf_counter()
-        statistics = self._seen_with(model, pulls)
-        update = {
-            site: _solve(pull, statistics[_group(model, site)], self.learning_rate)
-            for site, pull in pulls.items()
+        gradients = {
+            site: TokenGradients(matrix.keys.double(), matrix.outputs.double())
+            for site, matrix in evaluation.gradients(evaluation.losses.sum()).items()
         }
-        update = self._rules.shape(update, model, len(facts))
-        _check(update, facts)
-        seconds = {"gradients": seen - begun, "solve": time.perf_counter() - seen}
-        tokens = len(next(iter(pulls.values())).keys)
+        read = time.perf_counter()
+        statistics = self._merged_statistics(model, gradients)
+        solved = {
+            site: _solve(matrix, statistics[_group(model, site)], self.learning_rate)
+            for site, matrix in gradients.items()
+        }
+        update = self.regularized(solved, model, facts)
+        seconds = {"gradients": read - begun, "solve": time.perf_counter() - read}
+        tokens = len(next(iter(gradients.values())).keys)
         diagnostics = {"loss_start": float(evaluation.losses.detach().mean()), "tokens": float(tokens)}
         return LifelongEdit(update=update, diagnostics=diagnostics, seconds=seconds, statistics=statistics)
 
     def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Keep the statistics of an applied edit."""
-        assert isinstance(edit, LifelongEdit), "this edit was made by another editor"
+        """Remember the statistics of an applied edit."""
+        assert isinstance(edit, LifelongEdit), "another editor made this edit"
         self._statistics = dict(edit.statistics)
-        self._rules.edits += len(facts)
+        super().commit(model, facts, edit)
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
         """The number of edits; count, mean and square of every shape of matrix."""
-        return {"edits": torch.tensor(self._rules.edits)} | {
+        return super().state_dict(since) | {
             f"{group}.{part}": getattr(statistics, part)
             for group, statistics in self._statistics.items()
             for part in ("count", "mean", "square")
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the statistics over, bit for bit."""
-        self._rules.edits = int(state["edits"])
+        """Restore the statistics, bit for bit."""
+        super().load_state_dict(state)
         groups = dict.fromkeys(key.rsplit(".", 1)[0] for key in state if key != "edits")
         self._statistics = {
-            group: Statistics(*(state[f"{group}.{part}"] for part in ("count", "mean", "square")))
+            group: RunningStatistics(*(state[f"{group}.{part}"] for part in ("count", "mean", "square")))
             for group in groups
         }
 
-    def _seen_with(self, model: Model, pulls: Mapping[Site, Pull]) -> dict[str, Statistics]:
-        """The statistics so far and those of this batch together."""
+    def _merged_statistics(
+        self, model: Model, gradients: Mapping[Site, TokenGradients]
+    ) -> dict[str, RunningStatistics]:
+        """The statistics of all tokens so far, this batch included."""
         merged = dict(self._statistics)
-        for site, pull in pulls.items():
-            group, new = _group(model, site), Statistics.of(_features(pull))
-            merged[group] = merged[group].on(pull.keys.device).with_rows_of(new) if group in merged else new
+        for site, matrix in gradients.items():
+            group, batch = _group(model, site), RunningStatistics.of(matrix.features())
+            merged[group] = merged[group].on(matrix.keys.device).merged(batch) if group in merged else batch
         return merged
 
 
-def _solve(pull: Pull, statistics: Statistics, learning_rate: float) -> Delta:
-    """Δ = Vᵀ H (Hᵀ H + I)⁻¹, on the smaller side: no (in, in) matrix where tokens are fewer."""
-    keys, count = pull.keys, len(pull.keys)
-    wide = keys.shape[1]
-    key, gradient = statistics.standardised(_features(pull), EPSILON).split(
-        [wide, pull.gradients.shape[1]], dim=1
-    )
+def _solve(gradients: TokenGradients, statistics: RunningStatistics, learning_rate: float) -> Delta:
+    """Δ = Vᵀ H (Hᵀ H + I)⁻¹, solved on the smaller side: (token, token) if tokens are fewer than inputs."""
+    keys, (tokens, width) = gradients.keys, gradients.keys.shape
+    standardised = statistics.standardised(gradients.features(), EPSILON)
+    key, gradient = standardised.split([width, gradients.outputs.shape[1]], dim=1)
     values = -learning_rate * (key**2).sum(dim=1, keepdim=True) * gradient
-    if count <= wide:
+    if tokens <= width:
         return Delta(left=_ridge_inverse(keys @ keys.T, values).T, right=keys.T)
     return Delta(left=_ridge_inverse(keys.T @ keys, keys.T @ values).T)
 
@@ -169,28 +149,11 @@ def _solve(pull: Pull, statistics: Statistics, learning_rate: float) -> Delta:
 def _ridge_inverse(gram: Float[Tensor, "n n"], right: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
     """(G + I)⁻¹ B by Cholesky."""
     gram.diagonal().add_(1)
-    factor, _ = torch.linalg.cholesky_ex(gram)  # NaN for what is not finite; checked with the update
+    factor, _ = torch.linalg.cholesky_ex(gram)  # NaN if the input is not finite; checked with the update
     return torch.cholesky_solve(right, factor)
 
 
 def _group(model: Model, site: Site) -> str:
-    """Matrices of one shape share their statistics."""
+    """The key of the statistics that matrices of one shape share."""
     out, wide = model.weight(site.name, site.layer).shape
     return f"{wide}x{out}"
-
-
-def _features(pull: Pull) -> Float[Tensor, "token both"]:
-    return torch.cat([pull.keys, pull.gradients], dim=1)
-
-
-def _double(pull: Pull) -> Pull:
-    return Pull(pull.keys.double(), pull.gradients.double())
-
-
-def _check(update: Mapping[Site, Delta], facts: Sequence[Fact]) -> None:
-    for site, delta in update.items():
-        if not delta.is_finite():
-            raise NumericsError(
-                f"the update of {site} is not finite (norm {delta.norm():.3g}) while editing "
-                f"{len(facts)} facts from {facts[0].id} on; compute in float32; nothing was changed"
-            )

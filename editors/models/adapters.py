@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) on named matrices, with peft: attached, measured as if merged, merged or dropped.
+"""Low-rank adapters (LoRA) on named matrices, with peft: attached, measured as if merged, merged, removed.
 
     W x + (α / r) B A dropout(x),    A: (r, in), B: (out, r), B = 0 at the start
 
@@ -27,7 +27,7 @@ from editors.models.model import Model
 from editors.updates import Delta, Site
 
 Initialisation = Literal["default", "gaussian"]
-"""Of A: uniform as in the published code (Kaiming, a = √5), or normal with deviation 1 / r."""
+"""Distribution of A: uniform as in the published code (Kaiming, a = √5), or normal with deviation 1 / r."""
 
 ADAPTER = "default"
 """peft's name of the only adapter."""
@@ -35,10 +35,10 @@ ADAPTER = "default"
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA:
-    """Which matrices get an adapter, and of what kind."""
+    """The matrices that get an adapter, and its kind."""
 
     rank: int = 8
-    """r."""
+    """r, the largest rank of a change."""
     alpha: float = 16.0
     """α; the change is scaled by α / r."""
     dropout: float = 0.0
@@ -48,8 +48,9 @@ class LoRA:
     layers: Sequence[int] | None = None
     """Adapted blocks; null is all of them."""
     initialisation: Initialisation = "default"
+    """Distribution of A at the start."""
     seed: int = 0
-    """Of the initialisation."""
+    """Seed of the initialisation."""
 
     def __post_init__(self) -> None:
         for name in ("rank", "alpha"):
@@ -82,35 +83,35 @@ class LoRA:
         self.check(model)
         if hasattr(model.hf, "peft_config"):
             raise ConfigError(f"{model.name} has adapters already; merge or detach those first")
-        chosen = range(model.depth) if self.layers is None else self.layers
-        layers = [layer for layer in range(model.depth) if layer in chosen]
-        places = [_Place(model, layer, path) for layer in layers for path in self._paths(model)]
+        named = range(model.depth) if self.layers is None else self.layers
+        layers = [layer for layer in range(model.depth) if layer in named]
+        slots = [_ModuleSlot(model, layer, path) for layer in layers for path in self._paths(model)]
         with seeded(self.seed), warnings.catch_warnings():
-            # peft asks for a property of transformers that has a new name
+            # peft reads a property of transformers that was renamed
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-            peft = get_peft_model(model.hf, self._config(model, places))
+            peft = get_peft_model(model.hf, self._config(model, slots))
         assert isinstance(peft, PeftModel)
         peft.eval()  # modules are made in training mode
-        return Adapters(model, peft, places)
+        return Adapters(model, peft, slots)
 
     def _paths(self, model: Model) -> list[str]:
         return list(dict.fromkeys(model.family.sites[name] for name in model.sites if name in self.sites))
 
-    def _config(self, model: Model, places: Sequence["_Place"]) -> LoraConfig:
+    def _config(self, model: Model, slots: Sequence["_ModuleSlot"]) -> LoraConfig:
         names = {module: name for name, module in model.hf.named_modules()}
         return LoraConfig(
             task_type=TaskType.CAUSAL_LM,
             r=self.rank,
             lora_alpha=self.alpha,  # pyright: ignore[reportArgumentType] - a factor, whole or not
             lora_dropout=self.dropout,
-            target_modules=[names[place.module] for place in places],
-            fan_in_fan_out=any(isinstance(place.module, Conv1D) for place in places),
+            target_modules=[names[slot.module] for slot in slots],
+            fan_in_fan_out=any(isinstance(slot.module, Conv1D) for slot in slots),
             init_lora_weights=True if self.initialisation == "default" else "gaussian",
         )
 
 
-class _Place:
-    """One adapted module: where it hangs, and which matrices lie in it."""
+class _ModuleSlot:
+    """The attribute of a parent module that holds one adapted module, and the matrices in it."""
 
     def __init__(self, model: Model, layer: int, path: str) -> None:
         above, _, self.name = path.rpartition(".")
@@ -120,37 +121,37 @@ class _Place:
 
     @property
     def module(self) -> nn.Module:
-        """What hangs there now."""
+        """The current module."""
         return getattr(self.parent, self.name)
 
     @property
     def adapter(self) -> LoraLayer:
-        """The same, once it is adapted."""
+        """The current module as an adapted one."""
         layer = self.module
         assert isinstance(layer, LoraLayer)
         return layer
 
-    def hang(self, module: nn.Module | LoraLayer) -> None:
-        """Put a module there."""
+    def put(self, module: nn.Module | LoraLayer) -> None:
+        """Replace the module."""
         setattr(self.parent, self.name, module)
 
 
 class Adapters:
-    """The adapters of one model, until they are merged or detached; owned by whoever trains them.
+    """The adapters of one model, until they are merged or detached.
 
-    `peft` is what a Trainer gets. While they are attached, `Model.weight` and `Model.current` are W.
+    `peft` is the model for a Trainer. While they are attached, `Model.weight` and `Model.current` are W.
     """
 
-    def __init__(self, model: Model, peft: PeftModel, places: Sequence[_Place]) -> None:
+    def __init__(self, model: Model, peft: PeftModel, slots: Sequence[_ModuleSlot]) -> None:
         self.model = model
         self.peft = peft
-        self._places = places
-        self._layers: list[LoraLayer] = [place.adapter for place in places]
+        self._slots = slots
+        self._layers: list[LoraLayer] = [slot.adapter for slot in slots]
 
     @property
     def sites(self) -> list[Site]:
         """Every matrix that changes, lowest block first, in the order of the forward pass."""
-        return [site for place in self._places for site in place.sites]
+        return [site for slot in self._slots for site in slot.sites]
 
     def parameters(self) -> list[nn.Parameter]:
         """A and B of every adapted module."""
@@ -181,19 +182,19 @@ class Adapters:
     def merged(self) -> Iterator[Model]:
         """The plain model with W + ΔW in its weights, in evaluation mode, inside the block.
 
-        Matrices in half precision get float32 masters, as an edit gives them. W is set aside and not computed
-        back: afterwards weights, masters, adapters and modes are as they were, bit for bit.
+        Matrices in half precision get float32 masters, as an edit gives them. W is set aside rather than
+        recomputed: afterwards weights, masters, adapters and modes are as they were, bit for bit.
 
         Raises:
             NumericsError: for NaN or infinity in a changed weight; everything is as it was.
         """
         modes = {module: module.training for module in self.model.hf.modules()}
-        take_back = self._insert()
+        undo = self._insert()
         try:
             self.model.hf.eval()
             yield self.model
         finally:
-            take_back()
+            undo()
             for module, mode in modes.items():
                 module.training = mode
 
@@ -208,44 +209,47 @@ class Adapters:
 
     def detach(self) -> None:
         """Drop the adapters: the plain model again, in evaluation mode and without gradients."""
-        for place in self._places:
-            place.hang(place.base)
+        for slot in self._slots:
+            slot.put(slot.base)
         vars(self.model.hf).pop("peft_config", None)
         self.model.hf.eval().requires_grad_(False)
 
     def save(self, folder: Path) -> None:
         """Write the adapters as safetensors with their configuration, as peft reads them."""
-        # embeddings are never adapted; to find that out peft would ask the hub
+        # embeddings are never adapted; peft would query the hub to find out
         self.peft.save_pretrained(str(folder), save_embedding_layers=False)
 
     def _insert(self) -> Callable[[], None]:
-        """Put plain modules with W + ΔW where the adapters hang; what is given takes that back."""
-        weights, masters = [place.base.weight for place in self._places], self.model.masters
+        """Replace the adapters by plain modules with W + ΔW; returns a function that undoes it."""
+        weights, masters = [slot.base.weight for slot in self._slots], self.model.masters
 
-        def take_back() -> None:
-            for place, layer, weight in zip(self._places, self._layers, weights, strict=True):
-                place.base.weight = weight
-                place.hang(layer)
+        def undo() -> None:
+            for slot, layer, weight in zip(self._slots, self._layers, weights, strict=True):
+                slot.base.weight = weight
+                slot.put(layer)
             self.model.masters = masters
 
-        for place, weight in zip(self._places, weights, strict=True):
+        for slot, weight in zip(self._slots, weights, strict=True):
             assert isinstance(weight, Tensor)
-            place.base.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-            place.hang(place.base)
+            slot.base.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+            slot.put(slot.base)
         try:
-            for site, change in self.products().items():  # one after the other: W + ΔW once in memory
+            for (
+                site,
+                change,
+            ) in self.products().items():  # one site at a time, so that only one W + ΔW is in memory
                 self.model.apply({site: change})
         except NumericsError:
-            take_back()
+            undo()
             raise
-        return take_back
+        return undo
 
     def _factors(self) -> Iterator[tuple[Site, float, Tensor, Tensor]]:
         """α / r, A and the rows of B of every matrix."""
         family, config = self.model.family, self.model.hf.config
-        for place, layer in zip(self._places, self._layers, strict=True):
+        for slot, layer in zip(self._slots, self._layers, strict=True):
             a, b = (_weight(part).detach() for part in (layer.lora_A, layer.lora_B))
-            for site in place.sites:
+            for site in slot.sites:
                 rows = family.fused.get(site.name)
                 yield site, layer.scaling[ADAPTER], a, b if rows is None else b[rows(config)]
 

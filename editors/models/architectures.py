@@ -1,7 +1,7 @@
-"""Where each architecture family keeps its named sites; the only place that knows module paths.
+"""Module paths of the named sites of each architecture family; no other file contains module paths.
 
-A family is recognised by `config.model_type` and by the modules that are really there, never by a
-checkpoint's name. Sites carry the same names everywhere, metric keys included.
+A family is recognised by `config.model_type` and by the modules that exist, never by a checkpoint's name.
+Sites have the same names everywhere, metric keys included.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,11 +17,11 @@ SITES = ("attn_q", "attn_k", "attn_v", "attn_o", "mlp_gate", "mlp_up", "mlp_down
 """Every matrix of a block that is measured or edited, in the order of the forward pass."""
 
 Rows = Callable[[PretrainedConfig], slice | torch.Tensor]
-"""Which output rows of a fused matrix belong to a site."""
+"""The output rows of a fused matrix that belong to a site."""
 
 
 def _third(part: int) -> Rows:
-    """Rows of q, k or v where the three are stacked one after the other (GPT-2)."""
+    """Rows of q, k or v if the three are stacked one after the other (GPT-2)."""
 
     def rows(config: PretrainedConfig) -> slice:
         width = config.hidden_size
@@ -31,7 +31,7 @@ def _third(part: int) -> Rows:
 
 
 def _interleaved(part: int) -> Rows:
-    """Rows of q, k or v where each head keeps its three together (GPT-NeoX)."""
+    """Rows of q, k or v if each head keeps its three together (GPT-NeoX)."""
 
     def rows(config: PretrainedConfig) -> torch.Tensor:
         heads = config.num_attention_heads
@@ -51,7 +51,7 @@ class Family:
     blocks: str
     final_norm: str
     input_norm: str
-    """What a block reads the residual stream through."""
+    """The norm between the residual stream and a block."""
     attention: str
     mlp: str
     sites: Mapping[str, str]
@@ -139,7 +139,7 @@ def family_of(hf: PreTrainedModel) -> Family:
     """The family of a Hugging Face causal language model.
 
     Raises:
-        ModelError: for a `model_type` that is not in the table, or modules that are not where it says.
+        ModelError: for a `model_type` that is not in the table, or if a module is missing.
     """
     kind = hf.config.model_type
     family = next((f for f in FAMILIES if kind in f.model_types), None)

@@ -1,8 +1,8 @@
-"""Where a loss on the targets of facts pulls the outputs of named matrices.
+"""Gradients of a loss on the targets of facts by the outputs of named matrices.
 
 For a linear map W with keys h (inputs) and gradients g of its outputs, ∂loss/∂W = Σ g hᵀ over tokens. So
-no parameter ever needs a gradient of its own, and how a family stores a matrix (transposed, fused) does
-not matter. Blocks below the lowest named one are run once; the head runs only where a target is read.
+no parameter needs a gradient of its own, whichever way a family stores a matrix (transposed, fused). Blocks
+below the lowest named one are run once; the head runs only at the positions that predict a target.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,31 +16,36 @@ from torch import Tensor
 from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
 from editors.models.hooks import capture
-from editors.models.memory import kept
+from editors.models.memory import count_saved
 from editors.models.model import Model
-from editors.models.partial_forward import Replay, record
-from editors.models.tokenization import longest, pad, place
-from editors.updates import Delta, Site
+from editors.models.partial_forward import PartialForward, record
+from editors.models.tokenization import longest_fact, pad, tokenize_prompt
+from editors.updates import Site
 
 Objective = Literal["prompt_last", "teacher_forced"]
-"""Where target tokens are read: all from the distribution after the prompt, or each after those before it."""
+"""Positions that predict target tokens: all at the prompt's end, or each after the tokens before it."""
 
 
 @dataclass(frozen=True)
-class Pull:
-    """What one matrix reads at every token, and the gradient of the loss by what it writes there."""
+class TokenGradients:
+    """The input of one matrix at every token, and the gradient of the loss by its output there."""
 
     keys: Float[Tensor, "token in"]
-    gradients: Float[Tensor, "token out"]
+    outputs: Float[Tensor, "token out"]
+    """∂loss/∂output."""
 
     def weight_gradient(self) -> Float[Tensor, "out in"]:
         """∂loss/∂W = Σ g hᵀ."""
-        return self.gradients.T @ self.keys
+        return self.outputs.T @ self.keys
+
+    def features(self) -> Float[Tensor, "token both"]:
+        """Inputs and gradients side by side."""
+        return torch.cat([self.keys, self.outputs], dim=1)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Losses of one pass with its graph, and what the named matrices read and wrote in it."""
+    """Losses of one pass with its graph, and the inputs and outputs of the named matrices in it."""
 
     losses: Float[Tensor, " fact"]
     """Sum over each fact's target tokens of −log P(token)."""
@@ -48,38 +53,38 @@ class Evaluation:
     outputs: Mapping[Site, Tensor]
     reading: "Reading"
 
-    def pulls(self, loss: Float[Tensor, ""]) -> dict[Site, Pull]:
+    def gradients(self, loss: Float[Tensor, ""]) -> dict[Site, TokenGradients]:
         """Keys and gradients of every matrix at every token, at least in float32."""
         sites = list(self.outputs)
         gradients = torch.autograd.grad(loss, [self.outputs[site] for site in sites])
-        found = zip(sites, gradients, strict=True)
-        return {site: self._pull(site, gradient) for site, gradient in found}
+        pairs = zip(sites, gradients, strict=True)
+        return {site: self._at_tokens(site, gradient) for site, gradient in pairs}
 
-    def _pull(self, site: Site, gradient: Float[Tensor, "row token wide"]) -> Pull:
-        model, real = self.reading.replay.model, self.reading.real
+    def _at_tokens(self, site: Site, gradient: Float[Tensor, "row token wide"]) -> TokenGradients:
+        model, real = self.reading.forward.model, self.reading.real
         rows = model.family.fused.get(site.name)
         if rows is not None:
             gradient = gradient[..., rows(model.hf.config)]
         precise = torch.promote_types(model.dtype, torch.float32)
-        return Pull(self.inputs[site].detach()[real].to(precise), gradient[real].to(precise))
+        return TokenGradients(self.inputs[site].detach()[real].to(precise), gradient[real].to(precise))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A batch of facts that stands before a block, and where its target tokens are read."""
+    """A batch of facts, run up to a block, and the positions that predict its target tokens."""
 
     facts: Sequence[Fact]
-    replay: Replay
+    forward: PartialForward
     real: Bool[Tensor, "row token"]
     """False for padding."""
     positions: tuple[Int[Tensor, " position"], Int[Tensor, " position"]]
-    """Row and column of every distribution that is read."""
+    """Row and column of every predicting position."""
     source: Int[Tensor, " target"]
-    """Which position predicts each target token."""
-    wanted: Int[Tensor, " target"]
+    """Index into `positions` for each target token."""
+    targets: Int[Tensor, " target"]
     """The target tokens."""
     owner: Int[Tensor, " target"]
-    """The fact that each belongs to."""
+    """Index of the fact that each target token belongs to."""
 
     @property
     def lengths(self) -> Int[Tensor, " fact"]:
@@ -88,19 +93,19 @@ class Reading:
 
     @torch.enable_grad()
     def evaluate(self, sites: Sequence[Site]) -> Evaluation:
-        """Run the blocks with the weights as they are and read the targets.
+        """Run the remaining blocks with the current weights and score the targets.
 
         Raises:
             NumericsError: for a loss that is NaN or infinite, with the fact's id.
         """
-        model, modules = self.replay.model, {}
+        model, modules = self.forward.model, {}
         for site in sites:
             modules[site] = model.module(site.name, site.layer)
-        start = self.replay.hidden.detach().requires_grad_()
+        start = self.forward.hidden.detach().requires_grad_()
         with capture(inputs=modules) as inputs, capture(outputs=modules) as outputs:
-            top = self.replay.run(start, self.replay.first, model.depth - 1)
-        said = model.log_probability(top[self.positions])
-        nll = -said[self.source, self.wanted]
+            top = self.forward.run(start, self.forward.first, model.depth - 1)
+        predictions = model.log_probability(top[self.positions])
+        nll = -predictions[self.source, self.targets]
         losses = torch.zeros(len(self.facts), dtype=nll.dtype, device=nll.device)
         losses = losses.index_add(0, self.owner, nll)
         self._check(losses.detach())
@@ -116,37 +121,37 @@ class Reading:
 
 
 def read_targets(model: Model, facts: Sequence[Fact], objective: Objective, first: int) -> Reading:
-    """Tokenise the facts, run them up to block `first`, and say where their targets are read.
+    """Tokenise the facts, run them up to block `first`, and find the positions that predict their targets.
 
-    Padding is told by length, never by a token's id, so that a target may hold any token.
+    Padding follows from lengths, never from a token's id, so that a target may hold any token.
 
     Raises:
-        DataError: where prompt and target share a token.
+        DataError: if prompt and target share a token.
     """
-    placed = [place(model.tokenizer, fact, target=fact.target_new) for fact in facts]
-    lengths = [len(row.target_ids) for row in placed]
-    prompts = [len(row.ids) - length for row, length in zip(placed, lengths, strict=True)]
+    prompted = [tokenize_prompt(model.tokenizer, fact, target=fact.target_new) for fact in facts]
+    lengths = [len(row.target_ids) for row in prompted]
+    prompts = [len(row.ids) - length for row, length in zip(prompted, lengths, strict=True)]
     owner = torch.arange(len(facts)).repeat_interleave(torch.tensor(lengths))
     last = torch.tensor(prompts) - 1
     if objective == "prompt_last":
-        rows = [row.ids[:prompt] for row, prompt in zip(placed, prompts, strict=True)]
+        rows = [row.ids[:prompt] for row, prompt in zip(prompted, prompts, strict=True)]
         positions, source = (torch.arange(len(facts)), last), owner
     else:
-        rows = [row.ids for row in placed]
+        rows = [row.ids for row in prompted]
         steps = torch.cat([torch.arange(length) for length in lengths])
         positions, source = (owner, last[owner] + steps), torch.arange(len(owner))
-    wanted = torch.tensor([token for row in placed for token in row.target_ids])
-    replay = record(model, [()] * len(rows), rows, first)
-    row, column, source, wanted, owner, real = (
-        value.to(model.device) for value in (*positions, source, wanted, owner, pad(rows)[1])
+    targets = torch.tensor([token for row in prompted for token in row.target_ids])
+    forward = record(model, [()] * len(rows), rows, first)
+    row, column, source, targets, owner, real = (
+        value.to(model.device) for value in (*positions, source, targets, owner, pad(rows)[1])
     )
-    return Reading(facts, replay, real, (row, column), source, wanted, owner)
+    return Reading(facts, forward, real, (row, column), source, targets, owner)
 
 
 def read_in_parts(
     model: Model, facts: Sequence[Fact], objective: Objective, sites: Sequence[Site], size: int
 ) -> list[Reading]:
-    """At most `size` facts at a time, each part run up to the lowest of the sites."""
+    """The facts in parts of at most `size`, each run up to the lowest of the sites."""
     lowest = min(site.layer for site in sites)
     parts = [facts[i : i + size] for i in range(0, len(facts), size)]
     return [read_targets(model, part, objective, lowest) for part in parts]
@@ -163,20 +168,10 @@ def check_sites(model: Model, sites: Sequence[Site], key: str = "editor.matrices
 
 
 def graph_bytes(model: Model, facts: Sequence[Fact], objective: Objective, sites: Sequence[Site]) -> int:
-    """What one fact, the longest, keeps for its gradient."""
+    """Bytes that autograd saves for one fact, the longest."""
     reading = read_targets(
-        model, [longest(model.tokenizer, facts)], objective, min(site.layer for site in sites)
+        model, [longest_fact(model.tokenizer, facts)], objective, min(site.layer for site in sites)
     )
-    with kept(model) as graph:
+    with count_saved(model) as saved:
         reading.evaluate(sites)
-    return graph.bytes
-
-
-def check_trained(update: Mapping[Site, Delta], facts: Sequence[Fact]) -> None:
-    """Raise a `NumericsError` that names the first matrix whose trained change is no number."""
-    for site, delta in update.items():
-        if not delta.is_finite():
-            raise NumericsError(
-                f"the update of {site} is not finite (norm {delta.norm():.3g}) after training on fact "
-                f"{facts[0].id} and {len(facts) - 1} others; lower editor.learning_rate; nothing was changed"
-            )
+    return saved.bytes

@@ -1,8 +1,8 @@
 """Reading and replacing activations; hooks exist only inside a `with` block.
 
-with capture(inputs={5: model.module("mlp_down", 5)}) as seen:
+with capture(inputs={5: model.module("mlp_down", 5)}) as captured:
     model.hidden(batch)
-keys = seen[5]          # (batch, token, d_in)
+keys = captured[5]          # (batch, token, d_in)
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +14,11 @@ from torch.utils.hooks import RemovableHandle
 
 
 class _Stop(Exception):
-    """Ends a forward pass above the highest module that is wanted."""
+    """Ends a forward pass above the highest captured module."""
 
 
 def first_tensor(value: Tensor | tuple) -> Tensor:
-    """The hidden states of a module that takes or gives a tensor, or a tuple that begins with one."""
+    """The hidden states among inputs or outputs of a module: the tensor itself, or the first of a tuple."""
     return value if isinstance(value, Tensor) else value[0]
 
 
@@ -30,33 +30,33 @@ def capture(
     stop_before: nn.Module | None = None,
     stop_after: nn.Module | None = None,
 ) -> Iterator[dict[Any, Tensor]]:
-    """What the named modules read (`inputs`) or wrote (`outputs`) in the forward pass of the block.
+    """Inputs (`inputs`) or outputs (`outputs`) of modules in the forward pass inside the `with` block.
 
-    The last call counts where a module is called twice. With `stop_after` the pass ends, silently, once
-    that module has run, with `stop_before` once its input is there; nothing above it is computed.
+    For a module that is called twice, the last call counts. The pass ends silently after the module
+    `stop_after` or before the module `stop_before`; nothing above it is computed.
     """
-    seen: dict[Any, Tensor] = {}
+    captured: dict[Any, Tensor] = {}
     with ExitStack() as stack:
         for key, module in (inputs or {}).items():
-            _attach(stack, module.register_forward_pre_hook(_reader(seen, key)))
+            _attach(stack, module.register_forward_pre_hook(_reader(captured, key)))
         for key, module in (outputs or {}).items():
-            _attach(stack, module.register_forward_hook(_writer(seen, key)))
+            _attach(stack, module.register_forward_hook(_writer(captured, key)))
         if stop_before is not None:
             _attach(stack, stop_before.register_forward_pre_hook(_stop))
         if stop_after is not None:
             _attach(stack, stop_after.register_forward_hook(_stop))
         with suppress(_Stop):
-            yield seen
+            yield captured
 
 
 @contextmanager
 def observe(modules: Mapping[Any, nn.Module], see: Callable[[Any, Tensor], None]) -> Iterator[None]:
-    """Hand what each module writes to `see(key, output)` as soon as it is there; nothing is kept.
+    """Call `see(key, output)` with the output of each module as soon as it is computed; nothing is stored.
 
-    So the memory of a pass over all blocks is that of one output, whatever `see` keeps apart.
+    A pass over all blocks then needs the memory of one output, besides whatever `see` stores.
     """
 
-    def teller(key: Any) -> Callable:
+    def hook_of(key: Any) -> Callable:
         def hook(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> None:
             see(key, first_tensor(output))
 
@@ -64,7 +64,7 @@ def observe(modules: Mapping[Any, nn.Module], see: Callable[[Any, Tensor], None]
 
     with ExitStack() as stack:
         for key, module in modules.items():
-            _attach(stack, module.register_forward_hook(teller(key)))
+            _attach(stack, module.register_forward_hook(hook_of(key)))
         yield
 
 
@@ -87,16 +87,16 @@ def _attach(stack: ExitStack, handle: RemovableHandle) -> None:
     stack.callback(handle.remove)
 
 
-def _reader(seen: dict[Any, Tensor], key: Any) -> Callable:
+def _reader(captured: dict[Any, Tensor], key: Any) -> Callable:
     def hook(_module: nn.Module, inputs: tuple) -> None:
-        seen[key] = inputs[0]
+        captured[key] = inputs[0]
 
     return hook
 
 
-def _writer(seen: dict[Any, Tensor], key: Any) -> Callable:
+def _writer(captured: dict[Any, Tensor], key: Any) -> Callable:
     def hook(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> None:
-        seen[key] = first_tensor(output)
+        captured[key] = first_tensor(output)
 
     return hook
 

@@ -1,4 +1,4 @@
-"""Keys and values of prompts that are not run again: what a block reads beside its own tokens."""
+"""Keys and values of prompts that are not run again, which blocks read beside those of new tokens."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -11,15 +11,15 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 
 class PrefixLayer(DynamicLayer, ABC):
-    """Keys and values of a prefix: read together with new ones, which are not kept."""
+    """Keys and values of a prefix, read together with new ones, which are not stored."""
 
     @abstractmethod
     def prefix(self) -> tuple[Tensor, Tensor]:
         """Keys and values of every row's prefix."""
 
     @abstractmethod
-    def chosen(self, rows: Int[Tensor, " kept"]) -> "PrefixLayer":
-        """Those of some rows, or of one row several times."""
+    def select(self, rows: Int[Tensor, " kept"]) -> "PrefixLayer":
+        """The prefixes of some rows, or of one row several times."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
@@ -38,11 +38,11 @@ class FrozenLayer(PrefixLayer):
         self.keys, self.values = keys, values
 
     def prefix(self) -> tuple[Tensor, Tensor]:
-        """As they were given."""
+        """The constructor's keys and values."""
         return states_of(self)
 
-    def chosen(self, rows: Int[Tensor, " kept"]) -> PrefixLayer:
-        """Copies."""
+    def select(self, rows: Int[Tensor, " kept"]) -> PrefixLayer:
+        """Copies of the rows."""
         keys, values = states_of(self)
         return FrozenLayer(keys[rows], values[rows])
 
@@ -53,7 +53,7 @@ class LatestLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
-        """The new states, alone."""
+        """The new states alone."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.keys, self.values = key_states, value_states
@@ -61,28 +61,28 @@ class LatestLayer(DynamicLayer):
 
 
 class StemLayer(PrefixLayer):
-    """A prefix that several rows share and that may be run again: its latest states count."""
+    """A prefix that several rows share and that may be run again; its latest states are read."""
 
     def __init__(self, stem: LatestLayer, rows: Int[Tensor, " row"]) -> None:
         super().__init__()
         self.stem, self.rows = stem, rows
         keys, values = states_of(stem)
         self.lazy_initialization(keys, values)
-        # of the right shape, for the model asks for it; what is read comes from the stem
+        # only for their shape, which the model reads; the states come from the stem
         self.keys, self.values = (state[:1].expand(len(rows), *state.shape[1:]) for state in (keys, values))
 
     def prefix(self) -> tuple[Tensor, Tensor]:
-        """The stem's latest, for every row."""
+        """The stem's latest states, for every row."""
         keys, values = states_of(self.stem)
         return keys[self.rows], values[self.rows]
 
-    def chosen(self, rows: Int[Tensor, " kept"]) -> PrefixLayer:
-        """Still those of the stem."""
+    def select(self, rows: Int[Tensor, " kept"]) -> PrefixLayer:
+        """The rows, still with the states of the stem."""
         return StemLayer(self.stem, self.rows[rows])
 
 
-def growing(past: Cache) -> Cache:
-    """A cache that begins with the states of another and keeps what is added."""
+def extendable(past: Cache) -> Cache:
+    """A cache that begins with the states of another and stores the states added to it."""
     layers = []
     for layer in past.layers:
         keys, values = states_of(layer)
@@ -93,9 +93,9 @@ def growing(past: Cache) -> Cache:
     return Cache(layers=layers)
 
 
-def chosen_rows(past: Cache, rows: Int[Tensor, " kept"]) -> Cache:
+def select_rows(past: Cache, rows: Int[Tensor, " kept"]) -> Cache:
     """The states of some rows, or of one row several times."""
-    return Cache(layers=[cast(PrefixLayer, layer).chosen(rows) for layer in past.layers])
+    return Cache(layers=[cast(PrefixLayer, layer).select(rows) for layer in past.layers])
 
 
 def frozen(states: Iterable[tuple[Tensor, Tensor]]) -> Cache:

@@ -1,4 +1,4 @@
-"""Loading a checkpoint, from a folder or the hub, with errors that a person can act on."""
+"""Loading a checkpoint from a folder or the hub, with errors that name the way out."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from editors.data import Corpus
-from editors.errors import ModelError
+from editors.errors import ModelError, first_line
 from editors.models.model import Model
 
 Precision = Literal["float64", "float32", "bfloat16", "float16"]
@@ -18,32 +18,33 @@ Precision = Literal["float64", "float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Which model to load, and how.
+    """A model to load: its place, precision and device.
 
     Only safetensors weights are read, and no code from a checkpoint is run.
     """
 
     name: str
-    """Short name used in results and to find published values."""
+    """Short name, used in results and to look up published values."""
     path: str
     """A folder or a Hugging Face id."""
     revision: str | None = None
     """Commit, tag or branch on the hub; pin it where numbers matter."""
     dtype: Precision = "float32"
+    """Precision of the forward pass; edited matrices are accumulated in at least float32."""
     device: str = "auto"
-    """`auto` is the first GPU where there is one, else the CPU."""
+    """`auto` is the first GPU if there is one, otherwise the CPU."""
     device_map: str | dict[str, int | str] | None = None
-    """For a model too large for one device: transformers' `device_map`, such as `auto`, not `device`."""
+    """transformers' `device_map`, such as `auto`, for a model too large for one device; replaces `device`."""
     depth: int | None = None
     """Number of blocks; stated so that a configuration can be checked before anything is loaded."""
     corpus: Corpus | None = None
-    """Text that stands for what the model was trained on; editors take their statistics there."""
+    """Text that represents the training data of the model; editors collect their statistics on it."""
 
     def load(self) -> Model:
         """The model in evaluation mode, with its tokenizer.
 
         Raises:
-            ModelError: where the folder, the id, the tokenizer or the weights cannot be had.
+            ModelError: if the folder, the id, the tokenizer or the weights cannot be loaded.
         """
         tokenizer = self._tokenizer()
         weights = self._weights()
@@ -90,7 +91,7 @@ class Checkpoint:
             raise ModelError(self._sentence("weights", error)) from error
 
     def _files(self) -> list[Path]:
-        """The safetensors that were loaded, where they lie on this machine."""
+        """The loaded safetensors files that lie on this machine."""
         names = ["model.safetensors"]
         if self._local(names[0]) is None and (index := self._local("model.safetensors.index.json")):
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
@@ -100,17 +101,13 @@ class Checkpoint:
         if Path(self.path).is_dir():
             path = Path(self.path) / name
             return path if path.is_file() else None
-        found = try_to_load_from_cache(self.path, name, revision=self.revision or "main")
-        return Path(found) if isinstance(found, str) else None
+        cached = try_to_load_from_cache(self.path, name, revision=self.revision or "main")
+        return Path(cached) if isinstance(cached, str) else None
 
     def _sentence(self, part: str, error: Exception) -> str:
         if Path(self.path).is_dir():
-            return f"the {part} in {self.path} cannot be read: {_first_line(error)}"
+            return f"the {part} in {self.path} cannot be read: {first_line(error)}"
         return (
             f"the {part} of {self.path!r}: no folder of that name, not in the local cache, and not to be "
-            f"had from the hub ({_first_line(error)}); check the id, or set model.path to a folder"
+            f"had from the hub ({first_line(error)}); check the id, or set model.path to a folder"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")

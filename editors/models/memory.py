@@ -1,4 +1,4 @@
-"""What autograd keeps of a forward pass, and what is free."""
+"""Memory that autograd saves in a forward pass, and free memory of the device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,19 +15,19 @@ GIB = 2**30
 
 
 @dataclass
-class Kept:
-    """Bytes kept for the gradient; complete once the block is left."""
+class SavedBytes:
+    """Bytes saved for the gradient; final once the `with` block is left."""
 
     bytes: int = 0
 
 
 @contextmanager
-def kept(model: Model) -> Iterator[Kept]:
-    """Count what is saved for the gradient in the block, each storage once and the weights not at all."""
+def count_saved(model: Model) -> Iterator[SavedBytes]:
+    """Count the bytes saved for the gradient inside the block: each storage once, weights excluded."""
     weights = {parameter.data_ptr() for parameter in model.hf.parameters()}
     storages: dict[int, int] = {}
-    held: list[Tensor] = []  # so that no storage is freed and its address used again
-    found = Kept()
+    held: list[Tensor] = []  # otherwise a storage could be freed and its address reused
+    saved = SavedBytes()
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -37,12 +37,12 @@ def kept(model: Model) -> Iterator[Kept]:
         return tensor
 
     with saved_tensors_hooks(count, lambda tensor: tensor):
-        yield found
-    found.bytes = sum(storages.values())
+        yield saved
+    saved.bytes = sum(storages.values())
 
 
 def free_memory(model: Model) -> int:
-    """Bytes that are free where the model is."""
+    """Free bytes on the model's device."""
     if model.device.type == "cuda":
         return torch.cuda.mem_get_info(model.device)[0]
     return psutil.virtual_memory().available

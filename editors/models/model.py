@@ -1,4 +1,4 @@
-"""A language model with named sites: everything a method needs to be blind to the architecture."""
+"""A language model with named sites, so that methods are independent of the architecture."""
 
 import hashlib
 import json
@@ -17,19 +17,19 @@ from transformers.pytorch_utils import Conv1D
 from editors.errors import ConfigError, ModelError, NumericsError
 from editors.models.architectures import SITES, Family, family_of
 from editors.models.tokenization import Side, pad, tokenize
-from editors.models.weight_files import Stored
+from editors.models.weight_files import WeightFiles
 from editors.updates import Site, WeightUpdate
 
 _NOT_THE_FUNCTION = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
-"""Entries of a configuration that say nothing of what the model computes."""
+"""Entries of a configuration without influence on the computed function."""
 
 
 class Model:
     """A Hugging Face causal language model, its tokenizer and its family.
 
-    Weights are read and written as (out, in) matrices by site name. Matrices that are edited while the
-    model is in half precision keep a float32 master: small sequential updates would be rounded away.
-    `files` are the safetensors that it was loaded from, where those stay.
+    Weights are read and written as (out, in) matrices by site name. Edited matrices of a model in half
+    precision have a float32 master, because small sequential updates would be rounded away. `files` are the
+    safetensors from which it was loaded, if they stay in place.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Model:
         self.name = name
         self.family: Family = family_of(hf)
         self._masters: dict[Site, Tensor] = {}
-        self._stored = Stored(files)
+        self._files = WeightFiles(files)
 
     @cached_property
     def blocks(self) -> nn.ModuleList:
@@ -81,7 +81,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the inputs go."""
+        """Device of the embedding, and so of the inputs."""
         return cast(Tensor, self.embedding.weight).device
 
     @property
@@ -91,10 +91,10 @@ class Model:
 
     @cached_property
     def digest(self) -> str:
-        """Twelve hex digits that tell this checkpoint from others, for caches of what was computed on it.
+        """Twelve hex digits that identify this checkpoint, for caches of values computed on it.
 
-        A hash over the configuration, over names, shapes and 64 evenly spaced entries of every parameter as
-        it was when first asked, and over the tokenizer's behaviour on a sentence.
+        A hash over the configuration; over names, shapes and 64 evenly spaced entries of every parameter at
+        the time of the first call; and over the tokenizer's output for a sentence.
         """
         shape = {k: v for k, v in self.hf.config.to_dict().items() if k not in _NOT_THE_FUNCTION}
         digest = hashlib.sha256(json.dumps(shape, sort_keys=True, default=str).encode())
@@ -135,9 +135,9 @@ class Model:
         return self._rows(site, self._matrix(site, layer))
 
     def stored(self, site: Site) -> Float[Tensor, "out in"] | None:
-        """The matrix as the checkpoint's file holds it, memory-mapped on the CPU; None where there is none.
+        """The matrix as the checkpoint's file holds it, memory-mapped on the CPU; None if there is none.
 
-        A view where `weight` is one, in the file's precision. The model may have changed since.
+        It is a view if `weight` is one, in the file's precision. The model may have changed since.
         """
         raw = self.in_file(f"{self.family.blocks}.{site.layer}.{self.family.sites[site.name]}.weight")
         if raw is None or raw.shape != self._holder(*site).weight.shape:
@@ -145,9 +145,9 @@ class Model:
         return self._rows(site.name, self._oriented(self._holder(*site), raw))
 
     def in_file(self, name: str) -> Tensor | None:
-        """A parameter as the checkpoint's file holds it, as `stored`; None where there is none."""
-        # files of the bare model, without its head, leave the prefix out
-        return self._stored.find(name, name.removeprefix(f"{self.hf.base_model_prefix}."))
+        """A parameter as the checkpoint's file holds it, as `stored`; None if there is none."""
+        # files of the bare model, without its head, omit the prefix
+        return self._files.find(name, name.removeprefix(f"{self.hf.base_model_prefix}."))
 
     def _matrix(self, site: str, layer: int) -> Float[Tensor, "out in"]:
         module = self._holder(site, layer)
@@ -156,7 +156,7 @@ class Model:
         return self._oriented(module, weight.detach())
 
     def _holder(self, site: str, layer: int) -> nn.Module:
-        """The plain module of a site, also where an adapter stands around it."""
+        """The plain module of a site, even if an adapter wraps it."""
         module = self.module(site, layer)
         return getattr(module, "base_layer", module)
 
@@ -164,12 +164,12 @@ class Model:
         return weight.T if isinstance(module, Conv1D) else weight
 
     def _rows(self, site: str, matrix: Float[Tensor, "all in"]) -> Float[Tensor, "out in"]:
-        """Those of a site in the matrix of its module."""
+        """The rows of a site in the matrix of its module."""
         rows = self.family.fused.get(site)
         return matrix if rows is None else matrix[rows(self.hf.config)]
 
     def master(self, site: Site) -> Float[Tensor, "out in"]:
-        """The matrix in the precision that edits accumulate in: at least float32."""
+        """The matrix in the precision in which edits accumulate: at least float32."""
         weight = self.weight(site.name, site.layer)
         if torch.finfo(weight.dtype).bits >= 32:
             return weight
@@ -177,7 +177,7 @@ class Model:
 
     @property
     def masters(self) -> dict[Site, Tensor]:
-        """The masters that edits have made; set them to take back what was applied since."""
+        """The masters of edited matrices; set them to undo the updates applied since."""
         return dict(self._masters)
 
     @masters.setter
@@ -185,11 +185,11 @@ class Model:
         self._masters = dict(masters)
 
     def current(self, site: Site) -> Float[Tensor, "out in"]:
-        """The matrix as it is: the master where an edit made one, else the weight."""
+        """The current matrix: its master if it was edited, otherwise the weight."""
         return self._masters.get(site, self.weight(site.name, site.layer))
 
     def was_trained(self) -> None:
-        """Drop what was derived from the weights, masters and digest: they were changed by other means."""
+        """Drop masters and digest, which are outdated once training has changed the weights."""
         self._masters.clear()
         self.__dict__.pop("digest", None)
 
@@ -210,7 +210,7 @@ class Model:
 
     @torch.no_grad()
     def write(self, site: Site, value: Float[Tensor, "out in"]) -> None:
-        """Set the matrix of a site, and its master where it has one."""
+        """Set the matrix of a site, and its master if it has one."""
         if site in self._masters:
             self._masters[site] = value.to(torch.float32)
         matrix = self._matrix(site.name, site.layer)
@@ -220,7 +220,7 @@ class Model:
             matrix[rows(self.hf.config)] = value.to(matrix)
 
     def snapshot(self, sites: Iterable[Site]) -> dict[Site, Tensor]:
-        """Copies of the matrices, to be given back to `restore`."""
+        """Copies of the matrices, for `restore`."""
         return {site: self.master(site).clone() for site in sites}
 
     def restore(self, snapshot: Mapping[Site, Tensor]) -> None:
@@ -246,7 +246,7 @@ class Model:
     def hidden_after(
         self, update: WeightUpdate, ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]
     ) -> Float[Tensor, "row token width"]:
-        """As `hidden` with the update applied; differentiable by it, and the weights stay as they are."""
+        """`hidden` with the update applied, and differentiable by it; the weights are not changed."""
         base = self.hf.base_model
         names = {id(parameter): name for name, parameter in base.named_parameters()}
         edited: dict[str, Tensor] = {}
@@ -274,7 +274,7 @@ class Model:
     def logits(self, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any vocabulary"]:
         """The head on normed hidden states, at least in float32.
 
-        The head is the model's own output embedding, tied or not, with its bias where it has one.
+        The head is the model's own output embedding, tied or not, with its bias if it has one.
         """
         head = self.hf.get_output_embeddings()
         assert head is not None
@@ -282,7 +282,7 @@ class Model:
         return logits.float() if torch.finfo(logits.dtype).bits < 32 else logits
 
     def log_probability(self, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any vocabulary"]:
-        """What final norm and head say of hidden states taken from inside the stack."""
+        """Log-probabilities through final norm and head, for hidden states from inside the stack."""
         return self.logits(self.normed(hidden)).log_softmax(dim=-1)
 
 

@@ -1,10 +1,10 @@
-"""Run only the blocks that a change can reach, on only the tokens that it can reach.
+"""Partial forward passes: only the blocks, and only the tokens, that a change can reach.
 
-The model is run once; how it called each block (masks, positions, rotary tables) is recorded, and the
-blocks can then be called again on other hidden states. Nothing below the first block is recomputed, and
-where a prefix was given, no token of it: its keys and values stay in a cache that is read, never grown.
-Works for every family, since a block is only ever called the way its own model calls it. A sliding window
-counts columns, padding included: exact as long as padded prompts are shorter than it.
+The model is run once. The arguments of each block (masks, positions, rotary tables) are recorded, and the
+blocks can then be called again on other hidden states. Nothing below the first block is recomputed, and no
+token of a prefix: its keys and values stay in a cache that is read and never extended. This works for every
+family, because a block is only called with the arguments of its own model. A sliding window counts columns,
+padding included: it is exact as long as padded prompts are shorter.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,22 +17,22 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
 from editors.models.hooks import capture, first_tensor
-from editors.models.kv_cache import LatestLayer, StemLayer, chosen_rows, frozen, growing, states_of
+from editors.models.kv_cache import LatestLayer, StemLayer, extendable, frozen, select_rows, states_of
 from editors.models.model import Model, position_ids
 from editors.models.tokenization import pad
 
 
 @dataclass(frozen=True)
 class _Call:
-    """Arguments of one block, its hidden states left out."""
+    """Arguments of one block, without its hidden states."""
 
     args: tuple
     kwargs: dict
 
 
 @dataclass(frozen=True)
-class Replay:
-    """A batch that stands before block `first`, and how to run it on."""
+class PartialForward:
+    """A batch that was run up to block `first`, and the arguments of the blocks from there on."""
 
     model: Model
     first: int
@@ -44,7 +44,7 @@ class Replay:
     def run(
         self, hidden: Float[Tensor, "row token width"], first: int, last: int
     ) -> Float[Tensor, "row token width"]:
-        """Hidden states after block `last` of states that stand before block `first`."""
+        """Hidden states after block `last`, from hidden states before block `first`."""
         for layer in range(first, last + 1):
             call = self.calls[layer - self.first]
             hidden = first_tensor(self.model.block(layer)(hidden, *call.args, **call.kwargs))
@@ -52,23 +52,26 @@ class Replay:
 
     def held(self) -> int:
         """Bytes of the cached keys and values."""
-        given = [value for call in self.calls for value in (*call.args, *call.kwargs.values())]
-        caches = {id(value): value for value in given if isinstance(value, Cache)}
+        arguments = [value for call in self.calls for value in (*call.args, *call.kwargs.values())]
+        caches = {id(value): value for value in arguments if isinstance(value, Cache)}
         states = [state for cache in caches.values() for layer in cache.layers for state in states_of(layer)]
         return sum(state.numel() * state.itemsize for state in states)
 
-    def select(self, rows: Int[Tensor, " kept"]) -> "Replay":
+    def select(self, rows: Int[Tensor, " kept"]) -> "PartialForward":
         """The same batch with only the given rows."""
-        chosen = _Selection(rows, count=self.hidden.shape[0])
+        selection = _RowSelection(rows, count=self.hidden.shape[0])
         calls = [
-            _Call(tuple(map(chosen, call.args)), {key: chosen(value) for key, value in call.kwargs.items()})
+            _Call(
+                tuple(map(selection, call.args)),
+                {key: selection(value) for key, value in call.kwargs.items()},
+            )
             for call in self.calls
         ]
-        return Replay(self.model, self.first, self.hidden[rows], calls)
+        return PartialForward(self.model, self.first, self.hidden[rows], calls)
 
 
-class _Selection:
-    """Takes rows of whatever has one entry a row; what blocks share is cut once and stays shared."""
+class _RowSelection:
+    """Selects rows of every value that has one entry per row; values shared by blocks stay shared."""
 
     def __init__(self, rows: Int[Tensor, " kept"], count: int) -> None:
         self.rows, self.count = rows, count
@@ -85,7 +88,7 @@ class _Selection:
         if isinstance(value, tuple):
             return tuple(self._cut(part) for part in value)
         if isinstance(value, Cache):
-            return chosen_rows(value, self.rows)
+            return select_rows(value, self.rows)
         return value
 
 
@@ -97,29 +100,29 @@ def record(
     first: int,
     last: int | None = None,
     shared: Sequence[int] | None = None,
-) -> Replay:
+) -> PartialForward:
     """Run the model on prefix + tail of every row and record the blocks `first` to `last` (null: the top).
 
     Column 0 of the recorded hidden states is the first token of every tail. Nothing above `last` is run.
-    `shared` says how many leading tokens of each prefix other rows may have too; they are run once.
+    `shared` is the number of leading tokens of each prefix that other rows may share; they are run once.
     """
     last = model.depth - 1 if last is None else last
     stems, row = _stems(prefixes, shared or [0] * len(prefixes))
     row = row.to(model.device)
     past, known = _extended(model, stems, None, torch.zeros(len(stems), 0, dtype=torch.bool), last)
     rest = [prefix[len(stems[i]) :] for prefix, i in zip(prefixes, row.tolist(), strict=True)]
-    past, known = _extended(model, rest, None if past is None else chosen_rows(past, row), known[row], last)
+    past, known = _extended(model, rest, None if past is None else select_rows(past, row), known[row], last)
     return _recorded(model, pad(tails), known, past, first, last)
 
 
 @torch.no_grad()
 def branch(
     model: Model, rows: Sequence[Sequence[int]], shared: Sequence[int], first: int, last: int
-) -> tuple[Replay | None, Replay, Int[Tensor, " row"]]:
-    """Stems that several rows begin with, what follows them in every row, and the length of each row's stem.
+) -> tuple[PartialForward | None, PartialForward, Int[Tensor, " row"]]:
+    """Stems shared by several rows, the rest of every row, and the length of each row's stem.
 
-    Where the hidden states of the stems are changed, run the stems through a block before the rows: the rows
-    read the stems' latest keys and values. There are no stems where too few rows share one.
+    After a change of the stems' hidden states, run the stems through a block before the rows, which read the
+    stems' latest keys and values. There are no stems if too few rows share one.
     """
     stems, row = _stems(rows, shared)
     rest = [ids[len(stems[i]) :] for ids, i in zip(rows, row.tolist(), strict=True)]
@@ -138,10 +141,10 @@ def branch(
 def _stems(
     rows: Sequence[Sequence[int]], shared: Sequence[int]
 ) -> tuple[list[tuple[int, ...]], Int[Tensor, " row"]]:
-    """The distinct beginnings of the rows, and which one each has; only an empty one where few share."""
+    """The distinct beginnings of the rows, and the index of each row's; only an empty one if few share."""
     heads: list[tuple[int, ...]] = [tuple(row[:count]) for row, count in zip(rows, shared, strict=True)]
     stems = list(dict.fromkeys(heads))
-    if len(stems) > len(heads) // 2:  # a pass of its own would not pay
+    if len(stems) > len(heads) // 2:  # a separate pass would cost more than it saves
         return [()], torch.zeros(len(rows), dtype=torch.long)
     return stems, torch.tensor([stems.index(head) for head in heads])
 
@@ -153,17 +156,17 @@ def _recorded(
     past: Cache | None,
     first: int,
     last: int,
-) -> Replay:
-    """A pass over tokens that follow those of the cache, with its blocks recorded."""
+) -> PartialForward:
+    """Run tokens that follow those of the cache and record the blocks' arguments."""
     ids, new = (x.to(model.device) for x in padded)
-    seen: list[tuple[Tensor, _Call]] = []
+    calls: list[tuple[Tensor, _Call]] = []
     with ExitStack() as hooks:
         hooks.enter_context(capture(stop_after=model.block(last)))
         for block in model.blocks[first : last + 1]:
-            handle = block.register_forward_pre_hook(_recorder(seen), with_kwargs=True)
+            handle = block.register_forward_pre_hook(_recorder(calls), with_kwargs=True)
             hooks.callback(handle.remove)
         _run(model, ids, torch.cat([known, new], dim=1), past)
-    return Replay(model, first, seen[0][0], [call for _, call in seen])
+    return PartialForward(model, first, calls[0][0], [call for _, call in calls])
 
 
 def _extended(
@@ -178,7 +181,7 @@ def _extended(
     mask = torch.cat([known.to(model.device), new], dim=1)
     if not ids.shape[1]:
         return past, mask
-    filled = DynamicCache() if past is None else growing(past)
+    filled = DynamicCache() if past is None else extendable(past)
     with capture(stop_after=model.block(last)):
         _run(model, ids, mask, filled)
     return frozen(states_of(layer) for layer in filled.layers), mask
@@ -187,7 +190,7 @@ def _extended(
 def _run(
     model: Model, ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row known"], past: Cache | None
 ) -> None:
-    """A pass over tokens that follow those of the cache."""
+    """Run tokens that follow those of the cache."""
     model.hf.base_model(
         input_ids=ids,
         attention_mask=mask.long(),
@@ -197,12 +200,12 @@ def _run(
     )
 
 
-def _recorder(seen: list[tuple[Tensor, _Call]]) -> Callable[[nn.Module, tuple, dict], None]:
+def _recorder(calls: list[tuple[Tensor, _Call]]) -> Callable[[nn.Module, tuple, dict], None]:
     def hook(_block: nn.Module, args: tuple, kwargs: dict) -> None:
         if args:
-            seen.append((args[0], _Call(args[1:], kwargs)))
+            calls.append((args[0], _Call(args[1:], kwargs)))
         else:
             rest = {key: value for key, value in kwargs.items() if key != "hidden_states"}
-            seen.append((kwargs["hidden_states"], _Call((), rest)))
+            calls.append((kwargs["hidden_states"], _Call((), rest)))
 
     return hook

@@ -1,7 +1,7 @@
-"""From characters to tokens: where a subject ends, which tokens are the target.
+"""From characters to tokens: the last token of a subject, and the tokens of a target.
 
-A text is tokenised once, as a whole, and positions are read off the character spans of its tokens. So
-neither a leading BOS, nor how a tokenizer treats spaces, nor the padding side can shift an index.
+A text is tokenised once, as a whole, and positions follow from the character spans of its tokens. An index is
+therefore independent of a leading BOS, of the tokenizer's treatment of spaces, and of the padding side.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Tokens:
         """Positions of the tokens of the characters `start:end`.
 
         Raises:
-            DataError: where a token reaches beyond `end`, or none lies in the span.
+            DataError: if a token reaches beyond `end`, or none lies in the span.
         """
         inside = [i for i, (a, b) in enumerate(self.spans) if a < b and a < end and b > start]
         if not inside:
@@ -53,7 +53,7 @@ class Tokens:
         """Position of the first token that begins at or after the character `end`.
 
         Raises:
-            DataError: where a token covers the characters on both sides of `end`.
+            DataError: if a token covers the characters on both sides of `end`.
         """
         for i, (a, b) in enumerate(self.spans):
             # a space before a word may belong to the word's token or to none
@@ -66,66 +66,67 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Prompted:
+class TokenizedPrompt:
     """A fact's prompt in one context, tokenised, with or without its target."""
 
     ids: tuple[int, ...]
     subject_last: int
+    """Position of the subject's last token."""
     target_ids: tuple[int, ...]
-    """Empty where the text holds no target."""
+    """Tokens of the target; empty if the text has none."""
     context: int = 0
-    """Leading tokens that belong to the context alone, so that other facts have them too."""
+    """Number of leading tokens that belong to the context alone and may be shared by other facts."""
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
-    """One text, as `tokenize_all` does it."""
+    """`tokenize_all` for one text."""
     return tokenize_all(tokenizer, [text])[0]
 
 
 def tokenize_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
-    """Tokenise with character spans; what a tokenizer puts before a text stays, what it appends does not.
+    """Tokenise with character spans; special tokens before a text are kept, those after it are removed.
 
     An end-of-text token after a text would be trained and scored as if it belonged to the target.
     """
     if not texts:
         return []
     encoded = tokenizer(list(texts), return_offsets_mapping=True, return_token_type_ids=False, verbose=False)
-    found = []
+    tokens = []
     for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         count = len(ids)
         while count > 1 and offsets[count - 1][0] == offsets[count - 1][1]:
             count -= 1
-        found.append(Tokens(text, tuple(ids[:count]), tuple(offsets[:count])))
-    return found
+        tokens.append(Tokens(text, tuple(ids[:count]), tuple(offsets[:count])))
+    return tokens
 
 
-def place(
+def tokenize_prompt(
     tokenizer: PreTrainedTokenizerBase, fact: Fact, context: str = SLOT, target: str | None = None
-) -> Prompted:
+) -> TokenizedPrompt:
     """Tokenise `context` filled with the fact's statement, and `target` after one space.
 
     Raises:
-        DataError: where the subject or the target cannot be told apart from its neighbours by tokens.
+        DataError: if a token joins the subject or the target to its neighbours.
     """
-    slot = context.rindex(SLOT)  # what stands before it may hold braces of its own
+    slot = context.rindex(SLOT)  # the text before it may contain braces
     start = slot + fact.prompt.index(SLOT)
     prompt = context[:slot] + fact.statement + context[slot + len(SLOT) :]
     tokens = tokenize(tokenizer, prompt if target is None else f"{prompt} {target}")
     position = tokens.last_of(start, start + len(fact.subject))
     first = len(tokens.ids) if target is None else tokens.first_after(len(prompt))
     shared = sum(end <= slot for _, end in tokens.spans[: position + 1])
-    return Prompted(tokens.ids, position, tokens.ids[first:], shared)
+    return TokenizedPrompt(tokens.ids, position, tokens.ids[first:], shared)
 
 
-def longest(tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> Fact:
+def longest_fact(tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> Fact:
     """The fact with the most tokens, its target included."""
-    return max(facts, key=lambda fact: len(place(tokenizer, fact, target=fact.target_new).ids))
+    return max(facts, key=lambda fact: len(tokenize_prompt(tokenizer, fact, target=fact.target_new).ids))
 
 
 def pad(
     rows: Sequence[Sequence[int]], side: Side = "right"
 ) -> tuple[Int[Tensor, "row token"], Bool[Tensor, "row token"]]:
-    """Stack rows of unequal length; padding is told by the mask, never by a token id."""
+    """Stack rows of unequal length; padding is marked by the mask, never by a token id."""
     width = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.bool)

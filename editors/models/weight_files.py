@@ -11,23 +11,23 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Tensors of safetensors files by name: views of the files, which have to stay as they are.
+class WeightFiles:
+    """Tensors of safetensors files by name: views of the files, which must not change.
 
-    Pages are read when they are needed and given back by the system when memory is short.
+    The system reads pages when they are needed and drops them when memory is short.
     """
 
     files: Sequence[Path] = ()
 
     def find(self, *names: str) -> Tensor | None:
-        """The tensor of the first of the names that there is; as precise as it was stored."""
+        """The tensor of the first name that exists, in the precision of the file; None if none does."""
         for name in names:
             if name in self._holders:
                 return self._holders[name].get_tensor(name)
         return None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Stored":
-        """Itself: a copy of a model has the same files."""
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WeightFiles":
+        """The object itself: a copy of a model has the same files."""
         return self
 
     @cached_property

@@ -1,4 +1,4 @@
 from .cache import hashed as hashed
 from .collected import CollectedMoments as CollectedMoments
-from .running import Statistics as Statistics
+from .running import RunningStatistics as RunningStatistics
 from .sources import ImportedMoments as ImportedMoments, MomentSource as MomentSource

@@ -1,7 +1,7 @@
-"""Tensors on disk that say what they are: a folder of safetensors files under one description.
+"""Tensors on disk with a description: a folder of safetensors files that share one description.
 
-A file is written beside its place and renamed, so that it is there whole or not at all. One that is
-truncated, or describes something else, is reported in a sentence and taken for missing.
+A file is written under another name and renamed, so that it appears only when it is complete. A truncated
+file, or one with another description, is reported in a warning and treated as missing.
 """
 
 import hashlib
@@ -25,28 +25,28 @@ def hashed(description: Mapping[str, object]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
-    """Content of a file."""
+class CachedTensors:
+    """The content of a file."""
 
     tensors: Mapping[str, Tensor]
     notes: Mapping[str, str]
-    """What was written down beside the description."""
+    """Metadata besides the description."""
 
 
-class Store:
-    """The files of one description, in a folder that is named by it."""
+class TensorCache:
+    """The files of one description, in a folder named by its hash."""
 
     def __init__(self, root: Path, name: str, description: Mapping[str, object]) -> None:
         self.folder = root / f"{name}-{hashed(description)}"
         self._description = _canonical(description)
 
     def locked(self) -> FileLock:
-        """A lock that every reader and writer of the folder holds."""
+        """The lock that every reader and writer of the folder has to hold."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / ".lock")
 
-    def read(self, name: str) -> Stored | None:
-        """The file of that name; None where there is none that can be used."""
+    def read(self, name: str) -> CachedTensors | None:
+        """The content of a file; None if it is missing or unusable."""
         path = self._path(name)
         if not path.exists():
             return None
@@ -54,19 +54,20 @@ class Store:
             with safe_open(path, framework="pt") as file:
                 notes = dict(file.metadata() or {})
                 if notes.pop("description", None) == self._description:
-                    return Stored(tensors={key: file.get_tensor(key) for key in file.keys()}, notes=notes)  # noqa: SIM118
-            log.warning("%s describes another model, corpus or budget; it is computed anew", path)
+                    names = file.keys()
+                    return CachedTensors(tensors={name: file.get_tensor(name) for name in names}, notes=notes)
+            log.warning("%s describes another model, corpus or budget; it is computed again", path)
         except (SafetensorError, OSError) as error:
-            log.warning("%s cannot be read (%s); it is computed anew", path, error)
+            log.warning("%s cannot be read (%s); it is computed again", path, error)
         return None
 
     def write(self, name: str, tensors: Mapping[str, Tensor], **notes: object) -> None:
-        """Put a file in its place, whole."""
+        """Write a file, which appears only when it is complete."""
         path = self._path(name)
-        beside = path.with_suffix(".writing")
+        partial = path.with_suffix(".writing")
         meta = {"description": self._description, **{key: str(value) for key, value in notes.items()}}
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, beside, metadata=meta)
-        beside.replace(path)
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial, metadata=meta)
+        partial.replace(path)
 
     def remove(self, name: str) -> None:
         """Delete a file if it is there."""

@@ -1,8 +1,8 @@
 """Second moments collected over a corpus: computed once for a model, then read from a cache.
 
-Every layer has a file of its own, and so has its spectrum; asking for one more layer computes that one only.
-The cache is filed under everything that determines the numbers: model and tokenizer, precision, corpus,
-budget. An interrupted pass is continued where its totals were last written.
+Every layer has a file of its own, and so has its spectrum; a further layer is computed alone. The folder is
+named by everything that determines the numbers: model and tokenizer, precision, corpus, budget. An
+interrupted pass continues from its last written totals.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ from transformers import PreTrainedTokenizerFast
 from editors.data import Corpus
 from editors.errors import ConfigError
 from editors.models.model import Model
-from editors.moments.cache import Store, Stored
+from editors.moments.cache import CachedTensors, TensorCache
 from editors.moments.sources import SITE, Spectrum
 from editors.moments.streaming import Batching, Budget, SecondMoment, Tally, collect, home_of_totals
 
 FORMAT = 1
-"""Of the files and of what is summed; part of their description."""
+"""Version of the files and of the sums; part of their description."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,58 +42,58 @@ class CollectedMoments:
     tokens_per_width: int | None = None
     """Budget of tokens as a multiple of the width of a key, as in FastMEMIT."""
     name: str = ""
-    """Of the preset, for the label."""
+    """Name of the preset, for the label."""
     max_tokens: int = 4096
-    """Longest document; models that take fewer tokens get fewer."""
+    """Largest number of tokens of a document; capped at the model's maximum."""
     batch_tokens: int = 4096
-    """Padded tokens in one forward pass."""
+    """Padded tokens in one forward pass; more need more memory and do not change the result."""
     window: int = 256
-    """Documents that are sorted by length and batched together."""
+    """Number of documents that are sorted by length and batched together."""
     save_seconds: float = 600.0
-    """Time after which the totals of a running pass are written, so that it can be continued."""
+    """Seconds after which the totals of a running pass are written, so that it can be continued."""
     folder: str = "outputs/cache/moments"
-    """Where the matrices are kept."""
+    """Folder of the cached matrices."""
 
     def __post_init__(self) -> None:
         for name in ("documents", "tokens", "tokens_per_width", "max_tokens", "batch_tokens", "window"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"moments.{name}={value}, but it has to be positive")
-        if len(self._given) != 1:
-            found = ", ".join(f"{name}={value}" for name, value in self._given.items()) or "none"
+        if len(self._budgets) != 1:
+            budgets = ", ".join(f"{name}={value}" for name, value in self._budgets.items()) or "none"
             raise ConfigError(
-                f"moments: {found} given of documents, tokens and tokens_per_width; give exactly one, "
+                f"moments: {budgets} given of documents, tokens and tokens_per_width; give exactly one, "
                 f"for example moments=tokens moments.tokens=100000"
             )
 
     @property
     def label(self) -> str:
         """Preset, budget and corpus."""
-        ((unit, count),) = self._given.items()
+        ((unit, count),) = self._budgets.items()
         budget = f"{count}·d tokens" if unit == "tokens_per_width" else f"{count:,} {unit}"
         return f"{self.name}{': ' if self.name else ''}{budget} of {self.corpus.label}"
 
     def load(self, model: Model, layers: Sequence[int]) -> Mapping[int, Float[Tensor, "in in"]]:
-        """The matrices of the layers in float64, from the cache where they are there.
+        """The matrices of the layers in float64, from the cache if it holds them.
 
         Raises:
             DataError: for a corpus without text.
-            NumericsError: where a key holds NaN or infinity.
+            NumericsError: for keys with NaN or infinity.
         """
         store = self._store(model)
         with store.locked():
-            found = {layer: store.read(_moment_of(layer)) for layer in layers}
-            missing = [layer for layer, stored in found.items() if stored is None]
+            cached = {layer: store.read(_moment_of(layer)) for layer in layers}
+            missing = [layer for layer, content in cached.items() if content is None]
             computed = self._collect(model, missing, store) if missing else {}
-        return computed | {layer: stored.tensors["moment"] for layer, stored in found.items() if stored}
+        return computed | {layer: content.tensors["moment"] for layer, content in cached.items() if content}
 
     def spectra(self, model: Model, layers: Sequence[int]) -> Mapping[int, Spectrum]:
-        """Their eigendecompositions on the model's device, from the cache where they are there."""
+        """Their eigendecompositions on the model's device, from the cache if it holds them."""
         store = self._store(model)
         return {layer: self._spectrum(model, layer, store) for layer in layers}
 
     @property
-    def _given(self) -> dict[str, int]:
+    def _budgets(self) -> dict[str, int]:
         budgets = {
             "documents": self.documents,
             "tokens": self.tokens,
@@ -109,7 +109,7 @@ class CollectedMoments:
         assert self.tokens_per_width is not None
         return Budget(tokens=self.tokens_per_width * model.weight(SITE, 0).shape[1])
 
-    def _store(self, model: Model) -> Store:
+    def _store(self, model: Model) -> TensorCache:
         budget = self._budget(model)
         description = {
             "format": FORMAT,
@@ -122,16 +122,17 @@ class CollectedMoments:
             "max_tokens": min(self.max_tokens, model.max_tokens),
             "site": SITE,
         }
-        return Store(Path(self.folder), model.name, description)
+        return TensorCache(Path(self.folder), model.name, description)
 
-    def _collect(self, model: Model, layers: Sequence[int], store: Store) -> dict[int, Tensor]:
-        """Run the pass, or the rest of an interrupted one, and file every layer."""
+    def _collect(self, model: Model, layers: Sequence[int], store: TensorCache) -> dict[int, Tensor]:
+        """Run the pass, or the rest of an interrupted one, and cache every layer."""
         name = f"partial-{'-'.join(map(str, layers))}"
-        kept = store.read(name)
-        tally = Tally.start(model, layers) if kept is None else _resumed(kept, home_of_totals(model, layers))
+        partial = store.read(name)
+        home = home_of_totals(model, layers)
+        tally = Tally.start(model, layers) if partial is None else _resumed(partial, home)
         batching = Batching(max_tokens=self.max_tokens, batch_tokens=self.batch_tokens, window=self.window)
-        keeper = _Keeper(store, name, self.save_seconds)
-        collect(model, self.corpus, self._budget(model), batching, tally, keeper)
+        writer = _TallyWriter(store, name, self.save_seconds)
+        collect(model, self.corpus, self._budget(model), batching, tally, writer)
         matrices = {layer: moment.matrix.cpu() for layer, moment in tally.moments.items()}
         for layer, matrix in matrices.items():
             store.write(_moment_of(layer), {"moment": matrix}, **self._notes(model, tally))
@@ -148,24 +149,24 @@ class CollectedMoments:
             "transformers": transformers.__version__,
         }
 
-    def _spectrum(self, model: Model, layer: int, store: Store) -> Spectrum:
+    def _spectrum(self, model: Model, layer: int, store: TensorCache) -> Spectrum:
         name = f"{SITE}.{layer}.spectrum"
         with store.locked():
-            kept = store.read(name)
-        if kept is not None:
-            return Spectrum(**{part: tensor.to(model.device) for part, tensor in kept.tensors.items()})
-        found = Spectrum.of(self.load(model, [layer])[layer].to(model.device))
+            cached = store.read(name)
+        if cached is not None:
+            return Spectrum(**{part: tensor.to(model.device) for part, tensor in cached.tensors.items()})
+        spectrum = Spectrum.of(self.load(model, [layer])[layer].to(model.device))
         with store.locked():
             store.write(
-                name, {"values": found.values.cpu(), "vectors": found.vectors.cpu()}, model=model.name
+                name, {"values": spectrum.values.cpu(), "vectors": spectrum.vectors.cpu()}, model=model.name
             )
-        return found
+        return spectrum
 
 
-class _Keeper:
-    """Writes a tally down whenever some time has passed."""
+class _TallyWriter:
+    """Writes the totals of a pass to the cache at intervals of some seconds."""
 
-    def __init__(self, store: Store, name: str, seconds: float) -> None:
+    def __init__(self, store: TensorCache, name: str, seconds: float) -> None:
         self.store, self.name, self.seconds = store, name, seconds
         self.last = time.monotonic()
 
@@ -178,10 +179,10 @@ class _Keeper:
         self.last = time.monotonic()
 
 
-def _resumed(kept: Stored, home: torch.device) -> Tally:
-    """The tally as it was written down."""
-    read, documents, tokens = (int(kept.notes[name]) for name in ("read", "documents", "tokens"))
-    moments = {int(layer): SecondMoment(total.to(home), tokens) for layer, total in kept.tensors.items()}
+def _resumed(partial: CachedTensors, home: torch.device) -> Tally:
+    """The tally of an interrupted pass."""
+    read, documents, tokens = (int(partial.notes[name]) for name in ("read", "documents", "tokens"))
+    moments = {int(layer): SecondMoment(total.to(home), tokens) for layer, total in partial.tensors.items()}
     return Tally(moments=moments, read=read, documents=documents, tokens=tokens)
 
 
@@ -190,9 +191,9 @@ def _moment_of(layer: int) -> str:
 
 
 def _tokenizer_digest(model: Model) -> str:
-    """Of everything that decides how a text is cut into tokens."""
+    """Digest of everything that determines how a text is split into tokens."""
     tokenizer = cast(PreTrainedTokenizerFast, model.tokenizer)  # `Model` takes no other
     described = json.loads(tokenizer.backend_tokenizer.to_str())
-    for passing in ("truncation", "padding"):  # set anew by every call
+    for passing in ("truncation", "padding"):  # set again by every call
         described.pop(passing, None)
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]

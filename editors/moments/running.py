@@ -1,4 +1,4 @@
-"""Count, mean and deviation of rows that come one batch after another."""
+"""Count, mean and deviation of rows, updated batch by batch."""
 
 from dataclasses import dataclass
 
@@ -8,30 +8,30 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """Count, mean and summed squared deviation of rows seen so far, coordinate by coordinate."""
+class RunningStatistics:
+    """Count, mean and summed squared deviation of all rows so far, coordinate by coordinate."""
 
     count: Float[Tensor, ""]
     mean: Float[Tensor, " wide"]
     square: Float[Tensor, " wide"]
 
     @classmethod
-    def of(cls, rows: Float[Tensor, "row wide"]) -> "Statistics":
-        """Of these rows alone."""
+    def of(cls, rows: Float[Tensor, "row wide"]) -> "RunningStatistics":
+        """The statistics of these rows alone."""
         mean = rows.mean(dim=0)
         count = torch.tensor(float(len(rows)), dtype=rows.dtype, device=rows.device)
         return cls(count, mean, ((rows - mean) ** 2).sum(dim=0))
 
-    def on(self, device: torch.device) -> "Statistics":
-        """The same where a model is."""
-        return Statistics(self.count.to(device), self.mean.to(device), self.square.to(device))
+    def on(self, device: torch.device) -> "RunningStatistics":
+        """The same statistics on a device."""
+        return RunningStatistics(self.count.to(device), self.mean.to(device), self.square.to(device))
 
-    def with_rows_of(self, other: "Statistics") -> "Statistics":
-        """Of both sets of rows together (Chan et al. 1983)."""
+    def merged(self, other: "RunningStatistics") -> "RunningStatistics":
+        """The statistics of both sets of rows together (Chan et al. 1983)."""
         count, gap = self.count + other.count, other.mean - self.mean
         mean = self.mean + gap * (other.count / count)
         square = self.square + other.square + gap**2 * (self.count * other.count / count)
-        return Statistics(count, mean, square)
+        return RunningStatistics(count, mean, square)
 
     def standardised(self, rows: Float[Tensor, "row wide"], epsilon: float) -> Float[Tensor, "row wide"]:
         """(x − mean) / (deviation + ε), where deviation² = Σ (x − mean)² / (count − 1)."""

@@ -1,7 +1,7 @@
-"""Uncentred second moments of keys, C = E[k kᵀ], over a text corpus: what an edit should leave alone.
+"""Uncentred second moments of keys, C = E[k kᵀ], over a text corpus, which an edit should preserve.
 
 They are given, read from files of the published layout (`ImportedMoments`), or collected
-(`editors.moments.collected`); every source says in its `label` what its numbers rest on.
+(`editors.moments.collected`); the `label` of every source names the data behind its numbers.
 """
 
 import zipfile
@@ -29,7 +29,7 @@ class Spectrum:
     values: Float[Tensor, " in"]
     """Eigenvalues, ascending; rounding can leave the smallest a little below zero."""
     vectors: Float[Tensor, "in in"]
-    """Eigenvectors, one a column, in the order of the values."""
+    """Eigenvectors, one per column, in the order of the values."""
 
     @classmethod
     def of(cls, moment: Float[Tensor, "in in"]) -> "Spectrum":
@@ -40,7 +40,7 @@ class Spectrum:
 
 @runtime_checkable
 class MomentSource(Protocol):
-    """Gives the second moment of the keys of each layer."""
+    """A source of the second moments of the keys of each layer."""
 
     def load(self, model: Model, layers: Sequence[int]) -> Mapping[int, Float[Tensor, "in in"]]:
         """Mean of k kᵀ over tokens, for each layer."""
@@ -52,18 +52,18 @@ class MomentSource(Protocol):
 
     @property
     def label(self) -> str:
-        """Where the numbers are from, for every result that rests on them."""
+        """The data behind the numbers, for every result that depends on them."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class GivenMoments:
-    """Second moments that are already known."""
+    """Second moments in memory."""
 
     matrices: Mapping[int, Tensor]
 
     def load(self, model: Model, layers: Sequence[int]) -> Mapping[int, Float[Tensor, "in in"]]:
-        """The matrices as given."""
+        """The matrices of the layers."""
         return {layer: self.matrices[layer] for layer in layers}
 
     def spectra(self, model: Model, layers: Sequence[int]) -> Mapping[int, Spectrum]:
@@ -72,19 +72,19 @@ class GivenMoments:
 
     @property
     def label(self) -> str:
-        """Nothing is known of where they are from."""
+        """A fixed label, because their origin is unknown."""
         return "given"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedMoments:
-    """Second moments from `.npz` files as kmeng01/rome `rome/layer_stats.py` writes them, one a layer.
+    """Second moments from `.npz` files as written by kmeng01/rome `rome/layer_stats.py`, one per layer.
 
     A file holds `mom2.mom2`, the sum of k kᵀ, and `mom2.count`, its number of tokens; C is their quotient.
     """
 
     path: str
-    """Path of the files, with `{layer}` or `{}` in the place of the block's number."""
+    """Path of the files, with `{layer}` or `{}` in place of the block's number."""
 
     def __post_init__(self) -> None:
         try:
@@ -110,7 +110,7 @@ class ImportedMoments:
 
     @property
     def label(self) -> str:
-        """The files."""
+        """The path of the files."""
         return f"imported: {self.path}"
 
     def _file(self, layer: int) -> Path:

@@ -2,8 +2,8 @@
 
 The forward pass ends before the highest layer's matrix and never reaches the head. Features are cast to
 float32, multiplied in float32 on the model's device and summed in float64. Documents are tokenised a window
-at a time and batched by length, so that little is padding; between two windows a pass can stop and go on
-later.
+at a time and batched by length, so that little is padding; between two windows a pass can be interrupted and
+resumed.
 """
 
 import logging
@@ -47,11 +47,11 @@ class SecondMoment:
 
     @classmethod
     def zero(cls, width: int, device: torch.device | str = "cpu") -> "SecondMoment":
-        """Of no keys yet."""
+        """The sum of no keys."""
         return cls(torch.zeros(width, width, dtype=torch.float64, device=device))
 
     def update(self, keys: Float[Tensor, "token in"]) -> "SecondMoment":
-        """Count in one key per row."""
+        """Add one key per row."""
         width = self.total.shape[0]
         step = -(-width // self.strips)
         for start in range(0, width, step):
@@ -62,57 +62,57 @@ class SecondMoment:
 
     @property
     def matrix(self) -> Float[Tensor, "in in"]:
-        """E[k kᵀ], a mean and not a sum; exactly symmetric."""
+        """E[k kᵀ], the mean rather than the sum; exactly symmetric."""
         upper = self.total.triu()
         return (upper + upper.triu(1).T) / max(self.count, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much of a corpus is read, from its beginning."""
+    """The amount of a corpus that is read, from its beginning."""
 
     documents: int = UNLIMITED
-    """Documents with at least one token."""
+    """Largest number of documents with at least one token."""
     tokens: int = UNLIMITED
-    """The last document is cut where they end."""
+    """Largest number of tokens; the last document is cut there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batching:
-    """How documents are cut, sorted and padded; only the first of these changes what is counted."""
+    """Cutting, sorting and padding of documents; only `max_tokens` changes the result."""
 
     max_tokens: int = 4096
-    """Longest document; the rest of a longer one, and what the model cannot take, is left out."""
+    """Largest number of tokens of a document, capped at the model's maximum; the rest is ignored."""
     batch_tokens: int = 4096
-    """Padded tokens in one forward pass; a single longer document makes a batch of its own."""
+    """Padded tokens in one forward pass; a single longer document is a batch of its own."""
     window: int = 256
     """Documents that are sorted by length and batched together."""
 
 
 @dataclass(kw_only=True)
 class Tally:
-    """How far a pass has come: all it needs to go on as if it had never stopped."""
+    """The progress of a pass: everything needed to continue as if it had not been interrupted."""
 
     moments: dict[int, SecondMoment]
     read: int = 0
-    """Documents taken from the corpus, empty ones included."""
+    """Documents read from the corpus, empty ones included."""
     documents: int = 0
     tokens: int = 0
 
     @classmethod
     def start(cls, model: Model, layers: Sequence[int]) -> "Tally":
-        """Of a pass that has read nothing."""
+        """The tally of a pass that has read nothing."""
         home = home_of_totals(model, layers)
         widths = {layer: model.weight(SITE, layer).shape[1] for layer in layers}
         return cls(moments={layer: SecondMoment.zero(width, home) for layer, width in widths.items()})
 
 
 def home_of_totals(model: Model, layers: Sequence[int]) -> torch.device:
-    """Where the float64 sums live.
+    """The device of the float64 sums.
 
-    Beside the model, since moving a product of 14336² entries per batch and layer to the host would take
-    longer than the forward pass; on the host where they would fill more than half of the free memory, and
-    with devices that have no float64.
+    It is the model's, because moving a product of 14336² entries per batch and layer to the host would take
+    longer than the forward pass. It is the host if they would fill more than half of the free memory, and for
+    devices without float64.
     """
     if model.device.type != "cuda":
         return torch.device("cpu")
@@ -130,13 +130,13 @@ def collect(
     tally: Tally,
     pause: Callable[[Tally], object] = lambda tally: None,
 ) -> Tally:
-    """Read on from where the tally stands until the budget or the corpus ends.
+    """Continue from the tally until the budget or the corpus ends.
 
-    `pause` is called after every window, when the tally may be written down.
+    `pause` is called after every window, when the tally may be saved.
 
     Raises:
         DataError: for a corpus without text.
-        NumericsError: where a key holds NaN or infinity.
+        NumericsError: for keys with NaN or infinity.
     """
     texts = islice(iter(corpus), tally.read, None)
     with _progress(budget, tally) as advance:
@@ -162,7 +162,7 @@ def collect(
 
 
 def _rows(model: Model, texts: Iterable[str], budget: Budget, batching: Batching, tally: Tally) -> list[Row]:
-    """Token ids of the documents, cut at the longest length and at what is left of the budget."""
+    """Token ids of the documents, cut at the maximum length and at the rest of the budget."""
     longest = min(model.max_tokens, batching.max_tokens)
     left = budget.tokens - tally.tokens
     rows: list[Row] = []
@@ -178,7 +178,7 @@ def _rows(model: Model, texts: Iterable[str], budget: Budget, batching: Batching
 def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
     """Rows of about the same length together, longest first, at most `batch_tokens` with padding.
 
-    No row is shorter than three quarters of the longest of its batch, so that a quarter at most is padding.
+    No row is shorter than three quarters of the longest of its batch, so that at most a quarter is padding.
     """
     batch: list[Row] = []
     for row in sorted(rows, key=len, reverse=True):
@@ -193,13 +193,13 @@ def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
 
 
 def _count(model: Model, batch: Sequence[Row], tally: Tally) -> None:
-    """One forward pass up to the highest layer, counted into the moments of all."""
+    """Run one forward pass up to the highest layer and add the keys to the moments of all layers."""
     ids, mask = (x.to(model.device) for x in pad(batch))
     modules = {layer: model.module(SITE, layer) for layer in tally.moments}
-    with capture(inputs=modules, stop_before=modules[max(modules)]) as seen:
+    with capture(inputs=modules, stop_before=modules[max(modules)]) as keys:
         model.hidden(ids, mask)
     for layer, moment in tally.moments.items():
-        moment.update(seen.pop(layer)[mask].float())
+        moment.update(keys.pop(layer)[mask].float())
 
 
 def _check(tally: Tally) -> None:
@@ -214,7 +214,7 @@ def _check(tally: Tally) -> None:
 
 @contextmanager
 def _progress(budget: Budget, tally: Tally) -> Iterator[Callable[[], object]]:
-    """A bar over tokens or documents, whichever the budget counts."""
+    """A progress bar over tokens or documents, depending on the budget."""
     by_tokens = budget.tokens < UNLIMITED
     total, unit = (budget.tokens, "tok") if by_tokens else (budget.documents, "doc")
 

@@ -1,7 +1,8 @@
 from .base import Regularizer as Regularizer
-from .composition import Rules as Rules
+from .composition import RegularizerChain as RegularizerChain
 from .history import History as History
 from .hypersphere import Hypersphere as Hypersphere
+from .mpes import MPES as MPES
 from .norm_anchor import NormAnchor as NormAnchor
 from .norm_constraint import NormConstraint as NormConstraint
 from .norm_reset import NormReset as NormReset

@@ -1,17 +1,17 @@
-"""Additions that keep an edit small, each acting at one named point of it.
+"""Additions that keep an edit small; each acts at one named point of the edit.
 
 The points, in the order of an edit:
 
-    stop               when a target is final                        mpes
-    target             what a target becomes                         norm_anchor
-    normal equations   what the update has to preserve               norm_constraint, history
-    update             which part of an update is written            subspace_guard, hypersphere · rect, prune
-    weight             what the written matrix becomes               norm_reset
+    stop               when a target is final               mpes
+    target             changes the target                   norm_anchor
+    normal equations   adds to the preserved directions     norm_constraint, history
+    update             restricts the written part           subspace_guard, hypersphere · rect, prune
+    weight             changes the written matrix           norm_reset
 
-Those that project an update act on each layer's before it is written, so that later layers take up what was
-dropped; the others act on all layers' updates once they are solved. At one point they act in the order of
-this table, whatever the order they were listed in. A regularizer overrides the methods of its point and
-inherits the others, which do nothing.
+Projections are applied to the update of each layer before it is written. Later layers then compensate for the
+part that was removed. The others act on the updates of all layers once they are solved. At one point they act
+in the order of this table, whatever the order in the configuration. A regularizer overrides the methods of
+its point and inherits the others, which do nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,58 +35,58 @@ Point = Literal["stop", "target", "normal equations", "update", "weight"]
 
 @dataclass(frozen=True)
 class Progress:
-    """How many facts a sequence had edited before an edit, and has after it."""
+    """Number of facts that a sequence has edited before and after an edit."""
 
     before: int
     after: int
 
     def passes(self, every: int) -> bool:
-        """Whether a multiple of `every` is reached by this edit."""
+        """Whether this edit reaches a multiple of `every`."""
         return self.after // every > self.before // every
 
 
 class Regularizer:
-    """Does nothing at every point."""
+    """The base class of regularizers, which does nothing at any point."""
 
     point: ClassVar[Point] = "stop"
     order: ClassVar[int] = 0
-    """Place among those that act at the same point; lower ones act first."""
+    """Rank among the regularizers of one point; lower ones act first."""
 
     @property
     def patience(self) -> int:
-        """Stop: how often `satisfied` has to hold for a target to be final; 0 never stops."""
+        """Stop: number of iterations with `satisfied` after which a target is final; 0 never stops."""
         return 0
 
     def satisfied(self, correct: Bool[Tensor, "fact template"]) -> Bool[Tensor, " fact"]:
-        """Stop: which facts' targets are good enough, given where every target token is the arg-max."""
+        """Stop: whether each fact's target is good enough; `correct` if every target token is the arg-max."""
         return torch.zeros_like(correct[:, 0])
 
     def calibrate(self, find: "Callable[[Sequence[Fact]], Targets]", facts: Sequence[Fact]) -> None:
-        """Target: measure what is needed on the unedited model; `find` optimises targets."""
+        """Target: measure reference values on the unedited model; `find` optimises targets."""
 
     def aim(self, targets: "Targets") -> "Targets":
-        """Target: what the targets become."""
+        """Target: the changed targets."""
         return targets
 
     @property
     def ridge(self) -> float:
-        """Normal equations: multiple of the identity that is added to what is preserved."""
+        """Normal equations: multiple of the identity that is added to the preserved directions."""
         return 0.0
 
     @property
     def remembers(self) -> Literal["before", "after", "default"] | None:
-        """Normal equations: which keys of earlier edits are preserved too, if any."""
+        """Normal equations: the keys of earlier edits that are also preserved; None for no keys."""
         return None
 
     def prepare(self, model: Model, sites: Sequence[Site]) -> None:
-        """Update, weight: keep what is needed of the unedited matrices."""
+        """Update, weight: store reference values of the unedited matrices."""
 
     def project(self, site: Site, delta: Delta) -> Delta:
         """Update: the part of one layer's update that is written."""
         return delta
 
     def finish(self, site: Site, delta: Delta, weight: Float[Tensor, "out in"], progress: Progress) -> Delta:
-        """Update, weight: what the update becomes once all layers are solved; `weight` is W before it."""
+        """Update, weight: the final update, once all layers are solved; `weight` is W before it."""
         return delta
 
 
@@ -111,7 +111,7 @@ def inputs_weakened(delta: Delta, basis: Float[Tensor, "in k"], strength: float)
 
 
 def fewest(shares: Float[Tensor, " direction"], energy: float) -> int:
-    """How many of the largest shares hold `energy` of their sum."""
+    """The smallest number of largest shares that hold `energy` of their sum."""
     return int((shares.cumsum(dim=0) < energy * shares.sum()).sum()) + 1
 
 

@@ -1,4 +1,4 @@
-"""All regularizers of an editor: which combinations make sense, and in which order they act."""
+"""The chain of an editor's regularizers: valid combinations, and their order."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
@@ -13,87 +13,85 @@ from editors.regularizers.prune import Prune
 from editors.updates import Delta, Site, WeightUpdate
 
 POINTS: tuple[Point, ...] = ("stop", "target", "normal equations", "update", "weight")
-"""In the order in which they act."""
+"""All points, in the order in which they act."""
 
 
-class Rules:
+class RegularizerChain:
     """The regularizers of one editor, in the order in which they act.
 
     Raises:
-        ConfigError: for a combination that makes no sense, or a point that the editor does not have.
+        ConfigError: for a contradictory combination, or a point that the editor does not have.
     """
 
     def __init__(
-        self, chosen: Mapping[str, Regularizer], editor: str, points: Collection[Point] = POINTS
+        self, regularizers: Mapping[str, Regularizer], editor: str, points: Collection[Point] = POINTS
     ) -> None:
-        for name, rule in chosen.items():
-            if rule.point not in points:
+        for name, regularizer in regularizers.items():
+            if regularizer.point not in points:
                 raise ConfigError(
-                    f"{name} acts at the {rule.point} of an edit, which {editor} does not have; drop it or "
-                    f"choose another editor"
+                    f"{name} acts at the {regularizer.point} of an edit, which {editor} does not have; "
+                    "drop it or choose another editor"
                 )
-        stops = [name for name, rule in chosen.items() if rule.patience]
+        stops = [name for name, regularizer in regularizers.items() if regularizer.patience]
         if len(stops) > 1:
             raise ConfigError(f"{' and '.join(stops)} both decide when a target is final; choose one")
-        resets = [(rule.every, name) for name, rule in chosen.items() if isinstance(rule, NormReset)]
-        prunes = [(rule.every, name) for name, rule in chosen.items() if isinstance(rule, Prune)]
+        resets = [(r.every, name) for name, r in regularizers.items() if isinstance(r, NormReset)]
+        prunes = [(r.every, name) for name, r in regularizers.items() if isinstance(r, Prune)]
         if resets and prunes and min(resets)[0] < min(prunes)[0]:
             raise ConfigError(
                 f"{min(resets)[1]} scales the matrix more often than {min(prunes)[1]} compresses its "
                 f"drift, which is then not that of the edits; drop one, or reset at most as often"
             )
-        self.edits = 0
-        """Facts edited so far."""
-        self._rules = sorted(chosen.values(), key=lambda rule: (POINTS.index(rule.point), rule.order))
+        self._ordered = sorted(regularizers.values(), key=lambda r: (POINTS.index(r.point), r.order))
 
     @property
     def stop(self) -> Regularizer:
-        """The one that decides when a target is final."""
-        return next((rule for rule in self._rules if rule.patience), Regularizer())
+        """The regularizer that decides when a target is final; one that never stops if there is none."""
+        return next((regularizer for regularizer in self._ordered if regularizer.patience), Regularizer())
 
     @property
     def ridge(self) -> float:
         """Multiple of the identity in the normal equations."""
-        return sum((rule.ridge for rule in self._rules), start=0.0)
+        return sum((regularizer.ridge for regularizer in self._ordered), start=0.0)
 
     def remembers(self, default: Literal["before", "after"]) -> Literal["before", "after"] | None:
-        """Which keys of earlier edits are preserved, if any."""
-        for rule in self._rules:
-            if rule.remembers is not None:
-                return default if rule.remembers == "default" else rule.remembers
+        """The keys of earlier edits that are preserved; None for no keys."""
+        for regularizer in self._ordered:
+            if regularizer.remembers is not None:
+                return default if regularizer.remembers == "default" else regularizer.remembers
         return None
 
     def prepare(self, model: Model, sites: Sequence[Site]) -> None:
-        """On the unedited model."""
-        for rule in self._rules:
-            rule.prepare(model, sites)
+        """Prepare all regularizers on the unedited model."""
+        for regularizer in self._ordered:
+            regularizer.prepare(model, sites)
 
     def calibrate(self, find: Callable[[Sequence[Fact]], Targets], facts: Sequence[Fact]) -> None:
-        """On the unedited model, with a way to find targets there."""
-        for rule in self._rules:
-            rule.calibrate(find, facts)
+        """Calibrate all regularizers on the unedited model; `find` optimises targets there."""
+        for regularizer in self._ordered:
+            regularizer.calibrate(find, facts)
 
     def aim(self, targets: Targets) -> Targets:
-        """What the targets become."""
-        for rule in self._rules:
-            targets = rule.aim(targets)
+        """The targets after all regularizers."""
+        for regularizer in self._ordered:
+            targets = regularizer.aim(targets)
         return targets
 
     def project(self, site: Site, delta: Delta) -> Delta:
         """The part of one layer's update that is written."""
-        for rule in self._rules:
-            delta = rule.project(site, delta)
+        for regularizer in self._ordered:
+            delta = regularizer.project(site, delta)
         return delta
 
-    def finish(self, update: WeightUpdate, model: Model, count: int) -> dict[Site, Delta]:
-        """What the whole update of `count` facts becomes; the model's weights are those before it."""
-        progress, finished = Progress(self.edits, self.edits + count), dict(update)
-        for rule in self._rules:
+    def finish(self, update: WeightUpdate, model: Model, progress: Progress) -> dict[Site, Delta]:
+        """The whole update after all regularizers; the model's weights are those before it."""
+        finished = dict(update)
+        for regularizer in self._ordered:
             for site, delta in finished.items():
-                finished[site] = rule.finish(site, delta, model.current(site), progress)
+                finished[site] = regularizer.finish(site, delta, model.current(site), progress)
         return finished
 
-    def shape(self, update: WeightUpdate, model: Model, count: int) -> dict[Site, Delta]:
-        """All of update and weight, for an editor that finds its matrices' updates together."""
+    def shape(self, update: WeightUpdate, model: Model, progress: Progress) -> dict[Site, Delta]:
+        """`project` and `finish` together, for an editor that finds the updates of its matrices together."""
         projected = {site: self.project(site, delta) for site, delta in update.items()}
-        return self.finish(projected, model, count)
+        return self.finish(projected, model, progress)

@@ -1,4 +1,4 @@
-"""‖Δ K_past‖² in the objective: what earlier edits wrote is preserved like everything else."""
+"""‖Δ K_past‖² in the objective: the keys of earlier edits are preserved like those of the corpus."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -8,19 +8,19 @@ from editors.regularizers.base import Point, Regularizer
 
 @dataclass(frozen=True, kw_only=True)
 class History(Regularizer):
-    """‖Δ K_past‖² in the objective: what earlier edits wrote is preserved like everything else.
+    """‖Δ K_past‖² in the objective: the keys of earlier edits are preserved like those of the corpus.
 
-    With it, edits one after another give the same weights as one batch of all of them.
+    With it, sequential edits give the same weights as one batch of all of them.
     Source: AlphaEdit (arXiv 2410.02355, keys after the edit), ENCORE's code (keys before).
     """
 
     point: ClassVar[Point] = "normal equations"
 
     keys: Literal["before", "after", "default"] = "default"
-    """`before`: those that the update was solved with; `after`: measured again on the edited weights, at one
-    more pass; `default`: as the editor's published code does."""
+    """`before`: the keys that the update was solved with; `after`: keys measured again on the edited weights,
+    which costs another pass; `default`: as in the editor's published code."""
 
     @property
     def remembers(self) -> Literal["before", "after", "default"] | None:
-        """Which keys."""
+        """The value of `keys`."""
         return self.keys

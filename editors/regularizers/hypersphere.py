@@ -1,4 +1,4 @@
-"""SPHERE: less is written along the principal directions of the rows of the unedited matrix."""
+"""SPHERE: a weaker update along the principal directions of the rows of the unedited matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,17 +18,19 @@ class Hypersphere(Regularizer):
     """Weakens an update along the principal directions of the unedited matrix's rows (SPHERE).
 
     With the rows of W₀ scaled to length one, Ŵ, and U_r the fewest eigenvectors of ŴᵀŴ that hold `energy` of
-    its trace: Δ ← Δ (I − strength · U_r U_rᵀ). So the rows stay as evenly spread over the sphere.
+    its trace: Δ ← Δ (I − strength · U_r U_rᵀ). This keeps the rows evenly spread over the sphere.
 
-    Source: arXiv 2510.01172 (η = `energy`, α = `strength`). Its public code takes the other side for GPT-2's
-    transposed matrices; here it is always the input side.
+    Source: arXiv 2510.01172 (η = `energy`, α = `strength`). Its public code projects the output side of
+    GPT-2's transposed matrices; here it is always the input side.
     """
 
     point: ClassVar[Point] = "update"
     order: ClassVar[int] = 1
 
     energy: float = 0.5
+    """Share of the trace that the weakened directions hold; a larger one weakens more directions."""
     strength: float = 0.5
+    """Removed share of the update along these directions; 1 removes it entirely."""
     _bases: dict[Site, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -39,7 +41,7 @@ class Hypersphere(Regularizer):
             )
 
     def prepare(self, model: Model, sites: Sequence[Site]) -> None:
-        """Keep the principal directions."""
+        """Store the principal directions."""
         for site in sites:
             rows = torch.nn.functional.normalize(model.current(site).double(), dim=1)
             _, values, right = torch.linalg.svd(rows, full_matrices=False)

@@ -19,9 +19,9 @@ class MPES(Regularizer):
     """
 
     hits: int = 4
-    """Iterations at which the target was the arg-max everywhere."""
+    """Number of iterations with the target as the arg-max everywhere; more make it more probable."""
     rows: Literal["prefixed", "all"] = "prefixed"
-    """`prefixed` leaves the bare prompt out, as the published code does; `all` includes it."""
+    """Monitored templates: `prefixed` excludes the bare prompt, as published; `all` includes it."""
 
     def __post_init__(self) -> None:
         if self.hits < 1:
@@ -31,7 +31,7 @@ class MPES(Regularizer):
 
     @property
     def patience(self) -> int:
-        """`hits`."""
+        """The value of `hits`."""
         return self.hits
 
     def satisfied(self, correct: Bool[Tensor, "fact template"]) -> Bool[Tensor, " fact"]:

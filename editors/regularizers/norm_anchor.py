@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class NormAnchor(Regularizer):
     """Norm-anchor scaling: every target gets the mean norm that targets had on the unedited model.
 
-    v* = δ + (what the MLP wrote) becomes ρ v* / ‖v*‖; a target with ‖v*‖ > limit · ρ is given up: δ = 0.
-    ρ is the mean of ‖v*‖ over some of the facts to be edited, the longest left out, before any edit.
+    v* = δ + (what the MLP wrote) becomes ρ v* / ‖v*‖; a target with ‖v*‖ > limit · ρ is dropped: δ = 0.
+    ρ is the mean of ‖v*‖ over some of the facts to edit, without the longest, before any edit.
 
     ρ is measured with the editor's optimiser on bare prompts, without a stop rule. Source: arXiv 2602.02543
     and SasyaTitech/NAS, which measures it with MEMIT's settings on facts drawn from CounterFact.
@@ -30,12 +30,13 @@ class NormAnchor(Regularizer):
     point: ClassVar[Point] = "target"
 
     samples: int = 1000
-    """Facts that the reference is measured on, the first of the sequence; `nas_restart` in published code."""
+    """Number of facts, the first of the sequence, for measuring ρ; `nas_restart` in published code."""
     dropped: float = 0.05
-    """Share of them with the longest v* that is left out."""
+    """Share of them, those with the longest v*, that is excluded from the mean."""
     limit: float = 2.0
+    """Targets with a norm above limit · ρ are dropped."""
     reference: float = field(default=0.0, init=False)
-    """ρ."""
+    """ρ, measured by `calibrate`."""
 
     def __post_init__(self) -> None:
         if self.samples < 1 or not 0 <= self.dropped < 1 or not self.limit > 0:
@@ -67,5 +68,5 @@ class NormAnchor(Regularizer):
 
 
 def _values(targets: "Targets") -> Float[Tensor, "fact width"]:
-    """What the MLP would have to write: v* = δ + its output."""
+    """The intended output of the MLP: v* = δ + its output."""
     return targets.vectors - targets.initial + targets.written

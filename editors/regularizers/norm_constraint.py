@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from editors.errors import ConfigError
+from editors.errors import check_positive
 from editors.regularizers.base import Point, Regularizer
 
 
@@ -18,13 +18,12 @@ class NormConstraint(Regularizer):
     point: ClassVar[Point] = "normal equations"
 
     weight: float = 10.0
-    """λn."""
+    """λn; a larger one gives smaller updates that change the target less."""
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ConfigError(f"regularizer.norm_constraint.weight={self.weight}, but it has to be positive")
+        check_positive("regularizer.norm_constraint", weight=self.weight)
 
     @property
     def ridge(self) -> float:
-        """λn."""
+        """The value of `weight`."""
         return self.weight

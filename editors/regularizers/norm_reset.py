@@ -1,4 +1,4 @@
-"""Scales the edited matrix back to its unedited norm, every so many edits: W ← W ‖W₀‖ / ‖W‖."""
+"""Rescaling of the edited matrix to its unedited norm at regular intervals: W ← W ‖W₀‖ / ‖W‖."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,27 +14,27 @@ from editors.updates import Delta, Site
 
 @dataclass(kw_only=True)
 class NormReset(Regularizer):
-    """Scales the edited matrix back to the norm it had unedited, every so many edits: W ← W ‖W₀‖ / ‖W‖.
+    """Rescales the edited matrix to its unedited norm every `every` edits: W ← W ‖W₀‖ / ‖W‖.
 
-    What an edit wrote keeps its direction and loses size, and so does everything else: the check whether norm
-    growth alone does the damage.
+    The edits keep their directions and shrink together with the rest of the matrix. This tests whether norm
+    growth alone causes the damage.
     """
 
     point: ClassVar[Point] = "weight"
 
     every: int = 1
-    """Edits between two resets."""
+    """Number of edits between two resets; a multiple of the batch size resets after whole batches."""
     _norms: dict[Site, float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_every("norm_reset", self.every)
 
     def prepare(self, model: Model, sites: Sequence[Site]) -> None:
-        """Keep the unedited norms."""
+        """Store the unedited norms."""
         self._norms = {site: float(model.current(site).double().norm()) for site in sites}
 
     def finish(self, site: Site, delta: Delta, weight: Float[Tensor, "out in"], progress: Progress) -> Delta:
-        """The update that leads to (W + Δ) ‖W₀‖ / ‖W + Δ‖, where a reset is due."""
+        """The update that leads to (W + Δ) ‖W₀‖ / ‖W + Δ‖ if a reset is due, otherwise Δ."""
         if not progress.passes(self.every):
             return delta
         written = weight.double() + delta.dense().to(weight).double()

@@ -1,4 +1,4 @@
-"""PRUNE: large singular values of the whole drift are compressed."""
+"""PRUNE: compression of the large singular values of the whole drift."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,8 +18,8 @@ class Prune(Regularizer):
     """Compresses the large singular values of the whole drift D = W − W₀ (PRUNE).
 
     With σ₀ the largest singular value of W₀, every σ_i of D above it becomes log σ_i − log σ₀ + σ₀, and the
-    matrix becomes W₀ + D′: the drift is replaced, not added to, unlike in two public drivers. Where σ₀ < 1
-    that can lie above σ_i, which then stays.
+    matrix becomes W₀ + D′: the drift is replaced, not added to, unlike in two public drivers. If σ₀ < 1,
+    the compressed value can lie above σ_i; σ_i is then unchanged.
 
     Source: Ma et al. 2024 (arXiv 2405.16821); the paper prunes once, at the end of the sequence.
     """
@@ -28,20 +28,20 @@ class Prune(Regularizer):
     order: ClassVar[int] = 3
 
     every: int
-    """Edits between two prunings; the length of the sequence prunes once, at its end."""
+    """Number of edits between two prunings; the length of the sequence prunes once, at its end."""
     _unedited: dict[Site, tuple[Tensor, float]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_every("prune", self.every)
 
     def prepare(self, model: Model, sites: Sequence[Site]) -> None:
-        """Keep the unedited matrices and their largest singular values."""
+        """Store the unedited matrices and their largest singular values."""
         for site in sites:
             weight = model.current(site).clone()
             self._unedited[site] = weight, float(torch.linalg.matrix_norm(weight.double(), ord=2))
 
     def finish(self, site: Site, delta: Delta, weight: Float[Tensor, "out in"], progress: Progress) -> Delta:
-        """The update that leads to W₀ + D′, where pruning is due."""
+        """The update that leads to W₀ + D′ if pruning is due, otherwise Δ."""
         if not progress.passes(self.every):
             return delta
         unedited, largest = self._unedited[site]

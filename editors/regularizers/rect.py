@@ -1,4 +1,4 @@
-"""RECT: only the entries that change most, relative to the weight, are written."""
+"""RECT: only the entries with the largest change relative to the weight are written."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -13,10 +13,10 @@ from editors.updates import Delta, Site
 
 @dataclass(frozen=True, kw_only=True)
 class Rect(Regularizer):
-    """Writes only the entries that change most, relative to the weight (RECT).
+    """Writes only the entries with the largest change relative to the weight (RECT).
 
-    An entry is kept where |Δ / (W + 1e-8)| is among the largest `keep` of its matrix. As published the weight
-    keeps its sign there, so that W = −1e-8 divides by zero; `absolute` divides by |W| + 1e-8 instead.
+    An entry is written if |Δ / (W + 1e-8)| is among the largest `keep` of its matrix. The published formula
+    uses the signed weight and divides by zero at W = −1e-8; `absolute` divides by |W| + 1e-8 instead.
 
     Source: arXiv 2401.04700 and jianghoucheng/AlphaEdit, which keeps the top 40 %.
     """
@@ -25,8 +25,9 @@ class Rect(Regularizer):
     order: ClassVar[int] = 2
 
     keep: float = 0.4
-    """Share of the entries that is written."""
+    """Share of the entries that is written; 1 writes all."""
     absolute: bool = False
+    """Whether to divide by |W| + 1e-8 instead of the published W + 1e-8."""
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:

@@ -1,4 +1,4 @@
-"""REVIVE: nothing is written in the dominant singular subspace of the unedited matrix."""
+"""REVIVE: no change in the dominant singular subspace of the unedited matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,10 +21,10 @@ from editors.updates import Delta, Site
 
 @dataclass(kw_only=True)
 class SubspaceGuard(Regularizer):
-    """Drops what an update does in the dominant singular subspace of the unedited matrix (REVIVE).
+    """Removes the part of an update in the dominant singular subspace of the unedited matrix (REVIVE).
 
     With W₀ = U Σ Vᵀ and k the fewest directions that hold `energy` of ‖W₀‖²_F, every component u_i v_jᵀ with
-    i ≤ k or j ≤ k goes: Δ ← (I − U_k U_kᵀ) Δ (I − V_k V_kᵀ).
+    i ≤ k or j ≤ k is removed: Δ ← (I − U_k U_kᵀ) Δ (I − V_k V_kᵀ).
 
     Source: arXiv 2601.11042. Its code is not public; measuring energy by σ² is our reading.
     """
@@ -33,14 +33,14 @@ class SubspaceGuard(Regularizer):
     order: ClassVar[int] = 0
 
     energy: float = 0.1
-    """Share of ‖W₀‖²_F that is protected; ours."""
+    """Share of ‖W₀‖²_F that is protected (our choice); a larger one protects more directions."""
     _bases: dict[Site, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_share("subspace_guard.energy", self.energy)
 
     def prepare(self, model: Model, sites: Sequence[Site]) -> None:
-        """Keep the dominant directions."""
+        """Store the dominant directions."""
         for site in sites:
             left, values, right = torch.linalg.svd(model.current(site).double(), full_matrices=False)
             count = fewest(values**2, self.energy)

@@ -29,7 +29,7 @@ from editors.methods.pmet import PMET, JointTargets
 from editors.methods.rome import ROME
 from editors.methods.ultraedit import UltraEdit
 from editors.models.adapters import LoRA
-from editors.models.gradients import Pull
+from editors.models.gradients import TokenGradients
 from editors.models.model import Model
 from editors.regularizers.history import History
 from editors.regularizers.mpes import MPES
@@ -97,10 +97,11 @@ def _mend(bench: Workbench) -> Editor:
     """With an untrained hypernetwork of the published rank, which costs the same as a trained one."""
     made = MEND(name="mend", layers=[9, 10, 11])
     network = Hypernetwork(shapes_of(bench.model, made.sites), made.design)
-    pulls = {
-        site: Pull(torch.randn(9, wide), torch.randn(9, out)) for site, (wide, out) in network.shapes.items()
+    gradients = {
+        site: TokenGradients(torch.randn(9, wide), torch.randn(9, out))
+        for site, (wide, out) in network.shapes.items()
     }
-    network.observe(pulls)
+    network.observe(gradients)
     return replace(made, hypernetwork=network)
 
 

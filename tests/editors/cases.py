@@ -103,7 +103,7 @@ def make_hypernetwork(model: Model, sites: Sequence[Site], **design: object) -> 
     for parameter in network.networks():
         parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
     evaluation = read_targets(model, FACTS, "teacher_forced", min(s.layer for s in sites)).evaluate(sites)
-    network.observe(evaluation.pulls(evaluation.losses.sum()))
+    network.observe(evaluation.gradients(evaluation.losses.sum()))
     return network.eval()
 
 

@@ -23,7 +23,8 @@ BATCHED = pytest.mark.parametrize("editor", [name for name in EDITORS if name no
 
 @EVERY
 @EACH
-def test_edit_leaves_the_weights_as_they_were_and_applying_it_makes_the_target_likelier(family, editor):
+def test_an_edit_changes_weights_only_once_it_is_applied(family, editor):
+    """Editing leaves the weights unchanged; applying the update makes the target likelier."""
     model = tiny_model(family)
     made = EDITORS[editor](model)
     made.prepare(model)
@@ -145,7 +146,8 @@ def test_the_order_of_the_facts_in_a_batch_does_not_matter(editor):
 
 @EACH
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_broken_model_stops_the_edit_with_the_facts_id_and_stays_as_it_was(editor, bad):
+def test_a_broken_model_stops_the_edit(editor, bad):
+    """The error names the fact, and the model stays unchanged."""
     model = tiny_model()
     made = EDITORS[editor](model)
     made.prepare(model)
@@ -200,13 +202,15 @@ def test_an_update_that_is_no_number_names_the_matrix_a_fact_and_the_norm(editor
 
 
 @pytest.mark.parametrize("editor", ["memit", "pmet", "alphaedit"])
-def test_an_update_so_large_that_the_next_layer_overflows_is_told_in_a_sentence(editor):
+def test_an_update_that_overflows_the_next_layer_is_reported(editor):
+    """The message names the matrix, a fact and its norm."""
     assert re.search(r"mlp_down\.01 .* fact (middle|start), norm \d", spoilt(editor, 1e300, 0))
 
 
 @EACH
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_edits_are_those_of_float32_up_to_the_precision_of_the_forward_pass(editor, dtype):
+def test_half_precision_edits_are_close_to_those_of_float32(editor, dtype):
+    """They differ only by the precision of the forward pass."""
     updates = []
     for precision in (torch.float32, dtype):
         model = tiny_model(double=False)

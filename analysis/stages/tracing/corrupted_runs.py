@@ -20,7 +20,7 @@ from editors.data import SLOT, Fact
 from editors.errors import DataError
 from editors.models.hooks import capture, replace_output
 from editors.models.model import Model
-from editors.models.partial_forward import Replay, record
+from editors.models.partial_forward import PartialForward, record
 from editors.models.tokenization import tokenize
 
 
@@ -142,7 +142,7 @@ class CorruptedRuns:
 
         return restore
 
-    def _record(self, rows: int) -> Replay:
+    def _record(self, rows: int) -> PartialForward:
         """A pass over `rows` copies of the prompt, up to the head."""
         return record(self.model, [()] * rows, [self.prompt.ids] * rows, 0)
 

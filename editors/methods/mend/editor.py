@@ -2,12 +2,12 @@
 
 For every named matrix, x are its inputs and δ the gradients of the loss by its outputs, at every token of
 prompt and target; the loss of a fact is the mean over its target tokens of −log P(token). The hypernetwork
-(`hypernetwork.py`) makes x̃ and δ̃ of each token, and Δ = α Σ δ̃ x̃ᵀ, of as small a rank as there are tokens.
-It has to be trained before, on facts of other subjects (`mend_training.py`).
+(`network.py`) maps each token to x̃ and δ̃, and Δ = α Σ δ̃ x̃ᵀ has at most the rank of the number of tokens.
+It has to be trained first, on facts about other subjects (`trainer.py`).
 
 Source: Mitchell et al. 2022 (arXiv 2110.11309); eric-mitchell/mend and kmeng01/rome `baselines/mend`.
-Deviation: the loss of a batch is the sum over its facts where theirs is a mean over all target tokens, so
-that a batch's update is the sum of those of its facts alone.
+Deviation: the loss of a batch is the sum over its facts and not a mean over all target tokens, so that the
+update of a batch is the sum of the updates of its single facts.
 """
 
 import time
@@ -16,102 +16,91 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from editors.base import Edit
 from editors.data import Fact
-from editors.errors import ConfigError, NumericsError
+from editors.errors import ConfigError
+from editors.methods.gradient_editor import GradientEditor
 from editors.methods.mend.files import Origin, load_for, save, shapes_of
 from editors.methods.mend.network import Design, Hypernetwork
 from editors.methods.mend.settings import Training
-from editors.methods.mend.training import Numbers, Trainer
-from editors.models.gradients import check_sites, graph_bytes, read_targets
+from editors.methods.mend.trainer import Numbers, Trainer
+from editors.models.gradients import read_targets
 from editors.models.model import Model
 from editors.moments.cache import hashed
-from editors.regularizers.base import Regularizer
-from editors.regularizers.composition import Rules
-from editors.updates import Delta, Site
+from editors.updates import Site, sites_of
 
 SHIPPED = Path(__file__).parent / "hypernetworks"
-"""Those that come with the package; named as in `folder`."""
+"""Hypernetworks shipped with the package, named as in `folder`."""
 
 
 @dataclass(kw_only=True)
-class MEND:
-    """Gradients of the facts, made into updates by a hypernetwork; it remembers nothing of an edit."""
+class MEND(GradientEditor):
+    """A hypernetwork maps gradients of the facts to updates; edits are counted and otherwise forgotten."""
 
-    name: str
     layers: Sequence[int]
     """Edited blocks; the last one may be among them."""
     matrices: Sequence[str] = ("mlp_up", "mlp_down")
-    """Edited matrices of each block, in the order of the hypernetwork's step sizes."""
+    """Edited matrices of each block; their order is that of the hypernetwork's step sizes."""
     rank: int = 1920
-    """Of the hypernetwork's factors."""
+    """Rank of the hypernetwork's factors."""
     shared: bool = True
     """Whether matrices of equal shape share a network."""
     combine: bool = True
     """Whether one network reads inputs and gradients together."""
     step_size: float = 1e-4
-    """Every matrix's α before training; negative is down the gradient."""
+    """Every matrix's α before training; a negative one descends the gradient."""
     path: str | None = None
     """File of the hypernetwork, ours (.safetensors) or the published code's (.pt); null looks in `folder`."""
     folder: str = "outputs/cache/hypernetworks"
-    """Where trained hypernetworks are, one for each model and settings."""
+    """Folder of trained hypernetworks, one file for each model and settings."""
     training: Training = field(default_factory=Training)
-    """How the hypernetwork in `folder` was or will be trained."""
+    """Settings of the training; they are part of the file name in `folder`."""
     hypernetwork: Hypernetwork | None = None
-    """One in memory, which goes before every file."""
-    regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
-    """Those that act on updates and weights."""
+    """A hypernetwork in memory; it takes precedence over every file."""
 
     def __post_init__(self) -> None:
         self.design = Design(
             rank=self.rank, shared=self.shared, combine=self.combine, step_size=self.step_size
         )
         self._network = self.hypernetwork
-        self._rules = Rules(self.regularizers, self.name, ("update", "weight"))
+        super().__post_init__()
 
     @property
     def sites(self) -> Sequence[Site]:
         """Every named matrix of every edited block."""
-        return [Site(name, layer) for layer in sorted(self.layers) for name in self.matrices]
-
-    @property
-    def statistics(self) -> str:
-        """None are needed."""
-        return ""
+        return sites_of(self.layers, self.matrices)
 
     @property
     def trained(self) -> bool:
-        """It was trained on facts, and is to be judged on those of other subjects."""
+        """Always true: the hypernetwork is trained on facts, and edits facts about other subjects."""
         return True
 
     def file(self, model: Model) -> Path:
-        """Where the hypernetwork of this model and these settings is kept."""
-        described = {
+        """The file of the hypernetwork for this model and these settings."""
+        description = {
             "digest": model.digest,
             "sites": [str(site) for site in self.sites],
             "design": asdict(self.design),
             "training": asdict(self.training),
         }
-        return Path(self.folder) / f"{model.name}-{hashed(described)}.safetensors"
+        return Path(self.folder) / f"{model.name}-{hashed(description)}.safetensors"
 
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Load the hypernetwork.
 
         Raises:
-            ConfigError: where there is none, or it is for another model or other matrices.
+            ConfigError: if there is none, or it is for another model or other matrices.
             DataError: for a file that cannot be read.
         """
-        check_sites(model, self.sites)
+        self.check(model)
         shapes = shapes_of(model, self.sites)
         if self._network is None:
-            self._network = load_for(model, shapes, self._found(model), self.design)
+            self._network = load_for(model, shapes, self._hypernetwork_file(model), self.design)
         elif list(self._network.shapes.items()) != list(shapes.items()):
             raise ConfigError(f"{self.name} has a hypernetwork for other matrices than those of {model.name}")
         self._network.to(model.device).eval()
-        if not self._rules.edits:
-            self._rules.prepare(model, self.sites)
+        super().prepare(model, facts)
 
     def train(
         self,
@@ -122,46 +111,45 @@ class MEND:
         texts: Sequence[str] = (),
         trained_on: Mapping[str, object] | None = None,
     ) -> Iterator[tuple[int, Numbers]]:
-        """Train the hypernetwork, step by step, and keep the best in `file(model)`.
+        """Train the hypernetwork step by step and save the best one as `file(model)`.
 
-        Gives every step's number with its losses, at a validation also with the figures on `held_out`, whose
-        subjects have to be others. `texts` are running texts that an edit should leave alone; `trained_on` is
-        written into the file. An interrupted training goes on from its last validation.
+        Yields every step's number with its losses, at a validation also the figures on `held_out`, which have
+        to be about other subjects. `texts` are running texts that an edit should leave unchanged;
+        `trained_on` is written into the file. An interrupted training resumes from its last validation.
 
         Raises:
             ConfigError: for a matrix that the model does not have.
             DataError: for facts that are not split by subject, or a checkpoint that cannot be read.
             NumericsError: for a loss that is NaN or infinite.
         """
-        check_sites(model, self.sites)
+        self.check(model)
         network = Hypernetwork(shapes_of(model, self.sites), self.design, self.training.seed)
         trainer = Trainer(model, network, self.training, facts, held_out, texts)
         checkpoint = self.checkpoint(model)
         yield from trainer.run(checkpoint)
-        about = {"facts": len(facts), **(trained_on or {}), "training": asdict(self.training)}
+        metadata = {"facts": len(facts), **(trained_on or {}), "training": asdict(self.training)}
         figures = trainer.best.numbers if trainer.best else {}
-        origin = Origin(model=model.name, digest=model.digest, trained_on=about, validation=figures)
+        origin = Origin(model=model.name, digest=model.digest, trained_on=metadata, validation=figures)
         save(network, self.file(model), origin)
         checkpoint.unlink(missing_ok=True)
         self._network = network
 
     def checkpoint(self, model: Model) -> Path:
-        """The file that an interrupted training goes on from; gone when it is over."""
+        """The file from which an interrupted training resumes; deleted when the training ends."""
         return self.file(model).with_suffix(".training")
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
         """Bytes beside the model: the hypernetwork and the graph of the whole batch."""
-        check_sites(model, self.sites)
+        graph = super().memory(model, facts)
         with torch.device("meta"):
             parameters = Hypernetwork(shapes_of(model, self.sites), self.design).networks()
-        network = sum(4 * parameter.numel() for parameter in parameters)
-        return network + len(facts) * graph_bytes(model, facts, "teacher_forced", self.sites)
+        return sum(4 * parameter.numel() for parameter in parameters) + graph
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
-        """One pass forward and back, then the hypernetwork.
+        """One forward and backward pass, then the hypernetwork.
 
         Raises:
-            ConfigError: where it was not prepared.
+            ConfigError: if the editor was not prepared.
             NumericsError: for a loss or an update with NaN or infinity; the weights were not touched.
         """
         if self._network is None:
@@ -170,12 +158,11 @@ class MEND:
         lowest = min(site.layer for site in self.sites)
         reading = read_targets(model, facts, "teacher_forced", lowest)
         evaluation = reading.evaluate(self.sites)
-        pulls = evaluation.pulls((evaluation.losses / reading.lengths).sum())
-        seen = time.perf_counter()
+        gradients = evaluation.gradients((evaluation.losses / reading.lengths).sum())
+        read = time.perf_counter()
         with torch.no_grad():
-            update = self._rules.shape(self._network.update(pulls), model, len(facts))
-        _check(update, facts)
-        seconds = {"gradients": seen - begun, "hypernetwork": time.perf_counter() - seen}
+            update = self.regularized(self._network.update(gradients), model, facts)
+        seconds = {"gradients": read - begun, "hypernetwork": time.perf_counter() - read}
         losses = (evaluation.losses.detach() / reading.lengths).tolist()
         return Edit(
             update=update,
@@ -184,41 +171,20 @@ class MEND:
             seconds=seconds,
         )
 
-    def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Count the facts."""
-        self._rules.edits += len(facts)
-
-    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
-        """The number of edits; the hypernetwork is in its file."""
-        return {"edits": torch.tensor(self._rules.edits)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the number of edits over."""
-        self._rules.edits = int(state["edits"])
-
-    def _found(self, model: Model) -> Path:
-        """The file to load."""
+    def _hypernetwork_file(self, model: Model) -> Path:
+        """The file to load: `path`, or that of these settings in `folder` or the package."""
         if self.path is not None:
             if not Path(self.path).is_file():
                 raise ConfigError(
                     f"editor.path={self.path}, but there is no such file; null looks in {self.folder}"
                 )
             return Path(self.path)
-        kept = self.file(model)
-        for path in (kept, SHIPPED / kept.name):
+        trained = self.file(model)
+        for path in (trained, SHIPPED / trained.name):
             if path.is_file():
                 return path
         raise ConfigError(
             f"there is no hypernetwork of editor={self.name} for model={model.name} with these settings "
-            f"({kept} is missing); train it with: "
+            f"({trained} is missing); train it with: "
             f"python -m pipeline intervention=hypernetwork editor={self.name} model={model.name}"
         )
-
-
-def _check(update: Mapping[Site, Delta], facts: Sequence[Fact]) -> None:
-    for site, delta in update.items():
-        if not delta.is_finite():
-            raise NumericsError(
-                f"the update of {site} is not finite (norm {delta.norm():.3g}) while editing "
-                f"{len(facts)} facts from {facts[0].id} on; compute in float32; nothing was changed"
-            )

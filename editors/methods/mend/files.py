@@ -1,4 +1,4 @@
-"""Hypernetworks on disk: our own files, which say what they are for, and those of the published code."""
+"""Hypernetworks on disk: our own files, which name their model and matrices, and the published code's."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from editors.errors import ConfigError, DataError
+from editors.errors import ConfigError, DataError, first_line
 from editors.methods.mend.network import LAYERS, Design, Hypernetwork, Shapes
 from editors.models.model import Model
 from editors.updates import Site
@@ -26,12 +26,12 @@ PUBLISHED = (
     ("scale", "mode_scale.weight"),
     ("shift", "mode_shift.weight"),
 )
-"""Our and the published name of what a layer holds; the last two only where networks are shared."""
+"""Our and the published names of a layer's tensors; the last two exist only if networks are shared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a hypernetwork was trained on and how well it did; everything that JSON can hold."""
+    """The training data and validation results of a hypernetwork, as values that JSON can hold."""
 
     model: str
     digest: str
@@ -39,43 +39,43 @@ class Origin:
     trained_on: Mapping[str, object] = field(default_factory=dict)
     """Data set, share of its subjects, number of facts, settings."""
     validation: Mapping[str, float] = field(default_factory=dict)
-    """Its figures on held-out facts."""
+    """The best figures on held-out facts."""
 
 
 def shapes_of(model: Model, sites: Sequence[Site]) -> dict[Site, tuple[int, int]]:
     """(in, out) of every matrix."""
-    found = {site: model.weight(site.name, site.layer).shape for site in sites}
-    return {site: (wide, out) for site, (out, wide) in found.items()}
+    shapes = {site: model.weight(site.name, site.layer).shape for site in sites}
+    return {site: (wide, out) for site, (out, wide) in shapes.items()}
 
 
 def save(network: Hypernetwork, path: Path, origin: Origin) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a hypernetwork; the file appears only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shapes = {str(site): list(shape) for site, shape in network.shapes.items()}
-    about = {"origin": asdict(origin), "shapes": shapes, "design": asdict(network.design)}
-    beside = path.with_suffix(".writing")
+    metadata = {"origin": asdict(origin), "shapes": shapes, "design": asdict(network.design)}
+    partial = path.with_suffix(".writing")
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    save_file(tensors, beside, metadata={"hypernetwork": json.dumps(about)})
-    beside.replace(path)
+    save_file(tensors, partial, metadata={"hypernetwork": json.dumps(metadata)})
+    partial.replace(path)
 
 
 def load(path: Path) -> tuple[Hypernetwork, Origin]:
-    """What `save` wrote.
+    """The hypernetwork and its origin from a file of `save`.
 
     Raises:
-        DataError: for a file that is no such file.
+        DataError: for any other file.
     """
     try:
         with safe_open(path, framework="pt") as stored:
-            about = json.loads((stored.metadata() or {})["hypernetwork"])
+            metadata = json.loads((stored.metadata() or {})["hypernetwork"])
             state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-        shapes = {Site.parse(site): tuple(shape) for site, shape in about["shapes"].items()}
-        network = Hypernetwork(shapes, Design(**about["design"]))
+        shapes = {Site.parse(site): tuple(shape) for site, shape in metadata["shapes"].items()}
+        network = Hypernetwork(shapes, Design(**metadata["design"]))
         network.load_state_dict(state)
-        return network.eval(), Origin(**about["origin"])
+        return network.eval(), Origin(**metadata["origin"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise DataError(
-            f"{path} is no hypernetwork that this version wrote ({_first_line(error)}); train it again or "
+            f"{path} is no hypernetwork that this version wrote ({first_line(error)}); train it again or "
             "set editor.path to another file"
         ) from error
 
@@ -109,23 +109,23 @@ def read_published(path: Path) -> dict[str, Tensor]:
     Read without running any code that the file may hold.
 
     Raises:
-        DataError: where the file holds more than tensors, or no hypernetwork.
+        DataError: if the file holds more than tensors, or no hypernetwork.
     """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise DataError(
-            f"{path} cannot be read as tensors alone ({_first_line(error)}); whoever trusts it can reduce it "
+            f"{path} cannot be read as tensors alone ({first_line(error)}); whoever trusts it can reduce it "
             "once to {'model': {name: tensor}} with the names 'mend.…' and 'edit_lrs' and save that"
         ) from error
     state = stored.get("model", stored) if isinstance(stored, dict) else {}
     named = {**(stored if isinstance(stored, dict) else {}), **(state if isinstance(state, dict) else {})}
-    found = {str(key): value for key, value in named.items() if isinstance(value, Tensor)}
-    if "edit_lrs" not in found or not any(key.startswith("mend.") for key in found):
+    tensors = {str(key): value for key, value in named.items() if isinstance(value, Tensor)}
+    if "edit_lrs" not in tensors or not any(key.startswith("mend.") for key in tensors):
         raise DataError(
             f"{path} holds no tensors 'mend.…' and 'edit_lrs', which the published code always writes"
         )
-    return found
+    return tensors
 
 
 def from_published(state: Mapping[str, Tensor], model: Model, shapes: Shapes, design: Design) -> Hypernetwork:
@@ -134,7 +134,7 @@ def from_published(state: Mapping[str, Tensor], model: Model, shapes: Shapes, de
     There, a group is named by its shape, inputs first, or by its parameter with `#` for dots; u is x, v is δ.
 
     Raises:
-        ConfigError: where a tensor is missing or has another shape than the design gives it.
+        ConfigError: if a tensor is missing or its shape differs from the design.
     """
     network = Hypernetwork(shapes, design)
     given: dict[str, Tensor] = {"step_sizes": _published(state, "edit_lrs")}
@@ -165,11 +165,11 @@ def _published_group(model: Model, first: Site, shape: tuple[int, int], design: 
 
 def _statistics(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Count, mean and square of x and δ together."""
-    found = {
+    statistics = {
         ours: torch.cat([_published(state, f"{prefix}.{part}_{theirs}") for part in "uv"]).double()
         for ours, theirs in (("mean", "mean"), ("square", "s"))
     }
-    return found | {"count": _published(state, f"{prefix}.k").double().reshape(())}
+    return statistics | {"count": _published(state, f"{prefix}.k").double().reshape(())}
 
 
 def _published(state: Mapping[str, Tensor], key: str) -> Tensor:
@@ -185,53 +185,49 @@ def _listed(shapes: Shapes) -> str:
     return ", ".join(f"{site} ({wide}x{out})" for site, (wide, out) in shapes.items())
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-
-
-def write_checkpoint(path: Path, groups: Mapping[str, State], about: Mapping[str, object]) -> None:
-    """Write groups of named tensors, and what JSON can hold; whole or not at all."""
+def write_checkpoint(path: Path, groups: Mapping[str, State], metadata: Mapping[str, object]) -> None:
+    """Write groups of named tensors and JSON metadata; the file appears only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{group}.{key}": value.detach().cpu().contiguous()
         for group, state in groups.items()
         for key, value in state.items()
     }
-    beside = path.with_name(f"{path.name}.writing")
-    save_file(tensors, beside, metadata={"training": json.dumps(about)})
-    beside.replace(path)
+    partial = path.with_name(f"{path.name}.writing")
+    save_file(tensors, partial, metadata={"training": json.dumps(metadata)})
+    partial.replace(path)
 
 
 def read_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """What `write_checkpoint` wrote.
+    """Groups of tensors and metadata from a file of `write_checkpoint`.
 
     Raises:
-        DataError: for a file that it did not write.
+        DataError: for any other file.
     """
     groups: dict[str, dict[str, Tensor]] = {}
     try:
         with safe_open(path, framework="pt", device=str(device)) as stored:
-            about = json.loads((stored.metadata() or {})["training"])
+            metadata = json.loads((stored.metadata() or {})["training"])
             for name in stored.keys():  # noqa: SIM118
                 group, key = name.split(".", 1)
                 groups.setdefault(group, {})[key] = stored.get_tensor(name)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise DataError(
-            f"{path} is no checkpoint of a training ({error}); delete it to begin anew"
+            f"{path} is no checkpoint of a training ({error}); delete it to start again"
         ) from error
-    return groups, about
+    return groups, metadata
 
 
-def flattened(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What the optimiser remembers of each parameter, by the parameter's number and a name."""
+def flat_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of an optimiser as tensors named `<number of the parameter>.<name>`."""
     states = optimiser.state_dict()["state"].items()
     return {f"{number}.{name}": value for number, state in states for name, value in state.items()}
 
 
-def load_flattened(optimiser: torch.optim.Optimizer, state: State) -> None:
-    """Take over what `flattened` gave."""
-    found: dict[int, dict[str, Tensor]] = {}
+def load_flat_state(optimiser: torch.optim.Optimizer, state: State) -> None:
+    """Load the tensors of `flat_state`."""
+    states: dict[int, dict[str, Tensor]] = {}
     for key, value in state.items():
         number, name = key.split(".")
-        found.setdefault(int(number), {})[name] = value
-    optimiser.load_state_dict(optimiser.state_dict() | {"state": found})
+        states.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": states})

@@ -1,11 +1,11 @@
-"""What MEND's training asks of an edit: that its prompts give the new object, and that all else stays.
+"""The two losses of MEND's training: the prompts give the new object, and unrelated texts stay as they were.
 
-Both are read off one pass with the edited weights as functions of the hypernetwork:
+Both are computed from one pass with the edited weights, as functions of the hypernetwork:
   edit loss      mean of −log P(token) over the new object's tokens, mean over statement and a paraphrase,
-  locality loss  KL(before ‖ after), mean over the places of an unrelated text, mean over texts.
+  locality loss  KL(before ‖ after), mean over the positions of an unrelated text, mean over texts.
 
-Deviation from the published code, which asks the paraphrase alone: where facts are few the statement itself
-then ends up less likely than its paraphrases.
+Deviation from the published code, which uses the paraphrase alone: with few facts the statement itself then
+ends up less likely than its paraphrases.
 """
 
 import random
@@ -23,165 +23,167 @@ from editors.models.model import Model
 from editors.models.tokenization import pad, tokenize
 from editors.updates import WeightUpdate
 
-Said = Float[Tensor, "_ vocabulary"]
-"""Log-probabilities of the next token at the places of one line."""
+LogProbabilities = Float[Tensor, "_ vocabulary"]
+"""Log-probabilities of the next token at the positions of one query."""
 
 
 @dataclass(frozen=True)
-class Line:
+class Query:
     """A tokenised text, and the positions at which the model's next token is read."""
 
     ids: tuple[int, ...]
-    places: range
+    positions: range
 
     @property
-    def wanted(self) -> list[int]:
-        """The tokens that follow the places."""
-        return [self.ids[place + 1] for place in self.places]
+    def next_tokens(self) -> list[int]:
+        """The tokens that follow the positions."""
+        return [self.ids[position + 1] for position in self.positions]
 
 
-def continued(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> Line:
-    """A prompt and its continuation, read where the continuation's tokens are foretold."""
+def continuation_query(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> Query:
+    """A prompt and its continuation, read where the tokens of the continuation are predicted."""
     tokens = tokenize(tokenizer, f"{prompt} {answer}")
-    return Line(tokens.ids, range(tokens.first_after(len(prompt)) - 1, len(tokens.ids) - 1))
+    return Query(tokens.ids, range(tokens.first_after(len(prompt)) - 1, len(tokens.ids) - 1))
 
 
-def ended(tokenizer: PreTrainedTokenizerBase, prompt: str) -> Line:
+def prompt_query(tokenizer: PreTrainedTokenizerBase, prompt: str) -> Query:
     """A prompt, read at its end."""
     ids = tokenize(tokenizer, prompt).ids
-    return Line(ids, range(len(ids) - 1, len(ids)))
+    return Query(ids, range(len(ids) - 1, len(ids)))
 
 
-def running(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int) -> Line:
-    """The beginning of a running text, read everywhere."""
+def text_query(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int) -> Query:
+    """The first tokens of a running text, read at every position."""
     ids = tokenize(tokenizer, text).ids[:tokens]
-    return Line(ids, range(len(ids)))
+    return Query(ids, range(len(ids)))
 
 
-def said(model: Model, lines: Sequence[Line], update: WeightUpdate) -> list[Said]:
-    """What the model with the update says at the places of every line; differentiable by the update."""
-    ids, mask = (value.to(model.device) for value in pad([line.ids for line in lines]))
+def log_probabilities(model: Model, queries: Sequence[Query], update: WeightUpdate) -> list[LogProbabilities]:
+    """Predictions of the model with the update at the positions of every query; differentiable by it."""
+    ids, mask = (value.to(model.device) for value in pad([query.ids for query in queries]))
     hidden = model.hidden_after(update, ids, mask)
-    row = [i for i, line in enumerate(lines) for _ in line.places]
-    column = [place for line in lines for place in line.places]
-    found = model.logits(hidden[row, column]).log_softmax(dim=-1)
-    return list(found.split([len(line.places) for line in lines]))
+    row = [i for i, query in enumerate(queries) for _ in query.positions]
+    column = [position for query in queries for position in query.positions]
+    predictions = model.logits(hidden[row, column]).log_softmax(dim=-1)
+    return list(predictions.split([len(query.positions) for query in queries]))
 
 
-def nll(line: Line, found: Said) -> Float[Tensor, ""]:
-    """Mean of −log P over the tokens that follow the line's places."""
-    wanted = torch.tensor(line.wanted, device=found.device)
-    return -found.gather(1, wanted[:, None]).mean()
+def nll(query: Query, predictions: LogProbabilities) -> Float[Tensor, ""]:
+    """Mean of −log P over the tokens that follow the query's positions."""
+    targets = torch.tensor(query.next_tokens, device=predictions.device)
+    return -predictions.gather(1, targets[:, None]).mean()
 
 
-def divergence(before: Said, after: Said) -> Float[Tensor, ""]:
-    """KL(before ‖ after) in nats, mean over places."""
+def divergence(before: LogProbabilities, after: LogProbabilities) -> Float[Tensor, ""]:
+    """KL(before ‖ after) in nats, mean over positions."""
     return (before.exp() * (before - after)).sum(dim=-1).mean()
 
 
-def wanted_of(tokenizer: PreTrainedTokenizerBase, fact: Fact, rng: random.Random) -> list[Line]:
-    """The new object after the fact's statement, and after one of its paraphrases where it has any."""
+def edit_queries(tokenizer: PreTrainedTokenizerBase, fact: Fact, rng: random.Random) -> list[Query]:
+    """The new object after the fact's statement, and after one of its paraphrases if it has any."""
     prompts = [fact.statement, *([rng.choice(fact.paraphrases)] if fact.paraphrases else [])]
-    return [continued(tokenizer, prompt, fact.target_new) for prompt in prompts]
+    return [continuation_query(tokenizer, prompt, fact.target_new) for prompt in prompts]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """Where unrelated texts come from."""
+class UnrelatedTexts:
+    """The source of the queries whose predictions an edit should leave unchanged."""
 
     facts: Sequence[Fact]
     texts: Sequence[str] = ()
     """Running texts; without any, statements of facts about other subjects stand in."""
     tokens: int = 64
-    """Longest running text."""
+    """Largest number of tokens of a running text."""
 
     def draw(
-        self, tokenizer: PreTrainedTokenizerBase, chosen: Sequence[Fact], count: int, rng: random.Random
-    ) -> list[Line]:
-        """Up to half are near the chosen facts, the others far away.
+        self, tokenizer: PreTrainedTokenizerBase, edited: Sequence[Fact], count: int, rng: random.Random
+    ) -> list[Query]:
+        """Random queries: up to half near the edited facts, the others far away.
 
-        Near are their neighbours, their locality prompts, and as many of their own prompts about others:
-        a fact's neighbours are few and always the same, so that they alone could be learnt by heart.
+        Near queries are the facts' neighbours, their locality prompts, and as many of their own prompts about
+        other subjects. A fact has few neighbours, always the same: alone they could be learnt by heart.
         """
-        near = [ended(tokenizer, prompt) for fact in chosen for prompt in fact.neighbours]
-        near += [ended(tokenizer, prompt) for fact in chosen for prompt in self._elsewhere(fact, rng)]
-        near += [continued(tokenizer, *pair) for fact in chosen for pair in fact.locality]
-        lines = rng.sample(near, min(len(near), count // 2))
-        return lines + [self._far(tokenizer, chosen, rng) for _ in range(count - len(lines))]
+        near = [prompt_query(tokenizer, prompt) for fact in edited for prompt in fact.neighbours]
+        near += [prompt_query(tokenizer, prompt) for fact in edited for prompt in self._elsewhere(fact, rng)]
+        near += [continuation_query(tokenizer, *pair) for fact in edited for pair in fact.locality]
+        queries = rng.sample(near, min(len(near), count // 2))
+        return queries + [self._far(tokenizer, edited, rng) for _ in range(count - len(queries))]
 
     @cached_property
     def subjects(self) -> dict[str, list[str]]:
-        """Those of each relation that has a name."""
-        found: dict[str, dict[str, None]] = {}
+        """The subjects of each named relation, in the order of the facts."""
+        subjects: dict[str, dict[str, None]] = {}
         for fact in self.facts:
             if fact.relation:
-                found.setdefault(fact.relation, {})[fact.subject] = None
-        return {relation: list(subjects) for relation, subjects in found.items()}
+                subjects.setdefault(fact.relation, {})[fact.subject] = None
+        return {relation: list(names) for relation, names in subjects.items()}
 
     def _elsewhere(self, fact: Fact, rng: random.Random) -> list[str]:
         """The fact's prompt about other subjects of its relation, as many as it has neighbours."""
         others = self.subjects.get(fact.relation, [])
-        drawn = rng.sample(others, min(len(others), len(fact.neighbours)))
-        return [fact.prompt.replace(SLOT, other) for other in drawn if other != fact.subject]
+        sample = rng.sample(others, min(len(others), len(fact.neighbours)))
+        return [fact.prompt.replace(SLOT, other) for other in sample if other != fact.subject]
 
-    def _far(self, tokenizer: PreTrainedTokenizerBase, chosen: Sequence[Fact], rng: random.Random) -> Line:
+    def _far(self, tokenizer: PreTrainedTokenizerBase, edited: Sequence[Fact], rng: random.Random) -> Query:
         if self.texts:
-            return running(tokenizer, rng.choice(self.texts), self.tokens)
-        subjects = {fact.subject for fact in chosen}
+            return text_query(tokenizer, rng.choice(self.texts), self.tokens)
+        subjects = {fact.subject for fact in edited}
         while (other := rng.choice(self.facts)).subject in subjects:
             continue
-        return ended(tokenizer, other.statement)
+        return prompt_query(tokenizer, other.statement)
 
 
 @dataclass(frozen=True)
-class Trial:
-    """An edit to be made, and what the model is asked before and after it."""
+class EditTrial:
+    """One edit of a training step, and the queries that judge it."""
 
     facts: Sequence[Fact]
-    asked: Sequence[Line]
-    """Where the new objects are wanted; the first is the first fact's statement."""
-    kept: Sequence[Line]
-    """Unrelated texts."""
-    rival: Line | None = None
-    """The true object after the statement, in a validation."""
+    edited: Sequence[Query]
+    """Queries of the new objects; the first is the first fact's statement."""
+    unrelated: Sequence[Query]
+    """Queries whose predictions should stay."""
+    rival: Query | None = None
+    """The true object after the statement; only in a validation."""
 
     @property
-    def lines(self) -> list[Line]:
-        """All that is asked after the edit."""
-        return [*self.asked, *self.kept, *([self.rival] if self.rival else [])]
+    def queries(self) -> list[Query]:
+        """All queries after the edit."""
+        return [*self.edited, *self.unrelated, *([self.rival] if self.rival else [])]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the model says in a trial."""
+class TrialResult:
+    """The model's predictions for the queries of a trial."""
 
-    trial: Trial
-    before: Sequence[Said]
-    """At what should be kept."""
-    after: Sequence[Said]
-    """At all lines."""
+    trial: EditTrial
+    before: Sequence[LogProbabilities]
+    """Before the edit, for the unrelated queries."""
+    after: Sequence[LogProbabilities]
+    """After the edit, for all queries."""
 
     def losses(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Edit and locality loss."""
-        edit = [nll(line, found) for line, found in zip(self.trial.asked, self.after, strict=False)]
-        locality = [divergence(before, after) for before, after in self._kept()]
+        pairs = zip(self.trial.edited, self.after, strict=False)
+        edit = [nll(query, predictions) for query, predictions in pairs]
+        locality = [divergence(before, after) for before, after in self._unrelated()]
         return torch.stack(edit).mean(), torch.stack(locality).mean()
 
     def figures(self) -> dict[str, float]:
-        """Those of a validation, of the first fact."""
+        """The figures of a validation, for the first fact of the trial."""
         edit, locality = self.losses()
-        first, asked = self.trial.asked[0], self.after[0]
-        accuracy = float(asked.argmax(dim=-1).tolist() == first.wanted)
+        statement, predictions = self.trial.edited[0], self.after[0]
+        accuracy = float(predictions.argmax(dim=-1).tolist() == statement.next_tokens)
         rival = self.trial.rival
-        unchanged = [float(torch.equal(b.argmax(dim=-1), a.argmax(dim=-1))) for b, a in self._kept()]
+        unchanged = [float(torch.equal(b.argmax(dim=-1), a.argmax(dim=-1))) for b, a in self._unrelated()]
+        better = nll(statement, predictions) < nll(rival, self.after[-1]) if rival else accuracy
         return {
             "edit_loss": float(edit),
             "locality_loss": float(locality),
-            "success": float(nll(first, asked) < nll(rival, self.after[-1])) if rival else accuracy,
+            "success": float(better),
             "accuracy": accuracy,
             "locality": sum(unchanged) / len(unchanged),
         }
 
-    def _kept(self) -> list[tuple[Said, Said]]:
-        """Before and after, of each unrelated text."""
-        return list(zip(self.before, self.after[len(self.trial.asked) :], strict=False))
+    def _unrelated(self) -> list[tuple[LogProbabilities, LogProbabilities]]:
+        """Predictions before and after the edit, for each unrelated query."""
+        return list(zip(self.before, self.after[len(self.trial.edited) :], strict=False))

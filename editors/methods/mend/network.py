@@ -1,12 +1,12 @@
-"""The hypernetwork of MEND: from what a matrix read and how the loss pulls at it to a better update.
+"""The hypernetwork of MEND: it maps the inputs of a matrix and the gradients of its outputs to an update.
 
 For one matrix and every token, x is its input and δ the gradient of the loss by its output; both are
 standardised by running mean and deviation, coordinate by coordinate. A residual network of two layers acts
 on y = [x; δ] (`combine`), or one on x and another on δ; a layer is
   y ← y + max(scale ⊙ (U V y + bias) + shift, 0),
-with U (wide, rank) zero and V (rank, wide) Gaussian at the beginning. What comes out, x̃ and δ̃, gives
+with U (wide, rank) zero and V (rank, wide) Gaussian at the beginning. From its outputs x̃ and δ̃,
   Δ = α Σ δ̃ x̃ᵀ over tokens,
-α being a learned number of the matrix. Matrices of equal shape share a network (`shared`) and then have a
+with a learned step size α for each matrix. Matrices of equal shape share a network (`shared`) and then have a
 scale and a shift of their own.
 
 Source: Mitchell et al. 2022 (arXiv 2110.11309) and eric-mitchell/mend `algs/mend.py`, `nn.py`. As there, the
@@ -23,8 +23,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from editors.errors import ConfigError
-from editors.models.gradients import Pull
-from editors.moments.running import Statistics
+from editors.models.gradients import TokenGradients
+from editors.moments.running import RunningStatistics
 from editors.updates import Delta, Site
 
 EPSILON = 1e-7
@@ -37,14 +37,14 @@ Shapes = Mapping[Site, tuple[int, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """What hypernetworks can differ in, beside the matrices that they are for."""
+    """The shape of a hypernetwork, apart from the matrices that it is for."""
 
     rank: int = 1920
-    """Of U and V, at most the width."""
+    """Rank of U and V; it is capped at the width."""
     shared: bool = True
     """Whether matrices of equal shape share a network."""
     combine: bool = True
-    """Whether one network reads [x; δ], or one reads x and another δ."""
+    """Whether one network reads [x; δ]; otherwise one reads x and another δ."""
     step_size: float = 1e-4
     """α of every matrix before training."""
 
@@ -66,15 +66,15 @@ class LowRankLayer(nn.Module):
         self.shift = None if members is None else nn.Parameter(torch.zeros(members, wide))
 
     def forward(self, y: Float[Tensor, "token wide"], member: int) -> Float[Tensor, "token wide"]:
-        """What follows y for a member of the group."""
+        """The layer's output for one member of the group."""
         change = y @ self.v.T @ self.u.T + self.bias
         if self.scale is not None and self.shift is not None:
             change = change * self.scale[member] + self.shift[member]
         return y + change.clamp(min=0)  # not relu: all is 0 at first, and relu has no gradient there
 
 
-class Transform(nn.Module):
-    """Statistics and networks of one group of matrices of equal shape, or of one matrix."""
+class GradientTransform(nn.Module):
+    """Running statistics and networks of one group of matrices of equal shape, or of one matrix."""
 
     count: Tensor
     mean: Tensor
@@ -93,26 +93,28 @@ class Transform(nn.Module):
         )
 
     @torch.no_grad()
-    def observe(self, pull: Pull) -> None:
-        """Count the tokens in."""
-        seen = Statistics(self.count, self.mean, self.square).with_rows_of(Statistics.of(_features(pull)))
-        self.count, self.mean, self.square = seen.count, seen.mean, seen.square
+    def observe(self, gradients: TokenGradients) -> None:
+        """Update the running statistics with these tokens."""
+        merged = self._statistics().merged(RunningStatistics.of(_features(gradients)))
+        self.count, self.mean, self.square = merged.count, merged.mean, merged.square
 
-    def forward(self, pull: Pull, member: int) -> Pull:
+    def forward(self, gradients: TokenGradients, member: int) -> TokenGradients:
         """x̃ and δ̃ of every token."""
-        known = Statistics(self.count, self.mean, self.square)
-        given = known.standardised(_features(pull), EPSILON).float()
-        parts = given.split(given.shape[1] if len(self.parts) == 1 else self.shape, dim=1)
-        made = []
-        for y, layers in zip(parts, self.parts, strict=True):
+        features = self._statistics().standardised(_features(gradients), EPSILON).float()
+        inputs = features.split(features.shape[1] if len(self.parts) == 1 else self.shape, dim=1)
+        outputs = []
+        for y, layers in zip(inputs, self.parts, strict=True):
             for layer in cast(nn.ModuleList, layers):
                 y = layer(y, member)
-            made.append(y)
-        return Pull(*torch.cat(made, dim=1).split(self.shape, dim=1))
+            outputs.append(y)
+        return TokenGradients(*torch.cat(outputs, dim=1).split(self.shape, dim=1))
+
+    def _statistics(self) -> RunningStatistics:
+        return RunningStatistics(self.count, self.mean, self.square)
 
 
 class Hypernetwork(nn.Module):
-    """Networks of all groups, and a step size for each matrix; in training it also learns the statistics."""
+    """Networks of all groups, and a step size for each matrix; training mode also updates the statistics."""
 
     def __init__(self, shapes: Shapes, design: Design, seed: int = 0) -> None:
         super().__init__()
@@ -121,58 +123,58 @@ class Hypernetwork(nn.Module):
         self.groups = nn.ModuleDict()
         for group, members in self.members().items():
             count = len(members) if design.shared else None
-            self.groups[group] = Transform(self.shapes[members[0]], count, design, generator)
+            self.groups[group] = GradientTransform(self.shapes[members[0]], count, design, generator)
         self.step_sizes = nn.Parameter(torch.full((len(self.shapes),), design.step_size))
 
     def members(self) -> dict[str, list[Site]]:
         """The matrices of each group, in order."""
-        found: dict[str, list[Site]] = {}
+        groups: dict[str, list[Site]] = {}
         for site in self.shapes:
-            found.setdefault(self._group(site), []).append(site)
-        return found
+            groups.setdefault(self._group(site), []).append(site)
+        return groups
 
     def networks(self) -> list[nn.Parameter]:
         """Every parameter but the step sizes."""
         return list(self.groups.parameters())
 
-    def observe(self, pulls: Mapping[Site, Pull]) -> None:
-        """Count the tokens of one pass in."""
-        for site, pull in pulls.items():
-            moved = moving(pull)
-            if len(moved.keys):
-                self._transform(site).observe(moved)
+    def observe(self, gradients: Mapping[Site, TokenGradients]) -> None:
+        """Update the running statistics with the tokens of one pass."""
+        for site, matrix in gradients.items():
+            tokens = nonzero_tokens(matrix)
+            if len(tokens.keys):
+                self._transform(site).observe(tokens)
 
-    def update(self, pulls: Mapping[Site, Pull]) -> dict[Site, Delta]:
-        """The update of every matrix, differentiable by the parameters; factors where tokens are few.
+    def update(self, gradients: Mapping[Site, TokenGradients]) -> dict[Site, Delta]:
+        """The update of every matrix, differentiable by the parameters; as factors if there are few tokens.
 
-        Tokens whose x or δ is zero throughout are left out: standardised, they would not be zero any more.
+        Tokens whose x or δ is zero throughout are left out: standardised, they would no longer be zero.
         """
         if self.training:
-            self.observe(pulls)
+            self.observe(gradients)
         members = self.members()
         update = {}
         for site, step_size in zip(self.shapes, self.step_sizes, strict=True):
-            place = members[self._group(site)].index(site)
-            made = self._transform(site)(moving(pulls[site]), place)
-            left, right = step_size * made.gradients.T, made.keys.T
+            member = members[self._group(site)].index(site)
+            transformed = self._transform(site)(nonzero_tokens(gradients[site]), member)
+            left, right = step_size * transformed.outputs.T, transformed.keys.T
             thin = right.shape[1] < min(self.shapes[site])
             update[site] = Delta(left=left, right=right) if thin else Delta(left=left @ right.T)
         return update
 
     def _group(self, site: Site) -> str:
-        """Matrices of equal shape are one group where they share; a module's name holds no dot."""
+        """The name of the matrix's group, without dots because it names a module."""
         wide, out = self.shapes[site]
         return f"{wide}x{out}" if self.design.shared else str(site).replace(".", "_")
 
-    def _transform(self, site: Site) -> Transform:
-        return cast(Transform, self.groups[self._group(site)])
+    def _transform(self, site: Site) -> GradientTransform:
+        return cast(GradientTransform, self.groups[self._group(site)])
 
 
-def moving(pull: Pull) -> Pull:
+def nonzero_tokens(gradients: TokenGradients) -> TokenGradients:
     """The tokens at which neither x nor δ is zero throughout."""
-    rows = pull.keys.any(dim=1) & pull.gradients.any(dim=1)
-    return Pull(pull.keys[rows], pull.gradients[rows])
+    rows = gradients.keys.any(dim=1) & gradients.outputs.any(dim=1)
+    return TokenGradients(gradients.keys[rows], gradients.outputs[rows])
 
 
-def _features(pull: Pull) -> Float[Tensor, "token both"]:
-    return torch.cat([pull.keys, pull.gradients], dim=1).double()
+def _features(gradients: TokenGradients) -> Float[Tensor, "token both"]:
+    return gradients.features().double()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from editors.errors import ConfigError
-from editors.models.memory import GIB, free_memory, kept
+from editors.models.memory import GIB, count_saved, free_memory
 from pipeline.interventions import distributed as processes
 from pipeline.interventions.training.optimizer import Optimizer
 from pipeline.interventions.training.trainees import Trainee
@@ -61,7 +61,7 @@ def _bytes_per_token(trainee: Trainee, examples: "Dataset", checkpointing: bool)
     """Measured on a row; with checkpointing, the inputs of all blocks and the activations of one."""
     model = trainee.model
     row = torch.tensor(examples[0]["input_ids"][:_PROBED], device=model.device)[None]
-    with torch.enable_grad(), kept(model) as graph:
+    with torch.enable_grad(), count_saved(model) as graph:
         trainee.module(input_ids=row, labels=row)
     per_token = graph.bytes / row.shape[1]
     if not checkpointing:

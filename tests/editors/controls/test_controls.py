@@ -121,7 +121,8 @@ def test_norm_kept_keeps_the_norm_and_the_direction(family: str, tmp_path: Path)
 
 
 @EVERY
-def test_scaled_has_the_norm_of_the_real_edits_and_the_direction_of_the_unedited(family: str, tmp_path: Path):
+def test_scaled_has_the_real_norm_and_the_unedited_direction(family: str, tmp_path: Path):
+    """The norm is that of the real edits, the direction that of the unedited matrix."""
     fresh, real = tiny_model(family), tiny_model(family)
     model = tiny_model(family)
     made = replayed(tmp_path, model, Scaled())
@@ -158,14 +159,14 @@ def test_norm_rescaled_keeps_the_mean_norm_that_the_next_norm_layer_writes(famil
     before = bits(model)
     made = replayed(tmp_path, model, control)
     assert same_bits(model, before)
-    unedited = {site.layer: control._written(model, site.layer) for site in SITES}
+    unedited = {site.layer: control._output_norm(model, site.layer) for site in SITES}
     for fact, update in zip(FACTS, updates(real), strict=True):
         perform(model, made, [fact])
         real.apply(update)
     for site in SITES:
         assert torch.equal(model.current(site), real.current(site)), "the edits are the real ones"
-        assert control._written(real, site.layer) != pytest.approx(unedited[site.layer], rel=1e-4)
-        assert control._written(model, site.layer) == pytest.approx(unedited[site.layer], rel=1e-9)
+        assert control._output_norm(real, site.layer) != pytest.approx(unedited[site.layer], rel=1e-4)
+        assert control._output_norm(model, site.layer) == pytest.approx(unedited[site.layer], rel=1e-9)
     control.put_back(model)
     assert same_bits(model, bits(real))
 

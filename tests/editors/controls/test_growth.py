@@ -30,7 +30,8 @@ def test_every_edit_multiplies_the_norm_exactly_and_touches_nothing_else(family:
     assert len(changed) == 1
 
 
-def test_the_random_direction_is_orthogonal_to_the_matrix_and_the_other_is_along_it():
+def test_random_growth_is_orthogonal_to_the_matrix():
+    """Scaled growth is along the matrix."""
     model = tiny_model()
     random, scaled = (
         Growth(layers=[1], direction=direction).edit(model, FACTS[:1]).update[SITE]

@@ -51,9 +51,7 @@ def test_updates_come_back_bit_for_bit_in_the_layout_that_they_had(tmp_path: Pat
 
 def test_what_cannot_be_read_is_a_sentence(tmp_path: Path):
     folder = tmp_path / "run" / "updates"
-    with pytest.raises(
-        DataError, match=r"run holds no updates; compute the run again with .*keep_updates=true"
-    ):
+    with pytest.raises(DataError, match=r"run .*keep_updates=true"):
         read_updates(folder)
     keep(folder, (("a",), update(0)))
     keep(folder, (("c",), update(0)), first=2)
@@ -93,7 +91,7 @@ def test_other_facts_or_more_of_them_are_refused(tmp_path: Path):
     model = tiny_model()
     made = recorded(tmp_path)
     made.prepare(model)
-    with pytest.raises(DataError, match="3 batches were recorded, and batch 1 is not of these facts"):
+    with pytest.raises(DataError, match=r"3 batches .* batch 1"):
         made.edit(model, FACTS[1:2])
     perform(model, made, *([fact] for fact in FACTS))
     with pytest.raises(DataError, match="batch 4"):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from editors.models.memory import kept
+from editors.models.memory import count_saved
 from editors.models.model import Model
 from editors.models.partial_forward import record
 from tests.editors.cases import EDITORS, bits, make_memit, same_bits
@@ -22,7 +22,7 @@ def test_the_graph_of_a_product_keeps_its_input_and_not_the_weight():
     model = tiny_model()
     weight = model.weight("mlp_down", 0)
     given = torch.ones(5, weight.shape[1], dtype=weight.dtype, requires_grad=True)
-    with kept(model) as graph:
+    with count_saved(model) as graph:
         (given * 2.0).tanh() @ weight.T
     assert (
         graph.bytes == given.numel() * given.itemsize

@@ -35,7 +35,8 @@ def test_least_squares_is_a_stationary_point_of_its_objective(problem):
     assert gradient.abs().max() < 1e-10
 
 
-def test_equality_maps_every_key_to_its_value_and_ignores_the_scale_of_what_is_preserved(problem):
+def test_equality_maps_every_key_to_its_value(problem):
+    """The scale of the preserved directions does not matter."""
     a, keys, residual = problem
     delta = dense(equality(Dense(a), keys, residual))
     torch.testing.assert_close(delta @ keys, residual)
@@ -61,7 +62,8 @@ def test_least_squares_tends_to_equality_as_less_is_preserved(problem):
     assert gaps[-1] < 1e-4 * float(exact.norm())
 
 
-def test_equality_with_a_ridge_is_least_squares_with_that_multiple_of_what_is_preserved(problem):
+def test_equality_with_a_ridge_is_least_squares(problem):
+    """The preserved directions are multiplied by the ridge."""
     a, keys, residual = problem
     with_ridge = dense(equality(Dense(a), keys, residual, ridge=0.1))
     torch.testing.assert_close(with_ridge, dense(least_squares(Dense(0.1 * a), keys, residual)))
@@ -140,14 +142,14 @@ def test_the_null_space_solves_the_published_system_thin_or_dense(problem, known
     torch.testing.assert_close(dense(least_squares(space, keys, residual)), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_the_null_space_gives_the_same_before_and_after_it_has_become_dense(problem, known):
+def test_the_null_space_gives_the_same_thin_and_dense(problem, known):
     _, keys, residual = problem
     generator = torch.Generator().manual_seed(4)
     past = torch.randn(IN, 24, generator=generator, dtype=torch.float64)
     thin, wide = NullSpace(known, ridge=2.0), NullSpace(known, ridge=2.0)
     for part in past.split(4, dim=1):
         wide.add(part)
-        thin._taken = torch.cat([thin._taken, _correction(part, thin.solve(part))], dim=1)
+        thin._subtracted = torch.cat([thin._subtracted, _correction(part, thin.solve(part))], dim=1)
         one, other = (dense(least_squares(space, keys, residual)) for space in (thin, wide))
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
     assert thin._inverse is None and wide._inverse is not None

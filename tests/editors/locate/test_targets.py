@@ -7,7 +7,7 @@ from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
 from editors.locate.targets import TargetOptimizer
 from editors.models.partial_forward import record
-from editors.models.tokenization import place
+from editors.models.tokenization import tokenize_prompt
 from editors.regularizers.base import Regularizer
 from editors.regularizers.mpes import MPES
 from editors.updates import Site
@@ -70,7 +70,8 @@ def test_mpes_rows_tell_whether_the_bare_prompt_counts():
     assert MPES(hits=1, rows="all").satisfied(correct).tolist() == [False, True, False]
 
 
-def test_the_shift_never_leaves_its_ball_and_the_last_evaluation_takes_no_step():
+def test_the_shift_never_leaves_its_ball():
+    """The last evaluation is not followed by a step."""
     model = tiny_model()
     found = optimizer(steps=9, max_norm_ratio=0.3).find(model, FACTS, TEMPLATES, 1, NONE)
     ratio = (found.vectors - found.initial).norm(dim=1) / found.initial.norm(dim=1)
@@ -121,5 +122,7 @@ def test_the_head_runs_only_where_the_loss_reads(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(model, "logits", lambda hidden: rows.append(hidden[..., 0].numel()) or head(hidden))
     optimizer(steps=2, loss_threshold=-1e9).find(model, FACTS, TEMPLATES, 1, NONE)
     templates = sum(len(group) for group in TEMPLATES)
-    targets = [len(place(model.tokenizer, fact, target=fact.target_new).target_ids) for fact in FACTS]
+    targets = [
+        len(tokenize_prompt(model.tokenizer, fact, target=fact.target_new).target_ids) for fact in FACTS
+    ]
     assert rows == [templates * sum(targets) + len(FACTS)] * 2

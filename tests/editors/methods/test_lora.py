@@ -1,7 +1,6 @@
 """The LoRA editor is Adam on fresh adapters, leaves a plain model, and draws from its seed and its edits."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from editors.models.gradients import Objective
 from editors.models.model import Model
 from editors.regularizers.mpes import MPES
 from editors.regularizers.norm_reset import NormReset
-from editors.updates import Delta, Site, load_update, save_update
+from editors.updates import Delta, Site, factors, from_factors
 from tests.editors.cases import bits, chance, make_lora, perform, same_bits
 from tests.editors.methods.test_finetune import BOTH, EVERY, plain_loss
 from tests.tiny import FACTS, tiny_model
@@ -53,13 +52,12 @@ def test_the_model_is_a_plain_one_afterwards_with_all_of_its_bits(family):
     assert not any(p.requires_grad for p in model.hf.parameters()) and not hasattr(model.hf, "peft_config")
 
 
-def test_an_update_is_thin_and_is_stored_as_factors(tmp_path: Path):
+def test_an_update_is_thin_and_is_stored_as_factors():
     update = make_lora(tiny_model()).edit(tiny_model(), FACTS).update
     for site, delta in update.items():
         assert delta.right is not None and delta.left.shape[1] == delta.right.shape[1] == 2
         assert torch.linalg.matrix_rank(delta.dense()) <= 2, site
-    save_update(update, tmp_path / "update.safetensors")
-    stored = load_update(tmp_path / "update.safetensors")
+    stored = from_factors(factors(update))
     assert all(torch.equal(stored[site].dense(), delta.dense()) for site, delta in update.items())
 
 
@@ -94,7 +92,8 @@ def test_a_resumed_sequence_goes_on_with_the_same_bits_dropout_included():
     assert same_bits(again, bits(model))
 
 
-def test_dropout_changes_what_is_learnt_and_the_facts_are_learnt_all_the_same():
+def test_with_dropout_the_facts_are_still_learnt():
+    """The update differs from the one without dropout."""
     model = tiny_model()
     plain, dropped = (
         make_lora(model, {"dropout": share}, steps=20).edit(model, FACTS[:1]).update for share in (0.0, 0.3)
@@ -139,7 +138,7 @@ def test_regularizers_of_updates_and_weights_apply_and_others_are_refused():
     norms = [float(model.weight(*site).norm()) for site in made.sites]
     model.apply(made.edit(model, FACTS).update)
     assert [float(model.weight(*site).norm()) for site in made.sites] == pytest.approx(norms)
-    with pytest.raises(ConfigError, match="mpes acts at the stop of an edit, which lora does not have"):
+    with pytest.raises(ConfigError, match=r"mpes .* stop .* lora"):
         make_lora(model, regularizers={"mpes": MPES()})
 
 
@@ -148,5 +147,5 @@ def test_what_cannot_be_is_refused_by_a_sentence():
         make_lora(tiny_model(), steps=0)
     with pytest.raises(ConfigError, match=r"editor\.adapters\.layers names no block"):
         make_lora(tiny_model(), {"layers": None})
-    with pytest.raises(ConfigError, match=r"sites names mlp_gate, but the blocks of tiny-gpt2 have attn_q"):
+    with pytest.raises(ConfigError, match=r"sites .*mlp_gate.* tiny-gpt2 .*attn_q"):
         make_lora(tiny_model(), {"sites": ["mlp_gate"]}).prepare(tiny_model())

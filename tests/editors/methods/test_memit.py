@@ -43,7 +43,7 @@ class Unrounded(MEMIT):
 
 
 @EVERY
-def test_before_it_is_rounded_the_update_is_the_plain_one_to_the_last_digits(family):
+def test_the_unrounded_update_is_the_plain_one_to_the_last_digits(family):
     model, layers = tiny_model(family), [0, 2]
     memit = make_memit(model, layers=layers)
     made = Unrounded(**{field.name: getattr(memit, field.name) for field in fields(memit)})
@@ -92,7 +92,9 @@ def test_history_preserves_what_an_earlier_edit_wrote():
     assert disturbance(remember=True) < 0.2 * disturbance(remember=False)
 
 
-def test_keys_after_an_edit_are_those_of_the_weights_that_were_written_and_keys_before_those_solved_with():
+def test_keys_before_and_after_an_edit():
+    """Keys after an edit are those of the edited weights, keys before those of the solution."""
+
     def remembered(keys: str, sparse: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """The kept keys of block 1, and the plain ones of the edited weights."""
         model = tiny_model()
@@ -144,7 +146,7 @@ def test_choices_that_make_no_sense_are_refused_before_any_work():
 
 def test_the_last_block_cannot_be_edited_and_the_error_says_why():
     model = tiny_model()
-    with pytest.raises(ConfigError, match="reaches no later token; end at block 2 or below"):
+    with pytest.raises(ConfigError, match="end at block 2 or below"):
         make_memit(model, layers=[2, 3]).prepare(model)
 
 
@@ -157,7 +159,8 @@ def test_an_editor_belongs_to_the_model_it_was_prepared_for():
         made.prepare(other)
 
 
-def test_an_appended_end_of_text_token_is_neither_trained_nor_part_of_the_target():
+def test_an_appended_end_of_text_token_is_ignored():
+    """It is neither trained nor part of the target."""
     plain_end, with_end = tiny_model(), tiny_model()
     core = with_end.tokenizer.backend_tokenizer
     core.post_processor = processors.TemplateProcessing(single="$A <s>", special_tokens=[("<s>", 0)])

@@ -13,8 +13,8 @@ from editors.base import Editor
 from editors.errors import ConfigError, DataError, NumericsError
 from editors.methods.mend.editor import MEND
 from editors.methods.mend.files import Origin, from_published, load, save, shapes_of
-from editors.methods.mend.network import Design, Hypernetwork, moving
-from editors.models.gradients import Pull, read_targets
+from editors.methods.mend.network import Design, Hypernetwork, nonzero_tokens
+from editors.models.gradients import TokenGradients, read_targets
 from editors.models.model import Model
 from editors.regularizers.mpes import MPES
 from editors.regularizers.norm_reset import NormReset
@@ -28,14 +28,14 @@ DESIGNS = pytest.mark.parametrize("shared", [True, False])
 COMBINED = pytest.mark.parametrize("combine", [True, False])
 
 
-def pulls_of(model: Model, *numbers: int) -> dict[Site, Pull]:
+def gradients_of(model: Model, *numbers: int) -> dict[Site, TokenGradients]:
     facts = [FACTS[number] for number in numbers]
     reading = read_targets(model, facts, "teacher_forced", 2)
     evaluation = reading.evaluate(SITES)
-    return evaluation.pulls((evaluation.losses / reading.lengths).sum())
+    return evaluation.gradients((evaluation.losses / reading.lengths).sum())
 
 
-def plain_update(network: Hypernetwork, site: Site, pull: Pull, seen: Tensor) -> Tensor:
+def plain_update(network: Hypernetwork, site: Site, matrix: TokenGradients, seen: Tensor) -> Tensor:
     """Token after token, as the published loop reads; `seen` are the rows that the statistics are of."""
     design = network.design
     member = [s for s in network.shapes if network.shapes[s] == network.shapes[site]].index(site)
@@ -43,7 +43,7 @@ def plain_update(network: Hypernetwork, site: Site, pull: Pull, seen: Tensor) ->
     wide, out = network.shapes[site]
     group = f"{wide}x{out}" if design.shared else str(site).replace(".", "_")
     total = torch.zeros(out, wide, dtype=torch.float64)
-    for x, delta in zip(pull.keys.double(), pull.gradients.double(), strict=True):
+    for x, delta in zip(matrix.keys.double(), matrix.outputs.double(), strict=True):
         if not x.any() or not delta.any():
             continue
         whole = (torch.cat([x, delta]) - seen.mean(dim=0)) / (seen.std(dim=0) + 1e-7)
@@ -66,38 +66,42 @@ def plain_update(network: Hypernetwork, site: Site, pull: Pull, seen: Tensor) ->
 def test_an_update_is_the_plain_loop_over_tokens(shared: bool, combine: bool):
     model = tiny_model()
     network = make_hypernetwork(model, SITES, shared=shared, combine=combine)
-    pulls = pulls_of(model, 0)
-    update = network.update(pulls)
+    gradients = gradients_of(model, 0)
+    update = network.update(gradients)
     reading = read_targets(model, FACTS, "teacher_forced", 2).evaluate(SITES)
-    seen = {site: moving(pull) for site, pull in reading.pulls(reading.losses.sum()).items()}
+    seen = {site: nonzero_tokens(matrix) for site, matrix in reading.gradients(reading.losses.sum()).items()}
     for site, delta in update.items():
         alike = [s for s in SITES if shared and network.shapes[s] == network.shapes[site]] or [site]
-        rows = torch.cat([torch.cat([seen[s].keys, seen[s].gradients], dim=1) for s in alike])
-        expected = plain_update(network, site, pulls[site], rows)
+        rows = torch.cat([torch.cat([seen[s].keys, seen[s].outputs], dim=1) for s in alike])
+        expected = plain_update(network, site, gradients[site], rows)
         torch.testing.assert_close(delta.dense().double(), expected, rtol=1e-4, atol=1e-8)
 
 
-def test_before_training_an_update_is_the_step_size_times_the_standardised_gradient():
+def test_an_untrained_update_is_the_standardised_gradient():
+    """It is scaled by the step size."""
     model = tiny_model()
     network = Hypernetwork(shapes_of(model, SITES), Design(rank=4, step_size=0.01))
-    pulls = pulls_of(model, 0)
+    gradients = gradients_of(model, 0)
     for group in network.groups.values():
         group.count.fill_(2)  # a deviation of 1 and a mean of 0: what is standardised stays as it is
         group.square.fill_(1)
     network.eval()
-    for site, delta in network.update(pulls).items():
-        expected = 0.01 * pulls[site].weight_gradient()
+    for site, delta in network.update(gradients).items():
+        expected = 0.01 * gradients[site].weight_gradient()
         torch.testing.assert_close(delta.dense().double(), expected, rtol=1e-5, atol=1e-8)
 
 
-def test_few_tokens_stay_factors_and_many_become_a_matrix_of_the_same_values():
+def test_few_tokens_stay_factors_and_many_become_a_matrix():
+    """Both have the same values."""
     model = tiny_model()
     network = make_hypernetwork(model, SITES)
-    pulls = pulls_of(model, 0)
-    few = network.update(pulls)
-    many = network.update({s: Pull(p.keys.repeat(4, 1), p.gradients.repeat(4, 1)) for s, p in pulls.items()})
+    gradients = gradients_of(model, 0)
+    few = network.update(gradients)
+    many = network.update(
+        {s: TokenGradients(p.keys.repeat(4, 1), p.outputs.repeat(4, 1)) for s, p in gradients.items()}
+    )
     for site in SITES:
-        assert few[site].right is not None and few[site].right.shape[1] <= len(pulls[site].keys)
+        assert few[site].right is not None and few[site].right.shape[1] <= len(gradients[site].keys)
         torch.testing.assert_close(many[site].dense(), 4 * few[site].dense(), rtol=1e-4, atol=1e-8)
     assert many[SITES[0]].right is None
 
@@ -116,7 +120,7 @@ def test_the_update_of_a_batch_is_the_sum_of_those_of_its_facts():
 def test_tokens_that_nothing_is_learnt_from_are_left_out():
     keys, gradients = torch.ones(3, 2), torch.ones(3, 4)
     keys[0], gradients[1] = 0, 0
-    assert moving(Pull(keys, gradients)).keys.shape == (1, 2)
+    assert nonzero_tokens(TokenGradients(keys, gradients)).keys.shape == (1, 2)
 
 
 @pytest.mark.parametrize("family", ["llama", "neox"])
@@ -261,12 +265,13 @@ def test_a_published_checkpoint_gives_the_updates_it_was_trained_for(tmp_path: P
     torch.save({"model": state} if nested else state, path)
     made = MEND(name="mend", layers=[2, 3], rank=4, path=str(path))
     made.prepare(model)
-    update, expected = made.edit(model, FACTS[:1]).update, network.update(pulls_of(model, 0))
+    update, expected = made.edit(model, FACTS[:1]).update, network.update(gradients_of(model, 0))
     for site, delta in update.items():
         torch.testing.assert_close(delta.dense(), expected[site].dense(), rtol=1e-4, atol=1e-8)
 
 
-def test_a_published_checkpoint_of_another_design_is_refused_with_what_differs(tmp_path: Path):
+def test_a_published_checkpoint_of_another_design_is_refused(tmp_path: Path):
+    """The message names the difference."""
     model, path = tiny_model(), tmp_path / "mend.pt"
     torch.save({"model": published(make_hypernetwork(model, SITES))}, path)
     with pytest.raises(ConfigError, match=r"editor\.rank=8"):

@@ -13,10 +13,17 @@ from editors.data import Fact
 from editors.errors import ConfigError, DataError, NumericsError
 from editors.methods.mend.editor import MEND
 from editors.methods.mend.files import load, shapes_of
-from editors.methods.mend.losses import Surroundings, continued, divergence, ended, nll, running, said
+from editors.methods.mend.losses import (
+    UnrelatedTexts,
+    continuation_query,
+    divergence,
+    nll,
+    prompt_query,
+    text_query,
+)
 from editors.methods.mend.network import Hypernetwork
 from editors.methods.mend.settings import Training
-from editors.methods.mend.training import Numbers, Trainer
+from editors.methods.mend.trainer import Numbers, Trainer
 from editors.models.model import Model
 from tests.editors.cases import bits, make_mend, same_bits
 from tests.tiny import FACTS, tiny_model
@@ -112,7 +119,7 @@ def test_a_checkpoint_that_is_none_is_told_in_a_sentence(tmp_path: Path):
     made = editor(tmp_path)
     path = made.file(model).with_suffix(".training")
     path.write_bytes(b"nonsense")
-    with pytest.raises(DataError, match="delete it to begin anew"):
+    with pytest.raises(DataError, match="delete it to start again"):
         trained(model, made)
     other = editor(tmp_path / "other", replace(SHORT, seed=5))
     trained(model, other, steps=2)
@@ -135,7 +142,7 @@ def test_training_ends_when_nothing_got_better_for_long(tmp_path: Path):
 def test_subjects_are_on_one_side_only(tmp_path: Path):
     model = tiny_model(double=False)
     facts = people(PEOPLE)
-    with pytest.raises(DataError, match="facts of Dan are both trained on and held out"):
+    with pytest.raises(DataError, match=r"facts of Dan .*held out"):
         next(editor(tmp_path).train(model, facts[:4], facts[3:]))
     with pytest.raises(DataError, match="at least two subjects"):
         next(editor(tmp_path).train(model, facts[:1], facts[1:]))
@@ -159,9 +166,11 @@ def test_a_loss_that_is_no_number_ends_the_training_with_its_step(tmp_path: Path
 
 def test_running_texts_take_the_place_of_other_facts(tmp_path: Path):
     model = tiny_model(double=False)
-    near = Surroundings(facts=people(PEOPLE), texts=["You are little.", "English is spoken."], tokens=3)
-    lines = near.draw(model.tokenizer, FACTS[:1], 3, random.Random(0))
-    assert [len(line.places) for line in lines] == [1, 3, 3]
+    unrelated = UnrelatedTexts(
+        facts=people(PEOPLE), texts=["You are little.", "English is spoken."], tokens=3
+    )
+    queries = unrelated.draw(model.tokenizer, FACTS[:1], 3, random.Random(0))
+    assert [len(query.positions) for query in queries] == [1, 3, 3]
     assert trained(model, editor(tmp_path), texts=["You are little. English is spoken."])
 
 
@@ -172,48 +181,53 @@ def trainer(model: Model, training: Training) -> Trainer:
     return Trainer(model, network, training, facts[:4], facts[4:])
 
 
-def test_swapped_edits_write_another_object_of_the_same_relation_but_never_the_true_one():
+def test_swapped_edits_write_another_object_of_the_relation():
+    """They never write the true object."""
     model = tiny_model(double=False)
     made, rng = trainer(model, replace(SHORT, swap=1.0, facts_at_once=4)), random.Random(0)
-    drawn = [fact for _ in range(20) for fact in made._drawn(rng)]
+    sample = [fact for _ in range(20) for fact in made._sample(rng)]
     own = {fact.id: fact.target_new for fact in made.facts}
-    assert {fact.target_new for fact in drawn} == {"river", "town"}
-    assert any(fact.target_new != own[fact.id] for fact in drawn)
+    assert {fact.target_new for fact in sample} == {"river", "town"}
+    assert any(fact.target_new != own[fact.id] for fact in sample)
     true = [replace(fact, target_true="town") for fact in made.facts]
     assert all(made._swapped(fact, rng).target_new == "river" for fact in true)
     assert made._swapped(replace(true[0], relation="other"), rng) == replace(true[0], relation="other")
-    assert all(fact in made.facts for fact in trainer(model, SHORT)._drawn(rng))
+    assert all(fact in made.facts for fact in trainer(model, SHORT)._sample(rng))
 
 
-def test_both_rates_fall_over_the_last_steps_and_stay_where_nothing_is_said():
+def test_both_rates_fall_over_the_last_steps():
+    """Without a cooldown they stay constant."""
     model = tiny_model(double=False)
     rates = {}
     for cooldown in (0, 4):
         made = trainer(model, replace(SHORT, steps=10, cooldown=cooldown))
         rates[cooldown] = []
         for made.step in range(1, 11):
-            made._rate()
+            made._set_rates()
             rates[cooldown].append([group["lr"] for group in made.adam.param_groups])
     assert rates[0] == [[1e-4, 1e-3]] * 10
     assert [round(rate / 1e-4, 9) for rate, _ in rates[4]] == [1] * 7 + [0.75, 0.5, 0.25]
 
 
-def test_near_texts_are_neighbours_locality_prompts_and_the_own_prompt_about_others():
+def test_near_texts_of_a_fact():
+    """They are neighbours, locality prompts and its prompt about other subjects."""
     tokenizer = tiny_model().tokenizer
     facts = [replace(fact, relation="way", target_true="tower") for fact in people(PEOPLE)]
-    near, rng = Surroundings(facts=facts), random.Random(0)
-    drawn = {
-        tokenizer.decode(line.ids) for _ in range(40) for line in near.draw(tokenizer, facts[1:2], 2, rng)[:1]
+    unrelated, rng = UnrelatedTexts(facts=facts), random.Random(0)
+    sample = {
+        tokenizer.decode(query.ids)
+        for _ in range(40)
+        for query in unrelated.draw(tokenizer, facts[1:2], 2, rng)[:1]
     }
-    assert drawn == {"Rob walks to the", *(f"{name} walks to the" for name in PEOPLE if name != "Bob")}
-    unnamed = near.draw(tokenizer, people(PEOPLE)[2:3], 4, rng)
+    assert sample == {"Rob walks to the", *(f"{name} walks to the" for name in PEOPLE if name != "Bob")}
+    unnamed = unrelated.draw(tokenizer, people(PEOPLE)[2:3], 4, rng)
     assert tokenizer.decode(unnamed[0].ids) == "Where do people speak? French"
 
 
 # --- losses ------------------------------------------------------------------------------------------
 
 
-def plain_said(model: Model, text: str) -> Tensor:
+def whole_model(model: Model, text: str) -> Tensor:
     ids = torch.tensor([model.encode([text])[0][0].tolist()])
     return model.hf(ids).logits[0].log_softmax(dim=-1)
 
@@ -224,17 +238,23 @@ def test_losses_are_those_of_the_whole_model_with_the_update_applied():
     made.prepare(model)
     update = made.edit(model, FACTS[:1]).update
     tokenizer, text = model.tokenizer, "You are little. English is spoken."
-    asked = continued(tokenizer, FACTS[1].statement, FACTS[1].target_new)
-    lines = [asked, ended(tokenizer, FACTS[0].neighbours[0]), running(tokenizer, text, 99)]
-    before = [plain_said(model, text), plain_said(model, FACTS[0].neighbours[0])[-1:]]
+    edited = continuation_query(tokenizer, FACTS[1].statement, FACTS[1].target_new)
+    queries = [edited, prompt_query(tokenizer, FACTS[0].neighbours[0]), text_query(tokenizer, text, 99)]
+    before = [
+        whole_model(model, text),
+        whole_model(model, FACTS[0].neighbours[0])[-1:],
+    ]
     with torch.no_grad():
-        found = said(model, lines, update)
+        predictions = log_probabilities(model, queries, update)
     model.apply(update)
-    after = [plain_said(model, text), plain_said(model, FACTS[0].neighbours[0])[-1:]]
-    whole = plain_said(model, f"{FACTS[1].statement} {FACTS[1].target_new}")
-    count = len(asked.places)
-    wanted = torch.tensor(asked.ids[-count:])[:, None]
-    torch.testing.assert_close(nll(asked, found[0]), -whole[-count - 1 : -1].gather(1, wanted).mean())
-    for b, a, ours in zip(before, after, (found[2], found[1]), strict=True):
+    after = [
+        whole_model(model, text),
+        whole_model(model, FACTS[0].neighbours[0])[-1:],
+    ]
+    whole = whole_model(model, f"{FACTS[1].statement} {FACTS[1].target_new}")
+    count = len(edited.positions)
+    wanted = torch.tensor(edited.ids[-count:])[:, None]
+    torch.testing.assert_close(nll(edited, predictions[0]), -whole[-count - 1 : -1].gather(1, wanted).mean())
+    for b, a, ours in zip(before, after, (predictions[2], predictions[1]), strict=True):
         expected = (b.exp() * (b - a)).sum(dim=-1).mean()
         torch.testing.assert_close(divergence(b, ours), expected, rtol=1e-8, atol=1e-12)

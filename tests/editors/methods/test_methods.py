@@ -50,19 +50,21 @@ def test_emmet_without_a_ridge_meets_every_value(facts):
     )
 
 
-def test_emmet_on_one_layer_does_not_care_about_the_scale_of_what_it_preserves():
+def test_emmet_on_one_layer_ignores_the_preservation_weight():
     model = tiny_model()
     one, other = (update(make_emmet(model, ridge=0.0, preservation_weight=w), model) for w in (1.0, 1e4))
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_pmet_on_one_layer_spreads_nothing_and_on_two_takes_more_than_half_first():
+def test_pmet_spreads_by_square_roots():
+    """One layer takes everything; the first of two takes more than half."""
     model = tiny_model()
     assert make_pmet(model).spread(1) == 1.0 and make_memit(model).spread(2) == 0.5
     assert make_pmet(model).spread(4) == 0.5
 
 
-def test_alphaedit_writes_nothing_where_eigenvalues_lie_above_the_threshold():
+def test_alphaedit_writes_nothing_above_its_threshold():
+    """Directions with larger eigenvalues stay unchanged."""
     model = tiny_model()
     made = make_alphaedit(model)
     made.prepare(model)
@@ -78,7 +80,8 @@ def test_alphaedit_writes_nothing_where_eigenvalues_lie_above_the_threshold():
         made.commit(model, FACTS, edit)
 
 
-def test_alphaedit_with_everything_null_is_memit_that_preserves_the_identity():
+def test_alphaedit_without_preserved_directions_is_memit():
+    """That MEMIT preserves the identity."""
     model = tiny_model()
     identity = moments(model)
     for layer, moment in identity.matrices.items():

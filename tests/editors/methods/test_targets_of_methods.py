@@ -40,9 +40,8 @@ def test_joint_targets_are_those_of_the_plain_path(family, loss_layer):
 
 @SOME
 @pytest.mark.parametrize("drift_threshold", [0.0, 0.01, 10.0])
-def test_joint_targets_weaken_their_loss_at_the_first_choice_and_stop_where_the_anchor_stayed(
-    family, drift_threshold
-):
+def test_joint_targets_weaken_their_loss_at_the_first_choice(family, drift_threshold):
+    """They stop there if the anchor stayed."""
     model, settings = tiny_model(family), JointTargets(**(SHORT | REACHING), drift_threshold=drift_threshold)
     found = find(model, settings, REACHABLE)
     for fact, vector in zip(REACHABLE, found.vectors, strict=True):
@@ -73,7 +72,7 @@ def test_every_term_of_distillation_counts(name):
     assert (one - other).norm() > 1e-3 * one.norm()
 
 
-def test_a_teacher_in_a_middle_block_that_is_not_run_or_not_reached_is_refused():
+def test_an_unreachable_middle_block_of_the_teacher_is_refused():
     for wrong in (1, 4):
         with pytest.raises(ConfigError, match=rf"middle_layer={wrong} has to lie above"):
             find(tiny_model(), distilled(middle_layer=wrong), FACTS)
@@ -92,7 +91,8 @@ def test_the_likelihood_can_be_read_below_the_top(family):
 
 
 @pytest.mark.parametrize("wrong", [0, 4, -1])
-def test_a_loss_layer_that_the_model_or_the_shift_does_not_reach_is_refused(wrong):
+def test_an_unreachable_loss_layer_is_refused(wrong):
+    """The model has no such block, or the shift does not reach it."""
     with pytest.raises(
         ConfigError, match=rf"targets\.loss_layer={wrong} has to lie above .*\(\.\.1\) and below 4"
     ):

@@ -9,11 +9,11 @@ from torch import Tensor
 from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
 from editors.methods.ultraedit import EPSILON, UltraEdit, _solve
-from editors.models.gradients import Pull
+from editors.models.gradients import TokenGradients
 from editors.models.hooks import capture
 from editors.models.model import Model
-from editors.models.tokenization import place
-from editors.moments.running import Statistics
+from editors.models.tokenization import tokenize_prompt
+from editors.moments.running import RunningStatistics
 from editors.updates import Site
 from tests.tiny import FACTS, tiny_model
 
@@ -30,7 +30,7 @@ def plain_features(model: Model, facts: Sequence[Fact], site: Site) -> tuple[Ten
     module = model.module(site.name, site.layer)
     keys, gradients = [], []
     for fact in facts:
-        placed = place(model.tokenizer, fact, target=fact.target_new)
+        placed = tokenize_prompt(model.tokenizer, fact, target=fact.target_new)
         embedded = model.hf.get_input_embeddings()(torch.tensor([placed.ids])).requires_grad_()
         with torch.enable_grad(), capture(inputs={"h": module}) as read, capture(outputs={"o": module}) as o:
             said = model.hf(inputs_embeds=embedded).logits[0].log_softmax(dim=-1)
@@ -72,15 +72,15 @@ def test_fewer_tokens_or_fewer_inputs_give_the_same_update(tokens):
     generator = torch.Generator().manual_seed(0)
     keys, gradients = torch.randn(2, tokens, 12, generator=generator, dtype=torch.float64)
     rows = torch.cat([keys, gradients], dim=1)
-    delta = _solve(Pull(keys, gradients), Statistics.of(rows), 0.1)
+    delta = _solve(TokenGradients(keys, gradients), RunningStatistics.of(rows), 0.1)
     assert (delta.right is None) == (tokens > 12)
     torch.testing.assert_close(delta.dense(), plain_ultraedit(keys, gradients, rows, 0.1))
 
 
 def test_statistics_of_parts_are_those_of_the_whole():
     rows = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3 + 100
-    parts = [Statistics.of(part) for part in rows.split([1, 12, 17])]
-    whole = parts[0].with_rows_of(parts[1]).with_rows_of(parts[2])
+    parts = [RunningStatistics.of(part) for part in rows.split([1, 12, 17])]
+    whole = parts[0].merged(parts[1]).merged(parts[2])
     assert whole.count == 30
     torch.testing.assert_close(whole.mean, rows.mean(dim=0))
     torch.testing.assert_close(whole.square / 29, rows.var(dim=0))
@@ -89,11 +89,12 @@ def test_statistics_of_parts_are_those_of_the_whole():
 
 def test_one_token_alone_has_no_deviation_and_asks_for_no_change():
     keys = torch.ones(1, 3, dtype=torch.float64)
-    statistics = Statistics.of(torch.cat([keys, keys], dim=1))
-    assert _solve(Pull(keys, keys), statistics, 1.0).dense().norm() == 0
+    statistics = RunningStatistics.of(torch.cat([keys, keys], dim=1))
+    assert _solve(TokenGradients(keys, keys), statistics, 1.0).dense().norm() == 0
 
 
-def test_an_edit_that_is_not_committed_leaves_the_statistics_alone_and_the_state_is_exact():
+def test_only_a_committed_edit_changes_the_statistics():
+    """A restored state is exact."""
     model, editor, other = tiny_model(), ultraedit(), ultraedit()
     first = editor.edit(model, FACTS[:1])
     assert set(editor.state_dict()) == {"edits"}
@@ -139,7 +140,7 @@ def test_layers_narrow_the_matrices():
 def test_statistics_of_another_model_are_refused():
     model, editor = tiny_model(), ultraedit()
     editor.commit(model, FACTS, editor.edit(model, FACTS))
-    with pytest.raises(ConfigError, match="has seen another model than tiny-llama"):
+    with pytest.raises(ConfigError, match="another model than tiny-llama"):
         editor.prepare(tiny_model("llama"))
 
 

@@ -73,7 +73,9 @@ def test_while_merged_the_model_is_a_plain_one_with_the_sum_in_its_weights(famil
 
 
 @EVERY
-def test_after_merging_for_a_while_everything_is_as_it_was_and_training_goes_on(family):
+def test_a_temporary_merge_leaves_no_trace(family):
+    """Training continues afterwards."""
+
     def steps(interrupted: bool) -> list[torch.Tensor]:
         adapters = attached(tiny_model(family))
         adapters.peft.train()
@@ -226,7 +228,7 @@ def test_what_cannot_be_is_refused_by_a_sentence():
             LoRA(**{field: value})
     with pytest.raises(ConfigError, match="sites is empty"):
         LoRA(sites=[])
-    with pytest.raises(ConfigError, match=r"sites names mlp_gate, but the blocks of tiny-gpt2 have attn_q"):
+    with pytest.raises(ConfigError, match=r"sites .*mlp_gate.* tiny-gpt2 .*attn_q"):
         LoRA(sites=["mlp_gate"]).attach(tiny_model())
     with pytest.raises(ConfigError, match=r"layers=\[9\].*4 blocks"):
         LoRA(layers=[9]).attach(tiny_model())

@@ -106,7 +106,8 @@ def test_unknown_sites_and_layers_are_named():
         model.check_layers([1, 9])
 
 
-def test_digest_tells_weights_and_tokenizers_apart_and_stays_with_equal_ones():
+def test_the_digest_identifies_weights_and_tokenizer():
+    """Equal models have equal digests."""
     one, same, other = tiny_model(), tiny_model(), tiny_model(kind="bos")
     changed = tiny_model()
     changed.write(Site("mlp_down", 0), changed.weight("mlp_down", 0) * 1.01)
@@ -121,7 +122,8 @@ def test_an_unsupported_architecture_is_refused_with_what_is_supported():
         Model(hf, tokenizer())
 
 
-def test_what_is_observed_is_what_would_be_captured_and_nothing_is_left_behind():
+def test_observed_outputs_are_the_captured_ones():
+    """No hook is left behind."""
     model, seen = tiny_model(), {}
     blocks = {layer: model.block(layer) for layer in range(model.depth)}
     ids, mask = model.encode(["Rob walks to town"])
@@ -142,7 +144,8 @@ def test_hooks_are_gone_after_the_block_also_on_an_error():
     assert not module._forward_hooks and not module._forward_pre_hooks
 
 
-def test_a_replaced_output_reaches_what_follows_and_stopping_early_skips_the_rest():
+def test_a_replaced_output_reaches_later_modules():
+    """Stopping early skips the rest."""
     model = tiny_model()
     ids, mask = model.encode(["Rob."])
     with (
@@ -158,7 +161,8 @@ def test_a_replaced_output_reaches_what_follows_and_stopping_early_skips_the_res
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_an_update_that_overflows_the_weights_is_refused_and_nothing_is_written(dtype):
+def test_an_update_that_overflows_the_weights_is_refused(dtype):
+    """Nothing is written."""
     model = tiny_model(double=False)
     model.hf.to(dtype)
     before = {key: value.clone() for key, value in model.hf.state_dict().items()}
@@ -168,7 +172,7 @@ def test_an_update_that_overflows_the_weights_is_refused_and_nothing_is_written(
         Site("mlp_down", 0): Delta(left=one, right=inputs / 1e25),
         Site("mlp_down", 1): Delta(left=far, right=inputs),
     }
-    with pytest.raises(NumericsError, match=r"mlp_down\.01 leads to NaN or infinity; nothing was applied"):
+    with pytest.raises(NumericsError, match=r"mlp_down\.01 .*nothing was applied"):
         model.apply(update)
     assert all(torch.equal(value, before[key]) for key, value in model.hf.state_dict().items())
 

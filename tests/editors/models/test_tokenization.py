@@ -4,7 +4,7 @@ import pytest
 
 from editors.data import Fact
 from editors.errors import DataError
-from editors.models.tokenization import pad, place, tokenize
+from editors.models.tokenization import pad, tokenize, tokenize_prompt
 from tests.tiny import FACTS, Kind, tokenizer
 
 KINDS: tuple[Kind, ...] = ("plain", "bos", "metaspace", "types")
@@ -32,15 +32,15 @@ def test_the_target_tokens_spell_the_target_and_nothing_else(kind: Kind, fact: F
 
 
 def test_a_prompt_without_target_has_no_target_tokens():
-    assert place(tokenizer(), FACTS[0]).target_ids == ()
+    assert tokenize_prompt(tokenizer(), FACTS[0]).target_ids == ()
 
 
 def test_a_token_that_reaches_beyond_the_subject_is_an_error_that_names_it():
     fact = Fact(id="x", prompt="{}y", subject="Everyone in tow", target_new="b")
     spelt = Fact(id="x", prompt="{}n admires", subject="Everyone in tow", target_new="b")
-    place(tokenizer(), fact)
+    tokenize_prompt(tokenizer(), fact)
     with pytest.raises(DataError, match="joins 'Everyone in tow'"):
-        place(tokenizer(), spelt)
+        tokenize_prompt(tokenizer(), spelt)
 
 
 def test_padding_is_told_by_the_mask_on_either_side():

@@ -120,7 +120,7 @@ def test_nothing_above_the_highest_layer_runs_and_no_logits_are_made(model: Mode
     assert set(ran) == {0}  # block 1 is left once its keys are known
 
 
-def test_features_are_summed_in_float32_whatever_the_precision_of_the_model() -> None:
+def test_features_are_summed_in_float32_for_any_precision() -> None:
     half = tiny_model(double=False)
     half.hf.bfloat16()
     seen = passed(half, [1], Budget(documents=4)).moments[1].matrix
@@ -351,9 +351,7 @@ def test_a_published_file_holds_a_sum_and_gives_a_mean(model: Model, tmp_path: P
 
 def test_a_published_file_of_another_model_is_refused(model: Model, tmp_path: Path) -> None:
     path = written(tmp_path, 5)
-    with pytest.raises(
-        DataError, match=r"shape \(5, 5\), but the keys of block 0 of tiny-gpt2 have width 128"
-    ):
+    with pytest.raises(DataError, match=r"\(5, 5\).* block 0 .* width 128"):
         ImportedMoments(path=path).load(model, [0])
 
 

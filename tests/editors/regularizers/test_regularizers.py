@@ -54,7 +54,7 @@ def dominant(matrix: torch.Tensor, energy: float) -> tuple[torch.Tensor, torch.T
 # --- update: subspaces ------------------------------------------------------------------------------
 
 
-def test_the_guard_leaves_nothing_in_the_dominant_directions_and_the_rest_alone(model):
+def test_the_guard_removes_exactly_the_dominant_directions(model):
     outputs, inputs = dominant(model.weight(*SITE), 0.4)
     delta = delta_of(model)
     guarded = prepared(model, SubspaceGuard(energy=0.4)).project(SITE, delta)
@@ -75,7 +75,8 @@ def test_the_guard_and_the_sphere_see_the_unedited_matrix_only(model):
 
 @pytest.mark.parametrize("factored", [True, False])
 @pytest.mark.parametrize("strength", [0.5, 1.0])
-def test_the_sphere_weakens_the_principal_directions_of_the_rows_by_its_strength(model, factored, strength):
+def test_the_sphere_weakens_the_principal_directions(model, factored, strength):
+    """The rows' principal directions lose the share `strength`."""
     rows = torch.nn.functional.normalize(model.weight(*SITE), dim=1)
     _, principal = dominant(rows, 0.5)
     delta = delta_of(model) if factored else Delta(left=delta_of(model).dense())
@@ -119,7 +120,8 @@ def test_rect_writes_exactly_its_share_and_those_that_change_most(model, keep, a
     assert keep == 1 or relative[written].min() >= relative[~written].max()
 
 
-def test_rects_two_readings_differ_where_the_published_one_divides_by_almost_nothing(model):
+def test_the_two_formulas_of_rect_differ_near_minus_epsilon(model):
+    """The published formula divides by almost zero there."""
     weight = model.weight(*SITE).clone()
     weight[0, 0] = -1e-8
     delta = Delta(left=torch.where(weight == -1e-8, 1e-9, 0.1 * weight))
@@ -130,7 +132,8 @@ def test_rects_two_readings_differ_where_the_published_one_divides_by_almost_not
     assert published and not corrected
 
 
-def test_pruning_compresses_the_drift_from_the_unedited_matrix_and_replaces_it(model):
+def test_pruning_replaces_the_drift_by_its_compression(model):
+    """The drift is measured from the unedited matrix."""
     unedited = model.weight(*SITE).clone()
     rule = prepared(model, Prune(every=10))
     model.apply({SITE: delta_of(model)})
@@ -165,7 +168,7 @@ def test_a_drift_below_the_largest_singular_value_is_not_pruned(model):
 
 
 @pytest.mark.parametrize("rule", [Prune(every=10), NormReset(every=10)])
-def test_what_is_due_every_so_often_is_due_once_also_for_batches_that_jump_over_it(model, rule):
+def test_a_batch_that_jumps_over_an_interval_triggers_it_once(model, rule):
     prepared(model, rule)
     delta, weight = delta_of(model, size=2.0), model.weight(*SITE)
     acted = [
@@ -193,7 +196,8 @@ def test_a_reset_gives_the_matrix_its_unedited_norm(double):
 # --- target -----------------------------------------------------------------------------------------
 
 
-def test_the_anchor_gives_every_target_the_norm_measured_on_the_unedited_model_once(model):
+def test_the_anchor_gives_every_target_the_reference_norm(model):
+    """The norm is measured once, on the unedited model."""
     rule = NormAnchor(samples=2, dropped=0.0)
     made = make_memit(model, regularizers={"norm_anchor": rule})
     made.prepare(model, FACTS)
@@ -214,7 +218,8 @@ def test_the_anchor_gives_every_target_the_norm_measured_on_the_unedited_model_o
     torch.testing.assert_close(cosine, torch.ones_like(cosine))
 
 
-def test_the_anchor_leaves_the_longest_out_and_gives_up_what_lies_beyond_its_limit():
+def test_the_anchor_excludes_the_longest_and_drops_outliers():
+    """Targets beyond the limit are dropped."""
     vectors = torch.diag(torch.tensor([1.0, 2.0, 3.0, 50.0]))
     found = Targets(vectors, 0 * vectors, 0 * vectors, vectors[0], torch.zeros(4, dtype=torch.long))
     rule = NormAnchor(samples=4, dropped=0.25, limit=2.0)

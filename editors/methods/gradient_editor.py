@@ -1,0 +1,147 @@
+"""The shared parts of editors whose update follows from gradients of the facts' loss.
+
+`GradientEditor` checks the matrices, applies the regularizers and refuses updates with NaN or infinity;
+`AdamEditor` adds the training loop of the editors that take many steps on one batch of facts.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from editors.base import Editor
+from editors.data import Fact
+from editors.errors import NumericsError, check_positive
+from editors.models.gradients import (
+    Evaluation,
+    Objective,
+    Reading,
+    check_sites,
+    graph_bytes,
+    read_in_parts,
+)
+from editors.models.model import Model
+from editors.regularizers.base import Progress, Regularizer
+from editors.regularizers.composition import RegularizerChain
+from editors.updates import Delta, Site, WeightUpdate
+
+Step = Callable[[Evaluation, Float[Tensor, ""]], None]
+"""One optimiser step, given an evaluation and the loss computed from it."""
+
+
+@dataclass(kw_only=True)
+class GradientEditor(Editor):
+    """An editor that finds the updates of all its matrices together, from gradients of the facts' loss."""
+
+    name: str
+    regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
+    """Regularizers that act on updates or written weights; any other kind is refused."""
+
+    remedy: ClassVar[str] = "compute in float32"
+    """The way out that is named in the message about an update with NaN or infinity."""
+
+    def __post_init__(self) -> None:
+        self._chain = RegularizerChain(self.regularizers, self.name, ("update", "weight"))
+
+    def check(self, model: Model) -> None:
+        """Raise a `ConfigError` that names the first matrix that the model does not have."""
+        check_sites(model, self.sites)
+
+    def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
+        """Check that the model has the matrices, and prepare the regularizers on the unedited model."""
+        self.check(model)
+        if not self.edits:
+            self._chain.prepare(model, self.sites)
+
+    def memory(self, model: Model, facts: Sequence[Fact]) -> int:
+        """Bytes beside the model: the graph of the whole batch."""
+        self.check(model)
+        return len(facts) * graph_bytes(model, facts, "teacher_forced", self.sites)
+
+    def regularized(self, update: WeightUpdate, model: Model, facts: Sequence[Fact]) -> dict[Site, Delta]:
+        """The update after all regularizers.
+
+        Raises:
+            NumericsError: for NaN or infinity in a change, with the matrix and the first fact.
+        """
+        progress = Progress(self.edits, self.edits + len(facts))
+        update = self._chain.shape(update, model, progress)
+        for site, delta in update.items():
+            if not delta.is_finite():
+                raise NumericsError(
+                    f"the update of {site} is not finite (norm {delta.norm():.3g}) while editing "
+                    f"{len(facts)} facts from {facts[0].id} on; {self.remedy}; nothing was changed"
+                )
+        return update
+
+
+@dataclass(kw_only=True)
+class AdamEditor(GradientEditor):
+    """An editor that minimises the mean loss of the facts with Adam, in passes over the batch."""
+
+    objective: Objective
+    """`prompt_last` reads every target token after the prompt; `teacher_forced` after those before it."""
+    steps: int
+    """Largest number of passes over the batch."""
+    learning_rate: float
+    """Adam's step size; lower it if losses become NaN."""
+    weight_decay: float = 0.0
+    """Multiple of each trained parameter that is added to its gradient."""
+    facts_at_once: int = 64
+    """Facts in one optimiser step; more need more memory."""
+    loss_threshold: float
+    """Parts whose mean loss is below it take no step; the edit ends once that of the batch is below it."""
+
+    remedy: ClassVar[str] = "lower editor.learning_rate"
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "editor", steps=self.steps, learning_rate=self.learning_rate, facts_at_once=self.facts_at_once
+        )
+        super().__post_init__()
+
+    def memory(self, model: Model, facts: Sequence[Fact]) -> int:
+        """Bytes beside the model: the graph of one optimiser step."""
+        self.check(model)
+        at_once = min(len(facts), self.facts_at_once)
+        return at_once * graph_bytes(model, facts, self.objective, self.sites)
+
+    def adam(self, parameters: Iterable[Tensor]) -> torch.optim.Adam:
+        """A new optimiser of these parameters."""
+        return torch.optim.Adam(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    def readings(self, model: Model, facts: Sequence[Fact]) -> list[Reading]:
+        """The facts in parts of `facts_at_once`, run up to the lowest trained block."""
+        return read_in_parts(model, facts, self.objective, self.sites, self.facts_at_once)
+
+    def minimise(self, readings: Sequence[Reading], sites: Sequence[Site], step: Step) -> dict[str, float]:
+        """Take steps until the loss is below the threshold or all passes are done.
+
+        `sites` are the matrices whose inputs and outputs each evaluation records for `step`. Returns the mean
+        loss of the first and of the last pass, each part measured before its step, and the number of steps.
+        """
+        count = sum(len(reading.facts) for reading in readings)
+        losses, steps = [], 0
+        for _ in range(self.steps):
+            total = 0.0
+            for reading in readings:
+                loss = self._descend(reading, sites, step)
+                total += loss * len(reading.facts)
+                if loss >= self.loss_threshold:
+                    steps += 1
+            losses.append(total / count)
+            if losses[-1] < self.loss_threshold:
+                break
+        return {"loss_start": losses[0], "loss_end": losses[-1], "optimiser_steps": float(steps)}
+
+    def _descend(self, reading: Reading, sites: Sequence[Site], step: Step) -> float:
+        """One step, unless the loss is below the threshold; the mean loss before it."""
+        evaluation = reading.evaluate(sites)
+        loss = (evaluation.losses / reading.lengths).mean()
+        value = float(loss.detach())
+        if value >= self.loss_threshold:
+            step(evaluation, loss)
+        return value
