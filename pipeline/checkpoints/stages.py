@@ -14,11 +14,7 @@ _NAME = "stages.safetensors"
 
 def save_memories(stages: Sequence[Stage], checkpoint: Path) -> None:
     """Write the memory of the stages into the folder of a checkpoint."""
-    tensors = {
-        f"{stage.name}:{key}": value
-        for stage in stages
-        for key, value in stage.memory().items()
-    }
+    tensors = {f"{stage.name}:{key}": value for stage in stages for key, value in stage.memory().items()}
     write_tensors(checkpoint / _NAME, tensors)
 
 
