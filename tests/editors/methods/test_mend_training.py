@@ -17,6 +17,7 @@ from editors.methods.mend.losses import (
     UnrelatedTexts,
     continuation_query,
     divergence,
+    log_probabilities,
     nll,
     prompt_query,
     text_query,

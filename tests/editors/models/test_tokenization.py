@@ -15,9 +15,9 @@ KINDS: tuple[Kind, ...] = ("plain", "bos", "metaspace", "types")
 @pytest.mark.parametrize("context", ["{}", "The river. {}"])
 def test_the_subject_position_is_the_token_in_which_the_subject_ends(kind: Kind, fact: Fact, context: str):
     tokens = tokenizer(kind)
-    placed = place(tokens, fact, context, fact.target_new)
+    prompt = tokenize_prompt(tokens, fact, context, fact.target_new)
     text = context.replace("{}", fact.statement) + " " + fact.target_new
-    start, end = tokenize(tokens, text).spans[placed.subject_last]
+    start, end = tokenize(tokens, text).spans[prompt.subject_last]
     subject_end = text.index(fact.subject) + len(fact.subject)
     assert start < subject_end == end
 
@@ -26,9 +26,9 @@ def test_the_subject_position_is_the_token_in_which_the_subject_ends(kind: Kind,
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.id)
 def test_the_target_tokens_spell_the_target_and_nothing_else(kind: Kind, fact: Fact):
     tokens = tokenizer(kind)
-    placed = place(tokens, fact, target=fact.target_new)
-    assert tokens.decode(placed.target_ids).strip() == fact.target_new
-    assert placed.ids[-len(placed.target_ids) :] == placed.target_ids
+    prompt = tokenize_prompt(tokens, fact, target=fact.target_new)
+    assert tokens.decode(prompt.target_ids).strip() == fact.target_new
+    assert prompt.ids[-len(prompt.target_ids) :] == prompt.target_ids
 
 
 def test_a_prompt_without_target_has_no_target_tokens():
