@@ -1,4 +1,7 @@
-"""Opens the run of a configuration, computes it unless that was done already, and says where it is."""
+"""Finds the run of a configuration, computes it unless it is done, and prints its folder.
+
+Called by `__main__.py` with the composed configuration; calls `experiment.py`, which computes the run.
+"""
 
 import logging
 import os
