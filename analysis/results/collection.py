@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.results.run_folder import MOMENT, Run, Unfinished, is_run, read_run, read_unmarked
+from analysis.results.run import MOMENT, Run, Unfinished, read_run, read_unmarked
+from analysis.results.run_folder import RunFolder, runs_in
 from editors.errors import DataError
 
 IDENTITY = ("run", "series", "editor", "model", "intervention", "seed")
@@ -70,7 +71,7 @@ def collect(*folders: Path) -> Collection:
 
 def collect_run(folder: Path) -> Collection:
     """A single run, whether it is marked as finished or not; DataError when its numbers cannot be read."""
-    run = read_unmarked(folder)
+    run = read_unmarked(RunFolder(folder))
     return _combine({str(run.description["run"]): run}, (), run.notes)
 
 
@@ -175,24 +176,20 @@ def _rounded(value: str, digits: int) -> str:
         return value
 
 
-def _run_folders(experiment: Path) -> list[Path]:
+def _run_folders(experiment: Path) -> list[RunFolder]:
     """Run folders of an experiment, in the order of their names."""
     if not experiment.is_dir():
         raise DataError(f"{experiment} is not a folder; name an experiment folder such as outputs/quickstart")
-    if is_run(experiment):
+    if RunFolder(experiment).is_run:
         raise DataError(
             f"{experiment} is a single run; name the experiment folder above it, {experiment.parent}"
         )
-    return sorted(folder for folder in experiment.iterdir() if folder.is_dir() and is_run(folder))
-
-
-def _holds_runs(folder: Path) -> bool:
-    return folder.is_dir() and any(each.is_dir() and is_run(each) for each in folder.iterdir())
+    return runs_in(experiment)
 
 
 def _nothing_finished(folders: Iterable[Path], unfinished: tuple[Unfinished, ...]) -> str:
     where = " and ".join(map(str, folders))
-    inside = [str(each) for folder in folders for each in sorted(folder.iterdir()) if _holds_runs(each)]
+    inside = [str(each) for folder in folders for each in sorted(folder.iterdir()) if runs_in(each)]
     if not unfinished and inside:
         return f"{where} holds experiments, not runs; name one of {', '.join(inside)}"
     if not unfinished:

@@ -17,7 +17,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from analysis.results.run_folder import MOMENT, Run, is_run, read_unmarked
+from analysis.results.former_targets import comparable
+from analysis.results.run import MOMENT, Run, read_unmarked
+from analysis.results.run_folder import RunFolder
 from analysis.units import UNITS, counted
 from editors.errors import DataError
 
@@ -65,9 +67,10 @@ class Comparison:
 
 def read_one(folder: Path) -> Run:
     """A run, finished or not; raises DataError where the folder is none or holds no numbers."""
-    if not is_run(folder):
+    run = RunFolder(folder)
+    if not run.is_run:
         raise DataError(f"{folder} is no run: name two folders outputs/<experiment>/<run>")
-    return read_unmarked(folder)
+    return read_unmarked(run)
 
 
 def comparison(a: Run, b: Run, tolerance: float = 0.0) -> Comparison:
@@ -131,7 +134,7 @@ def _unequal(a: Mapping[str, str], b: Mapping[str, str]) -> pd.DataFrame:
     """Keys with unequal values; what stands at several places, as interpolations do, at its shortest."""
     places: dict[tuple[str, str, str], list[str]] = {}
     for key in dict.fromkeys([*a, *b]):
-        own, other = (told.get(key, "–") for told in (a, b))
+        own, other = (comparable(key, values.get(key, "–")) for values in (a, b))
         if own != other:
             places.setdefault((key.rpartition(".")[2], own, other), []).append(key)
     rows = [(min(keys, key=len), own, other, len(keys)) for (_, own, other), keys in places.items()]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.results.collection import Collection, varying_keys
+from analysis.results.former_targets import comparable
 from analysis.statistics.intervals import over_seeds
 from analysis.units import WORDS, counted
 
@@ -207,7 +208,7 @@ def differing_settings(collection: Collection) -> pd.DataFrame:
 def values_by_key(trees: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
     """Columns key and value: for every key of the runs' flattened trees the values that occur."""
     keys = sorted({key for tree in trees.values() for key in tree})
-    values = [_joined(tree[key] for tree in trees.values() if key in tree) for key in keys]
+    values = [_joined(_distinct(key, (tree[key] for tree in trees.values() if key in tree))) for key in keys]
     return pd.DataFrame({"key": keys, "value": values})
 
 
@@ -238,6 +239,14 @@ def _cell(column: str, mean: float, high: float) -> str:
 
 def _written(column: str, value: int | float) -> str:
     return _FORMATS.get(column, "{:.3f}").format(value) if np.isfinite(value) else MISSING
+
+
+def _distinct(key: str, values: Iterable[str]) -> Iterable[str]:
+    """Of values that count as equal the first."""
+    first: dict[str, str] = {}
+    for value in values:
+        first.setdefault(comparable(key, value), value)
+    return first.values()
 
 
 def _joined(values: Iterable[str]) -> str:

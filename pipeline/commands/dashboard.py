@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from analysis.results.run_folder import RunFolder, run_folders
 from editors.errors import ConfigError, DataError
-from pipeline.runs.archive import read_config, read_rows, run_folders
 from pipeline.runs.atomic_files import write
 from pipeline.tracking.base import Position
 from pipeline.tracking.wandb_config import node
@@ -52,8 +52,8 @@ class Plot(NamedTuple):
     keys: tuple[str, ...]
 
 
-def plots(folders: Iterable[Path]) -> dict[str, list[Plot]]:
-    """The panels of every section for which the runs in these folders measured something.
+def plots(runs: Iterable[RunFolder]) -> dict[str, list[Plot]]:
+    """The panels of every section for which the runs measured something.
 
     Keys that differ by their block alone share a panel; what runs measured over edits and over optimiser
     steps has a panel for each.
@@ -62,9 +62,9 @@ def plots(folders: Iterable[Path]) -> dict[str, list[Plot]]:
         DataError: where a run's configuration cannot be read.
     """
     found: dict[str, dict[tuple[str, str], set[str]]] = {}
-    for folder in folders:
-        several = has_parts(read_config(folder))
-        for row in read_rows(folder / "metrics.jsonl")[0]:
+    for run in runs:
+        several = has_parts(run.config())
+        for row in run.rows()[0]:
             over = axis(several, Position.of(row))
             for key in row:
                 if "/" in key:
@@ -129,9 +129,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _saved(chosen: argparse.Namespace) -> str:
     """Where the view is now."""
-    folders = run_folders(chosen.folders)
-    configs = [read_config(folder) for folder in folders]
-    sections = plots(folders)
+    runs = run_folders(chosen.folders)
+    configs = [run.config() for run in runs]
+    sections = plots(runs)
     if not sections:
         raise DataError(f"{chosen.folders[0]} holds no numbers yet, so there is nothing to lay out")
     told = [node(config, "tracker") for config in configs]

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from analysis.results.run_folder import COMPLETE, STATES
 from editors.errors import ConfigError, DataError
 from pipeline.config.fingerprint import Config
 from pipeline.runs.atomic_files import checksum, settle, settle_folder, write_json
@@ -23,9 +24,7 @@ from pipeline.runs.provenance import code
 
 log = logging.getLogger(__name__)
 
-FOLDER = "state"
-COMPLETE = "run.json"
-"""What completes a state."""
+FOLDER = STATES
 PREFIX = "checkpoint-"
 KEPT = 2
 """States of a part on the disk; the older one counts where the newer one is broken."""

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 from torch import Tensor
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError, NormscopeError
 from pipeline.config.fingerprint import Config, label
 from pipeline.runs.atomic_files import write, write_json
@@ -162,9 +163,8 @@ class RunDir:
         self._tables.setdefault(table, []).extend(rows)
 
     def rows(self) -> list[dict[str, Any]]:
-        """What `metrics.jsonl` holds, a mapping a line."""
-        path = self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        """The rows of `metrics.jsonl`, one mapping per line."""
+        return RunFolder(self.folder).rows()[0]
 
     @property
     def tables(self) -> Mapping[str, Sequence[Mapping[str, object]]]:

@@ -4,20 +4,20 @@ Light, so that a run which is done already answers without torch. An objective b
 one is asked again with whatever objective is chosen now.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from hydra.utils import instantiate
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
 from pipeline.config.fingerprint import Config
 from pipeline.config.validation import node_problems
-from pipeline.runs.layout import summary_of
 
 log = logging.getLogger(__name__)
 
@@ -165,10 +165,10 @@ def objective_of(config: Config, folder: Path, summary: Mapping[str, Any] | None
 
     `summary` is what the run found; that of a finished run is read. Says what cannot be known, and why.
     """
-    told = summary_of(folder) if summary is None else summary
+    told = RunFolder(folder).final_summary() if summary is None else summary
     found = Findings(
         last=told["metrics"],
-        unedited=_unedited(folder / "metrics.jsonl"),
+        unedited=_unedited(RunFolder(folder)),
         edits=told.get("edits", 0),
         alarms=told.get("alarms", ()),
         parts=told.get("parts", ()),
@@ -210,14 +210,7 @@ def _edits_at(alarm: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> i
     return before + (alarm["count"] if alarm["unit"] == "edits" else 0)
 
 
-def _unedited(path: Path) -> dict[str, float]:
-    """What was measured before the first change: the rows of metrics.jsonl without an edit or a step."""
-    found: dict[str, float] = {}
-    if not path.is_file():
-        return found
-    with path.open(encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            if row.get("edits") or row.get("steps"):
-                break
-            found |= {key: value for key, value in row.items() if "/" in key}
-    return found
+def _unedited(run: RunFolder) -> dict[str, float]:
+    """The numbers of the rows before the first edit or optimiser step."""
+    before = takewhile(lambda row: not (row.get("edits") or row.get("steps")), run.rows()[0])
+    return {key: value for row in before for key, value in row.items() if "/" in key}

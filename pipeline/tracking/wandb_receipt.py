@@ -9,8 +9,8 @@ from pipeline.runs.atomic_files import write_json
 from pipeline.runs.layout import is_done
 from pipeline.tracking.base import Status
 
-CONTENT = ("config.yaml", "provenance.json", "metrics.jsonl", "summary.json", "DONE")
-"""What a run is; figures can be drawn from it and copies elsewhere made anew."""
+CONTENT = ("config.yaml", "provenance.json", "metrics.jsonl", "metrics.jsonl.gz", "summary.json", "DONE")
+"""Files that a run consists of: figures can be drawn from them and copies made elsewhere."""
 RECEIPT = "uploaded.json"
 
 

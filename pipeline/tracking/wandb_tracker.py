@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
 from pipeline.config.fingerprint import Config
-from pipeline.runs.atomic_files import read_json
 from pipeline.runs.folder import RunInfo
 from pipeline.tracking.base import Draw, Position, Rows, Status
 from pipeline.tracking.wandb_config import job_type, node, shown, summary_of
@@ -77,7 +77,7 @@ class Wandb:
                 job_type=job_type(config),
                 name=f"{job_type(config)}-{run.fingerprint}",
                 tags=list(self.tags),
-                config=shown(config, read_json(run.folder / "provenance.json")),
+                config=shown(config, RunFolder(run.folder).provenance()),
                 dir=run.folder,
                 mode=resolved(self.mode),
                 reinit="create_new",  # otherwise a run that somebody left open would be handed out again
@@ -142,7 +142,7 @@ class Wandb:
         try:
             self._log_tables(run)
             content = digest(self._folder)
-            found = read_json(self._folder / "summary.json")
+            found = RunFolder(self._folder).summary()
             run.summary.update({key: found[key] for key in OUTCOME if found.get(key) is not None})
             run.config.update({DIGEST: content}, allow_val_change=True)  # last: what has it is complete
         finally:

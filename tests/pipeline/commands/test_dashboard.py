@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from analysis.results.run_folder import RunFolder
 from pipeline.commands.dashboard import SECTIONS, main, plots
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # wandb-workspaces' own
@@ -69,7 +70,7 @@ def test_the_view_shows_every_metric_that_the_runs_have_and_no_other(
 
 
 def test_blocks_share_a_panel_and_the_score_comes_first(experiment: Path):
-    found = plots([experiment / "1"])
+    found = plots([RunFolder(experiment / "1")])
     titles = [plot.title for plot in found["Edits"]]
     assert titles == ["edit/score/seen", "edit/retention", "edit/score/first50"]
     keys = {plot.title: plot.keys for plot in found["Norms"]}

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.schema import resolved
 from pipeline.launch import launch
-from pipeline.runs.layout import summary_of
 from pipeline.runs.objectives import (
     MEASURED_BY,
     EditsBeforeAlarm,
@@ -111,12 +111,13 @@ def test_a_finished_run_answers_with_the_objective_that_is_chosen_now(composed: 
     stages = "stage=[norms,efficacy,signatures]"
     score = launch(composed(stages), tmp_path)
     (folder,) = (tmp_path / "test").iterdir()
-    assert summary_of(folder)["objective"] == score
+    assert RunFolder(folder).final_summary()["objective"] == score
     several = composed(stages, "objective=[edits_before_alarm,score]")
     assert launch(several, tmp_path) == [4.0, score]
     other = composed(stages, "objective.score.metric=norm/frobenius_ratio/edited")
-    assert launch(other, tmp_path) == summary_of(folder)["metrics"]["norm/frobenius_ratio/edited"]
-    assert summary_of(folder)["objective"] == score, "it stays as it was computed at the end"
+    summary = RunFolder(folder).final_summary()
+    assert launch(other, tmp_path) == summary["metrics"]["norm/frobenius_ratio/edited"]
+    assert RunFolder(folder).final_summary() == summary, "it stays as it was computed at the end"
 
 
 def test_a_run_that_lacks_it_is_kept_and_says_what_to_add(tmp_path: Path, caplog: pytest.LogCaptureFixture):
