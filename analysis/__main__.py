@@ -9,6 +9,7 @@ from rich.console import Console
 
 from analysis.plots.figures.registry import FIGURES, FigureSpec, charts, chosen_figures, save_figures
 from analysis.reports.html_report import write_report
+from analysis.reports.metrics_page import render_metrics
 from analysis.reports.optuna_study import searches
 from analysis.reports.results_page import write_results
 from analysis.results.collection import Collection, collect
@@ -83,6 +84,13 @@ def results(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def metrics(chosen: argparse.Namespace) -> int:
+    """Write the page of metrics; prints its path."""
+    chosen.to.write_text(render_metrics(), encoding="utf-8")
+    _say(f"metrics: {chosen.to}")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     names = ", ".join(f"{spec.number} {spec.name}" for spec in FIGURES)
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
@@ -129,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     page.add_argument("--to", type=Path, default=Path("docs/results.md"), help="default: docs/results.md")
     page.set_defaults(run=results)
+    keys = commands.add_parser("metrics", help="the definitions of all metrics, as docs/metrics.md")
+    keys.add_argument("--to", type=Path, default=Path("docs/metrics.md"), help="default: docs/metrics.md")
+    keys.set_defaults(run=metrics)
     two = commands.add_parser("compare", help="what differs between two runs; exit status as of diff")
     two.add_argument("a", type=Path, metavar="outputs/<experiment>/<run>", help="finished or not")
     two.add_argument("b", type=Path, metavar="outputs/<experiment>/<run>")

@@ -7,52 +7,38 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from analysis.metrics import Metric, metrics
 from analysis.results.collection import Collection, varying_keys
 from analysis.results.former_targets import comparable
 from analysis.statistics.intervals import over_seeds
 from analysis.units import WORDS, counted
 
-SCORES: Mapping[str, str] = MappingProxyType(
+_COLUMNS = (
+    "es", "ps", "ns", "score", "retention", "known_other", "known_unedited", "downstream", "norm_ratio",
+    "activation_late", "probe", "perplexity", "entropy", "train_loss",
+)  # fmt: skip
+"""Score columns of summary.csv whose order is fixed; those of other metrics follow."""
+_FIRST = ("series", "edits", "steps", "tokens", "train_loss", "es", "ps", "ns", "retention", "known_unedited")
+"""Columns of the table per series whose order differs from that of summary.csv."""
+_SCORED: Mapping[str, Metric] = MappingProxyType(
     {
-        "es": "edit/success/seen.rewrite",
-        "ps": "edit/success/seen.paraphrase",
-        "ns": "edit/success/seen.neighbour",
-        "score": "edit/score/seen",
-        "retention": "edit/success/first50.rewrite",
-        "known_other": "edit/known/other",
-        "known_unedited": "edit/known/unedited",
-        "downstream": "downstream/mean/acc",
-        "norm_ratio": "norm/frobenius_ratio/edited",
-        "activation_late": "activation/norm_ratio/late",
-        "probe": "probe/accuracy/mean",
-        "perplexity": "text/perplexity/held_out",
-        "entropy": "generation/entropy/mean",
-        "train_loss": "train/loss/step",
+        metric.column: metric
+        for metric in sorted(metrics(), key=lambda one: (*_COLUMNS, one.column).index(one.column))
+        if metric.column
     }
 )
+
+SCORES: Mapping[str, str] = MappingProxyType({column: metric.key for column, metric in _SCORED.items()})
 """Columns of summary.csv and the metric whose last value they hold."""
 
+_NAMES = {
+    **{"series": "editor", "edits": "edits", "steps": "steps", "tokens": "tokens"},
+    **{column: metric.heading for column, metric in _SCORED.items() if metric.heading},
+    "seconds": "seconds",
+}
+
 HEADINGS: Mapping[str, str] = MappingProxyType(
-    {
-        "series": "editor",
-        "edits": "edits",
-        "steps": "steps",
-        "tokens": "tokens",
-        "train_loss": "training loss",
-        "es": "ES",
-        "ps": "PS",
-        "ns": "NS",
-        "retention": "first 50",
-        "known_unedited": "never edited",
-        "known_other": "other facts",
-        "downstream": "downstream",
-        "norm_ratio": "norm ratio",
-        "activation_late": "late activations",
-        "probe": "probe",
-        "perplexity": "perplexity",
-        "entropy": "entropy",
-        "seconds": "seconds",
-    }
+    {column: _NAMES[column] for column in dict.fromkeys([*_FIRST, *_NAMES])}
 )
 """Columns of the table per series, in order, with their headings."""
 
@@ -61,15 +47,9 @@ NARROW = tuple(column for column in HEADINGS if column not in ("activation_late"
 
 _FORMATS: Mapping[str, str] = MappingProxyType(
     {
-        "edits": "{:.0f}",
-        "steps": "{:.0f}",
-        "tokens": "{:.0f}",
-        "seed": "{:.0f}",
+        **dict.fromkeys(("edits", "steps", "tokens", "seed"), "{:.0f}"),
+        **{column: metric.format for column, metric in _SCORED.items()},
         "seconds": "{:.1f}",
-        "norm_ratio": "{:#.4g}",
-        "perplexity": "{:#.4g}",
-        "entropy": "{:#.4g}",
-        "train_loss": "{:#.4g}",
     }
 )
 """How a column's numbers are written; the others are shares, with three digits."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from analysis.metrics import dashboard, metrics
 from analysis.results.run_folder import RunFolder, run_folders
 from editors.errors import ConfigError, DataError
 from pipeline.runs.atomic_files import write
@@ -21,25 +22,10 @@ from pipeline.tracking.wandb_tracker import Wandb, axis, has_parts, logged_in
 if TYPE_CHECKING:
     from wandb_workspaces import workspaces
 
-SECTIONS = (
-    ("Edits", ("edit",)),
-    ("Norms", ("norm",)),
-    ("Activations", ("activation",)),
-    ("Probes", ("probe",)),
-    ("Downstream and text", ("downstream", "text", "generation")),
-    ("Alarms", ("alarm",)),
-    ("Training", ("train", "lora", "mend")),
-    ("Cost", ("time", "memory")),
-)
-"""Titles, and the areas of metric keys below each."""
+OTHERS = "Other metrics"
+"""Title of the section of areas that the table of metrics does not have."""
 ONCE = ("alarm",)
 """Areas whose numbers a run has once: bars, no lines."""
-FIRST = (
-    "edit/score/seen", "edit/success/seen.rewrite", "edit/success/seen.paraphrase",
-    "edit/success/seen.neighbour", "norm/frobenius_ratio/edited", "activation/norm_ratio/late",
-    "probe/accuracy/mean", "downstream/mean/acc", "train/loss/step",
-)  # fmt: skip
-"""Panels that stand before the others of their section."""
 _BLOCKS = re.compile(r"[./]\d+(-\d+)?$")
 """What tells lines of one panel apart: a block, a pair of them, the age of an edit."""
 
@@ -70,7 +56,7 @@ def plots(runs: Iterable[RunFolder]) -> dict[str, list[Plot]]:
                 if "/" in key:
                     panel = (_BLOCKS.sub("", key), over)
                     found.setdefault(_section(key), {}).setdefault(panel, set()).add(key)
-    order = [title for title, _ in SECTIONS if title in found]
+    order = [title for title in (*dashboard(), OTHERS) if title in found]
     axes = {over for panels in found.values() for _, over in panels}
     return {
         section: [
@@ -165,12 +151,13 @@ def _as_json(view: "workspaces.Workspace") -> str:
 def _place(item: tuple[tuple[str, str], object]) -> tuple[int, str, str]:
     """Where a panel stands in its section."""
     title, over = item[0]
-    return FIRST.index(title) if title in FIRST else len(FIRST), title, over
+    leading = [metric.key for metric in metrics() if metric.leads]
+    return leading.index(title) if title in leading else len(leading), title, over
 
 
 def _section(key: str) -> str:
     area = key.partition("/")[0]
-    return next((title for title, areas in SECTIONS if area in areas), SECTIONS[-1][0])
+    return next((title for title, areas in dashboard().items() if area in areas), OTHERS)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,19 +9,14 @@ from typing import Any
 
 import yaml
 
+from analysis.metrics import ACCURACY, metrics
 from analysis.results.markdown import lines
 from analysis.results.run_folder import RunFolder
 
-NUMBERS = MappingProxyType(
-    {
-        "norm/frobenius_ratio/edited": "norm of the changed matrices over their unedited norm",
-        "edit/score/seen": "edit score, harmonic mean over the facts that were edited",
-        "edit/known/unedited": "facts about others that are still known",
-        "text/perplexity/held_out": "perplexity on held-out text",
-        "downstream/mean/acc": "mean downstream accuracy",
-    }
+NUMBERS: Mapping[str, str] = MappingProxyType(
+    {metric.key: metric.card for metric in metrics() if metric.card}
 )
-"""What a card tells of a run, by metric key."""
+"""Metrics on the card, and their names there."""
 Ends = tuple[float | None, float | None]
 """A number at the start and at the end of a run; None if it was not measured then."""
 SHOWN = 5
@@ -156,7 +151,7 @@ def _warnings(
         yield "not for use", "the weights were changed for research, and not checked for anything else"
     for alarm in summary.get("alarms") or []:
         yield "alarm", alarm.get("sentence")
-    before, after = numbers.get("downstream/mean/acc", (None, None))
+    before, after = numbers.get(ACCURACY, (None, None))
     if before is None or after is None:
         yield "downstream ability", "not measured; it may have fallen"
     elif after < before:

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from hydra.utils import instantiate
 
+from analysis.metrics import ACCURACY, SCORE, stage_of
 from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
 from pipeline.config.fingerprint import Config
@@ -24,22 +24,6 @@ log = logging.getLogger(__name__)
 Direction = Literal["maximize", "minimize"]
 Value = float | list[float | None] | None
 """Of one objective, or of several in their order; null where it is not known."""
-MEASURED_BY: Mapping[str, str] = MappingProxyType(
-    {
-        "norm/frobenius": "norms",
-        "norm/singular": "spectra",
-        "activation/": "activations",
-        "probe/": "probes",
-        "edit/score/": "efficacy",
-        "edit/success/": "efficacy",
-        "edit/accuracy/": "efficacy",
-        "edit/known/": "efficacy",
-        "generation/": "generation",
-        "text/": "perplexity",
-        "downstream/": "downstream",
-    }
-)
-"""How keys begin that one stage alone measures, and which; what is not here is known only in the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +105,8 @@ class EditsBeforeAlarm:
 class ScoreMinusDownstreamLoss:
     """score − weight · (unedited downstream − downstream), the two last values and the one at the start."""
 
-    score: str = "edit/score/seen"
-    downstream: str = "downstream/mean/acc"
+    score: str = SCORE
+    downstream: str = ACCURACY
     weight: float = 1.0
     """How many points of the score a point of downstream accuracy is worth."""
     direction: Direction = field(default="maximize", init=False)
@@ -188,12 +172,8 @@ def _value(name: str, objective: Objective, found: Findings, stages: Mapping[str
 
 
 def _unmeasured(metrics: Sequence[str], stages: Mapping[str, Any]) -> str | None:
-    missing = {
-        stage: metric
-        for metric in metrics
-        for start, stage in MEASURED_BY.items()
-        if metric.startswith(start) and stage not in stages
-    }
+    needed = {stage: metric for metric in metrics if (stage := stage_of(metric))}
+    missing = {stage: metric for stage, metric in needed.items() if stage not in stages}
     if not missing:
         return None
     unknown, add = " and ".join(missing.values()), " and ".join(missing)

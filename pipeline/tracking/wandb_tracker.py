@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
+from analysis.metrics import summary_of
 from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
 from pipeline.config.fingerprint import Config
 from pipeline.runs.folder import RunInfo
 from pipeline.tracking.base import Draw, Position, Rows, Status
-from pipeline.tracking.wandb_config import job_type, node, shown, summary_of
+from pipeline.tracking.wandb_config import job_type, node, run_config
 from pipeline.tracking.wandb_receipt import Receipt, digest
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Wandb:
                 job_type=job_type(config),
                 name=f"{job_type(config)}-{run.fingerprint}",
                 tags=list(self.tags),
-                config=shown(config, RunFolder(run.folder).provenance()),
+                config=run_config(config, RunFolder(run.folder).provenance()),
                 dir=run.folder,
                 mode=resolved(self.mode),
                 reinit="create_new",  # otherwise a run that somebody left open would be handed out again
