@@ -7,13 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from analysis.plots.figures.keys import key_charts
 from analysis.plots.figures.registry import FIGURES, FigureSpec, charts, chosen_figures, save_figures
 from analysis.reports.html_report import write_report
 from analysis.reports.metrics_page import render_metrics
 from analysis.reports.optuna_study import searches
 from analysis.reports.results_page import write_results
 from analysis.results.collection import Collection, collect
-from analysis.results.comparison import comparison, read_one, shown
+from analysis.results.comparison import comparison, read_one, render_comparison
 from analysis.results.tables import NARROW, alarm_order_text, per_series
 from editors.errors import ConfigError, NormscopeError
 
@@ -52,9 +53,12 @@ def report(chosen: argparse.Namespace) -> int:
 def figures(chosen: argparse.Namespace) -> int:
     """Draw the chosen figures into files; prints their paths."""
     only, at = _names_of(chosen.only), _counts_of(chosen.at)
-    wanted = chosen_figures(only)
+    wanted = chosen_figures(only) if only or not chosen.key else []
     collection = collect(*chosen.folders)
-    drawn = charts(collection.metrics, only, at=at, x=chosen.x)
+    drawn = charts(collection.metrics, only, at=at, x=chosen.x) if wanted else []
+    drawn += key_charts(collection.metrics, chosen.key, x=chosen.x)
+    if not drawn and chosen.key:
+        raise ConfigError(f"--key {' '.join(chosen.key)}: no run has a finite number of it")
     if not drawn:
         raise ConfigError(
             f"no run measured what the figures {chosen.only or 'of the table'} show; see docs/metrics.md"
@@ -74,7 +78,7 @@ def compare(chosen: argparse.Namespace) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
-    console.print(shown(found, chosen.a, chosen.b, rows=None if chosen.all else _ROWS))
+    console.print(render_comparison(found, chosen.a, chosen.b, rows=None if chosen.all else _ROWS))
     return 0 if found.is_equal else 1
 
 
@@ -122,6 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     single = commands.add_parser("figures", parents=[common], help="figures alone, for a paper")
     single.add_argument(
         "--only", default="", metavar="FIGURES", help=f"names or numbers of {names}; default: all"
+    )
+    single.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="any metric, such as logit/cosine/mean, as a line chart; repeat it for several",
     )
     single.add_argument(
         "--format",

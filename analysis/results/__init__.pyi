@@ -1,5 +1,5 @@
 from .collection import Collection as Collection, collect as collect, collect_run as collect_run
-from .comparison import read_one as read_one, shown as shown
+from .comparison import read_one as read_one, render_comparison as render_comparison
 from .former_targets import with_current_targets as with_current_targets
 from .markdown import cell as cell, lines as lines, linked as linked, written as written
 from .run_folder import RunFolder as RunFolder, run_folders as run_folders, runs_in as runs_in

@@ -2,7 +2,7 @@
 
 An experiment folder holds run folders (`config.yaml`, `provenance.json`, `metrics.jsonl`, `summary.json` and
 a `DONE` or `FAILED` marker). `collect` turns them into a long table with a row per run, moment and metric
-key. Whatever cannot be read (a failed run, a line torn by a crash) is told in a sentence and left out.
+key. Whatever cannot be read (a failed run, a line torn by a crash) is left out with a note.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,16 +35,16 @@ class Collection:
     Runs of one `series` differ by their seed alone; in runs of several parts every part has its own.
     """
     runs: pd.DataFrame
-    """A row per finished run: run, name, series, editor, model, data, intervention, seed, edits, seconds,
+    """One row per finished run: run, name, series, editor, model, data, intervention, seed, edits, seconds,
     steps, tokens, statistics, stopped."""
     settings: Mapping[str, Mapping[str, str]]
     """Flattened configuration by run."""
     provenance: Mapping[str, Mapping[str, str]]
     sentences: Mapping[str, Mapping[str, str]]
-    """What the alarms of a run said, by signature."""
+    """The sentence of each alarm of a run, by signature."""
     unfinished: tuple[Unfinished, ...]
     notes: tuple[str, ...]
-    """Sentences about what was skipped."""
+    """Sentences on files and lines that were skipped."""
 
 
 def collect(*folders: Path) -> Collection:
@@ -81,7 +81,7 @@ def _combine(
     table = pd.DataFrame([dict(run.description) for run in runs.values()])
     settings = {name: run.settings for name, run in runs.items()}
     table.insert(2, "series", _series(table, [run.parts for run in runs.values()], settings))
-    # Folder names are hashes; order (and with it every series' colour) must not hang on them.
+    # Folder names are hashes; order (and with it every series' colour) must not depend on them.
     table = table.sort_values(["series", "seed", "run"], ignore_index=True)
     long = pd.concat([runs[name].metrics.assign(run=name) for name in table["run"]], ignore_index=True)
     metrics = long.merge(table[list(IDENTITY)], on="run")[[*IDENTITY, *MOMENT, "key", "value"]]
@@ -107,10 +107,10 @@ def _series(
     it alone tells runs apart, and with the settings that tell runs apart which agree in all of these.
     """
     runs = runs.assign(done=[" → ".join(names) for names in parts])
-    told = [column for column in ("model", "data") if runs[column].nunique() > 1]
+    several = [column for column in ("model", "data") if runs[column].nunique() > 1]
     labels: dict[str, str] = {}
     for _, same in runs.groupby(["done", "model", "data"], sort=False, dropna=False):
-        by = ["done", *told, *(["intervention"] if same["intervention"].nunique() > 1 else [])]
+        by = ["done", *several, *(["intervention"] if same["intervention"].nunique() > 1 else [])]
         for _, group in same.groupby("intervention", sort=False):
             varying = varying_keys([settings[run] for run in group["run"]])
             brief = {key: _brief({settings[run].get(key, "–") for run in group["run"]}) for key in varying}

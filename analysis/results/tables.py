@@ -62,8 +62,8 @@ def summary(collection: Collection) -> pd.DataFrame:
     runs = collection.runs.set_index("run")
     table = runs.drop(columns="seconds").join(_scores(collection.metrics, keep="last"))
     fired = alarms_of(collection.metrics)
-    told = (fired["signature"] + " after " + fired["told"]).groupby(fired["run"]).agg(", ".join)
-    return table.assign(alarms=told.reindex(runs.index).fillna(""), seconds=runs["seconds"]).reset_index()
+    alarms = (fired["signature"] + " after " + fired["told"]).groupby(fired["run"]).agg(", ".join)
+    return table.assign(alarms=alarms.reindex(runs.index).fillna(""), seconds=runs["seconds"]).reset_index()
 
 
 def alarms_of(metrics: pd.DataFrame) -> pd.DataFrame:
