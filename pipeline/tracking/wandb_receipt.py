@@ -44,8 +44,8 @@ class Receipt:
 def digest(folder: Path) -> str:
     """Sixteen hex digits that change with the content of a run's files: `CONTENT` and, once done, its tables.
 
-    Of a run without an end the tables follow from the rows; if a run fails, they and `FAILED` are written only
-    after the tracker was closed.
+    Of a run without an end the tables follow from the rows; if a run fails, they and `FAILED` are written
+    only after the tracker was closed.
     """
     content = hashlib.sha256()
     patterns = (*CONTENT, "*.parquet") if outcome(folder) == "done" else CONTENT
