@@ -7,12 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from analysis.plots.figures.keys import key_charts
 from analysis.plots.figures.registry import FIGURES, FigureSpec, charts, save_figures, selected_figures
 from analysis.reports.html_report import write_report
+from analysis.reports.metrics_page import render_metrics
 from analysis.reports.optuna_study import searches
 from analysis.reports.results_page import write_results
 from analysis.results.collection import Collection, collect
-from analysis.results.comparison import comparison, read_one, shown
+from analysis.results.comparison import comparison, read_one, render_comparison
 from analysis.results.tables import NARROW, alarm_order_text, per_series
 from editors.errors import ConfigError, NormscopeError
 
@@ -51,9 +53,12 @@ def report(options: argparse.Namespace) -> int:
 def figures(options: argparse.Namespace) -> int:
     """Draw the selected figures into files; prints their paths."""
     only, at = _names_of(options.only), _counts_of(options.at)
-    specs = selected_figures(only)
+    specs = selected_figures(only) if only or not options.key else []
     collection = collect(*options.folders)
-    drawn = charts(collection.metrics, only, at=at, x=options.x)
+    drawn = charts(collection.metrics, only, at=at, x=options.x) if specs else []
+    drawn += key_charts(collection.metrics, options.key, x=options.x)
+    if not drawn and options.key:
+        raise ConfigError(f"--key {' '.join(options.key)}: no run has a finite number of it")
     if not drawn:
         raise ConfigError(
             f"no run measured what the figures {options.only or 'of the table'} show; see docs/metrics.md"
@@ -73,13 +78,20 @@ def compare(options: argparse.Namespace) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
-    console.print(shown(found, options.a, options.b, rows=None if options.all else _ROWS))
+    console.print(render_comparison(found, options.a, options.b, rows=None if options.all else _ROWS))
     return 0 if found.is_equal else 1
 
 
 def results(options: argparse.Namespace) -> int:
     """Write the page of results; prints the verdicts and its path."""
     _say(*write_results(options.roots, options.to), f"results: {options.to}")
+    return 0
+
+
+def metrics(chosen: argparse.Namespace) -> int:
+    """Write the page of metrics; prints its path."""
+    chosen.to.write_text(render_metrics(), encoding="utf-8")
+    _say(f"metrics: {chosen.to}")
     return 0
 
 
@@ -116,6 +128,13 @@ def _parser() -> argparse.ArgumentParser:
         "--only", default="", metavar="FIGURES", help=f"names or numbers of {names}; default: all"
     )
     single.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="any metric, such as logit/cosine/mean, as a line chart; repeat it for several",
+    )
+    single.add_argument(
         "--format",
         nargs="+",
         choices=("png", "svg", "pdf"),
@@ -129,6 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     page.add_argument("--to", type=Path, default=Path("docs/results.md"), help="default: docs/results.md")
     page.set_defaults(run=results)
+    keys = commands.add_parser("metrics", help="the definitions of all metrics, as docs/metrics.md")
+    keys.add_argument("--to", type=Path, default=Path("docs/metrics.md"), help="default: docs/metrics.md")
+    keys.set_defaults(run=metrics)
     two = commands.add_parser("compare", help="what differs between two runs; exit status as of diff")
     two.add_argument("a", type=Path, metavar="outputs/<experiment>/<run>", help="finished or not")
     two.add_argument("b", type=Path, metavar="outputs/<experiment>/<run>")

@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis.plots.charts.lines import LineChart
 from analysis.plots.charts.save import Chart, save
+from analysis.plots.figures.keys import MOST, key_charts, other_keys
 from analysis.plots.figures.registry import FigureSpec, X, charts, save_figures
 from analysis.plots.interactive.draw import interactive
 from analysis.reports.optuna_study import Search
@@ -60,12 +61,13 @@ def write_report(
     collection.metrics.to_parquet(folder / "metrics.parquet", index=False)
     summary(collection).to_csv(folder / "summary.csv", index=False)
     drawn = charts(collection.metrics, at=at, x=x)
-    save_figures(drawn, folder / "figures")
+    others = key_charts(collection.metrics, other_keys(collection.metrics)[:MOST], x=x)
+    save_figures([*drawn, *others], folder / "figures")
     for search in found:
         if search.chart:
             save(search.chart, folder / "figures" / _figure_name(search), ["png", "svg", "pdf"])
     page = folder / "report.html"
-    page.write_text(render(collection, drawn, title=title, found=found), encoding="utf-8")
+    page.write_text(render(collection, drawn, title=title, others=others, found=found), encoding="utf-8")
     return page
 
 
@@ -74,6 +76,7 @@ def render(
     drawn: Sequence[tuple[FigureSpec, Chart]],
     *,
     title: str,
+    others: Sequence[tuple[FigureSpec, Chart]] = (),
     found: Sequence[Search] = (),
 ) -> str:
     """The page's HTML. The template escapes every text; only Plotly's own output is taken as it is."""
@@ -98,6 +101,8 @@ def render(
         settings=values_by_key(collection.settings),
         provenance=values_by_key(collection.provenance),
         figures=[_page_figure(spec, chart) for spec, chart in drawn],
+        others=[_page_figure(spec, chart) for spec, chart in others],
+        left_out=other_keys(collection.metrics)[MOST:],
         searches=[(search, _body(search.chart, _figure_name(search))) for search in found],
         plotly=Markup(get_plotlyjs()),
     )

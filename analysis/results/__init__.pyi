@@ -1,7 +1,8 @@
 from .collection import Collection as Collection, collect as collect, collect_run as collect_run
-from .comparison import read_one as read_one, shown as shown
+from .comparison import read_one as read_one, render_comparison as render_comparison
+from .former_targets import with_current_targets as with_current_targets
 from .markdown import cell as cell, lines as lines, linked as linked, written as written
-from .run_folder import is_run as is_run
+from .run_folder import RunFolder as RunFolder, run_folders as run_folders, runs_in as runs_in
 from .study_storage import open_storage as open_storage
 from .tables import (
     alarm_list as alarm_list,

@@ -2,7 +2,7 @@
 
 An experiment folder holds run folders (`config.yaml`, `provenance.json`, `metrics.jsonl`, `summary.json` and
 a `DONE` or `FAILED` marker). `collect` turns them into a long table with a row per run, moment and metric
-key. Whatever cannot be read (a failed run, a line torn by a crash) is told in a sentence and left out.
+key. Whatever cannot be read (a failed run, a line torn by a crash) is left out with a note.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.results.run_folder import MOMENT, Run, Unfinished, is_run, read_run, read_unmarked
+from analysis.results.run import MOMENT, Run, Unfinished, read_run, read_unmarked
+from analysis.results.run_folder import RunFolder, runs_in
 from editors.errors import DataError
 
 IDENTITY = ("run", "series", "editor", "model", "intervention", "seed")
@@ -34,16 +35,16 @@ class Collection:
     Runs of one `series` differ by their seed alone; in runs of several parts every part has its own.
     """
     runs: pd.DataFrame
-    """A row per finished run: run, name, series, editor, model, data, intervention, seed, edits, seconds,
+    """One row per finished run: run, name, series, editor, model, data, intervention, seed, edits, seconds,
     steps, tokens, statistics, stopped."""
     settings: Mapping[str, Mapping[str, str]]
     """Flattened configuration by run."""
     provenance: Mapping[str, Mapping[str, str]]
     sentences: Mapping[str, Mapping[str, str]]
-    """What the alarms of a run said, by signature."""
+    """The sentence of each alarm of a run, by signature."""
     unfinished: tuple[Unfinished, ...]
     notes: tuple[str, ...]
-    """Sentences about what was skipped."""
+    """Sentences on files and lines that were skipped."""
 
 
 def collect(*folders: Path) -> Collection:
@@ -70,7 +71,7 @@ def collect(*folders: Path) -> Collection:
 
 def collect_run(folder: Path) -> Collection:
     """A single run, whether it is marked as finished or not; DataError when its numbers cannot be read."""
-    run = read_unmarked(folder)
+    run = read_unmarked(RunFolder(folder))
     return _combine({str(run.description["run"]): run}, (), run.notes)
 
 
@@ -80,7 +81,7 @@ def _combine(
     table = pd.DataFrame([dict(run.description) for run in runs.values()])
     settings = {name: run.settings for name, run in runs.items()}
     table.insert(2, "series", _series(table, [run.parts for run in runs.values()], settings))
-    # Folder names are hashes; order (and with it every series' colour) must not hang on them.
+    # Folder names are hashes; order (and with it every series' colour) must not depend on them.
     table = table.sort_values(["series", "seed", "run"], ignore_index=True)
     long = pd.concat([runs[name].metrics.assign(run=name) for name in table["run"]], ignore_index=True)
     metrics = long.merge(table[list(IDENTITY)], on="run")[[*IDENTITY, *MOMENT, "key", "value"]]
@@ -106,10 +107,10 @@ def _series(
     it alone tells runs apart, and with the settings that tell runs apart which agree in all of these.
     """
     runs = runs.assign(done=[" → ".join(names) for names in parts])
-    told = [column for column in ("model", "data") if runs[column].nunique() > 1]
+    several = [column for column in ("model", "data") if runs[column].nunique() > 1]
     labels: dict[str, str] = {}
     for _, same in runs.groupby(["done", "model", "data"], sort=False, dropna=False):
-        by = ["done", *told, *(["intervention"] if same["intervention"].nunique() > 1 else [])]
+        by = ["done", *several, *(["intervention"] if same["intervention"].nunique() > 1 else [])]
         for _, group in same.groupby("intervention", sort=False):
             varying = varying_keys([settings[run] for run in group["run"]])
             brief = {key: _brief({settings[run].get(key, "–") for run in group["run"]}) for key in varying}
@@ -175,24 +176,20 @@ def _rounded(value: str, digits: int) -> str:
         return value
 
 
-def _run_folders(experiment: Path) -> list[Path]:
+def _run_folders(experiment: Path) -> list[RunFolder]:
     """Run folders of an experiment, in the order of their names."""
     if not experiment.is_dir():
         raise DataError(f"{experiment} is not a folder; name an experiment folder such as outputs/quickstart")
-    if is_run(experiment):
+    if RunFolder(experiment).is_run:
         raise DataError(
             f"{experiment} is a single run; name the experiment folder above it, {experiment.parent}"
         )
-    return sorted(folder for folder in experiment.iterdir() if folder.is_dir() and is_run(folder))
-
-
-def _holds_runs(folder: Path) -> bool:
-    return folder.is_dir() and any(each.is_dir() and is_run(each) for each in folder.iterdir())
+    return runs_in(experiment)
 
 
 def _nothing_finished(folders: Iterable[Path], unfinished: tuple[Unfinished, ...]) -> str:
     where = " and ".join(map(str, folders))
-    inside = [str(each) for folder in folders for each in sorted(folder.iterdir()) if _holds_runs(each)]
+    inside = [str(each) for folder in folders for each in sorted(folder.iterdir()) if runs_in(each)]
     if not unfinished and inside:
         return f"{where} holds experiments, not runs; name one of {', '.join(inside)}"
     if not unfinished:

@@ -17,16 +17,18 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from analysis.results.run_folder import MOMENT, Run, is_run, read_unmarked
+from analysis.results.former_targets import comparable
+from analysis.results.run import MOMENT, Run, read_unmarked
+from analysis.results.run_folder import RunFolder
 from analysis.units import UNITS, counted
 from editors.errors import DataError
 
 QUIET = ("time/", "memory/")
 """Areas of metrics that never count as a difference."""
 _SAME = 24
-"""Letters that two values may begin with alike before those are left out."""
+"""Letters of a common beginning of two values that are still shown."""
 _WHEN = [column for column in MOMENT if column != "tokens"]
-_UNTOLD = ("started", "command", "overrides", "earlier", "host")
+_INCOMPARABLE = ("started", "command", "overrides", "earlier", "host")
 """Keys of a provenance that differ between any two runs, or repeat settings."""
 
 Moment = tuple[int, str, int]
@@ -38,22 +40,22 @@ class Comparison:
     """Two runs, A and B, side by side."""
 
     settings: pd.DataFrame
-    """Columns key, a, b, places: a row for every setting that differs; at how many places it stands."""
+    """Columns key, a, b, places: one row per setting that differs; at how many places it stands."""
     provenance: pd.DataFrame
     """The same of code, versions, machine and files that were read."""
     differences: pd.DataFrame
-    """A row a metric that differs by more than the tolerance, the largest relative difference first: key,
+    """One row per metric that differs by more than the tolerance, the largest relative difference first: key,
     `relative` and `absolute`, the largest ones, and when it first differs, with `a` and `b` there."""
     metrics: int
-    """How many metrics both have measured at a common moment."""
+    """Number of metrics that both have measured at a common moment."""
     common: int
     """Moments that both have."""
     moments: tuple[Sequence[Moment], Sequence[Moment]]
-    """Those that only A, only B has."""
+    """Moments that only A, only B has."""
     keys: tuple[Mapping[str, int], Mapping[str, int]]
     """Metrics that only A, only B has measured at some common moments, and at how many."""
     seconds: tuple[float, float]
-    """Sum of what each tells of its time."""
+    """Sum of the times that each logged."""
     tolerance: float
     notes: tuple[str, ...]
 
@@ -64,10 +66,11 @@ class Comparison:
 
 
 def read_one(folder: Path) -> Run:
-    """A run, finished or not; raises DataError where the folder is none or holds no numbers."""
-    if not is_run(folder):
+    """A run, finished or not; raises DataError if the folder is none or holds no numbers."""
+    run = RunFolder(folder)
+    if not run.is_run:
         raise DataError(f"{folder} is no run: name two folders outputs/<experiment>/<run>")
-    return read_unmarked(folder)
+    return read_unmarked(run)
 
 
 def comparison(a: Run, b: Run, tolerance: float = 0.0) -> Comparison:
@@ -80,7 +83,7 @@ def comparison(a: Run, b: Run, tolerance: float = 0.0) -> Comparison:
     left, right = (Counter(cells.loc[cells["_merge"] == side, "key"]) for side in ("left_only", "right_only"))
     return Comparison(
         settings=_unequal(a.settings, b.settings),
-        provenance=_unequal(*(_told(run.provenance) for run in (a, b))),
+        provenance=_unequal(*(_comparable_provenance(run.provenance) for run in (a, b))),
         differences=_differences(both, tolerance),
         metrics=both["key"].nunique(),
         common=len(common),
@@ -92,8 +95,8 @@ def comparison(a: Run, b: Run, tolerance: float = 0.0) -> Comparison:
     )
 
 
-def shown(found: Comparison, a: Path, b: Path, *, rows: int | None = None) -> RenderableType:
-    """The comparison for people, of the metrics that differ the first `rows`."""
+def render_comparison(found: Comparison, a: Path, b: Path, *, rows: int | None = None) -> RenderableType:
+    """The comparison for a terminal; of the metrics that differ at most the first `rows`."""
     parts: list[RenderableType] = [Text(f"A: {a}"), Text(f"B: {b}"), *map(Text, found.notes)]
     for title, table in (("setting", found.settings), ("code, machine or input", found.provenance)):
         if len(table):
@@ -113,7 +116,7 @@ def shown(found: Comparison, a: Path, b: Path, *, rows: int | None = None) -> Re
 
 
 def _cells(run: Run) -> pd.DataFrame:
-    """The numbers that count, a row each."""
+    """The numbers that count, one row each."""
     metrics = run.metrics
     return metrics.loc[~metrics["key"].str.startswith(QUIET), [*_WHEN, "key", "value"]]
 
@@ -123,15 +126,15 @@ def _seconds(run: Run) -> float:
     return float(times["value"].sum())
 
 
-def _told(provenance: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in provenance.items() if key.partition(".")[0] not in _UNTOLD}
+def _comparable_provenance(provenance: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in provenance.items() if key.partition(".")[0] not in _INCOMPARABLE}
 
 
 def _unequal(a: Mapping[str, str], b: Mapping[str, str]) -> pd.DataFrame:
-    """Keys with unequal values; what stands at several places, as interpolations do, at its shortest."""
+    """Keys with unequal values; of a value at several places, as interpolations are, the shortest key."""
     places: dict[tuple[str, str, str], list[str]] = {}
     for key in dict.fromkeys([*a, *b]):
-        own, other = (told.get(key, "–") for told in (a, b))
+        own, other = (comparable(key, values.get(key, "–")) for values in (a, b))
         if own != other:
             places.setdefault((key.rpartition(".")[2], own, other), []).append(key)
     rows = [(min(keys, key=len), own, other, len(keys)) for (_, own, other), keys in places.items()]
@@ -182,8 +185,8 @@ def _some(texts: Sequence[str], most: int = 4) -> str:
 
 
 def _when(part: int, unit: str, count: int) -> str:
-    told = next(counted(count, known) for known in UNITS if known == unit)
-    return f"part {part}, {told}" if part else told
+    words = next(counted(count, known) for known in UNITS if known == unit)
+    return f"part {part}, {words}" if part else words
 
 
 def _sides(title: str, table: pd.DataFrame) -> Table:
@@ -204,7 +207,7 @@ def _numbers(differences: pd.DataFrame) -> Table:
 
 
 def _written(a: float, b: float) -> tuple[str, str]:
-    """With nine digits, or with all where these are not enough to tell them apart."""
+    """With nine digits, or with all if nine do not distinguish them."""
     short = (f"{a:.9g}", f"{b:.9g}")
     return short if short[0] != short[1] else (repr(a), repr(b))
 
@@ -219,7 +222,7 @@ def _table(first: str, *others: str) -> Table:
 
 
 def _apart(a: str, b: str) -> tuple[str, str]:
-    """Two values without a long beginning that they share, so that what differs is seen."""
+    """Two values without a long beginning that they share, so that the difference is visible."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
     cut = same - _SAME // 2 if same > _SAME else 0
     return (f"…{a[cut:]}", f"…{b[cut:]}") if cut else (a, b)

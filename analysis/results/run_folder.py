@@ -1,248 +1,236 @@
-"""Reads the folder of one run: what it was, its numbers, its alarms, or why it has none.
+"""The one reader of a run's folder: whether it holds a run, how that ended, and everything it has written.
 
-Whatever cannot be read (a failed run, a line torn by a crash) is told in a sentence and left out.
+Light: only `tables` imports pandas. A line, a file or a table that cannot be read is left out with a note, a
+sentence without the name of the run.
 """
 
-import errno
 import gzip
 import json
+import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
-import pandas as pd
 import yaml
 
-from analysis.units import UNITS
+from analysis.results.former_targets import with_current_targets
 from editors.errors import DataError
 
-_DESCRIPTION = ("name", "editor", "model", "data", "intervention", "seed", "edits", "seconds")
-"""Fields of `summary.json` that describe a run."""
+CONFIG, METRICS, SUMMARY, PROVENANCE = "config.yaml", "metrics.jsonl", "summary.json", "provenance.json"
+DONE, FAILED = "DONE", "FAILED"
+MARKS = (CONFIG, METRICS, DONE, FAILED)
+"""Files of which a run's folder holds at least one."""
+TAIL = 1 << 16
+"""Bytes at the end of `metrics.jsonl` that hold its last row."""
+STATES, COMPLETE = "state", "run.json"
+"""Folder of the checkpoints of an interrupted run, and the file that completes one."""
 
-MOMENT = ("part", "unit", "count", "tokens")
-"""Columns that say when in a run a number was measured."""
-
-_DOING = MappingProxyType({"edits": "editing", "steps": "training"})
-"""What a part is called that nobody named, by what it counts."""
-
-# libyaml's is eight times as fast, where PyYAML was built with it
+# libyaml's loader is eight times as fast, if PyYAML was built with it
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-Cell = tuple[int, str, int, int, str, float]
-"""A moment, a key and its value."""
+State = Literal["done", "failed", "unfinished"]
+Row = dict[str, Any]
+Tables = dict[str, list[Mapping[str, object]]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Unfinished:
-    """A run that contributes no numbers, and why."""
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run, finished or not; every method reads the disk again."""
 
-    run: str
-    name: str
-    """The experiment that it belongs to."""
-    status: Literal["failed", "running", "unreadable"]
-    sentence: str
+    path: Path
 
+    @property
+    def name(self) -> str:
+        """The name of the folder, which is the run's fingerprint, on one line."""
+        return one_line(self.path.name)
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A finished run as it lies on disk."""
+    @property
+    def experiment(self) -> str:
+        """The name of the folder above, which is the experiment's, on one line."""
+        return one_line(self.path.resolve().parent.name)
 
-    description: Mapping[str, str | int | float]
-    """`run`, the fields of `_DESCRIPTION` (`edits`: facts in all), `steps` and `tokens` of all training,
-    `statistics`: what the editor's second moments rest on, and `stopped`: why it ended early."""
-    parts: tuple[str, ...]
-    """What people are told that each of its parts is, such as `cpt` or an editor's name."""
-    settings: Mapping[str, str]
-    """The resolved configuration, flattened: dotted key to text."""
-    provenance: Mapping[str, str]
-    metrics: pd.DataFrame
-    """Columns `MOMENT`, key, value, in the order in which they were measured."""
-    sentences: Mapping[str, str]
-    """What each alarm said, by signature; empty where nothing fired or the run is older than alarms."""
-    notes: tuple[str, ...]
+    @property
+    def is_run(self) -> bool:
+        """Whether this is the folder of a run, finished or not."""
+        return any((self.path / name).exists() for name in MARKS)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the run was computed to its end."""
+        return (self.path / DONE).is_file()
 
-def is_run(folder: Path) -> bool:
-    """Whether the folder is one of a run, finished or not."""
-    return any((folder / name).exists() for name in ("config.yaml", "metrics.jsonl", "DONE", "FAILED"))
+    @property
+    def state(self) -> State:
+        """How the run ended, if it did."""
+        if self.is_done:
+            return "done"
+        return "failed" if (self.path / FAILED).is_file() else "unfinished"
 
+    @property
+    def failure(self) -> str:
+        """One sentence on why the run failed; empty if it did not."""
+        if self.state != "failed":
+            return ""
+        lines = (self.path / FAILED).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return one_line(lines[0]) if lines else "no reason was recorded"
 
-def read_run(folder: Path) -> Run | Unfinished:
-    """A finished run; of any other the reason why it contributes nothing."""
-    run, name = _one_line(folder.name), _one_line(folder.resolve().parent.name)
-    if not (folder / "DONE").exists():
-        return _read_unfinished(folder, run=run, name=name)
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-        seen, notes = _read_metrics(folder / "metrics.jsonl")
-        description = {"run": run} | {field: _plain(summary[field]) for field in _DESCRIPTION}
-        description |= {field: int(summary.get(field, 0)) for field in ("steps", "tokens")}
-        description["statistics"] = _plain(summary.get("statistics", "not recorded") or "none")
-        description["stopped"] = "by an alarm" if summary.get("stopped") else ""
-        parts = _parts(description, seen, summary.get("parts", []))
-        # a run from before there were alarms has none
-        alarms = summary.get("alarms", [])
-        sentences = {
-            _one_line(str(alarm["signature"])): _one_line(str(alarm["sentence"])) for alarm in alarms
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        sentence = f"DONE, but its files cannot be read: {type(error).__name__}: {_one_line(str(error))}"
-        return Unfinished(run=run, name=name, status="unreadable", sentence=sentence)
-    settings, settings_notes = _read_tree(folder / "config.yaml")
-    provenance, provenance_notes = _read_tree(folder / "provenance.json")
-    told = tuple(f"Run {run}: {note}" for note in (*notes, *settings_notes, *provenance_notes))
-    return Run(
-        description=description,
-        parts=parts,
-        settings=settings,
-        provenance=provenance,
-        metrics=seen,
-        sentences=sentences,
-        notes=told,
-    )
-
-
-def read_unmarked(folder: Path) -> Run:
-    """A run from its configuration and numbers alone: it need not be marked as finished yet.
-
-    Raises DataError when its numbers cannot be read.
-    """
-    settings, _ = _read_tree(folder / "config.yaml")
-    try:
-        metrics, notes = _read_metrics(folder / "metrics.jsonl")
-    except OSError as error:
-        raise DataError(f"{folder} holds no numbers of a run: metrics.jsonl, {error.strerror}") from error
-    provenance, _ = _read_tree(folder / "provenance.json")
-    known = {field: settings.get(f"{field}.name", settings.get(field, "")) for field in _DESCRIPTION}
-    known = {field: "" if value == "null" else value for field, value in known.items()}
-    unknown = {"seconds": float("nan"), "statistics": "", "stopped": ""}
-    description = {"run": _one_line(folder.name), **known, **_reached(metrics), **unknown}
-    return Run(
-        description=description,
-        parts=_parts(description, metrics, _summarised(folder / "summary.json").get("parts", [])),
-        settings=settings,
-        provenance=provenance,
-        metrics=metrics,
-        sentences={},
-        notes=notes,
-    )
-
-
-def flatten(tree: object, prefix: str = "") -> dict[str, str]:
-    """Dotted key to text for every leaf of nested mappings; a list is a leaf."""
-    if not isinstance(tree, dict):
-        return {prefix: _one_line(tree if isinstance(tree, str) else json.dumps(tree, default=str))}
-    pairs = ((f"{prefix}.{key}" if prefix else str(key), value) for key, value in tree.items())
-    return {key: text for path, value in pairs for key, text in flatten(value, path).items()}
-
-
-def _read_unfinished(folder: Path, *, run: str, name: str) -> Unfinished:
-    failed = folder / "FAILED"
-    if failed.exists():
-        lines = failed.read_text(errors="replace").strip().splitlines() or ["no reason was recorded"]
-        return Unfinished(run=run, name=name, status="failed", sentence=_one_line(lines[0]))
-    sentence = "neither DONE nor FAILED: still running, or stopped and ready to be resumed"
-    return Unfinished(run=run, name=name, status="running", sentence=sentence)
-
-
-def _summarised(path: Path) -> Mapping[str, Any]:
-    """The summary of a run that may not have one yet."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _reached(metrics: pd.DataFrame) -> dict[str, int]:
-    """Edits, optimiser steps and trained tokens in all, as the rows tell."""
-    ends = metrics.groupby(["part", "unit"])["count"].max().groupby("unit").sum()
-    tokens = int(metrics["tokens"].max()) if len(metrics) else 0
-    return {unit: int(ends.get(unit, 0)) for unit in UNITS} | {"tokens": tokens}
-
-
-def _parts(
-    description: Mapping[str, object], metrics: pd.DataFrame, told: list[Mapping[str, object]]
-) -> tuple[str, ...]:
-    """What each part is called: the editor where facts are edited, else the part's own name.
-
-    A name that several parts have gets a number.
-    """
-    editor, intervention = str(description["editor"]), str(description["intervention"])
-    units = [str(part["unit"]) for part in told]
-    names = [_one_line(str(part["name"])) for part in told]
-    if not told:
-        units = list(metrics.drop_duplicates("part").sort_values("part")["unit"]) or [UNITS[0]]
-        # a run without a summary does not tell what its parts are called
-        names = [intervention] if len(units) < 2 else [_DOING[unit] for unit in units]
-    names = [
-        editor if unit == UNITS[0] and editor else name for unit, name in zip(units, names, strict=False)
-    ]
-    again = {name for name in names if names.count(name) > 1}
-    return tuple(
-        f"{name} {names[: place + 1].count(name)}" if name in again else name
-        for place, name in enumerate(names)
-    )
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a file, or where there is none of the gzipped one; OSError where that is cut."""
-    packed = path.with_name(f"{path.name}.gz")
-    try:
-        is_packed = packed.exists() and not path.exists()
-        with gzip.open(packed, "rt", errors="replace") if is_packed else path.open(errors="replace") as lines:
-            yield from lines
-    except (EOFError, zlib.error) as error:
-        raise OSError(errno.EIO, "is cut short or broken", str(packed)) from error
-
-
-def _read_metrics(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Long table of a metrics.jsonl; where a resumed run repeats a step, the later line holds."""
-    rows: list[Cell] = []
-    skipped: list[int] = []
-    for number, line in enumerate(_lines(path), start=1):
+    def config(self) -> Row:
+        """The resolved configuration, with the classes of today; raises DataError if it cannot be read."""
+        path = self.path / CONFIG
         try:
-            rows += _cells(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            skipped.append(number)
-    table = pd.DataFrame(rows, columns=[*MOMENT, "key", "value"])
-    whole = dict.fromkeys(("part", "count", "tokens"), "int64")
-    table = table.astype({**whole, "unit": "str", "key": "str", "value": "float64"})
-    table = table.drop_duplicates(["part", "count", "key"], keep="last", ignore_index=True)
-    if not skipped:
-        return table, ()
-    return table, (f"skipped {len(skipped)} unreadable line(s) of metrics.jsonl, first line {skipped[0]}.",)
+            config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise DataError(f"{path} cannot be read ({type(error).__name__})") from error
+        if not isinstance(config, dict):
+            raise DataError(f"{path} holds no configuration")
+        return with_current_targets(config)
+
+    def provenance(self) -> Row:
+        """Code, versions, machine and inputs of the run; empty if they cannot be read."""
+        return _object(self.path / PROVENANCE) or {}
+
+    def summary(self) -> Row:
+        """What the run came to; empty if it has no summary yet, or none that can be read."""
+        return _object(self.path / SUMMARY) or {}
+
+    def final_summary(self) -> Row:
+        """What a finished run came to; raises DataError if its summary cannot be read."""
+        summary = _object(self.path / SUMMARY)
+        if summary is None:
+            raise DataError(
+                f"{self.path} is marked DONE but its summary.json cannot be read: "
+                "delete the folder to compute the run again"
+            )
+        return summary
+
+    def lines(self) -> Iterator[tuple[int, Row | None]]:
+        """Every line of `metrics.jsonl`, or of `metrics.jsonl.gz`: its number, from 1, and its row.
+
+        The row is None if the line holds none, such as one torn by a crash.
+
+        Raises:
+            FileNotFoundError: if there is neither file.
+            DataError: if the compressed one is cut short.
+        """
+        packed = self.path / f"{METRICS}.gz"
+        try:
+            with self._opened(packed) as file:
+                for number, line in enumerate(file, start=1):
+                    yield number, json_object(line)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{packed} is cut short or broken") from error
+
+    def rows(self) -> tuple[list[Row], tuple[str, ...]]:
+        """The rows of `metrics.jsonl`, and notes on its other lines; no rows if there is no such file."""
+        rows: list[Row] = []
+        unreadable: list[int] = []
+        try:
+            for number, row in self.lines():
+                unreadable.append(number) if row is None else rows.append(row)
+        except FileNotFoundError:
+            return [], ()
+        return rows, skipped(unreadable)
+
+    def last_row(self) -> Row:
+        """The last whole row of `metrics.jsonl`, of which only the end is read; empty if there is none."""
+        try:
+            with (self.path / METRICS).open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+                lines = file.read().splitlines()
+        except OSError:
+            return {}
+        # the last line may be torn, and the first one begins in the middle
+        return next((row for line in reversed(lines) if (row := json_object(line))), {})
+
+    def tables(self) -> tuple[Tables, tuple[str, ...]]:
+        """The rows of each Parquet file by its name, and notes on the files that cannot be read.
+
+        An interrupted run has those of its newest complete checkpoint; the alarms of a run from before there
+        was a file of them come from its summary.
+        """
+        import pandas as pd  # here, because it takes half a second
+
+        alarms = self.summary().get("alarms")
+        tables: Tables = {"alarms": alarms} if alarms else {}
+        notes: list[str] = []
+        for _, path in sorted(self._table_files().items()):
+            try:
+                frame = pd.read_parquet(path)
+            except (OSError, ValueError) as error:
+                notes.append(f"left out {path.name}, which cannot be read ({type(error).__name__})")
+                continue
+            tables[path.stem] = [
+                {str(key): cell for key, cell in row.items()} for row in frame.to_dict("records")
+            ]
+        return tables, tuple(notes)
+
+    def _opened(self, packed: Path) -> TextIOWrapper:
+        path = self.path / METRICS
+        if packed.exists() and not path.exists():
+            return gzip.open(packed, "rt", encoding="utf-8", errors="replace")
+        return path.open(encoding="utf-8", errors="replace")
+
+    def _table_files(self) -> dict[str, Path]:
+        """Parquet files by name; those beside the rows stand for those of a checkpoint."""
+        checkpoints = {
+            path.parent: (_object(path) or {}).get("size")
+            for path in self.path.glob(f"{STATES}/*/*/{COMPLETE}")
+        }
+        sizes = {path: size for path, size in checkpoints.items() if isinstance(size, int)}
+        newest = [max(sizes, key=lambda path: sizes[path]) / "tables"] if sizes else []
+        return {path.name: path for folder in [*newest, self.path] for path in folder.glob("*.parquet")}
 
 
-def _cells(line: Mapping[str, object]) -> Iterator[Cell]:
-    """The numbers of a row; one from before runs could train counts edits, in a single part."""
-    unit = str(line.get("unit", UNITS[0]))
-    part, count, tokens = line.get("part", 0), line[unit], line.get("tokens", 0)
-    if unit not in UNITS or not all(isinstance(number, int) for number in (part, count, tokens)):
-        raise TypeError(f"part {part!r}, unit {unit!r}, count {count!r}, tokens {tokens!r}")
-    for key, value in line.items():
-        if "/" in key and isinstance(value, int | float) and not isinstance(value, bool):
-            yield part, unit, count, tokens, key, float(value)  # pyright: ignore[reportReturnType]
+def runs_in(experiment: Path) -> list[RunFolder]:
+    """The runs directly inside a folder, in the order of their names; empty if there is no such folder."""
+    inside = sorted(experiment.iterdir()) if experiment.is_dir() else []
+    return [run for run in map(RunFolder, inside) if run.is_run]
 
 
-def _read_tree(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Flattened YAML (of which JSON is a part); empty with a note where it cannot be read."""
+def run_folders(folders: Iterable[Path]) -> list[RunFolder]:
+    """The given runs and those inside given experiments, each once.
+
+    Raises:
+        DataError: if a folder neither is a run nor holds any.
+    """
+    selected: dict[RunFolder, None] = {}
+    for folder in folders:
+        runs = [RunFolder(folder)] if RunFolder(folder).is_run else runs_in(folder)
+        if not runs:
+            raise DataError(
+                f"{folder} is no run and holds none: name an experiment, outputs/<name>, or a run inside it"
+            )
+        selected |= dict.fromkeys(runs)
+    return list(selected)
+
+
+def skipped(numbers: list[int]) -> tuple[str, ...]:
+    """The note on lines of `metrics.jsonl` that are left out; none if there are no such lines."""
+    if not numbers:
+        return ()
+    return (f"skipped {len(numbers)} unreadable line(s) of {METRICS}, first line {numbers[0]}.",)
+
+
+def json_object(text: str | bytes) -> Row | None:
+    """The object that a text holds; None if it holds none."""
     try:
-        tree = yaml.load(path.read_text(), Loader=_Loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        return {}, (f"{path.name} cannot be read ({type(error).__name__}).",)
-    return flatten(tree) if isinstance(tree, dict) else {}, ()
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
-def _plain(value: object) -> str | int | float:
-    """Numbers as they are, nothing as an empty text, everything else as one line of text."""
-    if value is None:
-        return ""
-    return value if isinstance(value, int | float) else _one_line(str(value))
-
-
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """The text without line breaks and control characters, which would disturb a terminal or a table."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _object(path: Path) -> Row | None:
+    """The object in a JSON file; None if there is no such file or it holds none."""
+    try:
+        return json_object(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None

@@ -7,51 +7,38 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from analysis.metrics import Metric, metrics
 from analysis.results.collection import Collection, varying_keys
+from analysis.results.former_targets import comparable
 from analysis.statistics.intervals import over_seeds
 from analysis.units import WORDS, counted
 
-SCORES: Mapping[str, str] = MappingProxyType(
+_COLUMNS = (
+    "es", "ps", "ns", "score", "retention", "known_other", "known_unedited", "downstream", "norm_ratio",
+    "activation_late", "probe", "perplexity", "entropy", "train_loss",
+)  # fmt: skip
+"""Score columns of summary.csv whose order is fixed; those of other metrics follow."""
+_FIRST = ("series", "edits", "steps", "tokens", "train_loss", "es", "ps", "ns", "retention", "known_unedited")
+"""Columns of the table per series whose order differs from that of summary.csv."""
+_SCORED: Mapping[str, Metric] = MappingProxyType(
     {
-        "es": "edit/success/seen.rewrite",
-        "ps": "edit/success/seen.paraphrase",
-        "ns": "edit/success/seen.neighbour",
-        "score": "edit/score/seen",
-        "retention": "edit/success/first50.rewrite",
-        "known_other": "edit/known/other",
-        "known_unedited": "edit/known/unedited",
-        "downstream": "downstream/mean/acc",
-        "norm_ratio": "norm/frobenius_ratio/edited",
-        "activation_late": "activation/norm_ratio/late",
-        "probe": "probe/accuracy/mean",
-        "perplexity": "text/perplexity/held_out",
-        "entropy": "generation/entropy/mean",
-        "train_loss": "train/loss/step",
+        metric.column: metric
+        for metric in sorted(metrics(), key=lambda one: (*_COLUMNS, one.column).index(one.column))
+        if metric.column
     }
 )
+
+SCORES: Mapping[str, str] = MappingProxyType({column: metric.key for column, metric in _SCORED.items()})
 """Columns of summary.csv and the metric whose last value they hold."""
 
+_NAMES = {
+    **{"series": "editor", "edits": "edits", "steps": "steps", "tokens": "tokens"},
+    **{column: metric.heading for column, metric in _SCORED.items() if metric.heading},
+    "seconds": "seconds",
+}
+
 HEADINGS: Mapping[str, str] = MappingProxyType(
-    {
-        "series": "editor",
-        "edits": "edits",
-        "steps": "steps",
-        "tokens": "tokens",
-        "train_loss": "training loss",
-        "es": "ES",
-        "ps": "PS",
-        "ns": "NS",
-        "retention": "first 50",
-        "known_unedited": "never edited",
-        "known_other": "other facts",
-        "downstream": "downstream",
-        "norm_ratio": "norm ratio",
-        "activation_late": "late activations",
-        "probe": "probe",
-        "perplexity": "perplexity",
-        "entropy": "entropy",
-        "seconds": "seconds",
-    }
+    {column: _NAMES[column] for column in dict.fromkeys([*_FIRST, *_NAMES])}
 )
 """Columns of the table per series, in order, with their headings."""
 
@@ -60,15 +47,9 @@ NARROW = tuple(column for column in HEADINGS if column not in ("activation_late"
 
 _FORMATS: Mapping[str, str] = MappingProxyType(
     {
-        "edits": "{:.0f}",
-        "steps": "{:.0f}",
-        "tokens": "{:.0f}",
-        "seed": "{:.0f}",
+        **dict.fromkeys(("edits", "steps", "tokens", "seed"), "{:.0f}"),
+        **{column: metric.format for column, metric in _SCORED.items()},
         "seconds": "{:.1f}",
-        "norm_ratio": "{:#.4g}",
-        "perplexity": "{:#.4g}",
-        "entropy": "{:#.4g}",
-        "train_loss": "{:#.4g}",
     }
 )
 """How a column's numbers are written; the others are shares, with three digits."""
@@ -81,8 +62,8 @@ def summary(collection: Collection) -> pd.DataFrame:
     runs = collection.runs.set_index("run")
     table = runs.drop(columns="seconds").join(_scores(collection.metrics, keep="last"))
     fired = alarms_of(collection.metrics)
-    told = (fired["signature"] + " after " + fired["told"]).groupby(fired["run"]).agg(", ".join)
-    return table.assign(alarms=told.reindex(runs.index).fillna(""), seconds=runs["seconds"]).reset_index()
+    alarms = (fired["signature"] + " after " + fired["told"]).groupby(fired["run"]).agg(", ".join)
+    return table.assign(alarms=alarms.reindex(runs.index).fillna(""), seconds=runs["seconds"]).reset_index()
 
 
 def alarms_of(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -207,7 +188,7 @@ def differing_settings(collection: Collection) -> pd.DataFrame:
 def values_by_key(trees: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
     """Columns key and value: for every key of the runs' flattened trees the values that occur."""
     keys = sorted({key for tree in trees.values() for key in tree})
-    values = [_joined(tree[key] for tree in trees.values() if key in tree) for key in keys]
+    values = [_joined(_distinct(key, (tree[key] for tree in trees.values() if key in tree))) for key in keys]
     return pd.DataFrame({"key": keys, "value": values})
 
 
@@ -238,6 +219,14 @@ def _cell(column: str, mean: float, high: float) -> str:
 
 def _written(column: str, value: int | float) -> str:
     return _FORMATS.get(column, "{:.3f}").format(value) if np.isfinite(value) else MISSING
+
+
+def _distinct(key: str, values: Iterable[str]) -> Iterable[str]:
+    """Of values that count as equal the first."""
+    first: dict[str, str] = {}
+    for value in values:
+        first.setdefault(comparable(key, value), value)
+    return first.values()
 
 
 def _joined(values: Iterable[str]) -> str:

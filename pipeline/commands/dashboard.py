@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from analysis.metrics import dashboard, metrics
+from analysis.results.run_folder import RunFolder, run_folders
 from editors.errors import ConfigError, DataError
-from pipeline.runs.archive import read_config, read_rows, run_folders
 from pipeline.runs.atomic_files import write
 from pipeline.tracking.base import Position
 from pipeline.tracking.wandb_config import node
@@ -21,25 +22,10 @@ from pipeline.tracking.wandb_tracker import Wandb, axis, has_parts, logged_in
 if TYPE_CHECKING:
     from wandb_workspaces import workspaces
 
-SECTIONS = (
-    ("Edits", ("edit",)),
-    ("Norms", ("norm",)),
-    ("Activations", ("activation",)),
-    ("Probes", ("probe",)),
-    ("Downstream and text", ("downstream", "text", "generation")),
-    ("Alarms", ("alarm",)),
-    ("Training", ("train", "lora", "mend")),
-    ("Cost", ("time", "memory")),
-)
-"""Titles, and the areas of metric keys below each."""
+OTHERS = "Other metrics"
+"""Title of the section of areas that the table of metrics does not have."""
 ONCE = ("alarm",)
 """Areas whose numbers a run has once: bars, no lines."""
-FIRST = (
-    "edit/score/seen", "edit/success/seen.rewrite", "edit/success/seen.paraphrase",
-    "edit/success/seen.neighbour", "norm/frobenius_ratio/edited", "activation/norm_ratio/late",
-    "probe/accuracy/mean", "downstream/mean/acc", "train/loss/step",
-)  # fmt: skip
-"""Panels that stand before the others of their section."""
 _BLOCKS = re.compile(r"[./]\d+(-\d+)?$")
 """What tells lines of one panel apart: a block, a pair of them, the age of an edit."""
 
@@ -52,8 +38,8 @@ class Plot(NamedTuple):
     keys: tuple[str, ...]
 
 
-def plots(folders: Iterable[Path]) -> dict[str, list[Plot]]:
-    """The panels of every section for which the runs in these folders measured something.
+def plots(runs: Iterable[RunFolder]) -> dict[str, list[Plot]]:
+    """The panels of every section for which the runs measured something.
 
     Keys that differ by their block alone share a panel; what runs measured over edits and over optimiser
     steps has a panel for each.
@@ -62,15 +48,15 @@ def plots(folders: Iterable[Path]) -> dict[str, list[Plot]]:
         DataError: where a run's configuration cannot be read.
     """
     found: dict[str, dict[tuple[str, str], set[str]]] = {}
-    for folder in folders:
-        several = has_parts(read_config(folder))
-        for row in read_rows(folder / "metrics.jsonl")[0]:
+    for run in runs:
+        several = has_parts(run.config())
+        for row in run.rows()[0]:
             over = axis(several, Position.of(row))
             for key in row:
                 if "/" in key:
                     panel = (_BLOCKS.sub("", key), over)
                     found.setdefault(_section(key), {}).setdefault(panel, set()).add(key)
-    order = [title for title, _ in SECTIONS if title in found]
+    order = [title for title in (*dashboard(), OTHERS) if title in found]
     axes = {over for panels in found.values() for _, over in panels}
     return {
         section: [
@@ -129,9 +115,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _saved(chosen: argparse.Namespace) -> str:
     """Where the view is now."""
-    folders = run_folders(chosen.folders)
-    configs = [read_config(folder) for folder in folders]
-    sections = plots(folders)
+    runs = run_folders(chosen.folders)
+    configs = [run.config() for run in runs]
+    sections = plots(runs)
     if not sections:
         raise DataError(f"{chosen.folders[0]} holds no numbers yet, so there is nothing to lay out")
     told = [node(config, "tracker") for config in configs]
@@ -165,12 +151,13 @@ def _as_json(view: "workspaces.Workspace") -> str:
 def _place(item: tuple[tuple[str, str], object]) -> tuple[int, str, str]:
     """Where a panel stands in its section."""
     title, over = item[0]
-    return FIRST.index(title) if title in FIRST else len(FIRST), title, over
+    leading = [metric.key for metric in metrics() if metric.leads]
+    return leading.index(title) if title in leading else len(leading), title, over
 
 
 def _section(key: str) -> str:
     area = key.partition("/")[0]
-    return next((title for title, areas in SECTIONS if area in areas), SECTIONS[-1][0])
+    return next((title for title, areas in dashboard().items() if area in areas), OTHERS)
 
 
 def _parser() -> argparse.ArgumentParser:

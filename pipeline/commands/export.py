@@ -14,14 +14,13 @@ from pathlib import Path
 
 import transformers
 
+from analysis.results.run_folder import RunFolder, run_folders
 from editors.errors import DataError, ModelError, NormscopeError
 from editors.models.model import Model
 from pipeline.build import build_model
 from pipeline.checkpoints.kept_weights import kept_changes
 from pipeline.commands.model_card import card
-from pipeline.runs.archive import read_archive, read_config, run_folders
 from pipeline.runs.input_digests import check_inputs, inputs_of
-from pipeline.runs.layout import is_done
 
 
 def main(arguments: Sequence[str]) -> str | int:
@@ -64,7 +63,7 @@ def export(run: Path, out: Path, plugins: Sequence[str] = ()) -> Path:
     try:
         model.hf.save_pretrained(part)
         model.tokenizer.save_pretrained(part)
-        (part / "README.md").write_text(card(read_archive(run)), encoding="utf-8")
+        (part / "README.md").write_text(card(RunFolder(run)), encoding="utf-8")
         part.replace(out)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -81,7 +80,7 @@ def edited_model(run: Path, plugins: Sequence[str] = ()) -> Model:
         ModelError: where that model cannot be loaded.
     """
     change = kept_changes(run)
-    config = read_config(run)
+    config = RunFolder(run).config()
     checkpoint = replace(build_model(config, plugins), device="cpu", device_map=None)
     check_inputs(run, {path: seen for path, seen in inputs_of(run).items() if path == checkpoint.path})
     try:
@@ -107,12 +106,14 @@ def _finished(folder: Path) -> Path:
     run, *others = run_folders([folder])
     if others:
         raise DataError(
-            f"{folder} holds {len(others) + 1} runs: name one of them, such as {run} "
+            f"{folder} holds {len(others) + 1} runs: name one of them, such as {run.path} "
             f"(python -m pipeline status {folder} lists them)"
         )
-    if not is_done(run):
-        raise DataError(f"{run} is not finished: python -m pipeline status {run.parent} tells how far it is")
-    return run
+    if not run.is_done:
+        raise DataError(
+            f"{run.path} is not finished: python -m pipeline status {run.path.parent} says how far it is"
+        )
+    return run.path
 
 
 def _out(text: str) -> Path:

@@ -9,20 +9,16 @@ from typing import Any
 
 import yaml
 
+from analysis.metrics import ACCURACY, metrics
 from analysis.results.markdown import lines
-from pipeline.runs.archive import Archive
-from pipeline.runs.atomic_files import read_json
+from analysis.results.run_folder import RunFolder
 
-NUMBERS = MappingProxyType(
-    {
-        "norm/frobenius_ratio/edited": "norm of the changed matrices over their unedited norm",
-        "edit/score/seen": "edit score, harmonic mean over the facts that were edited",
-        "edit/known/unedited": "facts about others that are still known",
-        "text/perplexity/held_out": "perplexity on held-out text",
-        "downstream/mean/acc": "mean downstream accuracy",
-    }
+NUMBERS: Mapping[str, str] = MappingProxyType(
+    {metric.key: metric.card for metric in metrics() if metric.card}
 )
-"""What a card tells of a run, by metric key."""
+"""Metrics on the card, and their names there."""
+Ends = tuple[float | None, float | None]
+"""A number at the start and at the end of a run; None if it was not measured then."""
 SHOWN = 5
 """Edited facts that are shown."""
 _PLAIN = " .,:'()-+%=" + string.ascii_letters + string.digits
@@ -30,11 +26,11 @@ _ENTITIES = MappingProxyType({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def card(run: Archive) -> str:
-    """The card as Markdown with YAML front matter, from what the run left in its folder."""
-    summary = read_json(run.folder / "summary.json")
-    config, edits = run.config, int(summary.get("edits") or 0)
-    base, what = _base(config), _names(run, summary)
+def card(run: RunFolder) -> str:
+    """The card of a finished run as Markdown with YAML front matter."""
+    config, summary, (rows, _), (tables, _) = run.config(), run.summary(), run.rows(), run.tables()
+    edits, numbers = int(summary.get("edits") or 0), _numbers(rows)
+    base, what = _base(config), _names(config, summary)
     head = {
         "base_model": base,
         "library_name": "transformers",
@@ -43,10 +39,10 @@ def card(run: Archive) -> str:
     }
     sections = {
         "What was done": _items(_done(config, summary, base)),
-        "Edited facts": _facts(run.tables.get("records", [])) if edits else [],
-        "Before and after": _table(_numbers(run.rows)),
-        "Warnings": _items(_warnings(run, summary, base, edits)),
-        "Provenance": _items(_provenance(run.folder)),
+        "Edited facts": _facts(tables.get("records", [])) if edits else [],
+        "Before and after": _table(numbers),
+        "Warnings": _items(_warnings(summary, numbers, base)),
+        "Provenance": _items(_provenance(run)),
     }
     front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
     title = f"# {escaped(_model(config).get('name'))} after {escaped(' and '.join(what))}"
@@ -83,9 +79,9 @@ def _node(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return node if isinstance(node, Mapping) else {}
 
 
-def _names(run: Archive, summary: Mapping[str, Any]) -> list[str]:
+def _names(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     """What changed the model: the editor where facts are edited, else what each part of the run is called."""
-    editor = str(_node(run.config, "editor").get("name") or "")
+    editor = str(_node(config, "editor").get("name") or "")
     parts = summary.get("parts") or []
     names = [editor if part["unit"] == "edits" and editor else str(part["name"]) for part in parts]
     return list(dict.fromkeys(map(_one_line, names))) or [_one_line(summary.get("intervention"))]
@@ -125,7 +121,7 @@ def _facts(records: Sequence[Mapping[str, object]]) -> list[str]:
     return [*_rows(("prompt", "before", "written"), rows), *left] if rows else []
 
 
-def _numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float | None, float | None]]:
+def _numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, Ends]:
     """By metric key what it was at the start and at the end; absent where it was never measured."""
     first, later = rows[:1], rows[1:]
     found = {
@@ -138,15 +134,15 @@ def _numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float | None,
     return {key: values for key, values in found.items() if values != (None, None)}
 
 
-def _table(numbers: Mapping[str, tuple[float | None, float | None]]) -> list[str]:
+def _table(numbers: Mapping[str, Ends]) -> list[str]:
     rows = [(NUMBERS[key], *map(_written, values)) for key, values in numbers.items()]
     return _rows(("", "before", "after"), rows) if rows else ["Nothing was measured."]
 
 
 def _warnings(
-    run: Archive, summary: Mapping[str, Any], base: str, edits: int
+    summary: Mapping[str, Any], numbers: Mapping[str, Ends], base: str
 ) -> Iterator[tuple[str, object]]:
-    if edits:
+    if summary.get("edits"):
         yield (
             "not for use",
             "the weights were changed to say things that are false or counterfactual, for research",
@@ -155,7 +151,7 @@ def _warnings(
         yield "not for use", "the weights were changed for research, and not checked for anything else"
     for alarm in summary.get("alarms") or []:
         yield "alarm", alarm.get("sentence")
-    before, after = _numbers(run.rows).get("downstream/mean/acc", (None, None))
+    before, after = numbers.get(ACCURACY, (None, None))
     if before is None or after is None:
         yield "downstream ability", "not measured; it may have fallen"
     elif after < before:
@@ -163,13 +159,13 @@ def _warnings(
     yield "licence", f"that of the base model, {base}, applies"
 
 
-def _provenance(folder: Path) -> Iterator[tuple[str, object]]:
-    told = read_json(folder / "provenance.json")
-    git = told.get("git") or {}
+def _provenance(run: RunFolder) -> Iterator[tuple[str, object]]:
+    provenance = run.provenance()
+    git = provenance.get("git") or {}
     changed = " with changes that were not committed" if git.get("dirty") else ""
-    yield "made by", f"normscope, run {folder.resolve().name}, started {told.get('started')}"
+    yield "made by", f"normscope, run {run.path.resolve().name}, started {provenance.get('started')}"
     yield "commit", f"{git['commit']}{changed}" if git.get("commit") else ""
-    versions = {"python": told.get("python"), **(told.get("packages") or {})}
+    versions = {"python": provenance.get("python"), **(provenance.get("packages") or {})}
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)
 
 

@@ -14,49 +14,49 @@ from rich.table import Table
 from rich.text import Text
 
 from editors.errors import DataError
-from pipeline.commands.run_states import Seen, State, look, seconds_left
+from pipeline.commands.run_states import RunState, State, run_states, seconds_left
 from pipeline.runs import messages
 from pipeline.runs.messages import duration
 
 _COLOURS = {"running": "cyan", "failed": "red", "interrupted": "yellow", "waiting": "dim", "done": "green"}
-_TOLD = {"interrupted": "the same command goes on"}
+_HINTS = {"interrupted": "the same command continues it"}
 _WIDE = 200
-"""Columns where the output is no terminal."""
+"""Columns of the table if the output is no terminal."""
 
 
 def main(arguments: Sequence[str]) -> str | int:
     """Show the table; an exit status, or the sentence of a mistake."""
     parser = argparse.ArgumentParser(prog="python -m pipeline status", description="How far runs are.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="outputs/<experiment>")
-    parser.add_argument("--watch", type=_positive, metavar="SECONDS", help="again and again until the end")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--watch", type=_positive, metavar="SECONDS", help="repeat until all runs have ended")
+    options = parser.parse_args(arguments)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
     try:
-        if given.watch is None:
-            console.print(*(shown(folder, look(folder)) for folder in given.folders), sep="\n")
+        if options.watch is None:
+            console.print(*(overview(folder, run_states(folder)) for folder in options.folders), sep="\n")
         else:
-            _watch(console, given.folders, given.watch)
+            _watch(console, options.folders, options.watch)
     except DataError as error:
         return f"error: {error}"
     return 0
 
 
-def shown(folder: Path, runs: Sequence[Seen]) -> RenderableType:
-    """The runs as a table, those first that somebody may want to look at, below a line about all of them."""
+def overview(folder: Path, runs: Sequence[RunState]) -> RenderableType:
+    """The runs as a table, running and failed ones first, above a line with the totals."""
     order = get_args(State)
-    lines = messages.differing([run.overrides for run in runs])
+    lines = messages.without_shared([run.overrides for run in runs])
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("run", "state", "overrides", ""):
         table.add_column(name, overflow="fold", no_wrap=name in ("run", "state"))
     for run, line in sorted(zip(runs, lines, strict=True), key=lambda pair: order.index(pair[0].state)):
         state = Text(run.state, style=_COLOURS[run.state])
-        table.add_row(Text(run.run), state, Text(line), Text(_told(run)))
+        table.add_row(Text(run.run), state, Text(line), Text(_message(run)))
     return Group(table, Text(f"{folder}: {total(runs)}", style="bold"))
 
 
-def total(runs: Sequence[Seen]) -> str:
+def total(runs: Sequence[RunState]) -> str:
     """How many runs are in each state, and when all will be done."""
     counts = Counter(run.state for run in runs)
     parts = [f"{counts[state]} {state}" for state in reversed(get_args(State)) if counts[state]]
@@ -66,8 +66,8 @@ def total(runs: Sequence[Seen]) -> str:
     )
 
 
-def _told(run: Seen) -> str:
-    parts = [run.told, _TOLD.get(run.state, "")]
+def _message(run: RunState) -> str:
+    parts = [run.message, _HINTS.get(run.state, "")]
     if run.left is not None:
         parts.append(f"about {duration(run.left)} left")
     if run.state == "done" and run.seconds is not None:
@@ -78,9 +78,9 @@ def _told(run: Seen) -> str:
 def _watch(console: Console, folders: Sequence[Path], seconds: float) -> None:
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
-            seen = {folder: look(folder) for folder in folders}
-            live.update(Group(*(shown(folder, runs) for folder, runs in seen.items())), refresh=True)
-            if not any(run.state in ("running", "waiting") for runs in seen.values() for run in runs):
+            states = {folder: run_states(folder) for folder in folders}
+            live.update(Group(*(overview(folder, runs) for folder, runs in states.items())), refresh=True)
+            if not any(run.state in ("running", "waiting") for runs in states.values() for run in runs):
                 return
             time.sleep(seconds)
 

@@ -1,7 +1,7 @@
-"""Makes the Weights & Biases runs anew from the folders of runs: `python -m pipeline upload outputs/<name>`.
+"""Makes the Weights & Biases runs again from the folders of runs: `python -m pipeline upload outputs/<name>`.
 
 For runs that were computed with tracker=none, without a network, or by a job that died before W&B had written
-anything; unfinished and failed ones are told as far as they are. What was told already is left out.
+anything. Unfinished and failed runs are uploaded as far as they are; uploaded content is left out.
 """
 
 import argparse
@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from analysis.results.run_folder import RunFolder, run_folders
 from editors.errors import ConfigError, DataError
 from pipeline.config.fingerprint import Config
 from pipeline.runs import heartbeat as pulse
-from pipeline.runs.archive import Archive, read_archive, read_config, run_folders
 from pipeline.runs.folder import RunInfo
 from pipeline.tracking.base import Status, tracking
 from pipeline.tracking.wandb_config import node
@@ -26,7 +26,7 @@ from pipeline.tracking.wandb_tracker import DIGEST, Wandb, resolved, run_id
 
 
 class Incomplete(Exception):
-    """The run is told as failed, since it did not reach its end."""
+    """Marks the W&B run as failed, because the run did not reach its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,57 +34,56 @@ class Upload:
     """Where runs are uploaded to."""
 
     project: str | None = None
-    """Null is the one that a run's configuration names."""
+    """Null is the project of the run's configuration."""
     entity: str | None = None
     mode: Literal["online", "offline"]
     again: bool = False
-    """Whether a run that is there already is written anew."""
+    """Whether a run that was uploaded already is overwritten."""
 
-    def upload(self, folder: Path) -> list[str]:
-        """Upload the run in this folder; sentences about what was done and what left out.
+    def upload(self, run: RunFolder) -> list[str]:
+        """Upload a run; sentences on what was uploaded and what was left out.
 
         Raises:
-            ConfigError: where Weights & Biases refuses.
-            DataError: where the run's configuration cannot be read.
+            ConfigError: if Weights & Biases refuses.
+            DataError: if the run's configuration or its numbers cannot be read.
         """
-        config = read_config(folder)
+        folder, config = run.path, run.config()
         info = RunInfo(name=str(config["name"]), fingerprint=folder.resolve().name, folder=folder)
-        alive = pulse.read(folder)
+        beat = pulse.read(folder)
         try:
             with FileLock(folder / ".lock", timeout=0):
-                return self._upload(info, self._tracker(config))
+                return self._upload(run, info, self._tracker(config))
         except Timeout:
-            if alive is None or not pulse.is_abandoned(alive):
+            if beat is None or not pulse.is_abandoned(beat):
                 return ["left out: it is being computed right now"]
-        return self._upload(info, self._tracker(config))  # the lock of a host that is gone
+        return self._upload(run, info, self._tracker(config))  # the lock of a host that is gone
 
-    def _upload(self, info: RunInfo, tracker: Wandb) -> list[str]:
+    def _upload(self, run: RunFolder, info: RunInfo, tracker: Wandb) -> list[str]:
         content = digest(info.folder)
-        if not self.again and (known := self._known(info, tracker, content)):
-            return [f"left out: {known}"]
+        if not self.again and (place := self._place(info, tracker, content)):
+            return [f"left out: {place}"]
         earlier = list(info.folder.glob(f"wandb/offline-run-*-{run_id(info)}"))
         for path in earlier if self.mode == "offline" else []:
             shutil.rmtree(path)
-        archive = read_archive(info.folder)
-        _tell(archive, info, tracker)
+        notes = _replay(run, info, tracker)
         for path in earlier if self.mode == "online" else []:
-            shutil.rmtree(path)  # syncing it later would write the run over
-        state = archive.state + (f" ({archive.reason})" if archive.reason else "")
-        return [*archive.notes, f"{self.mode} as {tracker.project}/{tracker.id}: {state}"]
+            shutil.rmtree(path)  # syncing it later would overwrite the run
+        state = run.state + (f" ({run.failure})" if run.failure else "")
+        return [*notes, f"{self.mode} as {tracker.project}/{tracker.id}: {state}"]
 
     def _tracker(self, config: Config) -> Wandb:
         """The tracker that the run had or could have had; it does not measure this machine."""
-        own = node(config, "tracker")
+        settings = node(config, "tracker")
         return Wandb(
-            project=self.project or own.get("project") or Wandb.project,
-            entity=self.entity or own.get("entity"),
-            tags=own.get("tags") or (),
+            project=self.project or settings.get("project") or Wandb.project,
+            entity=self.entity or settings.get("entity"),
+            tags=settings.get("tags") or (),
             mode=self.mode,
             system_metrics=False,
         )
 
-    def _known(self, info: RunInfo, tracker: Wandb, content: str) -> str:
-        """Where this content is already, told as what it is; empty where it is not."""
+    def _place(self, info: RunInfo, tracker: Wandb, content: str) -> str:
+        """Where this content with this outcome is already; empty if it was not uploaded."""
         receipt, ended = Receipt.read(info.folder), outcome(info.folder)
         place = (content, ended, tracker.project, tracker.entity)
         if receipt and (receipt.digest, receipt.outcome, receipt.project, receipt.entity) == place:
@@ -92,25 +91,25 @@ class Upload:
                 return f"it is online already as {receipt.project}/{receipt.id}"
             if self.mode == "offline" and (info.folder / receipt.folder).is_dir():
                 return f"{info.folder / receipt.folder} holds it already"
-        return _known_online(tracker, run_id(info), content, ended) if self.mode == "online" else ""
+        return _place_online(tracker, run_id(info), content, ended) if self.mode == "online" else ""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Upload what the command line names; 1 where a run could not be."""
-    chosen = _parser().parse_args(arguments)
+    """Upload the runs of the command line; 1 if one could not be uploaded."""
+    options = _parser().parse_args(arguments)
     failed = 0
     try:
-        mode = resolved(chosen.mode)
+        mode = resolved(options.mode)
         if mode == "disabled":
             raise ConfigError("WANDB_MODE=disabled: give --mode online or --mode offline")
-        wish = Upload(project=chosen.project, entity=chosen.entity, mode=mode, again=chosen.again)
-        for folder in run_folders(chosen.folders):
+        upload = Upload(project=options.project, entity=options.entity, mode=mode, again=options.again)
+        for run in run_folders(options.folders):
             try:
-                told = wish.upload(folder)
+                lines = upload.upload(run)
             except (DataError, OSError) as error:
-                told, failed = [f"error: {error}"], failed + 1
-            for line in told:
-                print(f"{folder}: {line}", flush=True)  # noqa: T201 - what people wait for
+                lines, failed = [f"error: {error}"], failed + 1
+            for line in lines:
+                print(f"{run.path}: {line}", flush=True)  # noqa: T201 - the command's output
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -119,52 +118,53 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _tell(archive: Archive, info: RunInfo, tracker: Wandb) -> None:
-    """Everything that the archive holds, as the run itself would have told it, but for its alerts."""
-    told = {"state": archive.state, **({"reason": archive.reason} if archive.reason else {})}
-    config = {**archive.config, "archive": told}
+def _replay(run: RunFolder, info: RunInfo, tracker: Wandb) -> Sequence[str]:
+    """Give the tracker everything in the folder, as the run itself did, except alerts; returns the notes."""
+    (rows, notes), (tables, more), state = run.rows(), run.tables(), run.state
+    archive = {"state": state, **({"reason": run.failure} if run.failure else {})}
     try:
-        with tracking(tracker, config, info):
-            for row in archive.rows:
+        with tracking(tracker, {**run.config(), "archive": archive}, info):
+            for row in rows:
                 tracker.replay_row(row)
-            for name, rows in archive.tables.items():
-                tracker.table(name, rows)
-            if archive.rows:
-                tracker.pictures(lambda: _drawn(archive.folder))
-            if archive.state != "done":
+            for name, table in tables.items():
+                tracker.table(name, table)
+            if rows:
+                tracker.pictures(lambda: _figures(run.path))
+            if state != "done":
                 raise Incomplete
     except Incomplete:
         pass
+    return (*notes, *more)
 
 
-def _drawn(folder: Path) -> Mapping[str, Path]:
-    from analysis.plots.run_figures import run_figures  # here: it takes a second
+def _figures(folder: Path) -> Mapping[str, Path]:
+    from analysis.plots.run_figures import run_figures  # here, because it takes a second
 
     return run_figures(folder, folder / "figures")
 
 
-def _known_online(tracker: Wandb, name: str, content: str, ended: Status) -> str:
-    """Why the run of this id that is online stays as it is; empty where there is none or it is incomplete.
+def _place_online(tracker: Wandb, name: str, content: str, ended: Status) -> str:
+    """Why the online run of this id stays as it is; empty if there is none or it is incomplete.
 
-    One that was told as failed although it is done is incomplete: a signal came while its figures were drawn.
+    A run that is done but marked as failed online is incomplete: a signal came while its figures were drawn.
 
-    A run is written over, not deleted: W&B never takes the id of a deleted run again.
+    A run is overwritten, not deleted: W&B never accepts the id of a deleted run again.
     """
-    there = _online("/".join(filter(None, (tracker.entity, tracker.project, name))))
-    if there is None:
+    online = _online("/".join(filter(None, (tracker.entity, tracker.project, name))))
+    if online is None:
         return ""
-    if there.config.get(DIGEST) == content and (ended == "failed" or there.state == "finished"):
+    if online.config.get(DIGEST) == content and (ended == "failed" or online.state == "finished"):
         return f"it is online already as {tracker.project}/{name}"
-    if there.state in ("finished", "running"):
-        return f"another state of it is {there.state} online; --again writes it over"
+    if online.state in ("finished", "running"):
+        return f"another state of it is {online.state} online; --again overwrites it"
     return ""
 
 
 def _online(path: str) -> Any | None:
-    """A run as W&B's interface gives it, None where there is none.
+    """The run of this path from W&B's interface, None if there is none.
 
     Raises:
-        ConfigError: where W&B does not answer.
+        ConfigError: if W&B does not answer.
     """
     import wandb
 
@@ -179,9 +179,9 @@ def _online(path: str) -> Any | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline upload", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="folder", help="experiments or single runs")
-    parser.add_argument("--project", help="instead of the one that a run's configuration names")
-    parser.add_argument("--entity", help="a team or user, likewise")
+    parser.add_argument("--project", help="instead of the project of each run's configuration")
+    parser.add_argument("--entity", help="a team or user, instead of the one of each run's configuration")
     parser.add_argument("--mode", choices=("auto", "online", "offline"), default="auto",
-                        help="auto: online where one is logged in, offline where not")  # fmt: skip
-    parser.add_argument("--again", action="store_true", help="also what was uploaded already")
+                        help="auto: online if logged in, otherwise offline")  # fmt: skip
+    parser.add_argument("--again", action="store_true", help="also runs that were uploaded already")
     return parser

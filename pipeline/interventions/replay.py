@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import yaml
-
+from analysis.results.run_folder import RunFolder
 from editors.controls.controls import Control
 from editors.controls.recorded_edits import RecordedEdits
 from editors.errors import ConfigError, DataError
@@ -17,7 +16,7 @@ from pipeline.checkpoints.updates import FOLDER
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Intervention, Plan, StepObserver
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
-from pipeline.runs.layout import run_of, summary_of
+from pipeline.runs.layout import run_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class Replay(Intervention):
     @property
     def statistics(self) -> str:
         """The label of the second moments from which the recorded updates were computed."""
-        return str(summary_of(self._run).get("statistics", ""))
+        return str(RunFolder(self._run).final_summary().get("statistics", ""))
 
     def plan(self, facts: FactSet) -> Plan:
         """The recorded facts in their order.
@@ -110,7 +109,7 @@ class Replay(Intervention):
 
     def _check_model(self) -> None:
         folder = self._run
-        recorded = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
+        recorded = RunFolder(folder).config()["model"]
         for key, here in self.model.items():
             if (there := recorded.get(key)) != here:
                 raise ConfigError(

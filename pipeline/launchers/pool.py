@@ -145,7 +145,7 @@ class _Work:
         self, *, shared: bytes, overrides: Sequence[Sequence[str]], first: int, gpus: Sequence[str]
     ) -> None:
         self._shared, self._overrides, self._first, self._gpus = shared, overrides, first, gpus
-        self._names = messages.differing([messages.tellable(job) for job in overrides])
+        self._names = messages.without_shared([messages.publishable(job) for job in overrides])
         self._running: list[_Process] = []
         self._results: dict[int, JobReturn] = {}
         self._begun: float | None = None

@@ -1,10 +1,3 @@
-from .archive import (
-    Archive as Archive,
-    read_archive as read_archive,
-    read_config as read_config,
-    read_rows as read_rows,
-    run_folders as run_folders,
-)
 from .atomic_files import (
     read_json as read_json,
     settle as settle,
@@ -16,9 +9,9 @@ from .checkpoint_store import Saved as Saved, new_checkpoint as new_checkpoint
 from .folder import RunBusy as RunBusy, RunDir as RunDir, RunInfo as RunInfo
 from .heartbeat import is_elsewhere_computed as is_elsewhere_computed, is_gone as is_gone, read as read
 from .input_digests import check_inputs as check_inputs, inputs_of as inputs_of
-from .layout import folder_of as folder_of, is_done as is_done, run_of as run_of, summary_of as summary_of
+from .layout import folder_of as folder_of, is_done as is_done, run_of as run_of
 from .machine_errors import as_machine_error as as_machine_error
-from .messages import departure as departure, duration as duration, reason as reason, relevant as relevant
+from .messages import departure as departure, duration as duration, numerical as numerical, reason as reason
 from .objectives import (
     EditsBeforeAlarm as EditsBeforeAlarm,
     Score as Score,

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from analysis.results.run_folder import COMPLETE, STATES
 from editors.errors import ConfigError, DataError
 from pipeline.config.fingerprint import Config
 from pipeline.config.targets import plugins_of
@@ -24,9 +25,7 @@ from pipeline.runs.provenance import code, plugin_digests
 
 log = logging.getLogger(__name__)
 
-FOLDER = "state"
-COMPLETE = "run.json"
-"""The file that completes a checkpoint."""
+FOLDER = STATES
 PREFIX = "checkpoint-"
 KEPT = 2
 """Checkpoints per part on the disk; the older one is used if the newer one is broken."""

@@ -23,6 +23,7 @@ import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError, NormscopeError
 from editors.tensor_files import write_tensors
 from pipeline.config.fingerprint import Config, label
@@ -164,9 +165,8 @@ class RunDir:
         self._tables.setdefault(table, []).extend(rows)
 
     def rows(self) -> list[dict[str, Any]]:
-        """What `metrics.jsonl` holds, a mapping a line."""
-        path = self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        """The rows of `metrics.jsonl`, one mapping per line."""
+        return RunFolder(self.folder).rows()[0]
 
     @property
     def tables(self) -> Mapping[str, Sequence[Mapping[str, object]]]:

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
 from pipeline.config.fingerprint import label
-from pipeline.runs.atomic_files import read_json
 from pipeline.runs.layout import run_of
 
 _KEYS = ("path", "folder")
@@ -29,7 +29,7 @@ def inputs(config: Mapping[str, object]) -> dict[str, str]:
 
 def inputs_of(folder: Path) -> Mapping[str, str]:
     """What the run in a folder has read, as its `provenance.json` tells."""
-    return read_json(folder / "provenance.json").get("inputs", {})
+    return RunFolder(folder).provenance().get("inputs", {})
 
 
 def check_inputs(folder: Path, before: Mapping[str, str]) -> None:

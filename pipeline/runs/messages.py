@@ -1,4 +1,4 @@
-"""How errors, ends of processes, times and differing settings are written for people."""
+"""Texts for people: errors, ends of processes, durations and the overrides of runs."""
 
 import re
 import signal
@@ -13,18 +13,18 @@ from editors.errors import NormscopeError
 from pipeline.config.secrets import without_secrets
 
 _ELSEWHERE = ("launcher", "tracker")
-"""Groups that say where a run is computed and watched: the same run comes out."""
+"""Groups that say where a run is computed and watched, and do not change its numbers."""
 
 
 def reason(error: BaseException) -> str:
-    """One line for people; of an error that nobody foresaw its kind as well."""
+    """The error in one line; of an unexpected one also its type."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{mark.name}, line {mark.line + 1} is no YAML: {error.problem}"
-    foreseen = isinstance(error, NormscopeError | HydraException | OmegaConfBaseException)
+    expected = isinstance(error, NormscopeError | HydraException | OmegaConfBaseException)
     cause = f" ({error.__cause__})" if isinstance(error, HydraException) and error.__cause__ else ""
     first = f"{error}{cause}".strip().split("\n", 1)[0]
-    return first if foreseen else f"{type(error).__name__}: {first}"
+    return first if expected else f"{type(error).__name__}: {first}"
 
 
 def report(error: BaseException) -> str:
@@ -36,7 +36,7 @@ def report(error: BaseException) -> str:
 
 
 def departure(code: int) -> str:
-    """How a process left that gave no result."""
+    """How a process ended that gave no result."""
     if code < 0:
         cause = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
         return f"was killed by {signal.Signals(-code).name}{cause}"
@@ -46,23 +46,23 @@ def departure(code: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: `12 s`, `5 min`, `3.4 h`."""
+    """Seconds in words: `12 s`, `5 min`, `3.4 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def relevant(overrides: Sequence[str]) -> list[str]:
+def numerical(overrides: Sequence[str]) -> list[str]:
     """The overrides without those that only say where a run is computed and watched."""
     return [text for text in overrides if re.split(r"[.=@]", text.lstrip("+~"))[0] not in _ELSEWHERE]
 
 
-def tellable(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The relevant overrides as they may be written down."""
-    return tuple(without_secrets(relevant(overrides)))
+def publishable(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The numerical overrides without secrets."""
+    return tuple(without_secrets(numerical(overrides)))
 
 
-def differing(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """A line for each job: the overrides that not all of them share; all where there is one job alone."""
+def without_shared(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """A line for each job: the overrides that not all of them share; all overrides of a single job."""
     shared = set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
     return [" ".join(text for text in job if text not in shared) for job in jobs]

@@ -4,43 +4,27 @@ Light, so that a run which is done already answers without torch. An objective b
 one is asked again with whatever objective is chosen now.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from hydra.utils import instantiate
 
+from analysis.metrics import ACCURACY, SCORE, stage_of
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
 from pipeline.config.fingerprint import Config
 from pipeline.config.targets import plugins_of
 from pipeline.config.validation import node_problems
-from pipeline.runs.layout import summary_of
 
 log = logging.getLogger(__name__)
 
 Direction = Literal["maximize", "minimize"]
 Value = float | list[float | None] | None
 """Of one objective, or of several in their order; null where it is not known."""
-MEASURED_BY: Mapping[str, str] = MappingProxyType(
-    {
-        "norm/frobenius": "norms",
-        "norm/singular": "spectra",
-        "activation/": "activations",
-        "probe/": "probes",
-        "edit/score/": "efficacy",
-        "edit/success/": "efficacy",
-        "edit/accuracy/": "efficacy",
-        "edit/known/": "efficacy",
-        "generation/": "generation",
-        "text/": "perplexity",
-        "downstream/": "downstream",
-    }
-)
-"""How keys begin that one stage alone measures, and which; what is not here is known only in the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +106,8 @@ class EditsBeforeAlarm:
 class ScoreMinusDownstreamLoss:
     """score − weight · (unedited downstream − downstream), the two last values and the one at the start."""
 
-    score: str = "edit/score/seen"
-    downstream: str = "downstream/mean/acc"
+    score: str = SCORE
+    downstream: str = ACCURACY
     weight: float = 1.0
     """How many points of the score a point of downstream accuracy is worth."""
     direction: Direction = field(default="maximize", init=False)
@@ -166,10 +150,10 @@ def objective_of(config: Config, folder: Path, summary: Mapping[str, Any] | None
 
     `summary` is what the run found; that of a finished run is read. Says what cannot be known, and why.
     """
-    told = summary_of(folder) if summary is None else summary
+    told = RunFolder(folder).final_summary() if summary is None else summary
     found = Findings(
         last=told["metrics"],
-        unedited=_unedited(folder / "metrics.jsonl"),
+        unedited=_unedited(RunFolder(folder)),
         edits=told.get("edits", 0),
         alarms=told.get("alarms", ()),
         parts=told.get("parts", ()),
@@ -189,12 +173,8 @@ def _value(name: str, objective: Objective, found: Findings, stages: Mapping[str
 
 
 def _unmeasured(metrics: Sequence[str], stages: Mapping[str, Any]) -> str | None:
-    missing = {
-        stage: metric
-        for metric in metrics
-        for start, stage in MEASURED_BY.items()
-        if metric.startswith(start) and stage not in stages
-    }
+    needed = {stage: metric for metric in metrics if (stage := stage_of(metric))}
+    missing = {stage: metric for stage, metric in needed.items() if stage not in stages}
     if not missing:
         return None
     unknown, add = " and ".join(missing.values()), " and ".join(missing)
@@ -211,14 +191,7 @@ def _edits_at(alarm: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> i
     return before + (alarm["count"] if alarm["unit"] == "edits" else 0)
 
 
-def _unedited(path: Path) -> dict[str, float]:
-    """What was measured before the first change: the rows of metrics.jsonl without an edit or a step."""
-    found: dict[str, float] = {}
-    if not path.is_file():
-        return found
-    with path.open(encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            if row.get("edits") or row.get("steps"):
-                break
-            found |= {key: value for key, value in row.items() if "/" in key}
-    return found
+def _unedited(run: RunFolder) -> dict[str, float]:
+    """The numbers of the rows before the first edit or optimiser step."""
+    before = takewhile(lambda row: not (row.get("edits") or row.get("steps")), run.rows()[0])
+    return {key: value for row in before for key, value in row.items() if "/" in key}

@@ -18,6 +18,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError, DataError, NormscopeError
 from pipeline.config.file_cache import keep_files
 from pipeline.config.hydra_internals import combinations, result_of
@@ -25,7 +26,7 @@ from pipeline.config.schema import resolved, without_hydra
 from pipeline.runs import messages
 from pipeline.runs.heartbeat import is_elsewhere_computed
 from pipeline.runs.input_digests import check_inputs, inputs_of
-from pipeline.runs.layout import OUTPUTS, folder_of, is_done, summary_of
+from pipeline.runs.layout import OUTPUTS, folder_of, is_done
 from pipeline.runs.messages import reason
 from pipeline.runs.objectives import Value
 from pipeline.sweeps import plan
@@ -65,7 +66,7 @@ class _Job:
             return
         try:
             check_inputs(folder, inputs_of(folder))
-            self.objective = summary_of(folder)["objective"]
+            self.objective = RunFolder(folder).final_summary()["objective"]
         except NormscopeError as error:
             self.before, self.error = False, error
         except KeyError:
@@ -169,7 +170,7 @@ class Sweep(Sweeper):
                 continue
             planned = plan.PlannedRun(
                 run=folder.name,
-                overrides=messages.tellable(job.overrides),
+                overrides=messages.publishable(job.overrides),
                 invocation=None if recompute else job.invocation,
             )
             plans.setdefault(folder.parent, []).append(planned)
@@ -221,7 +222,7 @@ def _conclude(runs: Sequence[_Job]) -> None:
     log.info("%d computed, %d done before, %d failed%s", computed, before, len(failed), others)
     if not failed:
         return
-    lines = messages.differing([messages.tellable(job.overrides) for job in runs])
+    lines = messages.without_shared([messages.publishable(job.overrides) for job in runs])
     for job, line in zip(runs, lines, strict=True):
         if job.error:
             log.error("%s: %s%s", line, reason(job.error), f" ({job.folder})" if job.folder else "")

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from pipeline.config.fingerprint import NUMERICS
 from pipeline.runs.atomic_files import write_json
-from pipeline.runs.messages import relevant
+from pipeline.runs.messages import numerical
 
 NAME = "sweep.json"
 
@@ -57,7 +57,7 @@ def invocation(composed_from: str, overrides: Sequence[str]) -> str:
 
     `composed_from` is the digest of the files and of Hydra's own overrides.
     """
-    return digest([composed_from, str(NUMERICS), *relevant(overrides)])
+    return digest([composed_from, str(NUMERICS), *numerical(overrides)])
 
 
 def read(experiment: Path) -> list[PlannedRun]:

@@ -7,6 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from analysis.metrics import NORM_RATIO
 from pipeline.interventions.base import Part
 
 
@@ -46,7 +47,7 @@ class ProgressBars:
         task, begun = self._tasks[part.index]
         (bar,) = [each for each in self._progress.tasks if each.id == task]
         rate = (count - bar.fields["begun"]) / (time.perf_counter() - begun)
-        ratio = row.get("norm/frobenius_ratio/edited")
+        ratio = row.get(NORM_RATIO)
         self._progress.update(
             task,
             completed=count,

@@ -1,45 +1,17 @@
-"""How Weights & Biases is told of a run: a flat configuration to filter by, and a summary of every metric."""
+"""The configuration of a run as Weights & Biases shows it: flat, to filter and group by."""
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any
 
 from pipeline.config.fingerprint import Config, label
 from pipeline.config.secrets import is_secret, masked
 
-SUMMARIES = (
-    ("edit/score", "last,max"),
-    ("edit/success", "last,max"),
-    ("edit/*accuracy", "last,max"),
-    ("edit/*loss*", "last,min"),
-    ("probe/accuracy*", "last,min"),
-    ("downstream/*", "last,min"),
-    ("activation/*norm_ratio", "last,min,max"),
-    ("norm/*", "last,max"),
-    ("lora/*", "last,max"),
-    ("text/*", "last,min,max"),
-    ("train/loss", "last,min"),
-    ("mend/*loss", "last,min"),
-    ("mend/*", "last,max"),
-    ("time/*", "last,mean"),
-)
-"""Patterns of `area/quantity`, and what stays of such a metric when a run is over; the first that fits holds.
-
-Of others the last value stays, under the key itself.
-"""
-
 _NOTHING = "none"
 
 
-def summary_of(key: str) -> str | None:
-    """What stays of a metric, such as `last,max`; None for its last value alone."""
-    quantity = key.rpartition("/")[0]
-    return next((kept for pattern, kept in SUMMARIES if fnmatchcase(quantity, pattern)), None)
-
-
-def shown(config: Config, provenance: Mapping[str, Any]) -> dict[str, object]:
-    """What a run is listed with: short keys to group and filter by, the whole configuration, the code."""
+def run_config(config: Config, provenance: Mapping[str, Any]) -> dict[str, object]:
+    """Short keys to group and filter by, the whole configuration and the code, for a W&B run."""
     return flat(config) | flat(_code(provenance), "provenance/") | _short(config)
 
 
@@ -57,19 +29,19 @@ def flat(config: Config, prefix: str = "") -> dict[str, object]:
 
 
 def node(config: Config, group: str) -> Mapping[str, Any]:
-    """A group of the configuration, empty where there is none."""
-    found = config.get(group)
-    return found if isinstance(found, Mapping) else {}
+    """A group of the configuration; empty if there is none."""
+    value = config.get(group)
+    return value if isinstance(value, Mapping) else {}
 
 
 def job_type(config: Config) -> str:
-    """The editor's name, or the intervention's where no editor is at work."""
+    """The editor's name, or the intervention's if no editor is at work."""
     intervention = label(config, "intervention")
     return label(config, "editor") if intervention in ("", "knowledge_edit") else intervention
 
 
 def _short(config: Config) -> dict[str, object]:
-    """`editor`, `model`, … as one word each."""
+    """`editor`, `model`, … in one word each."""
     named: dict[str, object] = {
         group: label(config, group) or _NOTHING for group in ("editor", "model", "intervention", "data")
     }
@@ -87,5 +59,5 @@ def _spans(blocks: Sequence[int]) -> str:
 
 
 def _code(provenance: Mapping[str, Any]) -> dict[str, object]:
-    """Which code computed the run; neither where nor how it was called."""
+    """The code that computed the run, without its machine and its command line."""
     return {key: provenance[key] for key in ("git", "python", "packages") if key in provenance}

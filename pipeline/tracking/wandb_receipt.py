@@ -9,18 +9,18 @@ from pipeline.runs.atomic_files import write_json
 from pipeline.runs.layout import is_done
 from pipeline.tracking.base import Status
 
-CONTENT = ("config.yaml", "provenance.json", "metrics.jsonl", "summary.json", "DONE")
-"""What a run is; figures can be drawn from it and copies elsewhere made anew."""
+CONTENT = ("config.yaml", "provenance.json", "metrics.jsonl", "metrics.jsonl.gz", "summary.json", "DONE")
+"""Files that a run consists of: figures can be drawn from them and copies made elsewhere."""
 RECEIPT = "uploaded.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """Which content of a run lies where at Weights & Biases."""
+    """Where which content of a run is at Weights & Biases."""
 
     digest: str
     outcome: Status
-    """How it was told to have ended."""
+    """How the run ended, as W&B has it."""
     id: str
     project: str
     entity: str | None
@@ -29,12 +29,12 @@ class Receipt:
     """Its files, relative to the run's folder."""
 
     def write(self, folder: Path) -> None:
-        """Leave it in the run's folder."""
+        """Write the receipt into the run's folder."""
         write_json(folder / RECEIPT, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> "Receipt | None":
-        """The last one in a run's folder; None where there is none that can be read."""
+        """The latest receipt in a run's folder; None if there is none that can be read."""
         try:
             return cls(**json.loads((folder / RECEIPT).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -44,16 +44,16 @@ class Receipt:
 def digest(folder: Path) -> str:
     """Sixteen hex digits that change with the content of a run's files: `CONTENT` and, once done, its tables.
 
-    Without an end the tables follow from the rows; where a run fails, they and `FAILED` are written only
-    after the tracker was told.
+    Of a run without an end the tables follow from the rows; if a run fails, they and `FAILED` are written
+    only after the tracker was closed.
     """
-    told = hashlib.sha256()
+    content = hashlib.sha256()
     patterns = (*CONTENT, "*.parquet") if outcome(folder) == "done" else CONTENT
     for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
-        told.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return told.hexdigest()[:16]
+        content.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return content.hexdigest()[:16]
 
 
 def outcome(folder: Path) -> Status:
-    """What Weights & Biases should know: a run that did not reach its end is a failed one there."""
+    """The state of the run at Weights & Biases, where a run that did not reach its end is a failed one."""
     return "done" if is_done(folder) else "failed"

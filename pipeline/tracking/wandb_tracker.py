@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
+from analysis.metrics import summary_of
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
 from pipeline.config.fingerprint import Config
-from pipeline.runs.atomic_files import read_json
 from pipeline.runs.folder import RunInfo
 from pipeline.tracking.base import Draw, Position, Rows, Status, Tracker
-from pipeline.tracking.wandb_config import job_type, node, shown, summary_of
+from pipeline.tracking.wandb_config import job_type, node, run_config
 from pipeline.tracking.wandb_receipt import Receipt, digest
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Wandb(Tracker):
                 job_type=job_type(config),
                 name=f"{job_type(config)}-{run.fingerprint}",
                 tags=list(self.tags),
-                config=shown(config, read_json(run.folder / "provenance.json")),
+                config=run_config(config, RunFolder(run.folder).provenance()),
                 dir=run.folder,
                 mode=resolved(self.mode),
                 reinit="create_new",  # otherwise a run that was left open would be reused
@@ -142,7 +143,7 @@ class Wandb(Tracker):
         try:
             self._log_tables(run)
             content = digest(self._folder)
-            summary = read_json(self._folder / "summary.json")
+            summary = RunFolder(self._folder).summary()
             run.summary.update({key: summary[key] for key in OUTCOME if summary.get(key) is not None})
             run.config.update({DIGEST: content}, allow_val_change=True)  # last: it marks a complete run
         finally:

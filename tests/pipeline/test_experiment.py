@@ -22,6 +22,7 @@ from pipeline.build import build
 from pipeline.config.schema import resolved
 from pipeline.launch import launch
 from pipeline.runs.folder import RunDir
+from tests.metric_rows import not_in_one_row
 
 Composed = Callable[..., DictConfig]
 
@@ -146,6 +147,7 @@ def test_every_stage_respects_its_cadence_and_reports_its_seconds(composed: Comp
     for row in rows(only_run(tmp_path)):
         measured = {name for name in EVERY.split(",") if f"time/{name}/seconds" in row}
         assert measured == (set(EVERY.split(",")) if row["edits"] in (0, 3, 4) else set()), row["edits"]
+        assert not not_in_one_row(row), "every key belongs to one row of the table of metrics"
         prepared = {key for key in row if key.endswith("_prepare/seconds")}
         assert len(prepared) == (len(EVERY.split(",")) if row["edits"] == 0 else 0)
 

@@ -1,4 +1,5 @@
 from .curves import growth_terms as growth_terms
+from .keys import key_charts as key_charts, other_keys as other_keys
 from .registry import (
     FigureSpec as FigureSpec,
     charts as charts,

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from analysis.metrics import ACCURACY, NORM_RATIO
 from analysis.plots.charts.events import Event, EventChart
 from analysis.plots.charts.lines import Line, LineChart, Panel
 from analysis.plots.charts.points import Spread, Track, TrackChart
@@ -18,9 +19,6 @@ from analysis.units import WORDS, counted
 
 _SHARE = (-0.03, 1.03)
 """Limits of an axis of shares; lines at 0 and 1 are fully visible."""
-
-_ABILITY = "downstream/mean/acc"
-_RATIO = "norm/frobenius_ratio/edited"
 
 
 def edit_scores(data: FigureData) -> LineChart | None:
@@ -73,7 +71,7 @@ def ability(data: FigureData) -> TrackChart | None:
     """Mean downstream accuracy against the edited matrices' norm ratio: one point per measured count."""
     of_run = [*PART, "series", "unit", "count"]
     ratio, accuracy = (
-        data.metrics.loc[data.metrics["key"] == key, [*of_run, "value"]] for key in (_RATIO, _ABILITY)
+        data.metrics.loc[data.metrics["key"] == key, [*of_run, "value"]] for key in (NORM_RATIO, ACCURACY)
     )
     both = ratio.merge(accuracy, on=of_run, suffixes=("_ratio", "_accuracy"))
     finite = (

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
+from analysis.plots.figures.keys import other_keys
 from analysis.plots.figures.registry import FIGURES, charts
 from analysis.reports.html_report import render
 from analysis.results.collection import collect
@@ -162,6 +163,50 @@ def test_a_mistake_is_one_sentence_and_status_2(
     assert main([argument.format(root=tmp_path) for argument in arguments]) == 2
     message = capsys.readouterr().err
     assert sentence in message and message.count("\n") == 1 and "Traceback" not in message
+
+
+OWN = "logit/cosine/mean"
+
+
+@pytest.fixture
+def own_metric(write_run: WriteRun) -> Path:
+    """An experiment of which one run logs a metric that the table of metrics does not have."""
+    write_run(editor="rome", edits=10)
+    folder = write_run(editor="memit", edits=10)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    own = [{**row, OWN: 0.1 * row["edits"], "logit/<b>/$x$": 1.0} for row in rows]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in own))
+    return folder.parent
+
+
+def test_a_metric_of_a_stage_of_ones_own_is_drawn_in_the_report(own_metric: Path, capsys):
+    assert main(["report", str(own_metric)]) == 0
+    page = (own_metric / "report.html").read_text()
+    section = page[page.index('<section id="others">') :].partition("</section>")[0]
+    assert re.findall("<h3>(.*?)</h3>", section) == ["logit/&lt;b&gt;/$x$", OWN]
+    assert section.count("Plotly.newPlot") == 2
+    assert (own_metric / "figures" / "metric-logit-cosine-mean.pdf").is_file()
+    assert not (own_metric / "figures" / "metric-norm-frobenius_ratio-edited.pdf").exists()
+
+
+def test_metrics_of_the_table_alone_need_no_section_of_others(experiment: Path):
+    assert 'id="others"' not in page_of(experiment, title="quick")
+    assert not other_keys(collect(experiment).metrics)
+
+
+def test_any_metric_is_drawn_by_its_key(own_metric: Path, tmp_path: Path, capsys):
+    command = ["figures", str(own_metric), "--format", "svg", "--to", str(tmp_path / "paper")]
+    assert main([*command, "--key", OWN, "--key", "time/step/seconds"]) == 0
+    names = {"metric-logit-cosine-mean.svg", "metric-time-step-seconds.svg"}
+    assert {path.name for path in (tmp_path / "paper" / "figures").iterdir()} == names
+    assert main([*command, "--key", OWN, "--only", "norms"]) == 0
+    assert {path.name for path in (tmp_path / "paper" / "figures").iterdir()} == {*names, "norms.svg"}
+    capsys.readouterr()
+    assert main([*command, "--key", "logit/cosine/meen"]) == 2
+    assert (
+        "--key logit/cosine/meen: no run measured it; measured were logit/cosine/mean"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.browser

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.results.collection import IDENTITY, _brief, collect
-from analysis.results.run_folder import MOMENT
+from analysis.results.run import MOMENT
 from analysis.results.tables import alarm_order, differing_settings, per_series, summary
 from analysis.statistics.intervals import over_seeds
 from editors.errors import DataError

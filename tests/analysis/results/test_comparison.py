@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from analysis.__main__ import main
-from analysis.results.comparison import Comparison, comparison, read_one, shown
+from analysis.results.comparison import Comparison, comparison, read_one, render_comparison
 from tests.fake_runs import WriteRun
 
 RATIO, KNOWN = "norm/frobenius_ratio/edited", "edit/known/unedited"
@@ -29,7 +29,7 @@ def compared(a: Path, b: Path, tolerance: float = 0.0) -> Comparison:
 
 def text_of(found: Comparison, width: int, rows: int | None = None) -> str:
     console = Console(width=width, file=StringIO())
-    console.print(shown(found, Path("x"), Path("y"), rows=rows))
+    console.print(render_comparison(found, Path("x"), Path("y"), rows=rows))
     return console.file.getvalue()
 
 

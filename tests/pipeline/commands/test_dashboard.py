@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.commands.dashboard import SECTIONS, main, plots
+from analysis.metrics import dashboard
+from analysis.results.run_folder import RunFolder
+from pipeline.commands.dashboard import OTHERS as REST, main, plots
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # wandb-workspaces' own
 
 EDITS = ("edit/score/seen", "edit/score/first50", "edit/retention/0010", "edit/retention/0020")
 NORMS = ("norm/delta/mlp_down.01", "norm/delta/mlp_down.11", "norm/frobenius_ratio/edited")
 OTHERS = ("activation/norm/block.00", "probe/accuracy/00-01", "probe/accuracy/00-02", "probe/accuracy/mean")
-LAST = ("downstream/mean/acc", "text/loss/held_out", "alarm/norm_growth/at", "time/step/seconds")
+LAST = ("downstream/mean/acc", "text/loss/held_out", "alarm/norm_growth/at", "time/step/seconds",
+        "logit/cosine/mean", "trace/total/mean")  # fmt: skip
 TRAINED = ("train/loss/step", "lora/norm_a/attn_q.00", "norm/frobenius_ratio/edited")
 
 
@@ -62,14 +65,14 @@ def test_the_view_shows_every_metric_that_the_runs_have_and_no_other(
     assert internal.View.model_validate_json(text).display_name == "demo"
     shown = list(panels(json.loads(text)))
     assert {key for _, _, keys in shown for key in keys} == {*EDITS, *NORMS, *OTHERS, *LAST, *TRAINED}
-    assert [name for name, _ in SECTIONS] == list(dict.fromkeys(section for section, _, _ in shown))
+    assert [*dashboard(), REST] == list(dict.fromkeys(section for section, _, _ in shown))
     assert {axis for section, axis, _ in shown if section != "Alarms"} == {"edits", "steps", "step"}
     assert ("Training", "steps", ["train/loss/step"]) in shown
     assert {axis for _, axis, keys in shown if keys == ["edit/score/seen"]} == {"edits", "step"}
 
 
 def test_blocks_share_a_panel_and_the_score_comes_first(experiment: Path):
-    found = plots([experiment / "1"])
+    found = plots([RunFolder(experiment / "1")])
     titles = [plot.title for plot in found["Edits"]]
     assert titles == ["edit/score/seen", "edit/retention", "edit/score/first50"]
     keys = {plot.title: plot.keys for plot in found["Norms"]}

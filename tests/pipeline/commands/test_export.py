@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from analysis.results.run_folder import RunFolder
 from pipeline import experiment
 from pipeline.checkpoints import kept_weights as kept
 from pipeline.commands import export
@@ -22,7 +24,6 @@ from pipeline.commands.model_card import card
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.schema import resolved
 from pipeline.launch import launch
-from pipeline.runs.archive import Archive
 from tests.tiny import TEXT, tiny_model
 
 Composed = Callable[..., DictConfig]
@@ -192,18 +193,15 @@ def test_an_experiment_with_one_run_and_an_empty_folder_will_do(composed: Compos
 
 def test_texts_of_data_do_nothing_in_a_card(tmp_path: Path):
     evil = "x\n---\n# [a](javascript:b) <script>alert(1)</script> | `c` https://d *e*"
-    run = Archive(
-        folder=tmp_path,
-        config={"model": {"name": evil, "path": evil}, "editor": {"name": evil}, "data": {"name": evil}},
-        rows=({"downstream/mean/acc": 0.9}, {"downstream/mean/acc": 0.5}),
-        tables={"records": [{"prompt": evil, "subject": evil, "target_new": evil, "target_true": ""}]},
-        state="done",
-        reason="",
-        notes=(),
-    )
+    config = {"model": {"name": evil, "path": evil}, "editor": {"name": evil}, "data": {"name": evil}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = [{"downstream/mean/acc": accuracy} for accuracy in (0.9, 0.5)]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    records = [{"prompt": evil, "subject": evil, "target_new": evil, "target_true": ""}]
+    pd.DataFrame(records).to_parquet(tmp_path / "records.parquet")
     summary = {"edits": 1, "parts": [{"unit": "edits", "name": "a"}], "alarms": [{"sentence": evil}]}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    text = card(run)
+    text = card(RunFolder(tmp_path))
     _, front, body = text.split("---\n", 2)
     assert yaml.safe_load(front)["base_model"] == " ".join(evil.split())
     lines = body.splitlines()

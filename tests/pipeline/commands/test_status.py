@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import DataError
 from pipeline.commands import status
-from pipeline.commands.run_states import Seen, last_row, look, seconds_left
+from pipeline.commands.run_states import RunState, run_states, seconds_left
 from pipeline.sweeps import plan
 from tests.paths import ROOT
 
@@ -57,7 +58,7 @@ def experiment(tmp_path: Path) -> Path:
 
 
 def test_every_state_is_recognised(experiment: Path):
-    states = {run.run: run.state for run in look(experiment)}
+    states = {run.run: run.state for run in run_states(experiment)}
     assert states == {
         "done": "done",
         "failed": "failed",
@@ -71,14 +72,14 @@ def test_every_state_is_recognised(experiment: Path):
 
 
 def test_a_running_one_tells_how_far_it_is_by_its_latest_whole_row(experiment: Path):
-    (running,) = [run for run in look(experiment) if run.run == "running"]
-    assert running.told.startswith("25 of 100 edits")
+    (running,) = [run for run in run_states(experiment) if run.run == "running"]
+    assert running.message.startswith("25 of 100 edits")
     assert running.left == pytest.approx(300, rel=0.01)
 
 
 def test_the_table_shows_what_differs_and_why_something_failed(experiment: Path):
     console = Console(width=200, record=True)
-    console.print(status.shown(experiment, look(experiment)))
+    console.print(status.overview(experiment, run_states(experiment)))
     text = console.export_text()
     assert "editor=memit" in text and "layers.edit=[0,1]" in text, "brackets are no markup"
     assert "there is no [red] fact" in text and "Traceback" not in text
@@ -86,10 +87,10 @@ def test_the_table_shows_what_differs_and_why_something_failed(experiment: Path)
 
 
 def test_time_left_counts_what_waits_and_how_many_run_at_a_time():
-    def runs(running: int, waiting: int) -> list[Seen]:
-        done = Seen(run="a", overrides=(), state="done", seconds=100.0)
-        half = Seen(run="b", overrides=(), state="running", share=0.5, seconds=50.0)
-        return [done, *[half] * running, *[Seen(run="c", overrides=(), state="waiting")] * waiting]
+    def runs(running: int, waiting: int) -> list[RunState]:
+        done = RunState(run="a", overrides=(), state="done", seconds=100.0)
+        half = RunState(run="b", overrides=(), state="running", share=0.5, seconds=50.0)
+        return [done, *[half] * running, *[RunState(run="c", overrides=(), state="waiting")] * waiting]
 
     assert seconds_left(runs(1, 0)) == 50
     assert seconds_left(runs(1, 3)) == 350
@@ -100,13 +101,13 @@ def test_time_left_counts_what_waits_and_how_many_run_at_a_time():
 def test_only_the_end_of_the_numbers_is_read(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("x" * 200_000 + '\n{"edits": 7}\n')
-    assert last_row(path) == {"edits": 7}
-    assert last_row(tmp_path / "absent") == {}
+    assert RunFolder(tmp_path).last_row() == {"edits": 7}
+    assert RunFolder(tmp_path / "absent").last_row() == {}
 
 
 def test_a_folder_without_runs_gets_a_sentence(tmp_path: Path):
     with pytest.raises(DataError, match="holds no run and no plan"):
-        look(tmp_path)
+        run_states(tmp_path)
     assert str(status.main([str(tmp_path / "absent")])).startswith("error: ")
 
 

@@ -14,10 +14,10 @@ from filelock import FileLock
 from omegaconf import DictConfig
 from PIL import Image
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import DataError
 from pipeline.commands.upload import main
 from pipeline.launch import launch
-from pipeline.runs.archive import read_archive
 from pipeline.runs.folder import RunDir
 from pipeline.tracking.base import tracking
 from pipeline.tracking.wandb_receipt import digest
@@ -48,14 +48,14 @@ def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def _one_quick_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing is tested elsewhere, and takes seconds."""
-    import analysis.reports.html_report
+    import analysis.plots.run_figures
 
     def draw(folder: Path, to: Path) -> dict[str, Path]:
         to.mkdir(exist_ok=True)
         Image.new("RGB", (3, 2)).save(to / "norms.png")
         return {"norms": to / "norms.png"}
 
-    monkeypatch.setattr(analysis.report, "run_figures", draw)
+    monkeypatch.setattr(analysis.plots.run_figures, "run_figures", draw)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_run_without_an_end_is_told_as_far_as_it_is(
     (folder / "records.parquet").write_bytes(b"PAR1 torn")
     assert main([str(folder)]) == 0
     told = capsys.readouterr().out
-    assert "left out 1 line(s) of metrics.jsonl" in told and "the first is 4" in told
+    assert "skipped 1 unreadable line(s) of metrics.jsonl, first line 4." in told
     assert "left out records.parquet" in told
     summary = wandb_summary(folder)
     assert summary["state"].startswith("failed") and summary["summary"]["edits"] == 2
@@ -190,7 +190,7 @@ def test_an_interrupted_run_has_the_tables_of_its_newest_complete_state(folder: 
             pd.DataFrame([{"id": "a"}] * (part + count + 1)).to_parquet(tables / f"{name}.parquet")
         if size is not None:
             (tables.parent / "run.json").write_text(json.dumps({"size": size}))
-    found = read_archive(folder).tables
+    found = RunFolder(folder).tables()[0]
     assert {name: len(rows) for name, rows in found.items()} == {"edits": 3, "records": 1}
     (folder / "records.parquet").unlink()
     assert main([str(folder)]) == 0

@@ -12,11 +12,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError, DataError
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.secrets import is_secret, masked, without_secrets
 from pipeline.runs.folder import RunBusy, RunDir
-from pipeline.runs.layout import summary_of
 from pipeline.runs.provenance import git, machine, plugin_digests, provenance
 
 
@@ -98,7 +98,7 @@ def test_a_finished_run_leaves_every_file_and_its_objective(tmp_path: Path) -> N
     assert records.to_dict("list") == {"id": ["a", "b"], "success": [True, False]}
     with RunDir(root=tmp_path, config=config(tracker={})) as again:
         assert again.done
-        assert summary_of(again.folder)["objective"] == 0.75
+        assert RunFolder(again.folder).final_summary()["objective"] == 0.75
 
 
 def test_a_row_is_on_the_disk_at_once_and_numbers_of_any_kind_are_taken(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_an_error_while_reading_a_finished_run_leaves_it_finished(tmp_path: Path
         pytest.raises(DataError, match="delete the folder"),
         RunDir(root=tmp_path, config=config()) as again,
     ):
-        summary_of(again.folder)
+        RunFolder(again.folder).final_summary()
     assert run.done
     assert not (run.folder / "FAILED").exists()
 

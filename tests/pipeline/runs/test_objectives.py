@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from analysis.metrics import metrics, stage_of
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.schema import resolved
 from pipeline.launch import launch
-from pipeline.runs.layout import summary_of
 from pipeline.runs.objectives import (
-    MEASURED_BY,
     EditsBeforeAlarm,
     Findings,
     Score,
@@ -80,11 +80,24 @@ def test_a_signature_that_cannot_fire_is_named():
         assert name in str(EditsBeforeAlarm(signatures=[name]).lacks(thresholds))
 
 
-def test_the_stages_that_measure_are_there_and_their_keys_documented():
-    keys = (ROOT / "docs" / "metrics.md").read_text()
-    for start, stage in MEASURED_BY.items():
-        assert f"`{start}" in keys
-        assert (ROOT / "conf" / "stage" / f"{stage}.yaml").is_file()
+def test_the_stages_in_the_table_of_metrics_exist():
+    stages = {metric.stage for metric in metrics()} - {None}
+    assert stages == {path.stem for path in (ROOT / "conf" / "stage").glob("*.yaml")}
+
+
+@pytest.mark.parametrize(
+    ("key", "stage"),
+    [
+        ("norm/frobenius_ratio/edited", "norms"),
+        ("norm/singular_3/mlp_down.01", "spectra"),
+        ("edit/known/other", "efficacy"),
+        ("activation/own/late", "activations"),
+        ("edit/key_norm/mean", None),
+        ("time/step/seconds", None),
+    ],
+)
+def test_a_key_names_the_stage_that_alone_measures_it(key: str, stage: str | None):
+    assert stage_of(key) == stage
 
 
 @pytest.mark.parametrize(
@@ -111,12 +124,13 @@ def test_a_finished_run_answers_with_the_objective_that_is_chosen_now(composed: 
     stages = "stage=[norms,efficacy,signatures]"
     score = launch(composed(stages), tmp_path)
     (folder,) = (tmp_path / "test").iterdir()
-    assert summary_of(folder)["objective"] == score
+    assert RunFolder(folder).final_summary()["objective"] == score
     several = composed(stages, "objective=[edits_before_alarm,score]")
     assert launch(several, tmp_path) == [4.0, score]
     other = composed(stages, "objective.score.metric=norm/frobenius_ratio/edited")
-    assert launch(other, tmp_path) == summary_of(folder)["metrics"]["norm/frobenius_ratio/edited"]
-    assert summary_of(folder)["objective"] == score, "it stays as it was computed at the end"
+    summary = RunFolder(folder).final_summary()
+    assert launch(other, tmp_path) == summary["metrics"]["norm/frobenius_ratio/edited"]
+    assert RunFolder(folder).final_summary() == summary, "it stays as it was computed at the end"
 
 
 def test_a_run_that_lacks_it_is_kept_and_says_what_to_add(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -1,0 +1,215 @@
+"""A run as numbers to compute with: the long table of what it measured, its settings and its description.
+
+Whatever cannot be read (a failed run, a line torn by a crash) is left out with a note.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import pandas as pd
+
+from analysis.results.run_folder import PROVENANCE, RunFolder, one_line, skipped
+from analysis.units import UNITS
+from editors.errors import DataError
+
+_DESCRIPTION = ("name", "editor", "model", "data", "intervention", "seed", "edits", "seconds")
+"""Fields of `summary.json` that describe a run."""
+
+MOMENT = ("part", "unit", "count", "tokens")
+"""Columns that say when in a run a number was measured."""
+
+_DEFAULT_NAMES = MappingProxyType({"edits": "editing", "steps": "training"})
+"""Names of parts that the run did not name, by their unit."""
+
+Cell = tuple[int, str, int, int, str, float]
+"""A moment, a key and its value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """A run that contributes no numbers, and why."""
+
+    run: str
+    name: str
+    """The experiment that it belongs to."""
+    status: Literal["failed", "running", "unreadable"]
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run as it lies on disk."""
+
+    description: Mapping[str, str | int | float]
+    """`run`, the fields of `_DESCRIPTION` (`edits`: facts in all), `steps` and `tokens` of all training,
+    `statistics`: what the editor's second moments rest on, and `stopped`: why it ended early."""
+    parts: tuple[str, ...]
+    """The name of each part for people, such as `cpt` or an editor's name."""
+    settings: Mapping[str, str]
+    """The resolved configuration, flattened: dotted key to text."""
+    provenance: Mapping[str, str]
+    metrics: pd.DataFrame
+    """Columns `MOMENT`, key, value, in the order in which they were measured."""
+    sentences: Mapping[str, str]
+    """The sentence of each alarm, by signature; empty if none fired or the run is older than alarms."""
+    notes: tuple[str, ...]
+
+
+def read_run(folder: RunFolder) -> Run | Unfinished:
+    """A finished run; of any other the reason why it contributes nothing."""
+    if not folder.is_done:
+        return _unfinished(folder)
+    try:
+        summary = folder.final_summary()
+        metrics, notes = _metrics(folder)
+        description = {"run": folder.name} | {field: _plain(summary[field]) for field in _DESCRIPTION}
+        description |= {field: int(summary.get(field, 0)) for field in ("steps", "tokens")}
+        description["statistics"] = _plain(summary.get("statistics", "not recorded") or "none")
+        description["stopped"] = "by an alarm" if summary.get("stopped") else ""
+        parts = _parts(description, metrics, summary.get("parts", []))
+        # a run from before there were alarms has none
+        alarms = summary.get("alarms", [])
+        sentences = {one_line(str(alarm["signature"])): one_line(str(alarm["sentence"])) for alarm in alarms}
+    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
+        kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
+        sentence = f"DONE, but its files cannot be read: {kind}{one_line(str(error))}"
+        return Unfinished(run=folder.name, name=folder.experiment, status="unreadable", sentence=sentence)
+    settings, settings_notes = _settings(folder)
+    provenance, provenance_notes = _provenance(folder)
+    return Run(
+        description=description,
+        parts=parts,
+        settings=settings,
+        provenance=provenance,
+        metrics=metrics,
+        sentences=sentences,
+        notes=tuple(f"Run {folder.name}: {note}" for note in (*notes, *settings_notes, *provenance_notes)),
+    )
+
+
+def read_unmarked(folder: RunFolder) -> Run:
+    """A run from its configuration and numbers alone: it need not be marked as finished yet.
+
+    Raises DataError if its numbers cannot be read.
+    """
+    settings, _ = _settings(folder)
+    try:
+        metrics, notes = _metrics(folder)
+    except OSError as error:
+        raise DataError(
+            f"{folder.path} holds no numbers of a run: metrics.jsonl, {error.strerror}"
+        ) from error
+    provenance, _ = _provenance(folder)
+    known = {field: settings.get(f"{field}.name", settings.get(field, "")) for field in _DESCRIPTION}
+    known = {field: "" if value == "null" else value for field, value in known.items()}
+    unknown = {"seconds": float("nan"), "statistics": "", "stopped": ""}
+    description = {"run": folder.name, **known, **_totals(metrics), **unknown}
+    return Run(
+        description=description,
+        parts=_parts(description, metrics, folder.summary().get("parts", [])),
+        settings=settings,
+        provenance=provenance,
+        metrics=metrics,
+        sentences={},
+        notes=notes,
+    )
+
+
+def flatten(tree: object, prefix: str = "") -> dict[str, str]:
+    """Dotted key to text for every leaf of nested mappings; a list is a leaf."""
+    if not isinstance(tree, dict):
+        return {prefix: one_line(tree if isinstance(tree, str) else json.dumps(tree, default=str))}
+    pairs = ((f"{prefix}.{key}" if prefix else str(key), value) for key, value in tree.items())
+    return {key: text for path, value in pairs for key, text in flatten(value, path).items()}
+
+
+def _unfinished(folder: RunFolder) -> Unfinished:
+    if folder.state == "failed":
+        return Unfinished(run=folder.name, name=folder.experiment, status="failed", sentence=folder.failure)
+    sentence = "neither DONE nor FAILED: still running, or stopped and ready to be resumed"
+    return Unfinished(run=folder.name, name=folder.experiment, status="running", sentence=sentence)
+
+
+def _settings(folder: RunFolder) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The flattened configuration; empty with a note if it cannot be read."""
+    try:
+        return flatten(folder.config()), ()
+    except DataError as error:
+        return {}, (f"{str(error).removeprefix(f'{folder.path}/')}.",)
+
+
+def _provenance(folder: RunFolder) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The flattened provenance; empty with a note if it cannot be read."""
+    provenance = folder.provenance()
+    if provenance:
+        return flatten(provenance), ()
+    problem = "cannot be read" if (folder.path / PROVENANCE).exists() else "is missing"
+    return {}, (f"{PROVENANCE} {problem}.",)
+
+
+def _totals(metrics: pd.DataFrame) -> dict[str, int]:
+    """Edits, optimiser steps and trained tokens in all, counted from the rows."""
+    ends = metrics.groupby(["part", "unit"])["count"].max().groupby("unit").sum()
+    tokens = int(metrics["tokens"].max()) if len(metrics) else 0
+    return {unit: int(ends.get(unit, 0)) for unit in UNITS} | {"tokens": tokens}
+
+
+def _parts(
+    description: Mapping[str, object], metrics: pd.DataFrame, summaries: list[Mapping[str, object]]
+) -> tuple[str, ...]:
+    """The name of each part: the editor's if facts are edited, else the part's own name.
+
+    A name that several parts have gets a number.
+    """
+    editor, intervention = str(description["editor"]), str(description["intervention"])
+    units = [str(part["unit"]) for part in summaries]
+    names = [one_line(str(part["name"])) for part in summaries]
+    if not summaries:
+        units = list(metrics.drop_duplicates("part").sort_values("part")["unit"]) or [UNITS[0]]
+        # without a summary the names of the parts are not known
+        names = [intervention] if len(units) < 2 else [_DEFAULT_NAMES[unit] for unit in units]
+    names = [
+        editor if unit == UNITS[0] and editor else name for unit, name in zip(units, names, strict=False)
+    ]
+    repeated = {name for name in names if names.count(name) > 1}
+    return tuple(
+        f"{name} {names[: place + 1].count(name)}" if name in repeated else name
+        for place, name in enumerate(names)
+    )
+
+
+def _metrics(folder: RunFolder) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Long table of the rows; if a resumed run repeats a step, the later row holds."""
+    cells: list[Cell] = []
+    unreadable: list[int] = []
+    for number, row in folder.lines():
+        try:
+            cells += _cells(row or {})
+        except (KeyError, TypeError):
+            unreadable.append(number)
+    table = pd.DataFrame(cells, columns=[*MOMENT, "key", "value"])
+    whole = dict.fromkeys(("part", "count", "tokens"), "int64")
+    table = table.astype({**whole, "unit": "str", "key": "str", "value": "float64"})
+    table = table.drop_duplicates(["part", "count", "key"], keep="last", ignore_index=True)
+    return table, skipped(unreadable)
+
+
+def _cells(row: Mapping[str, Any]) -> Iterator[Cell]:
+    """The numbers of a row; one from before runs could train counts edits, in a single part."""
+    unit = str(row.get("unit", UNITS[0]))
+    part, count, tokens = row.get("part", 0), row[unit], row.get("tokens", 0)
+    if unit not in UNITS or not all(isinstance(number, int) for number in (part, count, tokens)):
+        raise TypeError(f"part {part!r}, unit {unit!r}, count {count!r}, tokens {tokens!r}")
+    for key, value in row.items():
+        if "/" in key and isinstance(value, int | float) and not isinstance(value, bool):
+            yield part, unit, count, tokens, key, float(value)
+
+
+def _plain(value: object) -> str | int | float:
+    """Numbers as they are, nothing as an empty text, everything else as one line of text."""
+    if value is None:
+        return ""
+    return value if isinstance(value, int | float) else one_line(str(value))
