@@ -33,7 +33,7 @@ def key_charts(
     for key in keys:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=3) or known[:3]
-            raise ConfigError(f"--key {key}: no run measured it; known are {', '.join(close)}, …")
+            raise ConfigError(f"--key {key}: no run measured it; measured were {', '.join(close)}, …")
     specs = [_spec(key, place) for place, key in enumerate(dict.fromkeys(keys), start=1)]
     built = [(spec, spec.build(data)) for spec in specs]
     return [(spec, chart) for spec, chart in built if chart is not None]
