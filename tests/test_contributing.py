@@ -1,0 +1,50 @@
+"""The templates of CONTRIBUTING.md work as they stand, in a folder outside of the project."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+
+TEMPLATE = re.compile(r"^```(?:python|yaml)\n# (\S+\.(?:py|yaml))\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""A fenced block whose first line is a comment with the path of the file."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder with every template of the page."""
+    folder = tmp_path_factory.mktemp("mine")
+    templates = TEMPLATE.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert len(templates) == 9
+    for name, content in [*templates, ("my_package/__init__.py", "")]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
+def commands() -> list[list[str]]:
+    """The commands above the templates, without the interpreter."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("\\\n", "")
+    section = text[text.index("## Templates") : text.index("### An editor")]
+    return [line.split()[1:] for line in section.splitlines() if line.startswith("python -m")]
+
+
+def test_every_template_works_by_the_commands_of_the_page(folder: Path):
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "HF_HUB_OFFLINE": "1"}
+    run, figures = commands()
+    for arguments in ([*run, "edits=2", "tracker=none", "launcher.threads=1"], figures):
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    (metrics,) = folder.glob("outputs/mine/*/metrics.jsonl")
+    last = json.loads(metrics.read_text().splitlines()[-1])
+    assert last["edits"] == 2 and last["norm/frobenius_ratio/edited"] > 1
+    assert last["head/spread/mean"] > 0 and last["downstream/capitals/acc"] in (0, 1)
+    assert list(folder.glob("outputs/mine/figures/mine.*"))
