@@ -72,7 +72,7 @@ def test_what_the_readme_does_from_python_runs(elsewhere: Path):
     names |= {"unedited": unedited, "edited": names["model"]}
     names["model"].write(Site("mlp_down", 0), 3 * weight)
     exec(second, names)
-    assert names["found"]["norm/frobenius_ratio/edited"] == pytest.approx(3)
+    assert names["numbers"]["norm/frobenius_ratio/edited"] == pytest.approx(3)
     path = Path(re.findall(r'load_file\("(.*?)"\)', third)[0])
     path.parent.mkdir(parents=True)
     save_file({"mlp_down.00": (2 * weight).contiguous()}, path)

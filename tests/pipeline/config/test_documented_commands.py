@@ -48,7 +48,13 @@ def commands(path: Path) -> Iterator[Command]:
 
 
 DOCUMENTED = sorted({command for path in FILES for command in commands(path)})
-RUNS = [c for c in DOCUMENTED if c.program == "pipeline" and not {*c.words[:1]} & {*COMMANDS}]
+OWN_FOLDER = "--config-dir"
+RUNS = [
+    c
+    for c in DOCUMENTED
+    if c.program == "pipeline" and not {*c.words[:1]} & {*COMMANDS} and OWN_FOLDER not in c.words
+]
+PLUGINS = [c for c in DOCUMENTED if c.program == "pipeline" and OWN_FOLDER in c.words]
 ANALYSES = sorted({c.words[0] for c in DOCUMENTED if c.program == "analysis" and c.words})
 
 
@@ -89,6 +95,19 @@ def test_a_documented_run_composes(command: Command):
             config = compose("config", job, return_hydra_config=True)
             if any(override.is_sweep_override() for override in given):
                 assert "-m" in command.words or config.hydra.mode == RunMode.MULTIRUN
+
+
+def test_a_documented_plugin_composes_with_a_folder_of_the_user(tmp_path: Path):
+    """The folder holds `editor/mine.yaml`, as the README says."""
+    (tmp_path / "editor").mkdir()
+    (tmp_path / "editor" / "mine.yaml").write_text("_target_: my_plugin.editors.Mine\nname: mine\n")
+    register_resolvers()
+    assert PLUGINS
+    for command in PLUGINS:
+        flag = command.words.index(OWN_FOLDER)
+        words = [*command.words[:flag], *command.words[flag + 2 :], f"hydra.searchpath=[file://{tmp_path}]"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            assert compose("config", words).editor.name == "mine"
 
 
 def test_every_group_of_the_configuration_is_explained_where_it_is_chosen():
