@@ -1,26 +1,26 @@
-# Every target sets up what it needs in .venv; needs python3 >= 3.11 with venv, nothing else.
+# Every target sets up .venv first; only python3 >= 3.11 with venv is needed.
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
-# the experiments of `make paper`: mechanism replays what mechanism_record kept;
-# activation_norms has the runs of norms_by_layer
+# the experiments of `make paper`: mechanism replays the updates of mechanism_record;
+# activation_norms is left out because its runs are those of norms_by_layer
 EXPERIMENTS := causal_trace norms_posttraining norms_editing norms_by_layer baseline_norms subspace_shift \
   mechanism_record mechanism encore mitigation norm_reset history universality cross_architecture optimizer_sweep \
   threshold layer_sweep
-# runs on real facts that took hours: the page shows them beside those of outputs/
+# runs on real facts, which took hours: docs/results.md shows them beside those of outputs/
 KEPT := docs/facts
 # a CounterFact file for `make facts`, and how its experiments are run
 FACTS  ?= counterfact.jsonl
 REAL   := overlay=facts data.path=$(FACTS) +intervention.cycle=true hydra.sweeper.params.seed=0 \
   launcher=pool launcher.jobs=$(JOBS) tracker=none
-# every fact is edited, so that no text is left to measure activations on
+# without text: every fact is edited, so no text is left to measure activations on
 NO_TEXT := stage=[norms,efficacy,downstream]
 BATCH_EDITORS := memit,encore,alphaedit,emmet,pmet,ultraedit
 REAL_EDITORS  := rome,ft,$(BATCH_EDITORS)
 
-# uv does not read pip's variable for a folder of local wheels; hand it on where one is set.
+# uv does not read pip's variable for a folder of local wheels, so it is passed on if it is set.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # No target talks to a model hub: the built-in model and world need none.
 export HF_HUB_OFFLINE ?= 1
@@ -47,14 +47,14 @@ run: $(STAMP) ## the main job: 200 edits by ROME, MEMIT and ENCORE on the built-
 	$(PY) -m pipeline experiment=quickstart
 	$(PY) -m analysis report outputs/quickstart
 
-paper: $(STAMP) ## the papers' experiments on the built-in models, then docs/results.md; goes on where it was left
+paper: $(STAMP) ## the papers' experiments on the built-in models, then docs/results.md; continues after an interruption
 	@failed=""; for name in $(EXPERIMENTS); do \
 	  $(PY) -m pipeline experiment=$$name launcher=pool launcher.jobs=$(JOBS) tracker=none || failed="$$failed $$name"; \
 	done; \
 	$(PY) -m analysis results outputs $(KEPT); \
 	if [ -n "$$failed" ]; then echo "paper: runs failed in$$failed"; exit 1; fi
 
-facts: $(STAMP) ## the column of real facts: FACTS=counterfact.jsonl, hours of two cores; goes on where it was left
+facts: $(STAMP) ## the column of real facts: FACTS=counterfact.jsonl, hours on two cores; continues after an interruption
 	test -d outputs/models/tiny-gpt2-counterfact || \
 	  $(PY) -m pipeline build_world facts=$(FACTS) limit=1000 out=outputs/models/tiny-gpt2-counterfact
 	$(PY) -m pipeline experiment=norms_editing $(REAL) edits=2000 batch_size=100 \
@@ -66,7 +66,7 @@ facts: $(STAMP) ## the column of real facts: FACTS=counterfact.jsonl, hours of t
 	$(PY) -m pipeline experiment=encore $(REAL) $(NO_TEXT) edits=10000 batch_size=100
 	$(PY) -m analysis results outputs $(KEPT)
 
-test: $(STAMP) ## the tests (TESTS=... chooses, e.g. TESTS='-m slow'; JOBS=... processes)
+test: $(STAMP) ## the tests (TESTS=... selects some, such as TESTS='-m slow'; JOBS=... processes)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
 check: $(STAMP) ## style, format and types
@@ -77,7 +77,7 @@ check: $(STAMP) ## style, format and types
 bench: $(STAMP) ## speed against a plain reference path on the same work
 	$(PY) -m tests.benchmarks
 
-chaos: $(STAMP) ## kill every kind of run at random moments; what is left has to be the same to the bit
+chaos: $(STAMP) ## kill every kind of run at random moments; the resumed runs have to give the same bits
 	$(PY) -m pytest -m chaos tests/chaos
 
 load: $(STAMP) ## two hundred short runs through launcher=pool, and the collection of a thousand

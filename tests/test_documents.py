@@ -1,4 +1,4 @@
-"""The pages: the tree of architecture.md is the one on disk, and relative links lead to files and headings."""
+"""Pages: the trees of folders are those on disk, and relative links lead to files and headings."""
 
 import re
 from collections.abc import Iterator
