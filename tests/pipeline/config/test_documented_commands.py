@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from analysis.__main__ import main as analysis
 from pipeline.__main__ import COMMANDS
@@ -97,17 +98,24 @@ def test_a_documented_run_composes(command: Command):
                 assert "-m" in command.words or config.hydra.mode == RunMode.MULTIRUN
 
 
-def test_a_documented_plugin_composes_with_a_folder_of_the_user(tmp_path: Path):
-    """The folder holds `editor/mine.yaml`, as the README says."""
-    (tmp_path / "editor").mkdir()
-    (tmp_path / "editor" / "mine.yaml").write_text("_target_: my_plugin.editors.Mine\nname: mine\n")
+@pytest.mark.parametrize("command", PLUGINS, ids=lambda command: " ".join(command.words)[:90])
+def test_a_documented_plugin_composes_with_a_folder_of_the_user(command: Command, tmp_path: Path):
+    """The folder holds `<group>/mine.yaml` for every group of which the command chooses `mine`."""
+    flag = command.words.index(OWN_FOLDER)
+    given = overrides((*command.words[:flag], *command.words[flag + 2 :]))
+    groups = [o.get_key_element() for o in given if "mine" in re.findall(r"\w+", str(o.value()))]
+    groups = [group for group in groups if (CONF / group).is_dir()]
+    for group in groups:
+        (tmp_path / group).mkdir(parents=True)
+        (tmp_path / group / "mine.yaml").write_text("_target_: my_plugin.Mine\nname: mine\n")
     register_resolvers()
-    assert PLUGINS
-    for command in PLUGINS:
-        flag = command.words.index(OWN_FOLDER)
-        words = [*command.words[:flag], *command.words[flag + 2 :], f"hydra.searchpath=[file://{tmp_path}]"]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            assert compose("config", words).editor.name == "mine"
+    (job,) = jobs(given)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [*job, f"hydra.searchpath=[file://{tmp_path}]"])
+    assert groups
+    assert all(
+        OmegaConf.select(config, group.replace("/", "."))._target_ == "my_plugin.Mine" for group in groups
+    )
 
 
 def test_every_group_of_the_configuration_is_explained_where_it_is_chosen():
