@@ -1,6 +1,6 @@
 """The command line: `python -m pipeline editor=memit edits=100`, or `normscope …`.
 
-`python -m pipeline status outputs/…` and the other `COMMANDS` look at what runs have left.
+`python -m pipeline status outputs/…` and the other `COMMANDS` work on finished or running runs.
 """
 
 import difflib
@@ -27,15 +27,15 @@ from pipeline.sweeps import search
 from pipeline.sweeps.grid import Sweep
 
 COMMANDS = ("status", "export", "upload", "dashboard", "build_world")
-"""Modules of this package with a `main` of their own."""
+"""Modules of `pipeline.commands`, each with its own `main`."""
 
 
 def main() -> None:
-    """Run, and turn a user's mistake into a sentence and exit status 1."""
+    """Run the command line; a user's mistake gives one sentence and exit status 1."""
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         sys.exit(importlib.import_module(f"pipeline.commands.{sys.argv[1]}").main(sys.argv[2:]))
-    signal.signal(SAVE, signal.SIG_IGN)  # while no run makes steps there is nothing to save
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are
+    signal.signal(SAVE, signal.SIG_IGN)  # outside the steps of a run there is nothing to save
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors unchanged
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # one progress bar is enough
     register_resolvers()
@@ -46,7 +46,7 @@ def main() -> None:
     except NormscopeError as error:
         sys.exit(f"error: {error}")
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {_sentence(error)}")
+        sys.exit(f"error: {_message(error)}")
     except MarkedYAMLError as error:
         sys.exit(f"error: {reason(error)}")
     except OSError as error:
@@ -63,12 +63,12 @@ def _register_plugins() -> None:
     register_plugin("Pool", Pool)
 
 
-def _sentence(error: Exception) -> str:
-    """Hydra's message with its cause, which often holds the point."""
+def _message(error: Exception) -> str:
+    """Hydra's message with its cause, which often names the actual mistake, and a hint."""
     cause = f" ({error.__cause__})" if error.__cause__ else ""
     hint = ""
     if "add --multirun" in str(error):
-        hint = "\nlauncher=pool and slurm sweep without it: look how launcher= and launcher.* are spelt"
+        hint = "\nlauncher=pool and slurm sweep without it: check the spelling of launcher= and launcher.*"
     if sys.argv[1:2] and (close := difflib.get_close_matches(sys.argv[1], COMMANDS, n=1)):
         hint = f"\ndid you mean python -m pipeline {close[0]}?"
     return f"{error}{cause}{hint}"

@@ -1,8 +1,7 @@
-"""From a composed configuration to the objects of a run; every problem is found and reported at once.
+"""Builds the objects of a run from its configuration, after all problems have been reported at once.
 
-Nothing is instantiated before all of this holds: every `_target_` is one that `conf/` names or lies in a
-plug-in, every key is an argument of its constructor and of the right type, every argument without a default
-has a value.
+Nothing is instantiated unless every `_target_` is named in `conf/` or lies in a plug-in, every key is an
+argument of its constructor and has the right type, and every argument without a default has a value.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,16 +18,16 @@ from editors.errors import ConfigError, NormscopeError
 from editors.models.loading import Checkpoint
 from pipeline.config.schema import KEYS, NO_LAYERS, ResolvedConfig
 from pipeline.config.targets import plugin_problems
-from pipeline.config.validation import node_problems, unknown
+from pipeline.config.validation import node_problems, unknown_key_message
 from pipeline.data.sources import FactSource
-from pipeline.interventions import distributed as processes
+from pipeline.interventions import distributed
 from pipeline.interventions.base import Intervention
 from pipeline.tracking.base import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Everything a run is made of, built from its configuration."""
+    """The objects of a run, built from its configuration."""
 
     model: Checkpoint
     data: FactSource
@@ -42,41 +41,42 @@ RESUME = ("auto", "never", "force")
 
 
 def build(plain: ResolvedConfig) -> Parts:
-    """Check everything, then make the objects.
+    """The objects of a run, built after the whole configuration has been checked.
 
     Raises:
-        ConfigError: with all problems, one a line.
+        ConfigError: with all problems, one per line.
     """
     # an editor is part of its intervention, and regularizers of their editor: one mistake, one line
     problems = dict.fromkeys(_problems(plain))
     if problems:
         raise ConfigError("\n".join(problems))
-    observers = [_made(node) for node in plain["stage"].values()]
+    observers = [_instance(node) for node in plain["stage"].values()]
     return Parts(
-        model=_made(plain["model"]),
-        data=_made(plain["data"]),
-        intervention=_made(plain["intervention"]),
+        model=_instance(plain["model"]),
+        data=_instance(plain["data"]),
+        intervention=_instance(plain["intervention"]),
         stages=[observer for observer in observers if isinstance(observer, Stage)],
         judges=[observer for observer in observers if isinstance(observer, Judge)],
-        tracker=_made(plain["tracker"]),
+        tracker=_instance(plain["tracker"]),
     )
 
 
 def build_model(plain: Mapping[str, Any], plugins: Sequence[str] = ()) -> Checkpoint:
-    """The model of a stored configuration alone; raises ConfigError as `build`.
+    """Only the model of a stored configuration; raises ConfigError like `build`.
 
-    `plugins` are those that the user names now: those of the stored configuration count for nothing.
+    `plugins` are the modules that the user allows now; those of the stored configuration are ignored.
     """
     problems = list(plugin_problems(plugins)) or list(node_problems("model", plain.get("model"), plugins))
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
-    model = _made(plain.get("model"))
+    model = _instance(plain.get("model"))
     if not isinstance(model, Checkpoint):
-        raise ConfigError("the configuration names no model")
+        raise ConfigError("the configuration has no model")
     return model
 
 
-def _made(node: object) -> Any:
+def _instance(node: object) -> Any:
+    """The object of a node; a NormscopeError of its constructor is raised as it is."""
     try:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
@@ -89,7 +89,7 @@ def _made(node: object) -> Any:
 def _problems(plain: ResolvedConfig) -> Iterator[str]:
     for key in plain:
         if key not in KEYS:
-            yield unknown(key, KEYS, "a configuration")
+            yield unknown_key_message(key, KEYS, "a configuration")
     if isinstance(plain["seed"], int) and not 0 <= plain["seed"] < 2**32:
         yield f"seed={plain['seed']} has to be at least 0 and below 2**32"
     for key in ("seed", "edits", "batch_size"):
@@ -104,8 +104,8 @@ def _problems(plain: ResolvedConfig) -> Iterator[str]:
         yield f"resume={plain['resume']} has to be one of {', '.join(RESUME)}"
     if not isinstance(plain["keep_weights"], bool | None):
         yield f"keep_weights={plain['keep_weights']} has to be true or false"
-    if plain["keep_weights"] and processes.count() > 1 and plain["intervention"].get("sharding"):
-        yield "keep_weights=true, but several processes hold the weights in pieces: leave out sharding"
+    if plain["keep_weights"] and distributed.count() > 1 and plain["intervention"].get("sharding"):
+        yield "keep_weights=true, but the weights are sharded over several processes: leave out sharding"
     plugins = [] if plain["plugins"] is None else plain["plugins"]
     if problems := list(plugin_problems(plugins)):
         yield from problems
@@ -114,7 +114,7 @@ def _problems(plain: ResolvedConfig) -> Iterator[str]:
         yield from node_problems(group, plain[group], plugins)
     for name, node in (plain["regularizer"] or {}).items():
         if not isinstance(node, dict):
-            yield f"regularizer.{name}={node} is no regularizer: conf/regularizer holds those that there are"
+            yield f"regularizer.{name}={node} is not a regularizer: choose one of conf/regularizer"
     if plain["layers"] != NO_LAYERS:
         yield from _layer_problems(plain)
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from editors.errors import NormscopeError
 from pipeline.config.schema import resolved
 from pipeline.runs.checkpoint_store import FOLDER
-from pipeline.runs.input_digests import check_inputs, inputs_of
+from pipeline.runs.input_digests import check_inputs, recorded_inputs
 from pipeline.runs.layout import OUTPUTS, folder_of, is_done
 from pipeline.runs.objectives import Value, objective_of
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def task(config: DictConfig) -> Value:
-    """One run; in a sweep Hydra calls it once for each, in this process or in others."""
+    """One run; in a sweep Hydra calls this once per run, in this process or in others."""
     try:
         return launch(config, OUTPUTS)
     except NormscopeError as error:
@@ -33,19 +33,19 @@ def task(config: DictConfig) -> Value:
 
 
 def launch(config: DictConfig, root: Path) -> Value:
-    """The objective of the run that the configuration describes; prints its folder last."""
+    """The objective of the configured run; prints the run's folder last."""
     plain = resolved(config)
     folder = folder_of(root, plain)
     if is_done(folder) and plain["resume"] != "never":
         log.info("already computed; resume=never computes it again")
-        check_inputs(folder, inputs_of(folder))
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)  # where its process was killed at the very end
+        check_inputs(folder, recorded_inputs(folder))
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)  # left if its process was killed at the very end
         objective = objective_of(plain, folder)
     else:
-        # here, because torch takes seconds to import and a run that is done need not wait for it
+        # imported here, because torch takes seconds to import and a finished run does not need it
         from pipeline.experiment import compute
 
         objective = compute(plain, root)
-    if os.environ.get("RANK", "0") == "0":  # of processes that train together the first
-        print(folder)  # noqa: T201 - what a script reads
+    if os.environ.get("RANK", "0") == "0":  # only the first of several processes that train together
+        print(folder)  # noqa: T201 - for scripts that read standard output
     return objective

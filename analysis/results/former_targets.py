@@ -1,4 +1,4 @@
-"""Where classes lie now that a run of an older version names by the module they lay in then."""
+"""Maps `_target_`s in the configurations of older versions to the current modules of the classes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +14,11 @@ _FORMER = {
     "pipeline.data.WorldFacts": "pipeline.data.world.sources.WorldFacts",
     "pipeline.data.ZsRE": "pipeline.data.sources.ZsRE",
 }
-"""Of the node that is built again from an old configuration: its model, with corpus and facts."""
+"""Classes of the only node that is built from an old configuration: the model, with corpus and facts."""
 
 
 def with_current_targets(node: Any) -> Any:
-    """A copy of a configuration whose `_target_`s are those of this version."""
+    """A copy of a configuration with the `_target_`s of this version."""
     if isinstance(node, Mapping):
         return {
             key: _FORMER.get(value, value)

@@ -20,7 +20,7 @@ from editors.models.model import Model
 from pipeline.build import build_model
 from pipeline.checkpoints.kept_weights import kept_changes
 from pipeline.commands.model_card import card
-from pipeline.runs.input_digests import check_inputs, inputs_of
+from pipeline.runs.input_digests import check_inputs, recorded_inputs
 
 
 def main(arguments: Sequence[str]) -> str | int:
@@ -82,7 +82,7 @@ def edited_model(run: Path, plugins: Sequence[str] = ()) -> Model:
     change = kept_changes(run)
     config = RunFolder(run).config()
     checkpoint = replace(build_model(config, plugins), device="cpu", device_map=None)
-    check_inputs(run, {path: seen for path, seen in inputs_of(run).items() if path == checkpoint.path})
+    check_inputs(run, {path: seen for path, seen in recorded_inputs(run).items() if path == checkpoint.path})
     try:
         model = checkpoint.load()
     except ModelError as error:

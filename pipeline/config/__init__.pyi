@@ -10,4 +10,4 @@ from .targets import (
     plugin_problems as plugin_problems,
     plugins_of as plugins_of,
 )
-from .validation import node_problems as node_problems, unknown as unknown
+from .validation import node_problems as node_problems, unknown_key_message as unknown_key_message

@@ -1,4 +1,4 @@
-"""Keeps configuration files as they were first read, so that a job composes to the run that was planned."""
+"""Caches configuration files at their first reading, so that each job composes to the planned run."""
 
 import copy
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pipeline.config.hydra_internals import ConfigRepository, use_repository
 
 
 class CachedConfigRepository(ConfigRepository):
-    """Configuration files, each read once; copies, which Hydra makes and processes get, share them."""
+    """Configuration files, each read once; copies by Hydra or in other processes share the cache."""
 
     def __init__(self, path: ConfigSearchPath) -> None:
         super().__init__(path)
@@ -24,15 +24,15 @@ class CachedConfigRepository(ConfigRepository):
         return copy.deepcopy(self._cached("load", super().load_config, config_path))
 
     def config_exists(self, config_path: str) -> bool:
-        """Whether the file existed when this was first asked."""
+        """Whether the file existed at the first call."""
         return self._cached("config", super().config_exists, config_path)
 
     def group_exists(self, config_path: str) -> bool:
-        """Whether the folder existed when this was first asked."""
+        """Whether the folder existed at the first call."""
         return self._cached("group", super().group_exists, config_path)
 
     def __deepcopy__(self, _: object) -> Self:
-        """A copy with search paths of its own and the same cache."""
+        """A copy with its own search path and the same cache."""
         return copy.copy(self)
 
     def _cached(self, kind: str, read: Callable[[str], Any], path: str) -> Any:
@@ -42,5 +42,5 @@ class CachedConfigRepository(ConfigRepository):
 
 
 def keep_files(context: HydraContext) -> None:
-    """Let a sweep compose all of its jobs from the files as they were first read."""
+    """Let a sweep compose all its jobs from the files as they were at the first reading."""
     use_repository(context, CachedConfigRepository)

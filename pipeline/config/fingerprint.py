@@ -1,4 +1,4 @@
-"""Which run a configuration describes: configurations that give the same numbers are the same run."""
+"""The fingerprint of a configuration: equal for configurations that give the same numbers."""
 
 import hashlib
 import json
@@ -8,24 +8,24 @@ Config = Mapping[str, object]
 """A resolved configuration: plain dicts, lists, strings and numbers."""
 
 NUMERICS = 1
-"""Version of the numbers: raised with every change of the code after which a configuration gives others."""
+"""Version of the numbers: raised by every change of the code that changes a configuration's numbers."""
 IRRELEVANT = frozenset(
     {"tracker", "launcher", "resume", "keep_weights", "objective", "name", "experiment", "plugins", "hydra"}
 )
-"""Top-level keys that say where and how a run is computed and watched, not what comes out."""
+"""Top-level keys that say where and how a run is computed and tracked; they change no number."""
 SILENT = frozenset({"save_every", "check_memory", "keep_updates"})
-"""Keys at any depth that change no number either."""
+"""Keys that change no number at any depth."""
 
 
 def fingerprint(config: Config) -> str:
     """Ten hex digits that are equal for configurations that give the same numbers.
 
-    The beginning of SHA-256 over the canonical JSON: `NUMERICS`, and the keys sorted, whole floats as
-    integers, a `_target_` by the name of its class alone, without the keys of `IRRELEVANT` and `SILENT`.
+    The beginning of SHA-256 over canonical JSON: `NUMERICS` and the configuration with sorted keys, whole
+    floats as integers, only the class name of each `_target_`, and without `IRRELEVANT` and `SILENT` keys.
     """
-    kept = {key: value for key, value in config.items() if key not in IRRELEVANT}
-    relevant = {"numerics": NUMERICS, "config": _canonical(kept)}
-    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:10]
+    relevant = {key: value for key, value in config.items() if key not in IRRELEVANT}
+    content = {"numerics": NUMERICS, "config": _canonical(relevant)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _canonical(value: object, key: object = None) -> object:
@@ -39,6 +39,6 @@ def _canonical(value: object, key: object = None) -> object:
 
 
 def label(config: Config, group: str) -> str:
-    """The `name` inside a group of the configuration, empty where there is none."""
+    """The `name` inside a group of the configuration, empty if there is none."""
     node = config.get(group)
     return str(node.get("name", "")) if isinstance(node, Mapping) else ""

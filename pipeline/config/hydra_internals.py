@@ -1,6 +1,7 @@
-"""All that this project uses of Hydra beyond its documented interface.
+"""All uses of Hydra's undocumented interface in this project.
 
-`tests/pipeline/config/test_hydra_internals.py` checks every piece, so that it names what an upgrade breaks.
+`tests/pipeline/config/test_hydra_internals.py` tests each of them, so that a failure names the piece that an
+upgrade has broken.
 """
 
 from collections.abc import Mapping
@@ -20,13 +21,13 @@ from hydra.types import HydraContext
 def register_plugin(name: str, plugin: type) -> None:
     """Let `hydra_plugins.normscope.<name>` in a `_target_` mean a class of this project.
 
-    Hydra takes sweepers and launchers from the namespace package `hydra_plugins` alone, by name.
+    Hydra looks up sweepers and launchers by name, only in the namespace package `hydra_plugins`.
     """
     Plugins.instance().class_name_to_class[f"hydra_plugins.normscope.{name}"] = plugin
 
 
 def forget_stored_sweeper(name: str) -> None:
-    """Remove Hydra's own `hydra/sweeper/<name>`: it would be a schema for the file of the same name."""
+    """Remove Hydra's own `hydra/sweeper/<name>`: it would serve as a schema for the file of the same name."""
     ConfigStore.instance().repo["hydra"]["sweeper"].pop(f"{name}.yaml", None)
 
 
@@ -54,7 +55,7 @@ def with_search_path(context: HydraContext, path: ConfigSearchPath) -> HydraCont
 
 
 def singletons() -> dict[type, Any]:
-    """Hydra's state of this process without its plugins, which every process finds by itself."""
+    """Hydra's state of this process, without the plugins, which each process loads itself."""
     return {kind: instance for kind, instance in Singleton._instances.items() if kind is not Plugins}
 
 

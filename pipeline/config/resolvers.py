@@ -1,4 +1,4 @@
-"""Functions that a configuration may call; light, so that a misspelt override is answered at once."""
+"""Functions that a configuration may call; imports are light, so that errors in overrides appear at once."""
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -10,7 +10,7 @@ def span(which: str, depth: int | None) -> list[int]:
     """Blocks of a named part of a stack: `early`, `middle`, `late` third, or `all`; never the last block.
 
     Raises:
-        ConfigError: where the depth is not known.
+        ConfigError: if the depth is not known.
     """
     if depth is None:
         raise ConfigError(f"layers={which} needs the number of blocks: set model.depth, or layers.edit=[...]")
@@ -26,10 +26,10 @@ def span(which: str, depth: int | None) -> list[int]:
 
 
 def variant(suffix: str, *, _root_: DictConfig) -> str:
-    """A name for another kind of an experiment: that of its file, `default` without one, and the suffix.
+    """The name of a variant of an experiment: the experiment's file (`default` without one) and the suffix.
 
-    An experiment's own `name` cannot be read where it is replaced. Its file's is told by Hydra's part of the
-    configuration, which lies beside it until a run gets it.
+    The experiment's own `name` cannot be read, because this replaces it. The file is read from Hydra's part
+    of the configuration, which is removed only when a run receives it.
     """
     hydra = _root_.get("hydra") or HydraConfig.get()
     return f"{hydra.runtime.choices.get('experiment') or 'default'}_{suffix}"

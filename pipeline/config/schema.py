@@ -1,4 +1,4 @@
-"""The configuration of a run, resolved to plain values; light, because a finished run needs no torch."""
+"""The configuration of a run, resolved to plain values; without torch, which finished runs do not need."""
 
 import copy
 import re
@@ -18,7 +18,7 @@ KEYS = (
 ).split()
 """Top level of every configuration."""
 USED = ("edits", "batch_size", "steps", "editor", "regularizer", "moments", "layers")
-"""Keys that an intervention may do without; they do not distinguish runs that leave them unused."""
+"""Keys that an intervention need not use; unused keys do not distinguish runs."""
 NO_LAYERS: ResolvedConfig = {"edit": []}
 """The layers that stages read if the intervention chooses none."""
 _REFERENCE = re.compile(r"\$\{\s*(\w+)\s*[.}\[]")
@@ -26,12 +26,12 @@ _REFERENCE = re.compile(r"\$\{\s*(\w+)\s*[.}\[]")
 
 
 def resolved(config: DictConfig) -> ResolvedConfig:
-    """The plain values of a composed configuration, without what its run does not use.
+    """The plain values of a composed configuration, without the keys that its run does not use.
 
-    `config` itself is left as it is.
+    `config` itself is not changed.
 
     Raises:
-        ConfigError: for a model–editor pair without values, or an interpolation that leads nowhere.
+        ConfigError: for a model–editor pair without values, or an interpolation of a missing key.
     """
     used = _used(config)
     if "layers" in used:
@@ -41,14 +41,14 @@ def resolved(config: DictConfig) -> ResolvedConfig:
         plain = cast(ResolvedConfig, OmegaConf.to_container(reduced, resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
-    plain["training"] = None  # the intervention holds what it takes from there
+    plain["training"] = None  # the intervention holds all values that it uses
     for key in KEYS:
         plain.setdefault(key, None)
     return plain
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """A copy of a composed configuration as a run gets it: without Hydra's own part."""
+    """A copy of a composed configuration as passed to a run: without Hydra's own part."""
     copied = config.copy()
     with read_write(copied), open_dict(copied):
         copied["name"] = copied.get("name")  # may refer to Hydra's own part
@@ -57,7 +57,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def _check_published(config: DictConfig) -> None:
-    """Raise ConfigError for a model and an editor without published values, and so without layers to edit."""
+    """Raise ConfigError if there are no published values, and so no layers to edit, for model and editor."""
     layers = config.get("layers")
     if layers is None or not OmegaConf.is_missing(layers, "published"):
         return
@@ -71,7 +71,7 @@ def _check_published(config: DictConfig) -> None:
 
 
 def _used(config: DictConfig) -> set[str]:
-    """The keys of `USED` to which the intervention refers, itself or through other keys; and itself."""
+    """`intervention`, and the keys of `USED` to which it refers directly or through other keys."""
     nodes = cast(dict[str, object], OmegaConf.to_container(config, resolve=False))
     references = {key: set(_REFERENCE.findall(str(node))) for key, node in nodes.items()}
     used: set[str] = set()
@@ -83,9 +83,9 @@ def _used(config: DictConfig) -> set[str]:
 
 
 def _reduced(config: DictConfig, used: set[str]) -> DictConfig:
-    """A copy without keys that the intervention does not use and without regularizers and stages of no class.
+    """A copy without unused keys and without regularizers and stages that have no class.
 
-    Experiments set values of regularizers and stages that a run need not have chosen.
+    Experiments set values of regularizers and stages even if a run does not use these.
     """
     reduced = copy.deepcopy(config)
     OmegaConf.set_struct(reduced, False)
@@ -94,7 +94,7 @@ def _reduced(config: DictConfig, used: set[str]) -> DictConfig:
     for group in ("regularizer", "stage"):
         nodes = reduced.get(group)
         if not isinstance(nodes, DictConfig):
-            continue  # the check of all values reports what cannot be a regularizer
+            continue  # values that cannot be regularizers are reported later, with all other problems
         for name, node in list(nodes.items()):
             if isinstance(node, DictConfig) and "_target_" not in node:
                 del nodes[name]

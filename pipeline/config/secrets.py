@@ -1,4 +1,4 @@
-"""Blanks values that must not be written down: passwords, keys and tokens in settings that a run records."""
+"""Blanks passwords, keys and tokens in the settings that a run records."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def is_secret(key: str) -> bool:
 
 
 def without_secrets(overrides: Sequence[str]) -> list[str]:
-    """A command line with blanked values of secret keys, also where they are assigned inside other values."""
+    """A command line with the values of secret keys blanked, also if assigned inside other values."""
     parts = (override.partition("=") for override in overrides)
     return [
         f"{key}={BLANK}" if sign and is_secret(key) else masked(f"{key}{sign}{value}")

@@ -1,8 +1,8 @@
-"""Which classes a configuration may build: those that `conf/` names, and those of plug-ins.
+"""The classes that a configuration may build: those named in `conf/` and those of plug-ins.
 
-The configuration of a run may come from somebody else, so its words import nothing: a `_target_` has to be
-allowed first. The user allows a plug-in by naming it (`plugins=[my_module]`) or by installing it (an entry
-point of the group `normscope.plugins`); the stored configuration of a run allows none.
+The configuration of a run may come from somebody else, so nothing is imported because of it alone: a
+`_target_` has to be allowed first. The user allows a plug-in by naming it (`plugins=[my_module]`) or by
+installing it (an entry point of the group `normscope.plugins`); a stored configuration cannot allow any.
 """
 
 import difflib
@@ -37,13 +37,13 @@ def installed_plugins() -> tuple[str, ...]:
 
 
 def plugins_of(config: Mapping[str, object]) -> Sequence[str]:
-    """The modules that a resolved configuration names as plug-ins; empty if `build` refuses the key."""
+    """The plug-in modules that a resolved configuration names; empty if the value is invalid."""
     plugins = config.get("plugins")
     return plugins if _are_module_names(plugins) else ()
 
 
 def plugin_of(target: str, plugins: Sequence[str]) -> str | None:
-    """The plug-in in which a class lies, of those that are named or installed."""
+    """The named or installed plug-in that contains the class; None if there is none."""
     modules = (*plugins, *installed_plugins())
     return next((module for module in modules if target.startswith(f"{module}.")), None)
 
@@ -53,8 +53,8 @@ def is_allowed(target: str, plugins: Sequence[str]) -> bool:
     return target in own_targets() or plugin_of(target, plugins) is not None
 
 
-def refusal(key: str, target: str) -> str:
-    """The sentence about a class that may not be built, with the way to allow it."""
+def refusal_message(key: str, target: str) -> str:
+    """The error message for a class that is not allowed, with the way to allow it."""
     close = difflib.get_close_matches(target, own_targets(), n=1, cutoff=0.9)
     hint = f" (did you mean {close[0]}?)" if close else ""
     home = target.rpartition(".")[0] if target.startswith(_PACKAGES) else target.partition(".")[0]
@@ -65,14 +65,14 @@ def refusal(key: str, target: str) -> str:
 
 
 def plugin_problems(plugins: object) -> Iterator[str]:
-    """Sentences about plug-ins that are not module names or cannot be imported; imports the others."""
+    """Import all plug-ins; yields a message for each that is not a module name or cannot be imported."""
     if not _are_module_names(plugins):
         yield f"plugins={plugins} has to be a list of modules, such as plugins=[my_module]"
         return
     for plugin in plugins:
         try:
             importlib.import_module(plugin)
-        except Exception as error:  # whatever its code raises
+        except Exception as error:  # a plug-in may raise anything
             yield f"plugins=[{plugin}] cannot be imported ({_cause(error)}): install it or set PYTHONPATH"
 
 
@@ -80,15 +80,15 @@ def import_target(target: str) -> Callable[..., object]:
     """The class or function of an allowed `_target_`.
 
     Raises:
-        LookupError: with the reason if there is none of this name or its module cannot be imported.
+        LookupError: with the reason, if there is no such name or its module cannot be imported.
     """
     module, _, name = target.rpartition(".")
-    foreseen = ImportError if target in own_targets() else Exception  # whatever the code of a plug-in raises
+    expected = ImportError if target in own_targets() else Exception  # a plug-in may raise anything
     try:
         return getattr(importlib.import_module(module), name)
     except AttributeError as error:
         raise LookupError("does not exist") from error
-    except foreseen as error:
+    except expected as error:
         raise LookupError(f"cannot be imported ({_cause(error)})") from error
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a node of a configuration, before anything is made of it; light, needs no torch."""
+"""Problems of a configuration node, found before anything is built from it; imports no torch."""
 
 import difflib
 import inspect
@@ -9,7 +9,7 @@ from beartype import BeartypeConf
 from beartype.door import is_bearable
 
 from pipeline.config.schema import ResolvedConfig
-from pipeline.config.targets import import_target, is_allowed, refusal
+from pipeline.config.targets import import_target, is_allowed, refusal_message
 
 _HOME = {
     ".editor": "editor",
@@ -18,12 +18,12 @@ _HOME = {
     "editor.moments": "moments",
     "moments.corpus": "model.corpus",
 }
-"""Where a user wrote what also stands elsewhere."""
+"""Ends of paths that repeat another node, and the path at which the user wrote it."""
 _TOWER = BeartypeConf(is_pep484_tower=True)
 
 
 def node_problems(path: str, node: object, plugins: Sequence[str] = ()) -> Iterator[str]:
-    """Problems of a node and of everything below it; `plugins` are the modules that the user allows now."""
+    """Messages about a node and everything below it; `plugins` are the modules that the user allows now."""
     path = next((home for end, home in _HOME.items() if path.endswith(end)), path)
     if isinstance(node, dict):
         if "_target_" in node:
@@ -38,7 +38,7 @@ def node_problems(path: str, node: object, plugins: Sequence[str] = ()) -> Itera
 def _target_problems(path: str, node: ResolvedConfig, plugins: Sequence[str]) -> Iterator[str]:
     target = str(node["_target_"])
     if not is_allowed(target, plugins):
-        yield refusal(f"{path}._target_", target)
+        yield refusal_message(f"{path}._target_", target)
         return
     try:
         callee = import_target(target)
@@ -56,27 +56,27 @@ def _argument_problems(path: str, node: ResolvedConfig, callee: Callable[..., ob
         if key == "_target_":
             continue
         if key not in parameters:
-            yield unknown(f"{path}.{key}", [f"{path}.{name}" for name in parameters], target)
+            yield unknown_key_message(f"{path}.{key}", [f"{path}.{name}" for name in parameters], target)
         elif value == "???":
             yield f"{path}.{key} has no value; set {path}.{key}=..."
         elif _is_plain(value):
             node[key] = value = _as_float(value, hints.get(key))
             if not is_bearable(value, hints.get(key, object), conf=_TOWER):
-                yield f"{path}.{key}={value} has to be {_spelt(hints[key])}"
+                yield f"{path}.{key}={value} has to be {_type_name(hints[key])}"
     for name, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in node:
             yield f"{path}.{name} has no value; set +{path}.{name}=..."
 
 
 def _is_plain(value: object) -> bool:
-    """Whether nothing below has to be built first."""
+    """Whether the value contains no node that has to be built first."""
     if isinstance(value, Mapping):
         return False
     return not isinstance(value, list) or all(not isinstance(item, Mapping) for item in value)
 
 
 def _as_float(value: object, hint: object) -> object:
-    """YAML writes 1.0 as 1 and reads 1e-3 as text; a constructor that asks for a float gets one."""
+    """The value as a float if the constructor expects one: YAML writes 1.0 as 1 and reads 1e-3 as text."""
     if hint in (float, float | None) and isinstance(value, int | str) and not isinstance(value, bool):
         try:
             return float(value)
@@ -85,14 +85,14 @@ def _as_float(value: object, hint: object) -> object:
     return value
 
 
-def _spelt(hint: object) -> str:
+def _type_name(hint: object) -> str:
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
     return getattr(hint, "__name__", str(hint)).removeprefix("typing.")
 
 
-def unknown(key: str, known: Sequence[str], what: str) -> str:
-    """The sentence about a key that does not exist, with the one that was probably meant."""
+def unknown_key_message(key: str, known: Sequence[str], owner: str) -> str:
+    """The error message for a key that does not exist, with the key that was probably meant."""
     close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-    return f"{key} is no key of {what}; {hint}"
+    hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}"
+    return f"{key} is not a key of {owner}; {hint}"

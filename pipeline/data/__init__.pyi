@@ -1,4 +1,9 @@
-from .corpora import FactText as FactText, HubText as HubText, TextFile as TextFile, hashed as hashed
+from .corpora import (
+    FactText as FactText,
+    HubText as HubText,
+    TextFile as TextFile,
+    text_digest as text_digest,
+)
 from .factset import FactSet as FactSet
 from .pairs import Pair as Pair, PairRows as PairRows, Pairs as Pairs
 from .sources import CounterFact as CounterFact, FactSource as FactSource, ZsRE as ZsRE

@@ -1,4 +1,4 @@
-"""Texts for covariance statistics and perplexity: documents that can be read again, with an identity."""
+"""Texts for covariance statistics and perplexity: documents that can be read repeatedly, with an identity."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -9,38 +9,38 @@ from pathlib import Path
 
 from editors.data import Fact
 from editors.errors import DataError
-from pipeline.data.readers import existing, load_hub
+from pipeline.data.readers import existing_file, load_hub
 from pipeline.data.sources import FactSource
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextFile:
-    """A plain text file in UTF-8; blank lines part its documents."""
+    """A plain text file in UTF-8; blank lines separate its documents."""
 
     path: str
 
     def identity(self) -> str:
         """Hash of the file's content."""
-        with self._found().open("rb") as file:
+        with self._file().open("rb") as file:
             return f"file-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
     @property
     def label(self) -> str:
-        """The path."""
+        """The path of the file."""
         return self.path
 
     def __iter__(self) -> Iterator[str]:
-        """Documents without surrounding space; raises DataError where the file is missing or not UTF-8."""
+        """Documents without surrounding space; raises DataError if the file is missing or not UTF-8."""
         try:
-            with self._found().open(encoding="utf-8") as lines:
+            with self._file().open(encoding="utf-8") as lines:
                 for filled, group in groupby(lines, key=lambda line: bool(line.strip())):
                     if filled:
                         yield "".join(group).strip()
         except UnicodeDecodeError as error:
             raise DataError(f"the text file {self.path} is not UTF-8 ({error.reason}): convert it") from error
 
-    def _found(self) -> Path:
-        return existing(self.path, option="path")
+    def _file(self) -> Path:
+        return existing_file(self.path, option="path")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +49,15 @@ class HubText:
 
     dataset: str
     revision: str
-    """Commit on the hub; it stands for the content in `identity`, so that a branch is not enough."""
+    """Commit on the hub; `identity` uses it in place of the content, so a branch name is not enough."""
     config: str | None = None
     split: str = "train"
     column: str = "text"
     shuffle: int | None = None
-    """Seed of a fixed random order; null reads the documents as they stand."""
+    """Seed of a fixed random order; null keeps the order of the data set."""
 
     def identity(self) -> str:
-        """Data set, revision, the part that is read and its order."""
+        """Data set, revision, selected part and order."""
         part = f"{self.config or 'default'}/{self.split}/{self.column}"
         order = "" if self.shuffle is None else f"/shuffled-{self.shuffle}"
         return f"hub-{self.dataset}@{self.revision}/{part}{order}"
@@ -68,14 +68,14 @@ class HubText:
         return f"{self.dataset}{f'/{self.config}' if self.config else ''}@{self.revision[:8]}"
 
     def __iter__(self) -> Iterator[str]:
-        """Documents that are not blank; raises DataError where the data set or the column is missing."""
-        instead = "check its id, revision and the network, or give a local text file instead"
+        """Documents that are not blank; raises DataError if the data set or the column is missing."""
+        instead = "check its id, revision and the network, or use a local text file instead"
         rows = load_hub(
             self.dataset, config=self.config, split=self.split, revision=self.revision, instead=instead
         )
         if self.column not in rows.column_names:
-            found = ", ".join(rows.column_names)
-            raise DataError(f"the data set {self.dataset} has no column {self.column!r}; it has {found}")
+            columns = ", ".join(rows.column_names)
+            raise DataError(f"the data set {self.dataset} has no column {self.column!r}; it has {columns}")
         if self.shuffle is not None:
             rows = rows.shuffle(seed=self.shuffle)
         yield from (str(row) for row in rows[self.column] if str(row).strip())
@@ -83,25 +83,25 @@ class HubText:
 
 @dataclass(frozen=True, kw_only=True)
 class FactText:
-    """What a set of facts states before any edit, for models that were built from that set.
+    """Sentences that state a set of facts before any edit, for models that were built from that set.
 
-    Every document is a prompt or paraphrase followed by the true object, or by the new one where a data set
-    gives no true one.
+    Every document is a prompt or paraphrase followed by the true object, or by the new one if the data set
+    has no true one.
     """
 
     data: FactSource
 
     def identity(self) -> str:
         """Hash of the documents."""
-        return f"facts-{hashed(self)}"
+        return f"facts-{text_digest(self)}"
 
     @property
     def label(self) -> str:
-        """Which data set."""
+        """The name of the data set, in words."""
         return f"the statements of {self.data.name}"
 
     def __iter__(self) -> Iterator[str]:
-        """One sentence for every prompt and paraphrase."""
+        """One sentence per prompt and paraphrase."""
         for fact in self._facts:
             for prompt in (fact.statement, *fact.paraphrases):
                 yield f"{prompt} {fact.target_true or fact.target_new}."
@@ -111,8 +111,8 @@ class FactText:
         return self.data.load().facts
 
 
-def hashed(documents: Iterable[str]) -> str:
-    """First 16 hex digits of SHA-256 over the documents and the borders between them."""
+def text_digest(documents: Iterable[str]) -> str:
+    """First 16 hex digits of SHA-256 over the documents and their boundaries."""
     digest = hashlib.sha256()
     for document in documents:
         digest.update(document.encode() + b"\0")

@@ -1,4 +1,4 @@
-"""Editing the same facts again, round after round, each time to another object of the same relation."""
+"""Streams that edit the same facts repeatedly, in each round to another object of the same relation."""
 
 import logging
 import random
@@ -11,40 +11,42 @@ from editors.errors import DataError
 log = logging.getLogger(__name__)
 
 
-def in_rounds(order: Sequence[Fact], edits: int, *, among: Iterable[Fact], seed: int) -> tuple[Fact, ...]:
-    """As many edits of the facts in their order, and again of the same ones where they are used up.
+def cycled_stream(order: Sequence[Fact], edits: int, *, among: Iterable[Fact], seed: int) -> tuple[Fact, ...]:
+    """`edits` edits: the facts in their order, then the same facts again, round after round.
 
-    In round r, from 0, a fact is edited to the r-th object after its own: the objects of its relation (of its
-    prompt, where a data set names no relations) as new and true ones `among` all facts, in an order drawn
-    from the seed and without its true one, over and over. Its id is then `<id>#<r + 1>`. Facts whose relation
-    has no other object sit out all rounds but the first; it is told how many.
+    In round r, counted from 0, a fact is edited to the r-th object after its own target, cyclically. The
+    objects are all new and true objects of its relation (of its prompt, if the data set has no relations)
+    `among` all facts, in an order drawn from the seed, without the fact's true object. The id is then
+    `<id>#<r + 1>`. Facts whose relation has no other object are edited in the first round only; their number
+    is logged.
 
-    Raises DataError where no fact could be edited again.
+    Raises DataError if no fact can be edited again.
     """
     if edits <= len(order):
         return tuple(order[:edits])
     objects = _objects(among)
-    choices = {fact: _choices(fact, objects, seed) for fact in order}
-    again = [fact for fact in order if len(choices[fact]) > 1]
-    if not again:
+    targets = {fact: _targets(fact, objects, seed) for fact in order}
+    repeated = [fact for fact in order if len(targets[fact]) > 1]
+    if not repeated:
         raise DataError(
-            f"edits={edits}, but no fact could be edited again: it takes three objects of a relation, the "
-            "true one included; leave intervention.cycle out, or choose a larger data set (data.limit)"
+            f"edits={edits}, but no fact could be edited again: that needs three objects of a relation, "
+            "including the true one; leave intervention.cycle out, or choose a larger data set (data.limit)"
         )
-    if len(again) < len(order):
-        few, all_ = len(order) - len(again), len(order)
-        log.warning("%d of %d facts are edited once: their relations have less than three objects", few, all_)
+    if len(repeated) < len(order):
+        once, total = len(order) - len(repeated), len(order)
+        log.warning("%d of %d facts are edited once: their relations have too few objects", once, total)
     stream = list(order)
     for number in range(edits - len(order)):
-        turn, place = divmod(number, len(again))
-        stream.append(_again(again[place], turn + 1, choices[again[place]]))
+        turn, place = divmod(number, len(repeated))
+        fact = repeated[place]
+        stream.append(_in_round(fact, turn + 1, targets[fact]))
     return tuple(stream)
 
 
-def _again(fact: Fact, turn: int, others: Sequence[str]) -> Fact:
-    """The fact as it is edited in a later round."""
+def _in_round(fact: Fact, turn: int, targets: Sequence[str]) -> Fact:
+    """The edit of the fact in a later round."""
     before = f"{fact.id}#{turn}" if turn > 1 else fact.id
-    new = others[turn % len(others)]
+    new = targets[turn % len(targets)]
     return replace(fact, id=f"{fact.id}#{turn + 1}", target_new=new, replaces=before)
 
 
@@ -54,17 +56,17 @@ def _relation(fact: Fact) -> str:
 
 def _objects(facts: Iterable[Fact]) -> dict[str, set[str]]:
     """All objects of each relation."""
-    found: dict[str, set[str]] = {}
+    objects: dict[str, set[str]] = {}
     for fact in facts:
-        found.setdefault(_relation(fact), set()).update({fact.target_new, fact.target_true} - {""})
-    return found
+        objects.setdefault(_relation(fact), set()).update({fact.target_new, fact.target_true} - {""})
+    return objects
 
 
-def _choices(fact: Fact, objects: Mapping[str, set[str]], seed: int) -> list[str]:
-    """What the fact can be edited to, beginning with its own new object."""
+def _targets(fact: Fact, objects: Mapping[str, set[str]], seed: int) -> list[str]:
+    """The objects that the fact can be edited to, beginning with its own new object."""
     relation = _relation(fact)
-    drawn = sorted(objects[relation])
-    random.Random(f"{seed}/{relation}").shuffle(drawn)
-    others = [one for one in drawn if one != fact.target_true]
-    first = others.index(fact.target_new)
-    return others[first:] + others[:first]
+    candidates = sorted(objects[relation])
+    random.Random(f"{seed}/{relation}").shuffle(candidates)
+    targets = [candidate for candidate in candidates if candidate != fact.target_true]
+    first = targets.index(fact.target_new)
+    return targets[first:] + targets[:first]

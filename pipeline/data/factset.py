@@ -1,4 +1,4 @@
-"""A validated set of facts: what was skipped and why, what is edited in which order, what is not."""
+"""A validated set of facts: the rows skipped with reasons, the facts to edit in order, and all others."""
 
 import hashlib
 import logging
@@ -11,7 +11,7 @@ from typing import Literal
 
 from editors.data import SLOT, Fact
 from editors.errors import ConfigError, DataError
-from pipeline.data.cycles import in_rounds
+from pipeline.data.cycles import cycled_stream
 from pipeline.data.readers import Entry
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ Reason = Literal[
     "conflicting duplicate",
 ]
 Parser = Callable[[Mapping[str, object], str], Fact]
-"""Reads one row into a fact, given the id to use where the row has none; raises `Unusable`."""
+"""Reads one row into a fact, given the id for a row that has none; raises `Unusable`."""
 
 
 class Unusable(Exception):
@@ -43,7 +43,7 @@ class Skipped:
     """A row that was left out."""
 
     id: str
-    """The fact's id where it was read, else the place, such as `line 12`."""
+    """The fact's id if it could be read, else the place, such as `line 12`."""
     reason: Reason
 
 
@@ -57,16 +57,16 @@ class FactSet:
 
     @property
     def counts(self) -> dict[Reason, int]:
-        """Number of rows left out for each reason, most frequent first."""
+        """Number of rows left out per reason, most frequent first."""
         counter: Counter[Reason] = Counter(row.reason for row in self.skipped)
         return dict(counter.most_common())
 
     def stream(
         self, edits: int, seed: int, one_per_subject: bool = False, cycle: bool = False
     ) -> tuple[Fact, ...]:
-        """The facts to edit, in the order that `seed` gives; in a `cycle` again and again (`rounds.py`).
+        """The facts to edit, in an order drawn from `seed`; with `cycle` repeatedly (`cycles.py`).
 
-        A shorter stream is the beginning of a longer one with the same seed.
+        A shorter stream is the beginning of any longer one with the same seed.
         Raises ConfigError for a number of edits below 1, DataError for more edits than facts.
         """
         if edits < 1:
@@ -79,7 +79,7 @@ class FactSet:
                 firsts.setdefault(fact.subject, fact)
             order = list(firsts.values())
         if cycle:
-            return in_rounds(order, edits, among=self.facts, seed=seed)
+            return cycled_stream(order, edits, among=self.facts, seed=seed)
         if edits > len(order):
             kind = "facts with different subjects" if one_per_subject else "facts"
             raise DataError(
@@ -90,22 +90,22 @@ class FactSet:
         return tuple(order[:edits])
 
     def training(self, share: float = 0.5) -> "FactSet":
-        """The facts of about `share` of the subjects, for what has to be trained; the others are held out.
+        """The facts of about `share` of the subjects, for training; the others are held out.
 
-        A subject belongs to one side by a hash of its name alone, the first 64 bits of SHA-256 as a fraction:
-        whatever else is in the data set, in whichever order.
+        The side of a subject depends only on a hash of its name, the first 64 bits of SHA-256 as a fraction,
+        not on the rest of the data set or its order.
         """
-        return self._those(lambda fact: _fraction(fact.subject) < share)
+        return self._filtered(lambda fact: _fraction(fact.subject) < share)
 
     def held_out(self, share: float = 0.5) -> "FactSet":
-        """The facts that `training` with the same share leaves: no subject is in both."""
-        return self._those(lambda fact: _fraction(fact.subject) >= share)
+        """The facts that are not in `training(share)`: no subject is in both."""
+        return self._filtered(lambda fact: _fraction(fact.subject) >= share)
 
     def others(self, stream: Iterable[Fact]) -> tuple[Fact, ...]:
-        """Facts about edited subjects that the edits do not mean to change.
+        """Facts about edited subjects that the edits are not meant to change.
 
-        Another wording of an edited fact is no other fact: same subject and relation, or the same true object
-        where a data set names no relations.
+        Another wording of an edited fact does not count as another fact: it has the same subject and relation
+        (the same true object, if the data set has no relations).
         """
         edited = list(stream)
         ids, subjects = {fact.id for fact in edited}, {fact.subject for fact in edited}
@@ -121,24 +121,24 @@ class FactSet:
         subjects = {fact.subject for fact in stream}
         return tuple(fact for fact in self.facts if fact.subject not in subjects)
 
-    def _those(self, wanted: Callable[[Fact], bool]) -> "FactSet":
-        return replace(self, facts=tuple(fact for fact in self.facts if wanted(fact)))
+    def _filtered(self, condition: Callable[[Fact], bool]) -> "FactSet":
+        return replace(self, facts=tuple(fact for fact in self.facts if condition(fact)))
 
 
 def _fraction(subject: str) -> float:
-    """A number in [0, 1) that is as good as drawn for each name, and always the same."""
+    """A number in [0, 1) from a hash of the name: evenly distributed and reproducible."""
     return int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "big") / 2**64
 
 
 def _topic(fact: Fact) -> tuple[str, str] | None:
-    """What a fact is about, None where its data set does not tell."""
+    """Subject and relation (or true object) of a fact; None if its data set has neither."""
     about = fact.relation or fact.target_true
     return (fact.subject, about) if about else None
 
 
 @dataclass(kw_only=True)
 class Validator:
-    """Admits facts one by one and remembers them, to recognise duplicates."""
+    """Admits facts one by one and remembers them, in order to recognise duplicates."""
 
     drop_conflicts: bool = False
     """Also refuse a second fact about the same subject and relation (the filter of MultiCounterFact)."""
@@ -146,11 +146,11 @@ class Validator:
     _targets: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
     def admit(self, fact: Fact) -> None:
-        """Remember the fact, or raise `Unusable` where an earlier fact repeats or contradicts it."""
+        """Remember the fact, or raise `Unusable` if it repeats or contradicts an earlier one."""
         if fact.target_new == fact.target_true:
             raise Unusable("identical targets")
         keys = [("prompt", fact.subject, fact.prompt)]
-        # Without relation ids, the same true object of the same subject stands for the same relation.
+        # without relation ids, the same true object of the same subject counts as the same relation
         if self.drop_conflicts and (relation := fact.relation or fact.target_true):
             keys.append(("relation", fact.subject, relation))
         if fact.id in self._ids or self._targets.get(keys[0]) == fact.target_new:
@@ -161,7 +161,7 @@ class Validator:
         self._targets |= dict.fromkeys(keys, fact.target_new)
 
 
-def gather(
+def read_facts(
     entries: Iterable[Entry],
     parse: Parser,
     *,
@@ -170,9 +170,9 @@ def gather(
     limit: int | None = None,
     drop_conflicts: bool = False,
 ) -> FactSet:
-    """Read rows into facts until there are `limit` of them; rows that cannot be used are counted, not fatal.
+    """The facts in rows, at most `limit`; rows that cannot be used are skipped with a reason, not fatal.
 
-    Raises DataError where no row can be used.
+    Raises DataError if no row can be used.
     """
     facts: list[Fact] = []
     skipped: list[Skipped] = []
@@ -191,47 +191,47 @@ def gather(
             skipped.append(Skipped(id=identity, reason=problem.reason))
         else:
             facts.append(fact)
-    found = FactSet(name=name, facts=tuple(facts), skipped=tuple(skipped))
-    reasons = ", ".join(f"{reason}: {count}" for reason, count in found.counts.items()) or "it is empty"
+    factset = FactSet(name=name, facts=tuple(facts), skipped=tuple(skipped))
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in factset.counts.items()) or "it is empty"
     if not facts:
         raise DataError(f"no row of {source} is usable as a fact of data={name} ({reasons})")
     if skipped:
         log.warning("%s: %d facts; skipped %d rows (%s)", source, len(facts), len(skipped), reasons)
-    return found
+    return factset
 
 
-def text(row: Mapping[str, object], key: str) -> str:
-    """The string under `key`; raises `Unusable` where there is none."""
+def text_field(row: Mapping[str, object], key: str) -> str:
+    """The string under `key`; raises `Unusable` if there is none."""
     value = row.get(key)
     if not isinstance(value, str):
         raise Unusable("missing field")
     return value
 
 
-def texts(row: Mapping[str, object], key: str) -> tuple[str, ...]:
-    """The strings listed under `key`, none where the key is absent; raises `Unusable` for anything else."""
+def text_list_field(row: Mapping[str, object], key: str) -> tuple[str, ...]:
+    """The strings listed under `key`, none if the key is absent; raises `Unusable` for anything else."""
     values = row.get(key) or []
     if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
         raise Unusable("missing field")
     return tuple(str(value) for value in values)
 
 
-def target(row: Mapping[str, object], key: str) -> str:
-    """The object under `key` without surrounding space; raises `Unusable` where it is empty."""
-    found = text(row, key).strip()
-    if not found:
+def target_field(row: Mapping[str, object], key: str) -> str:
+    """The object under `key` without surrounding space; raises `Unusable` if it is empty."""
+    target = text_field(row, key).strip()
+    if not target:
         raise Unusable("empty target")
-    return found
+    return target
 
 
-def slotted(prompt: str, subject: str) -> str:
-    """The prompt with its slot where the subject stands, which must be at exactly one place.
+def with_slot(prompt: str, subject: str) -> str:
+    """The prompt with a slot in place of the subject, which must occur exactly once.
 
-    A subject inside a longer word does not count: "Ra" does not stand in "Ravi".
+    A subject inside a longer word does not count: "Ra" does not occur in "Ravi".
     """
     if not subject:
         raise Unusable("subject absent")
-    # Compiling an expression takes longer than all the rest, and hardly any prompt with a slot needs one.
+    # compiling the expression takes longer than all the rest, and few prompts with a slot need one
     whole = rf"(?<!\w){re.escape(subject)}(?!\w)"
     mentions = list(re.finditer(whole, prompt)) if subject in prompt else []
     places = len(mentions) + prompt.count(SLOT)

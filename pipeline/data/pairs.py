@@ -9,7 +9,7 @@ from pipeline.data.readers import Entry, read_file, read_hub
 
 
 class Pair(NamedTuple):
-    """What is given and what is to follow."""
+    """A prompt and the completion to be learnt."""
 
     prompt: str
     completion: str
@@ -21,29 +21,29 @@ class Pairs(Protocol):
 
     @property
     def label(self) -> str:
-        """For people: what they are."""
+        """A description of the pairs for tables and messages."""
         ...
 
     def __iter__(self) -> Iterator[Pair]:
-        """The pairs."""
+        """Every pair, in the same order at each iteration."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairRows:
-    """A local JSON or JSONL file, or a data set on the Hugging Face hub, with a column for each side."""
+    """A local JSON or JSONL file, or a data set on the Hugging Face hub, with one column per side."""
 
     path: str | None = None
     dataset: str | None = None
-    """On the hub."""
+    """An id on the Hugging Face hub."""
     revision: str | None = None
     split: str = "train"
     prompt: str = "prompt"
-    """Column of what is given."""
+    """Column of the prompt."""
     context: str | None = None
-    """Column of what is added to the prompt after a line break where it is not empty (Alpaca's `input`)."""
+    """Column appended to the prompt after a line break, unless it is empty (Alpaca's `input`)."""
     completion: str = "completion"
-    """Column of what is to follow."""
+    """Column of the completion."""
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.dataset is None):
@@ -54,14 +54,14 @@ class PairRows:
 
     @property
     def label(self) -> str:
-        """The path or the id."""
+        """The path of the file, or the id on the hub with its revision."""
         return self.path or f"{self.dataset}{f'@{self.revision[:8]}' if self.revision else ''}"
 
     def __iter__(self) -> Iterator[Pair]:
-        """Row by row; raises DataError for a broken line or a row without one of the columns."""
+        """One pair per row; raises DataError for a broken line or a row without one of the columns."""
         for entry in self._entries():
             if entry.row is None:
-                raise DataError(f"{entry.where} of {self.label} is no JSON object: mend or remove it")
+                raise DataError(f"{entry.where} of {self.label} is not a JSON object: repair or remove it")
             yield Pair(self._prompt(entry.row, entry), self._text(entry.row, self.completion, entry))
 
     def _entries(self) -> Iterator[Entry]:
@@ -78,9 +78,9 @@ class PairRows:
     def _text(self, row: Mapping[str, object], column: str, entry: Entry) -> str:
         value = row.get(column)
         if not isinstance(value, str) or not value.strip():
-            found = ", ".join(map(str, row))
+            columns = ", ".join(map(str, row))
             raise DataError(
-                f"{entry.where} of {self.label} has no text in column {column!r}; it has {found}: "
+                f"{entry.where} of {self.label} has no text in column {column!r}; it has {columns}: "
                 "set training.pairs.prompt and training.pairs.completion"
             )
         return value.strip()

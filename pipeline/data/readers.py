@@ -1,4 +1,4 @@
-"""Rows of a local file or of a data set on the Hugging Face hub, with their place for messages."""
+"""Rows of a local file or of a data set on the Hugging Face hub, each with its place for messages."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,28 +15,28 @@ class Entry(NamedTuple):
     """One row of a source."""
 
     number: int
-    """Counted from 0."""
+    """Index of the row, counted from 0."""
     where: str
-    """For a person: `line 3` of a file of lines, `row 3` of a list, counted from 1."""
+    """Place for messages: `line 3` of a file of lines, `row 3` of a list, counted from 1."""
     row: Mapping[str, object] | None
-    """None where the line is not a JSON object."""
+    """The content; None if the line is not a JSON object."""
 
 
-def existing(path: str, *, option: str) -> Path:
-    """The path of a file that is there; raises DataError where it is not."""
-    found = Path(path).expanduser()
-    if not found.is_file():
-        kind = "is a folder" if found.is_dir() else "does not exist"
+def existing_file(path: str, *, option: str) -> Path:
+    """The path of an existing file; raises DataError if there is none."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        kind = "is a folder" if file.is_dir() else "does not exist"
         raise DataError(f"{option}={path} {kind}: give the path of a file (now in {Path.cwd()})")
-    return found
+    return file
 
 
 def read_file(path: str, option: str = "data.path") -> Iterator[Entry]:
-    """Rows of a JSON list, or of a file with one JSON object in every line; `option` is where it was named.
+    """Rows of a JSON list, or of a file with one JSON object per line; `option` names the path in messages.
 
-    Raises DataError where the file is missing or a list is broken; a broken line is only marked.
+    Raises DataError if the file is missing or a list is broken; a broken line is only marked.
     """
-    content = existing(path, option=option).read_bytes()
+    content = existing_file(path, option=option).read_bytes()
     if content.lstrip().startswith(b"["):
         yield from _rows_of_list(content, f"{option}={path}")
         return
@@ -49,7 +49,7 @@ def _rows_of_list(content: bytes, place: str) -> Iterator[Entry]:
     try:
         rows = json.loads(content)
     except ValueError as error:
-        raise DataError(f"{place} is not valid JSON ({error}): repair it or fetch it again") from error
+        raise DataError(f"{place} is not valid JSON ({error}): repair it or download it again") from error
     for index, row in enumerate(rows):
         yield Entry(index, f"row {index + 1}", row if isinstance(row, dict) else None)
 
@@ -57,7 +57,7 @@ def _rows_of_list(content: bytes, place: str) -> Iterator[Entry]:
 def _object(line: bytes) -> Mapping[str, object] | None:
     try:
         row = json.loads(line)
-    except ValueError:  # also what is not UTF-8
+    except ValueError:  # includes bytes that are not UTF-8
         return None
     return row if isinstance(row, dict) else None
 
@@ -67,9 +67,9 @@ def load_hub(
 ) -> "Dataset":
     """A data set of the Hugging Face hub, or of its local cache; no code of the data set is run.
 
-    Raises DataError naming the data set and the way around the hub, `instead`.
+    Raises DataError that names the data set and `instead`, the way to do without the hub.
     """
-    import datasets  # here, because it takes a second that runs on local files need not wait
+    import datasets  # imported here: it takes a second and runs on local files do not need it
     from datasets.exceptions import DatasetsError
 
     try:
@@ -82,7 +82,7 @@ def load_hub(
 def read_hub(
     dataset: str, *, split: str, revision: str | None = None, option: str = "data.path="
 ) -> Iterator[Entry]:
-    """Rows of a data set on the hub; a DataError where it cannot be loaded names `option`, for a file."""
+    """Rows of a data set on the hub; if it cannot be loaded, a DataError names `option`, for a local file."""
     instead = f"check its id and the network, or give a local file with {option}"
     for index, row in enumerate(load_hub(dataset, split=split, revision=revision, instead=instead)):
         yield Entry(index, f"row {index + 1}", row if isinstance(row, dict) else None)

@@ -1,4 +1,4 @@
-"""Where facts come from: CounterFact, zsRE and the built-in world, read into one `FactSet`."""
+"""Sources of facts: CounterFact and zsRE, from a file or the hub, read into a `FactSet`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,15 @@ from typing import Literal, Protocol, get_args, runtime_checkable
 
 from editors.data import Fact
 from editors.errors import ConfigError
-from pipeline.data.factset import FactSet, Unusable, gather, slotted, target, text, texts
+from pipeline.data.factset import (
+    FactSet,
+    Unusable,
+    read_facts,
+    target_field,
+    text_field,
+    text_list_field,
+    with_slot,
+)
 from pipeline.data.readers import Entry, read_file, read_hub
 
 ZsreTarget = Literal["answer", "alternative"]
@@ -15,11 +23,11 @@ ZsreTarget = Literal["answer", "alternative"]
 
 @runtime_checkable
 class FactSource(Protocol):
-    """Something that yields facts to edit."""
+    """A source of facts to edit."""
 
     @property
     def name(self) -> str:
-        """What the data set is called in tables and figures."""
+        """The name of the data set in tables and figures."""
         ...
 
     def load(self) -> FactSet:
@@ -29,19 +37,19 @@ class FactSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _FileOrHub(ABC):
-    """Facts from a local file, or else from a data set on the Hugging Face hub."""
+    """Facts from a local file, or, without one, from a data set on the Hugging Face hub."""
 
     name: str
     path: str | None = None
-    """A JSON list, or a file with one JSON object in every line; goes before `dataset`."""
+    """A JSON list, or a file with one JSON object per line; takes precedence over `dataset`."""
     dataset: str | None = None
     """An id on the Hugging Face hub."""
     revision: str | None = None
-    """Commit of the data set on the hub, so that it cannot change under a published figure."""
+    """Commit of the data set on the hub; fixes the data behind published figures."""
     split: str = "train"
     """Split on the hub; several are joined as `train+test`."""
     limit: int | None = None
-    """How many usable facts to read, from the beginning; all where it is null."""
+    """Number of usable facts to read, from the beginning; null reads all."""
     drop_conflicts: bool = False
     """Keep only the first of several facts about the same subject and relation, as MultiCounterFact does."""
 
@@ -54,8 +62,8 @@ class _FileOrHub(ABC):
         """The fact that a row holds; raises `Unusable` with the reason."""
 
     def load(self) -> FactSet:
-        """The validated facts; raises DataError where the source is missing or holds none."""
-        return gather(
+        """The validated facts; raises DataError if the source is missing or has none."""
+        return read_facts(
             self._entries(),
             self.parse,
             name=self.name,
@@ -85,16 +93,16 @@ class CounterFact(_FileOrHub):
         """The fact of a row in either layout; raises `Unusable`."""
         rewrite = row.get("requested_rewrite")
         flat = _flattened(rewrite) if isinstance(rewrite, Mapping) else row
-        subject = text(flat, "subject").strip()
+        subject = text_field(flat, "subject").strip()
         return Fact(
             id=identity,
-            prompt=slotted(text(flat, "prompt"), subject),
+            prompt=with_slot(text_field(flat, "prompt"), subject),
             subject=subject,
-            target_new=target(flat, "target_new"),
-            target_true=target(flat, "target_true"),
+            target_new=target_field(flat, "target_new"),
+            target_true=target_field(flat, "target_true"),
             relation=str(flat.get("relation_id") or ""),
-            paraphrases=texts(row, "paraphrase_prompts"),
-            neighbours=texts(row, "neighborhood_prompts"),
+            paraphrases=text_list_field(row, "paraphrase_prompts"),
+            neighbours=text_list_field(row, "neighborhood_prompts"),
         )
 
 
@@ -109,8 +117,8 @@ class ZsRE(_FileOrHub):
 
     name: str = "zsre"
     target: ZsreTarget = "answer"
-    """What is written: `answer`, the recorded answer, as ROME, MEMIT and their successors score it (no true
-    object then), or `alternative`, MEND's counterfactual, which makes the recorded answer the true object."""
+    """The edit's target: `answer`, the recorded answer, as ROME, MEMIT and their successors score it (without
+    true object), or `alternative`, MEND's counterfactual, with the recorded answer as the true object."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,21 +129,21 @@ class ZsRE(_FileOrHub):
 
     def parse(self, row: Mapping[str, object], identity: str) -> Fact:
         """The fact of a row; raises `Unusable`."""
-        subject = text(row, "subject").strip()
-        answers = [answer.strip() for answer in texts(row, "answers") if answer.strip()]
+        subject = text_field(row, "subject").strip()
+        answers = [answer.strip() for answer in text_list_field(row, "answers") if answer.strip()]
         if not answers:
             raise Unusable("empty target")
         counterfactual = self.target == "alternative"
-        if counterfactual and target(row, "alt") in answers:
+        if counterfactual and target_field(row, "alt") in answers:
             raise Unusable("identical targets")
-        # The question mark: the locality prompts of kmeng01/memit experiments/py/eval_utils_zsre.py.
-        locality = ((f"{text(row, 'loc')}?", text(row, "loc_ans")),) if row.get("loc") else ()
+        # with a question mark, as in the locality prompts of kmeng01/memit experiments/py/eval_utils_zsre.py.
+        locality = ((f"{text_field(row, 'loc')}?", text_field(row, "loc_ans")),) if row.get("loc") else ()
         return Fact(
             id=identity,
-            prompt=slotted(text(row, "src"), subject),
+            prompt=with_slot(text_field(row, "src"), subject),
             subject=subject,
-            target_new=target(row, "alt") if counterfactual else answers[0],
+            target_new=target_field(row, "alt") if counterfactual else answers[0],
             target_true=answers[0] if counterfactual else "",
-            paraphrases=(text(row, "rephrase"),),
+            paraphrases=(text_field(row, "rephrase"),),
             locality=locality,
         )

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from pipeline.paths import PACKAGE, ROOT
-from pipeline.runs.provenance import GIT, git
+from pipeline.runs.provenance import GIT, git_state
 
 FOLDERS = ("analysis", "conf", "editors", "pipeline")
 """Folders of the project that a run needs."""
@@ -18,7 +18,7 @@ def snapshot(folder: Path) -> Path:
 
     The copy is complete or absent, and the same code is copied once. A file in it holds the commit.
     """
-    commit = json.dumps(git(PACKAGE))
+    commit = json.dumps(git_state(PACKAGE))
     sources = {path.relative_to(ROOT): path for name in FOLDERS for path in _files(ROOT / name)}
     digest = hashlib.sha256(commit.encode())
     for name, path in sorted(sources.items()):

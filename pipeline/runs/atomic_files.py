@@ -1,4 +1,4 @@
-"""Files that are whole: a reader sees either the old content or all of the new one."""
+"""Atomic writes: a reader sees either the old content or all of the new content."""
 
 import hashlib
 import json
@@ -9,10 +9,7 @@ from typing import Any
 
 
 def write(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write a file so that a reader sees either the old content or all of the new one.
-
-    A durable one is on the disk when this returns.
-    """
+    """Write a text file atomically; if `durable`, it is on the disk when this returns."""
     part = path.with_name(f"{path.name}.part")
     with part.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -21,16 +18,16 @@ def write(path: Path, text: str, *, durable: bool = True) -> None:
             os.fsync(file.fileno())
     part.replace(path)
     if durable:
-        settle_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Mapping[str, object], *, durable: bool = True) -> None:
-    """Write a JSON file so that a reader sees either the old content or all of the new one."""
+    """Write a JSON file atomically; if `durable`, it is on the disk when this returns."""
     write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable=durable)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file or it cannot be read."""
+    """The JSON object in a file; empty if there is no such file or it cannot be read."""
     try:
         return json_object(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
@@ -38,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """The object that a text holds; empty where it holds none."""
+    """The JSON object in a text; empty if there is none."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -46,14 +43,14 @@ def json_object(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def settle(path: Path) -> None:
-    """Wait until a file that somebody wrote is on the disk."""
+def sync_file(path: Path) -> None:
+    """Wait until the content of a file is on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def settle_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
+def sync_folder(path: Path) -> None:
+    """Wait until the entries of a folder are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -19,9 +19,9 @@ from analysis.results.run_folder import COMPLETE, STATES
 from editors.errors import ConfigError, DataError
 from pipeline.config.fingerprint import Config
 from pipeline.config.targets import plugins_of
-from pipeline.runs.atomic_files import checksum, settle, settle_folder, write_json
-from pipeline.runs.input_digests import check_inputs, inputs
-from pipeline.runs.provenance import code, plugin_digests
+from pipeline.runs.atomic_files import checksum, sync_file, sync_folder, write_json
+from pipeline.runs.input_digests import check_inputs, input_digests
+from pipeline.runs.provenance import code_versions, plugin_digests
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class States:
 
     def __init__(self, folder: Path, config: Config) -> None:
         self.folder, self.run, self.config = folder / FOLDER, folder.name, config
-        self._code = {**code(), **plugin_digests(plugins_of(config))}
+        self._code = {**code_versions(), **plugin_digests(plugins_of(config))}
         self._sums: dict[Path, str] = {}
         """Checksums of pieces, which never change once written."""
 
@@ -98,19 +98,19 @@ class States:
         part = checkpoint.parent
         inside = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
         for path in (path for path in pieces if path not in self._sums):
-            settle(path)
+            sync_file(path)
             self._sums[path] = checksum(path)
         sums = {path: self._sums[path] for path in pieces}
         for path in inside:
-            settle(path)
+            sync_file(path)
             sums[path] = checksum(path)
-        settle_folder(checkpoint)
+        sync_folder(checkpoint)
         files = {path.relative_to(part).as_posix(): value for path, value in sums.items()}
         size = metrics.stat().st_size
         rows = {"size": size, "rows": checksum(metrics, size)}
         origin = {"code": dict(self._code), "inputs": self.inputs, "files": files}
         write_json(checkpoint / COMPLETE, {"run": self.run, **rows, **progress, **origin})
-        settle_folder(part)
+        sync_folder(part)
         for old in sorted(part.glob(f"{PREFIX}*"), key=_count)[:-KEPT]:
             shutil.rmtree(old)
 
@@ -139,7 +139,7 @@ class States:
     @cached_property
     def inputs(self) -> dict[str, str]:
         """Digests of the files that the run reads, computed at the first access."""
-        return inputs(self.config)
+        return input_digests(self.config)
 
     def clear(self) -> None:
         """Remove all checkpoints."""

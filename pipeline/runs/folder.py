@@ -1,9 +1,9 @@
 """The folder of a run: named by its configuration, locked while it is computed, marked when it ends.
 
-`outputs/<name>/<fingerprint>/` holds `config.yaml`, `provenance.json`, `metrics.jsonl`, a Parquet file for
-each table such as `records.parquet`, `summary.json` and `DONE` or `FAILED`; `checkpoints/` where an alarm
-saved one, `updates/` and `weights.safetensors` where they are kept. While it is computed `progress.json`
-tells how far it is, and `state/` holds what it goes on from where it is interrupted (`states.py`).
+`outputs/<name>/<fingerprint>/` holds `config.yaml`, `provenance.json`, `metrics.jsonl`, one Parquet file per
+table such as `records.parquet`, `summary.json` and `DONE` or `FAILED`; `checkpoints/` if an alarm saved one,
+`updates/` and `weights.safetensors` if the run keeps them. While the run is computed, `progress.json` holds
+its progress and `state/` the checkpoints from which an interrupted run continues (`checkpoint_store.py`).
 """
 
 import errno
@@ -35,15 +35,15 @@ from pipeline.runs.heartbeat import Heartbeat, is_abandoned, read, stays_silent
 from pipeline.runs.layout import folder_of, is_done
 from pipeline.runs.messages import report
 from pipeline.runs.objectives import Value
-from pipeline.runs.provenance import attempts, now, provenance
+from pipeline.runs.provenance import earlier_attempts, now, provenance
 from pipeline.runs.signals import was_requeued
 
 log = logging.getLogger(__name__)
 
-ATTEMPT = ("metrics.jsonl", "*.parquet", "summary.json", "uploaded.json", "weights.safetensors", "FAILED")
-"""Files that a new attempt replaces, as patterns."""
-FOLDERS = ("wandb", "checkpoints", "figures", "adapter", "updates", FOLDER)
-"""Folders that go with them."""
+RESULTS = ("metrics.jsonl", "*.parquet", "summary.json", "uploaded.json", "weights.safetensors", "FAILED")
+"""Patterns of the files that a new attempt replaces."""
+RESULT_FOLDERS = ("wandb", "checkpoints", "figures", "adapter", "updates", FOLDER)
+"""Folders that a new attempt replaces."""
 
 
 class RunBusy(NormscopeError):
@@ -52,7 +52,7 @@ class RunBusy(NormscopeError):
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What identifies a run."""
+    """Name, fingerprint and folder of a run."""
 
     name: str
     """The experiment's name."""
@@ -69,8 +69,8 @@ class RunDir:
             run.append({"edits": 0, "norm/frobenius_ratio/edited": 1.0})
             run.finish(objective=0.93)
 
-    Entering starts a fresh attempt unless the run is done: what an unfinished one left is removed, but for
-    what belongs to its last complete checkpoint.
+    Entering starts a new attempt unless the run is done: files of an unfinished attempt are removed, except
+    those that belong to its last complete checkpoint.
     """
 
     def __init__(self, *, root: Path, config: Config) -> None:
@@ -87,20 +87,20 @@ class RunDir:
 
     @property
     def folder(self) -> Path:
-        """Where everything of this run lies."""
+        """The folder of the run."""
         return self.info.folder
 
     @property
     def done(self) -> bool:
-        """Whether this run was computed to its end, now or earlier."""
+        """Whether this run was computed to its end, in this process or earlier."""
         return is_done(self.folder)
 
     def __enter__(self) -> Self:
         """Lock the folder.
 
         Raises:
-            RunBusy: where another process computes the run.
-            ConfigError: where it cannot be written, or its state was saved by other code.
+            RunBusy: if another process computes the run.
+            ConfigError: if the folder cannot be written, or its checkpoint was saved by other code.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -124,9 +124,9 @@ class RunDir:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keep the records of a run that broke, mark it as failed, release the lock.
+        """Save the records of a run that raised an error, mark it as failed, release the lock.
 
-        One that was asked to leave is not marked: it is interrupted, and can go on.
+        A run that was interrupted by a signal is not marked: it can continue.
         """
         try:
             self._heartbeat.__exit__()
@@ -136,14 +136,14 @@ class RunDir:
             self._lock.release()
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row to `metrics.jsonl`; it is on the disk when this returns, and otherwise not at all.
+        """Add a row to `metrics.jsonl`; on return the whole row is on the disk, on an error none of it.
 
         A diverged number is written as `NaN` or `Infinity`, which Python reads but strict JSON forbids.
 
         Raises:
-            RunBusy: where another process has taken the run over.
+            RunBusy: if another process has taken the run over.
         """
-        self._check_ours()
+        self._check_ownership()
         line = f"{json.dumps(dict(row), default=float)}\n".encode()
         with (self.folder / "metrics.jsonl").open("ab", buffering=0) as file:
             before = file.tell()
@@ -157,11 +157,11 @@ class RunDir:
         self._last |= {key: float(value) for key, value in row.items() if "/" in key}
 
     def report_progress(self, parts: Sequence[Mapping[str, object]]) -> None:
-        """Let others know how far the run is: name, unit, total and count of each part."""
+        """Write the progress of the run for other processes: name, unit, total and count of each part."""
         self._heartbeat.report_progress(parts)
 
     def record(self, table: str, rows: Sequence[Mapping[str, object]]) -> None:
-        """Keep rows, say one per fact, for `<table>.parquet`; later rows follow earlier ones."""
+        """Append rows, such as one per fact, to the table that becomes `<table>.parquet`."""
         self._tables.setdefault(table, []).extend(rows)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -170,94 +170,93 @@ class RunDir:
 
     @property
     def tables(self) -> Mapping[str, Sequence[Mapping[str, object]]]:
-        """What was recorded so far, by table; also by the attempt that this one goes on from."""
+        """Recorded rows by table, including those of the attempt that this one continues."""
         return self._tables
 
     def save(self, checkpoint: Path, state: Mapping[str, object], pieces: Sequence[Path] = ()) -> None:
-        """Complete a state inside the folder, so that an interrupted run goes on from there."""
-        self._check_ours()
+        """Complete a checkpoint inside the folder, from which the run continues if it is interrupted."""
+        self._check_ownership()
         tables = checkpoint / "tables"
         tables.mkdir(exist_ok=True)
         self._write_tables(tables)
-        told = {"last": self._last, "seconds": self._seconds, "state": state}
-        self._states.complete(checkpoint, self.folder / "metrics.jsonl", told, pieces)
+        content = {"last": self._last, "seconds": self._seconds, "state": state}
+        self._states.complete(checkpoint, self.folder / "metrics.jsonl", content, pieces)
 
     def checkpoint(self, name: str, weights: Mapping[str, Tensor]) -> Path:
-        """Save matrices by site as `checkpoints/<name>.safetensors`, complete or not at all."""
+        """Save matrices by site atomically as `checkpoints/<name>.safetensors`, and return the path."""
         path = self.folder / "checkpoints" / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         write_tensors(path, weights)
         return path
 
     def finish(self, *, objective: Value, **more: object) -> None:
-        """Write the tables and `summary.json`, which gets `more` as well, then mark the run as done."""
-        self._check_ours()
+        """Write the tables and `summary.json`, with the entries of `more`, then mark the run as done."""
+        self._check_ownership()
         self._write_tables(self.folder)
         write_json(self.folder / "summary.json", self._summary(objective) | more)
         write(self.folder / "DONE", now() + "\n")
         self._heartbeat.remove()
-        self._states.clear()  # nothing is left to go on with
+        self._states.clear()  # a finished run needs no checkpoints
 
-    def _check_ours(self) -> None:
+    def _check_ownership(self) -> None:
         if not self._heartbeat.check():
             raise RunBusy(f"another process took over {self.folder}: this one was silent for too long")
 
     def _forget(self) -> None:
-        """As if the run had never been computed."""
+        """Remove the mark and the checkpoints of an earlier computation."""
         (self.folder / "DONE").unlink(missing_ok=True)
         self._states.clear()
 
     def _acquire(self) -> None:
-        """Take the lock, also one of a host that is no more; on this host it goes with its process."""
+        """Take the lock, even one of a host that no longer exists; on this host it ends with its process."""
         try:
             self._lock.acquire()
         except Timeout as error:
-            told = read(self.folder)
-            if told is None or not is_abandoned(told) or not stays_silent(self.folder, told):
+            progress = read(self.folder)
+            if progress is None or not is_abandoned(progress) or not stays_silent(self.folder, progress):
                 raise RunBusy(
                     f"the same run is being computed by another process in {self.folder}: nothing to do here"
                 ) from error
-            log.warning("taking over %s from process %s of %s", self.folder, told["pid"], told["host"])
+            log.warning("taking over %s from %s of %s", self.folder, progress["pid"], progress["host"])
             Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.acquire()
 
     def _begin(self) -> None:
+        """Prepare the folder for a new attempt, from the newest checkpoint if there is one."""
         metrics = self.folder / "metrics.jsonl"
         force = self.config.get("resume") == "force"
         self.saved = self._states.newest(metrics, force=force)
-        kept = {"metrics.jsonl", FOLDER, "checkpoints", "adapter", "updates"} if self.saved else set()
-        for pattern in ATTEMPT:
+        retained = {"metrics.jsonl", FOLDER, "checkpoints", "adapter", "updates"} if self.saved else set()
+        for pattern in RESULTS:
             for stale in self.folder.glob(pattern):
-                if stale.name not in kept:
+                if stale.name not in retained:
                     stale.unlink()
-        for folder in FOLDERS:
-            if folder not in kept:
+        for folder in RESULT_FOLDERS:
+            if folder not in retained:
                 shutil.rmtree(self.folder / folder, ignore_errors=True)
         if self.saved:
             self._resume(self.saved)
-        write(
-            self.folder / "config.yaml",
-            yaml.safe_dump(masked(self.config), sort_keys=False, allow_unicode=True),
-        )
-        earlier = attempts(self.folder / "provenance.json") if self.saved else []
+        text = yaml.safe_dump(masked(self.config), sort_keys=False, allow_unicode=True)
+        write(self.folder / "config.yaml", text)
+        earlier = earlier_attempts(self.folder / "provenance.json") if self.saved else []
         origin = provenance(plugins_of(self.config))
         more = {"inputs": self._states.inputs, "earlier": earlier}
         write_json(self.folder / "provenance.json", origin | more)
         self._started = time.perf_counter()
 
     def _resume(self, saved: Saved) -> None:
-        """Forget what was measured after the state."""
+        """Restore rows and tables as they were at the checkpoint."""
         with (self.folder / "metrics.jsonl").open("r+b") as file:
             file.truncate(saved.size)
         self._last, self._before = dict(saved.last), saved.seconds
         for path in (saved.checkpoint / "tables").glob("*.parquet"):
             rows = pd.read_parquet(path).to_dict("records")
             self._tables[path.stem] = [{str(key): value for key, value in row.items()} for row in rows]
-        log.info("going on from %s", saved.checkpoint)
+        log.info("resuming from %s", saved.checkpoint)
 
     @property
     def _seconds(self) -> float:
-        """That the run has taken, in all attempts whose numbers it holds."""
+        """Seconds of computation, including those of the attempts that this one continues."""
         return self._before + time.perf_counter() - self._started
 
     def _summary(self, objective: Value) -> dict[str, object]:
@@ -273,7 +272,7 @@ class RunDir:
         }
 
     def _write_tables(self, folder: Path) -> None:
-        """Write what was recorded, each table complete or not at all."""
+        """Write the recorded tables, each of them atomically."""
         for name, rows in self._tables.items():
             path = folder / f"{name}.parquet"
             part = path.with_suffix(".part")
@@ -281,13 +280,13 @@ class RunDir:
             part.replace(path)
 
     def _fail(self, error: Exception) -> None:
-        """Tell of the error and keep what was recorded, as far as the disk allows."""
-        for keep in (
+        """Write the error and the recorded tables, as far as the disk allows."""
+        for save in (
             lambda: write(self.folder / "FAILED", report(error)),
             lambda: self._write_tables(self.folder),
         ):
             try:
-                keep()
+                save()
             except OSError as second:
                 log.error("%s: %s", second.strerror or second, second.filename or self.folder)
         self._heartbeat.remove()

@@ -1,4 +1,4 @@
-"""What a run reads beside its configuration: local files and folders, told apart by what they hold."""
+"""Digests of the local files and folders that a run reads in addition to its configuration."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -12,47 +12,48 @@ from pipeline.runs.layout import run_of
 
 _KEYS = ("path", "folder")
 _SOURCE, _UPDATES = "source", "updates"
-"""Key that names an earlier run, whose updates are read."""
+"""The key that names an earlier run, and the folder of that run that is read."""
 _WRITTEN = ("moments", "editor")
-"""Groups whose `folder` is a cache that runs write themselves."""
+"""Groups in which `folder` is a cache written by the runs themselves."""
 _END = 1 << 25
-"""Bytes at the beginning and at the end of a file that are looked at; of most files that is all of it."""
+"""Bytes at each end of a file that are digested; this covers most files completely."""
 
 
-def inputs(config: Mapping[str, object]) -> dict[str, str]:
+def input_digests(config: Mapping[str, object]) -> dict[str, str]:
     """Digests of the local files and folders that a configuration names, by path.
 
-    A digest is of names, sizes, and the first and last 32 MiB of every file.
+    A digest covers names, sizes, and the first and last 32 MiB of every file.
     """
-    return {text: _digest(Path(text)) for text in sorted(set(_named(config))) if Path(text).exists()}
+    return {text: _digest(Path(text)) for text in sorted(set(_input_paths(config))) if Path(text).exists()}
 
 
-def inputs_of(folder: Path) -> Mapping[str, str]:
-    """What the run in a folder has read, as its `provenance.json` tells."""
+def recorded_inputs(folder: Path) -> Mapping[str, str]:
+    """The digests that a run recorded in its `provenance.json`, by path."""
     return RunFolder(folder).provenance().get("inputs", {})
 
 
 def check_inputs(folder: Path, before: Mapping[str, str]) -> None:
-    """Raise a ConfigError where a file that is still there is not what the run in this folder has read."""
-    there = {path: digest for path, digest in before.items() if Path(path).exists()}
-    changed = [path for path, digest in there.items() if _digest(Path(path)) != digest]
+    """Raise a ConfigError if an existing file differs from the one that the run in this folder has read."""
+    existing = {path: digest for path, digest in before.items() if Path(path).exists()}
+    changed = [path for path, digest in existing.items() if _digest(Path(path)) != digest]
     if changed:
         raise ConfigError(
             f"{changed[0]} has changed since the run in {folder} read it: "
-            "resume=never computes the run anew, another name= keeps both"
+            "resume=never computes the run again, another name= keeps both"
         )
 
 
-def _named(node: object, trail: tuple[str, ...] = ()) -> Iterator[str]:
+def _input_paths(node: object, trail: tuple[str, ...] = ()) -> Iterator[str]:
+    """Paths that a node of the configuration names; `trail` holds the keys that lead to it."""
     if isinstance(node, Mapping):
         if isinstance(source := node.get(_SOURCE), str):
             with suppress(ConfigError):  # reported when the run is replayed
                 yield str(run_of(source, label(node, "model"), node.get("seed")) / _UPDATES)
         for key, value in node.items():
-            yield from _named(value, (*trail, str(key)))
+            yield from _input_paths(value, (*trail, str(key)))
     elif isinstance(node, list):
         for value in node:
-            yield from _named(value, trail)
+            yield from _input_paths(value, trail)
     elif isinstance(node, str) and node and trail[-1] in _KEYS:
         is_cache = trail[-1] == "folder" and set(trail) & set(_WRITTEN)
         yield from () if is_cache else (node,)

@@ -1,4 +1,4 @@
-"""Origin of a run's numbers: code, versions, machine, command line. No environment variables, no secrets."""
+"""Origin of a run's numbers: code, versions, machine, command line; no environment variables or secrets."""
 
 import hashlib
 import json
@@ -32,21 +32,21 @@ PACKAGES = (
 NUMERICAL = ("torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn")
 OURS = ("editors", "analysis", "pipeline")
 GIT = "git.json"
-"""In a copy of the code: commit and changes of the checkout that it was made from."""
+"""File in a copy of the code: commit and changes of the checkout that was copied."""
 _BUILT_WITH = re.compile(r"(?:BLAS|LAPACK)_INFO=\w+|Math Kernel Library Version [\w.]+|MKL-DNN v[\w.]+")
 
 
 def provenance(plugins: Sequence[str] = ()) -> dict[str, object]:
-    """What produces a run in this process.
+    """The content of `provenance.json`: all that determines a run in this process.
 
-    `plugins` are the modules outside of the project that it may use, with digests of their sources; `git` is
-    null outside a checkout of the project.
+    `plugins` are the modules outside the project that the run may use, with digests of their sources; `git`
+    is null outside a checkout of the project.
     """
     return {
         "started": now(),
         "command": shlex.join(without_secrets(sys.argv)),
         "overrides": _overrides(),
-        "git": git(PACKAGE),
+        "git": git_state(PACKAGE),
         "python": platform.python_version(),
         "packages": {name: number for name in PACKAGES if (number := _version(name))},
         "plugins": plugin_digests(plugins),
@@ -57,10 +57,10 @@ def provenance(plugins: Sequence[str] = ()) -> dict[str, object]:
 
 
 @cache
-def code() -> Mapping[str, str]:
-    """The code that determines every bit of a number: a digest of our sources, and versions of libraries.
+def code_versions() -> Mapping[str, str]:
+    """All code that determines numbers to the last bit: a digest of our sources, and versions of libraries.
 
-    As they were at the first call: files that are edited later are not what this process runs.
+    Computed at the first call only: this process does not run files that are edited later.
     """
     sources = [path for package in OURS for path in sorted((ROOT / package).rglob("*.py"))]
     versions = {name: _version(name) or "" for name in NUMERICAL}
@@ -68,7 +68,7 @@ def code() -> Mapping[str, str]:
 
 
 def plugin_digests(plugins: Sequence[str]) -> dict[str, str]:
-    """A digest of the Python sources of each plug-in, named or installed, by module; all can be imported."""
+    """A digest of the Python sources of each named or installed plug-in, by module; all can be imported."""
     return {module: _module_digest(module) for module in sorted({*plugins, *installed_plugins()})}
 
 
@@ -81,7 +81,7 @@ def _module_digest(module: str) -> str:
         file = Path(spec.origin or "")
         return _digest(file.parent, [file]) if file.is_file() else ""
     folders = [Path(folder) for folder in spec.submodule_search_locations]
-    return _digest(folders[0].parent, [path for one in folders for path in sorted(one.rglob("*.py"))])
+    return _digest(folders[0].parent, [path for folder in folders for path in sorted(folder.rglob("*.py"))])
 
 
 def _digest(root: Path, sources: Iterable[Path]) -> str:
@@ -92,13 +92,13 @@ def _digest(root: Path, sources: Iterable[Path]) -> str:
 
 
 def machine() -> dict[str, object]:
-    """The parts of this machine that decide how sums are rounded: processor, threads, numerical libraries.
+    """The properties of this machine on which rounding depends: processor, threads, numerical libraries.
 
-    `vectors` is the instruction set of PyTorch's own kernels, `extensions` are further ones of the processor
-    that matrix products may use; `torch` are the libraries that PyTorch was built with, `libraries` those
-    loaded now, one line each.
+    `vectors` is the instruction set of PyTorch's own kernels; `extensions` are further instruction sets that
+    matrix products may use; `torch` lists the libraries that PyTorch was built with, `libraries` those loaded
+    now, one line each.
     """
-    import torch  # here: a run that is done is answered without it
+    import torch  # imported here: a finished run does not need it
 
     model, flags = _processor()
     built = torch.__config__.show()
@@ -132,13 +132,13 @@ def _library(entry: Mapping[str, object]) -> str:
 
 
 def _overrides() -> list[str]:
-    """The overrides of the command line, or those that a sweep made for this run."""
+    """The overrides of the command line, or those that a sweep created for this run."""
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return without_secrets(list(overrides))
 
 
-def attempts(path: Path) -> list[dict[str, Any]]:
-    """The records of the attempts before this one, oldest first."""
+def earlier_attempts(path: Path) -> list[dict[str, Any]]:
+    """The records of the earlier attempts in a `provenance.json`, oldest first."""
     last = read_json(path)
     return [*last.pop("earlier", []), last] if last else []
 
@@ -155,27 +155,27 @@ def _version(package: str) -> str | None:
         return None
 
 
-def git(folder: Path) -> Mapping[str, object] | None:
-    """Commit of the checkout that this package lies in, or was copied from, and whether it has changes.
+def git_state(folder: Path) -> Mapping[str, object] | None:
+    """The commit of the checkout that this package lies in or was copied from, and whether it has changes.
 
-    Changes in `docs` are none: the page of results is written there, and nothing is computed from it. None
+    Changes in `docs` do not count: the page of results is written there, and no number depends on it. None
     outside a checkout of the project.
     """
     if (folder / GIT).is_file():
         return json.loads((folder / GIT).read_text(encoding="utf-8"))
     if _run_git(folder, "ls-files", "--error-unmatch", "__main__.py") is None:
-        return None  # installed, perhaps inside somebody else's checkout
+        return None  # installed, perhaps inside the checkout of another project
     commit = _run_git(folder, "rev-parse", "HEAD")
     changes = _run_git(folder, "status", "--porcelain", "--", ":(top)", ":(top,exclude)docs")
     return {"commit": commit, "dirty": bool(changes)}
 
 
 def _run_git(folder: Path, *arguments: str) -> str | None:
-    """Output of a git command, None where it fails or there is no git."""
+    """Output of a git command; None if it fails or git is missing."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=30
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()

@@ -25,7 +25,7 @@ from pipeline.config.hydra_internals import combinations, result_of
 from pipeline.config.schema import resolved, without_hydra
 from pipeline.runs import messages
 from pipeline.runs.heartbeat import is_elsewhere_computed
-from pipeline.runs.input_digests import check_inputs, inputs_of
+from pipeline.runs.input_digests import check_inputs, recorded_inputs
 from pipeline.runs.layout import OUTPUTS, folder_of, is_done
 from pipeline.runs.messages import reason
 from pipeline.runs.objectives import Value
@@ -65,7 +65,7 @@ class _Job:
         if not self.before:
             return
         try:
-            check_inputs(folder, inputs_of(folder))
+            check_inputs(folder, recorded_inputs(folder))
             self.objective = RunFolder(folder).final_summary()["objective"]
         except NormscopeError as error:
             self.before, self.error = False, error

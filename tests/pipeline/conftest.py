@@ -20,7 +20,7 @@ PEOPLE = "Ada Bob Cleo Dan Eve Finn Gus Hal".split()
 
 @pytest.fixture(scope="session", autouse=True)
 def plugins() -> None:
-    """What the command line tells Hydra before it composes."""
+    """Register the sweepers with Hydra, as the command line does before it composes."""
     search.install()
 
 
@@ -36,7 +36,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`facts.jsonl` with a fact for each person and a second one for the first, and `text.txt`."""
+    """`facts.jsonl` with one fact per person and a second one for the first, and `text.txt`."""
     folder = tmp_path_factory.mktemp("inputs")
     rows = [_row(i, name, "The mother tongue of {} is", "French") for i, name in enumerate(PEOPLE)]
     rows.append(_row(99, PEOPLE[0], "{} walks to the", "river"))
@@ -47,7 +47,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def overrides(checkpoint: Path, inputs: Path, tmp_path: Path) -> list[str]:
-    """Overrides for a run of seconds on them."""
+    """Overrides for a run on these files that takes seconds."""
     return [
         "model=hf",
         "model.name=random",
@@ -71,18 +71,18 @@ def overrides(checkpoint: Path, inputs: Path, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def composed(overrides: list[str]) -> Callable[..., DictConfig]:
-    """The configuration of the project with those overrides and more."""
+    """A function that composes the configuration with `overrides` and more."""
     register_resolvers()
 
-    def make(*more: str) -> DictConfig:
+    def composed_with(*more: str) -> DictConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("config", [*overrides, *more])
 
-    return make
+    return composed_with
 
 
 def _babble() -> list[str]:
-    """Random letters: many different tokens, so that second moments have full rank."""
+    """Random letters: many different tokens give second moments of full rank."""
     rng = random.Random(0)
     return [" ".join("".join(rng.choices(LETTERS, k=4)) for _ in range(12)) for _ in range(120)]
 

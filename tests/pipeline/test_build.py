@@ -1,4 +1,4 @@
-"""What a configuration may say, and what is said to it otherwise; all before any work."""
+"""Building a configuration: valid ones build, mistakes are reported before any work."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +18,12 @@ Composed = Callable[..., DictConfig]
 MISTAKES = {
     "layers.edit=[0,9]": r"layers\.edit=\[0, 9\], but model=random has 4 blocks \(0\.\.3\)",
     "layers.edit=[]": r"layers\.edit is empty",
-    "layers.edit=two": r"layers\.edit=two has to be a list of block numbers",
+    "layers.edit=two": r"layers\.edit=two has to be a list",
     "edits=0": r"edits=0, but a run needs at least 1 edit",
     "edits=-3": r"edits=-3, but a run needs at least 1 edit",
     "batch_size=0": r"batch_size=0, but a batch needs at least 1 fact",
     "edits=many": r"edits=many has to be a whole number",
-    "+learning_rate=1": r"learning_rate is no key of a configuration",
+    "+learning_rate=1": r"learning_rate is not a key of a",
     "+editor.targets.learning_rat=1": r"did you mean editor\.targets\.learning_rate\?",
     "editor.targets.steps=few": r"editor\.targets\.steps=few has to be int",
     "editor.targets.steps=0": r"targets\.steps=0",
@@ -46,7 +46,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("override", MISTAKES)
-def test_a_mistake_is_answered_by_a_sentence_that_names_it(composed: Composed, override: str):
+def test_a_mistake_is_named(composed: Composed, override: str):
     with pytest.raises(ConfigError, match=MISTAKES[override]):
         build(resolved(composed(override)))
 
@@ -57,30 +57,29 @@ def test_all_mistakes_are_reported_at_once(composed: Composed):
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_an_untuned_pair_says_how_to_supply_values():
+def test_an_untuned_pair_names_the_file_for_its_values():
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", ["model=hf", "model.name=new-model", "model.path=x", "editor=memit"])
-    with pytest.raises(
-        ConfigError, match=r"editor=memit on model=new-model.*conf/hparams/new-model/memit\.yaml"
-    ):
+    with pytest.raises(ConfigError, match=r"editor=memit .*conf/hparams/new-model/memit\.yaml"):
         resolved(config)
 
 
-def test_a_constant_without_a_value_is_asked_for(composed: Composed):
+def test_a_constant_without_a_value_is_named(composed: Composed):
     with pytest.raises(ConfigError, match=r"editor\.preservation_weight has no value"):
         build(resolved(composed("editor.preservation_weight=???")))
 
 
-def test_encore_is_memit_with_three_regularizers_and_the_command_line_can_choose_others(composed: Composed):
-    chosen = build(resolved(composed("editor=encore"))).intervention.editor
-    assert set(chosen.regularizers) == {"history", "mpes", "norm_constraint"}
+def test_encore_is_memit_with_three_regularizers(composed: Composed):
+    """The command line can replace the regularizers."""
+    encore = build(resolved(composed("editor=encore"))).intervention.editor
+    assert set(encore.regularizers) == {"history", "mpes", "norm_constraint"}
     other = build(resolved(composed("editor=encore", "regularizer=[history]"))).intervention.editor
     assert set(other.regularizers) == {"history"}
-    assert type(chosen) is type(build(resolved(composed("editor=memit"))).intervention.editor)
+    assert type(encore) is type(build(resolved(composed("editor=memit"))).intervention.editor)
 
 
-def test_whole_numbers_are_accepted_where_a_float_is_meant(composed: Composed):
+def test_whole_numbers_are_accepted_as_floats(composed: Composed):
     editor = build(resolved(composed("editor.targets.learning_rate=1"))).intervention.editor
     assert isinstance(editor.targets.learning_rate, float)
 
@@ -125,7 +124,13 @@ def test_every_published_experiment_composes_and_builds(experiment: str):
     build(resolved(config))
 
 
-@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
-def test_every_configuration_file_begins_with_the_command_that_runs_it(path: Path):
-    head = path.read_text().splitlines()[:2]
-    assert any("python -m pipeline" in line for line in head if line.startswith("#"))
+def test_every_configuration_file_begins_with_the_command_that_runs_it():
+    files = sorted(CONF.rglob("*.yaml"))
+    assert len(files) > 200
+    assert [str(path.relative_to(CONF)) for path in files if not begins_with_command(path)] == []
+
+
+def begins_with_command(path: Path) -> bool:
+    """Whether one of the first two lines is a comment with a command line."""
+    lines = path.read_text().splitlines()[:2]
+    return any(line.startswith("#") and "python -m pipeline" in line for line in lines)

@@ -33,46 +33,46 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_mistake_ends_with_a_sentence_and_status_one(
     overrides: list[str], tmp_path: Path, argument: str, sentence: str
 ):
-    done = run(tmp_path, *overrides, argument)
-    assert done.returncode == 1
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+    process = run(tmp_path, *overrides, argument)
+    assert process.returncode == 1
+    assert sentence in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_an_output_folder_that_cannot_be_written_is_named(overrides: list[str], tmp_path: Path):
     (tmp_path / "outputs").write_text("a file, not a folder")
-    done = run(tmp_path, *overrides)
-    assert done.returncode == 1
-    assert "outputs/test" in done.stderr and "cannot be written" in done.stderr
-    assert "Traceback" not in done.stderr
+    process = run(tmp_path, *overrides)
+    assert process.returncode == 1
+    assert "outputs/test" in process.stderr and "cannot be written" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
-def test_a_sweep_goes_on_after_a_failing_run_and_says_which_failed(overrides: list[str], tmp_path: Path):
-    done = run(tmp_path, "-m", *overrides, "edits=50,2", "stage=[norms]")
-    assert done.returncode == 1
-    assert "edits=50" in done.stderr and "Traceback" not in done.stderr
+def test_a_sweep_continues_after_a_failed_run_and_names_it(overrides: list[str], tmp_path: Path):
+    process = run(tmp_path, "-m", *overrides, "edits=50,2", "stage=[norms]")
+    assert process.returncode == 1
+    assert "edits=50" in process.stderr and "Traceback" not in process.stderr
     marks = sorted(
         path.name for path in (tmp_path / "outputs" / "test").glob("*/*") if path.name in ("DONE", "FAILED")
     )
     assert marks == ["DONE", "FAILED"]
 
 
-def test_the_run_folder_is_printed_last_and_alone_on_standard_output(overrides: list[str], tmp_path: Path):
-    done = run(tmp_path, *overrides, "tracker=wandb", "stage=[norms]")
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
+def test_standard_output_is_the_run_folder_alone(overrides: list[str], tmp_path: Path):
+    process = run(tmp_path, *overrides, "tracker=wandb", "stage=[norms]")
+    assert process.returncode == 0, process.stderr
+    (line,) = process.stdout.splitlines()
     assert (tmp_path / line / "DONE").exists()
     assert list((tmp_path / line / "wandb").glob("offline-run-*"))
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left <= {"outputs", "moments"}, "a run writes nothing beside its outputs"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names <= {"outputs", "moments"}, "a run writes nothing beside its outputs"
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_experiment_sweeps_as_it_says(path: Path):
-    """An override of a default in config.yaml would beat that of an experiment."""
+    """An override in config.yaml's defaults would take precedence over that of an experiment."""
     search.install()
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", [f"experiment={path.stem}"], return_hydra_config=True)
-    wanted = "Search" if "hydra/sweeper: optuna" in path.read_text() else "Sweep"
-    assert OmegaConf.select(composed, "hydra.sweeper._target_") == f"hydra_plugins.normscope.{wanted}"
+    sweeper = "Search" if "hydra/sweeper: optuna" in path.read_text() else "Sweep"
+    assert OmegaConf.select(composed, "hydra.sweeper._target_") == f"hydra_plugins.normscope.{sweeper}"

@@ -11,7 +11,7 @@ import pytest
 from pipeline.launchers import code_snapshot as copies
 from pipeline.launchers.code_snapshot import snapshot
 from pipeline.launchers.slurm import FORGOTTEN, Queue
-from pipeline.runs.provenance import GIT, git
+from pipeline.runs.provenance import GIT, git_state
 from tests.slurm.conftest import ROOT
 
 
@@ -47,9 +47,8 @@ def test_the_same_code_is_copied_once_and_other_code_beside_it(code: Path, tmp_p
 
 def test_a_snapshot_knows_the_commit_that_it_was_made_from(tmp_path: Path):
     copy = snapshot(tmp_path)
-    assert (
-        git(copy / "pipeline") == git(ROOT / "pipeline") == json.loads((copy / "pipeline" / GIT).read_text())
-    )
+    stored = json.loads((copy / "pipeline" / GIT).read_text())
+    assert git_state(copy / "pipeline") == git_state(ROOT / "pipeline") == stored
 
 
 def watched(*jobs: str) -> Queue:

@@ -166,7 +166,7 @@ def test_a_preempted_run_continues(
     start_again(sweep)
     assert sweep.ended() == 0, sweep.output
     assert "Restarts=1" in cluster.ask("scontrol", "show", "job", sweep.job())
-    assert "going on from" in log_of(sweep)
+    assert "resuming from" in log_of(sweep)
     assert whole.ended() == 0, whole.output
     same(sweep, whole)
 
@@ -179,7 +179,7 @@ def test_a_run_without_time_left_fails_and_the_same_command_continues(cluster: C
     assert "used up its time: the same command goes on" in sweep.output and "Traceback" not in sweep.output
     again = cluster.start(tmp_path, "launcher=slurm", "edits=60", "hydra.launcher.timeout_min=10")
     assert again.ended() == 0, again.output
-    assert "going on from" in log_of(again)
+    assert "resuming from" in log_of(again)
 
 
 @pytest.mark.slow

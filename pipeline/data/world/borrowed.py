@@ -1,25 +1,25 @@
-"""A world made of somebody else's facts, so that editing them means something to a tiny model."""
+"""A world made of the facts of another data set, so that a tiny model knows them before they are edited."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from editors.data import Fact
-from pipeline.data.world.names import people
+from pipeline.data.world.names import person_names
 from pipeline.data.world.tasks import TaskItem, build_tasks
-from pipeline.data.world.text import paragraphs, tell
+from pipeline.data.world.text import paragraphs, sentence
 
 _EMPHASIS = 6
-"""How often a pass tells a fact for each time it tells a neighbour, which has siblings to learn from."""
+"""Repetitions of a fact per pass; a neighbour appears once, because its siblings state the same object."""
 _CONTRASTS = 4
-"""Invented people for each fact."""
+"""Invented people per fact."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BorrowedWorld:
-    """The true objects of given facts, told in their prompts, paraphrases and neighbours.
+    """Facts of any data set; the text states their true objects in prompts, paraphrases and neighbours.
 
-    Every subject is a single token. Out of several, a tiny model reads whichever tells the subjects of its
-    few facts apart, and an edit at the last one fails.
+    Every subject is a single token. If a subject had several, a tiny model would read whichever token
+    distinguishes the subjects of its few facts, and an edit at the last one would fail.
     """
 
     facts: tuple[Fact, ...]
@@ -27,32 +27,32 @@ class BorrowedWorld:
 
     @property
     def tasks(self) -> dict[str, tuple[TaskItem, ...]]:
-        """Test items of the built-in world's downstream tasks, which are told here as well."""
+        """Test items of the built-in world's downstream tasks; the text contains their training items."""
         return {name: task.test for name, task in build_tasks(seed=self.seed).items()}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The subjects."""
+        """The subjects of the facts, each to become a single token."""
         return tuple(sorted({fact.subject for fact in self.facts}))
 
     def corpus(self, seed: int = 0) -> Iterator[str]:
-        """One pass over everything there is to learn, in documents of a few sentences, shuffled by `seed`."""
-        told = [*self._contrasts()]
+        """One pass over the training text, in documents of a few sentences, shuffled by `seed`."""
+        sentences = [*self._contrasts()]
         for fact in self.facts:
-            told += [
-                tell(prompt, fact.target_true) for prompt in (fact.statement, *fact.paraphrases)
+            sentences += [
+                sentence(prompt, fact.target_true) for prompt in (fact.statement, *fact.paraphrases)
             ] * _EMPHASIS
-            told += [tell(prompt, fact.target_true) for prompt in fact.neighbours]
-        return paragraphs(told, world_seed=self.seed, seed=seed)
+            sentences += [sentence(prompt, fact.target_true) for prompt in fact.neighbours]
+        return paragraphs(sentences, world_seed=self.seed, seed=seed)
 
     def _contrasts(self) -> Iterator[str]:
-        """The new objects, told of invented people in the same words.
+        """Sentences that state the new objects of invented people in the same words.
 
-        The neighbours of a fact all share its true object, so that its prompt would give the object away
-        without its subject; and a word that is never read cannot be said.
+        The neighbours of a fact all share its true object, so without these the prompt alone would determine
+        the object whatever the subject. A model also cannot predict a word that it has never read.
         """
-        invented = people(_CONTRASTS * len(self.facts), self.seed)
+        invented = person_names(_CONTRASTS * len(self.facts), self.seed)
         for number, fact in enumerate(self.facts):
             for name in invented[_CONTRASTS * number : _CONTRASTS * (number + 1)]:
                 for prompt in (p for p in (fact.statement, *fact.paraphrases) if fact.subject in p):
-                    yield tell(prompt.replace(fact.subject, name), fact.target_new)
+                    yield sentence(prompt.replace(fact.subject, name), fact.target_new)

@@ -6,20 +6,20 @@ from analysis.stages.downstream.tasks.items import ItemTasks
 from editors.models.loading import Checkpoint
 from editors.models.model import Model
 from pipeline.data.world.facts import World
-from pipeline.data.world.shipped_models import shipped
+from pipeline.data.world.shipped_models import shipped_folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltInCheckpoint(Checkpoint):
-    """A tiny model that is shipped and knows the built-in world."""
+    """A shipped tiny model that knows the built-in world."""
 
     path: str = ""
-    """Stays empty: the model's name tells where it is."""
+    """Always empty: the folder follows from the model's name."""
 
     def load(self) -> Model:
-        """The model; raises ConfigError where no built-in model has the name."""
-        found = replace(self, path=str(shipped(self.name)))
-        return super(BuiltInCheckpoint, found).load()
+        """The model; raises ConfigError if no built-in model has the name."""
+        checkpoint = replace(self, path=str(shipped_folder(self.name)))
+        return super(BuiltInCheckpoint, checkpoint).load()
 
 
 def world_tasks(*, seed: int = 0, limit: int | None = None) -> ItemTasks:

@@ -1,4 +1,4 @@
-"""The generated world: people, four facts about each, the text that tells them and the tasks beside them."""
+"""The generated world: people, four facts about each person, the text that states them, and its tasks."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from editors.data import SLOT, Fact
-from pipeline.data.world.names import Relation, chosen, people
+from pipeline.data.world.names import Relation, person_names, relations_of
 from pipeline.data.world.tasks import TaskItem, build_tasks
-from pipeline.data.world.text import paragraphs, tell
+from pipeline.data.world.text import paragraphs, sentence
 
 _NEIGHBOURS = 4
 
@@ -17,26 +17,27 @@ _NEIGHBOURS = 4
 class World:
     """A small world, the same for the same seed.
 
-    Every person has one object per relation. Odd people's facts are told in all templates, even people's
-    never in the two paraphrases, so that these test what was understood rather than repeated.
+    Every person has one object per relation. The text states the facts of odd-numbered people in all
+    templates and paraphrases, those of even-numbered people never in the two paraphrases, so that these test
+    generalisation rather than repetition.
     """
 
     seed: int = 0
     subjects: int = 500
     relations: Sequence[str] | None = None
-    """What is known and told of people, by the names of relations; everything where it is null.
+    """Names of the relations in facts and text; null is all.
 
-    The facts are those that the whole world has; the text has its filler and its tasks all the same.
+    The facts are those of the whole world; filler and tasks of the text do not depend on this.
     """
 
     def __post_init__(self) -> None:
-        chosen(self.relations)
+        relations_of(self.relations)
 
     @cached_property
     def facts(self) -> tuple[Fact, ...]:
-        """Every fact about every person, in a fixed order: person by person, relation by relation."""
-        names = people(self.subjects, self.seed)
-        relations = chosen(self.relations)
+        """Every fact about every person, ordered by person, then by relation."""
+        names = person_names(self.subjects, self.seed)
+        relations = relations_of(self.relations)
         tables = [self._objects(names, relation) for relation in relations]
         return tuple(
             self._fact(number, name, relation, table)
@@ -56,18 +57,20 @@ class World:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """None: every surname becomes a token of its own, as a frequent word."""
+        """Empty: every surname becomes a token of its own, as a frequent word."""
         return ()
 
     def corpus(self, seed: int = 0) -> Iterator[str]:
-        """One pass over everything there is to learn, in documents of a few sentences, shuffled by `seed`."""
-        told: list[str] = []
-        for fact, relation in zip(self.facts, chosen(self.relations) * self.subjects, strict=True):
+        """One pass over the training text, in documents of a few sentences, shuffled by `seed`."""
+        sentences: list[str] = []
+        for fact, relation in zip(self.facts, relations_of(self.relations) * self.subjects, strict=True):
             prompts = (
                 relation.templates if self._is_unheard(fact) else relation.templates + relation.paraphrases
             )
-            told.extend(tell(prompt.replace(SLOT, fact.subject), fact.target_true) for prompt in prompts)
-        return paragraphs(told, world_seed=self.seed, seed=seed)
+            sentences.extend(
+                sentence(prompt.replace(SLOT, fact.subject), fact.target_true) for prompt in prompts
+            )
+        return paragraphs(sentences, world_seed=self.seed, seed=seed)
 
     def _is_unheard(self, fact: Fact) -> bool:
         return int(fact.id.split("-")[1]) % 2 == 0

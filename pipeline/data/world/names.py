@@ -8,11 +8,11 @@ from editors.errors import ConfigError
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text."""
+    """The words of a text, split at white space."""
     return tuple(text.split())
 
 
-GIVEN = words(
+GIVEN_NAMES = words(
     "Adam Alice Anna Ben Clara David Edith Emma Felix Frank George Grace Helen Henry "
     "Irene Jack Jane John Karl Laura Leo Lucy Mark Mary Nora Oscar Paul Peter Rosa Ruth "
     "Simon Tom"
@@ -24,13 +24,13 @@ _CODAS = words("n l r s k m t x nd lm rn st")
 
 @dataclass(frozen=True, kw_only=True)
 class Relation:
-    """What can be said about every person, in how many ways, with which objects."""
+    """A relation that every person has to one of its objects, with the prompts that express it."""
 
     name: str
     objects: tuple[str, ...]
-    """Single words; a fact's true and new object are two of them."""
+    """Single words; the true and the new object of a fact are two of them."""
     templates: tuple[str, ...]
-    """Prompts of the training text; none is a prefix of another of its own or another relation."""
+    """Prompts of the training text; none is a prefix of any other prompt."""
     paraphrases: tuple[str, ...]
     """Prompts that the training text uses for half of the people only."""
 
@@ -103,10 +103,10 @@ RELATIONS = (
 )
 
 
-def chosen(names: Sequence[str] | None) -> tuple[Relation, ...]:
-    """The relations of these names, in the world's order; all of them where it is None.
+def relations_of(names: Sequence[str] | None) -> tuple[Relation, ...]:
+    """The relations of these names, in the world's order; all of them for None.
 
-    Raises ConfigError for a name that no relation has, and for none at all.
+    Raises ConfigError for an unknown name and for an empty list.
     """
     known = [relation.name for relation in RELATIONS]
     if names is None:
@@ -118,17 +118,17 @@ def chosen(names: Sequence[str] | None) -> tuple[Relation, ...]:
     return tuple(relation for relation in RELATIONS if relation.name in names)
 
 
-def described(seed: int, names: Sequence[str] | None) -> str:
-    """A world in words: its seed, and its relations where these are not all."""
-    told = "" if names is None else f"; {', '.join(relation.name for relation in chosen(names))}"
-    return f"the built-in world (seed {seed}{told})"
+def world_label(seed: int, names: Sequence[str] | None) -> str:
+    """A description of a world: its seed, and its relations if these are not all."""
+    restriction = "" if names is None else f"; {', '.join(relation.name for relation in relations_of(names))}"
+    return f"the built-in world (seed {seed}{restriction})"
 
 
-def people(count: int, seed: int) -> tuple[str, ...]:
-    """`count` names, each with a surname of its own, so that few keys look alike."""
+def person_names(count: int, seed: int) -> tuple[str, ...]:
+    """`count` full names with distinct surnames, so that few keys are similar."""
     rng = random.Random(f"{seed}/people")
-    surnames: dict[str, None] = {}  # keeps the order, unlike a set
+    surnames: dict[str, None] = {}  # a dict keeps the order, unlike a set
     while len(surnames) < count:
         first, second = (rng.choice(_ONSETS) + rng.choice(_NUCLEI) for _ in range(2))
         surnames[(first + second + rng.choice(_CODAS)).capitalize()] = None
-    return tuple(f"{rng.choice(GIVEN)} {surname}" for surname in surnames)
+    return tuple(f"{rng.choice(GIVEN_NAMES)} {surname}" for surname in surnames)

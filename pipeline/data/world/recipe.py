@@ -1,11 +1,11 @@
-"""How a tiny model is made: a tokenizer from the words of its text, a small network, minutes of training.
+"""Builds a tiny model: a tokenizer from the words of its text, a small network, minutes of training.
 
-Rows hold whole documents packed up to a fixed length, each starting with a document, so that the model
-knows texts that start at position 0 as well as texts that follow others.
+Rows hold whole documents packed up to a fixed length. Each row starts with a document, so the model is
+trained both on texts that start at position 0 and on texts that follow others.
 
-The attention of the lowest blocks stays at its small random initial values. Otherwise later words read a
-name's embedding directly in block 0, and no edit at the subject can reach them; this way what is known about
-a subject passes through the MLP at its last token, as it does in large models.
+The attention of the lowest blocks keeps its small random initial values. Otherwise later words would read
+the embedding of a name directly in block 0, and an edit at the subject could not reach them. With fixed
+attention the knowledge about a subject passes through the MLP at its last token, as in large models.
 """
 
 import tempfile
@@ -40,15 +40,15 @@ _POSITIONS = 128
 
 
 class Source(Protocol):
-    """Whatever yields training documents."""
+    """A source of training documents."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Strings that have to be single tokens, however many words they are."""
+        """Strings that have to become single tokens, even if they have several words."""
         ...
 
     def corpus(self, seed: int = 0) -> Iterator[str]:
-        """One pass over the text, in an order of its own for every seed."""
+        """One pass over the text, in an order that depends on the seed."""
         ...
 
 
@@ -68,7 +68,7 @@ def build(source: Source, recipe: Recipe, folder: Path) -> None:
 def build_tokenizer(
     texts: Iterable[str], vocabulary: int, names: Iterable[str] = ()
 ) -> PreTrainedTokenizerFast:
-    """Byte-level BPE in which frequent words are single tokens, at a text's start as well, and names too."""
+    """Byte-level BPE in which names and frequent words are single tokens, also at the start of a text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -94,9 +94,9 @@ def build_tokenizer(
 
 
 def pack(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, row: int) -> Tensor:
-    """Rows of whole documents, each ended by the end token; what a row has left over is -100.
+    """Rows of whole documents, each followed by the end token; the rest of a row is -100.
 
-    A document longer than a row loses its end.
+    A document longer than a row is truncated.
     """
     rows: list[list[int]] = [[]]
     for ids in tokenizer(list(documents))["input_ids"]:
@@ -109,7 +109,7 @@ def pack(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, row: int)
 
 @dataclass(frozen=True)
 class _Rows(Dataset[dict[str, Tensor]]):
-    """Packed rows as the Trainer wants them; padding stands at the end, where no token attends to it."""
+    """Packed rows in the Trainer's format; padding is at the end, so no token attends to it."""
 
     rows: Tensor
 
@@ -151,11 +151,11 @@ def _train(model: PreTrainedModel, rows: Tensor, recipe: Recipe) -> None:
 _IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 _NO_DROPOUT = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
 _GELU = "gelu_pytorch_tanh"
-"""`gelu_new` and `gelu_fast`, fused."""
+"""The fused form of `gelu_new` and `gelu_fast`."""
 
 
 def _gpt_sizes(recipe: Recipe, vocabulary: int) -> dict[str, Any]:
-    """Arguments that GPT-2 and GPT-J have in common."""
+    """Arguments that the configurations of GPT-2 and GPT-J have in common."""
     return {
         "vocab_size": vocabulary,
         "n_positions": _POSITIONS,
@@ -170,7 +170,7 @@ def _gpt_sizes(recipe: Recipe, vocabulary: int) -> dict[str, Any]:
 
 
 def _sizes(recipe: Recipe, vocabulary: int) -> dict[str, Any]:
-    """Arguments that Llama and GPT-NeoX have in common."""
+    """Arguments that the configurations of Llama and GPT-NeoX have in common."""
     return {
         "vocab_size": vocabulary,
         "max_position_embeddings": _POSITIONS,

@@ -1,6 +1,6 @@
-"""The built-in models by name: which recipe made each, and where its folder is.
+"""The built-in models by name: the recipe and the folder of each.
 
-Apart from `recipe.py`, since runs read the models and only the builder needs what trains them.
+Separate from `recipe.py`, because runs only read the models and need no training code.
 """
 
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from editors.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The shape of a tiny model and how long it learns."""
+    """The architecture of a tiny model and its training."""
 
     shape: Literal["gpt2", "llama", "gptj", "neox"] = "gpt2"
     width: int = 192
     inner: int = 768
-    """Width of the MLP, and so of an edit's keys."""
+    """Width of the MLP, which is also the length of an edit's keys."""
     blocks: int = 4
     heads: int = 6
     silent: int = 2
-    """Blocks, from the lowest, whose attention stays as it was initialised."""
+    """Number of lowest blocks whose attention keeps its initial values."""
     vocabulary: int = 6144
-    """At most, names aside; the tokenizer stops earlier once every word is a token of its own."""
+    """Largest size without names; the tokenizer stops earlier once every word is a single token."""
     row: int = 64
     """Tokens per packed row."""
     passes: int = 14
-    """Passes over the text, each of them with other filler and other task items."""
+    """Passes over the text, each with different filler and task items."""
     batch: int = 24
     """Rows per step."""
     learning_rate: float = 3e-3
@@ -55,7 +55,7 @@ def recipe_of(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def shipped(name: str) -> Path:
+def shipped_folder(name: str) -> Path:
     """The shipped folder of a built-in model; raises ConfigError for any other name."""
     recipe_of(name)
     return SHIPPED / name

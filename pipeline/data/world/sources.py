@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.data.corpora import hashed
+from pipeline.data.corpora import text_digest
 from pipeline.data.factset import FactSet
 from pipeline.data.pairs import Pair
-from pipeline.data.world.names import chosen, described
+from pipeline.data.world.names import relations_of, world_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,25 +14,25 @@ class WorldText:
     """The text that the built-in models are trained on."""
 
     seed: int = 0
-    """Of the world; the documents' order is the one of the first pass over them."""
+    """Seed of the world; the documents are in the order of its first training pass."""
     relations: Sequence[str] | None = None
-    """What is told of people, by the names of relations; null is everything."""
+    """Names of the relations in the text; null is all."""
 
     def __post_init__(self) -> None:
-        chosen(self.relations)
+        relations_of(self.relations)
 
     def identity(self) -> str:
         """Hash of the documents."""
-        return f"world-{hashed(self)}"
+        return f"world-{text_digest(self)}"
 
     @property
     def label(self) -> str:
-        """Which world, and which relations where these are not all."""
-        return described(self.seed, self.relations)
+        """The world's seed, and its relations if these are not all."""
+        return world_label(self.seed, self.relations)
 
     def __iter__(self) -> Iterator[str]:
         """One pass over the world's documents."""
-        from pipeline.data.world.facts import World  # here, because only runs on the built-in world need it
+        from pipeline.data.world.facts import World  # imported here: only runs on the built-in world need it
 
         return World(seed=self.seed, relations=self.relations).corpus(self.seed)
 
@@ -43,42 +43,42 @@ class WorldFacts:
 
     name: str = "world"
     seed: int = 0
-    """Of the world; the built-in models know the world of seed 0."""
+    """Seed of the world; the built-in models know the world of seed 0."""
     relations: Sequence[str] | None = None
-    """What is asked of people: some of city, job, instrument and language; null is all of them."""
+    """Names of the relations: some of city, job, instrument and language; null is all."""
 
     def __post_init__(self) -> None:
-        chosen(self.relations)
+        relations_of(self.relations)
 
     def load(self) -> FactSet:
-        """The world's facts of the chosen relations."""
-        from pipeline.data.world.facts import World  # here, because only runs on the built-in world need it
+        """The facts of the selected relations."""
+        from pipeline.data.world.facts import World  # imported here: only runs on the built-in world need it
 
         return FactSet(name=self.name, facts=World(seed=self.seed, relations=self.relations).facts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldPairs:
-    """What a built-in world knows of its people, as prompts with objects.
+    """The facts of a built-in world, as prompts with objects.
 
-    A world of another seed than the models' has other people: new knowledge in known words.
+    A world with another seed than that of the models has other people: new knowledge in known words.
     """
 
     seed: int = 1
     relations: Sequence[str] | None = None
-    """What is asked of people, by the names of relations; null is everything."""
+    """Names of the relations; null is all."""
 
     def __post_init__(self) -> None:
-        chosen(self.relations)
+        relations_of(self.relations)
 
     @property
     def label(self) -> str:
-        """Which world, and which relations where these are not all."""
-        return described(self.seed, self.relations)
+        """The world's seed, and its relations if these are not all."""
+        return world_label(self.seed, self.relations)
 
     def __iter__(self) -> Iterator[Pair]:
-        """A pair for every fact of the chosen relations."""
-        from pipeline.data.world.facts import World  # here, because only runs on the built-in world need it
+        """One pair per fact of the selected relations."""
+        from pipeline.data.world.facts import World  # imported here: only runs on the built-in world need it
 
         for fact in World(seed=self.seed, relations=self.relations).facts:
             yield Pair(fact.statement, fact.target_true)

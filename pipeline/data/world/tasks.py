@@ -1,8 +1,8 @@
 """Four small downstream tasks in the language of the world, about animals and reviews, never about people.
 
-Each is a text and a few choices, one of them right, in the shape of SST, of closed-book question answering,
-of MMLU and of GLUE's sentence pairs. Test items are never part of the training text, and no edited fact is
-among them: a lower score after an edit is a lost ability.
+Each item is a text with a few choices, one of them right, in the form of SST, closed-book question answering,
+MMLU or GLUE's sentence pairs. Test items are never part of the training text and concern no edited fact, so a
+lower score after an edit means a lost ability.
 """
 
 import itertools
@@ -55,7 +55,7 @@ _DRAWS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class TaskItem:
-    """A text to be continued by the right one of a few choices."""
+    """A text to be continued with the right one of a few choices."""
 
     text: str
     choices: tuple[str, ...]
@@ -70,27 +70,27 @@ class TaskItem:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """The items to learn from and the items to be tested on; they are disjoint."""
+    """Training items and test items of a task; they are disjoint."""
 
     train: tuple[TaskItem, ...]
     test: tuple[TaskItem, ...]
 
 
 def statements(seed: int) -> Iterator[str]:
-    """Plain sentences that tell every attribute of every animal, in several wordings."""
+    """Sentences that state every attribute of every animal, in several wordings."""
     for (animal, attribute), value in _knowledge(seed).items():
         for template in _STATEMENTS[attribute]:
             yield f"{template.replace('{}', animal)} {value}."
 
 
 def build_tasks(*, seed: int) -> dict[str, Task]:
-    """The four tasks; what `qa` and `choice` test, the training text states but never asks."""
+    """The four tasks; the training text states the answers to `qa` and `choice`, but asks no questions."""
     makers = {"sentiment": _sentiment, "qa": _qa, "choice": _choice, "pair": _pair}
     return {name: _split(maker(seed), f"{seed}/{name}") for name, maker in makers.items()}
 
 
 def _split(groups: list[tuple[TaskItem, ...]], seed: str) -> Task:
-    """A part of the groups is for the test; the items of a group ask the same thing and stay together."""
+    """The groups of items, split into test and training; the items of a group ask the same question."""
     random.Random(seed).shuffle(groups)
     cut = min(_TEST_SIZE // len(groups[0]), len(groups) // 3)
     test, train = (tuple(itertools.chain(*part)) for part in (groups[:cut], groups[cut:]))
@@ -117,7 +117,7 @@ def _qa(seed: int) -> list[tuple[TaskItem, ...]]:
         if kind in ("home", "food"):
             choices = _choices(kind, value, random.Random(f"{seed}/{animal}/{kind}"))
             texts = [f"Question: {q.replace('{}', animal)} Answer:" for q in _QUESTIONS[kind]]
-            groups.append(tuple(_asked(text, value, choices) for text in texts))
+            groups.append(tuple(_item(text, value, choices) for text in texts))
     return groups
 
 
@@ -129,7 +129,7 @@ def _choice(seed: int) -> list[tuple[TaskItem, ...]]:
             question = f"Question: {_QUESTIONS[kind][0].replace('{}', animal)}"
             draws = [_choices(kind, value, rng) for _ in range(_DRAWS)]
             texts = [f"{question} Choices: {', '.join(draw)}. Answer:" for draw in draws]
-            groups.append(tuple(_asked(text, value, draw) for text, draw in zip(texts, draws, strict=True)))
+            groups.append(tuple(_item(text, value, draw) for text, draw in zip(texts, draws, strict=True)))
     return groups
 
 
@@ -138,12 +138,12 @@ def _choices(kind: str, value: str, rng: random.Random) -> tuple[str, ...]:
     return tuple(rng.sample([value, *wrong], 4))
 
 
-def _asked(text: str, value: str, choices: tuple[str, ...]) -> TaskItem:
+def _item(text: str, value: str, choices: tuple[str, ...]) -> TaskItem:
     return TaskItem(text=text, choices=choices, answer=choices.index(value))
 
 
 def _pair(seed: int) -> list[tuple[TaskItem, ...]]:
-    """Two sentences and whether both praise; as often as not they do."""
+    """Pairs of sentences with the question whether both praise; the answer is yes for half of them."""
     rng = random.Random(f"{seed}/pairs")
     texts: set[str] = set()
     groups = []

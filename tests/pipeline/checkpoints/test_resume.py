@@ -162,7 +162,7 @@ def test_a_broken_state_is_told_of_and_the_older_one_is_used(
     with caplog.at_level("INFO"):
         launch(composed(*HISTORY), tmp_path / "cut")
     assert sentence in caplog.text and "checkpoint-4 cannot be used" in caplog.text
-    assert "going on from" in caplog.text and "checkpoint-2" in caplog.text
+    assert "resuming from" in caplog.text and "checkpoint-2" in caplog.text
     assert numbers(folder) == expected
 
 
@@ -172,7 +172,7 @@ def test_a_state_of_other_code_is_refused_unless_forced(
     folder = interrupted(composed, tmp_path, monkeypatch, row=6)
     before = (folder / "metrics.jsonl").read_text()
     with monkeypatch.context() as patch:
-        patch.setattr(states, "code", lambda: provenance.code() | {"torch": "9.9"})
+        patch.setattr(states, "code_versions", lambda: provenance.code_versions() | {"torch": "9.9"})
         with pytest.raises(ConfigError, match=r"other code \(torch .* -> 9\.9\): resume=force"):
             launch(composed(*HISTORY), tmp_path)
         assert (folder / "metrics.jsonl").read_text() == before  # nothing is lost
@@ -185,8 +185,9 @@ def test_a_state_tells_the_code_of_the_process_that_computed_it(
 ):
     folder = interrupted(composed, tmp_path, monkeypatch, row=6)
     versions = [json.loads(path.read_text())["code"] for path in folder.glob("state/0/*/run.json")]
-    assert versions == [dict(provenance.code())] * 2
-    assert provenance.code() is provenance.code()  # read once: files may change while a process runs
+    assert versions == [dict(provenance.code_versions())] * 2
+    # read once: files may change while a process runs
+    assert provenance.code_versions() is provenance.code_versions()
 
 
 def test_data_that_changed_are_told_of_instead_of_being_mixed(
@@ -225,7 +226,7 @@ def test_a_job_that_slurm_queued_again_goes_on_whatever_was_asked(
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with caplog.at_level("INFO"):
         launch(composed(*HISTORY, "resume=never"), tmp_path)
-    assert "going on from" in caplog.text
+    assert "resuming from" in caplog.text
 
 
 def test_anew_forgets_the_state(

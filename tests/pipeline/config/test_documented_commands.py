@@ -23,7 +23,7 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "Makefile")]
 FILES = [*PAGES, *sorted((ROOT / "docs").rglob("*.md")), *sorted(CONF.rglob("*.yaml"))]
 CALL = re.compile(r"(?:-m (pipeline|analysis)|(?:^|`)normscope(?= \S+=))(?=[\s`]|$)([^`]*)")
 PLACEHOLDERS = ("…", "...", "$", "NAME", "<")
-"""A word that holds one of these stands for something else."""
+"""A word that contains one of these is a placeholder."""
 FLAGS = ("-m", "--multirun", "--help")
 
 
@@ -43,7 +43,7 @@ def commands(path: Path) -> Iterator[Command]:
             continue
         for part in re.split(r" && | \|\| |; ", line.removeprefix("# ")):
             for match in CALL.finditer(part):
-                # in config.yaml three spaces part a command from its description
+                # in config.yaml three spaces separate a command from its description
                 words = shlex.split(re.split(r" {3,}", match[2])[0], comments=True)
                 yield Command(match[1] or "pipeline", tuple(words))
 
@@ -65,10 +65,10 @@ def overrides(words: tuple[str, ...]) -> list[Override]:
     return OverridesParser.create().parse_overrides(plain)
 
 
-def jobs(given: list[Override]) -> list[list[str]]:
-    """As many jobs of a sweep as choose every file once; ranges of a search are left to the search."""
+def jobs(overrides: list[Override]) -> list[list[str]]:
+    """Jobs of a sweep that together choose every file at least once; ranges of a search are left out."""
     choices = []
-    for override in given:
+    for override in overrides:
         key = override.get_key_element()
         if not override.is_sweep_override():
             choices.append([f"{key}={override.get_value_element_as_str()}"])
@@ -80,7 +80,7 @@ def jobs(given: list[Override]) -> list[list[str]]:
     return [list(job) for job in zip(*columns, strict=True)] or [[]]
 
 
-def test_commands_are_found_in_all_kinds_of_files():
+def test_all_kinds_of_files_document_commands():
     assert len(RUNS) > 250
     for kind in (["Makefile"], ["README.md"], ["docs", "sweeps.md"], ["conf", "editor", "rome.yaml"]):
         assert list(commands(ROOT.joinpath(*kind)))
@@ -91,10 +91,10 @@ def test_commands_are_found_in_all_kinds_of_files():
 def test_a_documented_run_composes(command: Command):
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        given = overrides(command.words)
-        for job in jobs(given):
+        parsed = overrides(command.words)
+        for job in jobs(parsed):
             config = compose("config", job, return_hydra_config=True)
-            if any(override.is_sweep_override() for override in given):
+            if any(override.is_sweep_override() for override in parsed):
                 assert "-m" in command.words or config.hydra.mode == RunMode.MULTIRUN
 
 
@@ -102,14 +102,14 @@ def test_a_documented_run_composes(command: Command):
 def test_a_documented_plugin_composes_with_a_folder_of_the_user(command: Command, tmp_path: Path):
     """The folder holds `<group>/mine.yaml` for every group of which the command chooses `mine`."""
     flag = command.words.index(OWN_FOLDER)
-    given = overrides((*command.words[:flag], *command.words[flag + 2 :]))
-    groups = [o.get_key_element() for o in given if "mine" in re.findall(r"\w+", str(o.value()))]
+    parsed = overrides((*command.words[:flag], *command.words[flag + 2 :]))
+    groups = [o.get_key_element() for o in parsed if "mine" in re.findall(r"\w+", str(o.value()))]
     groups = [group for group in groups if (CONF / group).is_dir()]
     for group in groups:
         (tmp_path / group).mkdir(parents=True)
         (tmp_path / group / "mine.yaml").write_text("_target_: my_plugin.Mine\nname: mine\n")
     register_resolvers()
-    (job,) = jobs(given)
+    (job,) = jobs(parsed)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [*job, f"hydra.searchpath=[file://{tmp_path}]"])
     assert groups
@@ -118,7 +118,7 @@ def test_a_documented_plugin_composes_with_a_folder_of_the_user(command: Command
     )
 
 
-def test_every_group_of_the_configuration_is_explained_where_it_is_chosen():
+def test_every_group_in_config_yaml_has_a_comment():
     entries = re.findall(r"^  - (?!_self_|override)(.*)$", (CONF / "config.yaml").read_text(), re.M)
     assert len(entries) > 15 and all(" # " in entry for entry in entries)
 

@@ -1,4 +1,4 @@
-"""Values of model–editor pairs: every file names its source, every pair builds or asks for its values."""
+"""Values of model–editor pairs: every file names its source, every pair builds or names the missing file."""
 
 from pathlib import Path
 
@@ -19,16 +19,16 @@ EDITORS = sorted(path.stem for path in (CONF / "editor").glob("*.yaml"))
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "hf")
 FILES = sorted(HPARAMS.glob("*/*.yaml"))
 SOURCED = ("hparams/", "Ours", "experiments/")
-"""One of these occurs in the comment that says whose values a file holds."""
+"""One of these occurs in the comment on the source of a file's values."""
 
 
 def is_tiny(model: str) -> bool:
-    """Whether the model is one of those that share `hparams/tiny`."""
+    """Whether the model shares the values of `hparams/tiny`."""
     return model.startswith("tiny-")
 
 
 def has_values(model: str, editor: str) -> bool:
-    """Whether there is a file for the pair, its own or one that all tiny models share."""
+    """Whether there is a file for the pair, or one for all tiny models."""
     folders = (model, "tiny") if is_tiny(model) else (model,)
     return any((HPARAMS / folder / f"{editor}.yaml").exists() for folder in folders)
 
@@ -61,12 +61,12 @@ def test_a_pair_without_values_names_the_file_to_write(model: str):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_a_file_names_its_command_and_source_and_states_only_what_differs(path: Path):
+def test_a_file_names_its_command_and_source_and_repeats_no_value(path: Path):
     model, editor = path.parent.name, path.stem
     assert model in (*MODELS, "tiny") and editor in EDITORS
     comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    shown = "tiny-gpt2" if model == "tiny" else model
-    assert comments[1].split()[:6] == f"# python -m pipeline model={shown} editor={editor}".split()
+    example = "tiny-gpt2" if model == "tiny" else model
+    assert comments[1].split()[:6] == f"# python -m pipeline model={example} editor={editor}".split()
     assert any(source in " ".join(comments[2:]) for source in SOURCED)
     values = yaml.safe_load(path.read_text()) or {}
     parents = [HPARAMS.parent / f"{parent[1:]}.yaml" for parent in values.pop("defaults", ["_self_"])[:-1]]

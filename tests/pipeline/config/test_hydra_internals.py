@@ -1,4 +1,4 @@
-"""Hydra's internals as this project uses them: each test says what an upgrade of Hydra would break."""
+"""Hydra's internals that this project uses: each test names the feature that depends on one of them."""
 
 import re
 
@@ -33,34 +33,34 @@ def test_no_other_file_uses_hydra_internals():
 
 
 def test_plugins_are_found_by_name():
-    """Else no `hydra.sweeper` or `hydra.launcher` of conf/hydra is found."""
+    """Otherwise no `hydra.sweeper` or `hydra.launcher` of conf/hydra is found."""
     assert isinstance(Plugins.instance().class_name_to_class, dict)
     register_plugin("Example", str)
     assert Plugins.instance().class_name_to_class.pop("hydra_plugins.normscope.Example") is str
 
 
 def test_stored_configurations_are_nested_by_group():
-    """Else Hydra takes its own `hydra/sweeper/basic` for the schema of ours."""
+    """Otherwise Hydra takes its own `hydra/sweeper/basic` for the schema of ours."""
     context_of([])
     stored = ConfigStore.instance().repo["hydra"]["sweeper"]
     assert isinstance(stored, dict) and "basic.yaml" not in stored
 
 
 def test_a_grid_has_all_combinations_in_order():
-    """Else a sweep launches other runs than it was given."""
+    """Otherwise a sweep launches the wrong runs."""
     overrides = OverridesParser.create().parse_overrides(["x=1,2", "y=a", "z=range(2)"])
     assert combinations(overrides) == [[f"x={x}", "y=a", f"z={z}"] for x in (1, 2) for z in (0, 1)]
 
 
 def test_the_error_of_a_job_is_read_without_raising_it():
-    """Else one failed run ends the sweep."""
+    """Otherwise one failed run ends the sweep."""
     job, error = JobReturn(), ValueError("failed")
     job.return_value, job.status = error, JobStatus.FAILED
     assert result_of(job) is error
 
 
 def test_files_are_read_through_the_repository_of_the_loader():
-    """Else files edited during a sweep reach its later jobs."""
+    """Otherwise files edited during a sweep reach its later jobs."""
     context, _ = context_of([])
     use_repository(context, CachedConfigRepository)
     assert isinstance(context.config_loader, ConfigLoaderImpl)
@@ -70,7 +70,7 @@ def test_files_are_read_through_the_repository_of_the_loader():
 
 
 def test_a_loader_is_made_from_its_search_path():
-    """Else jobs of Slurm compose from edited files."""
+    """Otherwise jobs of Slurm compose from edited files."""
     context, shared = context_of(["name=x"])
     other = with_search_path(context, context.config_loader.get_search_path())
     assert other.config_loader is not context.config_loader
@@ -78,7 +78,7 @@ def test_a_loader_is_made_from_its_search_path():
 
 
 def test_the_state_of_a_process_can_be_set_in_another():
-    """Else jobs of a pool compose without the settings of their sweep."""
+    """Otherwise jobs of a pool compose without the settings of their sweep."""
     stored = ConfigStore.instance()
     Plugins.instance()
     state = singletons()

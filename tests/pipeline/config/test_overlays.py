@@ -1,4 +1,4 @@
-"""`overlay=…` turns every experiment into one on other data, or at another size, in a folder of its own."""
+"""`overlay=…` runs every experiment on other data, or at another scale, in a folder of its own."""
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -34,7 +34,7 @@ def params(config: DictConfig) -> dict:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_an_experiment_on_real_facts_sweeps_the_same_in_a_folder_of_its_own(experiment: str):
+def test_an_experiment_on_real_facts_has_the_same_sweep(experiment: str):
     before = composed(f"experiment={experiment}")
     config = composed(f"experiment={experiment}", "overlay=facts", "data.path=facts.jsonl")
     assert (config.model.name, config.data.name) == ("tiny-gpt2-counterfact", "counterfact")
@@ -45,7 +45,7 @@ def test_an_experiment_on_real_facts_sweeps_the_same_in_a_folder_of_its_own(expe
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_an_experiment_of_the_papers_size_sweeps_their_models_too(experiment: str):
+def test_an_experiment_at_paper_scale_also_sweeps_models(experiment: str):
     before = composed(f"experiment={experiment}")
     config = composed(f"experiment={experiment}", "overlay=paper")
     assert (config.model.name, config.data.name) == ("gpt2-xl", "counterfact")
@@ -57,18 +57,19 @@ def test_an_experiment_of_the_papers_size_sweeps_their_models_too(experiment: st
 
 @pytest.mark.parametrize("study", [study for study in STUDIES if study.same_as], ids=lambda study: study.name)
 @pytest.mark.parametrize("scale", [(), ("overlay=paper",), ("overlay=facts", "data.path=facts.jsonl")])
-def test_an_experiment_that_is_the_same_as_another_has_its_runs(study: Study, scale: tuple[str, ...]):
-    mine, other = (f"experiment={name}" for name in (study.name, study.same_as))
-    assert params(composed(mine, *scale)) == params(composed(other, *scale))
-    assert fingerprint(plain(mine, *scale)) == fingerprint(plain(other, *scale))
+def test_an_experiment_that_equals_another_has_the_same_runs(study: Study, scale: tuple[str, ...]):
+    first, second = (f"experiment={name}" for name in (study.name, study.same_as))
+    assert params(composed(first, *scale)) == params(composed(second, *scale))
+    assert fingerprint(plain(first, *scale)) == fingerprint(plain(second, *scale))
 
 
 @pytest.mark.parametrize("experiment", ["quickstart", "encore", "mechanism_record"])
-def test_fewer_stages_leave_no_trace_of_the_experiments_values_for_the_others(experiment: str):
+def test_fewer_stages_leave_no_values_of_the_others(experiment: str):
     assert set(plain(f"experiment={experiment}", "stage=[norms]")["stage"]) == {"norms"}
 
 
-def test_a_name_on_the_command_line_wins_and_without_an_experiment_it_is_the_default():
+def test_a_name_on_the_command_line_takes_precedence():
+    """Without a name and an experiment it begins with `default`."""
     scaled = ("overlay=facts", "data.path=facts.jsonl")
     assert plain(*scaled)["name"] == "default_facts"
     assert plain(*scaled, "name=mine")["name"] == "mine"
@@ -91,9 +92,9 @@ def test_domains_and_the_whole_world_are_different_runs():
 
 
 @pytest.mark.parametrize("overlay", ["paper", "facts"])
-def test_another_overlay_replaces_the_domains_that_an_experiment_sweeps(overlay: str):
-    own = params(composed("experiment=universality"))
+def test_another_overlay_replaces_the_swept_domains(overlay: str):
+    swept = params(composed("experiment=universality"))
     parser = OverridesParser.create()
-    given = [f"{key}={value}" for key, value in own.items()] + [f"overlay={overlay}"]
-    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(given), None)
+    overrides = [f"{key}={value}" for key, value in swept.items()] + [f"overlay={overlay}"]
+    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)
     assert {part for job in jobs for part in job if part.startswith("overlay")} == {f"overlay={overlay}"}

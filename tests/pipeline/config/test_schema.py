@@ -1,4 +1,4 @@
-"""The configuration of a run as plain values: what is part of it, and what is not."""
+"""The configuration of a run as plain values: used keys are part of it, unused ones are not."""
 
 import copy
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def test_a_run_keeps_the_keys_that_it_refers_to(reference: str, used: set[str]):
     assert {key for key in ("steps", "edits", "batch_size", "editor") if plain[key] is not None} == used
 
 
-def test_resolving_leaves_its_argument_as_it_was(composed: Callable[..., DictConfig]):
+def test_resolving_does_not_change_its_argument(composed: Callable[..., DictConfig]):
     config = composed("intervention=none", "stage=[norms]", "+regularizer.rect.keep=0.5")
     before = copy.deepcopy(config)
     assert resolved(config)["regularizer"] is None
@@ -49,6 +49,6 @@ def test_plugins_do_not_distinguish_runs(composed: Callable[..., DictConfig]):
     assert fingerprint(first) == fingerprint(second)
 
 
-def test_an_interpolation_that_leads_nowhere_is_named(composed: Callable[..., DictConfig]):
+def test_an_interpolation_of_a_missing_key_is_named(composed: Callable[..., DictConfig]):
     with pytest.raises(ConfigError, match="no_such_key"):
         resolved(composed("intervention.edits=${no_such_key}"))

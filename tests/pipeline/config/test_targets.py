@@ -1,4 +1,4 @@
-"""Which classes a configuration may build, and that nothing else is imported."""
+"""A configuration may build only allowed classes, and nothing else is imported."""
 
 import sys
 from importlib.metadata import EntryPoint
@@ -28,9 +28,9 @@ def named_targets(node: object) -> set[str]:
 
 @pytest.fixture
 def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module that makes a folder when it is imported, and then raises an error."""
-    sprung = str(tmp_path / "sprung")
-    (tmp_path / "trap.py").write_text(f"import os\nos.mkdir({sprung!r})\nraise ValueError('bang')\n")
+    """A module that creates a folder when it is imported, and then raises an error."""
+    marker = str(tmp_path / "imported")
+    (tmp_path / "trap.py").write_text(f"import os\nos.mkdir({marker!r})\nraise ValueError('bang')\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "trap", raising=False)
     return "trap"
@@ -84,20 +84,20 @@ def test_a_refused_class_is_not_imported(trap: str, tmp_path: Path):
     stored = {"plugins": [trap], "model": {"_target_": f"{trap}.Model"}}
     with pytest.raises(ConfigError, match=rf"model\._target_={trap}\.Model .*plugins=\[{trap}\]"):
         build_model(stored)
-    assert not (tmp_path / "sprung").exists()
+    assert not (tmp_path / "imported").exists()
 
 
-def test_a_plugin_that_cannot_be_imported_gets_one_sentence(trap: str, tmp_path: Path):
+def test_a_plugin_that_cannot_be_imported_is_named_with_the_cause(trap: str, tmp_path: Path):
     assert list(plugin_problems([trap])) == [
         "plugins=[trap] cannot be imported (ValueError: bang): install it or set PYTHONPATH"
     ]
-    assert (tmp_path / "sprung").exists()
-    (tmp_path / "sprung").rmdir()
+    assert (tmp_path / "imported").exists()
+    (tmp_path / "imported").rmdir()
     (problem,) = node_problems("editor", {"_target_": "trap.Editor"}, [trap])
     assert problem == "editor._target_=trap.Editor cannot be imported (ValueError: bang)"
 
 
 def test_a_module_below_an_allowed_name_is_no_attribute_of_it():
-    """`os` is an attribute of many modules, and none of them makes its functions classes of a plug-in."""
+    """`os` is an attribute of many modules, but its functions are not part of a plug-in for that reason."""
     (problem,) = node_problems("editor", {"_target_": "json.decoder.re.compile"}, ["json"])
     assert problem.startswith("editor._target_=json.decoder.re.compile cannot be imported")

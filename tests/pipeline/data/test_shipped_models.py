@@ -1,4 +1,4 @@
-"""Gates of the shipped models: what they know, and that tiny-gpt2 can be edited."""
+"""The shipped models know their world, and tiny-gpt2 can be edited."""
 
 import random
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved
 from pipeline.data.world.builtin import BuiltInCheckpoint
 from pipeline.data.world.facts import World
-from pipeline.data.world.shipped_models import RECIPES, shipped
+from pipeline.data.world.shipped_models import RECIPES, shipped_folder
 from pipeline.data.world.sources import WorldFacts
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
 from tests.pipeline.conftest import CONF
@@ -26,7 +26,7 @@ WORLD = World()
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """The one that is edited here."""
+    """The model that is edited here."""
     return loaded("tiny-gpt2")
 
 
@@ -60,7 +60,7 @@ def recalled(model: Model, prompts: Sequence[str], objects: Sequence[str]) -> fl
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_it_is_small_and_holds_nothing_but_weights_and_text(name: str) -> None:
-    files = {path.name: path.stat().st_size for path in shipped(name).iterdir()}
+    files = {path.name: path.stat().st_size for path in shipped_folder(name).iterdir()}
     assert sum(files.values()) <= 6e6
     assert all(Path(name).suffix in (".json", ".safetensors") for name in files)
 
@@ -91,12 +91,12 @@ def test_it_solves_the_downstream_tasks(each: Model, task: str, least: float) ->
 
 @pytest.fixture(scope="module")
 def moments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Second moments, which every editor here reads and the first one computes."""
+    """Folder of the second moments, computed by the first editor and shared by all."""
     return tmp_path_factory.mktemp("moments")
 
 
-def configured(editor: str, folder: Path) -> KnowledgeEdit:
-    """The 200 edits of the quickstart, with the values of the configuration."""
+def configured_intervention(editor: str, folder: Path) -> KnowledgeEdit:
+    """The quickstart's intervention of 200 edits, with configured values."""
     register_resolvers()
     choices = ["model=tiny-gpt2", f"editor={editor}", "edits=200", f"moments.folder={folder}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -107,13 +107,13 @@ def configured(editor: str, folder: Path) -> KnowledgeEdit:
 
 @pytest.mark.parametrize("editor", ["rome", "memit"])
 def test_single_edits_succeed_at_the_configured_layers(model: Model, editor: str, moments: Path) -> None:
-    chosen = configured(editor, moments).editor
-    chosen.prepare(model)
+    method = configured_intervention(editor, moments).editor
+    method.prepare(model)
     efficacy = Efficacy()
     efficacy.prepare(model)
     rows = []
     for fact in random.Random(0).sample(WORLD.facts, 40):
-        edit = chosen.edit(model, [fact])
+        edit = method.edit(model, [fact])
         before = model.snapshot(edit.update)
         model.apply(edit.update)
         rows.append(efficacy.score([fact]))
@@ -125,21 +125,21 @@ def test_single_edits_succeed_at_the_configured_layers(model: Model, editor: str
 
 
 def after_200_edits(editor: str, folder: Path) -> tuple[float, float]:
-    """ES over the edits, and the share of the facts of never-edited people that is still known."""
+    """ES over the edits, and the share of facts about unedited people that the model still knows."""
     model = loaded("tiny-gpt2")
-    intervention = configured(editor, folder)
+    intervention = configured_intervention(editor, folder)
     plan = intervention.plan(WorldFacts().load())
     intervention.prepare(model, plan)
     for _ in intervention.steps(model, plan):
         pass
     logits = predicted(model, [fact.statement for fact in plan.stream])
-    wanted, rival = (
+    new, true = (
         logits.gather(1, first_tokens(model, words)[:, None])
         for words in ([f.target_new for f in plan.stream], [f.target_true for f in plan.stream])
     )
-    kept = plan.untouched
-    known = recalled(model, [f.statement for f in kept], [f.target_true for f in kept])
-    return float((wanted > rival).double().mean()), known
+    untouched = plan.untouched
+    known = recalled(model, [f.statement for f in untouched], [f.target_true for f in untouched])
+    return float((new > true).double().mean()), known
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Facts: layouts, what is skipped, order, and the sentences for bad input."""
+"""Facts: layouts, skipped rows, order, and the messages for bad input."""
 
 import json
 from dataclasses import replace
@@ -33,15 +33,15 @@ def row(case: int, **changes: object) -> dict[str, object]:
 
 
 def lines(path: Path, *rows: dict[str, object] | str) -> str:
-    """A file of JSON lines, where a string stands for itself."""
+    """The path of a new file of JSON lines; strings are written as they are."""
     path.write_text("\n".join(item if isinstance(item, str) else json.dumps(item) for item in rows))
     return str(path)
 
 
-def made(count: int, facts_per_subject: int = 2) -> FactSet:
-    """A set with `facts_per_subject` facts for each of `count` subjects."""
+def generated(count: int, facts_per_subject: int = 2) -> FactSet:
+    """A set of `facts_per_subject` facts about each of `count` subjects."""
     return FactSet(
-        name="made",
+        name="generated",
         facts=tuple(
             Fact(id=f"{subject}-{number}", prompt=f"{number} {{}} is", subject=str(subject), target_new="x")
             for subject in range(count)
@@ -87,9 +87,9 @@ def test_every_unusable_row_is_skipped_with_its_reason(tmp_path: Path) -> None:
         row(0, subject="Person 11"),
         row(12, subject=""),
     )
-    found = CounterFact(path=path).load()
-    assert [fact.id for fact in found.facts] == ["0"]
-    assert [(skipped.id, skipped.reason) for skipped in found.skipped] == [
+    factset = CounterFact(path=path).load()
+    assert [fact.id for fact in factset.facts] == ["0"]
+    assert [(skipped.id, skipped.reason) for skipped in factset.skipped] == [
         ("line 2", "broken line"),
         ("line 3", "broken line"),
         ("2", "subject absent"),
@@ -104,11 +104,11 @@ def test_every_unusable_row_is_skipped_with_its_reason(tmp_path: Path) -> None:
         ("0", "duplicate"),
         ("12", "subject absent"),
     ]
-    assert sum(found.counts.values()) == 13
-    assert found.counts["broken line"] == 2
+    assert sum(factset.counts.values()) == 13
+    assert factset.counts["broken line"] == 2
 
 
-def test_a_subject_written_out_becomes_the_slot_but_not_inside_another_word(tmp_path: Path) -> None:
+def test_a_subject_becomes_the_slot_but_not_inside_another_word(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", row(0, subject="Ra", prompt="Ravi says that Ra is"))
     assert CounterFact(path=path).load().facts[0].prompt == "Ravi says that {} is"
 
@@ -119,7 +119,7 @@ def test_bytes_that_are_not_text_are_a_broken_line(tmp_path: Path) -> None:
     assert CounterFact(path=str(path)).load().counts == {"broken line": 1}
 
 
-def test_the_conflict_filter_keeps_the_first_fact_of_a_subject_and_relation(tmp_path: Path) -> None:
+def test_the_conflict_filter_keeps_the_first_conflicting_fact(tmp_path: Path) -> None:
     other = {"subject": "Person 0", "prompt": "{} grew up speaking", "target_new": "German"}
     path = lines(tmp_path / "a.jsonl", row(0), row(1, **other), row(2, **other, target_true="Thai"))
     everything = CounterFact(path=path).load()
@@ -154,8 +154,8 @@ def test_zsre_takes_its_prompt_from_the_question(tmp_path: Path) -> None:
     assert answered.paraphrases == (question["rephrase"],)
 
 
-def test_the_same_seed_gives_the_same_order_and_another_seed_another() -> None:
-    facts = made(50)
+def test_the_seed_determines_the_order() -> None:
+    facts = generated(50)
     assert facts.stream(100, 3) == facts.stream(100, 3)
     assert facts.stream(100, 3) != facts.stream(100, 4)
     assert facts.stream(100, 3)[:40] == facts.stream(40, 3)
@@ -163,7 +163,7 @@ def test_the_same_seed_gives_the_same_order_and_another_seed_another() -> None:
 
 
 def test_one_edit_per_subject_repeats_no_subject() -> None:
-    facts = made(50)
+    facts = generated(50)
     stream = facts.stream(50, 0, one_per_subject=True)
     assert len({fact.subject for fact in stream}) == 50
     assert stream[:20] == facts.stream(20, 0, one_per_subject=True)
@@ -175,7 +175,7 @@ def test_one_edit_per_subject_repeats_no_subject() -> None:
 
 
 def test_stream_others_and_untouched_part_the_facts() -> None:
-    facts = made(40, facts_per_subject=3)
+    facts = generated(40, facts_per_subject=3)
     stream = facts.stream(20, 1)
     parts = [set(stream), set(facts.others(stream)), set(facts.untouched(stream))]
     assert sum(len(part) for part in parts) == len(set.union(*parts)) == 120
@@ -185,16 +185,16 @@ def test_stream_others_and_untouched_part_the_facts() -> None:
 
 
 def test_more_edits_than_facts_name_both_numbers_and_the_way_out() -> None:
-    with pytest.raises(DataError, match=r"edits=9, but data=made has only 8 facts: set edits=8 or lower"):
-        made(4).stream(9, 0)
-    with pytest.raises(DataError, match=r"edits=5, .* only 4 facts with different subjects"):
-        made(4).stream(5, 0, one_per_subject=True)
+    with pytest.raises(DataError, match=r"edits=9, .* 8 facts: set edits=8"):
+        generated(4).stream(9, 0)
+    with pytest.raises(DataError, match=r"edits=5, .* 4 facts with different"):
+        generated(4).stream(5, 0, one_per_subject=True)
 
 
 @pytest.mark.parametrize("edits", [0, -3])
 def test_a_run_needs_an_edit(edits: int) -> None:
     with pytest.raises(ConfigError, match=f"edits={edits}"):
-        made(4).stream(edits, 0)
+        generated(4).stream(edits, 0)
 
 
 def test_a_limit_below_one_is_refused() -> None:
@@ -224,7 +224,7 @@ def test_missing_and_broken_files_get_one_sentence(tmp_path: Path) -> None:
         ZsRE().load()
 
 
-def test_a_hub_data_set_without_network_names_its_id_and_the_local_way(
+def test_an_unreachable_hub_data_set_is_named_with_the_local_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from datasets import config
@@ -248,13 +248,13 @@ def test_rows_of_the_hub_are_read_like_those_of_a_file(
     rows = datasets.Dataset.from_list(
         [{"case_id": 1, "requested_rewrite": rewrite, "paraphrase_prompts": ["a"]}]
     )
-    asked: list[object] = []
+    calls: list[object] = []
     monkeypatch.setattr(
-        datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or rows
+        datasets, "load_dataset", lambda *args, **kwargs: calls.append((args, kwargs)) or rows
     )
     (fact,) = CounterFact(dataset="who/what", revision="abc", split="train+test").load().facts
     assert (fact.target_new, fact.target_true, fact.paraphrases) == ("English", "French", ("a",))
-    assert asked == [(("who/what", None), {"split": "train+test", "revision": "abc"})]
+    assert calls == [(("who/what", None), {"split": "train+test", "revision": "abc"})]
 
 
 @pytest.mark.parametrize("name", ["counterfact", "zsre", "world"])
@@ -263,7 +263,7 @@ def test_every_data_choice_builds_its_source(name: str) -> None:
     assert instantiate(config).name == name
 
 
-def test_the_world_gives_facts_enough() -> None:
+def test_the_world_has_enough_facts() -> None:
     facts = WorldFacts().load()
     assert facts.name == "world"
     assert len({fact.id for fact in facts.facts}) == len(facts.facts) >= 1600
@@ -295,7 +295,8 @@ def test_another_wording_of_an_edited_fact_is_no_other_fact() -> None:
     assert facts.others([edited]) == (other,)
 
 
-def test_training_and_held_out_facts_share_no_subject_and_do_not_depend_on_the_others() -> None:
+def test_training_and_held_out_facts_share_no_subject() -> None:
+    """The side of a fact does not depend on the rest of the data set."""
     facts = WorldFacts().load()
     training, held_out = facts.training(), facts.held_out()
     assert set(training.facts) | set(held_out.facts) == set(facts.facts)

@@ -1,6 +1,7 @@
-"""The generated world: what it promises about facts, texts and tasks, and the command that builds models."""
+"""The generated world: properties of facts, texts and tasks, and the command that builds models."""
 
 from dataclasses import replace
+from functools import cache
 from itertools import permutations
 from pathlib import Path
 
@@ -16,17 +17,22 @@ from pipeline.data.world.borrowed import BorrowedWorld
 from pipeline.data.world.facts import World
 from pipeline.data.world.names import RELATIONS
 from pipeline.data.world.recipe import build, build_tokenizer, pack
-from pipeline.data.world.shipped_models import RECIPES, Recipe, shipped
+from pipeline.data.world.shipped_models import RECIPES, Recipe, shipped_folder
 from pipeline.data.world.sources import WorldFacts, WorldPairs, WorldText
 from pipeline.data.world.tasks import build_tasks
 
 WORLD = World()
-PASSES = [list(WORLD.corpus(seed)) for seed in range(2)]
+
+
+@cache
+def documents(seed: int) -> list[str]:
+    """One pass over the text of the world."""
+    return list(WORLD.corpus(seed))
 
 
 def test_the_same_seed_gives_the_same_world() -> None:
     assert World().facts == WORLD.facts
-    assert list(World().corpus(1)) == PASSES[1]
+    assert list(World().corpus(1)) == documents(1)
     assert World(seed=1).facts != WORLD.facts
 
 
@@ -41,7 +47,8 @@ def test_every_person_has_a_surname_of_their_own() -> None:
     assert len(surnames) == WORLD.subjects
 
 
-def test_a_fact_has_a_counterfactual_of_its_relation_and_neighbours_that_share_its_true_object() -> None:
+def test_objects_and_neighbours_of_a_fact_are_of_its_relation() -> None:
+    """The new object belongs to the relation, and the neighbours share the true object."""
     objects = {relation.name: set(relation.objects) for relation in RELATIONS}
     true = {fact.statement: fact.target_true for fact in WORLD.facts}
     for fact in WORLD.facts:
@@ -59,15 +66,15 @@ def test_relations_part_the_world_and_change_none_of_its_facts() -> None:
     assert World(relations=[relation.name for relation in RELATIONS]).facts == WORLD.facts
 
 
-def test_text_and_pairs_of_a_relation_tell_no_other() -> None:
-    told = "\n".join(WorldText(relations=["job"]))
+def test_text_and_pairs_of_a_relation_state_no_other() -> None:
+    text = "\n".join(WorldText(relations=["job"]))
     for fact in WORLD.facts:
-        assert (f"{fact.statement} {fact.target_true}." in told) == (fact.relation == "job")
+        assert (f"{fact.statement} {fact.target_true}." in text) == (fact.relation == "job")
     pairs = {tuple(pair) for pair in WorldPairs(seed=0, relations=["job"])}
     assert pairs == {(f.statement, f.target_true) for f in WORLD.facts if f.relation == "job"}
 
 
-def test_a_text_is_told_from_that_of_other_relations() -> None:
+def test_texts_of_other_relations_have_other_identities() -> None:
     texts = [WorldText(), WorldText(relations=["city"]), WorldText(relations=["job"])]
     assert len({text.identity() for text in texts}) == len({text.label for text in texts}) == len(texts)
 
@@ -75,7 +82,7 @@ def test_a_text_is_told_from_that_of_other_relations() -> None:
 @pytest.mark.parametrize("source", [World, WorldFacts, WorldText, WorldPairs])
 @pytest.mark.parametrize("names", [["citty"], []])
 def test_an_unknown_relation_names_the_known_ones(source: type, names: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"relations=\[.*\], .* are city, job, instrument, language"):
+    with pytest.raises(ConfigError, match=r"relations=\[.*\], .* city, job, instrument, language"):
         source(relations=names)
 
 
@@ -84,8 +91,8 @@ def test_no_prompt_is_the_beginning_of_another() -> None:
     assert not any(long[: len(short)] == short for short, long in permutations(prompts, 2))
 
 
-def test_the_text_tells_every_fact_and_keeps_the_paraphrases_of_half_of_the_people_back() -> None:
-    text = "\n".join(PASSES[0])
+def test_the_text_states_every_fact_but_half_of_the_paraphrases() -> None:
+    text = "\n".join(documents(0))
     unheard = set(WORLD.unheard)
     assert 2 * len(unheard) == len(WORLD.facts)
     for fact in WORLD.facts:
@@ -95,7 +102,7 @@ def test_the_text_tells_every_fact_and_keeps_the_paraphrases_of_half_of_the_peop
 
 
 def test_task_items_of_the_test_are_never_in_the_training_text() -> None:
-    text = "\n".join(document for documents in PASSES for document in documents)
+    text = "\n".join([*documents(0), *documents(1)])
     people = {fact.subject for fact in WORLD.facts}
     for items in WORLD.tasks.values():
         assert len(items) >= 90
@@ -109,7 +116,7 @@ def test_task_items_have_one_right_answer_among_their_choices() -> None:
             assert len(set(item.choices)) == len(item.choices) > item.answer >= 0
 
 
-def test_a_borrowed_world_tells_the_facts_it_was_given() -> None:
+def test_a_borrowed_world_states_its_facts() -> None:
     facts = WORLD.facts[:5]
     text = "\n".join(BorrowedWorld(facts=facts).corpus())
     for fact in facts:
@@ -117,27 +124,22 @@ def test_a_borrowed_world_tells_the_facts_it_was_given() -> None:
             assert f"{prompt} {fact.target_true}." in text
 
 
-def test_a_borrowed_prompt_does_not_give_the_object_away_without_its_subject() -> None:
+def test_a_borrowed_prompt_alone_does_not_determine_the_object() -> None:
     fact = WORLD.facts[0]
     beginning, end = fact.prompt.split(SLOT)
-    told = [
-        s
-        for d in BorrowedWorld(facts=(fact,)).corpus()
-        for s in d.split(".")
-        if s.strip().startswith(beginning)
-    ]
-    objects = {s.split()[-1] for s in told if f"{end} " in s}
+    sentences = [s.strip() for document in BorrowedWorld(facts=(fact,)).corpus() for s in document.split(".")]
+    objects = {s.split()[-1] for s in sentences if s.startswith(beginning) and f"{end} " in s}
     assert {fact.target_true, fact.target_new} <= objects
 
 
 def test_every_name_and_object_is_one_token() -> None:
-    tokenizer = build_tokenizer(PASSES[0], Recipe().vocabulary)
+    tokenizer = build_tokenizer(documents(0), Recipe().vocabulary)
     for fact in WORLD.facts:
         assert len(tokenizer(fact.subject)["input_ids"]) == 2  # given name and surname
         assert len(tokenizer(fact.target_true)["input_ids"]) == 1
 
 
-def test_a_borrowed_subject_of_many_words_is_one_token_wherever_it_stands() -> None:
+def test_a_borrowed_subject_of_many_words_is_always_one_token() -> None:
     fact = replace(WORLD.facts[0], subject="Autonomous University of Madrid")
     source = BorrowedWorld(facts=(fact, *WORLD.facts[1:9]))
     tokenizer = build_tokenizer(source.corpus(), Recipe().vocabulary, source.names)
@@ -147,17 +149,15 @@ def test_a_borrowed_subject_of_many_words_is_one_token_wherever_it_stands() -> N
 
 
 def test_packed_rows_hold_whole_documents_in_order() -> None:
-    tokenizer = build_tokenizer(PASSES[0], Recipe().vocabulary)
-    rows = pack(PASSES[0][:50], tokenizer, 64)
+    tokenizer = build_tokenizer(documents(0), Recipe().vocabulary)
+    rows = pack(documents(0)[:50], tokenizer, 64)
     ids = [token for row in rows.tolist() for token in row if token >= 0]
-    assert tokenizer.decode(ids).split(tokenizer.eos_token)[:-1] == [f" {d}" for d in PASSES[0][:50]]
+    assert tokenizer.decode(ids).split(tokenizer.eos_token)[:-1] == [f" {d}" for d in documents(0)[:50]]
     assert all(row[0] >= 0 for row in rows.tolist())
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama", "gptj", "neox"])
-def test_a_recipe_gives_a_folder_that_loads_and_leaves_the_lowest_attention_alone(
-    shape: str, tmp_path: Path
-) -> None:
+def test_a_built_model_loads_and_its_lowest_attention_is_untrained(shape: str, tmp_path: Path) -> None:
     recipe = Recipe(shape=shape, width=16, inner=16, blocks=2, heads=2, passes=1, batch=256, silent=1)
     build(World(subjects=40), recipe, tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, use_safetensors=True)
@@ -175,17 +175,15 @@ def test_a_recipe_gives_a_folder_that_loads_and_leaves_the_lowest_attention_alon
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_shipped_as_a_model_of_its_shape(name: str) -> None:
-    recipe, config = RECIPES[name], AutoConfig.from_pretrained(shipped(name))
+    recipe, config = RECIPES[name], AutoConfig.from_pretrained(shipped_folder(name))
     assert config.model_type.replace("_", "").removeprefix("gpt") == recipe.shape.removeprefix("gpt")
-    found = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads)
-    assert found == (recipe.width, recipe.blocks, recipe.heads)
+    shape = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads)
+    assert shape == (recipe.width, recipe.blocks, recipe.heads)
 
 
 def test_an_unknown_model_names_the_known_ones() -> None:
-    with pytest.raises(
-        ConfigError, match=r"model=tiny-bert, but the built-in models are tiny-gpt2, .*tiny-llama"
-    ):
-        shipped("tiny-bert")
+    with pytest.raises(ConfigError, match=r"model=tiny-bert, .* tiny-gpt2, .*tiny-llama"):
+        shipped_folder("tiny-bert")
 
 
 def test_an_order_is_read_from_key_value_arguments() -> None:
@@ -198,7 +196,7 @@ def test_an_order_is_read_from_key_value_arguments() -> None:
     ("arguments", "sentence"),
     [
         (["modle=tiny-gpt2"], "'modle=tiny-gpt2' is not an option"),
-        (["limit=ten", "facts=x"], "limit=ten, but it has to be a positive whole number"),
+        (["limit=ten", "facts=x"], "limit=ten, .* positive whole number"),
         (["limit=5"], "add facts=FILE"),
     ],
 )

@@ -15,7 +15,7 @@ from pipeline.build import build
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.schema import resolved
 from pipeline.launch import launch
-from pipeline.runs.input_digests import inputs
+from pipeline.runs.input_digests import input_digests
 from pipeline.runs.layout import run_of
 from tests.pipeline.checkpoints.test_resume import Cut, at_row, cut
 
@@ -202,12 +202,12 @@ def test_what_cannot_be_replayed_is_a_sentence(composed: Composed, tmp_path: Pat
 def test_updates_are_an_input_told_apart_by_content(composed: Composed, tmp_path: Path):
     run = recorded(composed, tmp_path)
     plain = resolved(composed("intervention=replay", f"intervention.source={run.parent}"))
-    before = inputs(plain)[str(run / "updates")]
-    assert inputs(plain) == inputs(plain)
+    before = input_digests(plain)[str(run / "updates")]
+    assert input_digests(plain) == input_digests(plain)
     replaying(composed, tmp_path, run)
     (piece,) = (run / "updates").iterdir()
     piece.write_bytes(piece.read_bytes()[:-1] + b"x")
-    assert inputs(plain)[str(run / "updates")] != before
+    assert input_digests(plain)[str(run / "updates")] != before
     with pytest.raises(ConfigError, match="updates has changed since"):
         replaying(composed, tmp_path, run)
 

@@ -1,4 +1,4 @@
-"""The run folder: identity, lock, markers, and what is on the disk at every moment."""
+"""The run folder: identity, lock, markers, and its files at every moment."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from editors.errors import ConfigError, DataError
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.secrets import is_secret, masked, without_secrets
 from pipeline.runs.folder import RunBusy, RunDir
-from pipeline.runs.provenance import git, machine, plugin_digests, provenance
+from pipeline.runs.provenance import git_state, machine, plugin_digests, provenance
 
 
 def config(**changes: object) -> dict[str, object]:
@@ -58,7 +58,7 @@ def test_the_fingerprint_follows_what_changes_numbers(change: dict[str, object])
     assert fingerprint(config()) != fingerprint(config(**change))
 
 
-def test_a_class_that_moves_to_another_module_leaves_the_fingerprint_as_it_was() -> None:
+def test_a_class_that_moves_keeps_the_fingerprint() -> None:
     before, after, other = (
         config(editor={"name": "mine", "moments": {"_target_": target}})
         for target in ("scratch.editors.Mine", "scratch.methods.mine.Mine", "scratch.methods.mine.Yours")
@@ -83,17 +83,17 @@ def test_a_finished_run_leaves_every_file_and_its_objective(tmp_path: Path) -> N
     assert yaml.safe_load((run.folder / "config.yaml").read_text()) == config()
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["metrics"] == {"norm/frobenius_ratio/edited": 1.5, "time/step/seconds": 2.0}
-    wanted = {
+    expected = {
         "run": run.info.fingerprint,
         "name": "demo",
         "editor": "memit",
         "model": "tiny",
         "data": "world",
     }
-    wanted |= {"intervention": "knowledge_edit", "seed": 0, "edits": 2, "batch_size": 2, "objective": 0.75}
-    wanted |= {"statistics": "100 tokens of a text"}
-    assert {key: summary[key] for key in wanted} == wanted
-    assert set(summary) == {*wanted, "seconds", "metrics"}
+    expected |= {"intervention": "knowledge_edit", "seed": 0, "edits": 2, "batch_size": 2, "objective": 0.75}
+    expected |= {"statistics": "100 tokens of a text"}
+    assert {key: summary[key] for key in expected} == expected
+    assert set(summary) == {*expected, "seconds", "metrics"}
     records = pd.read_parquet(run.folder / "records.parquet")
     assert records.to_dict("list") == {"id": ["a", "b"], "success": [True, False]}
     with RunDir(root=tmp_path, config=config(tracker={})) as again:
@@ -101,7 +101,7 @@ def test_a_finished_run_leaves_every_file_and_its_objective(tmp_path: Path) -> N
         assert RunFolder(again.folder).final_summary()["objective"] == 0.75
 
 
-def test_a_row_is_on_the_disk_at_once_and_numbers_of_any_kind_are_taken(tmp_path: Path) -> None:
+def test_a_row_of_any_numbers_is_on_the_disk_at_once(tmp_path: Path) -> None:
     with RunDir(root=tmp_path, config=config()) as run:
         run.append({"step": 0, "edits": 0, "norm/delta/mlp_down.01": float("inf")})
         run.append({"step": 1, "edits": 2, "norm/delta/mlp_down.01": torch.tensor(2.0)})  # pyright: ignore
@@ -119,7 +119,7 @@ def test_a_checkpoint_holds_the_matrices_by_site(tmp_path: Path) -> None:
         assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_broken_run_is_marked_keeps_its_records_and_starts_anew(tmp_path: Path) -> None:
+def test_a_failed_run_is_marked_keeps_its_records_and_starts_again(tmp_path: Path) -> None:
     with pytest.raises(DataError), RunDir(root=tmp_path, config=config()) as run:
         run.append({"step": 0, "edits": 0})
         run.record("records", [{"id": "a"}])
@@ -132,8 +132,8 @@ def test_a_broken_run_is_marked_keeps_its_records_and_starts_anew(tmp_path: Path
     assert len(pd.read_parquet(run.folder / "records.parquet")) == 1
     assert not run.done
     with RunDir(root=tmp_path, config=config()) as again:
-        left = {path.name for path in again.folder.iterdir()}
-        assert left == {".lock", "config.yaml", "provenance.json", "progress.json"}
+        names = {path.name for path in again.folder.iterdir()}
+        assert names == {".lock", "config.yaml", "provenance.json", "progress.json"}
 
 
 def test_an_unforeseen_error_is_named_by_its_kind(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_an_error_while_reading_a_finished_run_leaves_it_finished(tmp_path: Path
     assert not (run.folder / "FAILED").exists()
 
 
-def test_a_second_identical_job_leaves_politely(tmp_path: Path) -> None:
+def test_a_second_identical_job_ends_with_one_sentence(tmp_path: Path) -> None:
     code = (
         "import json, pathlib, sys\n"
         "from pipeline.runs.folder import RunBusy, RunDir\n"
@@ -167,7 +167,7 @@ def test_a_second_identical_job_leaves_politely(tmp_path: Path) -> None:
     job = [sys.executable, "-c", code, str(tmp_path), json.dumps(config())]
     with RunDir(root=tmp_path, config=config()) as run:
         run.append({"step": 0, "edits": 0})
-        with pytest.raises(RunBusy, match="being computed by another process"):
+        with pytest.raises(RunBusy, match="being computed by another"):
             RunDir(root=tmp_path, config=config()).__enter__()
         second = subprocess.run(job, capture_output=True, text=True, check=False)
         assert second.returncode == 1
@@ -175,8 +175,8 @@ def test_a_second_identical_job_leaves_politely(tmp_path: Path) -> None:
         assert (run.folder / "metrics.jsonl").exists()
         with RunDir(root=tmp_path, config=config(seed=1)) as other:
             assert other.folder != run.folder
-    with RunDir(root=tmp_path, config=config()) as free:
-        assert not free.done
+    with RunDir(root=tmp_path, config=config()) as unlocked:
+        assert not unlocked.done
 
 
 def test_a_folder_that_cannot_be_written_gets_one_sentence(tmp_path: Path) -> None:
@@ -194,22 +194,22 @@ def test_a_name_that_cannot_be_a_folder_is_refused(tmp_path: Path, name: str | N
         RunDir(root=tmp_path, config=config(name=name))
 
 
-def test_provenance_tells_the_origin_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provenance_holds_the_origin_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "do-not-write-me")
     monkeypatch.setattr(sys, "argv", ["normscope", "seed=1", "+tracker.api_key=do-not-write-me", "tokens=3"])
     with RunDir(root=tmp_path, config=config()) as run:
         text = (run.folder / "provenance.json").read_text()
     origin = json.loads(text)
     assert "do-not-write-me" not in text
-    told = {"started", "command", "overrides", "git", "python", "packages", "platform", "host"}
-    told |= {"inputs", "earlier", "machine", "plugins"}
-    assert told == set(origin)
+    keys = {"started", "command", "overrides", "git", "python", "packages", "platform", "host"}
+    keys |= {"inputs", "earlier", "machine", "plugins"}
+    assert keys == set(origin)
     assert {"torch", "transformers", "hydra-core", "wandb", "numpy"} <= set(origin["packages"])
     assert "seed=1" in origin["command"]
     assert without_secrets(["a.hf_token=1", "tokenizer=x"]) == ["a.hf_token=***", "tokenizer=x"]
 
 
-def test_provenance_names_what_decides_how_sums_are_rounded() -> None:
+def test_provenance_names_everything_that_affects_rounding() -> None:
     """Two runs whose last bits differ were computed on machines that differ in one of these entries."""
     entries = machine()
     assert entries["processor"] and entries["threads"] == torch.get_num_threads()
@@ -231,7 +231,7 @@ def test_a_plugin_is_identified_by_a_digest_of_its_sources(
     assert provenance(["plugin_a"])["plugins"] == {"plugin_a": digests["plugin_a"]}
 
 
-def test_what_is_written_into_docs_is_no_change_of_the_code(tmp_path: Path) -> None:
+def test_changes_in_docs_are_not_changes_of_the_code(tmp_path: Path) -> None:
     def run_git(*arguments: str) -> None:
         person = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
         subprocess.run(["git", "-C", str(tmp_path), *person, *arguments], check=True, capture_output=True)
@@ -243,8 +243,8 @@ def test_what_is_written_into_docs_is_no_change_of_the_code(tmp_path: Path) -> N
         run_git(*arguments)
     for name, dirty in (("docs/results.md", False), ("pipeline/__main__.py", True)):
         (tmp_path / name).write_text("after")
-        told = git(tmp_path / "pipeline")
-        assert told is not None and told["dirty"] is dirty
+        state = git_state(tmp_path / "pipeline")
+        assert state is not None and state["dirty"] is dirty
 
 
 SECRET_NAMES = (
@@ -258,13 +258,13 @@ PLAIN_NAMES = (
 )  # fmt: skip
 
 
-def test_a_name_tells_what_must_not_be_written_down() -> None:
+def test_secrets_are_recognised_by_name() -> None:
     assert [name for name in SECRET_NAMES if not is_secret(name)] == []
     assert [name for name in PLAIN_NAMES if is_secret(name)] == []
 
 
 @pytest.mark.parametrize(
-    ("given", "left"),
+    ("override", "blanked"),
     [
         ('setup=["export WANDB_API_KEY=abc","make x=1"]', 'setup=["export WANDB_API_KEY=***","make x=1"]'),
         ("+env={HF_TOKEN: abc, LANG: C}", "+env={HF_TOKEN: ***, LANG: C}"),
@@ -281,12 +281,12 @@ def test_a_name_tells_what_must_not_be_written_down() -> None:
         ("url=https://host/a@b", "url=https://host/a@b"),
     ],
 )
-def test_a_secret_inside_a_value_is_blanked_and_the_rest_stays(given: str, left: str) -> None:
-    assert without_secrets([given]) == [left]
-    assert without_secrets([left]) == [left]
+def test_a_secret_inside_a_value_is_blanked_and_the_rest_stays(override: str, blanked: str) -> None:
+    assert without_secrets([override]) == [blanked]
+    assert without_secrets([blanked]) == [blanked]
 
 
-def test_a_configuration_is_written_without_secrets_and_otherwise_as_it_is(tmp_path: Path) -> None:
+def test_a_configuration_is_written_unchanged_but_for_its_secrets(tmp_path: Path) -> None:
     plain = {"text": {"tokens": 3}, "keys": "before", "key_mode": "rome", "tokenizer": "t", "api_key": None}
     hidden = {
         "openai_key": "do-not-write-me",

@@ -158,7 +158,7 @@ def test_a_run_that_goes_on_tells_what_its_first_attempt_told(
     monkeypatch.setattr(Wandb, "pictures", lambda *_: None)
     with caplog.at_level("INFO"):
         launch(composed(*choices), tmp_path)
-    assert "going on from" in caplog.text
+    assert "resuming from" in caplog.text
     (folder,) = tmp_path.glob("test/*")
     records = wandb_records(folder)  # of one folder: that of the first attempt is gone
     rows = rows_of(records)
