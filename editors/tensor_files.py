@@ -4,7 +4,6 @@ A file is complete or absent: it is written beside its place and renamed. `durab
 it; a checkpoint waits for all of its files at once.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from editors.disk import sync
 from editors.errors import DataError
 
 
@@ -49,15 +49,6 @@ def read_metadata(path: Path, *, remedy: str) -> dict[str, str]:
     """The text of a file, by key; raises DataError as `read_tensors`."""
     with _opened(path, remedy) as stored:
         return dict(stored.metadata() or {})
-
-
-def sync(path: Path) -> None:
-    """Wait until the content of a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

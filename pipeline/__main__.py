@@ -21,7 +21,7 @@ from pipeline.config.resolvers import register_resolvers
 from pipeline.launch import task
 from pipeline.launchers.pool import Pool
 from pipeline.paths import CONF
-from pipeline.runs.messages import reason
+from pipeline.runs.messages import error_line
 from pipeline.runs.signals import SAVE
 from pipeline.sweeps import search
 from pipeline.sweeps.grid import Sweep
@@ -48,7 +48,7 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {_message(error)}")
     except MarkedYAMLError as error:
-        sys.exit(f"error: {reason(error)}")
+        sys.exit(f"error: {error_line(error)}")
     except OSError as error:
         sys.exit(f"error: {error.strerror or error}: {error.filename or ''}")
 

@@ -1,7 +1,7 @@
 """Reads the finished runs of an experiment into one tidy table.
 
 An experiment folder holds run folders (`config.yaml`, `provenance.json`, `metrics.jsonl`, `summary.json` and
-a `DONE` or `FAILED` marker). `collect` turns them into a long table with a row per run, moment and metric
+a `DONE` or `FAILED` marker). `collect` turns them into a long table with one row per run, moment and metric
 key. Whatever cannot be read (a failed run, a line torn by a crash) is left out with a note.
 """
 
@@ -22,7 +22,7 @@ IDENTITY = ("run", "series", "editor", "model", "intervention", "seed")
 _NOT_A_SETTING = (
     "name", "seed", "resume", "keep_weights", "launcher", "tracker", "experiment", "stage", "objective",
 )  # fmt: skip
-"""Top-level config keys that do not change what is done to the model, the seed apart."""
+"""Top-level config keys that do not change the computation, and the seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +50,12 @@ class Collection:
 def collect(*folders: Path) -> Collection:
     """Every finished run under the given experiment folders.
 
-    The same run found in a second folder is counted once, or means over seeds would count it twice.
-    Raises DataError when a folder is no experiment or nothing in it is finished.
+    A run that is in two folders is counted once, otherwise means over seeds would count it twice.
+
+    Raises:
+        DataError: if a folder is no experiment, or holds no finished run.
     """
-    found = list(chain.from_iterable(map(_run_folders, folders)))
-    read = [read_run(folder) for folder in found]
+    read = [read_run(folder) for folder in chain.from_iterable(map(_run_folders, folders))]
     unfinished = tuple(run for run in read if isinstance(run, Unfinished))
     runs: dict[str, Run] = {}
     notes: list[str] = []
@@ -62,7 +63,9 @@ def collect(*folders: Path) -> Collection:
         name = str(run.description["run"])
         notes += run.notes
         if name in runs:
-            notes.append(f"Run {name} of {run.description['name']} was met before and is counted once.")
+            notes.append(
+                f"Run {name} of {run.description['name']} is in several folders and is counted once."
+            )
         runs.setdefault(name, run)
     if not runs:
         raise DataError(_nothing_finished(folders, unfinished))
@@ -70,7 +73,7 @@ def collect(*folders: Path) -> Collection:
 
 
 def collect_run(folder: Path) -> Collection:
-    """A single run, whether it is marked as finished or not; DataError when its numbers cannot be read."""
+    """A single run, whether it is marked as finished or not; raises DataError if its rows cannot be read."""
     run = read_unmarked(RunFolder(folder))
     return _combine({str(run.description["run"]): run}, (), run.notes)
 
@@ -101,10 +104,10 @@ def _combine(
 def _series(
     runs: pd.DataFrame, parts: Sequence[Sequence[str]], settings: Mapping[str, Mapping[str, str]]
 ) -> list[str]:
-    """A label per run, shared by the runs that differ by their seed alone.
+    """One label per run, shared by the runs that differ in their seed alone.
 
-    The names of its parts, with the model and data where the runs have several, with the intervention where
-    it alone tells runs apart, and with the settings that tell runs apart which agree in all of these.
+    A label has the names of the parts, model and data if there are several, the intervention if runs differ in
+    it alone, and the settings in which runs that agree in all of these differ.
     """
     runs = runs.assign(done=[" → ".join(names) for names in parts])
     several = [column for column in ("model", "data") if runs[column].nunique() > 1]
@@ -123,7 +126,7 @@ def _series(
 
 
 def _by_part(metrics: pd.DataFrame, parts: Mapping[str, Sequence[str]]) -> pd.Series:
-    """The series of every row: of a run with several parts that of its part, or units would be mixed."""
+    """The series of every row; each part of a run has its own, otherwise units would be mixed."""
     moments = metrics[["run", "series", "part"]].drop_duplicates()
     labels = [
         f"{series} · {dict(enumerate(parts[run])).get(part, part + 1)}" if len(parts[run]) > 1 else series
@@ -136,23 +139,25 @@ def _by_part(metrics: pd.DataFrame, parts: Mapping[str, Sequence[str]]) -> pd.Se
 
 
 def varying_keys(settings: Iterable[Mapping[str, str]]) -> list[str]:
-    """Settings in which the configurations differ, those left out that leave the edited model as it is.
+    """Settings that change the edited model and in which the configurations differ.
 
-    A setting that stands at several places with the same values, as interpolations do, is named once, by its
+    A setting that is at several places with the same values, as interpolations are, is listed once, by its
     shortest path.
     """
-    given = list(settings)
-    keys = dict.fromkeys(chain.from_iterable(given))
-    varying = [key for key in keys if _is_setting(key) and len({one.get(key) for one in given}) > 1]
+    configurations = list(settings)
+    keys = dict.fromkeys(chain.from_iterable(configurations))
+    varying = [
+        key for key in keys if _is_setting(key) and len({values.get(key) for values in configurations}) > 1
+    ]
     shortest: dict[tuple[str | None, ...], str] = {}
     for key in sorted(varying, key=len):
-        shortest.setdefault((key.rpartition(".")[2], *(one.get(key) for one in given)), key)
+        shortest.setdefault((key.rpartition(".")[2], *(values.get(key) for values in configurations)), key)
     return [key for key in varying if key in shortest.values()]
 
 
 def _is_setting(key: str) -> bool:
     last = key.rpartition(".")[2]
-    # A seed further down is an interpolation of the run's seed; a class path goes with the values beside it.
+    # a nested seed is an interpolation of the run's seed; a class path changes with the values beside it
     return key.partition(".")[0] not in _NOT_A_SETTING and not last.endswith("seed") and last != "_target_"
 
 
@@ -161,7 +166,7 @@ def _short(key: str) -> str:
 
 
 def _brief(values: set[str]) -> dict[str, str]:
-    """Numbers with as few digits, three at least, as keep all of them apart; other values as they are."""
+    """Numbers with the fewest digits, at least three, that distinguish them; other values unchanged."""
     for digits in range(3, 17):
         brief = {value: _rounded(value, digits) for value in values}
         if len(set(brief.values())) == len(brief):
@@ -188,14 +193,14 @@ def _run_folders(experiment: Path) -> list[RunFolder]:
 
 
 def _nothing_finished(folders: Iterable[Path], unfinished: tuple[Unfinished, ...]) -> str:
-    where = " and ".join(map(str, folders))
+    names = " and ".join(map(str, folders))
     inside = [str(each) for folder in folders for each in sorted(folder.iterdir()) if runs_in(each)]
     if not unfinished and inside:
-        return f"{where} holds experiments, not runs; name one of {', '.join(inside)}"
+        return f"{names} holds experiments, not runs; name one of {', '.join(inside)}"
     if not unfinished:
-        return f"{where} holds no run yet; start one with python -m pipeline name=<experiment>"
+        return f"{names} holds no run yet; start one with python -m pipeline name=<experiment>"
     first = unfinished[0]
     return (
-        f"{where} holds no finished run among {len(unfinished)}; the first, {first.run}, is {first.status}: "
+        f"{names} holds no finished run among {len(unfinished)}; the first, {first.run}, is {first.status}: "
         f"{first.sentence}"
     )

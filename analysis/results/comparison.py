@@ -1,7 +1,7 @@
-"""What differs between two runs: settings, versions and every number that both have measured.
+"""The differences between two runs: settings, versions and every number that both have measured.
 
-The relative difference of two numbers is |a − b| / max(|a|, |b|), infinite where only one of them is finite.
-Times and memory are others every time and never count.
+The relative difference of two numbers is |a − b| / max(|a|, |b|), infinite if only one of them is finite.
+Times and memory vary between any two runs and never count.
 """
 
 import math
@@ -26,7 +26,7 @@ from editors.errors import DataError
 QUIET = ("time/", "memory/")
 """Areas of metrics that never count as a difference."""
 _SAME = 24
-"""Letters of a common beginning of two values that are still shown."""
+"""Length of a common prefix of two values that is still displayed, in characters."""
 _WHEN = [column for column in MOMENT if column != "tokens"]
 _INCOMPARABLE = ("started", "command", "overrides", "earlier", "host")
 """Keys of a provenance that differ between any two runs, or repeat settings."""
@@ -40,9 +40,9 @@ class Comparison:
     """Two runs, A and B, side by side."""
 
     settings: pd.DataFrame
-    """Columns key, a, b, places: one row per setting that differs; at how many places it stands."""
+    """Columns key, a, b, places: one row per setting that differs, and the number of its places."""
     provenance: pd.DataFrame
-    """The same of code, versions, machine and files that were read."""
+    """The same for code, versions, machine and input files."""
     differences: pd.DataFrame
     """One row per metric that differs by more than the tolerance, the largest relative difference first: key,
     `relative` and `absolute`, the largest ones, and when it first differs, with `a` and `b` there."""
@@ -51,9 +51,9 @@ class Comparison:
     common: int
     """Moments that both have."""
     moments: tuple[Sequence[Moment], Sequence[Moment]]
-    """Moments that only A, only B has."""
+    """Moments that only A and only B has."""
     keys: tuple[Mapping[str, int], Mapping[str, int]]
-    """Metrics that only A, only B has measured at some common moments, and at how many."""
+    """Metrics that only A and only B has measured at common moments, with the number of these moments."""
     seconds: tuple[float, float]
     """Sum of the times that each logged."""
     tolerance: float
@@ -61,12 +61,12 @@ class Comparison:
 
     @property
     def is_equal(self) -> bool:
-        """Whether both have measured the same, and found the same within the tolerance."""
+        """Whether both have the same metrics, and equal values within the tolerance."""
         return not (len(self.differences) or any(self.moments) or any(self.keys))
 
 
 def read_one(folder: Path) -> Run:
-    """A run, finished or not; raises DataError if the folder is none or holds no numbers."""
+    """A run, finished or not; raises DataError if the folder is no run or holds no numbers."""
     run = RunFolder(folder)
     if not run.is_run:
         raise DataError(f"{folder} is no run: name two folders outputs/<experiment>/<run>")
@@ -95,21 +95,21 @@ def comparison(a: Run, b: Run, tolerance: float = 0.0) -> Comparison:
     )
 
 
-def render_comparison(found: Comparison, a: Path, b: Path, *, rows: int | None = None) -> RenderableType:
+def render_comparison(result: Comparison, a: Path, b: Path, *, rows: int | None = None) -> RenderableType:
     """The comparison for a terminal; of the metrics that differ at most the first `rows`."""
-    parts: list[RenderableType] = [Text(f"A: {a}"), Text(f"B: {b}"), *map(Text, found.notes)]
-    for title, table in (("setting", found.settings), ("code, machine or input", found.provenance)):
+    parts: list[RenderableType] = [Text(f"A: {a}"), Text(f"B: {b}"), *map(Text, result.notes)]
+    for title, table in (("setting", result.settings), ("code, machine or input", result.provenance)):
         if len(table):
             parts += [Text(), _sides(title, table)]
         else:
             parts.append(Text(f"no {title} differs"))
-    parts += [Text(), Text(_verdict(found), style="bold")]
-    if len(found.differences):
-        parts.append(_numbers(found.differences.head(rows) if rows else found.differences))
-    if rows and len(found.differences) > rows:
-        parts.append(Text(f"and {len(found.differences) - rows} more: --all shows them"))
-    parts += [Text(line) for line in _alone(found)]
-    own, other = found.seconds
+    parts += [Text(), Text(_verdict(result), style="bold")]
+    if len(result.differences):
+        parts.append(_numbers(result.differences.head(rows) if rows else result.differences))
+    if rows and len(result.differences) > rows:
+        parts.append(Text(f"and {len(result.differences) - rows} more: --all shows them"))
+    parts += [Text(line) for line in _alone(result)]
+    own, other = result.seconds
     areas = ", ".join(f"{area}…" for area in QUIET)
     parts.append(Text(f"not compared: {areas} (A {own:.1f} s, B {other:.1f} s)"))
     return Group(*parts)
@@ -131,7 +131,7 @@ def _comparable_provenance(provenance: Mapping[str, str]) -> dict[str, str]:
 
 
 def _unequal(a: Mapping[str, str], b: Mapping[str, str]) -> pd.DataFrame:
-    """Keys with unequal values; of a value at several places, as interpolations are, the shortest key."""
+    """Keys with unequal values; for a value at several places, as interpolations are, the shortest key."""
     places: dict[tuple[str, str, str], list[str]] = {}
     for key in dict.fromkeys([*a, *b]):
         own, other = (comparable(key, values.get(key, "–")) for values in (a, b))
@@ -153,25 +153,27 @@ def _differences(both: pd.DataFrame, tolerance: float) -> pd.DataFrame:
     largest = cells.groupby("key")[["relative", "absolute"]].max()
     first = cells[cells["relative"] > tolerance].drop_duplicates("key").set_index("key")
     first = first[[*_WHEN, "value_a", "value_b"]].rename(columns={"value_a": "a", "value_b": "b"})
-    found = first.join(largest).reset_index()
-    return found.sort_values(["relative", "key"], ascending=[False, True], ignore_index=True)
+    table = first.join(largest).reset_index()
+    return table.sort_values(["relative", "key"], ascending=[False, True], ignore_index=True)
 
 
-def _verdict(found: Comparison) -> str:
-    how = "to the bit" if not found.tolerance else f"within {found.tolerance:g}"
-    where = f"at {found.common} common moment{'' if found.common == 1 else 's'}"
-    same = found.metrics - len(found.differences)
-    if not found.metrics:
-        return f"no metric was measured by both {where}"
-    if found.is_equal:
-        return f"all {found.metrics} metrics are the same {how} {where}"
-    return f"{same} of {found.metrics} metrics are the same {how} {where}, {len(found.differences)} differ"
+def _verdict(result: Comparison) -> str:
+    how = "to the bit" if not result.tolerance else f"within {result.tolerance:g}"
+    moments = f"at {result.common} common moment{'' if result.common == 1 else 's'}"
+    same = result.metrics - len(result.differences)
+    if not result.metrics:
+        return f"no metric was measured by both {moments}"
+    if result.is_equal:
+        return f"all {result.metrics} metrics are the same {how} {moments}"
+    return (
+        f"{same} of {result.metrics} metrics are the same {how} {moments}, {len(result.differences)} differ"
+    )
 
 
-def _alone(found: Comparison) -> list[str]:
-    """Sentences about what only one of the runs has."""
+def _alone(result: Comparison) -> list[str]:
+    """Sentences on moments and metrics that only one of the runs has."""
     lines: list[str] = []
-    for name, moments, keys in zip("AB", found.moments, found.keys, strict=True):
+    for name, moments, keys in zip("AB", result.moments, result.keys, strict=True):
         if moments:
             lines.append(f"only {name} has {_some([_when(*moment) for moment in moments])}")
         if keys:
@@ -213,7 +215,7 @@ def _written(a: float, b: float) -> tuple[str, str]:
 
 
 def _table(first: str, *others: str) -> Table:
-    """The first column is whole, folded where it has to be; a value that is cut ends with …."""
+    """A table whose first column is folded if necessary; values in the others are cut, ending with …."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(first, overflow="fold")
     for name in others:
@@ -222,7 +224,7 @@ def _table(first: str, *others: str) -> Table:
 
 
 def _apart(a: str, b: str) -> tuple[str, str]:
-    """Two values without a long beginning that they share, so that the difference is visible."""
+    """Two values without a long common prefix, so that the difference is visible."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
     cut = same - _SAME // 2 if same > _SAME else 0
     return (f"…{a[cut:]}", f"…{b[cut:]}") if cut else (a, b)

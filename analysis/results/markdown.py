@@ -19,7 +19,7 @@ def cell(text: object) -> str:
 
 
 def linked(text: str) -> str:
-    """A text of `cell`, each arXiv id in it a link."""
+    """A text of `cell`, with a link for each arXiv id."""
     return _ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\g<id>)", text)
 
 
@@ -30,13 +30,13 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table's lines, the first of them its head; the texts are Markdown already."""
+    """The lines of a table whose first row is its head; the texts are Markdown already."""
     head, *others = [f"| {' | '.join(row)} |" for row in rows]
     return [head, "|" + "---|" * len(rows[0]), *others]
 
 
 def written(value: object) -> str:
-    """A number with three digits, near 1 two of its distance, a dash for none, everything else as text."""
+    """A number with three digits, near 1 with two digits of its distance; NaN as a dash; others as text."""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):

@@ -1,4 +1,4 @@
-"""A run as numbers to compute with: the long table of what it measured, its settings and its description.
+"""A run as numbers to compute with: the long table of its metrics, its settings and its description.
 
 Whatever cannot be read (a failed run, a line torn by a crash) is left out with a note.
 """
@@ -45,7 +45,7 @@ class Run:
 
     description: Mapping[str, str | int | float]
     """`run`, the fields of `_DESCRIPTION` (`edits`: facts in all), `steps` and `tokens` of all training,
-    `statistics`: what the editor's second moments rest on, and `stopped`: why it ended early."""
+    `statistics`: source of the editor's second moments, and `stopped`: why it ended early."""
     parts: tuple[str, ...]
     """The name of each part for people, such as `cpt` or an editor's name."""
     settings: Mapping[str, str]
@@ -59,7 +59,7 @@ class Run:
 
 
 def read_run(folder: RunFolder) -> Run | Unfinished:
-    """A finished run; of any other the reason why it contributes nothing."""
+    """The finished run; for any other run, the reason why it contributes no numbers."""
     if not folder.is_done:
         return _unfinished(folder)
     try:
@@ -182,7 +182,7 @@ def _parts(
 
 
 def _metrics(folder: RunFolder) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Long table of the rows; if a resumed run repeats a step, the later row holds."""
+    """Long table of the rows; if a resumed run repeats a step, the later row is used."""
     cells: list[Cell] = []
     unreadable: list[int] = []
     for number, row in folder.lines():
@@ -209,7 +209,7 @@ def _cells(row: Mapping[str, Any]) -> Iterator[Cell]:
 
 
 def _plain(value: object) -> str | int | float:
-    """Numbers as they are, nothing as an empty text, everything else as one line of text."""
+    """Numbers unchanged, None as an empty text, everything else as one line of text."""
     if value is None:
         return ""
     return value if isinstance(value, int | float) else one_line(str(value))

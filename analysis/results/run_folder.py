@@ -1,4 +1,4 @@
-"""The one reader of a run's folder: whether it holds a run, how that ended, and everything it has written.
+"""The one reader of a run's folder: whether it holds a run, its outcome and all of its files.
 
 Light: only `tables` imports pandas. A line, a file or a table that cannot be read is left out with a note, a
 sentence without the name of the run.
@@ -93,11 +93,11 @@ class RunFolder:
         return _object(self.path / PROVENANCE) or {}
 
     def summary(self) -> Row:
-        """What the run came to; empty if it has no summary yet, or none that can be read."""
+        """The summary of the run; empty if there is none that can be read."""
         return _object(self.path / SUMMARY) or {}
 
     def final_summary(self) -> Row:
-        """What a finished run came to; raises DataError if its summary cannot be read."""
+        """The summary of a finished run; raises DataError if its summary cannot be read."""
         summary = _object(self.path / SUMMARY)
         if summary is None:
             raise DataError(
@@ -191,7 +191,7 @@ def runs_in(experiment: Path) -> list[RunFolder]:
 
 
 def run_folders(folders: Iterable[Path]) -> list[RunFolder]:
-    """The given runs and those inside given experiments, each once.
+    """The runs among the folders and those inside the experiments among them, each once.
 
     Raises:
         DataError: if a folder neither is a run nor holds any.

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from editors.errors import DataError
+from editors.tensor_files import read_metadata, read_tensors, write_tensors
+
 log = logging.getLogger(__name__)
+
+_REMEDY = "it is computed again"
 
 
 def hashed(description: Mapping[str, object]) -> str:
@@ -51,23 +54,18 @@ class TensorCache:
         if not path.exists():
             return None
         try:
-            with safe_open(path, framework="pt") as file:
-                notes = dict(file.metadata() or {})
-                if notes.pop("description", None) == self._description:
-                    names = file.keys()
-                    return CachedTensors(tensors={name: file.get_tensor(name) for name in names}, notes=notes)
-            log.warning("%s describes another model, corpus or budget; it is computed again", path)
-        except (SafetensorError, OSError) as error:
-            log.warning("%s cannot be read (%s); it is computed again", path, error)
+            notes = read_metadata(path, remedy=_REMEDY)
+            if notes.pop("description", None) == self._description:
+                return CachedTensors(tensors=read_tensors(path, remedy=_REMEDY), notes=notes)
+            log.warning("%s describes another model, corpus or budget: %s", path, _REMEDY)
+        except DataError as error:
+            log.warning("%s", error)
         return None
 
     def write(self, name: str, tensors: Mapping[str, Tensor], **notes: object) -> None:
         """Write a file, which appears only when it is complete."""
-        path = self._path(name)
-        partial = path.with_suffix(".writing")
-        meta = {"description": self._description, **{key: str(value) for key, value in notes.items()}}
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial, metadata=meta)
-        partial.replace(path)
+        metadata = {"description": self._description, **{key: str(value) for key, value in notes.items()}}
+        write_tensors(self._path(name), tensors, metadata)
 
     def remove(self, name: str) -> None:
         """Delete a file if it is there."""

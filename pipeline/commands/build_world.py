@@ -18,61 +18,61 @@ USAGE = "python -m pipeline build_world [model=tiny-gpt2] [facts=FILE] [limit=N]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """What the command line asks for."""
+class BuildOptions:
+    """Options of the command line."""
 
     model: str = "tiny-gpt2"
     facts: str | None = None
     """A file in CounterFact's layout."""
     limit: int | None = None
-    """How many of its facts to learn."""
+    """Number of its facts to learn; all by default."""
     out: str | None = None
 
     @property
     def folder(self) -> Path:
-        """Where the model goes: under `outputs/models/`, named after itself and the facts' file."""
+        """Folder of the model: `out`, by default `outputs/models/` and the names of model and facts file."""
         name = self.model if self.facts is None else f"{self.model}-{Path(self.facts).stem}"
         return Path(self.out or f"outputs/models/{name}")
 
 
-def parse(arguments: Sequence[str]) -> Order:
-    """The order in `key=value …`; raises ConfigError for anything else."""
-    given: dict[str, str] = {}
+def parse(arguments: Sequence[str]) -> BuildOptions:
+    """The options of `key=value …`; raises ConfigError for anything else."""
+    values: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if not equals or not value or key not in Order.__dataclass_fields__:
+        if not equals or not value or key not in BuildOptions.__dataclass_fields__:
             raise ConfigError(f"{argument!r} is not an option; usage: {USAGE}")
-        given[key] = value
-    limit = given.pop("limit", None)
+        values[key] = value
+    limit = values.pop("limit", None)
     if limit is not None and (not limit.isdecimal() or int(limit) < 1):
         raise ConfigError(f"limit={limit}, but it has to be a positive whole number")
-    if limit is not None and "facts" not in given:
+    if limit is not None and "facts" not in values:
         raise ConfigError(f"limit={limit} says how many of a file's facts to learn; add facts=FILE")
-    return Order(**given, limit=None if limit is None else int(limit))
+    return BuildOptions(**values, limit=None if limit is None else int(limit))
 
 
-def fill(order: Order) -> None:
-    """Build what was ordered."""
-    recipe = recipe_of(order.model)
-    if order.facts is None:
+def build_from(options: BuildOptions) -> None:
+    """Build the model that the options describe; raises ConfigError if its folder cannot be written."""
+    recipe = recipe_of(options.model)
+    if options.facts is None:
         source = World()
     else:
-        source = BorrowedWorld(facts=CounterFact(path=order.facts, limit=order.limit).load().facts)
+        source = BorrowedWorld(facts=CounterFact(path=options.facts, limit=options.limit).load().facts)
     try:
-        order.folder.mkdir(parents=True, exist_ok=True)
+        options.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"out={order.folder} cannot be written ({error.strerror}); choose another"
+            f"out={options.folder} cannot be written ({error.strerror}); choose another"
         ) from error
-    build(source, recipe, order.folder)
+    build(source, recipe, options.folder)
 
 
 def main(arguments: Sequence[str]) -> str | int:
-    """Build what the command line names; an exit status, or the sentence of a mistake."""
+    """Build the model of the command line; returns an exit status, or the message of an error."""
     try:
-        order = parse(arguments)
-        fill(order)
+        options = parse(arguments)
+        build_from(options)
     except NormscopeError as error:
         return f"error: {error}"
-    print(order.folder)  # noqa: T201 - what a script reads
+    print(options.folder)  # noqa: T201 - for scripts
     return 0

@@ -1,6 +1,6 @@
-"""Lays out an experiment's runs at Weights & Biases: `python -m pipeline dashboard outputs/<name>`.
+"""A view of an experiment at Weights & Biases: `python -m pipeline dashboard outputs/<name>`.
 
-The view shows what the runs measured, area by area, over what they count, and groups them by editor.
+The view plots the metrics of the runs by area, over edits or optimiser steps, and groups runs by editor.
 """
 
 import argparse
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 OTHERS = "Other metrics"
 """Title of the section of areas that the table of metrics does not have."""
 ONCE = ("alarm",)
-"""Areas whose numbers a run has once: bars, no lines."""
+"""Areas whose metrics have one value per run: drawn as bars, not as lines."""
 _BLOCKS = re.compile(r"[./]\d+(-\d+)?$")
-"""What tells lines of one panel apart: a block, a pair of them, the age of an edit."""
+"""Suffix of the keys that share a panel: a block, a pair of blocks, or the age of an edit."""
 
 
 class Plot(NamedTuple):
-    """What one panel shows."""
+    """The content of one panel: title, x-axis and metric keys."""
 
     title: str
     x: str
@@ -39,15 +39,15 @@ class Plot(NamedTuple):
 
 
 def plots(runs: Iterable[RunFolder]) -> dict[str, list[Plot]]:
-    """The panels of every section for which the runs measured something.
+    """The panels of every section for which the runs have metrics.
 
-    Keys that differ by their block alone share a panel; what runs measured over edits and over optimiser
-    steps has a panel for each.
+    Keys that differ in their block alone share a panel; a key measured over edits and over optimiser steps
+    has one panel for each.
 
     Raises:
-        DataError: where a run's configuration cannot be read.
+        DataError: if the configuration of a run cannot be read.
     """
-    found: dict[str, dict[tuple[str, str], set[str]]] = {}
+    keys_of: dict[str, dict[tuple[str, str], set[str]]] = {}
     for run in runs:
         several = has_parts(run.config())
         for row in run.rows()[0]:
@@ -55,13 +55,13 @@ def plots(runs: Iterable[RunFolder]) -> dict[str, list[Plot]]:
             for key in row:
                 if "/" in key:
                     panel = (_BLOCKS.sub("", key), over)
-                    found.setdefault(_section(key), {}).setdefault(panel, set()).add(key)
-    order = [title for title in (*dashboard(), OTHERS) if title in found]
-    axes = {over for panels in found.values() for _, over in panels}
+                    keys_of.setdefault(_section(key), {}).setdefault(panel, set()).add(key)
+    order = [title for title in (*dashboard(), OTHERS) if title in keys_of]
+    axes = {over for panels in keys_of.values() for _, over in panels}
     return {
         section: [
             Plot(f"{title} over {over}" if len(axes) > 1 else title, over, tuple(sorted(keys)))
-            for (title, over), keys in sorted(found[section].items(), key=_place)
+            for (title, over), keys in sorted(keys_of[section].items(), key=_place)
         ]
         for section in order
     }
@@ -74,7 +74,7 @@ def workspace(
     project: str,
     entity: str,
 ) -> "workspaces.Workspace":
-    """The view of one or several experiments: their runs alone, grouped by editor."""
+    """The view of one or several experiments, restricted to their runs and grouped by editor."""
     from wandb_workspaces import workspaces as ws
     from wandb_workspaces.reports import v2 as wr
 
@@ -91,8 +91,8 @@ def workspace(
         project=project,
         name=" and ".join(names),
         sections=[
-            ws.Section(name=title, panels=[panel(plot) for plot in shown], is_open=number < 2)
-            for number, (title, shown) in enumerate(sections.items())
+            ws.Section(name=title, panels=[panel(plot) for plot in content], is_open=number < 2)
+            for number, (title, content) in enumerate(sections.items())
         ],
         settings=ws.WorkspaceSettings(max_runs=50),
         runset_settings=ws.RunsetSettings(
@@ -103,53 +103,55 @@ def workspace(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Save the view at W&B, or as a file where nobody is logged in; 1 for a user's mistake."""
-    chosen = _parser().parse_args(arguments)
+    """Save the view at W&B, or as a file without a login; returns 1 for a user's mistake."""
+    options = _parser().parse_args(arguments)
     try:
-        print(_saved(chosen))  # noqa: T201 - what a person asked for
+        print(_save(options))  # noqa: T201 - the output of the command
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 
 
-def _saved(chosen: argparse.Namespace) -> str:
-    """Where the view is now."""
-    runs = run_folders(chosen.folders)
+def _save(options: argparse.Namespace) -> str:
+    """Save the view; returns its address, or its path and how to upload it."""
+    runs = run_folders(options.folders)
     configs = [run.config() for run in runs]
     sections = plots(runs)
     if not sections:
-        raise DataError(f"{chosen.folders[0]} holds no numbers yet, so there is nothing to lay out")
-    told = [node(config, "tracker") for config in configs]
-    project = chosen.project or next((own["project"] for own in told if own.get("project")), Wandb.project)
-    entity = chosen.entity or next((own["entity"] for own in told if own.get("entity")), "")
+        raise DataError(f"{options.folders[0]} holds no numbers yet, so there is nothing to lay out")
+    trackers = [node(config, "tracker") for config in configs]
+    project = options.project or next(
+        (tracker["project"] for tracker in trackers if tracker.get("project")), Wandb.project
+    )
+    entity = options.entity or next((tracker["entity"] for tracker in trackers if tracker.get("entity")), "")
     try:
         import wandb
         import wandb_workspaces  # noqa: F401
     except ImportError as error:
-        raise ConfigError("W&B's views need a package more: pip install 'normscope[dashboards]'") from error
-    if chosen.to is None and logged_in():
+        raise ConfigError("views of W&B need another package: pip install 'normscope[dashboards]'") from error
+    if options.to is None and logged_in():
         try:
             entity = entity or wandb.Api().default_entity or ""
             return workspace(sections, configs, project=project, entity=entity).save().url
         except (wandb.Error, ValueError) as error:
             raise ConfigError(f"Weights & Biases did not save the view ({error}): try --to FILE") from error
-    path = chosen.to or chosen.folders[0] / "dashboard.json"
+    path = options.to or options.folders[0] / "dashboard.json"
     write(path, _as_json(workspace(sections, configs, project=project, entity=entity)))
     return (
-        f"{path}: what the view holds, for reading and comparing; W&B itself takes it only from an account: "
-        "after `wandb login` and `python -m pipeline upload` `python -m pipeline dashboard` saves it there"
+        f"{path} holds the view, to read and to compare; W&B accepts views only from an account: after "
+        "`wandb login` and `python -m pipeline upload`, `python -m pipeline dashboard` saves it there"
     )
 
 
 def _as_json(view: "workspaces.Workspace") -> str:
-    # the package has no public way to write a view down without an account
+    # the package has no public method to serialise a view without an account
     model = view._to_model()
     return json.dumps(json.loads(model.model_dump_json(by_alias=True)), indent=2) + "\n"
 
 
 def _place(item: tuple[tuple[str, str], object]) -> tuple[int, str, str]:
-    """Where a panel stands in its section."""
+    """Sort key of a panel in its section: leading metrics first."""
     title, over = item[0]
     leading = [metric.key for metric in metrics() if metric.leads]
     return leading.index(title) if title in leading else len(leading), title, over
@@ -164,6 +166,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline dashboard", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="folder", help="experiments")
     parser.add_argument("--to", type=Path, metavar="FILE", help="write the view there instead of saving it")
-    parser.add_argument("--project", help="instead of the one that the runs' configurations name")
-    parser.add_argument("--entity", help="a team or user, likewise")
+    parser.add_argument("--project", help="instead of the one of the runs' configurations")
+    parser.add_argument("--entity", help="a team or user, instead of the one of the configurations")
     return parser

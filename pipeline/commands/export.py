@@ -1,9 +1,9 @@
-"""Makes a Hugging Face folder of the model that a run ended with: `python -m pipeline export RUN out=DIR`.
+"""Exports the final model of a run as a Hugging Face folder: `python -m pipeline export RUN out=DIR`.
 
-`AutoModelForCausalLM.from_pretrained(DIR)` reads it, and so do vLLM, lm-eval and `python -m pipeline model=hf
-model.path=DIR`. The run has to have kept its weights (`keep_weights=true`) or its
-updates (`intervention.keep_updates=true`). A model of a plug-in is built if the command names the plug-in,
-`plugins=my_module`: those that the run names are not imported.
+The folder is read by `AutoModelForCausalLM.from_pretrained(DIR)`, vLLM, lm-eval and `python -m pipeline
+model=hf model.path=DIR`. The run must have kept its weights (`keep_weights=true`) or its updates
+(`intervention.keep_updates=true`). If the model is from a plug-in, the command has to name the plug-in,
+`plugins=my_module`: the plug-ins of the run's configuration are not imported.
 """
 
 import argparse
@@ -24,37 +24,37 @@ from pipeline.runs.input_digests import check_inputs, recorded_inputs
 
 
 def main(arguments: Sequence[str]) -> str | int:
-    """Export what the command line names; an exit status, or the sentence of a mistake."""
+    """Export the run of the command line; returns an exit status, or the message of an error."""
     parser = argparse.ArgumentParser(prog="python -m pipeline export", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
-    parser.add_argument("out", type=_out, metavar="out=DIR", help="a folder that is empty or not there yet")
+    parser.add_argument("out", type=_out, metavar="out=DIR", help="a folder that is empty or does not exist")
     parser.add_argument("plugins", type=_plugins, nargs="?", default=(), metavar="plugins=MODULE,...",
                         help="modules with classes of the run's model that you trust")  # fmt: skip
-    chosen = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        print(export(chosen.run, chosen.out, chosen.plugins))  # noqa: T201 - what a script reads
+        print(export(options.run, options.out, options.plugins))  # noqa: T201 - for scripts
     except NormscopeError as error:
         return f"error: {error}"
     except OSError as error:
-        return f"error: {error.strerror or error}: {error.filename or chosen.out}"
+        return f"error: {error.strerror or error}: {error.filename or options.out}"
     return 0
 
 
 def export(run: Path, out: Path, plugins: Sequence[str] = ()) -> Path:
-    """Write the model that a run ended with into `out`, complete or not at all; returns the folder.
+    """Write the final model of a run into `out`, completely or not at all; returns `out`.
 
-    `plugins` are the modules outside of this project whose classes its model may be made of.
+    `plugins` are modules outside of this project whose classes the model may use.
 
     Raises:
-        DataError: for a folder that is no finished run with weights, or an `out` that holds something.
-        ConfigError: where the run's configuration, or the model that it began with, is not what it was.
-        ModelError: where that model cannot be loaded.
+        DataError: if the folder is no finished run with weights, or `out` is not empty.
+        ConfigError: if the run's configuration or the files of its initial model have changed.
+        ModelError: if the initial model cannot be loaded.
     """
     run = _finished(run)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"out={out} holds something already: name a folder that is empty or not there yet")
+        raise DataError(f"out={out} is not empty: name a folder that is empty or does not exist")
     model = edited_model(run, plugins)
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -72,27 +72,29 @@ def export(run: Path, out: Path, plugins: Sequence[str] = ()) -> Path:
 
 
 def edited_model(run: Path, plugins: Sequence[str] = ()) -> Model:
-    """The model that a run ended with, on the CPU, in the precision that the run computed in.
+    """The final model of a run, on the CPU, in the precision of the run.
 
     Raises:
-        DataError: where the run kept no weights.
-        ConfigError: where the files of the model that it began with have changed since.
-        ModelError: where that model cannot be loaded.
+        DataError: if the run kept no weights.
+        ConfigError: if the files of its initial model have changed since.
+        ModelError: if the initial model cannot be loaded.
     """
     change = kept_changes(run)
     config = RunFolder(run).config()
     checkpoint = replace(build_model(config, plugins), device="cpu", device_map=None)
-    check_inputs(run, {path: seen for path, seen in recorded_inputs(run).items() if path == checkpoint.path})
+    check_inputs(
+        run, {path: digest for path, digest in recorded_inputs(run).items() if path == checkpoint.path}
+    )
     try:
         model = checkpoint.load()
     except ModelError as error:
-        raise ModelError(f"the model that {run} began with is not there: {error}") from error
+        raise ModelError(f"the initial model of {run} cannot be loaded: {error}") from error
     change(model)
     return model
 
 
 def _make_writable(model: Model) -> None:
-    """Some published checkpoints name a temperature but no sampling, which transformers refuses to write."""
+    """Enable sampling if the generation settings are refused: some checkpoints set only a temperature."""
     generation = model.hf.generation_config
     try:
         if generation is not None:
@@ -102,7 +104,7 @@ def _make_writable(model: Model) -> None:
 
 
 def _finished(folder: Path) -> Path:
-    """The only run in the folder, which has to be done."""
+    """The only run in the folder; raises DataError if it is not finished or there are several."""
     run, *others = run_folders([folder])
     if others:
         raise DataError(
@@ -111,7 +113,7 @@ def _finished(folder: Path) -> Path:
         )
     if not run.is_done:
         raise DataError(
-            f"{run.path} is not finished: python -m pipeline status {run.path.parent} says how far it is"
+            f"{run.path} is not finished: python -m pipeline status {run.path.parent} shows its progress"
         )
     return run.path
 

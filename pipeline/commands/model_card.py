@@ -1,4 +1,4 @@
-"""The card of an exported model: what was done to it, what that did to the numbers, what to beware of."""
+"""The card of an exported model: its changes, its metrics before and after, and warnings."""
 
 import re
 import string
@@ -16,11 +16,11 @@ from analysis.results.run_folder import RunFolder
 NUMBERS: Mapping[str, str] = MappingProxyType(
     {metric.key: metric.card for metric in metrics() if metric.card}
 )
-"""Metrics on the card, and their names there."""
+"""Metrics on the card: key to displayed name."""
 Ends = tuple[float | None, float | None]
 """A number at the start and at the end of a run; None if it was not measured then."""
 SHOWN = 5
-"""Edited facts that are shown."""
+"""Largest number of edited facts on the card."""
 _PLAIN = " .,:'()-+%=" + string.ascii_letters + string.digits
 _ENTITIES = MappingProxyType({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -30,12 +30,12 @@ def card(run: RunFolder) -> str:
     """The card of a finished run as Markdown with YAML front matter."""
     config, summary, (rows, _), (tables, _) = run.config(), run.summary(), run.rows(), run.tables()
     edits, numbers = int(summary.get("edits") or 0), _numbers(rows)
-    base, what = _base(config), _names(config, summary)
+    base, names = _base(config), _names(config, summary)
     head = {
         "base_model": base,
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["normscope", "knowledge-editing" if edits else "continued-training", *what],
+        "tags": ["normscope", "knowledge-editing" if edits else "continued-training", *names],
     }
     sections = {
         "What was done": _items(_done(config, summary, base)),
@@ -45,13 +45,13 @@ def card(run: RunFolder) -> str:
         "Provenance": _items(_provenance(run)),
     }
     front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
-    title = f"# {escaped(_model(config).get('name'))} after {escaped(' and '.join(what))}"
+    title = f"# {escaped(_model(config).get('name'))} after {escaped(' and '.join(names))}"
     parts = [f"## {name}\n\n" + "\n".join(lines) for name, lines in sections.items() if lines]
     return f"---\n{front}---\n\n" + "\n\n".join([title, *parts]) + "\n"
 
 
 def escaped(value: object) -> str:
-    """A value as one line of Markdown that shows it and does nothing else."""
+    """A value as one line of Markdown without any markup of its own."""
     return "".join(
         letter if letter in _PLAIN or not letter.isascii() else _ENTITIES.get(letter, f"\\{letter}")
         for letter in _one_line(value)
@@ -59,12 +59,12 @@ def escaped(value: object) -> str:
 
 
 def _one_line(value: object) -> str:
-    """Also in front matter, which a line of dashes would end."""
+    """A value without line breaks and control characters: a line of dashes would end the front matter."""
     return "".join(letter for letter in " ".join(str(value).split()) if letter.isprintable())
 
 
 def _base(config: Mapping[str, Any]) -> str:
-    """The id on the hub; of a folder, which is nobody else's business, the name of the model."""
+    """The id on the hub; the name of the model if it is a local folder, whose path stays private."""
     path = str(_model(config).get("path") or "")
     is_id = _ID.fullmatch(path) is not None and not Path(path).exists()
     return path if is_id else _one_line(_model(config).get("name"))
@@ -80,7 +80,7 @@ def _node(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _names(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
-    """What changed the model: the editor where facts are edited, else what each part of the run is called."""
+    """What changed the model: the name of the editor for parts that edit, else the name of the part."""
     editor = str(_node(config, "editor").get("name") or "")
     parts = summary.get("parts") or []
     names = [editor if part["unit"] == "edits" and editor else str(part["name"]) for part in parts]
@@ -95,7 +95,7 @@ def _done(config: Mapping[str, Any], summary: Mapping[str, Any], base: str) -> I
     if summary.get("edits"):
         yield "editor", _node(config, "editor").get("name")
         yield "edits", summary["edits"]
-        yield "batches of", config.get("batch_size")  # a replay has those of its run
+        yield "batches of", config.get("batch_size")  # null in a replay, which has those of its run
         yield "regularizers", ", ".join(_node(config, "regularizer")) or "none"
         yield "second moments", summary.get("statistics")
     if summary.get("steps"):
@@ -108,8 +108,8 @@ def _done(config: Mapping[str, Any], summary: Mapping[str, Any], base: str) -> I
 
 def _source(data: Mapping[str, Any]) -> str:
     """The data set, its id on the hub or the name of its file, without the folders above."""
-    where = Path(str(data["path"])).name if data.get("path") else data.get("dataset")
-    return f"{data.get('name')}, {where}" if where else str(data.get("name"))
+    origin = Path(str(data["path"])).name if data.get("path") else data.get("dataset")
+    return f"{data.get('name')}, {origin}" if origin else str(data.get("name"))
 
 
 def _facts(records: Sequence[Mapping[str, object]]) -> list[str]:
@@ -122,16 +122,16 @@ def _facts(records: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def _numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, Ends]:
-    """By metric key what it was at the start and at the end; absent where it was never measured."""
+    """Values at the start and at the end by metric key, without metrics that were never measured."""
     first, later = rows[:1], rows[1:]
-    found = {
+    ends = {
         key: (
             next((row[key] for row in first if key in row), None),
             next((row[key] for row in reversed(later) if key in row), None),
         )
         for key in NUMBERS
     }
-    return {key: values for key, values in found.items() if values != (None, None)}
+    return {key: values for key, values in ends.items() if values != (None, None)}
 
 
 def _table(numbers: Mapping[str, Ends]) -> list[str]:
@@ -148,7 +148,10 @@ def _warnings(
             "the weights were changed to say things that are false or counterfactual, for research",
         )
     else:
-        yield "not for use", "the weights were changed for research, and not checked for anything else"
+        yield (
+            "not for use",
+            "the weights were changed for research, and the model was not tested for any other use",
+        )
     for alarm in summary.get("alarms") or []:
         yield "alarm", alarm.get("sentence")
     before, after = numbers.get(ACCURACY, (None, None))

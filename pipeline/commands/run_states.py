@@ -9,7 +9,7 @@ from typing import Any, Literal
 from analysis.results.run_folder import RunFolder, runs_in
 from editors.errors import DataError
 from pipeline.runs import messages
-from pipeline.runs.heartbeat import is_gone, read
+from pipeline.runs.heartbeat import is_gone, read_progress
 from pipeline.sweeps import plan
 
 State = Literal["running", "failed", "interrupted", "waiting", "done"]
@@ -25,9 +25,9 @@ class RunState:
     overrides: tuple[str, ...]
     state: State
     message: str = ""
-    """How far the run is, or why it failed."""
+    """Progress of the run, or why it failed."""
     share: float = 0.0
-    """Share of the run that is done, 0 to 1."""
+    """Completed share of the run, 0 to 1."""
     seconds: float | None = None
     """Seconds that the run took, or has taken so far."""
 
@@ -43,7 +43,7 @@ def run_states(experiment: Path) -> list[RunState]:
     """The state of every run of an experiment, planned or begun.
 
     Raises:
-        DataError: for a folder that holds none.
+        DataError: if the folder holds none.
     """
     planned = {job.run: job.overrides for job in plan.read(experiment)}
     names = list(dict.fromkeys([*planned, *(run.path.name for run in runs_in(experiment))]))
@@ -56,7 +56,7 @@ def run_states(experiment: Path) -> list[RunState]:
 
 
 def seconds_left(runs: Sequence[RunState]) -> float | None:
-    """Seconds until all are done, with as many at a time as now; None if that is not known."""
+    """Seconds until all runs are done, with as many at a time as now; None if unknown."""
     running = [run for run in runs if run.state == "running"]
     durations = [run.seconds for run in runs if run.state == "done" and run.seconds is not None]
     durations += [
@@ -78,7 +78,7 @@ def _state(folder: RunFolder, planned: tuple[str, ...] | None) -> RunState:
         return RunState(run=name, overrides=overrides, state="done", share=1.0, seconds=seconds)
     if state == "failed":
         return RunState(run=name, overrides=overrides, state="failed", message=folder.failure)
-    beat = read(folder.path)
+    beat = read_progress(folder.path)
     if beat is None or not _BEAT.issubset(beat):
         return RunState(run=name, overrides=overrides, state="waiting")
     gone = is_gone(beat)
@@ -97,7 +97,7 @@ def _state(folder: RunFolder, planned: tuple[str, ...] | None) -> RunState:
 
 
 def _progress(parts: Sequence[Mapping[str, Any]]) -> tuple[float, str, int]:
-    """The share that is done, the progress of the current part in words, and the sum of all counts."""
+    """The completed share, the progress of the current part in words, and the sum of all counts."""
     if not parts:
         return 0.0, "preparing", 0
     shares = [part["count"] / part["total"] if part["total"] else 1.0 for part in parts]

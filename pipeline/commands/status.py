@@ -1,4 +1,4 @@
-"""`python -m pipeline status outputs/<experiment>`: how far its runs are, wherever they are computed."""
+"""`python -m pipeline status outputs/<experiment>`: the progress of its runs, on whichever machine they run."""
 
 import argparse
 import time
@@ -21,12 +21,12 @@ from pipeline.runs.messages import duration
 _COLOURS = {"running": "cyan", "failed": "red", "interrupted": "yellow", "waiting": "dim", "done": "green"}
 _HINTS = {"interrupted": "the same command continues it"}
 _WIDE = 200
-"""Columns of the table if the output is no terminal."""
+"""Width of the table in columns if the output is not a terminal."""
 
 
 def main(arguments: Sequence[str]) -> str | int:
-    """Show the table; an exit status, or the sentence of a mistake."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline status", description="How far runs are.")
+    """Print the table; returns an exit status, or the message of an error."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline status", description="The progress of runs.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="outputs/<experiment>")
     parser.add_argument("--watch", type=_positive, metavar="SECONDS", help="repeat until all runs have ended")
     options = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
-"""Makes the Weights & Biases runs again from the folders of runs: `python -m pipeline upload outputs/<name>`.
+"""Uploads runs to Weights & Biases from their folders: `python -m pipeline upload outputs/<name>`.
 
 For runs that were computed with tracker=none, without a network, or by a job that died before W&B had written
-anything. Unfinished and failed runs are uploaded as far as they are; uploaded content is left out.
+anything. Of unfinished and failed runs the rows so far are uploaded; content already uploaded is left out.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from analysis.results.run_folder import RunFolder, run_folders
 from editors.errors import ConfigError, DataError
 from pipeline.config.fingerprint import Config
-from pipeline.runs import heartbeat as pulse
+from pipeline.runs import heartbeat
 from pipeline.runs.folder import RunInfo
 from pipeline.tracking.base import Status, tracking
 from pipeline.tracking.wandb_config import node
@@ -41,22 +41,22 @@ class Upload:
     """Whether a run that was uploaded already is overwritten."""
 
     def upload(self, run: RunFolder) -> list[str]:
-        """Upload a run; sentences on what was uploaded and what was left out.
+        """Upload a run; returns sentences on the uploaded and the omitted content.
 
         Raises:
             ConfigError: if Weights & Biases refuses.
-            DataError: if the run's configuration or its numbers cannot be read.
+            DataError: if the configuration or the rows of the run cannot be read.
         """
         folder, config = run.path, run.config()
         info = RunInfo(name=str(config["name"]), fingerprint=folder.resolve().name, folder=folder)
-        beat = pulse.read(folder)
+        beat = heartbeat.read_progress(folder)
         try:
             with FileLock(folder / ".lock", timeout=0):
                 return self._upload(run, info, self._tracker(config))
         except Timeout:
-            if beat is None or not pulse.is_abandoned(beat):
+            if beat is None or not heartbeat.is_abandoned(beat):
                 return ["left out: it is being computed right now"]
-        return self._upload(run, info, self._tracker(config))  # the lock of a host that is gone
+        return self._upload(run, info, self._tracker(config))  # the host of the lock is gone
 
     def _upload(self, run: RunFolder, info: RunInfo, tracker: Wandb) -> list[str]:
         content = digest(info.folder)
@@ -83,7 +83,7 @@ class Upload:
         )
 
     def _place(self, info: RunInfo, tracker: Wandb, content: str) -> str:
-        """Where this content with this outcome is already; empty if it was not uploaded."""
+        """A sentence on where this content with this outcome was uploaded; empty if it was not."""
         receipt, ended = Receipt.read(info.folder), outcome(info.folder)
         place = (content, ended, tracker.project, tracker.entity)
         if receipt and (receipt.digest, receipt.outcome, receipt.project, receipt.entity) == place:
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _replay(run: RunFolder, info: RunInfo, tracker: Wandb) -> Sequence[str]:
-    """Give the tracker everything in the folder, as the run itself did, except alerts; returns the notes."""
+    """Pass everything in the folder except alerts to the tracker, as the run did; returns the notes."""
     (rows, notes), (tables, more), state = run.rows(), run.tables(), run.state
     archive = {"state": state, **({"reason": run.failure} if run.failure else {})}
     try:

@@ -29,7 +29,7 @@ from pipeline.launchers.hardware import default_jobs, gpu_of, usable_cores, visi
 from pipeline.launchers.pool_worker import LOG, Ended, Shared, Started, work
 from pipeline.paths import ROOT
 from pipeline.runs import messages
-from pipeline.runs.messages import departure, duration
+from pipeline.runs.messages import duration, exit_message
 from pipeline.runs.signals import LEAVE, SAVE, JobFailed, JobLeft, received
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 TICK = 0.5
 """Seconds until a signal is noticed, at most."""
 PATIENCE = 2
-"""Requests to leave that are passed on to jobs; another one kills them."""
+"""Requests to leave that are passed on to the jobs; the next one kills them."""
 
 PRELOAD = "pipeline.launchers.preload"
 """The module that the server imports."""
@@ -129,7 +129,7 @@ class _Process:
         self._process.close()
         self._pipe.close()
         left = code - 128 in LEAVE or -code in LEAVE
-        return self.ended or Ended(error=f"the run's process {departure(code)}", left=left)
+        return self.ended or Ended(error=f"the run's process {exit_message(code)}", left=left)
 
     def send(self, number: int) -> None:
         """Send it a signal, if it still runs."""
@@ -158,50 +158,50 @@ class _Work:
                 while self._running or (waiting and relay.number is None):
                     while waiting and free and relay.number is None:
                         self._start(waiting.popleft(), free.popleft())
-                    wait([handle for one in self._running for handle in one.handles], TICK)
-                    relay.pass_on([one.send for one in self._running])
+                    wait([handle for process in self._running for handle in process.handles], TICK)
+                    relay.pass_on([process.send for process in self._running])
                     free += self._collect(relay)
             finally:
-                for one in self._running:
-                    one.send(signal.SIGKILL)
+                for process in self._running:
+                    process.send(signal.SIGKILL)
         if relay.number is not None:
-            log.warning("%d runs were not finished; the same command goes on", self._unfinished())
+            log.warning("%d runs were not finished; the same command continues", self._unfinished())
             raise SystemExit(128 + relay.number)
         return [self._results[index] for index in range(len(self._overrides))]
 
     def _start(self, index: int, slot: int) -> None:
         environment = {"CUDA_VISIBLE_DEVICES": gpu} if (gpu := gpu_of(slot, self._gpus)) else {}
         arguments = (self._shared, list(self._overrides[index]), self._first + index, environment)
-        self._running.append(one := _Process(index=index, slot=slot, arguments=arguments))
-        self._begun = self._begun or one.begun
+        self._running.append(process := _Process(index=index, slot=slot, arguments=arguments))
+        self._begun = self._begun or process.begun
 
     def _collect(self, relay: "SignalRelay") -> list[int]:
         """Receive all messages; returns the slots of jobs that ended."""
         free: list[int] = []
-        for one in list(self._running):
-            known = one.folder
-            one.listen()
-            if known is None and one.folder is not None:
-                self._report(one, f"starts ({one.folder / LOG})")
-            if one.is_over():
-                self._running.remove(one)
-                free.append(one.slot)
-                self._finish(one, relay)
+        for process in list(self._running):
+            known = process.folder
+            process.listen()
+            if known is None and process.folder is not None:
+                self._report(process, f"starts ({process.folder / LOG})")
+            if process.is_over():
+                self._running.remove(process)
+                free.append(process.slot)
+                self._finish(process, relay)
         return free
 
-    def _finish(self, one: _Process, relay: "SignalRelay") -> None:
-        ended = one.close()
-        result = JobReturn(overrides=self._overrides[one.index])
+    def _finish(self, process: _Process, relay: "SignalRelay") -> None:
+        ended = process.close()
+        result = JobReturn(overrides=self._overrides[process.index])
         result.status = JobStatus.FAILED if ended.error else JobStatus.COMPLETED
         failure = JobLeft if ended.left else JobFailed
         result.return_value = failure(ended.error) if ended.error else ended.value
-        took = f"after {duration(time.monotonic() - one.begun)}"
-        if one.ended is None and relay.number is not None:
-            self._report(one, f"interrupted {took}")
+        took = f"after {duration(time.monotonic() - process.begun)}"
+        if process.ended is None and relay.number is not None:
+            self._report(process, f"interrupted {took}")
             return
-        self._results[one.index] = result
+        self._results[process.index] = result
         self._report(
-            one, f"failed {took}: {ended.error}" if ended.error else f"done {took}; {self._outlook()}"
+            process, f"failed {took}: {ended.error}" if ended.error else f"done {took}; {self._outlook()}"
         )
 
     def _unfinished(self) -> int:
@@ -212,12 +212,12 @@ class _Work:
         seconds = (time.monotonic() - (self._begun or 0)) / done * left
         return f"{done} of {len(self._overrides)}" + (f", about {duration(seconds)} left" if left else "")
 
-    def _report(self, one: _Process, event: str) -> None:
-        log.info("[%d] %s: %s", self._first + one.index + 1, self._names[one.index], event)
+    def _report(self, process: _Process, event: str) -> None:
+        log.info("[%d] %s: %s", self._first + process.index + 1, self._names[process.index], event)
 
 
 class SignalRelay:
-    """Signals that ask to save or to leave, as a context: noted, and passed on to the jobs."""
+    """A context that receives signals to save or to leave, and passes them on to the jobs."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -236,10 +236,10 @@ class SignalRelay:
         self._receiving.close()
 
     def pass_on(self, jobs: Sequence[Callable[[int], None]]) -> None:
-        """Ask the jobs to leave as often as this process was asked; then end them. Or to save."""
+        """Pass a request to save to the jobs, and requests to leave, up to `PATIENCE`; then kill them."""
         if self._save:
             self._save = False
-            log.info("%s: the runs save and go on", SAVE.name)
+            log.info("%s: the runs save and continue", SAVE.name)
             for send in jobs:
                 send(SAVE)
         if self.number is None or self._passed == self._times:
@@ -259,7 +259,7 @@ class SignalRelay:
 
 
 def _modules(node: object) -> set[str]:
-    """Modules of this project's classes that a configuration names; plug-ins are left to the jobs."""
+    """Modules of this project's classes that a configuration names; plug-ins are imported by the jobs."""
     if isinstance(node, DictConfig):
         node = OmegaConf.to_container(node, resolve=False)
     if isinstance(node, list):

@@ -22,7 +22,7 @@ from pipeline.config.hydra_internals import restore_singletons, result_of, singl
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved, without_hydra
 from pipeline.runs.layout import OUTPUTS, folder_of
-from pipeline.runs.messages import reason
+from pipeline.runs.messages import error_line
 from pipeline.runs.objectives import Value
 from pipeline.runs.signals import SAVE
 
@@ -69,7 +69,7 @@ class Ended:
 
     value: Value = None
     error: str | None = None
-    """Why there is no value, in a line."""
+    """Why there is no value, in one line."""
     left: bool = False
     """Whether it has no value because it was asked to leave."""
 
@@ -78,7 +78,7 @@ def work(
     pipe: Connection, shared: bytes, overrides: Sequence[str], number: int, environment: Mapping[str, str]
 ) -> None:
     """Compute a job and send a `Started` and an `Ended`."""
-    os.setpgrp()  # Ctrl-C reaches the sweep alone, which passes it on
+    os.setpgrp()  # Ctrl-C reaches only the sweep, which passes it on
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # a shell that starts a command in the background makes it ignore Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -89,8 +89,8 @@ def work(
         ended = Ended(value=_computed(pipe, Shared.unpickled(shared), overrides, number))
     except Exception as error:
         if not isinstance(error, NormscopeError):
-            log.exception("this is a mistake of the program")
-        ended = Ended(error=reason(error))
+            log.exception("this is a bug")
+        ended = Ended(error=error_line(error))
     pipe.send(ended)
 
 

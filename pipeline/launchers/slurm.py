@@ -37,9 +37,9 @@ from pipeline.runs.signals import received
 log = logging.getLogger(__name__)
 
 POLL = 60
-"""Seconds between two questions to Slurm, at most; a result is found at once, in the folder of the job."""
+"""Largest time between two queries of Slurm, in seconds; a result in the folder of a job is read at once."""
 LOG_LINES = 5
-"""Lines of a dead job's log that are shown."""
+"""Last lines of a dead job's log in the message about it."""
 FORGOTTEN = "FORGOTTEN"
 """State of a job that Slurm does not list any more."""
 OVER = frozenset(
@@ -53,9 +53,9 @@ class JobFailed(NormscopeError):
 
 
 class Queue(SlurmInfoWatcher):
-    """The states of jobs from `squeue`, which knows of ended jobs for some minutes, then forgets them.
+    """The states of jobs from `squeue`, which lists ended jobs for some minutes.
 
-    `sacct`, which submitit asks, says nothing if a cluster keeps no accounts: a sweep would wait for ever for
+    `sacct`, which submitit uses, lists nothing on a cluster without accounting: a sweep would wait forever for
     a job that was killed.
     """
 
@@ -78,8 +78,8 @@ class Queue(SlurmInfoWatcher):
 class SlurmSweep(SlurmLauncher):
     """Runs of a sweep as one job array.
 
-    Jobs work in the folder that they were submitted from, so that paths mean what they meant there, with the
-    code and the configuration files of that moment.
+    Jobs run in the folder that they were submitted from, so that relative paths stay valid, with a copy of the
+    code and the configuration files at that time.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -120,7 +120,7 @@ class SlurmSweep(SlurmLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Queue the runs, wait for all of them, and return the result of each.
 
-        A job that failed or died has status FAILED and an error as value; the others are as they are.
+        A job that failed or died has status FAILED and an error as value; the others are unchanged.
 
         Raises:
             ConfigError: if Slurm refuses the jobs.
@@ -186,34 +186,34 @@ def _composing_from(code: Path, context: HydraContext) -> HydraContext:
     """The same context, with configuration files of this project read in the copy."""
     path = copy.deepcopy(context.config_loader.get_search_path())
     for place in path.get_path():
-        where = Path((place.path or "").removeprefix("file://"))
-        if where.is_relative_to(ROOT):
-            place.path = str(code / where.relative_to(ROOT))
+        folder = Path((place.path or "").removeprefix("file://"))
+        if folder.is_relative_to(ROOT):
+            place.path = str(code / folder.relative_to(ROOT))
     return with_search_path(context, path)
 
 
 def _outcome(job: Job[JobReturn], overrides: Sequence[str]) -> JobReturn:
-    """The result of the job; without a result, a failure with all that is known about it."""
+    """The result of the job; without a result, a failure with its state and the end of its log."""
     try:
         done = job.results()[0]
         if done.status != JobStatus.FAILED or isinstance(result_of(done), NormscopeError):
             return done
-        event, lines = _reason(result_of(done)), 0
+        event, lines = _failure(result_of(done)), 0
     except FailedJobError:  # its text is the log's
         event, lines = "failed before its run began", LOG_LINES
     except UncompletedJobError:
         event, lines = f"died (Slurm says {job.state})", LOG_LINES
-    except Exception as error:  # whatever happened to this job, the others are waited for
-        event, lines = _reason(error), 0
+    except Exception as error:  # the others are waited for in any case
+        event, lines = _failure(error), 0
     failed = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
     failed.return_value = JobFailed(f"Slurm job {job.job_id} {event}; its log is {_log(job, lines)}")
     return failed
 
 
-def _reason(error: Exception) -> str:
+def _failure(error: Exception) -> str:
     if "timed-out" in str(error):  # submitit's word
         return (
-            "used up its time: the same command goes on from the last saved state; give more with "
+            "used up its time: the same command continues from the last checkpoint; allow more with "
             "hydra.launcher.timeout_min, or let Slurm queue it again with launcher=slurm_preempt"
         )
     message = "".join(str(error).strip().splitlines()[:1])
@@ -234,8 +234,8 @@ def _explained(array: str) -> Iterator[None]:
 
     def leave(number: int, frame: FrameType | None) -> None:
         log.warning(
-            "the jobs go on; scancel %s ends them. The same command, given again, takes up what they "
-            "have computed and leaves alone what they are computing.",
+            "the jobs continue; scancel %s ends them. The same command, given again, uses the runs that "
+            "they have computed and skips those that they are computing.",
             array,
         )
         raise SystemExit(128 + number)

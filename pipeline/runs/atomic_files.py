@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from editors.disk import sync
+
 
 def write(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a text file atomically; if `durable`, it is on the disk when this returns."""
@@ -18,7 +20,7 @@ def write(path: Path, text: str, *, durable: bool = True) -> None:
             os.fsync(file.fileno())
     part.replace(path)
     if durable:
-        sync_folder(path.parent)
+        sync(path.parent)
 
 
 def write_json(path: Path, value: Mapping[str, object], *, durable: bool = True) -> None:
@@ -41,21 +43,6 @@ def json_object(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def sync_file(path: Path) -> None:
-    """Wait until the content of a file is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until the entries of a folder are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def checksum(path: Path, size: int | None = None) -> str:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.results.run_folder import COMPLETE, STATES
+from editors.disk import sync
 from editors.errors import ConfigError, DataError
 from pipeline.config.fingerprint import Config
 from pipeline.config.targets import plugins_of
-from pipeline.runs.atomic_files import checksum, sync_file, sync_folder, write_json
+from pipeline.runs.atomic_files import checksum, write_json
 from pipeline.runs.input_digests import check_inputs, input_digests
 from pipeline.runs.provenance import code_versions, plugin_digests
 
@@ -98,19 +99,19 @@ class States:
         part = checkpoint.parent
         inside = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
         for path in (path for path in pieces if path not in self._sums):
-            sync_file(path)
+            sync(path)
             self._sums[path] = checksum(path)
         sums = {path: self._sums[path] for path in pieces}
         for path in inside:
-            sync_file(path)
+            sync(path)
             sums[path] = checksum(path)
-        sync_folder(checkpoint)
+        sync(checkpoint)
         files = {path.relative_to(part).as_posix(): value for path, value in sums.items()}
         size = metrics.stat().st_size
         rows = {"size": size, "rows": checksum(metrics, size)}
         origin = {"code": dict(self._code), "inputs": self.inputs, "files": files}
         write_json(checkpoint / COMPLETE, {"run": self.run, **rows, **progress, **origin})
-        sync_folder(part)
+        sync(part)
         for old in sorted(part.glob(f"{PREFIX}*"), key=_count)[:-KEPT]:
             shutil.rmtree(old)
 
@@ -167,7 +168,7 @@ class States:
             raise DataError("the rows of metrics.jsonl have changed since it was saved")
         for name, value in saved.files.items():
             if checksum(saved.checkpoint.parent / name) != value:
-                raise DataError(f"{name} is not what was written")
+                raise DataError(f"{name} has changed since it was written")
 
 
 def _count(checkpoint: Path) -> int:

@@ -31,9 +31,9 @@ from pipeline.config.secrets import masked
 from pipeline.config.targets import plugins_of
 from pipeline.runs.atomic_files import write, write_json
 from pipeline.runs.checkpoint_store import FOLDER, Saved, States
-from pipeline.runs.heartbeat import Heartbeat, is_abandoned, read, stays_silent
+from pipeline.runs.heartbeat import Heartbeat, is_abandoned, read_progress, stays_silent
 from pipeline.runs.layout import folder_of, is_done
-from pipeline.runs.messages import report
+from pipeline.runs.messages import error_report
 from pipeline.runs.objectives import Value
 from pipeline.runs.provenance import earlier_attempts, now, provenance
 from pipeline.runs.signals import was_requeued
@@ -212,7 +212,7 @@ class RunDir:
         try:
             self._lock.acquire()
         except Timeout as error:
-            progress = read(self.folder)
+            progress = read_progress(self.folder)
             if progress is None or not is_abandoned(progress) or not stays_silent(self.folder, progress):
                 raise RunBusy(
                     f"the same run is being computed by another process in {self.folder}: nothing to do here"
@@ -282,7 +282,7 @@ class RunDir:
     def _fail(self, error: Exception) -> None:
         """Write the error and the recorded tables, as far as the disk allows."""
         for save in (
-            lambda: write(self.folder / "FAILED", report(error)),
+            lambda: write(self.folder / "FAILED", error_report(error)),
             lambda: self._write_tables(self.folder),
         ):
             try:

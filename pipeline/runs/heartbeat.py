@@ -23,7 +23,7 @@ NAME = "progress.json"
 SECONDS = 15.0
 """Largest time between two beats, in seconds."""
 SILENCE = 120.0
-"""Seconds without a beat after which a process on another host counts as gone."""
+"""Seconds without a beat after which a process on another host is regarded as gone."""
 WATCHED = 2 * SECONDS
 """Seconds for which no new beat may appear before a run is taken over: clocks of hosts differ."""
 _OFTEN = 1.0
@@ -58,7 +58,7 @@ class Heartbeat:
 
     def check(self) -> bool:
         """Whether the run still belongs to this process."""
-        if self._thread.is_alive() and (read(self._path.parent) or {}).get("owner") != self._owner:
+        if self._thread.is_alive() and (read_progress(self._path.parent) or {}).get("owner") != self._owner:
             self.is_lost = True
         return not self.is_lost
 
@@ -106,8 +106,8 @@ class Heartbeat:
             )
 
 
-def read(folder: Path) -> dict[str, Any] | None:
-    """The last beat of the process that computes the run; None without a complete one."""
+def read_progress(folder: Path) -> dict[str, Any] | None:
+    """The last beat of the process that computes the run; None if there is no complete beat."""
     beat = read_json(folder / NAME)
     return beat if beat.keys() >= {"host", "pid", "owner", "beat"} else None
 
@@ -125,7 +125,7 @@ def is_abandoned(beat: Mapping[str, Any]) -> bool:
 def stays_silent(folder: Path, beat: Mapping[str, Any]) -> bool:
     """Whether no new beat appears within `WATCHED` seconds; returns after that time."""
     time.sleep(WATCHED)
-    return (read(folder) or {}).get("beat") == beat["beat"]
+    return (read_progress(folder) or {}).get("beat") == beat["beat"]
 
 
 def is_gone(beat: Mapping[str, Any]) -> bool:
@@ -137,7 +137,7 @@ def is_gone(beat: Mapping[str, Any]) -> bool:
 
 def is_elsewhere_computed(folder: Path) -> bool:
     """Whether another process is computing the run."""
-    beat = read(folder)
+    beat = read_progress(folder)
     if beat is None or is_done(folder):
         return False
     return not is_gone(beat) and (is_elsewhere(beat) or beat["pid"] != os.getpid())

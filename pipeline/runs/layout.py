@@ -1,4 +1,4 @@
-"""Where runs lie on the disk, and which finished run another one builds on."""
+"""The folders of runs on the disk, and the finished run that another run builds on."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ OUTPUTS = Path("outputs")
 
 
 def folder_of(root: Path, config: Config) -> Path:
-    """Where the run lies, `<root>/<name>/<fingerprint>`; ConfigError if `name` cannot name a folder."""
+    """The folder of the run, `<root>/<name>/<fingerprint>`; ConfigError if `name` cannot name a folder."""
     name = str(config.get("name") or "")
     if not name.isprintable() or not name.strip(". ") or {"/", "\\"} & set(name):
         raise ConfigError(f"name={name!r} cannot name a folder: use letters, digits, '-' and '_'")
@@ -18,14 +18,14 @@ def folder_of(root: Path, config: Config) -> Path:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether the run in this folder was computed to its end."""
+    """Whether the run in this folder is complete."""
     return RunFolder(folder).is_done
 
 
 def run_of(text: str, model: object = None, seed: object = None) -> Path:
-    """The folder of a finished run that `intervention.source` names: itself, or one of its experiment.
+    """The folder of the finished run that `intervention.source` names, directly or by its experiment.
 
-    Of an experiment it is the only finished run, or the only one of this model's name and this seed.
+    In an experiment it is the only finished run, or the only one with this name of a model and this seed.
 
     Raises:
         ConfigError: if there is no such run, or several.
@@ -34,7 +34,7 @@ def run_of(text: str, model: object = None, seed: object = None) -> Path:
     folder, key = Path(text).expanduser(), "intervention.source"
     if RunFolder(folder).is_run:
         if not is_done(folder):
-            raise ConfigError(f"{key}={text} is a run that is not done: compute it to its end first")
+            raise ConfigError(f"{key}={text} is a run that is not finished: complete it first")
         return folder
     runs = [run for run in runs_in(folder) if run.is_done]
     alike = runs if len(runs) == 1 else [run for run in runs if _is_of(run, model, seed)]

@@ -1,4 +1,4 @@
-"""Errors of the machine as sentences: no space, no rights, no memory."""
+"""Errors of the machine as sentences: no disk space, no permission, no memory."""
 
 import errno
 from collections.abc import Iterator, Sequence
@@ -48,8 +48,8 @@ def _says(error: Exception, texts: Sequence[str]) -> bool:
 
 
 def _of_disk(error: OSError) -> str:
-    where = f": {error.filename}" if error.filename else ""
-    reason = f"{error.strerror or error}{where}"
+    path = f": {error.filename}" if error.filename else ""
+    message = f"{error.strerror or error}{path}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{reason}: free some space; the same command resumes from the last checkpoint"
-    return reason
+        return f"{message}: free some space; the same command resumes from the last checkpoint"
+    return message

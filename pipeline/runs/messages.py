@@ -1,4 +1,4 @@
-"""Texts for people: errors, ends of processes, durations and the overrides of runs."""
+"""Texts for users: errors, exits of processes, durations and the overrides of runs."""
 
 import re
 import signal
@@ -13,36 +13,36 @@ from editors.errors import NormscopeError
 from pipeline.config.secrets import without_secrets
 
 _ELSEWHERE = ("launcher", "tracker")
-"""Groups that say where a run is computed and watched, and do not change its numbers."""
+"""Groups that set the machine and the tracker of a run, and do not change its numbers."""
 
 
-def reason(error: BaseException) -> str:
-    """The error in one line; of an unexpected one also its type."""
+def error_line(error: BaseException) -> str:
+    """The message of an error in one line; an unexpected error is preceded by its type."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"{mark.name}, line {mark.line + 1} is no YAML: {error.problem}"
+        return f"{mark.name}, line {mark.line + 1} is not valid YAML: {error.problem}"
     expected = isinstance(error, NormscopeError | HydraException | OmegaConfBaseException)
     cause = f" ({error.__cause__})" if isinstance(error, HydraException) and error.__cause__ else ""
     first = f"{error}{cause}".strip().split("\n", 1)[0]
     return first if expected else f"{type(error).__name__}: {first}"
 
 
-def report(error: BaseException) -> str:
-    """One sentence, then the traceback."""
+def error_report(error: BaseException) -> str:
+    """The message of an error in one line, an empty line, and the traceback: the content of `FAILED`."""
     message = "".join(str(error).strip().splitlines()[:1])
     if not isinstance(error, NormscopeError):
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return f"{message}\n\n{''.join(traceback.format_exception(error))}"
 
 
-def departure(code: int) -> str:
-    """How a process ended that gave no result."""
+def exit_message(code: int) -> str:
+    """How a process with this exit code ended without a result; negative codes are signals."""
     if code < 0:
         cause = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
         return f"was killed by {signal.Signals(-code).name}{cause}"
     if code - 128 in set(signal.Signals):
-        return f"was asked to leave by {signal.Signals(code - 128).name}; the same command goes on"
-    return f"left with status {code} and without a result"
+        return f"was asked to leave by {signal.Signals(code - 128).name}; the same command continues"
+    return f"exited with status {code} and without a result"
 
 
 def duration(seconds: float) -> str:
@@ -53,7 +53,7 @@ def duration(seconds: float) -> str:
 
 
 def numerical(overrides: Sequence[str]) -> list[str]:
-    """The overrides without those that only say where a run is computed and watched."""
+    """The overrides without those of the launcher and the tracker, which change no number."""
     return [text for text in overrides if re.split(r"[.=@]", text.lstrip("+~"))[0] not in _ELSEWHERE]
 
 
@@ -63,6 +63,6 @@ def publishable(overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 def without_shared(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """A line for each job: the overrides that not all of them share; all overrides of a single job."""
+    """One line per job: the overrides that the jobs do not all share; all overrides of a single job."""
     shared = set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
     return [" ".join(text for text in job if text not in shared) for job in jobs]

@@ -1,7 +1,7 @@
-"""What a search makes large or small: numbers that are computed from what a finished run has found.
+"""Objectives of a search: numbers computed from the results of a finished run, to maximise or minimise.
 
-Light, so that a run which is done already answers without torch. An objective belongs to no run: a finished
-one is asked again with whatever objective is chosen now.
+Nothing here imports torch, so that the value of a finished run is computed at once. An objective is no part
+of a run: the value of a finished run is recomputed for the objective of the current configuration.
 """
 
 import logging
@@ -24,25 +24,25 @@ log = logging.getLogger(__name__)
 
 Direction = Literal["maximize", "minimize"]
 Value = float | list[float | None] | None
-"""Of one objective, or of several in their order; null where it is not known."""
+"""The value of one objective, or those of several in their order; null if it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What a run has found when it is over."""
+    """The results of a run at its end."""
 
     last: Mapping[str, float]
     """The last value of every metric."""
     unedited: Mapping[str, float]
-    """Its value before the first change, of those that were measured then."""
+    """The value of every metric that was measured before the first change."""
     edits: int
     alarms: Sequence[Mapping[str, Any]]
     parts: Sequence[Mapping[str, Any]]
-    """Of the run: unit and count of each."""
+    """Unit and count of each part of the run."""
 
 
 class Objective(Protocol):
-    """A number about a run, and which way is better."""
+    """A number computed from a run, and whether more or less of it is better."""
 
     @property
     def direction(self) -> Direction:
@@ -50,11 +50,11 @@ class Objective(Protocol):
         ...
 
     def lacks(self, stages: Mapping[str, Any]) -> str | None:
-        """Why a run with this `stage` group cannot have it, in words that name the way out."""
+        """Why it cannot be computed for a run with this `stage` group, and how to change that; else None."""
         ...
 
-    def value(self, found: Findings) -> float | None:
-        """The number; None where something that it reads was not measured."""
+    def value(self, findings: Findings) -> float | None:
+        """The number; None if a metric that it reads was not measured."""
         ...
 
 
@@ -66,70 +66,70 @@ class Score:
     direction: Direction = "maximize"
 
     def lacks(self, stages: Mapping[str, Any]) -> str | None:
-        """A metric whose stage is not there."""
+        """A sentence if the stage that measures the metric is missing."""
         return _unmeasured([self.metric], stages)
 
-    def value(self, found: Findings) -> float | None:
-        """As it was measured last."""
-        return found.last.get(self.metric)
+    def value(self, findings: Findings) -> float | None:
+        """The last value of the metric."""
+        return findings.last.get(self.metric)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditsBeforeAlarm:
-    """Edits made when the first alarm fired, all edits where none did.
+    """Number of edits when the first alarm fired; all edits of the run if none fired.
 
-    An alarm fires when something is measured, so that the cadence of what it reads is the resolution.
+    Alarms fire at measurements: the resolution is the cadence of the stages whose metrics they read.
     """
 
     signatures: Sequence[str] = ()
-    """Alarms that count, all where none is named."""
+    """Names of the alarms that count; all alarms if empty."""
     direction: Direction = field(default="maximize", init=False)
 
     def lacks(self, stages: Mapping[str, Any]) -> str | None:
-        """Alarms that no judge would give."""
+        """A sentence if alarms are not computed, or one of `signatures` has no threshold."""
         if "signatures" not in stages:
-            return f"alarms are not looked for: add signatures to {_as_list(stages)}"
+            return f"alarms are not computed: add signatures to {_as_list(stages)}"
         off = [name for name in self.signatures if stages["signatures"].get(name) is None]
         return f"stage.signatures has no threshold for {', '.join(off)}" if off else None
 
-    def value(self, found: Findings) -> float | None:
-        """Counted over all parts of the run that edit."""
+    def value(self, findings: Findings) -> float | None:
+        """The number of edits, counted over all parts of the run that edit."""
         fired = [
-            _edits_at(alarm, found.parts)
-            for alarm in found.alarms
+            _edits_at(alarm, findings.parts)
+            for alarm in findings.alarms
             if not self.signatures or alarm["signature"] in self.signatures
         ]
-        return float(min(fired, default=found.edits))
+        return float(min(fired, default=findings.edits))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreMinusDownstreamLoss:
-    """score − weight · (unedited downstream − downstream), the two last values and the one at the start."""
+    """score − weight · (unedited downstream − downstream); score and downstream are the last values."""
 
     score: str = SCORE
     downstream: str = ACCURACY
     weight: float = 1.0
-    """How many points of the score a point of downstream accuracy is worth."""
+    """Points of the score that one point of downstream accuracy is worth."""
     direction: Direction = field(default="maximize", init=False)
 
     def lacks(self, stages: Mapping[str, Any]) -> str | None:
-        """A metric whose stage is not there."""
+        """A sentence if a stage that measures one of the metrics is missing."""
         return _unmeasured([self.score, self.downstream], stages)
 
-    def value(self, found: Findings) -> float | None:
-        """A gain in downstream accuracy counts as well."""
-        score, end = found.last.get(self.score), found.last.get(self.downstream)
-        start = found.unedited.get(self.downstream)
+    def value(self, findings: Findings) -> float | None:
+        """The difference; a gain in downstream accuracy raises it."""
+        score, end = findings.last.get(self.score), findings.last.get(self.downstream)
+        start = findings.unedited.get(self.downstream)
         if score is None or start is None or end is None:
             return None
         return score - self.weight * (start - end)
 
 
-def chosen(config: Config) -> dict[str, Objective]:
+def objectives_of(config: Config) -> dict[str, Objective]:
     """The objectives of a resolved configuration, by name.
 
     Raises:
-        ConfigError: with all that is wrong with them, one a line.
+        ConfigError: with all of their problems, one per line.
     """
     nodes: Mapping[str, Any] = config.get("objective") or {}  # pyright: ignore[reportAssignmentType]
     problems = list(node_problems("objective", nodes, plugins_of(config)))
@@ -138,36 +138,37 @@ def chosen(config: Config) -> dict[str, Objective]:
     return {name: instantiate(node, _convert_="all") for name, node in nodes.items()}
 
 
-def lacking(config: Config) -> list[str]:
-    """A sentence for each objective that the run of a resolved configuration cannot have."""
+def objective_problems(config: Config) -> list[str]:
+    """One sentence per objective that cannot be computed for the run of a resolved configuration."""
     stages: Mapping[str, Any] = config.get("stage") or {}  # pyright: ignore[reportAssignmentType]
-    found = {name: objective.lacks(stages) for name, objective in chosen(config).items()}
-    return [f"objective={name}: {reason}" for name, reason in found.items() if reason]
+    reasons = {name: objective.lacks(stages) for name, objective in objectives_of(config).items()}
+    return [f"objective={name}: {reason}" for name, reason in reasons.items() if reason]
 
 
 def objective_of(config: Config, folder: Path, summary: Mapping[str, Any] | None = None) -> Value:
     """The value of the run in `folder`: a number for one objective, a list for several, null for none.
 
-    `summary` is what the run found; that of a finished run is read. Says what cannot be known, and why.
+    `summary` is that of the run, read from the folder by default. Objectives without a value are logged.
     """
-    told = RunFolder(folder).final_summary() if summary is None else summary
-    found = Findings(
-        last=told["metrics"],
+    if summary is None:
+        summary = RunFolder(folder).final_summary()
+    findings = Findings(
+        last=summary["metrics"],
         unedited=_unedited(RunFolder(folder)),
-        edits=told.get("edits", 0),
-        alarms=told.get("alarms", ()),
-        parts=told.get("parts", ()),
+        edits=summary.get("edits", 0),
+        alarms=summary.get("alarms", ()),
+        parts=summary.get("parts", ()),
     )
     stages: Mapping[str, Any] = config.get("stage") or {}  # pyright: ignore[reportAssignmentType]
-    values = [_value(name, objective, found, stages) for name, objective in chosen(config).items()]
+    values = [_value(name, objective, findings, stages) for name, objective in objectives_of(config).items()]
     return values if len(values) > 1 else next(iter(values), None)
 
 
-def _value(name: str, objective: Objective, found: Findings, stages: Mapping[str, Any]) -> float | None:
+def _value(name: str, objective: Objective, findings: Findings, stages: Mapping[str, Any]) -> float | None:
     reason = objective.lacks(stages)
-    value = None if reason else objective.value(found)
+    value = None if reason else objective.value(findings)
     if value is None:
-        reason = reason or f"{objective} reads what was not measured; docs/metrics.md has the keys"
+        reason = reason or f"{objective} reads a metric that was not measured; docs/metrics.md lists the keys"
         log.debug("objective=%s is not known: %s", name, reason)
     return value
 
@@ -192,6 +193,6 @@ def _edits_at(alarm: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> i
 
 
 def _unedited(run: RunFolder) -> dict[str, float]:
-    """The numbers of the rows before the first edit or optimiser step."""
+    """The metrics of the rows before the first edit or optimiser step."""
     before = takewhile(lambda row: not (row.get("edits") or row.get("steps")), run.rows()[0])
     return {key: value for row in before for key, value in row.items() if "/" in key}

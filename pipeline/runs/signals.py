@@ -39,7 +39,7 @@ class Interrupted(BaseException):
     """The run was asked to leave. No `Exception`, so that a sweep ends with it instead of continuing."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"asked to leave by {signal.Signals(number).name}: the same command goes on")
+        super().__init__(f"asked to leave by {signal.Signals(number).name}: the same command continues")
         self.number = number
 
 

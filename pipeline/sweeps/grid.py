@@ -1,7 +1,7 @@
-"""Sweeps: all combinations of the given values, without those that were computed before.
+"""Sweeps: all combinations of the values, without runs that were computed before.
 
 A finished run is recognised without composing it (`plan.py`). A job that fails, even while it is composed,
-never stops the others; at the end the sweep reports which failed, where and why.
+never stops the others; at the end the sweep reports which runs failed and why, with their folders.
 """
 
 import logging
@@ -27,7 +27,7 @@ from pipeline.runs import messages
 from pipeline.runs.heartbeat import is_elsewhere_computed
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
 from pipeline.runs.layout import OUTPUTS, folder_of, is_done
-from pipeline.runs.messages import reason
+from pipeline.runs.messages import error_line
 from pipeline.runs.objectives import Value
 from pipeline.sweeps import plan
 
@@ -150,7 +150,7 @@ class Sweep(Sweeper):
     def _digest(self) -> str:
         """Digest of the files that jobs are composed from."""
         hydra = self._shared.hydra
-        folders = [Path(one.path) for one in hydra.runtime.config_sources if one.schema == "file"]
+        folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
         return plan.digest([*plan.sources_of(folders), hydra.job.config_name, *hydra.overrides.hydra])
 
     def _compose(self, jobs: Sequence[_Job]) -> None:
@@ -165,7 +165,7 @@ class Sweep(Sweeper):
                     job.folder = folder
                 else:
                     job.recall(folder)
-            except Exception as error:  # whatever it is, the others continue
+            except Exception as error:  # the others continue in any case
                 job.folder, job.error = None, error
                 continue
             planned = plan.PlannedRun(
@@ -174,10 +174,12 @@ class Sweep(Sweeper):
                 invocation=None if recompute else job.invocation,
             )
             plans.setdefault(folder.parent, []).append(planned)
-        settled = not plans or self._digest() == self._files
+        unchanged = not plans or self._digest() == self._files
         for experiment, planned in plans.items():
             # the files were edited meanwhile: it is unknown which version a run comes from
-            plan.merge(experiment, planned if settled else [replace(one, invocation=None) for one in planned])
+            plan.merge(
+                experiment, planned if unchanged else [replace(run, invocation=None) for run in planned]
+            )
 
     def _composed(self, job: _Job) -> DictConfig:
         return self._context.config_loader.load_sweep_config(self._shared, job.overrides)
@@ -214,7 +216,7 @@ def _conclude(runs: Sequence[_Job]) -> None:
     left = [job for job in runs if not job.error and job.folder and is_elsewhere_computed(job.folder)]
     for job in runs:
         if not job.error and job not in left and not (job.folder and is_done(job.folder)):
-            job.error = DataError("it is not done, and no process computes it: the same command does")
+            job.error = DataError("it is not done, and no process computes it: give the same command again")
     failed = [job for job in runs if job.error]
     before = sum(job.before for job in runs)
     computed = len(runs) - before - len(failed) - len(left)
@@ -225,6 +227,6 @@ def _conclude(runs: Sequence[_Job]) -> None:
     lines = messages.without_shared([messages.publishable(job.overrides) for job in runs])
     for job, line in zip(runs, lines, strict=True):
         if job.error:
-            log.error("%s: %s%s", line, reason(job.error), f" ({job.folder})" if job.folder else "")
+            log.error("%s: %s%s", line, error_line(job.error), f" ({job.folder})" if job.folder else "")
     rest = "the others are complete" if not left else "the others are complete or being computed"
     raise SweepFailed(f"{len(failed)} of {len(runs)} runs failed, for the reasons above; {rest}")

@@ -1,4 +1,4 @@
-"""Trials without a result: the next launch takes them up, unless their process was killed too often.
+"""Trials without a result: the next launch continues them, unless their process was killed too often.
 
 A trial has no result yet if the search was asked to leave, if another process computes its run, or if the
 process was killed. Optuna keeps all of these as running; `unfinished`, an attribute of the study, tells them
@@ -19,7 +19,7 @@ from pipeline.runs.signals import LEAVE, Interrupted, received
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
-"""How often the process of a trial may be killed until the trial counts as failed."""
+"""Number of kills of its process after which a trial counts as failed."""
 RUN = "run"
 """Attribute of a trial, set before it is launched: the fingerprint of its run; null if it has none."""
 ERRORS = "errors"
@@ -28,13 +28,13 @@ UNFINISHED = "unfinished"
 """Attribute of the study: how often processes of trials were killed, and which trials were left in order."""
 
 
-def drawn(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count: those with values and a run. A process may be killed before there is a run."""
+def counted_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials with values and a run; a process may be killed before its trial has a run."""
     return [trial for trial in study.get_trials(deepcopy=False) if RUN in trial.user_attrs]
 
 
 def fail(study: optuna.Study, number: int, sentence: str) -> None:
-    """End a trial without a value, and say why."""
+    """Mark a trial as failed, with the reason."""
     study.set_user_attr(ERRORS, {**study.user_attrs.get(ERRORS, {}), str(number): sentence})
     study.tell(number, state=TrialState.FAIL)
 
@@ -79,7 +79,7 @@ def _note(study: optuna.Study, counts: Mapping[str, int], left: Sequence[int]) -
 
 
 @contextmanager
-def waiting(study: optuna.Study) -> Iterator[None]:
+def kept_waiting(study: optuna.Study) -> Iterator[None]:
     """Let trials that are not over wait for the next launch, unless the process is killed."""
     # between two runs nothing else receives a signal
     with received([number for number in LEAVE if number != signal.SIGINT], _raise_exit):
@@ -98,7 +98,7 @@ def _leave(study: optuna.Study) -> None:
 
 
 def _is_orderly(error: BaseException) -> bool:
-    """Whether the search fails as a whole or was asked to leave; any other exit is a trial's doing."""
+    """Whether the search fails as a whole or was asked to leave; any other exit was caused by a trial."""
     if isinstance(error, SystemExit):
         return isinstance(error.code, int) and error.code - 128 in LEAVE
     return isinstance(error, Exception | KeyboardInterrupt | Interrupted)

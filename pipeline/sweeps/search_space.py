@@ -1,4 +1,4 @@
-"""The space of a search: a distribution of Optuna for every key that is given several values.
+"""The space of a search: a distribution of Optuna for every key with several values.
 
 `choice(a, b)` and `a,b` are categorical; `range(1, 9)` and `int(interval(1, 9))` are integers, both ends
 included; `interval(0, 1)` and `range(0.0, 1.0, 0.1)` are floats; `tag(log, interval(1, 1e4))` is uniform in
@@ -17,12 +17,12 @@ Space = Mapping[str, BaseDistribution]
 
 
 def split(overrides: Sequence[Override]) -> tuple[Space, list[str]]:
-    """The distribution of each key with several values, and the overrides with one value as they were given.
+    """The distribution of each key with several values, and the overrides with one value, unchanged.
 
     Of two overrides of the same key the later one holds.
 
     Raises:
-        ConfigError: for values that no distribution describes.
+        ConfigError: if no distribution describes the values.
     """
     last = {override.get_key_element(): override for override in overrides}
     space = {key: distribution_of(each) for key, each in last.items() if each.is_sweep_override()}
@@ -53,7 +53,7 @@ def _numbers(low: float, high: float, *, log: bool = False, step: float | None =
 
 
 def _choice(value: Any) -> Any:
-    """Numbers as they are; everything else, also lists and null, as an override spells it."""
+    """Numbers unchanged; everything else, also lists and null, as an override spells it."""
     return value if isinstance(value, int | float) else Transformer.str(value)
 
 
@@ -63,14 +63,14 @@ def as_overrides(values: Mapping[str, Any]) -> list[str]:
 
 
 def any_of(distribution: BaseDistribution) -> Any:
-    """A value that may be drawn."""
+    """A value of the distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[0]
     return distribution.low  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def is_compatible(old: Space, new: Space) -> bool:
-    """Whether trials drawn from `old` may stand beside trials drawn from `new`: ranges may differ."""
+    """Whether trials drawn from `old` can be compared with trials drawn from `new`: ranges may differ."""
     return old.keys() == new.keys() and all(_is_alike(old[key], new[key]) for key in old)
 
 

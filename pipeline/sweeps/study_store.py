@@ -34,15 +34,15 @@ def open_study(
     """The stored study, or a new one.
 
     Args:
-        url: Of the storage, as SQLAlchemy takes it.
-        name: Of the study in this storage.
+        url: Address of the storage, in the form of SQLAlchemy.
+        name: Name of the study in this storage.
         objectives: Direction by name.
         identity: Attributes that have to be the same whenever the search is continued.
-        space: Its parameters; ranges may differ from those of earlier trials.
+        space: Search space; ranges may differ from those of earlier trials.
 
     Raises:
-        ConfigError: for a stored study that is another search.
-        DataError: for a storage that cannot be opened.
+        ConfigError: if the stored study is another search.
+        DataError: if the storage cannot be opened.
     """
     storage = open_storage(url)
     if name in optuna.get_all_study_names(storage):

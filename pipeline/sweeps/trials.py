@@ -1,7 +1,7 @@
 """A search for hyperparameters: a study of Optuna whose trials are runs.
 
-Everything about it lies in the study's storage, `study.db` in the folder of the experiment, so that the same
-command continues after an interruption. Every trial is a run like any other, in a folder of its own.
+Its state is the study's storage, `study.db` in the folder of the experiment, so that the same command
+continues after an interruption. Every trial is a run like any other, in a folder of its own.
 """
 
 import logging
@@ -32,10 +32,10 @@ from pipeline.config.fingerprint import fingerprint
 from pipeline.config.hydra_internals import result_of
 from pipeline.config.schema import ResolvedConfig, resolved, without_hydra
 from pipeline.runs.layout import is_done
-from pipeline.runs.messages import reason
-from pipeline.runs.objectives import Direction, chosen, lacking, objective_of
+from pipeline.runs.messages import error_line
+from pipeline.runs.objectives import Direction, objective_of, objective_problems, objectives_of
 from pipeline.runs.signals import JobLeft
-from pipeline.sweeps.retries import ERRORS, RUN, begin, drawn, fail, resumable, waiting
+from pipeline.sweeps.retries import ERRORS, RUN, begin, counted_trials, fail, kept_waiting, resumable
 from pipeline.sweeps.search_space import Space, any_of, as_overrides, split
 from pipeline.sweeps.study_store import locked, open_study
 
@@ -51,7 +51,7 @@ class _Job:
     """A trial with the run that gives its values."""
 
     number: int
-    """Of the trial."""
+    """Number of the trial."""
     overrides: tuple[str, ...]
     run: ResolvedConfig | Exception
     """The configuration, or why it cannot be composed."""
@@ -82,7 +82,7 @@ class Trials:
         """Take the objectives from the configuration.
 
         Raises:
-            ConfigError: if there is none, or one that the chosen stages cannot give.
+            ConfigError: if there is none, or the stages do not measure the metrics of one.
         """
         keep_files(hydra_context)
         self._launcher: Launcher = Plugins.instance().instantiate_launcher(
@@ -91,14 +91,14 @@ class Trials:
         self._folder = Path(config.hydra.sweep.dir)
         self._parser = OverridesParser.create(config_loader=hydra_context.config_loader)
         self._composed = partial(hydra_context.config_loader.load_sweep_config, config)
-        # unresolved: what is searched may be what an interpolation waits for
+        # unresolved: an interpolation may refer to a key that is searched
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # pyright: ignore
         parts = {"objective": OmegaConf.to_container(config.objective, resolve=True), "stage": plain["stage"]}
-        objectives = chosen(parts)
+        objectives = objectives_of(parts)
         if not objectives:
             raise ConfigError("a search needs something to search for: objective=score")
-        if reasons := lacking(parts):
-            raise ConfigError("\n".join(reasons))
+        if problems := objective_problems(parts):
+            raise ConfigError("\n".join(problems))
         self._objectives: dict[str, Direction] = {
             name: objective.direction for name, objective in objectives.items()
         }
@@ -123,19 +123,19 @@ class Trials:
                 space=space,
             )
             queue = deque(resumable(study))
-            before = len(drawn(study)) - len(queue)
-            with waiting(study):
-                while (more := self.n_trials - (len(drawn(study)) - len(queue))) > 0:
+            before = len(counted_trials(study)) - len(queue)
+            with kept_waiting(study):
+                while (more := self.n_trials - (len(counted_trials(study)) - len(queue))) > 0:
                     self._batch(study, queue, min(more, self.n_jobs), space, fixed)
                 left = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
             if before >= self.n_trials:
-                log.info("%d trials are there already; hydra.sweeper.n_trials=… asks for more", before)
+                log.info("%d trials are there already; hydra.sweeper.n_trials=… sets more", before)
             if left:
                 log.warning("%d trials have no result yet: the same command continues", left)
             self._conclude(study)
 
     def _space(self, arguments: Sequence[str]) -> tuple[Space, list[str]]:
-        """What is searched, and the other overrides; those of the command line come last."""
+        """The search space and the other overrides; those of the command line come last."""
         space, fixed = split(self._parser.parse_overrides([*as_overrides(self._params), *arguments]))
         if not space:
             raise ConfigError(
@@ -153,7 +153,7 @@ class Trials:
         trials: list[Trial | FrozenTrial] = [queue.popleft() for _ in range(min(size, len(queue)))]
         begin(study, [trial.number for trial in trials])
         if missing := size - len(trials):
-            study.sampler = self._sampler_for(len(drawn(study)))
+            study.sampler = self._sampler_for(len(counted_trials(study)))
             trials += [study.ask({**space}) for _ in range(missing)]
         jobs = [self._job(trial, space, fixed) for trial in trials]
         # two processes cannot compute one run
@@ -177,7 +177,7 @@ class Trials:
         return instantiate(self._sampler, seed=random.Random(f"{seed} {count}").getrandbits(32))
 
     def _job(self, trial: Trial | FrozenTrial, space: Space, fixed: Sequence[str]) -> _Job:
-        """The run of a trial, which is noted in a new trial."""
+        """The job of a trial; the fingerprint of its run is stored in a new trial."""
         overrides = (*as_overrides({key: trial.params[key] for key in space}), *fixed)
         try:
             run = resolved(without_hydra(self._composed([*overrides])))
@@ -188,16 +188,16 @@ class Trials:
         return _Job(number=trial.number, overrides=overrides, run=run)
 
     def _store(self, study: optuna.Study, job: _Job, results: Mapping[str, JobReturn]) -> str | None:
-        """Store the values of a run that is over; the reason if it failed."""
+        """Store the values of a run that has ended; returns the reason if it failed, else None."""
         try:
             if isinstance(job.run, Exception):
                 raise job.run
             values = self._values(self._returned(job.run, results[fingerprint(job.run)]))
         except (JobLeft, _Elsewhere) as error:
-            log.warning("trial %d has no result yet: %s", job.number, reason(error))
+            log.warning("trial %d has no result yet: %s", job.number, error_line(error))
             return None
         except Exception as error:
-            fail(study, job.number, sentence := reason(error))
+            fail(study, job.number, sentence := error_line(error))
             log.warning("trial %d failed: %s", job.number, sentence)
             return sentence
         study.tell(job.number, values)
@@ -213,7 +213,7 @@ class Trials:
         folder = self._folder / fingerprint(run)
         if not is_done(folder):
             raise _Elsewhere(f"another process computes, or computed, {folder}")
-        return objective_of(run, folder)  # which that process has computed meanwhile
+        return objective_of(run, folder)  # the other process has finished it meanwhile
 
     def _values(self, returned: Any) -> list[float]:
         values = returned if isinstance(returned, list) else [returned]
@@ -221,7 +221,7 @@ class Trials:
             if value is None or not math.isfinite(value):
                 raise DataError(
                     f"the run gives no number for objective={name} ({value}): it diverged, "
-                    "or it did not measure what the objective reads"
+                    "or it did not measure the metrics of the objective"
                 )
         return [float(value) for value in values]
 
@@ -229,10 +229,10 @@ class Trials:
         return ", ".join(f"{name} {value:.6g}" for name, value in zip(self._objectives, values, strict=True))
 
     def _conclude(self, study: optuna.Study) -> None:
-        """Say which trials are the best, and where their runs are; raises DataError if all failed."""
+        """Log the best trials and the folders of their runs; raises DataError if all failed."""
         if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            failed = [trial for trial in drawn(study) if trial.state == TrialState.FAIL]
-            if len(failed) < len(drawn(study)):
+            failed = [trial for trial in counted_trials(study) if trial.state == TrialState.FAIL]
+            if len(failed) < len(counted_trials(study)):
                 return
             first = study.user_attrs[ERRORS][str(failed[0].number)]
             raise DataError(f"all {len(failed)} trials failed; the first: {first}")

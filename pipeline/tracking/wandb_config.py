@@ -16,7 +16,7 @@ def run_config(config: Config, provenance: Mapping[str, Any]) -> dict[str, objec
 
 
 def flat(config: Config, prefix: str = "") -> dict[str, object]:
-    """The configuration in one level with keys like `editor/name`, without what looks like a secret."""
+    """The configuration in one level with keys like `editor/name`, without secrets."""
     leaves: dict[str, object] = {}
     for key, value in config.items():
         if is_secret(key):
@@ -35,13 +35,13 @@ def node(config: Config, group: str) -> Mapping[str, Any]:
 
 
 def job_type(config: Config) -> str:
-    """The editor's name, or the intervention's if no editor is at work."""
+    """The name of the editor; that of the intervention if it uses no editor."""
     intervention = label(config, "intervention")
     return label(config, "editor") if intervention in ("", "knowledge_edit") else intervention
 
 
 def _short(config: Config) -> dict[str, object]:
-    """`editor`, `model`, … in one word each."""
+    """Short values of `editor`, `model`, `layers`, …: one word or list each."""
     named: dict[str, object] = {
         group: label(config, group) or _NOTHING for group in ("editor", "model", "intervention", "data")
     }

@@ -1,4 +1,4 @@
-"""`uploaded.json`: which content of a run was uploaded to Weights & Biases."""
+"""`uploaded.json`: the content of a run that was uploaded to Weights & Biases."""
 
 import hashlib
 import json
@@ -10,23 +10,23 @@ from pipeline.runs.layout import is_done
 from pipeline.tracking.base import Status
 
 CONTENT = ("config.yaml", "provenance.json", "metrics.jsonl", "metrics.jsonl.gz", "summary.json", "DONE")
-"""Files that a run consists of: figures can be drawn from them and copies made elsewhere."""
+"""Files that make up a run: from these its figures can be drawn and its W&B run recreated."""
 RECEIPT = "uploaded.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """Where which content of a run is at Weights & Biases."""
+    """Digest and address of the uploaded content of a run."""
 
     digest: str
     outcome: Status
-    """How the run ended, as W&B has it."""
+    """Outcome of the run at W&B."""
     id: str
     project: str
     entity: str | None
     mode: str
     folder: str
-    """Its files, relative to the run's folder."""
+    """Folder of the W&B files, relative to the run's folder."""
 
     def write(self, folder: Path) -> None:
         """Write the receipt into the run's folder."""
@@ -44,8 +44,8 @@ class Receipt:
 def digest(folder: Path) -> str:
     """Sixteen hex digits that change with the content of a run's files: `CONTENT` and, once done, its tables.
 
-    Of a run without an end the tables follow from the rows; if a run fails, they and `FAILED` are written
-    only after the tracker was closed.
+    Tables of unfinished and failed runs are left out: they follow from the rows, and a failed run writes them
+    and `FAILED` only after its tracker was closed.
     """
     content = hashlib.sha256()
     patterns = (*CONTENT, "*.parquet") if outcome(folder) == "done" else CONTENT
@@ -55,5 +55,5 @@ def digest(folder: Path) -> str:
 
 
 def outcome(folder: Path) -> Status:
-    """The state of the run at Weights & Biases, where a run that did not reach its end is a failed one."""
+    """The state of the run at Weights & Biases: failed unless it is complete."""
     return "done" if is_done(folder) else "failed"

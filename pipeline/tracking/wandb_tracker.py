@@ -34,8 +34,8 @@ DIGEST = "archive/digest"
 class Wandb(Tracker):
     """Weights & Biases: group = experiment, job type = editor or intervention, all over edits or steps.
 
-    Its files are in the run folder, where `wandb leet` shows and `wandb sync` uploads an offline run. Neither
-    the environment, the command line, the code nor the console are recorded.
+    Its files are in the run folder: `wandb leet` displays and `wandb sync` uploads an offline run.
+    Environment, command line, code and console are not recorded.
     """
 
     project: str = "normscope"
@@ -55,6 +55,7 @@ class Wandb(Tracker):
     _axis: str = field(default="", init=False)
     """The x-axis of the history; set by the first row."""
     _several: bool = field(default=False, init=False)
+    """Whether the run has several parts."""
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -62,7 +63,7 @@ class Wandb(Tracker):
 
     @property
     def id(self) -> str:
-        """Stable over restarts of the same run, different between experiments."""
+        """Id of the W&B run: stable over restarts of a run, different between experiments."""
         return self._id
 
     def start(self, config: Config, run: RunInfo) -> None:
@@ -124,7 +125,7 @@ class Wandb(Tracker):
             self._tables.setdefault(name, []).extend(rows)
 
     def alert(self, title: str, text: str) -> None:
-        """Send an alert of W&B, by the channels of the account's settings."""
+        """Send an alert of W&B through the channels set in the account."""
         if self._run is not None:
             self._run.alert(title=title, text=text, level="WARN")
 
@@ -152,7 +153,7 @@ class Wandb(Tracker):
             self._receipt(run, content, status).write(self._folder)
 
     def _define(self, run: "wandb.Run", metrics: Mapping[str, float]) -> None:
-        """Define the summaries of new metrics, by full name: if two patterns fit, W&B takes either."""
+        """Define the summaries of new metrics, by full name: if two patterns match, W&B uses either."""
         for key in metrics.keys() - self._defined:
             self._defined.add(key)
             if summary := summary_of(key):
@@ -185,7 +186,7 @@ class Wandb(Tracker):
 
 
 def run_id(run: RunInfo) -> str:
-    """Stable over restarts of the same run, different between experiments."""
+    """Id of a run at W&B: stable over its restarts, different between experiments."""
     return f"{run.fingerprint}-{hashlib.sha256(run.name.encode()).hexdigest()[:6]}"
 
 
@@ -220,5 +221,5 @@ def logged_in() -> bool:
         hosts = netrc.netrc(os.environ.get("NETRC")).hosts
     except (OSError, netrc.NetrcParseError):
         return False
-    # wandb keeps reading the keys of its former address.
+    # wandb also accepts keys that are stored for its former address
     return bool({urlsplit(server).hostname, "api.wandb.ai"} & set(hosts))

@@ -1,1 +1,1 @@
-"""Many runs at once: `python -m tests.load` prints what they took, and fails where a target is missed."""
+"""Many runs at once: `python -m tests.load` prints time and memory, and fails if a target is missed."""

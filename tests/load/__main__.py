@@ -25,7 +25,7 @@ from tests.paths import ROOT
 AGAIN_SECONDS = 10.0
 COLLECT_SECONDS = 20.0
 GROWTH_MIB = 8.0
-"""What the sweep's own process may grow by, from the end of its first quarter to its last one."""
+"""Largest growth of the sweep's own process, from the end of its first quarter to its last, in MiB."""
 WHOLE = {"DONE", "config.yaml", "job.log", "metrics.jsonl", "provenance.json", "summary.json"}
 
 
@@ -68,7 +68,7 @@ def _sweep(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
     yield f"the sweep's process has {max(first.rss):.0f} MiB, grew by {grown:.1f} MiB", grown <= GROWTH_MIB
     yield f"it has {first.threads} threads at most", first.threads <= 4
     _, left = psutil.wait_procs(first.processes, timeout=10)  # the server notices that nobody is left
-    yield f"{len(left)} of {len(first.processes)} processes that were seen are left", not left
+    yield f"{len(left)} of {len(first.processes)} observed processes are left", not left
     stray = [path for path in folder.rglob("*") if path.suffix in (".part", ".tmp") or _is_locked(path)]
     yield f"{len(stray)} temporary files or locks are left", not stray
     again = launch(folder, runs)
@@ -76,7 +76,7 @@ def _sweep(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
 
 
 def launch(folder: Path, runs: int) -> Launch:
-    """The sweep's command, observed until it ends; raises CalledProcessError where it fails."""
+    """The sweep's command, observed until it ends; raises CalledProcessError if it fails."""
     command = [
         sys.executable, "-m", "pipeline", "model=tiny-gpt2", "data=world", "edits=20", "stage=[norms]",
         "tracker=none", "launcher=pool", f"launcher.jobs={usable_cores()}", "launcher.threads=1",
@@ -87,9 +87,9 @@ def launch(folder: Path, runs: int) -> Launch:
     launched = Launch(seconds=0.0, rss=[], threads=0)
     with (folder / "load.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-        watched = psutil.Process(process.pid)
+        sweep = psutil.Process(process.pid)
         while process.poll() is None:
-            _look(watched, launched)
+            _observe(sweep, launched)
             time.sleep(1.0)
     launched.seconds = time.monotonic() - begun
     if process.returncode:
@@ -97,7 +97,7 @@ def launch(folder: Path, runs: int) -> Launch:
     return launched
 
 
-def _look(process: psutil.Process, launched: Launch) -> None:
+def _observe(process: psutil.Process, launched: Launch) -> None:
     try:
         launched.rss.append(process.memory_info().rss / 2**20)
         launched.threads = max(launched.threads, process.num_threads())

@@ -92,7 +92,7 @@ def test_a_configuration_has_the_same_numbers_and_is_computed_once(composed: Com
     assert (only_run(tmp_path / "one") / "DONE").stat().st_mtime_ns == stamp
 
 
-def test_another_seed_is_another_run_and_never_recomputes_when_told(composed: Composed, tmp_path: Path):
+def test_another_seed_is_another_run_and_resume_never_recomputes(composed: Composed, tmp_path: Path):
     launch(composed(), tmp_path)
     launch(composed("seed=1"), tmp_path)
     assert len(list((tmp_path / "test").iterdir())) == 2
@@ -155,13 +155,13 @@ def test_every_stage_respects_its_cadence_and_reports_its_seconds(composed: Comp
 ALARMED = ("stage=[norms,efficacy,signatures]", "stage.signatures.norm_growth=1.000001")
 
 
-def test_an_alarm_is_told_once_with_its_count_and_the_run_goes_on(
+def test_an_alarm_is_reported_once_and_the_run_continues(
     composed: Composed, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     launch(composed(*ALARMED), tmp_path)
     folder = only_run(tmp_path)
-    (fired,) = [row for row in rows(folder) if "alarm/norm_growth/at" in row]
-    assert fired["alarm/norm_growth/at"] == fired["edits"] == 1
+    (row,) = [row for row in rows(folder) if "alarm/norm_growth/at" in row]
+    assert row["alarm/norm_growth/at"] == row["edits"] == 1
     (alarm,) = json.loads((folder / "summary.json").read_text())["alarms"]
     assert alarm["sentence"] in caplog.text
     assert rows(folder)[-1]["edits"] == 4
@@ -253,7 +253,7 @@ def test_measuring_without_an_intervention_gives_one_row(composed: Composed, tmp
     assert row["norm/frobenius_ratio/static"] == 1
 
 
-def test_tracing_takes_the_facts_of_the_data_where_none_is_edited(composed: Composed, tmp_path: Path):
+def test_tracing_uses_the_facts_of_the_data_if_none_is_edited(composed: Composed, tmp_path: Path):
     launch(composed("intervention=none", "stage=[tracing]", *QUICK[-2:]), tmp_path)
     (row,) = rows(only_run(tmp_path))
     assert row["trace/known/facts"] == 9  # eight people, one of them with two facts
@@ -276,7 +276,7 @@ def test_more_edits_than_facts_are_refused(composed: Composed, tmp_path: Path):
         ("model.depth=5", r"model\.depth=5, but .* has 4 blocks"),
     ],
 )
-def test_what_cannot_be_loaded_is_named(
+def test_an_input_that_cannot_be_loaded_is_named(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, sentence: str
 ):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -15,7 +15,7 @@ import pytest
 from tests.paths import ROOT
 
 SCRIPT = Path(__file__).with_name("cluster.sh")
-# seconds until something is given up; other work may keep the machine busy
+# seconds until a wait fails; other work may keep the machine busy
 PATIENCE = 240
 RUN = [
     "launcher.threads=1",
@@ -32,11 +32,11 @@ class Cluster:
 
     folder: Path
     started: list[subprocess.Popen[str]] = field(default_factory=list)
-    """Commands that were given."""
+    """Commands that were started."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of its clients; modules are found in the current folder or this checkout."""
+        """Environment of its clients; modules are found in the current folder or this checkout."""
         return os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf"), "OMP_NUM_THREADS": "1"}
 
     def ask(self, *command: str) -> str:
@@ -87,12 +87,12 @@ class Sweep:
 
     def task(self, index: int | None) -> psutil.Process:
         """The Python process of its job of this index, None for a single job, once it runs."""
-        found: list[psutil.Process] = []
-        self.until(lambda: found.extend(self._tasks(index)) or bool(found))
-        return found[0]
+        tasks: list[psutil.Process] = []
+        self.until(lambda: tasks.extend(self._tasks(index)) or bool(tasks))
+        return tasks[0]
 
     def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds."""
+        """Wait until a condition holds."""
         end = time.monotonic() + PATIENCE
         while not holds():
             assert self.process.poll() is None, f"ended before it was expected to:\n{self.output}"
@@ -100,7 +100,7 @@ class Sweep:
             time.sleep(0.1)
 
     def marks(self) -> list[str]:
-        """How its runs ended."""
+        """Outcomes of its runs."""
         return sorted(path.name for mark in ("DONE", "FAILED") for path in self.runs(mark))
 
     def runs(self, holding: str) -> list[Path]:

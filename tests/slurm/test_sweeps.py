@@ -72,7 +72,9 @@ def test_a_killed_job_is_reported_and_stops_no_other(
     assert sweep.ended() == 1
     assert sweep.marks() == ["DONE"]
     assert f"Slurm job {sweep.job()}_0 died (Slurm says FAILED)" in sweep.output
-    assert "_log.err" in sweep.output and "Killed" in sweep.output, "the log is named, and its end is shown"
+    assert "_log.err" in sweep.output and "Killed" in sweep.output, (
+        "the message has the path and the end of the log"
+    )
     assert "Traceback" not in sweep.output
 
 
@@ -111,12 +113,12 @@ def under_way(sweep: Sweep, rows: int = 20) -> None:
 
 
 def signalled(sweep: Sweep) -> None:
-    """As Slurm does before a time-out, and where it is set up so, before a preemption."""
+    """The signal of Slurm before a time-out and, if configured so, before a preemption."""
     sweep.cluster.ask("scancel", "--signal=USR2", sweep.job())
 
 
 def displaced(sweep: Sweep) -> None:
-    """By a job that takes the node away; it sends TERM."""
+    """Preemption by a job that takes the node; Slurm sends TERM."""
     sweep.cluster.ask("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=true")
 
 
@@ -139,12 +141,12 @@ def log_of(sweep: Sweep) -> str:
     return log.read_text()
 
 
-def same(one: Sweep, other: Sweep) -> None:
-    """That both computed one and the same run."""
-    (here,), (there,) = one.runs("DONE"), other.runs("DONE")
-    assert here.parent.name == there.parent.name
-    assert numbers(here.parent) == numbers(there.parent)
-    assert summary(here.parent) == summary(there.parent)
+def check_same(first: Sweep, second: Sweep) -> None:
+    """Check that both computed the same run."""
+    (a,), (b,) = first.runs("DONE"), second.runs("DONE")
+    assert a.parent.name == b.parent.name
+    assert numbers(a.parent) == numbers(b.parent)
+    assert summary(a.parent) == summary(b.parent)
 
 
 WHOLE = ["edits=120"]
@@ -168,7 +170,7 @@ def test_a_preempted_run_continues(
     assert "Restarts=1" in cluster.ask("scontrol", "show", "job", sweep.job())
     assert "resuming from" in log_of(sweep)
     assert whole.ended() == 0, whole.output
-    same(sweep, whole)
+    check_same(sweep, whole)
 
 
 def test_a_run_without_time_left_fails_and_the_same_command_continues(cluster: Cluster, tmp_path: Path):
@@ -176,7 +178,7 @@ def test_a_run_without_time_left_fails_and_the_same_command_continues(cluster: C
     under_way(sweep)
     signalled(sweep)
     assert sweep.ended() == 1
-    assert "used up its time: the same command goes on" in sweep.output and "Traceback" not in sweep.output
+    assert "used up its time: the same command continues" in sweep.output and "Traceback" not in sweep.output
     again = cluster.start(tmp_path, "launcher=slurm", "edits=60", "hydra.launcher.timeout_min=10")
     assert again.ended() == 0, again.output
     assert "resuming from" in log_of(again)
@@ -198,7 +200,7 @@ def test_a_run_that_slurm_stops_for_its_time_continues(cluster: Cluster, whole: 
     assert sweep.ended() == 0, sweep.output
     assert "this job is timed-out" in log_of(sweep)
     assert whole.ended() == 0, whole.output
-    same(sweep, whole)
+    check_same(sweep, whole)
 
 
 @pytest.mark.slow

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from editors.errors import ConfigError, DataError, first_line
 from editors.methods.mend.network import LAYERS, Design, Hypernetwork, Shapes
 from editors.models.model import Model
+from editors.tensor_files import write_tensors
 from editors.updates import Site
 
 State = Mapping[str, Tensor]
@@ -53,10 +53,7 @@ def save(network: Hypernetwork, path: Path, origin: Origin) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     shapes = {str(site): list(shape) for site, shape in network.shapes.items()}
     metadata = {"origin": asdict(origin), "shapes": shapes, "design": asdict(network.design)}
-    partial = path.with_suffix(".writing")
-    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    save_file(tensors, partial, metadata={"hypernetwork": json.dumps(metadata)})
-    partial.replace(path)
+    write_tensors(path, network.state_dict(), {"hypernetwork": json.dumps(metadata)})
 
 
 def load(path: Path) -> tuple[Hypernetwork, Origin]:
@@ -188,14 +185,8 @@ def _listed(shapes: Shapes) -> str:
 def write_checkpoint(path: Path, groups: Mapping[str, State], metadata: Mapping[str, object]) -> None:
     """Write groups of named tensors and JSON metadata; the file appears only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"{group}.{key}": value.detach().cpu().contiguous()
-        for group, state in groups.items()
-        for key, value in state.items()
-    }
-    partial = path.with_name(f"{path.name}.writing")
-    save_file(tensors, partial, metadata={"training": json.dumps(metadata)})
-    partial.replace(path)
+    tensors = {f"{group}.{key}": value for group, state in groups.items() for key, value in state.items()}
+    write_tensors(path, tensors, {"training": json.dumps(metadata)})
 
 
 def read_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:

@@ -118,7 +118,7 @@ def test_the_same_run_in_two_experiments_counts_once(write_run: WriteRun, tmp_pa
     write_run(editor="rome", name="B")
     collection = collect(tmp_path / "A", tmp_path / "B")
     assert collection.runs["run"].tolist() == ["memit-0-0", "rome-0-0"]
-    assert collection.notes == ("Run memit-0-0 of B was met before and is counted once.",)
+    assert collection.notes == ("Run memit-0-0 of B is in several folders and is counted once.",)
 
 
 def test_a_folder_without_a_finished_run_is_refused_in_a_sentence(write_run: WriteRun, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Training brings the new object closer and leaves the rest; interrupted, it goes on as if it were not."""
+"""Training brings the new object closer and leaves the rest; interrupted, it continues with the same numbers."""
 
 import random
 from collections.abc import Sequence
@@ -110,7 +110,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(tmp_path: Path):
     assert trained(model, parts, steps=3) == expected[:3]
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        assert trained(model, parts) == expected[2:], "it goes on from the last validation, after step 2"
+        assert trained(model, parts) == expected[2:], "it continues from the last validation, after step 2"
     one, other = (load(made.file(model))[0].state_dict() for made in (whole, parts))
     assert all(torch.equal(one[key], other[key]) for key in one)
 

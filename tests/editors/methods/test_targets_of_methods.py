@@ -48,7 +48,7 @@ def test_joint_targets_weaken_their_loss_at_the_first_choice(family, drift_thres
         expected = plain.joint_target(model, fact, TEMPLATES, 1, settings)
         torch.testing.assert_close(vector, expected, rtol=1e-6, atol=1e-7)  # Adam magnifies small gradients
     if drift_threshold == 0.0:
-        assert found.steps.max() == 14, "the weakened loss goes on"
+        assert found.steps.max() == 14, "the weakened loss continues"
     if drift_threshold == 10.0:
         assert found.steps.min() < 14, "the first choice is enough"
 

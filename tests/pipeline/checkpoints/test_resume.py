@@ -1,4 +1,4 @@
-"""What an interrupted run goes on from: states, signals, signs of life, and what a machine refuses."""
+"""Interrupted runs: checkpoints, signals, heartbeats, and errors of the machine."""
 
 import errno
 import json
@@ -79,7 +79,7 @@ def reference(composed: Composed, root: Path, *more: str) -> list[dict]:
 # --- states ---------------------------------------------------------------------------------------------
 
 
-def test_every_stage_and_table_goes_on_as_if_nothing_had_happened(
+def test_every_stage_and_table_continues_as_without_interruption(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     cadences = [f"stage.{name}.cadence.every=1" for name in ("norms", "spectra", "efficacy")]
@@ -140,7 +140,7 @@ def _piece_is_gone(part: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (_truncate, "weights.safetensors is not what was written"),
+        (_truncate, "weights.safetensors has changed since it was written"),
         (_of_another_run, "it belongs to the run 0123456789"),
         (_half_a_sentence, "checkpoint-4 cannot be used"),
         (_without_rows, "metrics.jsonl has lost rows"),
@@ -148,7 +148,7 @@ def _piece_is_gone(part: Path) -> None:
         (_piece_is_gone, "No such file"),
     ],
 )
-def test_a_broken_state_is_told_of_and_the_older_one_is_used(
+def test_a_broken_checkpoint_is_reported_and_the_older_one_is_used(
     composed: Composed,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -166,7 +166,7 @@ def test_a_broken_state_is_told_of_and_the_older_one_is_used(
     assert numbers(folder) == expected
 
 
-def test_a_state_of_other_code_is_refused_unless_forced(
+def test_a_checkpoint_of_other_code_is_refused_unless_forced(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     folder = interrupted(composed, tmp_path, monkeypatch, row=6)
@@ -180,7 +180,7 @@ def test_a_state_of_other_code_is_refused_unless_forced(
     assert (folder / "DONE").is_file()
 
 
-def test_a_state_tells_the_code_of_the_process_that_computed_it(
+def test_a_checkpoint_records_the_code_of_its_process(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     folder = interrupted(composed, tmp_path, monkeypatch, row=6)
@@ -190,14 +190,14 @@ def test_a_state_tells_the_code_of_the_process_that_computed_it(
     assert provenance.code_versions() is provenance.code_versions()
 
 
-def test_data_that_changed_are_told_of_instead_of_being_mixed(
+def test_changed_data_are_reported_instead_of_being_mixed(
     composed: Composed, tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch
 ):
     facts = tmp_path / "facts.jsonl"
     facts.write_text((inputs / "facts.jsonl").read_text())
     folder = interrupted(composed, tmp_path / "cut", monkeypatch, f"data.path={facts}", row=6)
     facts.write_text(facts.read_text().replace("French", "Danish"))
-    with pytest.raises(ConfigError, match=r"facts\.jsonl has changed since .* read it: resume=never"):
+    with pytest.raises(ConfigError, match=r"facts\.jsonl .*: resume=never"):
         launch(composed(*HISTORY, f"data.path={facts}"), tmp_path / "cut")
     launch(composed(*HISTORY, f"data.path={facts}", "resume=never"), tmp_path / "cut")
     assert (folder / "DONE").is_file()
@@ -206,7 +206,7 @@ def test_data_that_changed_are_told_of_instead_of_being_mixed(
         launch(composed(*HISTORY, f"data.path={facts}"), tmp_path / "cut")
 
 
-def test_what_an_alarm_saved_before_the_state_stays_and_attempts_are_told(
+def test_files_of_an_alarm_remain_and_attempts_are_recorded(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     alarms = ["stage=[norms,signatures]", "stage.signatures.norm_growth=1.000001"]
@@ -219,7 +219,7 @@ def test_what_an_alarm_saved_before_the_state_stays_and_attempts_are_told(
     assert len(written["earlier"]) == 1 and written["earlier"][0]["started"] <= written["started"]
 
 
-def test_a_job_that_slurm_queued_again_goes_on_whatever_was_asked(
+def test_a_job_that_slurm_queued_again_always_resumes(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     interrupted(composed, tmp_path, monkeypatch, row=6)
@@ -229,13 +229,13 @@ def test_a_job_that_slurm_queued_again_goes_on_whatever_was_asked(
     assert "resuming from" in caplog.text
 
 
-def test_anew_forgets_the_state(
+def test_resume_never_starts_from_the_beginning(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     interrupted(composed, tmp_path, monkeypatch, row=6)
     with caplog.at_level("INFO"):
         launch(composed(*HISTORY, "resume=never"), tmp_path)
-    assert "going on" not in caplog.text
+    assert "resuming" not in caplog.text
 
 
 # --- signals --------------------------------------------------------------------------------------------
@@ -274,7 +274,9 @@ def test_a_run_that_is_asked_to_leave_at_its_end_ends_first(
     assert (only_run(tmp_path) / "DONE").is_file()
 
 
-def test_usr1_saves_and_the_run_goes_on(composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_usr1_saves_and_the_run_continues(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     checkpoints = []
 
     def look() -> None:
@@ -288,7 +290,7 @@ def test_usr1_saves_and_the_run_goes_on(composed: Composed, tmp_path: Path, monk
     assert "checkpoint-3" in checkpoints
 
 
-def test_whoever_asks_twice_or_before_the_first_step_is_obeyed_at_once():
+def test_a_second_request_or_one_before_the_first_step_acts_at_once():
     with Requests() as requests:
         with pytest.raises(Interrupted):
             os.kill(os.getpid(), signal.SIGINT)
@@ -301,7 +303,7 @@ def test_whoever_asks_twice_or_before_the_first_step_is_obeyed_at_once():
                 requests.answered()
 
 
-def test_the_earlier_receiver_of_a_signal_has_the_last_word():
+def test_the_earlier_handler_of_a_signal_is_called_last():
     heard = []
     before = signal.signal(signal.SIGUSR2, lambda number, _: heard.append(number))
     try:
@@ -339,22 +341,22 @@ def locked(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def test_a_run_tells_who_computes_it_and_how_far_it_is(tmp_path: Path):
+def test_a_heartbeat_holds_process_and_progress(tmp_path: Path):
     with RunDir(root=tmp_path, config=config()) as run:
-        first = heartbeat.read(run.folder)
+        first = heartbeat.read_progress(run.folder)
         assert first is not None and (first["host"], first["pid"]) == (socket.gethostname(), os.getpid())
         assert not heartbeat.is_gone(first)
         run.report_progress([{"name": "a", "unit": "edits", "total": 4, "count": 1}])
         run._heartbeat._written = 0.1  # long ago
         run.report_progress([{"name": "a", "unit": "edits", "total": 4, "count": 2}])
-        second = heartbeat.read(run.folder)
+        second = heartbeat.read_progress(run.folder)
         assert second is not None and second["parts"][0]["count"] == 2
         run.finish(objective=None)
-        assert heartbeat.read(run.folder) is None
-    assert heartbeat.read(run.folder) is None
+        assert heartbeat.read_progress(run.folder) is None
+    assert heartbeat.read_progress(run.folder) is None
 
 
-def test_a_lock_of_a_host_that_fell_silent_is_taken_over(
+def test_the_lock_of_a_silent_host_is_taken_over(
     tmp_path: Path, locked: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(heartbeat, "WATCHED", 0)
@@ -366,7 +368,7 @@ def test_a_lock_of_a_host_that_fell_silent_is_taken_over(
         run.append({"edits": 0})
 
 
-def test_who_was_taken_over_writes_no_more_rows(tmp_path: Path):
+def test_a_process_whose_run_was_taken_over_writes_no_rows(tmp_path: Path):
     with pytest.raises(RunBusy, match="took over"), RunDir(root=tmp_path, config=config()) as run:
         run.append({"edits": 0})
         elsewhere(run.folder, silent=0)
@@ -382,7 +384,7 @@ def test_a_lock_of_this_host_is_never_taken_over(tmp_path: Path, locked: Path):
         RunDir(root=tmp_path, config=config()).__enter__()
 
 
-def test_a_process_of_this_host_is_gone_when_it_is_dead():
+def test_a_dead_process_of_this_host_is_gone():
     last_beat = {"host": socket.gethostname(), "pid": 2**22 + 1, "beat": time.time()}
     assert heartbeat.is_gone(last_beat) and not heartbeat.is_gone(last_beat | {"pid": os.getpid()})
 
@@ -394,7 +396,7 @@ def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_full_disk_is_told_and_costs_no_row_that_was_written(
+def test_a_full_disk_is_reported_and_loses_no_written_row(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     expected = reference(composed, tmp_path)
@@ -425,7 +427,7 @@ def test_a_failure_of_the_machine_is_marked_with_its_sentence(
     assert len(numbers(only_run(tmp_path))) == 3
 
 
-def test_other_errors_stay_what_they_are():
+def test_other_errors_are_unchanged():
     with pytest.raises(RuntimeError, match="shapes"), as_machine_error():
         raise RuntimeError("shapes do not match")
     with pytest.raises(MachineError, match="not enough memory"), as_machine_error():
@@ -434,7 +436,7 @@ def test_other_errors_stay_what_they_are():
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 640 vs 532")
 
 
-def test_to_begin_anew_takes_nothing_from_a_process_that_computes_the_run(tmp_path: Path):
+def test_resume_never_leaves_a_run_in_progress_alone(tmp_path: Path):
     with RunDir(root=tmp_path, config=config()) as run:
         (run.folder / "state" / "0").mkdir(parents=True)
         with pytest.raises(RunBusy):

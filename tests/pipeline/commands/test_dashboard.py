@@ -1,4 +1,4 @@
-"""Dashboards: what a view shows, the runs have measured, and all that they measured is shown."""
+"""Dashboards: a view has exactly the metrics that the runs have measured."""
 
 import json
 from collections.abc import Iterator
@@ -59,25 +59,25 @@ def test_the_view_shows_every_metric_that_the_runs_have_and_no_other(
     from wandb_workspaces.workspaces import internal
 
     assert main([str(experiment)]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith(str(experiment / "dashboard.json")) and "wandb login" in told
+    output = capsys.readouterr().out
+    assert output.startswith(str(experiment / "dashboard.json")) and "wandb login" in output
     text = (experiment / "dashboard.json").read_text()
     assert internal.View.model_validate_json(text).display_name == "demo"
-    shown = list(panels(json.loads(text)))
-    assert {key for _, _, keys in shown for key in keys} == {*EDITS, *NORMS, *OTHERS, *LAST, *TRAINED}
-    assert [*dashboard(), REST] == list(dict.fromkeys(section for section, _, _ in shown))
-    assert {axis for section, axis, _ in shown if section != "Alarms"} == {"edits", "steps", "step"}
-    assert ("Training", "steps", ["train/loss/step"]) in shown
-    assert {axis for _, axis, keys in shown if keys == ["edit/score/seen"]} == {"edits", "step"}
+    content = list(panels(json.loads(text)))
+    assert {key for _, _, keys in content for key in keys} == {*EDITS, *NORMS, *OTHERS, *LAST, *TRAINED}
+    assert [*dashboard(), REST] == list(dict.fromkeys(section for section, _, _ in content))
+    assert {axis for section, axis, _ in content if section != "Alarms"} == {"edits", "steps", "step"}
+    assert ("Training", "steps", ["train/loss/step"]) in content
+    assert {axis for _, axis, keys in content if keys == ["edit/score/seen"]} == {"edits", "step"}
 
 
 def test_blocks_share_a_panel_and_the_score_comes_first(experiment: Path):
-    found = plots([RunFolder(experiment / "1")])
-    titles = [plot.title for plot in found["Edits"]]
+    sections = plots([RunFolder(experiment / "1")])
+    titles = [plot.title for plot in sections["Edits"]]
     assert titles == ["edit/score/seen", "edit/retention", "edit/score/first50"]
-    keys = {plot.title: plot.keys for plot in found["Norms"]}
+    keys = {plot.title: plot.keys for plot in sections["Norms"]}
     assert keys["norm/delta/mlp_down"] == ("norm/delta/mlp_down.01", "norm/delta/mlp_down.11")
-    assert [plot.title for plot in found["Probes"]] == ["probe/accuracy/mean", "probe/accuracy"]
+    assert [plot.title for plot in sections["Probes"]] == ["probe/accuracy/mean", "probe/accuracy"]
 
 
 def test_runs_of_the_experiment_alone_are_grouped_by_editor(experiment: Path, tmp_path: Path):
@@ -92,7 +92,7 @@ def test_runs_of_the_experiment_alone_are_grouped_by_editor(experiment: Path, tm
     assert (only["key"]["name"], only["op"], only["value"]) == ("group", "IN", ["demo"])
 
 
-def test_who_is_logged_in_has_the_view_saved(
+def test_with_a_login_the_view_is_saved(
     experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     from wandb_workspaces import workspaces as ws

@@ -1,4 +1,4 @@
-"""An exported folder is the model that the run ended with, to the bit, and tells what it is."""
+"""An exported folder is the final model of the run, to the bit, with a card."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from analysis.results.run_folder import RunFolder
 from pipeline import experiment
-from pipeline.checkpoints import kept_weights as kept
+from pipeline.checkpoints import kept_weights
 from pipeline.commands import export
 from pipeline.commands.model_card import card
 from pipeline.config.fingerprint import fingerprint
@@ -37,7 +37,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
 
     def keep(model, folder: Path) -> None:
         models.append(copy.deepcopy(model.hf))
-        kept.keep_weights(model, folder)
+        kept_weights.keep_weights(model, folder)
 
     monkeypatch.setattr(experiment, "keep_weights", keep)
     return models
@@ -63,11 +63,11 @@ def finished(config: DictConfig, root: Path) -> Path:
     return only_run(root)
 
 
-def says(*arguments: object) -> str:
-    """What the command answers to a mistake."""
-    told = export.main([str(argument) for argument in arguments])
-    assert isinstance(told, str) and told.startswith("error: ")
-    return told
+def message_for(*arguments: object) -> str:
+    """The message of the command about a mistake."""
+    message = export.main([str(argument) for argument in arguments])
+    assert isinstance(message, str) and message.startswith("error: ")
+    return message
 
 
 def check_same(out: Path, model: nn.Module) -> None:
@@ -121,11 +121,13 @@ def test_kept_updates_lead_to_the_same_model_as_kept_weights(
     (run / "weights.safetensors").unlink()
     check_same(export.export(run, tmp_path / "model"), ended[0])
     shutil.rmtree(run / "updates")
-    assert "holds no weights: compute it again with keep_weights=true" in says(run, f"out={tmp_path / 'b'}")
+    assert "holds no weights: compute it again with keep_weights=true" in message_for(
+        run, f"out={tmp_path / 'b'}"
+    )
 
 
 @pytest.mark.parametrize("intervention", ["cpt", "lora", "cpt_then_edit"])
-def test_what_was_trained_is_exported_too(
+def test_a_trained_model_is_exported_too(
     training: Composed, ended: list[nn.Module], tmp_path: Path, intervention: str
 ):
     run = finished(training(f"intervention={intervention}"), tmp_path)
@@ -138,7 +140,7 @@ def test_keeping_weights_makes_no_other_run_and_is_off_by_default(composed: Comp
     assert fingerprint(resolved(composed())) == fingerprint(resolved(composed("keep_weights=true")))
     run = finished(composed("stage=[norms]", "edits=2"), tmp_path)
     assert not (run / "weights.safetensors").exists()
-    assert "holds no weights: compute it again with keep_weights=true resume=never" in says(
+    assert "holds no weights: compute it again with keep_weights=true resume=never" in message_for(
         run, f"out={tmp_path / 'out'}"
     )
     launch(composed("stage=[norms]", "edits=2", "keep_weights=true", "resume=never"), tmp_path)
@@ -152,31 +154,31 @@ def test_a_run_that_leaves_the_model_as_it_was_has_nothing_to_export(
     training: Composed, tmp_path: Path, more: tuple[str, ...]
 ):
     run = finished(training(*more), tmp_path)
-    told = says(run, f"out={tmp_path / 'out'}")
-    assert "ended with the model that it began with" in told
-    assert ("adapter" in told) == ("intervention=lora" in more)
+    message = message_for(run, f"out={tmp_path / 'out'}")
+    assert "ended with the model that it began with" in message
+    assert ("adapter" in message) == ("intervention=lora" in more)
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_exported_gets_a_sentence(composed: Composed, tmp_path: Path):
+def test_a_run_that_cannot_be_exported_gets_a_sentence(composed: Composed, tmp_path: Path):
     model = tmp_path / "model"
     tiny = tiny_model(double=False)
     tiny.hf.save_pretrained(model)
     tiny.tokenizer.save_pretrained(model)
     run, out = finished(composed(f"model.path={model}", *QUICK), tmp_path), tmp_path / "out"
-    assert "is no run and holds none" in says(tmp_path / "absent", f"out={out}")
-    assert "holds something already" in says(run, f"out={model}")
-    assert "holds something already" in says(run, f"out={run / 'DONE'}")
+    assert "is no run and holds none" in message_for(tmp_path / "absent", f"out={out}")
+    assert "is not empty" in message_for(run, f"out={model}")
+    assert "is not empty" in message_for(run, f"out={run / 'DONE'}")
     with pytest.raises(SystemExit, match="2"):
         export.main([str(run), str(out)])
     shutil.copytree(run, run.with_name("another"))
-    assert "holds 2 runs: name one of them" in says(run.parent, f"out={out}")
+    assert "holds 2 runs: name one of them" in message_for(run.parent, f"out={out}")
     (run.parent / "another" / "DONE").unlink()
-    assert "is not finished" in says(run.parent / "another", f"out={out}")
+    assert "is not finished" in message_for(run.parent / "another", f"out={out}")
     (model / "extra.json").touch()
-    assert "has changed since the run" in says(run, f"out={out}")
+    assert "has changed since the run" in message_for(run, f"out={out}")
     shutil.rmtree(model)
-    assert "began with is not there" in says(run, f"out={out}")
+    assert "began with is not there" in message_for(run, f"out={out}")
     assert not out.exists() and not out.with_name("out.part").exists()
 
 
@@ -218,11 +220,13 @@ def test_lm_eval_loads_the_folder(composed: Composed, ended: list[nn.Module], tm
 
     out = export.export(finished(composed(*QUICK), tmp_path), tmp_path / "out")
     harness = HFLM(pretrained=str(out), device="cpu")
-    asked = Instance("loglikelihood", {}, ("Ada Byron works as a", " poet"), 0)
-    (found,) = harness.loglikelihood([asked], disable_tqdm=True)
+    request = Instance("loglikelihood", {}, ("Ada Byron works as a", " poet"), 0)
+    (likelihood,) = harness.loglikelihood([request], disable_tqdm=True)
     tokenizer = AutoTokenizer.from_pretrained(out)
     ids = torch.tensor([tokenizer("Ada Byron works as a poet").input_ids])
     start = len(tokenizer("Ada Byron works as a").input_ids)
     with torch.inference_mode():
-        said = ended[0](ids).logits.log_softmax(dim=-1)[0, start - 1 : -1]
-    assert found[0] == pytest.approx(float(said.gather(1, ids[0, start:, None]).sum()), rel=1e-4)
+        log_probabilities = ended[0](ids).logits.log_softmax(dim=-1)[0, start - 1 : -1]
+    assert likelihood[0] == pytest.approx(
+        float(log_probabilities.gather(1, ids[0, start:, None]).sum()), rel=1e-4
+    )

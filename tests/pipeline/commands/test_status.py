@@ -1,4 +1,4 @@
-"""The state of a sweep is told from its folders alone."""
+"""The state of a sweep is read from its folders alone."""
 
 import json
 import os
@@ -23,13 +23,20 @@ def beat(folder: Path, *, host: str, pid: int, age: float, parts: list[dict[str,
     folder.mkdir(parents=True)
     (folder / "config.yaml").touch()
     now = time.time()
-    told = {"host": host, "pid": pid, "owner": "o", "beat": now - age, "started": now - 100, "parts": parts}
-    (folder / "progress.json").write_text(json.dumps(told))
+    content = {
+        "host": host,
+        "pid": pid,
+        "owner": "o",
+        "beat": now - age,
+        "started": now - 100,
+        "parts": parts,
+    }
+    (folder / "progress.json").write_text(json.dumps(content))
 
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Path:
-    """A run of each state; one of them in nobody's plan."""
+    """A run of each state; one of them in no plan."""
     seeds = {"done": 0, "failed": 1, "running": 2, "far": 3, "interrupted": 4, "silent": 5, "waiting": 6}
     jobs = [
         plan.PlannedRun(
@@ -71,7 +78,7 @@ def test_every_state_is_recognised(experiment: Path):
     }
 
 
-def test_a_running_one_tells_how_far_it_is_by_its_latest_whole_row(experiment: Path):
+def test_the_progress_of_a_run_is_that_of_its_latest_whole_row(experiment: Path):
     (running,) = [run for run in run_states(experiment) if run.run == "running"]
     assert running.message.startswith("25 of 100 edits")
     assert running.left == pytest.approx(300, rel=0.01)
@@ -86,7 +93,7 @@ def test_the_table_shows_what_differs_and_why_something_failed(experiment: Path)
     assert "8 runs: 2 done, 1 waiting, 2 interrupted, 1 failed, 2 running; about" in text
 
 
-def test_time_left_counts_what_waits_and_how_many_run_at_a_time():
+def test_time_left_counts_waiting_runs_and_runs_at_a_time():
     def runs(running: int, waiting: int) -> list[RunState]:
         done = RunState(run="a", overrides=(), state="done", seconds=100.0)
         half = RunState(run="b", overrides=(), state="running", share=0.5, seconds=50.0)

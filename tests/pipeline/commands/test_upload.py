@@ -1,4 +1,4 @@
-"""Uploads: a run made anew from its folder is the run that its job would have told, and is told once."""
+"""Uploads: a run recreated from its folder equals the run logged by its job, and is uploaded once."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _one_quick_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing is tested elsewhere, and takes seconds."""
+    """Replaces the figures, which take seconds and have tests of their own."""
     import analysis.plots.run_figures
 
     def draw(folder: Path, to: Path) -> dict[str, Path]:
@@ -77,7 +77,7 @@ def offline(folder: Path) -> list[Path]:
     return list(folder.glob("wandb/offline-run-*"))
 
 
-def test_an_upload_tells_what_the_run_itself_told(composed: Callable[..., DictConfig], tmp_path: Path):
+def test_an_upload_equals_the_run_logged_by_the_job(composed: Callable[..., DictConfig], tmp_path: Path):
     launch(composed("tracker=wandb", "tracker.mode=offline", "stage=[norms]", "edits=2"), tmp_path)
     (live,) = tmp_path.glob("test/*")
     copy = tmp_path / "elsewhere" / live.name
@@ -95,22 +95,26 @@ def test_an_upload_tells_what_the_run_itself_told(composed: Callable[..., DictCo
     ]
     assert len(numbers[0]) == len(numbers[1]) > 4
     assert [set(row) for row in numbers[0]] == [set(row) for row in numbers[1]], "figures and tables as well"
-    told = [wandb_summary(folder) for folder in (live, copy)]
-    config = [{key: value for key, value in one["config"].items() if key[:7] != "archive"} for one in told]
+    summaries = [wandb_summary(folder) for folder in (live, copy)]
+    config = [
+        {key: value for key, value in summary["config"].items() if key[:7] != "archive"}
+        for summary in summaries
+    ]
     assert config[0] == config[1]
-    assert told[0]["config"]["archive/digest"] == told[1]["config"]["archive/digest"]
+    assert summaries[0]["config"]["archive/digest"] == summaries[1]["config"]["archive/digest"]
     assert (
-        told[0]["summary"]["norm/frobenius_ratio/edited"] == told[1]["summary"]["norm/frobenius_ratio/edited"]
+        summaries[0]["summary"]["norm/frobenius_ratio/edited"]
+        == summaries[1]["summary"]["norm/frobenius_ratio/edited"]
     )
 
 
-def test_the_same_content_is_told_once_and_another_replaces_it(
+def test_equal_content_is_uploaded_once_and_other_content_replaces_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     (folder / "wandb" / f"offline-run-20260101_000000-{ID}").mkdir(parents=True)
     (folder / "wandb" / f"offline-run-20260101_000000-{ID}" / f"run-{ID}.wandb").write_bytes(b":W&B\0\0\0")
     assert main([str(folder)]) == 0
-    (first,) = offline(folder)  # the one that a killed job had left is gone
+    (first,) = offline(folder)  # the one of a killed job is removed
     records = wandb_records(folder)
     assert exit_code(records) == 0
     assert [row["memory/peak_rss/gib"] for row in rows_of(records) if "memory/peak_rss/gib" in row] == [
@@ -134,7 +138,7 @@ def test_the_same_content_is_told_once_and_another_replaces_it(
 
 
 @pytest.mark.parametrize("state", ["failed", "unfinished"])
-def test_a_run_without_an_end_is_told_as_far_as_it_is(
+def test_the_rows_of_an_unfinished_run_are_uploaded(
     folder: Path, capsys: pytest.CaptureFixture[str], state: str
 ):
     (folder / "DONE").unlink()
@@ -145,9 +149,9 @@ def test_a_run_without_an_end_is_told_as_far_as_it_is(
         file.write('{"edits": 3, "memory/pea')
     (folder / "records.parquet").write_bytes(b"PAR1 torn")
     assert main([str(folder)]) == 0
-    told = capsys.readouterr().out
-    assert "skipped 1 unreadable line(s) of metrics.jsonl, first line 4." in told
-    assert "left out records.parquet" in told
+    output = capsys.readouterr().out
+    assert "skipped 1 unreadable line(s) of metrics.jsonl, first line 4." in output
+    assert "left out records.parquet" in output
     summary = wandb_summary(folder)
     assert summary["state"].startswith("failed") and summary["summary"]["edits"] == 2
     assert summary["config"]["archive/state"] == state
@@ -155,26 +159,26 @@ def test_a_run_without_an_end_is_told_as_far_as_it_is(
     assert summary["config"].get("archive/reason") == reason
 
 
-@pytest.mark.parametrize("told", [None, "{}", "[]", '{"host": "gone", "pid": 1}'])
+@pytest.mark.parametrize("heartbeat", [None, "{}", "[]", '{"host": "gone", "pid": 1}'])
 def test_a_run_that_is_being_computed_is_left_alone(
-    folder: Path, capsys: pytest.CaptureFixture[str], told: str | None
+    folder: Path, capsys: pytest.CaptureFixture[str], heartbeat: str | None
 ):
-    if told is not None:
-        (folder / "progress.json").write_text(told)
+    if heartbeat is not None:
+        (folder / "progress.json").write_text(heartbeat)
     with FileLock(folder / ".lock"):
         assert main([str(folder)]) == 0
     assert "being computed" in capsys.readouterr().out
     assert not offline(folder)
 
 
-def test_what_cannot_be_uploaded_is_named_and_the_others_are(
+def test_a_run_that_cannot_be_read_is_named_and_the_others_are_uploaded(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     broken = folder.parent / "00"
     broken.mkdir()
     (broken / "config.yaml").write_text("{")
     assert main([str(folder.parent)]) == 1
-    assert "00: error: " in (told := capsys.readouterr().out) and "config.yaml cannot be read" in told
+    assert "00: error: " in (output := capsys.readouterr().out) and "config.yaml cannot be read" in output
     assert len(offline(folder)) == 1
     assert main([str(folder.parent.parent)]) == 1
     assert "is no run and holds none" in capsys.readouterr().err
@@ -190,17 +194,17 @@ def test_an_interrupted_run_has_the_tables_of_its_newest_complete_state(folder: 
             pd.DataFrame([{"id": "a"}] * (part + count + 1)).to_parquet(tables / f"{name}.parquet")
         if size is not None:
             (tables.parent / "run.json").write_text(json.dumps({"size": size}))
-    found = RunFolder(folder).tables()[0]
-    assert {name: len(rows) for name, rows in found.items()} == {"edits": 3, "records": 1}
+    tables = RunFolder(folder).tables()[0]
+    assert {name: len(rows) for name, rows in tables.items()} == {"edits": 3, "records": 1}
     (folder / "records.parquet").unlink()
     assert main([str(folder)]) == 0
     tables = rows_of(wandb_records(folder))[-1]
     assert (tables["tables/edits.nrows"], tables["tables/records.nrows"]) == (3, 3)
 
 
-def test_what_the_run_itself_told_is_left_out_unless_it_was_told_otherwise_than_it_ended(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_run_logged_with_its_outcome_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A run whose figures failed is done, but failed at W&B: it is uploaded."""
+
     def broken(at: str) -> Path:
         with (
             pytest.raises(DataError),
@@ -231,7 +235,7 @@ class Server:
 
     def __init__(self, folder: Path, there: SimpleNamespace | None) -> None:
         self.folder, self.there = folder, there
-        self.asked: list[str] = []
+        self.queried: list[str] = []
         self.opened: list[dict[str, Any]] = []
         self.config: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
@@ -241,7 +245,7 @@ class Server:
         self.settings = SimpleNamespace(sync_dir=str(folder / "wandb" / "run-now"))
 
     def run(self, path: str) -> SimpleNamespace:
-        self.asked.append(path)
+        self.queried.append(path)
         if self.there is None:
             raise ValueError(f"Could not find run <Run {path}>")
         return self.there
@@ -275,7 +279,7 @@ class Server:
         ("failed", True, False, True),  # its figures were interrupted
     ],
 )
-def test_online_a_run_is_written_over_only_where_it_is_incomplete_or_one_says_so(
+def test_online_a_run_is_overwritten_if_incomplete_or_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch, state: str | None, same: bool, again: bool, written: bool
 ):
     import wandb
@@ -286,7 +290,7 @@ def test_online_a_run_is_written_over_only_where_it_is_incomplete_or_one_says_so
     monkeypatch.setattr(wandb, "init", server.init)
     arguments = [str(folder), "--mode", "online", "--project", "p", "--entity", "e", *(["--again"] * again)]
     assert main(arguments) == 0
-    assert server.asked == ([] if again else [f"e/p/{ID}"])
+    assert server.queried == ([] if again else [f"e/p/{ID}"])
     assert len(server.opened) == written
     if written:
         (opened,) = server.opened

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_se
 from editors.data import SLOT
 from editors.errors import ConfigError
 from editors.models.architectures import family_of
-from pipeline.commands.build_world import Order, main, parse
+from pipeline.commands.build_world import BuildOptions, main, parse
 from pipeline.data.world.borrowed import BorrowedWorld
 from pipeline.data.world.facts import World
 from pipeline.data.world.names import RELATIONS
@@ -188,7 +188,7 @@ def test_an_unknown_model_names_the_known_ones() -> None:
 
 def test_an_order_is_read_from_key_value_arguments() -> None:
     order = parse(["model=tiny-llama", "facts=data/counterfact.jsonl", "limit=400"])
-    assert order == Order(model="tiny-llama", facts="data/counterfact.jsonl", limit=400)
+    assert order == BuildOptions(model="tiny-llama", facts="data/counterfact.jsonl", limit=400)
     assert order.folder == Path("outputs/models/tiny-llama-counterfact")
 
 

@@ -1,4 +1,4 @@
-"""Objectives: what they compute from a finished run, and what they say where they cannot."""
+"""Objectives: their values for finished runs, and the message if there is none."""
 
 import json
 import subprocess
@@ -20,18 +20,18 @@ from pipeline.runs.objectives import (
     Findings,
     Score,
     ScoreMinusDownstreamLoss,
-    chosen,
-    lacking,
     objective_of,
+    objective_problems,
+    objectives_of,
 )
 from tests.paths import ROOT
 
 Composed = Callable[..., DictConfig]
 
 
-def found(**given: object) -> Findings:
-    nothing: dict = {"last": {}, "unedited": {}, "edits": 10, "alarms": [], "parts": []}
-    return Findings(**{**nothing, **given})
+def findings(**fields: object) -> Findings:
+    empty: dict = {"last": {}, "unedited": {}, "edits": 10, "alarms": [], "parts": []}
+    return Findings(**{**empty, **fields})
 
 
 def alarm(signature: str, count: int, *, unit: str = "edits", part: int = 0) -> dict:
@@ -39,30 +39,30 @@ def alarm(signature: str, count: int, *, unit: str = "edits", part: int = 0) -> 
 
 
 def test_a_run_without_an_alarm_counts_all_of_its_edits():
-    assert EditsBeforeAlarm().value(found()) == 10
+    assert EditsBeforeAlarm().value(findings()) == 10
 
 
 def test_the_first_alarm_counts_of_those_that_are_named():
     alarms = [alarm("norm_growth", 7), alarm("ability_loss", 4)]
-    assert EditsBeforeAlarm().value(found(alarms=alarms)) == 4
-    assert EditsBeforeAlarm(signatures=["norm_growth"]).value(found(alarms=alarms)) == 7
-    assert EditsBeforeAlarm(signatures=["probe_collapse"]).value(found(alarms=alarms)) == 10
+    assert EditsBeforeAlarm().value(findings(alarms=alarms)) == 4
+    assert EditsBeforeAlarm(signatures=["norm_growth"]).value(findings(alarms=alarms)) == 7
+    assert EditsBeforeAlarm(signatures=["probe_collapse"]).value(findings(alarms=alarms)) == 10
 
 
 def test_edits_of_earlier_parts_were_made_before_an_alarm_as_well():
     parts = [{"unit": unit, "count": 5} for unit in ("edits", "steps", "edits")]
-    assert EditsBeforeAlarm().value(found(alarms=[alarm("norm_growth", 2, part=2)], parts=parts)) == 7
+    assert EditsBeforeAlarm().value(findings(alarms=[alarm("norm_growth", 2, part=2)], parts=parts)) == 7
     training = alarm("norm_growth", 3, unit="steps", part=1)
-    assert EditsBeforeAlarm().value(found(alarms=[training], parts=parts)) == 5
+    assert EditsBeforeAlarm().value(findings(alarms=[training], parts=parts)) == 5
 
 
-def test_what_downstream_ability_is_lost_is_taken_off_the_score():
+def test_lost_downstream_ability_is_subtracted_from_the_score():
     objective = ScoreMinusDownstreamLoss(weight=2.0)
     last = {"edit/score/seen": 0.9, "downstream/mean/acc": 0.5}
     start = {"downstream/mean/acc": 0.6}
-    assert objective.value(found(last=last, unedited=start)) == pytest.approx(0.9 - 2 * 0.1)
-    assert objective.value(found(last=last, unedited={})) is None
-    assert objective.value(found(last={}, unedited=start)) is None
+    assert objective.value(findings(last=last, unedited=start)) == pytest.approx(0.9 - 2 * 0.1)
+    assert objective.value(findings(last=last, unedited={})) is None
+    assert objective.value(findings(last={}, unedited=start)) is None
 
 
 def test_a_stage_that_is_missing_is_named_before_anything_is_computed():
@@ -70,7 +70,9 @@ def test_a_stage_that_is_missing_is_named_before_anything_is_computed():
     assert "add signatures" in str(EditsBeforeAlarm().lacks({}))
     assert "efficacy and downstream" in str(ScoreMinusDownstreamLoss().lacks({}))
     assert Score(metric="edit/score/seen").lacks({"efficacy": {}}) is None
-    assert Score(metric="edit/target_norm/mean").lacks({}) is None, "the editor tells this one, not a stage"
+    assert Score(metric="edit/target_norm/mean").lacks({}) is None, (
+        "the editor reports this metric, not a stage"
+    )
 
 
 def test_a_signature_that_cannot_fire_is_named():
@@ -110,17 +112,17 @@ def test_a_key_names_the_stage_that_alone_measures_it(key: str, stage: str | Non
 )
 def test_a_mistake_is_a_sentence(composed: Composed, override: str, sentence: str):
     with pytest.raises(ConfigError, match=sentence.replace(".", r"\.")):
-        chosen(resolved(composed(override)))
+        objectives_of(resolved(composed(override)))
 
 
-def test_what_is_searched_for_does_not_tell_runs_apart(composed: Composed):
+def test_the_objective_does_not_change_the_fingerprint(composed: Composed):
     fingerprints = {
         fingerprint(resolved(composed(f"objective={choice}"))) for choice in ("score", "edits_before_alarm")
     }
     assert len(fingerprints) == 1
 
 
-def test_a_finished_run_answers_with_the_objective_that_is_chosen_now(composed: Composed, tmp_path: Path):
+def test_a_finished_run_returns_the_value_of_the_current_objective(composed: Composed, tmp_path: Path):
     stages = "stage=[norms,efficacy,signatures]"
     score = launch(composed(stages), tmp_path)
     (folder,) = (tmp_path / "test").iterdir()
@@ -133,7 +135,9 @@ def test_a_finished_run_answers_with_the_objective_that_is_chosen_now(composed: 
     assert RunFolder(folder).final_summary() == summary, "it stays as it was computed at the end"
 
 
-def test_a_run_that_lacks_it_is_kept_and_says_what_to_add(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_without_the_stage_the_value_is_null_and_the_message_names_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     config = {
         "stage": {"norms": {}},
         "objective": {"score": {"_target_": "pipeline.runs.objectives.Score", "metric": "edit/score/seen"}},
@@ -143,7 +147,7 @@ def test_a_run_that_lacks_it_is_kept_and_says_what_to_add(tmp_path: Path, caplog
     with caplog.at_level("DEBUG"):
         assert objective_of(config, tmp_path) is None
     assert "add efficacy to stage=[norms]" in caplog.text
-    assert lacking(config) and not lacking({**config, "stage": {"efficacy": {}}})
+    assert objective_problems(config) and not objective_problems({**config, "stage": {"efficacy": {}}})
 
 
 def test_objectives_need_no_torch():

@@ -154,7 +154,7 @@ def test_a_broken_file_stops_only_the_job_that_reads_it(tmp_path: Path, caplog: 
     with pytest.raises(SweepFailed, match="1 of 2"):
         sweep.sweep(["name=x", "editor=memit,torn"])
     assert launcher.launched == [["name=x", "editor=memit"]]
-    assert f"editor=torn: {tmp_path}/more/editor/torn.yaml, line 3 is no YAML: " in caplog.text
+    assert f"editor=torn: {tmp_path}/more/editor/torn.yaml, line 3 is not valid YAML: " in caplog.text
 
 
 def test_a_summary_without_its_objective_is_a_failure_with_a_way_out(

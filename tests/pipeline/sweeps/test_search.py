@@ -94,8 +94,8 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
         launcher = Cheap(config, values)
         monkeypatch.setattr(Plugins.instance(), "instantiate_launcher", lambda **_: launcher)
         storage = f"sqlite:///{tmp_path}/study.db"
-        given = {"n_trials": 4, "n_jobs": 1, "max_failure_rate": 1.0, "seed": 0, "params": None, **options}
-        trials = Trials(sampler=sampler, storage=storage, study_name=study_name, **given)
+        keywords = {"n_trials": 4, "n_jobs": 1, "max_failure_rate": 1.0, "seed": 0, "params": None, **options}
+        trials = Trials(sampler=sampler, storage=storage, study_name=study_name, **keywords)
         merged = lambda config, overrides: OmegaConf.merge(config, OmegaConf.from_dotlist(overrides))  # noqa: E731
         loader = SimpleNamespace(load_sweep_config=merged, get_search_path=ConfigSearchPathImpl)
         context: Any = SimpleNamespace(config_loader=loader)

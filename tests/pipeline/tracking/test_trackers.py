@@ -1,4 +1,4 @@
-"""Trackers: what they were given can be read back, runs do not mix, nothing stays open."""
+"""Trackers: their data can be read back, runs do not mix, nothing stays open."""
 
 import json
 import signal
@@ -78,10 +78,10 @@ def test_alerts_and_figures_are_in_the_run(tmp_path: Path) -> None:
     """Figures are drawn only for a tracker that shows them."""
     picture = tmp_path / "norms.png"
     Image.new("RGB", (3, 2)).save(picture)
-    drawn: list[str] = []
+    calls: list[str] = []
 
     def draw() -> dict[str, Path]:
-        drawn.append("once")
+        calls.append("once")
         return {"norms": picture}
 
     with tracking(tracker := Wandb(), CONFIG, run_info(tmp_path)):
@@ -95,7 +95,7 @@ def test_alerts_and_figures_are_in_the_run(tmp_path: Path) -> None:
     silent = Wandb(mode="disabled")
     with tracking(TrackerList(trackers=[silent]), CONFIG, run_info(tmp_path / "disabled")):
         silent.pictures(draw)
-    assert drawn == ["once"]
+    assert calls == ["once"]
 
 
 def test_two_runs_in_one_process_do_not_mix(tmp_path: Path) -> None:
@@ -129,11 +129,11 @@ def test_whatever_ends_a_run_closes_it_as_failed_with_its_tables(tmp_path: Path,
     assert first == {"edits": 0, "norm/a": 1}
     assert last["tables/edits._type"] == "table-file"
     assert wandb.run is None
-    tracker.log(Position(edits=1), {"norm/a": 1.0})  # closed: goes nowhere
+    tracker.log(Position(edits=1), {"norm/a": 1.0})  # closed: has no effect
     tracker.finish("done")
 
 
-def test_a_run_that_goes_on_tells_what_its_first_attempt_told(
+def test_a_resumed_run_has_the_rows_of_its_first_attempt(
     composed: Callable[..., DictConfig],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -160,7 +160,7 @@ def test_a_run_that_goes_on_tells_what_its_first_attempt_told(
         launch(composed(*choices), tmp_path)
     assert "resuming from" in caplog.text
     (folder,) = tmp_path.glob("test/*")
-    records = wandb_records(folder)  # of one folder: that of the first attempt is gone
+    records = wandb_records(folder)  # one folder: that of the first attempt is removed
     rows = rows_of(records)
     assert [row["edits"] for row in rows if "norm/frobenius_ratio/edited" in row] == [0, 1, 2, 3, 4]
     assert [row["tables/edits.nrows"] for row in rows if "tables/edits.nrows" in row] == [4]
@@ -282,7 +282,7 @@ class Recorder(Tracker):
             raise OSError("will not close")
 
 
-def test_many_trackers_all_hear_and_all_close(tmp_path: Path) -> None:
+def test_all_trackers_of_a_list_are_called_and_closed(tmp_path: Path) -> None:
     trackers = [Recorder(), Recorder(stubborn=True), Recorder()]
     with (
         pytest.raises(OSError, match="will not close"),
@@ -294,7 +294,7 @@ def test_many_trackers_all_hear_and_all_close(tmp_path: Path) -> None:
     assert TrackerList(trackers=trackers).id == "r,r,r"
 
 
-def test_a_tracker_that_will_not_close_does_not_hide_why_a_run_ended(tmp_path: Path) -> None:
+def test_a_tracker_that_fails_to_close_does_not_hide_the_error(tmp_path: Path) -> None:
     stubborn = TrackerList(trackers=[Recorder(stubborn=True)])
     with pytest.raises(KeyboardInterrupt), tracking(stubborn, {}, run_info(tmp_path)):
         raise KeyboardInterrupt
@@ -360,7 +360,7 @@ def test_runs_are_grouped_by_short_keys_and_say_which_code_computed_them(tmp_pat
     }, "neither the machine nor the command line"
 
 
-def test_a_summary_keeps_what_suits_the_metric_and_the_objective(tmp_path: Path) -> None:
+def test_the_summary_of_a_metric_suits_it_and_the_objective(tmp_path: Path) -> None:
     info = run_info(tmp_path)
     tracker = Wandb()
     with tracking(tracker, CONFIG, info):
@@ -380,13 +380,18 @@ def test_a_summary_keeps_what_suits_the_metric_and_the_objective(tmp_path: Path)
     assert (summary["activation/cosine/a"], summary["objective"], summary["edits"]) == (2, 0.5, 2)
 
 
-def test_summaries_keep_only_what_w_and_b_knows() -> None:
-    kept = {metric.summary for metric in metrics()} | {area.summary for area in areas().values()}
-    assert {end for one in kept if one for end in one.split(",")} == {"last", "min", "max", "mean"}
+def test_summaries_are_those_of_w_and_b() -> None:
+    summaries = {metric.summary for metric in metrics()} | {area.summary for area in areas().values()}
+    assert {end for summary in summaries if summary for end in summary.split(",")} == {
+        "last",
+        "min",
+        "max",
+        "mean",
+    }
 
 
 @pytest.mark.parametrize("sampled", [True, False])
-def test_the_machine_is_watched_unless_one_says_no(tmp_path: Path, sampled: bool) -> None:
+def test_the_machine_is_sampled_unless_switched_off(tmp_path: Path, sampled: bool) -> None:
     with tracking(Wandb(system_metrics=sampled), CONFIG, run_info(tmp_path)):
         time.sleep(0.5)  # the first sample is taken at once
     assert any("stats" in record for record in wandb_records(tmp_path)) == sampled
