@@ -106,8 +106,8 @@ def _series(
 ) -> list[str]:
     """One label per run, shared by the runs that differ in their seed alone.
 
-    A label has the names of the parts, model and data if there are several, the intervention if runs differ in
-    it alone, and the settings in which runs that agree in all of these differ.
+    A label has the names of the parts, model and data if there are several, the intervention if runs differ
+    in it alone, and the settings in which runs that agree in all of these differ.
     """
     runs = runs.assign(done=[" → ".join(names) for names in parts])
     several = [column for column in ("model", "data") if runs[column].nunique() > 1]

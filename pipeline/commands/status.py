@@ -1,4 +1,4 @@
-"""`python -m pipeline status outputs/<experiment>`: the progress of its runs, on whichever machine they run."""
+"""`python -m pipeline status outputs/<experiment>`: the progress of its runs, on any machine."""
 
 import argparse
 import time

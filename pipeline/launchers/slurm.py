@@ -55,8 +55,8 @@ class JobFailed(NormscopeError):
 class Queue(SlurmInfoWatcher):
     """The states of jobs from `squeue`, which lists ended jobs for some minutes.
 
-    `sacct`, which submitit uses, lists nothing on a cluster without accounting: a sweep would wait forever for
-    a job that was killed.
+    `sacct`, which submitit uses, lists nothing on a cluster without accounting: a sweep would wait forever
+    for a job that was killed.
     """
 
     def _make_command(self) -> list[str] | None:
@@ -78,8 +78,8 @@ class Queue(SlurmInfoWatcher):
 class SlurmSweep(SlurmLauncher):
     """Runs of a sweep as one job array.
 
-    Jobs run in the folder that they were submitted from, so that relative paths stay valid, with a copy of the
-    code and the configuration files at that time.
+    Jobs run in the folder that they were submitted from, so that relative paths stay valid, with a copy of
+    the code and the configuration files at that time.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

@@ -1,4 +1,4 @@
-"""Training brings the new object closer and leaves the rest; interrupted, it continues with the same numbers."""
+"""Training brings the new object closer and leaves the rest; it can be interrupted and continued."""
 
 import random
 from collections.abc import Sequence

@@ -178,7 +178,7 @@ def test_a_run_that_cannot_be_exported_gets_a_sentence(composed: Composed, tmp_p
     (model / "extra.json").touch()
     assert "has changed since the run" in message_for(run, f"out={out}")
     shutil.rmtree(model)
-    assert "began with is not there" in message_for(run, f"out={out}")
+    assert f"the initial model of {run} cannot be loaded" in message_for(run, f"out={out}")
     assert not out.exists() and not out.with_name("out.part").exists()
 
 
