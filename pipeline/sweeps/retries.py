@@ -79,7 +79,7 @@ def _note(study: optuna.Study, counts: Mapping[str, int], left: Sequence[int]) -
 
 
 @contextmanager
-def kept_waiting(study: optuna.Study) -> Iterator[None]:
+def requeue_on_exit(study: optuna.Study) -> Iterator[None]:
     """Let trials that are not over wait for the next launch, unless the process is killed."""
     # between two runs nothing else receives a signal
     with received([number for number in LEAVE if number != signal.SIGINT], _raise_exit):

@@ -35,7 +35,7 @@ from pipeline.runs.layout import is_done
 from pipeline.runs.messages import error_line
 from pipeline.runs.objectives import Direction, objective_of, objective_problems, objectives_of
 from pipeline.runs.signals import JobLeft
-from pipeline.sweeps.retries import ERRORS, RUN, begin, counted_trials, fail, kept_waiting, resumable
+from pipeline.sweeps.retries import ERRORS, RUN, begin, counted_trials, fail, requeue_on_exit, resumable
 from pipeline.sweeps.search_space import Space, any_of, as_overrides, split
 from pipeline.sweeps.study_store import locked, open_study
 
@@ -124,7 +124,7 @@ class Trials:
             )
             queue = deque(resumable(study))
             before = len(counted_trials(study)) - len(queue)
-            with kept_waiting(study):
+            with requeue_on_exit(study):
                 while (more := self.n_trials - (len(counted_trials(study)) - len(queue))) > 0:
                     self._batch(study, queue, min(more, self.n_jobs), space, fixed)
                 left = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
