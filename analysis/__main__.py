@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from analysis.plots.figures.keys import key_charts
+from analysis.plots.figures.plugins import figures_with
 from analysis.plots.figures.registry import FIGURES, FigureSpec, charts, save_figures, selected_figures
 from analysis.reports.html_report import write_report
 from analysis.reports.metrics_page import render_metrics
@@ -37,12 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Write the report of experiments; prints remarks, alarms, the table and the path."""
+    registry = figures_with(options.plugin)
     collection = collect(*options.folders)
     title = " and ".join(_names(options.folders))
     studies = [search for folder in options.folders for search in searches(folder)]
     page = write_report(
-        collection, _target(options), title=title, at=_counts_of(options.at), x=options.x, found=studies
-    )
+        collection, _target(options), title=title, at=_counts_of(options.at), x=options.x, studies=studies,
+        figures=registry,
+    )  # fmt: skip
     order = alarm_order_text(collection)
     alarms = [order.to_string(index=False), ""] if len(order) else []
     table = per_series(collection, NARROW).to_string(index=False)
@@ -53,9 +56,10 @@ def report(options: argparse.Namespace) -> int:
 def figures(options: argparse.Namespace) -> int:
     """Draw the selected figures into files; prints their paths."""
     only, at = _names_of(options.only), _counts_of(options.at)
-    specs = selected_figures(only) if only or not options.key else []
+    registry = figures_with(options.plugin)
+    specs = selected_figures(only, registry) if only or not options.key else []
     collection = collect(*options.folders)
-    drawn = charts(collection.metrics, only, at=at, x=options.x) if specs else []
+    drawn = charts(collection.metrics, only, at=at, x=options.x, figures=registry) if specs else []
     drawn += key_charts(collection.metrics, options.key, x=options.x)
     if not drawn and options.key:
         raise ConfigError(f"--key {' '.join(options.key)}: no run has a finite number of it")
@@ -118,6 +122,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=("steps", "tokens"),
         default="steps",
         help="x-axis of training; default: steps",
+    )
+    common.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module of your own whose FIGURES are drawn as well; repeat it for several",
     )
     whole = commands.add_parser(
         "report", parents=[common], help="tables, figures and report.html; prints the table"
