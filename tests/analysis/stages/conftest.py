@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.analysis.rows import write_glue
+from tests.analysis.task_files import write_glue
 
 
 @pytest.fixture
