@@ -17,17 +17,13 @@ def figures_with(plugins: Sequence[str] = ()) -> tuple[FigureSpec, ...]:
         ConfigError: for a module that cannot be imported, for one whose `FIGURES` are absent or no tuple of
             `FigureSpec`, and for two figures of one name, whose files would overwrite each other.
     """
-    sources = {
-        **{name: f"the entry point {name}" for name in installed_plugins()},
-        **{name: f"--plugin {name}" for name in plugins},
-    }
     figures = list(FIGURES)
-    for name in dict.fromkeys((*plugins, *sources)):
-        for spec in _figures_of(name, sources[name], required=name in plugins):
+    for module in dict.fromkeys((*plugins, *installed_plugins())):
+        required = module in plugins
+        source = f"--plugin {module}" if required else f"the entry point {module}"
+        for spec in _figures_of(module, source, required=required):
             if spec.name in {other.name for other in figures}:
-                raise ConfigError(
-                    f"{sources[name]}: a figure {spec.name} exists already; give it another name"
-                )
+                raise ConfigError(f"{source}: a figure {spec.name} exists already; give it another name")
             figures.append(spec)
     return tuple(figures)
 

@@ -29,7 +29,11 @@ def spec(number, name, build):
 
 FIGURES = (spec("90", "mine", seconds), spec("91", "absent", lambda data: None))
 '''
-OTHER = "from my_figures.times import FIGURES as other, spec\n\nFIGURES = (spec('92', 'second', other[0].build),)\n"
+OTHER = """
+from my_figures.times import FIGURES as times, spec
+
+FIGURES = (spec("92", "second", times[0].build),)
+"""
 BROKEN = {
     "absent_figures": (None, "cannot be imported (ModuleNotFoundError: No module named 'absent_figures')"),
     "bad_code": ("1 / 0\n", "cannot be imported (ZeroDivisionError: division by zero)"),
@@ -105,7 +109,7 @@ def test_a_broken_plugin_is_one_sentence(
         (tmp_path / f"{module}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, module, raising=False)
-    assert main(["report", str(experiment), "--plugin", module]) == 2
+    assert main(["figures", str(experiment), "--plugin", module]) == 2
     message = capsys.readouterr().err
     assert message.startswith(f"error: --plugin {module}") and message.count("\n") == 1
-    assert sentence in message and not (experiment / "report.html").exists()
+    assert sentence in message and not (experiment / "figures").exists()
