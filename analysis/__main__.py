@@ -78,12 +78,12 @@ def compare(options: argparse.Namespace) -> int:
     if not options.tolerance >= 0:
         raise ConfigError(f"--tolerance {options.tolerance}: a relative difference is not negative")
     a, b = (read_one(folder) for folder in (options.a, options.b))
-    found = comparison(a, b, options.tolerance)
+    differences = comparison(a, b, options.tolerance)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
-    console.print(render_comparison(found, options.a, options.b, rows=None if options.all else _ROWS))
-    return 0 if found.is_equal else 1
+    console.print(render_comparison(differences, options.a, options.b, rows=None if options.all else _ROWS))
+    return 0 if differences.is_equal else 1
 
 
 def results(options: argparse.Namespace) -> int:
@@ -92,10 +92,10 @@ def results(options: argparse.Namespace) -> int:
     return 0
 
 
-def metrics(chosen: argparse.Namespace) -> int:
+def metrics(options: argparse.Namespace) -> int:
     """Write the page of metrics; prints its path."""
-    chosen.to.write_text(render_metrics(), encoding="utf-8")
-    _say(f"metrics: {chosen.to}")
+    options.to.write_text(render_metrics(), encoding="utf-8")
+    _say(f"metrics: {options.to}")
     return 0
 
 
@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         help="default: all three",
     )
     single.set_defaults(run=figures)
-    page = commands.add_parser("results", help="the claims of all experiments beside what their runs say")
+    page = commands.add_parser("results", help="the claims of all experiments, with verdicts")
     page.add_argument(
         "roots", nargs="+", type=Path, metavar="outputs", help="folders that hold experiments' folders"
     )
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("metrics", help="the definitions of all metrics, as docs/metrics.md")
     keys.add_argument("--to", type=Path, default=Path("docs/metrics.md"), help="default: docs/metrics.md")
     keys.set_defaults(run=metrics)
-    two = commands.add_parser("compare", help="what differs between two runs; exit status as of diff")
+    two = commands.add_parser("compare", help="the differences between two runs; exit status as of diff")
     two.add_argument("a", type=Path, metavar="outputs/<experiment>/<run>", help="finished or not")
     two.add_argument("b", type=Path, metavar="outputs/<experiment>/<run>")
     two.add_argument(

@@ -75,7 +75,7 @@ def write_report(
 
 def render(
     collection: Collection,
-    drawn: Sequence[tuple[FigureSpec, Chart]],
+    figures: Sequence[tuple[FigureSpec, Chart]],
     *,
     title: str,
     others: Sequence[tuple[FigureSpec, Chart]] = (),
@@ -102,7 +102,7 @@ def render(
         differing=differing_settings(collection),
         settings=values_by_key(collection.settings),
         provenance=values_by_key(collection.provenance),
-        figures=[_page_figure(spec, chart) for spec, chart in drawn],
+        figures=[_page_figure(spec, chart) for spec, chart in figures],
         others=[_page_figure(spec, chart) for spec, chart in others],
         left_out=other_keys(collection.metrics)[MOST:],
         searches=[(search, _body(search.chart, _figure_name(search))) for search in studies],
