@@ -69,8 +69,8 @@ def summary(collection: Collection) -> pd.DataFrame:
 def alarms_of(metrics: pd.DataFrame) -> pd.DataFrame:
     """Every alarm, in the order in which a run raised them.
 
-    Columns: run, series, seed, signature, `at` (the count), `unit`, `words` (both as text) and `moment`, which
-    orders the alarms of a run. Older runs log `edits` instead of `at`.
+    Columns: run, series, seed, signature, `at` (the count), `unit`, `words` (both as text) and `moment`,
+    which orders the alarms of a run. Older runs log `edits` instead of `at`.
     """
     rows = _in_order(metrics)
     rows = rows[rows["key"].str.match(r"alarm/[^/]+/(?:at|edits)$")]
@@ -95,8 +95,8 @@ def alarm_order(collection: Collection) -> pd.DataFrame:
     """The order of alarms: one row per series and signature that any run raised.
 
     Columns: series, signature, fired (runs in which it fired), runs (of the series), at (mean count over the
-    runs in which it fired), unit (of the series) and rank (mean place in the order of the run's alarms, 1 first;
-    equal counts share a place); NaN if it never fired.
+    runs in which it fired), unit (of the series) and rank (mean place in the order of the run's alarms, 1
+    first; equal counts share a place); NaN if it never fired.
     """
     fired = alarms_of(collection.metrics)
     fired = fired.assign(rank=fired.groupby("run")["moment"].rank(method="average"))
