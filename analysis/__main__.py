@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from analysis.plots.figures.keys import key_charts
+from analysis.plots.figures.plugins import figures_with
 from analysis.plots.figures.registry import FIGURES, FigureSpec, charts, save_figures, selected_figures
 from analysis.reports.html_report import write_report
 from analysis.reports.metrics_page import render_metrics
@@ -37,12 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Write the report of experiments; prints remarks, alarms, the table and the path."""
+    registry = figures_with(options.plugin)
     collection = collect(*options.folders)
     title = " and ".join(_names(options.folders))
     studies = [search for folder in options.folders for search in searches(folder)]
     page = write_report(
-        collection, _target(options), title=title, at=_counts_of(options.at), x=options.x, found=studies
-    )
+        collection, _target(options), title=title, at=_counts_of(options.at), x=options.x, studies=studies,
+        figures=registry,
+    )  # fmt: skip
     order = alarm_order_text(collection)
     alarms = [order.to_string(index=False), ""] if len(order) else []
     table = per_series(collection, NARROW).to_string(index=False)
@@ -53,9 +56,10 @@ def report(options: argparse.Namespace) -> int:
 def figures(options: argparse.Namespace) -> int:
     """Draw the selected figures into files; prints their paths."""
     only, at = _names_of(options.only), _counts_of(options.at)
-    specs = selected_figures(only) if only or not options.key else []
+    registry = figures_with(options.plugin)
+    specs = selected_figures(only, registry) if only or not options.key else []
     collection = collect(*options.folders)
-    drawn = charts(collection.metrics, only, at=at, x=options.x) if specs else []
+    drawn = charts(collection.metrics, only, at=at, x=options.x, figures=registry) if specs else []
     drawn += key_charts(collection.metrics, options.key, x=options.x)
     if not drawn and options.key:
         raise ConfigError(f"--key {' '.join(options.key)}: no run has a finite number of it")
@@ -74,12 +78,12 @@ def compare(options: argparse.Namespace) -> int:
     if not options.tolerance >= 0:
         raise ConfigError(f"--tolerance {options.tolerance}: a relative difference is not negative")
     a, b = (read_one(folder) for folder in (options.a, options.b))
-    found = comparison(a, b, options.tolerance)
+    differences = comparison(a, b, options.tolerance)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
-    console.print(render_comparison(found, options.a, options.b, rows=None if options.all else _ROWS))
-    return 0 if found.is_equal else 1
+    console.print(render_comparison(differences, options.a, options.b, rows=None if options.all else _ROWS))
+    return 0 if differences.is_equal else 1
 
 
 def results(options: argparse.Namespace) -> int:
@@ -88,10 +92,10 @@ def results(options: argparse.Namespace) -> int:
     return 0
 
 
-def metrics(chosen: argparse.Namespace) -> int:
+def metrics(options: argparse.Namespace) -> int:
     """Write the page of metrics; prints its path."""
-    chosen.to.write_text(render_metrics(), encoding="utf-8")
-    _say(f"metrics: {chosen.to}")
+    options.to.write_text(render_metrics(), encoding="utf-8")
+    _say(f"metrics: {options.to}")
     return 0
 
 
@@ -119,6 +123,13 @@ def _parser() -> argparse.ArgumentParser:
         default="steps",
         help="x-axis of training; default: steps",
     )
+    common.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module of your own whose FIGURES are drawn as well; repeat it for several",
+    )
     whole = commands.add_parser(
         "report", parents=[common], help="tables, figures and report.html; prints the table"
     )
@@ -142,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         help="default: all three",
     )
     single.set_defaults(run=figures)
-    page = commands.add_parser("results", help="the claims of all experiments beside what their runs say")
+    page = commands.add_parser("results", help="the claims of all experiments, with verdicts")
     page.add_argument(
         "roots", nargs="+", type=Path, metavar="outputs", help="folders that hold experiments' folders"
     )
@@ -151,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("metrics", help="the definitions of all metrics, as docs/metrics.md")
     keys.add_argument("--to", type=Path, default=Path("docs/metrics.md"), help="default: docs/metrics.md")
     keys.set_defaults(run=metrics)
-    two = commands.add_parser("compare", help="what differs between two runs; exit status as of diff")
+    two = commands.add_parser("compare", help="the differences between two runs; exit status as of diff")
     two.add_argument("a", type=Path, metavar="outputs/<experiment>/<run>", help="finished or not")
     two.add_argument("b", type=Path, metavar="outputs/<experiment>/<run>")
     two.add_argument(

@@ -8,7 +8,7 @@ from functools import cached_property
 import pandas as pd
 
 from analysis.results.collection import Collection
-from analysis.results.tables import having
+from analysis.results.tables import rows_matching
 
 Measure = Callable[["Evidence"], pd.DataFrame]
 """From the runs to a table with columns `case`, a label, and `value`, one row per repeat.
@@ -77,7 +77,7 @@ class Evidence:
 
     def matching(self, quantity: str, place: str) -> pd.DataFrame:
         """Rows whose key matches the patterns `quantity/place`, with a column for each named group."""
-        return having(self.collection.metrics, quantity, place)
+        return rows_matching(self.collection.metrics, quantity, place)
 
     def steady(self, key: str) -> pd.Series:
         """Share of measurements at which a metric is larger than before, by run; NaN is not larger."""

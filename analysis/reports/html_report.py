@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 from analysis.plots.charts.lines import LineChart
 from analysis.plots.charts.save import Chart, save
 from analysis.plots.figures.keys import MOST, key_charts, other_keys
-from analysis.plots.figures.registry import FigureSpec, X, charts, save_figures
+from analysis.plots.figures.registry import FIGURES, FigureSpec, X, charts, save_figures
 from analysis.plots.interactive.draw import interactive
 from analysis.reports.optuna_study import Search
 from analysis.results.collection import Collection
@@ -51,33 +51,35 @@ def write_report(
     title: str,
     at: Sequence[int] = (),
     x: X = "steps",
-    found: Sequence[Search] = (),
+    studies: Sequence[Search] = (),
+    figures: Sequence[FigureSpec] = FIGURES,
 ) -> Path:
     """Write metrics.parquet, summary.csv, figures/ and report.html there; returns the page's path.
 
-    `at` are the counts of profiles, `x` the x-axis of training, and `found` the results of searches.
+    `at` are the counts of profiles, `x` is the x-axis of training. The page shows the searches `studies`, and
+    of `figures` those whose metrics were measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
     collection.metrics.to_parquet(folder / "metrics.parquet", index=False)
     summary(collection).to_csv(folder / "summary.csv", index=False)
-    drawn = charts(collection.metrics, at=at, x=x)
+    drawn = charts(collection.metrics, at=at, x=x, figures=figures)
     others = key_charts(collection.metrics, other_keys(collection.metrics)[:MOST], x=x)
     save_figures([*drawn, *others], folder / "figures")
-    for search in found:
+    for search in studies:
         if search.chart:
             save(search.chart, folder / "figures" / _figure_name(search), ["png", "svg", "pdf"])
     page = folder / "report.html"
-    page.write_text(render(collection, drawn, title=title, others=others, found=found), encoding="utf-8")
+    page.write_text(render(collection, drawn, title=title, others=others, studies=studies), encoding="utf-8")
     return page
 
 
 def render(
     collection: Collection,
-    drawn: Sequence[tuple[FigureSpec, Chart]],
+    figures: Sequence[tuple[FigureSpec, Chart]],
     *,
     title: str,
     others: Sequence[tuple[FigureSpec, Chart]] = (),
-    found: Sequence[Search] = (),
+    studies: Sequence[Search] = (),
 ) -> str:
     """The page's HTML. The template escapes every text; only Plotly's own output is taken as it is."""
     templates = jinja2.Environment(
@@ -100,10 +102,10 @@ def render(
         differing=differing_settings(collection),
         settings=values_by_key(collection.settings),
         provenance=values_by_key(collection.provenance),
-        figures=[_page_figure(spec, chart) for spec, chart in drawn],
+        figures=[_page_figure(spec, chart) for spec, chart in figures],
         others=[_page_figure(spec, chart) for spec, chart in others],
         left_out=other_keys(collection.metrics)[MOST:],
-        searches=[(search, _body(search.chart, _figure_name(search))) for search in found],
+        searches=[(search, _body(search.chart, _figure_name(search))) for search in studies],
         plotly=Markup(get_plotlyjs()),
     )
 

@@ -10,9 +10,9 @@ from .tables import (
     alarms_of as alarms_of,
     as_text as as_text,
     differing_settings as differing_settings,
-    having as having,
     kind as kind,
     per_series as per_series,
+    rows_matching as rows_matching,
     summary as summary,
     values_by_key as values_by_key,
 )

@@ -1,4 +1,4 @@
-"""Tables made of a collection: a row per run or series, means over seeds, differences of configuration."""
+"""Tables made of a collection: one row per run or series, means over seeds, differences of configuration."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -52,49 +52,51 @@ _FORMATS: Mapping[str, str] = MappingProxyType(
         "seconds": "{:.1f}",
     }
 )
-"""How a column's numbers are written; the others are shares, with three digits."""
+"""Formats of numbers by column; the others are shares, with three digits."""
 
 MISSING = "–"
 
 
 def summary(collection: Collection) -> pd.DataFrame:
-    """The content of summary.csv: a row per finished run, what it was, its last scores and its alarms."""
+    """The content of summary.csv: one row per finished run with its identity, last scores and alarms."""
     runs = collection.runs.set_index("run")
     table = runs.drop(columns="seconds").join(_scores(collection.metrics, keep="last"))
     fired = alarms_of(collection.metrics)
-    alarms = (fired["signature"] + " after " + fired["told"]).groupby(fired["run"]).agg(", ".join)
+    alarms = (fired["signature"] + " after " + fired["words"]).groupby(fired["run"]).agg(", ".join)
     return table.assign(alarms=alarms.reindex(runs.index).fillna(""), seconds=runs["seconds"]).reset_index()
 
 
 def alarms_of(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Every alarm, in the order in which a run set them off.
+    """Every alarm, in the order in which a run raised them.
 
-    Columns: run, series, seed, signature, `at`, the count, `unit`, `told`, both in words, and `moment`, which
-    orders those of a run. Older runs have `edits` in the place of `at`.
+    Columns: run, series, seed, signature, `at` (the count), `unit`, `words` (both as text) and `moment`,
+    which orders the alarms of a run. Older runs log `edits` instead of `at`.
     """
     rows = _in_order(metrics)
     rows = rows[rows["key"].str.match(r"alarm/[^/]+/(?:at|edits)$")]
-    told = [counted(count, unit) for count, unit in rows[["count", "unit"]].itertuples(index=False)]
+    words = [counted(count, unit) for count, unit in rows[["count", "unit"]].itertuples(index=False)]
     table = rows.assign(
-        signature=rows["key"].str.split("/").str[1], at=rows["count"], told=pd.Series(told, rows.index, "str")
+        signature=rows["key"].str.split("/").str[1],
+        at=rows["count"],
+        words=pd.Series(words, rows.index, "str"),
     )
-    columns = ["run", "series", "seed", "signature", "at", "unit", "told", "moment"]
+    columns = ["run", "series", "seed", "signature", "at", "unit", "words", "moment"]
     return table[columns].sort_values(["moment", "signature"], ignore_index=True)
 
 
 def _in_order(metrics: pd.DataFrame) -> pd.DataFrame:
-    """With the place of every row's moment among those of its run; several parts may have taken turns."""
+    """The rows with the place of their moment among those of the run; several parts may alternate."""
     moments = metrics[["run", "part", "count"]].drop_duplicates()
     moments = moments.assign(moment=moments.groupby("run").cumcount())
     return metrics.merge(moments, on=["run", "part", "count"])
 
 
 def alarm_order(collection: Collection) -> pd.DataFrame:
-    """Which alarms a series sets off in which order; a row per series and signature that any run set off.
+    """The order of alarms: one row per series and signature that any run raised.
 
-    Columns: series, signature, fired (runs in which it did), runs (of the series), at (mean count over those
-    in which it fired), unit (of the series) and rank (mean place in the order of the run's alarms, 1 first;
-    equal counts share a place); NaN where it never fired.
+    Columns: series, signature, fired (runs in which it fired), runs (of the series), at (mean count over the
+    runs in which it fired), unit (of the series) and rank (mean place in the order of the run's alarms, 1
+    first; equal counts share a place); NaN if it never fired.
     """
     fired = alarms_of(collection.metrics)
     fired = fired.assign(rank=fired.groupby("run")["moment"].rank(method="average"))
@@ -111,7 +113,7 @@ def alarm_order(collection: Collection) -> pd.DataFrame:
 
 
 def alarm_order_text(collection: Collection) -> pd.DataFrame:
-    """`alarm_order` for people: who set off what first, in how many runs."""
+    """`alarm_order` as text: the order of alarms of every series, and in how many runs each fired."""
     table = alarm_order(collection)
     return pd.DataFrame(
         {
@@ -130,7 +132,7 @@ def alarm_order_text(collection: Collection) -> pd.DataFrame:
 def per_series(collection: Collection, columns: Sequence[str] = tuple(HEADINGS)) -> pd.DataFrame:
     """Means as text, with several seeds ± half the interval; columns of `HEADINGS` that some run measured.
 
-    A first row per model gives the unedited model's figures, where they were measured.
+    The first row of each model holds the figures of the unedited model if they were measured.
     """
     table = summary(collection)
     rows = pd.concat([_unedited(collection), table], ignore_index=True)
@@ -151,23 +153,23 @@ def per_series(collection: Collection, columns: Sequence[str] = tuple(HEADINGS))
 
 
 def kind(runs: pd.DataFrame) -> str:
-    """What the series are: editors, where all runs have one."""
+    """The heading of the series: `editor` if all runs have one, else `intervention`."""
     return "editor" if runs["editor"].astype(bool).all() else "intervention"
 
 
 def alarm_list(collection: Collection) -> pd.DataFrame:
-    """Every alarm of every run with its sentence, for people."""
+    """Every alarm of every run with its sentence, as text."""
     fired = alarms_of(collection.metrics).sort_values(["series", "seed", "moment"], kind="stable")
     sentences = [
-        collection.sentences[run].get(signature, f"{signature} after {told}")
-        for run, signature, told in fired[["run", "signature", "told"]].itertuples(index=False)
+        collection.sentences[run].get(signature, f"{signature} after {words}")
+        for run, signature, words in fired[["run", "signature", "words"]].itertuples(index=False)
     ]
     columns = {"seed": fired["seed"].astype(str), "run": fired["run"], "alarm": sentences}
     return pd.DataFrame({kind(collection.runs): fired["series"], **columns})
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with every number written out as in `per_series`, for people."""
+    """The table with its numbers as text, written as in `per_series`."""
     cells = {
         str(name): [_written(str(name), v) if isinstance(v, int | float) else str(v) for v in values.tolist()]
         for name, values in table.items()
@@ -176,7 +178,7 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def differing_settings(collection: Collection) -> pd.DataFrame:
-    """Configuration keys in which the runs differ, a column per series (several values of one joined)."""
+    """Configuration keys in which the runs differ: one column per series, its values joined."""
     keys = varying_keys(collection.settings.values())
     columns = {
         str(series): [_joined(collection.settings[run].get(key, MISSING) for run in runs) for key in keys]
@@ -186,23 +188,23 @@ def differing_settings(collection: Collection) -> pd.DataFrame:
 
 
 def values_by_key(trees: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
-    """Columns key and value: for every key of the runs' flattened trees the values that occur."""
+    """Columns key and value: every key of the flattened trees of the runs, with all its values."""
     keys = sorted({key for tree in trees.values() for key in tree})
     values = [_joined(_distinct(key, (tree[key] for tree in trees.values() if key in tree))) for key in keys]
     return pd.DataFrame({"key": keys, "value": values})
 
 
 def _scores(metrics: pd.DataFrame, *, keep: Literal["first", "last"]) -> pd.DataFrame:
-    """The first or last measured value of every score, a row per run."""
+    """The first or last measured value of every score: one row per run."""
     rows = _in_order(metrics)
-    chosen = rows[rows["key"].isin(SCORES.values())].sort_values("moment", kind="stable")
-    chosen = chosen.drop_duplicates(["run", "key"], keep=keep)
-    wide = chosen.pivot(index="run", columns="key", values="value").rename_axis(columns=None)
+    scored = rows[rows["key"].isin(SCORES.values())].sort_values("moment", kind="stable")
+    scored = scored.drop_duplicates(["run", "key"], keep=keep)
+    wide = scored.pivot(index="run", columns="key", values="value").rename_axis(columns=None)
     return wide.reindex(columns=list(SCORES.values())).set_axis(list(SCORES), axis=1)
 
 
 def _unedited(collection: Collection) -> pd.DataFrame:
-    """One row per model with the figures of the start; the wall time of a run is not the unedited model's."""
+    """One row per model with the scores at the start; without the wall time, which is that of a run."""
     metrics = collection.metrics
     start = metrics[(metrics["part"] == 0) & (metrics["count"] == 0)]
     rows = _scores(start, keep="first").dropna(how="all")
@@ -222,7 +224,7 @@ def _written(column: str, value: int | float) -> str:
 
 
 def _distinct(key: str, values: Iterable[str]) -> Iterable[str]:
-    """Of values that count as equal the first."""
+    """The first of all values that count as equal."""
     first: dict[str, str] = {}
     for value in values:
         first.setdefault(comparable(key, value), value)
@@ -233,10 +235,10 @@ def _joined(values: Iterable[str]) -> str:
     return " | ".join(dict.fromkeys(values))
 
 
-def having(metrics: pd.DataFrame, quantity: str, where: str) -> pd.DataFrame:
-    """Rows whose key is `quantity/where`, both of them patterns, with a column for each named group."""
+def rows_matching(metrics: pd.DataFrame, quantity: str, where: str) -> pd.DataFrame:
+    """Rows whose key matches `quantity/where`, two patterns, with one column per named group."""
     # a long run has far more rows than keys
     keys = pd.Series(metrics["key"].unique(), dtype="str")
     groups = keys.str.extract(f"^(?P<_whole>{quantity}/{where})$")
-    found = groups.dropna(subset="_whole").rename(columns={"_whole": "key"})
-    return metrics[metrics["key"].isin(found["key"])].merge(found, on="key")
+    matches = groups.dropna(subset="_whole").rename(columns={"_whole": "key"})
+    return metrics[metrics["key"].isin(matches["key"])].merge(matches, on="key")

@@ -10,13 +10,11 @@ import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from importlib.metadata import entry_points
 from typing import TypeGuard
 
+from analysis.plugins import import_cause, import_plugin, installed_plugins
 from pipeline.paths import CONF
 
-ENTRY_POINTS = "normscope.plugins"
-"""Group of entry points under which an installed package offers its classes."""
 _PACKAGES = ("analysis.", "editors.", "pipeline.")
 _TARGET = re.compile(r"\b_target_:\s*[\"']?([\w.]+)")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -28,12 +26,6 @@ def own_targets() -> frozenset[str]:
     texts = (path.read_text(encoding="utf-8") for path in CONF.rglob("*.yaml"))
     named = {target for text in texts for target in _TARGET.findall(text)}
     return frozenset(target for target in named if target.startswith(_PACKAGES))
-
-
-@cache
-def installed_plugins() -> tuple[str, ...]:
-    """The modules that installed packages offer as plug-ins."""
-    return tuple(sorted({point.module for point in entry_points(group=ENTRY_POINTS)}))
 
 
 def plugins_of(config: Mapping[str, object]) -> Sequence[str]:
@@ -71,9 +63,9 @@ def plugin_problems(plugins: object) -> Iterator[str]:
         return
     for plugin in plugins:
         try:
-            importlib.import_module(plugin)
-        except Exception as error:  # a plug-in may raise anything
-            yield f"plugins=[{plugin}] cannot be imported ({_cause(error)}): install it or set PYTHONPATH"
+            import_plugin(plugin)
+        except LookupError as error:
+            yield f"plugins=[{plugin}] {error}"
 
 
 def import_target(target: str) -> Callable[..., object]:
@@ -89,14 +81,10 @@ def import_target(target: str) -> Callable[..., object]:
     except AttributeError as error:
         raise LookupError("does not exist") from error
     except expected as error:
-        raise LookupError(f"cannot be imported ({_cause(error)})") from error
+        raise LookupError(f"cannot be imported ({import_cause(error)})") from error
 
 
 def _are_module_names(value: object) -> TypeGuard[Sequence[str]]:
     return isinstance(value, list | tuple) and all(
         isinstance(name, str) and _MODULE.fullmatch(name) for name in value
     )
-
-
-def _cause(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".split("\n", 1)[0]

@@ -20,8 +20,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from threadpoolctl import threadpool_info
 
+from analysis.plugins import installed_plugins
 from pipeline.config.secrets import without_secrets
-from pipeline.config.targets import installed_plugins
 from pipeline.paths import PACKAGE, ROOT
 from pipeline.runs.atomic_files import read_json
 

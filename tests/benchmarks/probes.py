@@ -4,10 +4,11 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from analysis.stages.probes.classifiers import Classifiers, LayerPair, SklearnLogistic
+from analysis.stages.probes.classifiers import Classifiers, LayerPair
 from analysis.stages.probes.logistic import BatchedLogistic
 from tests.benchmarks.measure import Row, against, timed
 from tests.benchmarks.workbench import Workbench
+from tests.sklearn_logistic import SklearnLogistic
 
 BLOCKS, WIDTH, TRAINING, HELD_OUT = 48, 1600, 2000, 500
 DOMINANT = 32

@@ -70,8 +70,8 @@ STUDIES = (
         name="mechanism",
         question="What makes activations change: the length of the updates, their direction, the norm of the "
         "matrix, or that they are in one place? Recorded edits by MEMIT, one at a time, against controls "
-        "that have their length, or the norm that they lead to. Where `norm_rescaled` cannot be seen in a "
-        "picture it lies under `real`.",
+        "that have their length, or the norm that they lead to. If `norm_rescaled` is not visible in a "
+        "picture, it lies under `real`.",
         claims=(
             falls(
                 "Norm growth alone, W scaled as a whole, lowers later activations.",

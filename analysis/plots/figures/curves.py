@@ -9,7 +9,7 @@ from analysis.plots.charts.canvas import NEUTRAL, PALETTE
 from analysis.plots.charts.lines import Line, LineChart, Panel, Style, values_of
 from analysis.plots.charts.scales import Scale, scale_for
 from analysis.plots.figures.profiles import PART, last, profiles, start
-from analysis.results.tables import having
+from analysis.results.tables import rows_matching
 from analysis.statistics.intervals import over_seeds
 
 
@@ -26,7 +26,7 @@ def panels(candidates: Iterable[tuple[str, Sequence[Line]]]) -> tuple[Panel, ...
 
 def by_layer(metrics: pd.DataFrame, quantity: str) -> pd.DataFrame:
     """Rows whose key is `quantity/<site>.<layer>`, with columns site and layer."""
-    return having(metrics, quantity, r"(?P<site>[a-z_]+)\.(?P<layer>\d+)").astype({"layer": int})
+    return rows_matching(metrics, quantity, r"(?P<site>[a-z_]+)\.(?P<layer>\d+)").astype({"layer": int})
 
 
 def edited_layers(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -143,7 +143,9 @@ def singular_values(metrics: pd.DataFrame) -> pd.DataFrame:
 
     Matrices that changed are measured after the start, the others only at the start.
     """
-    rows = having(metrics, r"norm/singular_(?P<place>\d+)", r"(?P<site>[a-z_]+\.\d+)").astype({"place": int})
+    rows = rows_matching(metrics, r"norm/singular_(?P<place>\d+)", r"(?P<site>[a-z_]+\.\d+)").astype(
+        {"place": int}
+    )
     matrix = [*PART, "site"]
     rows = rows.merge(rows.loc[rows["count"] > 0, matrix].drop_duplicates(), on=matrix)
     rows = rows[(rows["value"] > 0) & np.isfinite(rows["value"])].assign(

@@ -202,27 +202,32 @@ FIGURES: tuple[FigureSpec, ...] = (
 
 
 def charts(
-    metrics: pd.DataFrame, only: Sequence[str] = (), *, at: Sequence[int] = (), x: X = "steps"
+    metrics: pd.DataFrame,
+    only: Sequence[str] = (),
+    *,
+    at: Sequence[int] = (),
+    x: X = "steps",
+    figures: Sequence[FigureSpec] = FIGURES,
 ) -> list[tuple[FigureSpec, Chart]]:
-    """The figures for which the table has keys, in the order of `FIGURES`.
+    """Those of `figures` for which the table has keys, in their order.
 
     `only` selects figures by name or number, `at` the counts of profiles. Training is drawn over optimiser
     steps or, with `x="tokens"`, over the tokens read, if these were logged. Raises ConfigError for an unknown
     figure.
     """
-    specs = selected_figures(only)
+    specs = selected_figures(only, figures)
     data = FigureData(metrics=over_tokens(metrics) if x == "tokens" else metrics, at=at)
     built = [(spec, spec.build(data)) for spec in specs]
     return [(spec, chart) for spec, chart in built if chart is not None]
 
 
-def selected_figures(only: Sequence[str]) -> list[FigureSpec]:
+def selected_figures(only: Sequence[str], figures: Sequence[FigureSpec] = FIGURES) -> list[FigureSpec]:
     """The figures with these names and numbers, all if `only` is empty; ConfigError for an unknown one."""
     for choice in only:
-        if not any(spec.matches(choice) for spec in FIGURES):
-            choices = ", ".join(f"{spec.number} {spec.name}" for spec in FIGURES)
+        if not any(spec.matches(choice) for spec in figures):
+            choices = ", ".join(f"{spec.number} {spec.name}" for spec in figures)
             raise ConfigError(f"figure {choice!r} does not exist; choose names or numbers from {choices}")
-    return [spec for spec in FIGURES if not only or any(map(spec.matches, only))]
+    return [spec for spec in figures if not only or any(map(spec.matches, only))]
 
 
 def save_figures(

@@ -13,7 +13,7 @@ from analysis.plots.charts.points import Spread, Track, TrackChart
 from analysis.plots.charts.scales import scale_for
 from analysis.plots.figures.curves import curves, palette, panels, series_lines
 from analysis.plots.figures.profiles import PART, FigureData, changed_by, last, middle, profiles, words_for
-from analysis.results.tables import alarms_of, having
+from analysis.results.tables import alarms_of, rows_matching
 from analysis.statistics.intervals import over_seeds
 from analysis.units import WORDS, counted
 
@@ -34,7 +34,7 @@ def edit_scores(data: FigureData) -> LineChart | None:
 
 def retention(data: FigureData) -> LineChart | None:
     """Share of edits that still hold, by how many edits ago they were made, at the selected counts."""
-    rows = having(data.metrics, "edit/retention", r"(?P<age>\d+)").astype({"age": int})
+    rows = rows_matching(data.metrics, "edit/retention", r"(?P<age>\d+)").astype({"age": int})
     lines = {
         profile.title: _dotted(series_lines(profile.rows, palette(data.metrics), x="age"))
         for profile in profiles(rows, data.at, default=(middle, last), whole=False)
@@ -42,7 +42,7 @@ def retention(data: FigureData) -> LineChart | None:
     if not lines:
         return None
     return LineChart(
-        panels=panels((f"after {title}", found) for title, found in lines.items()),
+        panels=panels((f"after {title}", panel) for title, panel in lines.items()),
         x_label="age in edits (≤)",
         y_label="share that still holds",
         limits=_SHARE,
@@ -61,7 +61,7 @@ def downstream(data: FigureData) -> LineChart | None:
 
     Parts of a task are left out: their names begin with that of the task, like the subjects of MMLU.
     """
-    tasks = having(data.metrics, "downstream/(?P<task>.+)", "acc")["task"].unique().tolist()
+    tasks = rows_matching(data.metrics, "downstream/(?P<task>.+)", "acc")["task"].unique().tolist()
     whole = [task for task in tasks if not any(task.startswith(f"{other}_") for other in tasks)]
     ordered = sorted(whole, key=lambda task: (task != "mean", task))
     return _shares(data, {f"downstream/{task}/acc": task for task in ordered}, "accuracy")
@@ -130,16 +130,16 @@ def alarms(data: FigureData) -> EventChart | None:
 
 def _shares(data: FigureData, titles: Mapping[str, str], y_label: str) -> LineChart | None:
     """One panel per metric key, on an axis of shares that begins below the lowest value."""
-    drawn = panels((title, curves(data.metrics, key)) for key, title in titles.items())
-    if not drawn:
+    with_lines = panels((title, curves(data.metrics, key)) for key, title in titles.items())
+    if not with_lines:
         return None
     x_label = words_for(data.metrics[data.metrics["key"].isin(titles)])
-    return LineChart(panels=drawn, x_label=x_label, y_label=y_label, limits=_from_below(drawn))
+    return LineChart(panels=with_lines, x_label=x_label, y_label=y_label, limits=_from_below(with_lines))
 
 
-def _from_below(drawn: Sequence[Panel]) -> tuple[float, float]:
+def _from_below(figure_panels: Sequence[Panel]) -> tuple[float, float]:
     """From the quarter below the lowest interval to 1: lines near 1 would coincide on a whole axis."""
-    lows = [np.asarray(line.low, dtype=float) for panel in drawn for line in panel.lines]
+    lows = [np.asarray(line.low, dtype=float) for panel in figure_panels for line in panel.lines]
     lowest = np.nanmin(np.concatenate(lows), initial=0.99)
     bottom = max(0.0, np.floor(4 * lowest) / 4)
     margin = _SHARE[0] * (1 - bottom)

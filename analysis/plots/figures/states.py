@@ -20,7 +20,7 @@ from analysis.plots.figures.curves import (
     series_lines,
 )
 from analysis.plots.figures.profiles import FigureData, last, middle, profiles, side_by_side, words_for
-from analysis.results.tables import having
+from analysis.results.tables import rows_matching
 from analysis.statistics.intervals import over_seeds
 
 _PARTS = {"block": "residual stream", "attention": "attention", "mlp": "MLP"}
@@ -32,19 +32,19 @@ _SHARES = {"attention": "#9DBFDF", "mlp": "#3D78B4", "input": "#A8A8A8"}
 
 def activation_ratio(data: FigureData) -> LineChart | None:
     """Activation norm over its unedited value by block at the selected counts, by part."""
-    rows = having(
+    rows = rows_matching(
         data.metrics,
         "activation/norm_ratio",
         r"(?P<set>(?:prompts\.)?)(?P<piece>block|attention|mlp)\.(?P<layer>\d+)",
     ).astype({"layer": int})
-    found = profiles(rows, data.at, default=(middle, last))
+    selected = profiles(rows, data.at, default=(middle, last))
     colours, dots = palette(data.metrics), marked(edited_layers(data.metrics))
     lines = {
         f"{title}, {profile.title}": _ratio_lines(profile.rows[profile.rows["piece"] == piece], colours, dots)
         for piece, title in _PARTS.items()
-        for profile in found
+        for profile in selected
     }
-    everything = [one for drawn in lines.values() for one in drawn]
+    everything = [one for panel in lines.values() for one in panel]
     if not everything:
         return None
     both = any(one.style == "dashed" for one in everything)
@@ -55,42 +55,42 @@ def activation_ratio(data: FigureData) -> LineChart | None:
         scale=scale_for(values_of(everything)),
         styles={"solid": "fixed text", "dashed": "edited prompts"} if both else {},
         mark="edited block" if any(one.marked for one in everything) else "",
-        columns=side_by_side(found),
+        columns=side_by_side(selected),
     )
 
 
 def shares(data: FigureData) -> BarChart | None:
     """Share of every sub-module's output in the residual stream, by depth, unedited and per series."""
-    rows = having(data.metrics, "activation/share", r"(?P<piece>input|attention|mlp)\.(?P<layer>\d+)")
+    rows = rows_matching(data.metrics, "activation/share", r"(?P<piece>input|attention|mlp)\.(?P<layer>\d+)")
     blocks = rows["layer"].astype(float)
     # left of block 0, with a gap in which both names have room
     outside = -1.5 - blocks.max() / 30
     rows = rows.assign(place=blocks.where(rows["piece"] != "input", outside))
     dots = marked(edited_layers(data.metrics))
-    found = [
+    bars = [
         BarPanel(title=title, bars=_bars(here), marked=dots.get(series, frozenset()))
         for title, series, here in one_by_one(rows, data.at)
     ]
-    if not found:
+    if not bars:
         return None
     return BarChart(
-        panels=tuple(found),
+        panels=tuple(bars),
         x_label="block",
         y_label="share of the contributions' norms",
         named=((outside, "in"),),
-        mark="edited block" if any(panel.marked for panel in found) else "",
+        mark="edited block" if any(panel.marked for panel in bars) else "",
     )
 
 
 def probe_matrix(data: FigureData) -> HeatMap | None:
     """Accuracy of the probe that tells two blocks apart, for every pair, unedited and per series."""
-    rows = having(data.metrics, "probe/accuracy", r"(?P<one>\d+)-(?P<other>\d+)")
+    rows = rows_matching(data.metrics, "probe/accuracy", r"(?P<one>\d+)-(?P<other>\d+)")
     rows = rows.astype({"one": int, "other": int})
-    found = [Grid(title=title, values=_pairs(here)) for title, _, here in one_by_one(rows, data.at)]
-    if not found:
+    grids = [Grid(title=title, values=_pairs(here)) for title, _, here in one_by_one(rows, data.at)]
+    if not grids:
         return None
     return HeatMap(
-        panels=tuple(found),
+        panels=tuple(grids),
         x_label="block",
         y_label="block",
         value_label="probe accuracy",
@@ -107,14 +107,14 @@ def probe_curves(data: FigureData) -> LineChart | None:
         "probe/direct/mean": "edited or unedited?",
     }
     rows = data.metrics[data.metrics["key"].isin(titles)]
-    drawn = {title: curves(data.metrics, key) for key, title in titles.items()}
-    values = values_of([one for found in drawn.values() for one in found])
+    lines = {title: curves(data.metrics, key) for key, title in titles.items()}
+    values = values_of([one for panel in lines.values() for one in panel])
     if not len(values):
         return None
     ends = (0.0, float(rows["count"].max()))
     chance = level(_CHANCE, ends, label="chance", style="dotted")
     return LineChart(
-        panels=panels((title, [chance, *found]) for title, found in drawn.items() if found),
+        panels=panels((title, [chance, *panel]) for title, panel in lines.items() if panel),
         x_label=words_for(rows),
         y_label="probe accuracy",
         limits=(min(_CHANCE, float(values.min())) - 0.05, 1.02),
@@ -131,9 +131,9 @@ def _ratio_lines(
     span = (float(rows["layer"].min()), float(rows["layer"].max()))
     lines = [level(1.0, span, label="unedited", style="dotted")]
     for prefix, style in _SETS.items():
-        chosen = rows[rows["set"] == prefix]
+        rows_of_set = rows[rows["set"] == prefix]
         lines += series_lines(
-            chosen, colours, x="layer", log=True, style=style, dots=dots if style == "solid" else None
+            rows_of_set, colours, x="layer", log=True, style=style, dots=dots if style == "solid" else None
         )
     return lines
 

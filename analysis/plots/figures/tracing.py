@@ -8,7 +8,7 @@ from analysis.plots.charts.heatmap import Grid, HeatMap
 from analysis.plots.charts.lines import LineChart
 from analysis.plots.figures.curves import edited_layers, marked, one_by_one, panels, series_lines
 from analysis.plots.figures.profiles import FigureData, last, profiles
-from analysis.results.tables import having
+from analysis.results.tables import rows_matching
 from analysis.statistics.intervals import over_seeds
 
 _PARTS = {"block": "state", "mlp": "MLP", "attention": "attention"}
@@ -30,7 +30,7 @@ _SCORES = {
 
 def tracing(data: FigureData) -> HeatMap | None:
     """Mean indirect effect by class of token and block, per kind of site, unedited and per series."""
-    rows = having(
+    rows = rows_matching(
         data.metrics, r"trace/(?P<piece>block|mlp|attention)", r"(?P<token>[a-z_]+)\.(?P<layer>\d+)"
     ).astype({"layer": int})
     tokens = [token for token in _ROWS if token in set(rows["token"])]
@@ -38,7 +38,7 @@ def tracing(data: FigureData) -> HeatMap | None:
     before = (
         "" if any(series for _, series, _ in models) else "unedited · "
     )  # needed only beside edited models
-    found = [
+    grids = [
         Grid(
             title=f"{title.removeprefix(before)}, {name}",
             values=_effects(here[here["piece"] == piece], tokens),
@@ -47,11 +47,11 @@ def tracing(data: FigureData) -> HeatMap | None:
         for piece, name in _PARTS.items()
         if piece in set(here["piece"])
     ]
-    if not found:
+    if not grids:
         return None
-    top = max(float(np.nanmax(grid.values)) for grid in found)
+    top = max(float(np.nanmax(grid.values)) for grid in grids)
     return HeatMap(
-        panels=tuple(found),
+        panels=tuple(grids),
         x_label="block",
         y_label="",
         value_label="indirect effect on P(true object)",
@@ -70,15 +70,15 @@ def layer_sweep(data: FigureData) -> LineChart | None:
     names = rows["series"].unique().tolist()
     colours = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
     dots = marked(rows)
-    found = {
+    lines = {
         f"{title}, {profile.title}": series_lines(profile.rows, colours, x="layer", dots=dots)
         for key, title in _SCORES.items()
         for profile in profiles(rows[rows["key"] == key], data.at, default=(last,), whole=False)
     }
-    if not found:
+    if not lines:
         return None
     return LineChart(
-        panels=panels(found.items()), x_label="edited block", y_label="share of facts", limits=(-0.03, 1.03)
+        panels=panels(lines.items()), x_label="edited block", y_label="share of facts", limits=(-0.03, 1.03)
     )
 
 

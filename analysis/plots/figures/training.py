@@ -5,7 +5,7 @@ import numpy as np
 from analysis.plots.charts.lines import LineChart
 from analysis.plots.figures.curves import chart_of, palette, panels, series_lines
 from analysis.plots.figures.profiles import PART, FigureData, words_for
-from analysis.results.tables import having
+from analysis.results.tables import rows_matching
 
 _ROUNDING = 1e-5
 """Relative change of a norm that float32 can make without any update."""
@@ -26,17 +26,18 @@ def training(data: FigureData) -> LineChart | None:
     values = rows.groupby([*PART, "key"])["value"]
     moved = values.transform("max") - values.transform("min") > _ROUNDING * values.transform("max")
     counts_as = moved & ((rows["unit"] != "edits") | (rows["key"] == _KINDS + "attention"))
-    shown = rows[counts_as.groupby([rows[column] for column in PART]).transform("any")]
+    trained = rows[counts_as.groupby([rows[column] for column in PART]).transform("any")]
     lines = {
-        title: series_lines(shown[shown["key"] == key], colours, log=True) for key, title in titles.items()
+        title: series_lines(trained[trained["key"] == key], colours, log=True)
+        for key, title in titles.items()
     }
-    return chart_of(lines, x_label=words_for(shown), y_label="‖W‖ / ‖W₀‖ (Frobenius)")
+    return chart_of(lines, x_label=words_for(trained), y_label="‖W‖ / ‖W₀‖ (Frobenius)")
 
 
 def adapters(data: FigureData) -> LineChart | None:
     """Norms of low-rank adapters, all sites stacked: √Σ‖·‖², of their product and of both factors."""
     titles = {"norm_product": "product ΔW", "norm_a": "factor A", "norm_b": "factor B"}
-    rows = having(data.metrics, "lora/(?P<norm>norm_product|norm_a|norm_b)", r"[a-z_]+\.\d+")
+    rows = rows_matching(data.metrics, "lora/(?P<norm>norm_product|norm_a|norm_b)", r"[a-z_]+\.\d+")
     squares = rows.assign(value=rows["value"] ** 2)
     whole = squares.groupby([*PART, "unit", "series", "norm", "count"])["value"].sum(min_count=1)
     stacked = whole.pow(0.5).reset_index()

@@ -60,20 +60,20 @@ def norm_layers(data: FigureData) -> LineChart | None:
     """
     norms = by_layer(data.metrics, "norm/frobenius")
     before = start(norms)
-    found = profiles(norms, data.at, default=(middle, last))
-    after = pd.concat([profile.rows for profile in found]) if found else before
+    selected = profiles(norms, data.at, default=(middle, last))
+    after = pd.concat([profile.rows for profile in selected]) if selected else before
     edited = edited_layers(data.metrics)
     lines: dict[str, list[Line]] = {}
     for site in changed_sites(before, after):
         dots, colours = marked(edited[edited["site"] == site]), palette(data.metrics)
         grey = unedited_lines(before[before["site"] == site])
-        for profile in found:
+        for profile in selected:
             rows = profile.rows[profile.rows["site"] == site]
             edges = series_lines(rows, colours, x="layer", log=True, dots=dots)
             lines[f"{site}, {profile.title}"] = [*grey, *edges]
-        if not found:
+        if not selected:
             lines[site] = grey
-    columns = side_by_side(found) if found else 2
+    columns = side_by_side(selected) if selected else 2
     return chart_of(lines, x_label="block", y_label="‖W‖ (Frobenius)", mark="edited block", columns=columns)
 
 
@@ -88,13 +88,13 @@ def singular(data: FigureData) -> LineChart | None:
     places = sorted(values["place"].unique().tolist())
     fainter = min(_FAINTER, 0.8 / len(places))
     strengths = {place: 1 - fainter * index for index, place in enumerate(places)}
-    found = [
+    by_series = [
         Panel(title=name, lines=tuple(_singular_lines(values, {name: colour}, strengths)))
         for name, colour in palette(data.metrics).items()
         if name in set(values["series"])
     ]
     return LineChart(
-        panels=tuple(found),
+        panels=tuple(by_series),
         x_label=words_for(values),
         y_label="singular value of W",
         x_scale=counts_scale(values["count"]),

@@ -98,7 +98,7 @@ def test_a_file_that_is_no_study_is_a_sentence(experiment: Path, monkeypatch: py
     (experiment / "study.db").write_text("no database")
     (search,) = searches(experiment)
     assert "cannot be opened" in search.notes[0]
-    assert "cannot be opened" in render(collect(experiment), [], title="t", found=[search])
+    assert "cannot be opened" in render(collect(experiment), [], title="t", studies=[search])
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     (search,) = searches(experiment)
     assert "pip install 'normscope[optuna]'" in search.notes[0]

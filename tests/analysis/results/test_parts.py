@@ -153,9 +153,11 @@ def test_alarms_are_counted_in_the_unit_of_their_part_and_ordered_as_they_fired(
         row |= {"alarm/ability_loss/at": 35.0} if (row["part"], row["steps"]) == (0, 35) else {}
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
     collection = collect(run.parent)
-    told = alarms_of(collection.metrics)
-    assert told["signature"].tolist() == ["ability_loss", "norm_growth", "activation_shift"]
-    assert told["told"].tolist()[0] == "35 optimiser steps" and told["told"].tolist()[1].endswith(" edits")
+    alarms = alarms_of(collection.metrics)
+    assert alarms["signature"].tolist() == ["ability_loss", "norm_growth", "activation_shift"]
+    assert alarms["words"].tolist()[0] == "35 optimiser steps" and alarms["words"].tolist()[1].endswith(
+        " edits"
+    )
     order = alarm_order(collection).set_index(["series", "signature"])
     lost = order.loc[("cpt → memit · cpt", "ability_loss")]
     assert lost[["at", "unit", "rank"]].tolist() == [35, "steps", 1]

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.stages.probes.classifiers import Classifiers, SklearnLogistic, layer_labels
+from analysis.stages.probes.classifiers import Classifiers, layer_labels
 from analysis.stages.probes.logistic import BatchedLogistic
 from editors.errors import ConfigError, NumericsError
+from tests.sklearn_logistic import SklearnLogistic
 
 PAIRS = ((0, 1), (0, 2), (2, 1))
 TIGHT = {"tolerance": 1e-8}

@@ -12,7 +12,6 @@ from analysis.inference.residuals import SamplePositions, residuals
 from analysis.inference.texts import Document, TextSet
 from analysis.stages.base import Measurement, Observation
 from analysis.stages.probes import stage as probes
-from analysis.stages.probes.classifiers import SklearnLogistic
 from analysis.stages.probes.logistic import BatchedLogistic
 from analysis.stages.probes.sampling import draw
 from analysis.stages.probes.stage import Probes, select_pairs, shuffled_labels
@@ -25,6 +24,7 @@ from pipeline.data.corpora import TextFile
 from pipeline.data.world.builtin import BuiltInCheckpoint
 from pipeline.data.world.sources import WorldText
 from tests.paths import SHARED
+from tests.sklearn_logistic import SklearnLogistic
 from tests.tiny import TEXT, tiny_model
 
 START = Observation(count=0, total=1)

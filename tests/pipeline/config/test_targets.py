@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from analysis import plugins
 from editors.errors import ConfigError
 from pipeline.build import build_model
-from pipeline.config import targets
 from pipeline.config.targets import is_allowed, own_targets, plugin_problems
 from pipeline.config.validation import node_problems
 from tests.paths import CONF
@@ -72,11 +72,11 @@ def test_a_plugin_is_a_module_and_all_below_it():
 
 
 def test_an_installed_entry_point_is_a_plugin(monkeypatch: pytest.MonkeyPatch):
-    point = EntryPoint(name="mine", value="my_package.parts:Editor", group=targets.ENTRY_POINTS)
-    monkeypatch.setattr(targets, "entry_points", lambda group: [point] if group == point.group else [])
-    targets.installed_plugins.cache_clear()
+    point = EntryPoint(name="mine", value="my_package.parts:Editor", group=plugins.ENTRY_POINTS)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == point.group else [])
+    plugins.installed_plugins.cache_clear()
     assert is_allowed("my_package.parts.Editor", []) and not is_allowed("my_package.other.Editor", [])
-    targets.installed_plugins.cache_clear()
+    plugins.installed_plugins.cache_clear()
 
 
 def test_a_refused_class_is_not_imported(trap: str, tmp_path: Path):
