@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis.plots.figures.keys import key_charts
-from analysis.plots.figures.plugins import figures_with
+from analysis.plots.figures.metric_figures import key_charts
+from analysis.plots.figures.plugin_figures import figures_with
 from analysis.plots.figures.registry import FIGURES, FigureSpec, charts, save_figures, selected_figures
 from analysis.reports.html_report import write_report
 from analysis.reports.metrics_page import render_metrics

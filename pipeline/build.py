@@ -16,8 +16,8 @@ from analysis.stages.base import Stage
 from analysis.stages.signatures import Judge
 from editors.errors import ConfigError, NormscopeError
 from editors.models.loading import Checkpoint
+from pipeline.config.allowed_classes import plugin_problems
 from pipeline.config.schema import KEYS, NO_LAYERS, ResolvedConfig
-from pipeline.config.targets import plugin_problems
 from pipeline.config.validation import node_problems, unknown_key_message
 from pipeline.data.sources import FactSource
 from pipeline.interventions import distributed

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from editors.updates import Site
 from pipeline.data.world.builtin import BuiltInCheckpoint
-from pipeline.data.world.sources import WorldText
+from pipeline.data.world.datasets import WorldText
 from tests.paths import ROOT
 
 

@@ -22,7 +22,7 @@ from editors.data import Fact
 from editors.locate.contexts import GivenContexts
 from editors.locate.targets import TargetOptimizer
 from editors.models.model import Model
-from editors.moments.sources import GivenMoments
+from editors.moments.moment_sources import GivenMoments
 
 Kind = Literal["plain", "bos", "metaspace", "types"]
 

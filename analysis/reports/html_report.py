@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis.plots.charts.lines import LineChart
 from analysis.plots.charts.save import Chart, save
-from analysis.plots.figures.keys import MOST, key_charts, other_keys
+from analysis.plots.figures.metric_figures import MOST, key_charts, other_keys
 from analysis.plots.figures.registry import FIGURES, FigureSpec, X, charts, save_figures
 from analysis.plots.interactive.draw import interactive
 from analysis.reports.optuna_study import Search

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.plots.charts.canvas import NEUTRAL, PALETTE
 from analysis.plots.charts.points import Spread, Track, TrackChart
-from analysis.results.study_storage import open_storage
+from analysis.results.study_file import open_storage
 from editors.errors import DataError
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ from .comparison import read_one as read_one, render_comparison as render_compar
 from .former_targets import with_current_targets as with_current_targets
 from .markdown import cell as cell, lines as lines, linked as linked, written as written
 from .run_folder import RunFolder as RunFolder, run_folders as run_folders, runs_in as runs_in
-from .study_storage import open_storage as open_storage
+from .study_file import open_storage as open_storage
 from .tables import (
     alarm_list as alarm_list,
     alarm_order_text as alarm_order_text,

@@ -9,9 +9,9 @@ _FORMER = {
     "pipeline.corpora.FactText": "pipeline.data.corpora.FactText",
     "pipeline.corpora.HubText": "pipeline.data.corpora.HubText",
     "pipeline.corpora.TextFile": "pipeline.data.corpora.TextFile",
-    "pipeline.corpora.WorldText": "pipeline.data.world.sources.WorldText",
+    "pipeline.corpora.WorldText": "pipeline.data.world.datasets.WorldText",
     "pipeline.data.CounterFact": "pipeline.data.sources.CounterFact",
-    "pipeline.data.WorldFacts": "pipeline.data.world.sources.WorldFacts",
+    "pipeline.data.WorldFacts": "pipeline.data.world.datasets.WorldFacts",
     "pipeline.data.ZsRE": "pipeline.data.sources.ZsRE",
 }
 """Classes of the only node that is built from an old configuration: the model, with corpus and facts."""

@@ -25,7 +25,7 @@ from editors.locate.memory_estimate import estimated
 from editors.locate.solvers import Dense, Preserved
 from editors.locate.targets import TargetOptimizer
 from editors.models.model import Model
-from editors.moments.sources import SITE, MomentSource
+from editors.moments.moment_sources import SITE, MomentSource
 from editors.regularizers.base import Progress, Regularizer
 from editors.regularizers.composition import RegularizerChain
 from editors.updates import Delta, Site, plain

@@ -18,7 +18,7 @@ from editors.models.hooks import capture
 from editors.models.model import Model
 from editors.models.partial_forward import PartialForward, branch
 from editors.models.tokenization import TokenizedPrompt, pad, tokenize_prompt
-from editors.moments.sources import SITE
+from editors.moments.moment_sources import SITE
 from editors.updates import Delta
 
 

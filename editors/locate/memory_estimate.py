@@ -15,7 +15,7 @@ from editors.locate.targets import TargetOptimizer
 from editors.models.memory import count_saved
 from editors.models.model import Model
 from editors.models.tokenization import longest_fact, tokenize_prompt
-from editors.moments.sources import SITE
+from editors.moments.moment_sources import SITE
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from editors.locate.base import LocateThenEdit
 from editors.locate.keys import Keys
 from editors.locate.solvers import NullSpace, Preserved, least_squares
 from editors.models.model import Model
-from editors.moments.sources import SITE
+from editors.moments.moment_sources import SITE
 from editors.updates import Delta
 
 

@@ -1,4 +1,4 @@
-from .cache import hashed as hashed
 from .collected import CollectedMoments as CollectedMoments
+from .moment_sources import ImportedMoments as ImportedMoments, MomentSource as MomentSource
 from .running import RunningStatistics as RunningStatistics
-from .sources import ImportedMoments as ImportedMoments, MomentSource as MomentSource
+from .tensor_cache import hashed as hashed

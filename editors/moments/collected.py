@@ -22,9 +22,9 @@ from transformers import PreTrainedTokenizerFast
 from editors.data import Corpus
 from editors.errors import ConfigError
 from editors.models.model import Model
-from editors.moments.cache import CachedTensors, TensorCache
-from editors.moments.sources import SITE, Spectrum
+from editors.moments.moment_sources import SITE, Spectrum
 from editors.moments.streaming import Batching, Budget, SecondMoment, Tally, collect, home_of_totals
+from editors.moments.tensor_cache import CachedTensors, TensorCache
 
 FORMAT = 1
 """Version of the files and of the sums; part of their description."""

@@ -22,7 +22,7 @@ from editors.errors import DataError, NumericsError
 from editors.models.hooks import capture
 from editors.models.model import Model
 from editors.models.tokenization import pad, tokenize
-from editors.moments.sources import SITE
+from editors.moments.moment_sources import SITE
 
 log = logging.getLogger(__name__)
 

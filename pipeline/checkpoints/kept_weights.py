@@ -14,7 +14,7 @@ from editors.errors import DataError
 from editors.models.model import Model
 from editors.tensor_files import read_tensors, write_tensors
 from editors.update_files import Recorded, read_updates
-from pipeline.checkpoints.updates import FOLDER as UPDATES
+from pipeline.checkpoints.kept_updates import FOLDER as UPDATES
 
 WEIGHTS = "weights.safetensors"
 

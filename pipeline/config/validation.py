@@ -8,8 +8,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 
+from pipeline.config.allowed_classes import import_target, is_allowed, refusal_message
 from pipeline.config.schema import ResolvedConfig
-from pipeline.config.targets import import_target, is_allowed, refusal_message
 
 _HOME = {
     ".editor": "editor",

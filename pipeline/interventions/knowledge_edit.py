@@ -12,7 +12,7 @@ from editors.models.gradients import check_sites
 from editors.models.memory import GIB, free_memory
 from editors.models.model import Model
 from pipeline.checkpoints.edits import EditCheckpoint
-from pipeline.checkpoints.updates import Updates
+from pipeline.checkpoints.kept_updates import Updates
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
 

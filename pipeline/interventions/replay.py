@@ -12,7 +12,7 @@ from editors.errors import ConfigError, DataError
 from editors.models.gradients import check_sites
 from editors.models.model import Model
 from editors.update_files import Recorded, read_updates
-from pipeline.checkpoints.updates import FOLDER
+from pipeline.checkpoints.kept_updates import FOLDER
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Intervention, Plan, StepObserver
 from pipeline.interventions.knowledge_edit import KnowledgeEdit

@@ -24,7 +24,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from editors.errors import ConfigError
-from pipeline.config.targets import own_targets
+from pipeline.config.allowed_classes import own_targets
 from pipeline.launchers.hardware import default_jobs, gpu_of, usable_cores, visible_gpus
 from pipeline.launchers.pool_worker import LOG, Ended, Shared, Started, work
 from pipeline.paths import ROOT

@@ -18,8 +18,8 @@ from typing import Any
 from analysis.results.run_folder import COMPLETE, STATES
 from editors.disk import sync
 from editors.errors import ConfigError, DataError
+from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.fingerprint import Config
-from pipeline.config.targets import plugins_of
 from pipeline.runs.atomic_files import checksum, write_json
 from pipeline.runs.input_digests import check_inputs, input_digests
 from pipeline.runs.provenance import code_versions, plugin_digests

@@ -26,9 +26,9 @@ from torch import Tensor
 from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError, NormscopeError
 from editors.tensor_files import write_tensors
+from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.fingerprint import Config, label
 from pipeline.config.secrets import masked
-from pipeline.config.targets import plugins_of
 from pipeline.runs.atomic_files import write, write_json
 from pipeline.runs.checkpoint_store import FOLDER, Saved, States
 from pipeline.runs.heartbeat import Heartbeat, is_abandoned, read_progress, stays_silent

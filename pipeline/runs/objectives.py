@@ -16,8 +16,8 @@ from hydra.utils import instantiate
 from analysis.metrics import ACCURACY, SCORE, stage_of
 from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
+from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.fingerprint import Config
-from pipeline.config.targets import plugins_of
 from pipeline.config.validation import node_problems
 
 log = logging.getLogger(__name__)

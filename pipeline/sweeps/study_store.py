@@ -9,7 +9,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import distribution_to_json, json_to_distribution
 
-from analysis.results.study_storage import open_storage
+from analysis.results.study_file import open_storage
 from editors.errors import ConfigError
 from pipeline.runs.objectives import Direction
 from pipeline.sweeps.search_space import Space, is_compatible

@@ -9,7 +9,7 @@ import psutil
 
 from editors.locate.contexts import GivenContexts
 from editors.methods.memit import MEMIT
-from editors.moments.sources import GivenMoments
+from editors.moments.moment_sources import GivenMoments
 from tests.benchmarks.editing import BATCH, MEMIT_TARGETS
 from tests.benchmarks.measure import Row, against
 from tests.benchmarks.workbench import LAYERS, Workbench, facts

@@ -9,7 +9,7 @@ from torch import Tensor
 from editors.models.hooks import capture
 from editors.models.model import Model
 from editors.models.tokenization import pad, tokenize
-from editors.moments.sources import SITE
+from editors.moments.moment_sources import SITE
 from editors.moments.streaming import Batching, Budget, Tally, collect
 from tests.benchmarks.measure import Row, alternate
 from tests.benchmarks.workbench import LAYERS, Workbench

@@ -15,7 +15,7 @@ from editors.moments.collected import CollectedMoments
 from editors.regularizers.base import Regularizer
 from editors.regularizers.history import History
 from pipeline.data.world.builtin import BuiltInCheckpoint
-from pipeline.data.world.sources import WorldFacts, WorldText
+from pipeline.data.world.datasets import WorldFacts, WorldText
 from tests.benchmarks.measure import Row, against
 from tests.benchmarks.workbench import Workbench
 

@@ -11,7 +11,7 @@ from editors.data import Fact
 from editors.locate.contexts import Groups
 from editors.models.model import Model
 from editors.models.tokenization import tokenize
-from editors.moments.sources import GivenMoments
+from editors.moments.moment_sources import GivenMoments
 from tests.tiny import TEXT, tokenizer
 
 MEMIT_LENGTHS, ROME_LENGTHS = [10] * 5, [5] * 10 + [10] * 10

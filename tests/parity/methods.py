@@ -17,7 +17,7 @@ from editors.methods.mend.files import from_published, shapes_of
 from editors.methods.mend.network import Design
 from editors.methods.pmet import PMET, JointTargets
 from editors.methods.rome import ROME
-from editors.moments.sources import GivenMoments
+from editors.moments.moment_sources import GivenMoments
 from editors.regularizers.base import Regularizer
 from editors.regularizers.history import History
 from editors.regularizers.mpes import MPES

@@ -1,6 +1,6 @@
 from .curves import growth_terms as growth_terms
-from .keys import key_charts as key_charts, other_keys as other_keys
-from .plugins import figures_with as figures_with
+from .metric_figures import key_charts as key_charts, other_keys as other_keys
+from .plugin_figures import figures_with as figures_with
 from .registry import (
     FigureSpec as FigureSpec,
     charts as charts,

@@ -11,7 +11,7 @@ from analysis.plots.charts.canvas import NEUTRAL
 from analysis.plots.charts.events import EventChart, placed
 from analysis.plots.charts.heatmap import COLOURS, Grid, HeatMap
 from analysis.plots.charts.points import Track, TrackChart
-from analysis.plots.interactive.layout import (
+from analysis.plots.interactive.page_layout import (
     GRID,
     add_key,
     drawn_at,

@@ -9,7 +9,15 @@ from plotly.subplots import make_subplots
 
 from analysis.plots.charts.canvas import NEUTRAL
 from analysis.plots.charts.lines import Line, LineChart, Style
-from analysis.plots.interactive.layout import add_key, drawn_at, faint, lay_out, plain, scale_axis, title_axes
+from analysis.plots.interactive.page_layout import (
+    add_key,
+    drawn_at,
+    faint,
+    lay_out,
+    plain,
+    scale_axis,
+    title_axes,
+)
 
 _DASHES: Mapping[Style, str] = MappingProxyType({"solid": "solid", "dashed": "dash", "dotted": "dot"})
 _ROW_HEIGHT = 270  # pixels

@@ -27,7 +27,7 @@ from editors.methods.mend.settings import Training
 from editors.methods.mend.trainer import Numbers, Trainer
 from editors.models.gradients import read_targets
 from editors.models.model import Model
-from editors.moments.cache import hashed
+from editors.moments.tensor_cache import hashed
 from editors.updates import Site, sites_of
 
 SHIPPED = Path(__file__).parent / "hypernetworks"

@@ -18,9 +18,9 @@ from pipeline.interventions import distributed as processes
 from pipeline.interventions.base import Intervention, Part, Plan, StepObserver
 from pipeline.interventions.training.callback import MeasureCallback, evaluating
 from pipeline.interventions.training.examples import Examples, collate
-from pipeline.interventions.training.memory_estimate import check_memory
 from pipeline.interventions.training.optimizer import Optimizer
 from pipeline.interventions.training.trainees import Trained, Trainee
+from pipeline.interventions.training.training_memory import check_memory
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,7 +8,7 @@ import pytest
 
 from analysis import plugins
 from analysis.__main__ import main
-from analysis.plots.figures.plugins import figures_with
+from analysis.plots.figures.plugin_figures import figures_with
 from analysis.plots.figures.registry import FIGURES
 
 MODULE = '''

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
-from analysis.plots.figures.keys import other_keys
+from analysis.plots.figures.metric_figures import other_keys
 from analysis.plots.figures.registry import FIGURES, charts
 from analysis.reports.html_report import render
 from analysis.results.collection import collect

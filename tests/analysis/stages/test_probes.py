@@ -22,7 +22,7 @@ from editors.models.model import Model
 from editors.updates import Site
 from pipeline.data.corpora import TextFile
 from pipeline.data.world.builtin import BuiltInCheckpoint
-from pipeline.data.world.sources import WorldText
+from pipeline.data.world.datasets import WorldText
 from tests.paths import SHARED
 from tests.sklearn_logistic import SklearnLogistic
 from tests.tiny import TEXT, tiny_model

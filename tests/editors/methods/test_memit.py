@@ -8,7 +8,7 @@ from tokenizers import processors
 
 from editors.errors import ConfigError, NumericsError
 from editors.methods.memit import MEMIT
-from editors.moments.sources import GivenMoments
+from editors.moments.moment_sources import GivenMoments
 from editors.regularizers.base import Regularizer
 from editors.regularizers.history import History
 from editors.regularizers.mpes import MPES

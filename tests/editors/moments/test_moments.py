@@ -15,7 +15,7 @@ from editors.models.model import Model
 from editors.models.tokenization import pad, tokenize
 from editors.moments import streaming as statistics
 from editors.moments.collected import CollectedMoments
-from editors.moments.sources import SITE, GivenMoments, ImportedMoments, MomentSource, Spectrum
+from editors.moments.moment_sources import SITE, GivenMoments, ImportedMoments, MomentSource, Spectrum
 from editors.moments.streaming import Batching, Budget, SecondMoment, Tally, collect
 from tests.tiny import FAMILIES, TEXT, tiny_model
 

@@ -9,7 +9,7 @@ from editors.data import Fact
 from editors.errors import DataError
 from pipeline.data.corpora import FactText, HubText, TextFile
 from pipeline.data.factset import FactSet
-from pipeline.data.world.sources import WorldText
+from pipeline.data.world.datasets import WorldText
 
 
 def test_blank_lines_separate_the_documents_of_a_text_file(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pipeline.build import build
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved
 from pipeline.data.factset import FactSet
-from pipeline.data.world.sources import WorldFacts
+from pipeline.data.world.datasets import WorldFacts
 from tests.pipeline.conftest import CONF
 
 WORLD = WorldFacts().load()

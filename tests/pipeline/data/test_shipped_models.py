@@ -15,9 +15,9 @@ from pipeline.build import build
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved
 from pipeline.data.world.builtin import BuiltInCheckpoint
+from pipeline.data.world.datasets import WorldFacts
 from pipeline.data.world.facts import World
 from pipeline.data.world.shipped_models import RECIPES, shipped_folder
-from pipeline.data.world.sources import WorldFacts
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
 from tests.pipeline.conftest import CONF
 

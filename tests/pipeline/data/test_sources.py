@@ -13,7 +13,7 @@ from editors.errors import ConfigError, DataError
 from pipeline.data.corpora import HubText
 from pipeline.data.factset import FactSet
 from pipeline.data.sources import CounterFact, ZsRE
-from pipeline.data.world.sources import WorldFacts
+from pipeline.data.world.datasets import WorldFacts
 from tests.paths import ROOT
 
 SHARED = ROOT.parent / "shared" / "data"

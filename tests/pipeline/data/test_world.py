@@ -14,11 +14,11 @@ from editors.errors import ConfigError
 from editors.models.architectures import family_of
 from pipeline.commands.build_world import BuildOptions, main, parse
 from pipeline.data.world.borrowed import BorrowedWorld
+from pipeline.data.world.datasets import WorldFacts, WorldPairs, WorldText
 from pipeline.data.world.facts import World
 from pipeline.data.world.names import RELATIONS
 from pipeline.data.world.recipe import build, build_tokenizer, pack
 from pipeline.data.world.shipped_models import RECIPES, Recipe, shipped_folder
-from pipeline.data.world.sources import WorldFacts, WorldPairs, WorldText
 from pipeline.data.world.tasks import build_tasks
 
 WORLD = World()

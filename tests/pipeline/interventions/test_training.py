@@ -403,7 +403,7 @@ def test_norms_between_edits_know_of_training_steps_that_nobody_measured(trainin
 def test_a_training_that_does_not_fit_names_the_estimate_and_the_way_out(
     training: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("pipeline.interventions.training.memory_estimate.free_memory", lambda model: 1000)
+    monkeypatch.setattr("pipeline.interventions.training.training_memory.free_memory", lambda model: 1000)
     with pytest.raises(ConfigError, match=r"needs about .* GiB beside the weights.*intervention=lora"):
         launch(training("cpt"), tmp_path)
     launch(training("cpt", "intervention.check_memory=false"), tmp_path)

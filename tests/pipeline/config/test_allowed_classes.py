@@ -10,7 +10,7 @@ import yaml
 from analysis import plugins
 from editors.errors import ConfigError
 from pipeline.build import build_model
-from pipeline.config.targets import is_allowed, own_targets, plugin_problems
+from pipeline.config.allowed_classes import is_allowed, own_targets, plugin_problems
 from pipeline.config.validation import node_problems
 from tests.paths import CONF
 
