@@ -49,6 +49,7 @@ class Regularizer:
     """The base class of regularizers, which does nothing at any point."""
 
     point: ClassVar[Point] = "stop"
+    """The point of the edit at which the regularizer acts."""
     order: ClassVar[int] = 0
     """Rank among the regularizers of one point; lower ones act first."""
 
@@ -96,22 +97,22 @@ def check_every(name: str, every: int) -> None:
         raise ConfigError(f"regularizer.{name}.every={every}, but at least 1 edit has to lie between two")
 
 
-def outputs_weakened(delta: Delta, basis: Float[Tensor, "out k"], strength: float) -> Delta:
-    """(I − strength · B Bᵀ) Δ."""
+def damp_outputs(delta: Delta, basis: Float[Tensor, "out k"], strength: float) -> Delta:
+    """(I − strength · B Bᵀ) Δ: the update with its outputs damped along the basis."""
     basis = basis.to(delta.left)
     return replace(delta, left=delta.left - strength * basis @ (basis.T @ delta.left))
 
 
-def inputs_weakened(delta: Delta, basis: Float[Tensor, "in k"], strength: float) -> Delta:
-    """Δ (I − strength · B Bᵀ)."""
+def damp_inputs(delta: Delta, basis: Float[Tensor, "in k"], strength: float) -> Delta:
+    """Δ (I − strength · B Bᵀ): the update with its inputs damped along the basis."""
     basis = basis.to(delta.left)
     if delta.right is None:
         return replace(delta, left=delta.left - strength * (delta.left @ basis) @ basis.T)
     return replace(delta, right=delta.right - strength * basis @ (basis.T @ delta.right))
 
 
-def fewest(shares: Float[Tensor, " direction"], energy: float) -> int:
-    """The smallest number of largest shares that hold `energy` of their sum."""
+def smallest_count(shares: Float[Tensor, " direction"], energy: float) -> int:
+    """Smallest number of the descending `shares` whose sum is at least `energy` of the total."""
     return int((shares.cumsum(dim=0) < energy * shares.sum()).sum()) + 1
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from editors.errors import ConfigError
 from editors.models.model import Model
-from editors.regularizers.base import Point, Regularizer, check_share, fewest, inputs_weakened
+from editors.regularizers.base import Point, Regularizer, check_share, damp_inputs, smallest_count
 from editors.updates import Delta, Site
 
 
@@ -45,8 +45,8 @@ class Hypersphere(Regularizer):
         for site in sites:
             rows = torch.nn.functional.normalize(model.current(site).double(), dim=1)
             _, values, right = torch.linalg.svd(rows, full_matrices=False)
-            self._bases[site] = right[: fewest(values**2, self.energy)].T.clone()
+            self._bases[site] = right[: smallest_count(values**2, self.energy)].T.clone()
 
     def project(self, site: Site, delta: Delta) -> Delta:
         """Δ (I − α U_r U_rᵀ)."""
-        return inputs_weakened(delta, self._bases[site], self.strength)
+        return damp_inputs(delta, self._bases[site], self.strength)

@@ -1,4 +1,4 @@
-"""REVIVE: no change in the dominant singular subspace of the unedited matrix."""
+"""REVIVE: keep updates out of the dominant singular subspace of the unedited matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from editors.regularizers.base import (
     Point,
     Regularizer,
     check_share,
-    fewest,
-    inputs_weakened,
-    outputs_weakened,
+    damp_inputs,
+    damp_outputs,
+    smallest_count,
 )
 from editors.updates import Delta, Site
 
@@ -23,30 +23,38 @@ from editors.updates import Delta, Site
 class SubspaceGuard(Regularizer):
     """Removes the part of an update in the dominant singular subspace of the unedited matrix (REVIVE).
 
-    With W₀ = U Σ Vᵀ and k the fewest directions that hold `energy` of ‖W₀‖²_F, every component u_i v_jᵀ with
-    i ≤ k or j ≤ k is removed: Δ ← (I − U_k U_kᵀ) Δ (I − V_k V_kᵀ).
+    With W₀ = U Σ Vᵀ, k is the smallest number of singular directions whose squared singular values sum to at
+    least the share `energy` of ‖W₀‖²_F. Every component u_i v_jᵀ with i ≤ k or j ≤ k is removed:
+    Δ ← (I − U_k U_kᵀ) Δ (I − V_k V_kᵀ).
 
-    Source: arXiv 2601.11042. Its code is not public; measuring energy by σ² is our reading.
+    Source: arXiv 2601.11042. No code is published; that energy means squared singular values is our
+    interpretation of the paper.
     """
 
     point: ClassVar[Point] = "update"
     order: ClassVar[int] = 0
 
     energy: float = 0.1
-    """Share of ‖W₀‖²_F that is protected (our choice); a larger one protects more directions."""
+    """Share of ‖W₀‖²_F that is protected (0.1 is our choice); larger values protect more directions and
+    weaken the edits."""
     _bases: dict[Site, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    """U_k (outputs × k) and V_k (inputs × k) of each site."""
 
     def __post_init__(self) -> None:
         check_share("subspace_guard.energy", self.energy)
 
     def prepare(self, model: Model, sites: Sequence[Site]) -> None:
-        """Store the dominant directions."""
+        """Compute and store the dominant singular vectors of each matrix.
+
+        Called before the first edit, while the weights are unedited.
+        """
         for site in sites:
             left, values, right = torch.linalg.svd(model.current(site).double(), full_matrices=False)
-            count = fewest(values**2, self.energy)
-            self._bases[site] = left[:, :count].clone(), right[:count].T.clone()
+            rank = smallest_count(values**2, self.energy)
+            self._bases[site] = left[:, :rank].clone(), right[:rank].T.clone()
 
     def project(self, site: Site, delta: Delta) -> Delta:
-        """Δ without the dominant directions on either side."""
-        outputs, inputs = self._bases[site]
-        return inputs_weakened(outputs_weakened(delta, outputs, 1.0), inputs, 1.0)
+        """(I − U_k U_kᵀ) Δ (I − V_k V_kᵀ): Δ without its components along the dominant directions."""
+        left_basis, right_basis = self._bases[site]
+        # remove completely
+        return damp_inputs(damp_outputs(delta, left_basis, strength=1.0), right_basis, strength=1.0)

@@ -35,7 +35,15 @@ from pipeline.runs.layout import is_done
 from pipeline.runs.messages import error_line
 from pipeline.runs.objectives import Direction, objective_of, objective_problems, objectives_of
 from pipeline.runs.signals import JobLeft
-from pipeline.sweeps.retries import ERRORS, RUN, begin, counted_trials, fail, requeue_on_exit, resumable
+from pipeline.sweeps.retries import (
+    ERRORS,
+    RUN,
+    counted_trials,
+    fail,
+    mark_relaunched,
+    requeue_on_exit,
+    resumable,
+)
 from pipeline.sweeps.search_space import Space, any_of, as_overrides, split
 from pipeline.sweeps.study_store import locked, open_study
 
@@ -151,7 +159,7 @@ class Trials:
     ) -> None:
         """Launch `size` trials together, those of the queue first, and store their values."""
         trials: list[Trial | FrozenTrial] = [queue.popleft() for _ in range(min(size, len(queue)))]
-        begin(study, [trial.number for trial in trials])
+        mark_relaunched(study, [trial.number for trial in trials])
         if missing := size - len(trials):
             study.sampler = self._sampler_for(len(counted_trials(study)))
             trials += [study.ask({**space}) for _ in range(missing)]

@@ -9,12 +9,15 @@ from pipeline.tracking.base import Position, Rows, Tracker
 
 @dataclass(kw_only=True)
 class Jsonl(Tracker):
-    """The run's archive: every row of numbers in `metrics.jsonl`, details in one Parquet file per table.
+    """Stores a run in its folder: one line of `metrics.jsonl` per logged row, and one Parquet file per table.
 
-    `RunDir` opens and closes the run. Alerts are among the numbers, and figures are drawn from them later.
+    The tracker neither opens nor closes the run; the owner of the `RunDir` does. Alerts are not stored
+    separately: the metric rows contain them. Figures are not stored: they can be drawn later from the
+    metrics.
     """
 
     run: RunDir
+    """The folder of the run, already entered as a context."""
 
     @property
     def id(self) -> str:
@@ -22,9 +25,12 @@ class Jsonl(Tracker):
         return self.run.info.fingerprint
 
     def log(self, position: Position, metrics: Mapping[str, float]) -> None:
-        """Write a row; it is on the disk when this returns."""
+        """Append one row to `metrics.jsonl`; the row is on disk when the method returns."""
         self.run.append({**asdict(position), **metrics})
 
     def table(self, name: str, rows: Rows) -> None:
-        """Keep the rows for `<name>.parquet`."""
+        """Add rows to the table `<name>`.
+
+        It is written to `<name>.parquet` when the run finishes or fails, and into every checkpoint.
+        """
         self.run.record(name, rows)

@@ -152,8 +152,10 @@ def test_subjects_are_on_one_side_only(tmp_path: Path):
 def test_settings_that_cannot_be_are_named():
     with pytest.raises(ConfigError, match=r"editor\.training\.clip=0"):
         Training(clip=0.0)
-    with pytest.raises(ConfigError, match=r"editor\.training\.swap=2"):
+    with pytest.raises(ConfigError, match=r"editor\.training\.swap=2.*has to be between 0 and 1"):
         Training(swap=2.0)
+    with pytest.raises(ConfigError, match=r"editor\.training\.cooldown=-1, .*at least 0"):
+        Training(cooldown=-1)
     with pytest.raises(ConfigError, match=r"editor\.rank=0"):
         editor(Path(), rank=0)
 

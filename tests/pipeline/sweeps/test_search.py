@@ -205,7 +205,7 @@ def test_a_request_to_leave_counts_against_no_trial(search, error: BaseException
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_a_search_between_two_runs_leaves_in_order(search, number: int):
+def test_a_search_between_two_runs_stops_cleanly(search, number: int):
     before = signal.getsignal(number)
     for _ in range(4):
         with pytest.raises(SystemExit) as end:
