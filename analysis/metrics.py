@@ -23,19 +23,20 @@ PLACEHOLDERS: Mapping[str, str] = MappingProxyType(
     {
         "<site>": r"(?:attn_[qkvo]|mlp_(?:gate|up|down))\.\d+",
         "<part>": r"(?:prompts\.)?(?:block|attention|mlp)\.\d+",
-        "<scope>": r"(?:latest|seen|sample|first50)",
+        "<scope>": r"(?:latest|seen|sample|first50)",  # first50: the 50 oldest unreplaced edits
         "<kind>": r"(?:rewrite|paraphrase|neighbour|locality|block|mlp|attention)",
+        # class of a token of a traced prompt
         "<class>": r"(?:subject_first|subject_middle|subject_last|next|middle|last)",
         "<stage>": r"\w+(?<!_prepare)",
         "<task>": r"[^/]+",
-        "<signature>": r"\w+",
+        "<signature>": r"\w+",  # name of a configured alarm
         "<i>": r"\d+",
         "block.LL": r"(?:prompts\.)?block\.\d+",
         "LL": r"\d+",
         "NNNN": r"\d+",
     }
 )
-"""Parts of a pattern that stand for many texts, as regular expressions."""
+"""Regular expression of each placeholder that may occur in a pattern."""
 _PLACEHOLDER = re.compile("|".join(map(re.escape, PLACEHOLDERS)))
 
 
@@ -49,18 +50,18 @@ class Metric:
     """The definition, in Markdown."""
     unit: str
     stage: str | None
-    """The stage that measures it; None if every run logs it, or an editor or a training does."""
+    """Stage that measures the metric; None if it is logged by every run, by an editor or by a training."""
     better: Literal["↑", "↓", ""] = ""
     summary: str = ""
     """What W&B keeps, such as `last,max`; empty for the last value alone."""
     column: str = ""
     """Column of summary.csv; empty if it has none."""
     heading: str = ""
-    """Heading of that column in tables for people; empty if it is not in them."""
+    """Column heading in printed tables; empty to omit the column."""
     format: str = "{:.3f}"
-    """How numbers in that column are written; shares have three digits."""
+    """Format of the numbers in that column; proportions have three decimals."""
     leads: bool = False
-    """Whether its panel stands first in its section of a W&B view."""
+    """Whether its panel is first in its section of the W&B view."""
     card: str = ""
     """Name on a model card; empty if it is not on it."""
 
@@ -73,7 +74,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Area:
-    """All metrics whose keys begin alike, and the defaults of those without a row."""
+    """The metrics whose keys share their first component, and defaults for keys without a row."""
 
     stage: str | None = None
     summary: str = ""
@@ -107,25 +108,25 @@ def metric_of(key: str) -> Metric | None:
 
 
 def stage_of(key: str) -> str | None:
-    """The stage that alone measures a key; None if no stage does, or it is not known."""
-    return _described(key).stage
+    """The only stage that measures the key; None if no stage measures it or the key is unknown."""
+    return _row_or_area(key).stage
 
 
 def summary_of(key: str) -> str | None:
     """What W&B keeps of a key, such as `last,max`; None for its last value alone."""
-    return _described(key).summary or None
+    return _row_or_area(key).summary or None
 
 
 def expression(pattern: str) -> re.Pattern[str]:
     """The regular expression of the keys that a pattern stands for."""
-    parts = _PLACEHOLDER.split(pattern)
-    names = [*_PLACEHOLDER.findall(pattern), ""]
-    texts = (re.escape(part) + PLACEHOLDERS.get(name, "") for part, name in zip(parts, names, strict=True))
-    return re.compile("".join(texts))
+    literals = _PLACEHOLDER.split(pattern)
+    placeholders = [*_PLACEHOLDER.findall(pattern), ""]
+    pairs = zip(literals, placeholders, strict=True)
+    return re.compile("".join(re.escape(literal) + PLACEHOLDERS.get(name, "") for literal, name in pairs))
 
 
-def _described(key: str) -> Metric | Area:
-    """The row of a key, or else its area."""
+def _row_or_area(key: str) -> Metric | Area:
+    """The row of a key; without a row, its area; an empty area if neither exists."""
     return metric_of(key) or areas().get(key.partition("/")[0]) or Area(metrics=())
 
 

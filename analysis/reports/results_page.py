@@ -22,6 +22,7 @@ from analysis.plots.figures.registry import charts
 from analysis.reports.run_descriptions import made_from, missing, what_was_run
 from analysis.results.collection import Collection, collect
 from analysis.results.markdown import cell, linked, markdown, written
+from analysis.results.run_folder import runs_in
 from editors.errors import DataError
 
 SCALES: Mapping[str, str] = MappingProxyType(
@@ -136,7 +137,7 @@ def _collections(roots: Sequence[Path], study: Study) -> dict[str, Collection]:
     for scale, suffix in SCALES.items():
         for name in filter(None, (study.name, study.same_as)):
             folders = [root / f"{name}{suffix}" for root in roots]
-            if finished := [folder for folder in folders if any(folder.glob("*/DONE"))]:
+            if finished := [folder for folder in folders if any(run.is_done for run in runs_in(folder))]:
                 collections[scale] = collect(*finished)
                 break
     return collections

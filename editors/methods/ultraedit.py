@@ -1,17 +1,18 @@
-"""UltraEdit: one pass forward and back, and a ridge regression of every named matrix.
+"""UltraEdit: one forward and one backward pass, and a ridge regression for every named matrix.
 
-For the tokens of a batch, h are the inputs of a matrix (rows of H) and g the gradients of the loss by its
-outputs. Both are standardised by the mean and deviation over all tokens of all edits so far, this batch
-included (ĥ, ĝ), and
+For the tokens of a batch, h are the inputs of a matrix (rows of H) and g the gradients of the loss with
+respect to its outputs. Both are standardised with the mean and standard deviation over all tokens of all
+edits so far, including this batch (ĥ, ĝ), and
   v = −η ‖ĥ‖² ĝ for every token (rows of V),
   Δ = Vᵀ H (Hᵀ H + I)⁻¹ = Vᵀ (H Hᵀ + I)⁻¹ H,
-the least-squares map from keys, not standardised, to the intended changes of value. The tokens are all of
-prompt and target, the last one too. Nothing is trained, and only the statistics are remembered.
+the ridge-regression map from the raw (unstandardised) keys to the intended changes of the outputs. All tokens
+of prompt and target are used, including the last. There is no training; the only state kept between edits is
+these statistics.
 
 Source: Gu et al. 2025 (arXiv 2505.14679) and EasyEdit `models/ultraedit`. As there, matrices of equal
-shape share their statistics. Deviations: the loss sums over target tokens and is not a mean over a chunk of
-facts, so that a fact's gradient does not depend on the others (standardising removes the factor); sums of
-squares are exact (theirs count n for n − 1) and kept in float64.
+shape share their statistics. Deviations from the paper: the loss sums over target tokens and is not a mean
+over a chunk of facts, so that a fact's gradient does not depend on the others (standardising removes the
+factor); sums of squares are exact (the published code counts n instead of n − 1) and kept in float64.
 """
 
 import time
@@ -32,24 +33,27 @@ from editors.moments.running import RunningStatistics
 from editors.updates import Delta, Site
 
 EPSILON = torch.finfo(torch.float32).eps
-"""Added to a deviation before dividing by it, as published."""
+"""Added to the standard deviation before dividing by it, as in the published code."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LifelongEdit(Edit):
-    """An edit, with the statistics to remember once it is applied."""
+class EditWithStatistics(Edit):
+    """An edit and the running statistics that `commit` stores."""
 
     statistics: Mapping[str, RunningStatistics]
 
 
 @dataclass(kw_only=True)
 class UltraEdit(GradientEditor):
-    """Ridge regression from keys to standardised gradients; its memory does not grow."""
+    """Ridge regression from keys to standardised gradients.
+
+    Memory use does not grow with the number of edits.
+    """
 
     layers: Sequence[int]
     """Blocks that may be edited."""
     matrices: Mapping[str, Sequence[int]]
-    """Edited matrices: the blocks of each site; blocks outside of `layers` are not edited."""
+    """Edited matrices: the blocks of each site; blocks outside `layers` are not edited."""
     learning_rate: float = 1e-6
     """η, scale of the intended changes."""
 
@@ -70,90 +74,106 @@ class UltraEdit(GradientEditor):
         return sorted((site for site in named if site.layer in self.layers), key=lambda site: site.layer)
 
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
-        """Check that the model has the matrices, and the shapes of the statistics so far."""
+        """Check that the model has the edited matrices, and that their shapes match the statistics so far."""
         super().prepare(model, facts)
-        groups = {_group(model, site) for site in self.sites}
-        if not set(self._statistics) <= groups:
-            raise ConfigError(f"{self.name} was used on another model than {model.name}; make a new editor")
+        shapes = {_shape_key(model, site) for site in self.sites}
+        if not set(self._statistics) <= shapes:
+            raise ConfigError(
+                f"{self.name} holds statistics of a model with other matrix shapes than {model.name}; "
+                "make a new editor"
+            )
 
-    def edit(self, model: Model, facts: Sequence[Fact]) -> LifelongEdit:
-        """Find keys and gradients of all matrices in one pass, then solve for each.
+    def edit(self, model: Model, facts: Sequence[Fact]) -> EditWithStatistics:
+        """Compute keys and gradients of all matrices in one pass, then solve for each.
 
         Raises:
             NumericsError: for a loss or an update with NaN or infinity; the weights were not touched.
         """
-        begun = time.perf_counter()
+        start_time = time.perf_counter()
         lowest = min(site.layer for site in self.sites)
         evaluation = read_targets(model, facts, "teacher_forced", lowest).evaluate(self.sites)
         gradients = {
-            site: TokenGradients(matrix.keys.double(), matrix.outputs.double())
-            for site, matrix in evaluation.gradients(evaluation.losses.sum()).items()
+            site: TokenGradients(token_gradients.keys.double(), token_gradients.outputs.double())
+            for site, token_gradients in evaluation.gradients(evaluation.losses.sum()).items()
         }
-        read = time.perf_counter()
+        solve_start_time = time.perf_counter()
         statistics = self._merged_statistics(model, gradients)
         solved = {
-            site: _solve(matrix, statistics[_group(model, site)], self.learning_rate)
-            for site, matrix in gradients.items()
+            site: _solve(token_gradients, statistics[_shape_key(model, site)], self.learning_rate)
+            for site, token_gradients in gradients.items()
         }
         update = self.regularized(solved, model, facts)
-        seconds = {"gradients": read - begun, "solve": time.perf_counter() - read}
+        seconds = {
+            "gradients": solve_start_time - start_time,
+            "solve": time.perf_counter() - solve_start_time,
+        }
         tokens = len(next(iter(gradients.values())).keys)
         diagnostics = {"loss_start": float(evaluation.losses.detach().mean()), "tokens": float(tokens)}
-        return LifelongEdit(update=update, diagnostics=diagnostics, seconds=seconds, statistics=statistics)
+        return EditWithStatistics(
+            update=update, diagnostics=diagnostics, seconds=seconds, statistics=statistics
+        )
 
     def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
-        """Remember the statistics of an applied edit."""
-        assert isinstance(edit, LifelongEdit), "another editor made this edit"
+        """Store the statistics of an applied edit."""
+        assert isinstance(edit, EditWithStatistics), "another editor made this edit"
         self._statistics = dict(edit.statistics)
         super().commit(model, facts, edit)
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
         """The number of edits; count, mean and square of every shape of matrix."""
         return super().state_dict(since) | {
-            f"{group}.{part}": getattr(statistics, part)
-            for group, statistics in self._statistics.items()
+            f"{shape_key}.{part}": getattr(statistics, part)
+            for shape_key, statistics in self._statistics.items()
             for part in ("count", "mean", "square")
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore the statistics, bit for bit."""
         super().load_state_dict(state)
-        groups = dict.fromkeys(key.rsplit(".", 1)[0] for key in state if key != "edits")
+        shape_keys = dict.fromkeys(key.rsplit(".", 1)[0] for key in state if key != "edits")
+        parts = ("count", "mean", "square")
         self._statistics = {
-            group: RunningStatistics(*(state[f"{group}.{part}"] for part in ("count", "mean", "square")))
-            for group in groups
+            shape_key: RunningStatistics(*(state[f"{shape_key}.{part}"] for part in parts))
+            for shape_key in shape_keys
         }
 
     def _merged_statistics(
         self, model: Model, gradients: Mapping[Site, TokenGradients]
     ) -> dict[str, RunningStatistics]:
-        """The statistics of all tokens so far, this batch included."""
+        """The statistics of all tokens so far, including this batch."""
         merged = dict(self._statistics)
-        for site, matrix in gradients.items():
-            group, batch = _group(model, site), RunningStatistics.of(matrix.features())
-            merged[group] = merged[group].on(matrix.keys.device).merged(batch) if group in merged else batch
+        for site, token_gradients in gradients.items():
+            shape_key, batch = _shape_key(model, site), RunningStatistics.of(token_gradients.features())
+            if shape_key in merged:
+                batch = merged[shape_key].on(token_gradients.keys.device).merged(batch)
+            merged[shape_key] = batch
         return merged
 
 
 def _solve(gradients: TokenGradients, statistics: RunningStatistics, learning_rate: float) -> Delta:
-    """Δ = Vᵀ H (Hᵀ H + I)⁻¹, solved on the smaller side: (token, token) if tokens are fewer than inputs."""
+    """Δ = Vᵀ H (Hᵀ H + I)⁻¹, solved on the smaller side.
+
+    The system is (token, token) if there are no more tokens than inputs.
+    """
     keys, (tokens, width) = gradients.keys, gradients.keys.shape
-    standardised = statistics.standardised(gradients.features(), EPSILON)
-    key, gradient = standardised.split([width, gradients.outputs.shape[1]], dim=1)
-    values = -learning_rate * (key**2).sum(dim=1, keepdim=True) * gradient
+    standardised_features = statistics.standardised(gradients.features(), EPSILON)
+    standardised_keys, standardised_gradients = standardised_features.split(
+        [width, gradients.outputs.shape[1]], dim=1
+    )
+    values = -learning_rate * (standardised_keys**2).sum(dim=1, keepdim=True) * standardised_gradients
     if tokens <= width:
-        return Delta(left=_ridge_inverse(keys @ keys.T, values).T, right=keys.T)
-    return Delta(left=_ridge_inverse(keys.T @ keys, keys.T @ values).T)
+        return Delta(left=_ridge_solve(keys @ keys.T, values).T, right=keys.T)
+    return Delta(left=_ridge_solve(keys.T @ keys, keys.T @ values).T)
 
 
-def _ridge_inverse(gram: Float[Tensor, "n n"], right: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
-    """(G + I)⁻¹ B by Cholesky."""
+def _ridge_solve(gram: Float[Tensor, "n n"], rhs: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """Solve (G + I) X = B by Cholesky. Overwrites the diagonal of gram."""
     gram.diagonal().add_(1)
     factor, _ = torch.linalg.cholesky_ex(gram)  # NaN if the input is not finite; checked with the update
-    return torch.cholesky_solve(right, factor)
+    return torch.cholesky_solve(rhs, factor)
 
 
-def _group(model: Model, site: Site) -> str:
+def _shape_key(model: Model, site: Site) -> str:
     """The key of the statistics that matrices of one shape share."""
-    out, wide = model.weight(site.name, site.layer).shape
-    return f"{wide}x{out}"
+    outputs, inputs = model.weight(site.name, site.layer).shape
+    return f"{inputs}x{outputs}"

@@ -23,7 +23,7 @@ import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from analysis.results.run_folder import RunFolder
+from analysis.results.run_folder import DONE, RunFolder
 from editors.errors import ConfigError, NormscopeError
 from editors.tensor_files import write_tensors
 from pipeline.config.allowed_classes import plugins_of
@@ -194,7 +194,7 @@ class RunDir:
         self._check_ownership()
         self._write_tables(self.folder)
         write_json(self.folder / "summary.json", self._summary(objective) | more)
-        write(self.folder / "DONE", now() + "\n")
+        write(self.folder / DONE, now() + "\n")
         self._heartbeat.remove()
         self._states.clear()  # a finished run needs no checkpoints
 
@@ -204,7 +204,7 @@ class RunDir:
 
     def _forget(self) -> None:
         """Remove the mark and the checkpoints of an earlier computation."""
-        (self.folder / "DONE").unlink(missing_ok=True)
+        (self.folder / DONE).unlink(missing_ok=True)
         self._states.clear()
 
     def _acquire(self) -> None:

@@ -120,6 +120,8 @@ BAD: dict[str, Bad] = {
         "shots=6, but .* 5 rows"),
     "an unknown paper task": (
         lambda p: PaperTasks(folder=str(p), tasks=["boolq"]), ConfigError, "boolq is none of sst, mrpc"),
+    "no paper task": (
+        lambda p: PaperTasks(folder=str(p), tasks=[]), ConfigError, "tasks is empty; give .* sst, mrpc"),
     "more shots than rows held out": (
         lambda p: PaperTasks(folder=str(p), shots=11), ConfigError, "only the first 10 rows"),
     "an unknown official task": (

@@ -140,7 +140,7 @@ def test_layers_narrow_the_matrices():
 def test_statistics_of_another_model_are_refused():
     model, editor = tiny_model(), ultraedit()
     editor.commit(model, FACTS, editor.edit(model, FACTS))
-    with pytest.raises(ConfigError, match="another model than tiny-llama"):
+    with pytest.raises(ConfigError, match="statistics of a model with other matrix shapes than tiny-llama"):
         editor.prepare(tiny_model("llama"))
 
 

@@ -1,10 +1,10 @@
-"""The six tasks on which the editing papers report scores (arXiv 2502.01636), with prompts of their shape.
+"""The six tasks on which the editing papers report scores (arXiv 2502.01636), with their prompt formats.
 
 A choice is scored by the likelihood of its label. The first `held_out` rows of a file are reserved for
-examples, of which the first `shots` are used; the rows after them are tested. Deviations: labels of several
-tokens are compared by their total likelihood, not by the mean over tokens; generated text is not parsed; the
-cue of CoLA does not end in a space. The public code shows RTE's label 0, which is entailment, as "False":
-`legacy` does so too.
+examples, of which the first `shots` are used; the rows after them are tested. Deviations from the papers:
+labels of several tokens are compared by their total likelihood, not by the mean over tokens; generated text
+is not parsed; the CoLA prompt does not end in a space. The public code maps RTE's label 0 (entailment) to the
+word "False"; `rte_verbaliser=legacy` reproduces this.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,29 +33,36 @@ Verbaliser = Literal["correct", "legacy"]
 
 @dataclass(frozen=True, kw_only=True)
 class PromptShape:
-    """A prompt over the fields of a row, and the choices that may follow it."""
+    """A prompt template filled from the fields of a row, and the answer choices."""
 
     text: str
     """Template of the prompt."""
     fields: Sequence[str]
-    """Fields that the template names."""
+    """Fields that the template uses."""
     choices: Sequence[str]
-    """The label words, by label."""
+    """Answer words in the order of the label numbers."""
     labels: Sequence[str] = ()
-    """Names of the labels, for files that have names instead of numbers."""
+    """Label names in the order of their numbers, for files that store names.
+
+    Empty if the file stores numbers.
+    """
     answer: str = "label"
     """Field of the label."""
 
-    def convert(self, rows: Sequence[Row], where: str) -> Sequence[Row]:
-        """The rows with the prompt's fields and the number of the right choice; raises DataError."""
-        check_fields(rows, [*self.fields, self.answer], where)
+    def convert(self, rows: Sequence[Row], location: str) -> Sequence[Row]:
+        """Rows reduced to the prompt's fields and `answer`, the index of the correct choice.
+
+        Raises:
+            DataError: for a missing field or an invalid label.
+        """
+        check_fields(rows, [*self.fields, self.answer], location)
         numbers = {name: number for number, name in enumerate(self.labels)}
         converted = [
             {name: row[name] for name in self.fields} | {"answer": numbers.get(str(label), label)}
             for row in rows
             for label in [row[self.answer]]
         ]
-        check_answers(converted, "answer", len(self.choices), where)
+        check_answers(converted, "answer", len(self.choices), location)
         return converted
 
 
@@ -100,22 +107,22 @@ SHAPES: Mapping[str, PromptShape] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PaperTasks:
-    """Any of the six tasks, on local JSON-lines files; F1 is reported beside accuracy."""
+    """Any of the six tasks, read from local JSON-lines files; accuracy and F1 are reported."""
 
     folder: str
     """Folder of the files."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Files with another name than `<task>.jsonl`, by task; relative to `folder` or absolute."""
+    """File names that differ from `<task>.jsonl`, by task; relative to `folder` or absolute."""
     tasks: Sequence[str] = tuple(SHAPES)
     """Tasks to test."""
     shots: int = 4
-    """Solved examples before each document."""
+    """Number of solved examples before each question."""
     held_out: int = 10
     """Rows at the start of a file that are reserved for examples and never tested."""
     limit: int | None = 100
-    """Documents of each task; None for the stage's limit."""
+    """Maximum number of rows tested per task; None for the stage's limit."""
     rte_verbaliser: Verbaliser = "correct"
-    """`legacy` exchanges the label words of RTE, as the public code does."""
+    """`legacy` swaps the label words of RTE, as the public code does."""
     prefix: str = "papers_"
     """Prefix that distinguishes the names from those of the harness' own tasks."""
 
@@ -124,27 +131,28 @@ class PaperTasks:
 
         Raises:
             ConfigError: for an unknown task or verbaliser, and for more examples than are held out.
-            DataError: for a missing file, a missing field, or an answer that is not the number of a choice.
+            DataError: for a missing file, a missing field, or a label that matches no choice.
         """
         self._check(option)
-        home = existing_folder(self.folder, f"{option}.folder")
+        source_folder = existing_folder(self.folder, f"{option}.folder")
         for name in self.tasks:
-            path = home / self.files.get(name, f"{name}.jsonl")
-            shape = _verbalised(SHAPES[name], legacy=name == "rte" and self.rte_verbaliser == "legacy")
+            path = source_folder / self.files.get(name, f"{name}.jsonl")
+            shape = SHAPES[name]
+            if name == "rte" and self.rte_verbaliser == "legacy":
+                shape = _with_label_words_swapped(shape)
             rows = shape.convert(read_lines(path, f"{option}.folder"), f"{path} for {name}")
-            examples, tested = split_examples(rows, self.held_out, self.shots, f"{option}.folder: {path}")
-            content = _content(shape, has_examples=bool(examples))
-            write_task(folder, self.prefix + name, content, tested_and_examples(tested, examples))
+            examples, test_rows = split_examples(rows, self.held_out, self.shots, f"{option}.folder: {path}")
+            config = _task_config(shape, has_examples=bool(examples))
+            write_task(folder, self.prefix + name, config, tested_and_examples(test_rows, examples))
         names = tuple(self.prefix + name for name in self.tasks)
         return TaskFiles(names=names, shots=self.shots, limit=self.limit)
 
     def _check(self, option: str) -> None:
         check_counts(self.shots, self.limit, option)
-        unknown = [name for name in self.tasks if name not in SHAPES]
-        if unknown or not self.tasks:
-            raise ConfigError(
-                f"{option}.tasks: {', '.join(unknown) or 'nothing'} is none of {', '.join(SHAPES)}"
-            )
+        if not self.tasks:
+            raise ConfigError(f"{option}.tasks is empty; give at least one of {', '.join(SHAPES)}")
+        if unknown := [name for name in self.tasks if name not in SHAPES]:
+            raise ConfigError(f"{option}.tasks: {', '.join(unknown)} is none of {', '.join(SHAPES)}")
         if self.shots > self.held_out:
             raise ConfigError(
                 f"{option}.shots={self.shots}, but only the first {self.held_out} rows are reserved for "
@@ -152,25 +160,29 @@ class PaperTasks:
             )
         if self.rte_verbaliser not in get_args(Verbaliser):
             raise ConfigError(
-                f"{option}.rte_verbaliser={self.rte_verbaliser}, but it is one of "
+                f"{option}.rte_verbaliser={self.rte_verbaliser}, but it has to be one of "
                 f"{', '.join(get_args(Verbaliser))}"
             )
 
 
 def weighted_f1(pairs: Sequence[tuple[SupportsInt, SupportsInt]]) -> float:
-    """F1 of each label, weighted by the number of documents that have it; `pairs` of right and predicted."""
+    """F1 of each label, weighted by the number of rows with that label.
+
+    `pairs` are (expected, predicted) labels.
+    """
     from sklearn.metrics import f1_score  # here, because it takes a second
 
-    right, predicted = zip(*pairs, strict=True)
-    return float(f1_score(right, predicted, average="weighted", zero_division=0.0))  # pyright: ignore
+    expected, predicted = zip(*pairs, strict=True)
+    return float(f1_score(expected, predicted, average="weighted", zero_division=0.0))  # pyright: ignore
 
 
-def _verbalised(shape: PromptShape, *, legacy: bool) -> PromptShape:
-    """The shape, with its label words exchanged for `legacy`."""
-    return replace(shape, choices=tuple(reversed(shape.choices))) if legacy else shape
+def _with_label_words_swapped(shape: PromptShape) -> PromptShape:
+    """The same prompt with its label words in reverse order."""
+    return replace(shape, choices=tuple(reversed(shape.choices)))
 
 
-def _content(shape: PromptShape, *, has_examples: bool) -> dict[str, object]:
+def _task_config(shape: PromptShape, *, has_examples: bool) -> dict[str, object]:
+    """The task file of the harness for a prompt, without the entries that `write_task` adds."""
     return {
         "test_split": "tested",
         **({"fewshot_split": "examples"} if has_examples else {}),
