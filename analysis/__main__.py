@@ -100,59 +100,14 @@ def metrics(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    names = ", ".join(f"{spec.number} {spec.name}" for spec in FIGURES)
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "folders", nargs="+", type=Path, metavar="outputs/<experiment>", help="experiment folders"
-    )
-    common.add_argument(
-        "--to", type=Path, help="folder to write to; default: the experiment's, for several outputs/<A>+<B>"
-    )
-    common.add_argument(
-        "--at",
-        default="",
-        metavar="COUNTS",
-        help="edits or optimiser steps of the figures by block, such as 10,100,1000 (the nearest measured "
-        "ones); default: a middle and the last one",
-    )
-    common.add_argument(
-        "--x",
-        choices=("steps", "tokens"),
-        default="steps",
-        help="x-axis of training; default: steps",
-    )
-    common.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="a module of your own whose FIGURES are drawn as well; repeat it for several",
-    )
+    common = _common_options()
     whole = commands.add_parser(
         "report", parents=[common], help="tables, figures and report.html; prints the table"
     )
     whole.set_defaults(run=report)
-    single = commands.add_parser("figures", parents=[common], help="figures alone, for a paper")
-    single.add_argument(
-        "--only", default="", metavar="FIGURES", help=f"names or numbers of {names}; default: all"
-    )
-    single.add_argument(
-        "--key",
-        action="append",
-        default=[],
-        metavar="KEY",
-        help="any metric, such as logit/cosine/mean, as a line chart; repeat it for several",
-    )
-    single.add_argument(
-        "--format",
-        nargs="+",
-        choices=("png", "svg", "pdf"),
-        default=["png", "svg", "pdf"],
-        help="default: all three",
-    )
-    single.set_defaults(run=figures)
+    _add_figure_options(commands.add_parser("figures", parents=[common], help="figures alone, for a paper"))
     page = commands.add_parser("results", help="the claims of all experiments, with verdicts")
     page.add_argument(
         "roots", nargs="+", type=Path, metavar="outputs", help="folders that hold experiments' folders"
@@ -171,6 +126,58 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--all", action="store_true", help=f"every metric that differs; default: {_ROWS}")
     two.set_defaults(run=compare)
     return parser
+
+
+def _common_options() -> argparse.ArgumentParser:
+    """The options of `report` and `figures`."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "folders", nargs="+", type=Path, metavar="outputs/<experiment>", help="experiment folders"
+    )
+    common.add_argument(
+        "--to", type=Path, help="folder to write to; default: the experiment's, for several outputs/<A>+<B>"
+    )
+    common.add_argument(
+        "--at",
+        default="",
+        metavar="COUNTS",
+        help="edits or optimiser steps of the figures by block, such as 10,100,1000 (the nearest measured "
+        "ones); default: a middle and the last one",
+    )
+    common.add_argument(
+        "--x", choices=("steps", "tokens"), default="steps", help="x-axis of training; default: steps"
+    )
+    common.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module of your own whose FIGURES are drawn as well; repeat it for several",
+    )
+    return common
+
+
+def _add_figure_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `figures` alone."""
+    names = ", ".join(f"{spec.number} {spec.name}" for spec in FIGURES)
+    parser.add_argument(
+        "--only", default="", metavar="FIGURES", help=f"names or numbers of {names}; default: all"
+    )
+    parser.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="any metric, such as logit/cosine/mean, as a line chart; repeat it for several",
+    )
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        choices=("png", "svg", "pdf"),
+        default=["png", "svg", "pdf"],
+        help="default: all three",
+    )
+    parser.set_defaults(run=figures)
 
 
 def _names_of(comma_separated: str) -> list[str]:

@@ -31,14 +31,16 @@ def test_make_paper_computes_every_study_and_what_a_replay_needs_before_it():
     assert names.index("mechanism_record") < names.index("mechanism")
 
 
-def test_an_experiment_lies_in_a_folder_of_its_own_name_and_begins_with_its_command():
+def test_an_experiment_begins_with_its_command():
+    """And it lies in a folder of its own name."""
     for path in FILES:
         text = path.read_text()
         assert yaml.safe_load(text)["name"] == path.stem
         assert text.splitlines()[1].startswith(f"# python -m pipeline experiment={path.stem}")
 
 
-def test_kept_runs_are_whole_rest_on_the_same_files_by_length_and_tell_nothing_of_the_machine():
+def test_kept_runs_are_complete_and_anonymous():
+    """Runs of one length rest on the same files; nothing in them names the machine."""
     folders = [path for path in (ROOT / "docs" / "facts").iterdir() if path.is_dir()]
     kept = {path.name: collect(path) for path in folders}
     trees = [tree for found in kept.values() for tree in found.provenance.values()]

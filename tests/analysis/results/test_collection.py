@@ -26,7 +26,8 @@ def test_every_number_of_a_run_is_in_the_tidy_table_once(write_run: WriteRun):
         assert rows.to_dict() == {key: value for key, value in line.items() if key not in ("step", "edits")}
 
 
-def test_a_repeated_step_of_a_resumed_run_counts_once_and_the_later_line_holds(write_run: WriteRun):
+def test_a_repeated_step_of_a_resumed_run_counts_once(write_run: WriteRun):
+    """The later line is used."""
     folder = write_run(editor="memit", edits=10)
     with (folder / "metrics.jsonl").open("a") as lines:
         lines.write(json.dumps({"step": 10, "edits": 10, "norm/frobenius_ratio/edited": 7.0}) + "\n")
@@ -146,7 +147,8 @@ def test_interval_over_seeds_agrees_with_a_hand_calculation():
     )
 
 
-def test_the_interval_of_one_seed_is_its_value_and_of_equal_seeds_has_no_width():
+def test_the_interval_of_one_seed_is_its_value():
+    """And the interval of equal seeds has no width."""
     values = pd.DataFrame({"series": ["a", "b", "b"], "value": [0.5, 0.25, 0.25]})
     for log in (False, True):
         table = over_seeds(values, by=("series",), log=log)
@@ -194,7 +196,8 @@ def test_scores_that_no_run_measured_stay_empty(write_run: WriteRun):
     assert "ES" not in table.columns and table.loc["memit", "norm ratio"] == "4.000"
 
 
-def test_the_printed_table_gives_the_unedited_model_and_the_interval_over_seeds(experiment: Path):
+def test_the_printed_table_gives_the_interval_over_seeds(experiment: Path):
+    """And the values of the unedited model."""
     table = per_series(collect(experiment)).set_index("editor")
     assert table.index.tolist() == ["unedited", "encore", "memit", "rome"]
     assert table.loc["unedited", ["edits", "ES", "norm ratio"]].tolist() == ["0", "–", "1.000"]
@@ -235,7 +238,8 @@ def test_a_run_without_an_editor_is_named_after_its_intervention(write_run: Writ
     assert collect(folder.parent).runs["series"].tolist() == ["lora"]
 
 
-def test_an_alarm_that_cannot_be_read_makes_the_run_unreadable_not_the_experiment(experiment: Path):
+def test_an_unreadable_alarm_makes_the_run_unreadable(experiment: Path):
+    """The other runs of the experiment are still read."""
     summary_file = experiment / "rome-0-0" / "summary.json"
     summary_file.write_text(json.dumps(json.loads(summary_file.read_text()) | {"alarms": ["norm_growth"]}))
     collection = collect(experiment)

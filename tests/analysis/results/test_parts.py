@@ -86,7 +86,8 @@ def test_a_row_whose_count_is_not_known_is_skipped_with_a_note(trained: Path, ro
     assert "skipped 1 unreadable line(s)" in collection.notes[0]
 
 
-def test_runs_without_an_editor_are_named_after_their_intervention_and_what_differs(tmp_path: Path):
+def test_runs_without_an_editor_are_named_after_their_intervention(tmp_path: Path):
+    """And after the settings that differ."""
     for rate in (1e-4, 1e-3):
         write_parts(tmp_path, CPT, settings={"optimiser": {"learning_rate": rate}})
     write_parts(tmp_path, LORA)
@@ -125,9 +126,8 @@ def test_a_run_of_parts_without_a_summary_is_drawn_all_the_same(tmp_path: Path):
     assert {"norms", "loss", "scores"} <= {spec.name for spec, _ in charts(collection.metrics)}
 
 
-def test_the_table_shows_steps_and_tokens_where_runs_train_and_edits_where_they_edit(
-    trained: Path, write_run: WriteRun, tmp_path: Path
-):
+def test_the_table_shows_the_units_that_runs_count(trained: Path, write_run: WriteRun, tmp_path: Path):
+    """Steps and tokens if runs train, edits if they edit."""
     table = per_series(collect(trained)).set_index("intervention")
     assert table.loc["cpt", ["steps", "tokens"]].tolist() == ["40", f"{40 * TOKENS}"]
     assert "edits" not in table and float(table.loc["cpt", "training loss"]) > 0
@@ -146,7 +146,8 @@ def test_the_last_values_of_a_run_are_those_of_its_last_part(sequence: Path):
     assert summary(collection).set_index("run")["norm_ratio"].to_dict() == pytest.approx(ratio.to_dict())
 
 
-def test_alarms_are_counted_in_the_unit_of_their_part_and_ordered_as_they_fired(tmp_path: Path):
+def test_alarms_are_counted_in_the_unit_of_their_part(tmp_path: Path):
+    """And they are ordered as they fired."""
     run = write_parts(tmp_path, CPT, MEMIT)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
@@ -165,9 +166,8 @@ def test_alarms_are_counted_in_the_unit_of_their_part_and_ordered_as_they_fired(
     assert summary(collection)["alarms"][0].startswith("ability_loss after 35 optimiser steps, norm_growth")
 
 
-def test_training_shows_localized_training_too_and_edits_of_the_mlp_are_left_out(
-    trained: Path, write_run: WriteRun
-):
+def test_the_training_figure_shows_localized_training(trained: Path, write_run: WriteRun):
+    """Edits of the MLP are left out."""
     write_run(editor="memit")
     chart = lines_of(trained, "training")
     assert titles(chart) == ["attention matrices", "MLP matrices"]
@@ -177,7 +177,8 @@ def test_training_shows_localized_training_too_and_edits_of_the_mlp_are_left_out
     assert set(attention["fft"].y) == {1.0} and mlp["fft"].y[-1] > 1.05
 
 
-def test_the_part_that_edits_is_not_taken_for_training_because_training_came_before(tmp_path: Path):
+def test_a_part_that_edits_after_training_is_not_training(tmp_path: Path):
+    """The order of the parts does not matter."""
     run = write_parts(tmp_path, CPT, MEMIT)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
