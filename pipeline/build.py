@@ -69,7 +69,8 @@ def build_model(plain: Mapping[str, Any], plugins: Sequence[str] = ()) -> Checkp
     problems = list(plugin_problems(plugins)) or list(node_problems("model", plain.get("model"), plugins))
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
-    model = _instance(plain.get("model"))
+    node = plain.get("model")
+    model = _instance(node) if isinstance(node, Mapping) else None
     if not isinstance(model, Checkpoint):
         raise ConfigError("the configuration has no model")
     return model

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-_FORMER = {
+FORMER = {
     "editors.model.loading.Checkpoint": "editors.models.loading.Checkpoint",
     "pipeline.builtin.BuiltInCheckpoint": "pipeline.data.world.builtin.BuiltInCheckpoint",
     "pipeline.corpora.FactText": "pipeline.data.corpora.FactText",
@@ -21,7 +21,7 @@ def with_current_targets(node: Any) -> Any:
     """A copy of a configuration with the `_target_`s of this version."""
     if isinstance(node, Mapping):
         return {
-            key: _FORMER.get(value, value)
+            key: FORMER.get(value, value)
             if key == "_target_" and isinstance(value, str)
             else with_current_targets(value)
             for key, value in node.items()

@@ -218,7 +218,7 @@ def json_object(text: str | bytes) -> Row | None:
     """The object that a text holds; None if it holds none."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # brackets nested thousands deep
         return None
     return value if isinstance(value, dict) else None
 

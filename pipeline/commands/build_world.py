@@ -69,6 +69,9 @@ def build_from(options: BuildOptions) -> None:
 
 def main(arguments: Sequence[str]) -> str | int:
     """Build the model of the command line; returns an exit status, or the message of an error."""
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE)  # noqa: T201
+        return 0
     try:
         options = parse(arguments)
         build_from(options)

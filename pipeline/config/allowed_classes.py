@@ -8,6 +8,7 @@ installing it (an entry point of the group `normscope.plugins`); a stored config
 import difflib
 import importlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TypeGuard
@@ -50,10 +51,13 @@ def refusal_message(key: str, target: str) -> str:
     close = difflib.get_close_matches(target, own_targets(), n=1, cutoff=0.9)
     hint = f" (did you mean {close[0]}?)" if close else ""
     home = target.rpartition(".")[0] if target.startswith(_PACKAGES) else target.partition(".")[0]
-    return (
-        f"{key}={target} is neither named by a file of conf/{hint} nor part of a plug-in; "
+    is_foreign = _MODULE.fullmatch(home) and home not in sys.stdlib_module_names
+    remedy = (
         f"if you trust its code, allow it with plugins=[{home}]"
+        if is_foreign
+        else "name a class of conf/, or of a module of your own, plugins=[my_module]"
     )
+    return f"{key}={target} is neither named by a file of conf/{hint} nor part of a plug-in; {remedy}"
 
 
 def plugin_problems(plugins: object) -> Iterator[str]:

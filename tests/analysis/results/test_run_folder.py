@@ -1,6 +1,7 @@
 """The one reader of a run's folder: how a run ended, and files that are torn, compressed, missing or old."""
 
 import gzip
+import importlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from analysis.results.comparison import comparison, read_one
+from analysis.results.former_targets import FORMER, with_current_targets
 from analysis.results.run_folder import MARKS, RunFolder, run_folders, runs_in
 from editors.errors import DataError
 from tests.analysis.conftest import WriteRun
@@ -90,3 +92,20 @@ def test_the_reader_needs_neither_pandas_nor_torch():
     script = "import sys, analysis.results.run_folder; sys.exit(bool({'pandas', 'torch'} & set(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == 0
+
+
+def test_brackets_nested_deep_are_an_unreadable_file(tmp_path: Path):
+    deep = "[" * 200_000
+    (tmp_path / "config.yaml").write_text("name: deep\n")
+    (tmp_path / "summary.json").write_text(deep)
+    (tmp_path / "metrics.jsonl").write_text(deep + "\n" + '{"edits": 0, "norm/delta/mlp_down.00": 1.0}\n')
+    rows, notes = RunFolder(tmp_path).rows()
+    assert len(rows) == 1 and "first line 1" in notes[0]
+    assert RunFolder(tmp_path).summary() == {}
+
+
+@pytest.mark.parametrize("target", FORMER.values())
+def test_the_classes_of_older_runs_are_where_the_map_says(target: str):
+    module, _, name = target.rpartition(".")
+    assert hasattr(importlib.import_module(module), name)
+    assert with_current_targets({"_target_": target})["_target_"] == target

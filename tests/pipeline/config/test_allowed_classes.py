@@ -62,6 +62,7 @@ def test_the_allowed_classes_are_those_of_the_configuration_files():
 def test_a_class_that_no_file_names_is_refused_with_the_way_out(target: str):
     (problem,) = node_problems("stage.mine", {"_target_": target})
     assert f"stage.mine._target_={target} " in problem and "plugins=[" in problem
+    assert "plugins=[os]" not in problem and "plugins=[]" not in problem
 
 
 def test_a_plugin_is_a_module_and_all_below_it():

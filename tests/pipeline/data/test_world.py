@@ -205,6 +205,10 @@ def test_a_bad_argument_gets_a_sentence(arguments: list[str], sentence: str) -> 
         parse(arguments)
 
 
+def test_help_prints_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0 and capsys.readouterr().out.startswith("python -m pipeline build_world")
+
+
 def test_the_command_line_ends_with_one_sentence() -> None:
     error = main(["facts=nowhere.jsonl"])
     assert isinstance(error, str) and "nowhere.jsonl" in error and "\n" not in error
