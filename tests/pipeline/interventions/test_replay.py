@@ -178,7 +178,7 @@ def test_an_experiment_stands_for_its_only_finished_run(composed: Composed, tmp_
     assert run_of(str(tmp_path / "real"), "random", 0) == run
     assert run_of(str(tmp_path / "real"), "random", 1) == recorded_too
     (recorded_too / "DONE").unlink()
-    with pytest.raises(ConfigError, match="0123456789 is a run that is not done"):
+    with pytest.raises(ConfigError, match="0123456789 is a run that is not finished"):
         run_of(str(recorded_too))
 
 

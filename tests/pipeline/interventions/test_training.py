@@ -473,7 +473,7 @@ def test_a_chat_template_wraps_prompt_and_completion(tmp_path: Path):
 def test_a_broken_line_of_pairs_is_named(tmp_path: Path):
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"\n')
-    with pytest.raises(DataError, match=r"line 2 of .*pairs.jsonl is no JSON object"):
+    with pytest.raises(DataError, match=r"line 2 of .*pairs.jsonl is not a JSON object"):
         list(PairRows(path=str(path)))
 
 
