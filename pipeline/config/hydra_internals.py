@@ -27,12 +27,12 @@ def register_plugin(name: str, plugin: type) -> None:
     Plugins.instance().class_name_to_class[f"hydra_plugins.normscope.{name}"] = plugin
 
 
-def unregister_sweeper(name: str) -> None:
-    """Remove Hydra's own `hydra/sweeper/<name>`.
+def unregister_sweepers() -> None:
+    """Remove every stored `hydra/sweeper` and the groups below: Hydra's own, and those of installed plug-ins.
 
-    Hydra would validate our file of the same name against it.
+    Hydra would validate our files of the same names against them.
     """
-    ConfigStore.instance().repo["hydra"]["sweeper"].pop(f"{name}.yaml", None)
+    ConfigStore.instance().repo["hydra"]["sweeper"].clear()
 
 
 def combinations(overrides: list[Override]) -> list[list[str]]:

@@ -28,7 +28,7 @@ MISTAKES = {
     "editor.targets.steps=few": r"editor\.targets\.steps=few has to be int",
     "editor.targets.steps=0": r"targets\.steps=0",
     "moments.tokens=-1": r"moments\.tokens=-1",
-    "editor._target_=os.system": r"editor\._target_=os\.system .*plugins=\[os\]",
+    "editor._target_=os.system": r"editor\._target_=os\.system .*name a class of conf/",
     "editor._target_=editors.methods.memit.MEMITT": r"methods\.memit\.MEMITT .*\.memit\.MEMIT\?",
     "stage.norms._target_=pipeline.runs.atomic_files.write": r"files\.write .*plugins=\[pipeline\.runs",
     "objective.score._target_=shutil.rmtree": r"objective\.score\._target_=shutil\.rmtree .*plugins=",
