@@ -436,8 +436,11 @@ def test_a_killed_search_ends_with_its_trials_and_no_run_twice(overrides: list[s
     assert len(list(folder.glob("*/DONE"))) == len(list(folder.glob("*/config.yaml"))) == 4
     assert {path: path.stat().st_mtime_ns for path in marks} == marks
     study = optuna.load_study(study_name="test", storage=f"sqlite:///{folder}/study.db")
-    assert ends(study) == ["complete"] * 4
-    assert {trial.user_attrs["run"] for trial in study.trials} == {
+    # a kill between two runs may leave a trial without a run: it has failed, and its values were drawn again
+    complete = [trial for trial in study.trials if trial.user_attrs.get("run")]
+    assert ends(study).count("complete") == len(complete) == 4
+    assert all(end == "failed" for end in ends(study) if end != "complete") and len(study.trials) <= 5
+    assert {trial.user_attrs["run"] for trial in complete} == {
         path.parent.name for path in folder.glob("*/DONE")
     }
-    assert all(len(trial.values) == 2 for trial in study.trials)
+    assert all(len(trial.values) == 2 for trial in complete)
