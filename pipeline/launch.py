@@ -12,11 +12,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import NormscopeError
 from pipeline.config.schema import resolved
 from pipeline.runs.checkpoint_store import FOLDER
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
-from pipeline.runs.layout import OUTPUTS, folder_of, is_done
+from pipeline.runs.layout import OUTPUTS, folder_of
 from pipeline.runs.objectives import Value, objective_of
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def launch(config: DictConfig, root: Path) -> Value:
     """The objective of the configured run; prints the run's folder last."""
     plain = resolved(config)
     folder = folder_of(root, plain)
-    if is_done(folder) and plain["resume"] != "never":
+    if RunFolder(folder).is_done and plain["resume"] != "never":
         log.info("already computed; resume=never computes it again")
         check_inputs(folder, recorded_inputs(folder))
         shutil.rmtree(folder / FOLDER, ignore_errors=True)  # left if its process was killed at the very end

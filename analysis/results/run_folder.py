@@ -90,15 +90,15 @@ class RunFolder:
 
     def provenance(self) -> Row:
         """Code, versions, machine and inputs of the run; empty if they cannot be read."""
-        return _object(self.path / PROVENANCE) or {}
+        return read_object(self.path / PROVENANCE) or {}
 
     def summary(self) -> Row:
         """The summary of the run; empty if there is none that can be read."""
-        return _object(self.path / SUMMARY) or {}
+        return read_object(self.path / SUMMARY) or {}
 
     def final_summary(self) -> Row:
         """The summary of a finished run; raises DataError if its summary cannot be read."""
-        summary = _object(self.path / SUMMARY)
+        summary = read_object(self.path / SUMMARY)
         if summary is None:
             raise DataError(
                 f"{self.path} is marked DONE but its summary.json cannot be read: "
@@ -176,7 +176,7 @@ class RunFolder:
     def _table_files(self) -> dict[str, Path]:
         """Parquet files by name; those beside the rows stand for those of a checkpoint."""
         checkpoints = {
-            path.parent: (_object(path) or {}).get("size")
+            path.parent: (read_object(path) or {}).get("size")
             for path in self.path.glob(f"{STATES}/*/*/{COMPLETE}")
         }
         sizes = {path: size for path, size in checkpoints.items() if isinstance(size, int)}
@@ -228,7 +228,7 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def _object(path: Path) -> Row | None:
+def read_object(path: Path) -> Row | None:
     """The object in a JSON file; None if there is no such file or it holds none."""
     try:
         return json_object(path.read_text(encoding="utf-8", errors="replace"))

@@ -1,5 +1,4 @@
 from .atomic_files import (
-    read_json as read_json,
     write as write,
     write_json as write_json,
 )
@@ -11,7 +10,7 @@ from .heartbeat import (
     read_progress as read_progress,
 )
 from .input_digests import check_inputs as check_inputs, recorded_inputs as recorded_inputs
-from .layout import folder_of as folder_of, is_done as is_done, run_of as run_of
+from .layout import folder_of as folder_of, run_of as run_of
 from .machine_errors import as_machine_error as as_machine_error
 from .messages import (
     duration as duration,

@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from editors.disk import sync
 
@@ -26,23 +25,6 @@ def write(path: Path, text: str, *, durable: bool = True) -> None:
 def write_json(path: Path, value: Mapping[str, object], *, durable: bool = True) -> None:
     """Write a JSON file atomically; if `durable`, it is on the disk when this returns."""
     write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable=durable)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if there is no such file or it cannot be read."""
-    try:
-        return json_object(path.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return {}
-
-
-def json_object(text: str) -> dict[str, Any]:
-    """The JSON object in a text; empty if there is none."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def checksum(path: Path, size: int | None = None) -> str:

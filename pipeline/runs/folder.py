@@ -32,7 +32,7 @@ from pipeline.config.secrets import masked
 from pipeline.runs.atomic_files import write, write_json
 from pipeline.runs.checkpoint_store import FOLDER, Saved, States
 from pipeline.runs.heartbeat import Heartbeat, is_abandoned, read_progress, stays_silent
-from pipeline.runs.layout import folder_of, is_done
+from pipeline.runs.layout import folder_of
 from pipeline.runs.messages import error_report
 from pipeline.runs.objectives import Value
 from pipeline.runs.provenance import earlier_attempts, now, provenance
@@ -93,7 +93,7 @@ class RunDir:
     @property
     def done(self) -> bool:
         """Whether this run was computed to its end, in this process or earlier."""
-        return is_done(self.folder)
+        return RunFolder(self.folder).is_done
 
     def __enter__(self) -> Self:
         """Lock the folder.

@@ -16,8 +16,8 @@ from typing import Any, Self
 
 import psutil
 
-from pipeline.runs.atomic_files import read_json, write_json
-from pipeline.runs.layout import is_done
+from analysis.results.run_folder import RunFolder, read_object
+from pipeline.runs.atomic_files import write_json
 
 NAME = "progress.json"
 SECONDS = 15.0
@@ -108,7 +108,7 @@ class Heartbeat:
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
     """The last beat of the process that computes the run; None if there is no complete beat."""
-    beat = read_json(folder / NAME)
+    beat = read_object(folder / NAME) or {}
     return beat if beat.keys() >= {"host", "pid", "owner", "beat"} else None
 
 
@@ -138,6 +138,6 @@ def is_gone(beat: Mapping[str, Any]) -> bool:
 def is_elsewhere_computed(folder: Path) -> bool:
     """Whether another process is computing the run."""
     beat = read_progress(folder)
-    if beat is None or is_done(folder):
+    if beat is None or RunFolder(folder).is_done:
         return False
     return not is_gone(beat) and (is_elsewhere(beat) or beat["pid"] != os.getpid())

@@ -17,11 +17,6 @@ def folder_of(root: Path, config: Config) -> Path:
     return root / name / fingerprint(config)
 
 
-def is_done(folder: Path) -> bool:
-    """Whether the run in this folder is complete."""
-    return RunFolder(folder).is_done
-
-
 def run_of(text: str, model: object = None, seed: object = None) -> Path:
     """The folder of the finished run that `intervention.source` names, directly or by its experiment.
 
@@ -33,7 +28,7 @@ def run_of(text: str, model: object = None, seed: object = None) -> Path:
     """
     folder, key = Path(text).expanduser(), "intervention.source"
     if RunFolder(folder).is_run:
-        if not is_done(folder):
+        if not RunFolder(folder).is_done:
             raise ConfigError(f"{key}={text} is a run that is not finished: complete it first")
         return folder
     runs = [run for run in runs_in(folder) if run.is_done]

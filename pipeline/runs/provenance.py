@@ -21,9 +21,9 @@ from hydra.core.hydra_config import HydraConfig
 from threadpoolctl import threadpool_info
 
 from analysis.plugins import installed_plugins
+from analysis.results.run_folder import read_object
 from pipeline.config.secrets import without_secrets
 from pipeline.paths import PACKAGE, ROOT
-from pipeline.runs.atomic_files import read_json
 
 PACKAGES = (
     "normscope", "torch", "transformers", "tokenizers", "safetensors", "datasets", "hydra-core", "omegaconf",
@@ -139,7 +139,7 @@ def _overrides() -> list[str]:
 
 def earlier_attempts(path: Path) -> list[dict[str, Any]]:
     """The records of the earlier attempts in a `provenance.json`, oldest first."""
-    last = read_json(path)
+    last = read_object(path) or {}
     return [*last.pop("earlier", []), last] if last else []
 
 

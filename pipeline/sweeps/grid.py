@@ -26,7 +26,7 @@ from pipeline.config.schema import resolved, without_hydra
 from pipeline.runs import messages
 from pipeline.runs.heartbeat import is_elsewhere_computed
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
-from pipeline.runs.layout import OUTPUTS, folder_of, is_done
+from pipeline.runs.layout import OUTPUTS, folder_of
 from pipeline.runs.messages import error_line
 from pipeline.runs.objectives import Value
 from pipeline.sweeps import plan
@@ -61,7 +61,7 @@ class _Job:
 
     def recall(self, folder: Path) -> None:
         """Take the result from its folder if it was computed before."""
-        self.folder, self.before = folder, is_done(folder)
+        self.folder, self.before = folder, RunFolder(folder).is_done
         if not self.before:
             return
         try:
@@ -192,7 +192,7 @@ class Sweep(Sweeper):
         except Exception as error:
             # a launcher that gives up returns nothing about the jobs; their folders show which are done
             for job in jobs:
-                job.error = None if job.folder and is_done(job.folder) else error
+                job.error = None if job.folder and RunFolder(job.folder).is_done else error
         else:
             for job, result in zip(jobs, results, strict=True):
                 job.take(result)
@@ -215,7 +215,7 @@ def _conclude(runs: Sequence[_Job]) -> None:
     """Report the outcome; raises SweepFailed if a run failed."""
     left = [job for job in runs if not job.error and job.folder and is_elsewhere_computed(job.folder)]
     for job in runs:
-        if not job.error and job not in left and not (job.folder and is_done(job.folder)):
+        if not job.error and job not in left and not (job.folder and RunFolder(job.folder).is_done):
             job.error = DataError("it is not done, and no process computes it: give the same command again")
     failed = [job for job in runs if job.error]
     before = sum(job.before for job in runs)

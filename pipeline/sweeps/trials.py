@@ -26,12 +26,12 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError, DataError, NormscopeError
 from pipeline.config.file_cache import keep_files
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.hydra_internals import result_of
 from pipeline.config.schema import ResolvedConfig, resolved, without_hydra
-from pipeline.runs.layout import is_done
 from pipeline.runs.messages import error_line
 from pipeline.runs.objectives import Direction, objective_of, objective_problems, objectives_of
 from pipeline.runs.signals import JobLeft
@@ -219,7 +219,7 @@ class Trials:
         if (value := result_of(job)) is not None:
             return value
         folder = self._folder / fingerprint(run)
-        if not is_done(folder):
+        if not RunFolder(folder).is_done:
             raise _Elsewhere(f"another process computes, or computed, {folder}")
         return objective_of(run, folder)  # the other process has finished it meanwhile
 

@@ -5,8 +5,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from analysis.results.run_folder import RunFolder
 from pipeline.runs.atomic_files import write_json
-from pipeline.runs.layout import is_done
 from pipeline.tracking.base import Status
 
 CONTENT = ("config.yaml", "provenance.json", "metrics.jsonl", "metrics.jsonl.gz", "summary.json", "DONE")
@@ -56,4 +56,4 @@ def digest(folder: Path) -> str:
 
 def outcome(folder: Path) -> Status:
     """The state of the run at Weights & Biases: failed unless it is complete."""
-    return "done" if is_done(folder) else "failed"
+    return "done" if RunFolder(folder).is_done else "failed"
