@@ -18,6 +18,8 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 
+from pipeline.paths import CONF
+
 
 def register_plugin(name: str, plugin: type) -> None:
     """Register a class of this project so that `_target_: hydra_plugins.normscope.<name>` resolves to it.
@@ -27,12 +29,17 @@ def register_plugin(name: str, plugin: type) -> None:
     Plugins.instance().class_name_to_class[f"hydra_plugins.normscope.{name}"] = plugin
 
 
-def unregister_sweepers() -> None:
-    """Remove every stored `hydra/sweeper` and the groups below: Hydra's own, and those of installed plug-ins.
+def unregister_replaced() -> None:
+    """Remove the stored configurations that files of `conf/hydra` replace: Hydra's, and those of plug-ins.
 
-    Hydra would validate our files of the same names against them.
+    Hydra would validate our files of the same names against them. Others stay: they can be selected.
     """
-    ConfigStore.instance().repo["hydra"]["sweeper"].clear()
+    for path in (CONF / "hydra").rglob("*.yaml"):
+        *groups, name = path.relative_to(CONF).parts
+        stored: Any = ConfigStore.instance().repo
+        for group in groups:
+            stored = stored.get(group, {})
+        stored.pop(name, None)
 
 
 def combinations(overrides: list[Override]) -> list[list[str]]:

@@ -7,7 +7,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from editors.errors import ConfigError
-from pipeline.config.hydra_internals import register_plugin, unregister_sweepers
+from pipeline.config.hydra_internals import register_plugin, unregister_replaced
 
 
 class Search(Sweeper):
@@ -35,4 +35,4 @@ class Search(Sweeper):
 def install() -> None:
     """Let `hydra/sweeper=basic` and `optuna` mean the files of `conf/hydra/sweeper`."""
     register_plugin("Search", Search)
-    unregister_sweepers()
+    unregister_replaced()

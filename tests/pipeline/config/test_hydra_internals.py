@@ -41,11 +41,14 @@ def test_plugins_are_found_by_name():
 
 def test_stored_configurations_are_nested_by_group():
     """Otherwise Hydra takes its own files, or those of a plug-in, for the schemas of ours."""
-    ConfigStore.instance().store(group="hydra/sweeper/sampler", name="tpe", node={}, provider="a plug-in")
+    for name in ("tpe", "other"):
+        ConfigStore.instance().store(group="hydra/sweeper/sampler", name=name, node={}, provider="a plug-in")
     stored = ConfigStore.instance().repo["hydra"]["sweeper"]
-    assert isinstance(stored, dict) and "sampler" in stored
+    assert isinstance(stored, dict) and {"tpe.yaml", "other.yaml"} <= stored["sampler"].keys()
     context_of([])
-    assert not stored
+    assert not {"basic.yaml", "optuna.yaml"} & stored.keys()
+    assert "tpe.yaml" not in stored["sampler"] and "other.yaml" in stored["sampler"]
+    del stored["sampler"]["other.yaml"]
 
 
 def test_a_grid_has_all_combinations_in_order():
