@@ -26,53 +26,22 @@ from submitit import AutoExecutor, JobEnvironment
 from submitit.core.core import Job
 from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
 from submitit.helpers import TorchDistributedEnvironment
-from submitit.slurm.slurm import SlurmInfoWatcher
 
 from editors.errors import ConfigError, NormscopeError
 from pipeline.config.hydra_internals import result_of, with_search_path
 from pipeline.config.resolvers import register_resolvers
 from pipeline.launchers.code_snapshot import ROOT, snapshot
+from pipeline.launchers.slurm_queue import STUCK, Queue, setting_of
 from pipeline.runs.signals import received
 
 log = logging.getLogger(__name__)
 
-POLL = 60
-"""Largest time between two queries of Slurm, in seconds; a result in the folder of a job is read at once."""
 LOG_LINES = 5
 """Last lines of a dead job's log in the message about it."""
-FORGOTTEN = "FORGOTTEN"
-"""State of a job that Slurm does not list any more."""
-OVER = frozenset(
-    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT".split()
-) | {FORGOTTEN}
-"""Final states of a job. A job that is preempted and queued again is PENDING."""
 
 
 class JobFailed(NormscopeError):
     """A Slurm job ended without having computed its run."""
-
-
-class Queue(SlurmInfoWatcher):
-    """The states of jobs from `squeue`, which lists ended jobs for some minutes.
-
-    `sacct`, which submitit uses, lists nothing on a cluster without accounting: a sweep would wait forever
-    for a job that was killed.
-    """
-
-    def _make_command(self) -> list[str] | None:
-        if not self._registered - self._finished:
-            return None
-        return ["squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", "%i|%T"]
-
-    def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
-        """State by job, `FORGOTTEN` for those that Slurm does not list."""
-        text = string if isinstance(string, str) else string.decode()
-        listed = dict(line.strip().split("|", 1) for line in text.splitlines() if "|" in line)
-        return {job: {"State": listed.get(job, FORGOTTEN)} for job in self._registered - self._finished}
-
-    def is_done(self, job_id: str, mode: str = "standard") -> bool:
-        """Whether Slurm will not run the job (any more)."""
-        return self.get_state(job_id, mode=mode) in OVER
 
 
 class SlurmSweep(SlurmLauncher):
@@ -128,13 +97,15 @@ class SlurmSweep(SlurmLauncher):
         jobs = self._submit(job_overrides, initial_job_idx)
         array = jobs[0].job_id.split("_")[0]
         log.info("runs queued as Slurm job %s: %d", array, len(jobs))
-        queue = Queue(delay_s=POLL)
+        queue = Queue()
         for job in jobs:
             queue.register_job(job.job_id)
             for process in (job, *(job.task(i) for i in range(job.num_tasks))):
                 process.watcher = queue
         with _explained(array):
-            return [_outcome(job, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)]
+            return [
+                _outcome(job, queue, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)
+            ]
 
     def _submit(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[Job[JobReturn]]:
         tasks = [
@@ -192,8 +163,17 @@ def _composing_from(code: Path, context: HydraContext) -> HydraContext:
     return with_search_path(context, path)
 
 
-def _outcome(job: Job[JobReturn], overrides: Sequence[str]) -> JobReturn:
+def _outcome(job: Job[JobReturn], queue: Queue, overrides: Sequence[str]) -> JobReturn:
     """The result of the job; without a result, a failure with its state and the end of its log."""
+    job.wait()
+    reason = queue.reason(job.job_id)
+    if job.state == STUCK:  # it has no log
+        subprocess.run(["scancel", job.job_id], check=False, timeout=60)
+        return _failed(
+            overrides,
+            f"Slurm job {job.job_id} was cancelled because it can never start (Slurm says {reason}): "
+            f"change {setting_of(reason)}",
+        )
     try:
         done = job.results()[0]
         if done.status != JobStatus.FAILED or isinstance(result_of(done), NormscopeError):
@@ -202,11 +182,15 @@ def _outcome(job: Job[JobReturn], overrides: Sequence[str]) -> JobReturn:
     except FailedJobError:  # its text is the log's
         event, lines = "failed before its run began", LOG_LINES
     except UncompletedJobError:
-        event, lines = f"died (Slurm says {job.state})", LOG_LINES
+        event, lines = f"died (Slurm says {', '.join(filter(None, (job.state, reason)))})", LOG_LINES
     except Exception as error:  # the others are waited for in any case
         event, lines = _failure(error), 0
+    return _failed(overrides, f"Slurm job {job.job_id} {event}; its log is {_log(job, lines)}")
+
+
+def _failed(overrides: Sequence[str], message: str) -> JobReturn:
     failed = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
-    failed.return_value = JobFailed(f"Slurm job {job.job_id} {event}; its log is {_log(job, lines)}")
+    failed.return_value = JobFailed(message)
     return failed
 
 

@@ -49,6 +49,11 @@ class Cluster:
         lines = self.ask("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T").split()
         return dict(line.split("|") for line in lines)
 
+    def is_served(self, job: str) -> bool:
+        """Whether a daemon of the node still serves this job."""
+        names = (" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+        return any(name.startswith(f"slurmstepd: [{job}.") for name in names)
+
     def start(self, folder: Path, *arguments: str, code: Path = ROOT) -> "Sweep":
         """Give a command in a folder."""
         folder.mkdir(exist_ok=True)

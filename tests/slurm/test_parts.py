@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.launchers import code_snapshot as copies
+from pipeline.launchers import code_snapshot as copies, slurm_queue
 from pipeline.launchers.code_snapshot import snapshot
-from pipeline.launchers.slurm import FORGOTTEN, Queue
+from pipeline.launchers.slurm_queue import FORGOTTEN, PATIENCE, SETTLED, STUCK, Queue
 from pipeline.runs.provenance import GIT, git_state
 from tests.slurm.conftest import ROOT
 
@@ -77,12 +77,75 @@ def watched(*jobs: str) -> Queue:
 )
 def test_a_job_is_over_when_slurm_will_not_run_it(monkeypatch: pytest.MonkeyPatch, line: str, over: bool):
     queue = watched("7_0")
-    monkeypatch.setattr(subprocess, "check_output", lambda *_, **__: f"{line}\n".encode())
+    monkeypatch.setattr(subprocess, "check_output", lambda *_, **__: f"{line}|None\n".encode())
     assert queue.is_done("7_0", mode="force") is over
 
 
 def test_a_job_that_slurm_does_not_list_is_forgotten():
-    assert watched("7_0").read_info(b"") == {"7_0": {"State": FORGOTTEN}}
+    assert watched("7_0").read_info(b"") == {"7_0": {"State": FORGOTTEN, "Reason": ""}}
+
+
+class Clock:
+    """A clock that a test turns."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(slurm_queue, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("reason", "setting"),
+    [
+        ("PartitionConfig", "launcher.threads"),
+        ("PartitionTimeLimit", "hydra.launcher.timeout_min"),
+        ("QOSMaxWallDurationPerJobLimit", "hydra.launcher.timeout_min"),
+        ("AssocMaxCpuPerJobLimit", "hydra.launcher.qos"),
+        ("QOSMaxGRESPerJob", "hydra.launcher.gpus_per_node"),
+        ("InvalidAccount", "hydra.launcher.account"),
+        # these pass
+        ("Resources", ""),
+        ("Priority", ""),
+        ("JobHeldUser", ""),
+        ("ReqNodeNotAvail", ""),
+        ("AssocMaxJobsLimit", ""),
+        ("QOSGrpCpuLimit", ""),
+    ],
+)
+def test_a_job_is_stuck_once_a_reason_that_cannot_pass_has_lasted(clock: Clock, reason: str, setting: str):
+    queue, answer = watched("7_0"), f"7_0|PENDING|{reason}"
+    assert queue.read_info(answer)["7_0"]["State"] == "PENDING", "Slurm gives some reasons for a moment"
+    clock.now = SETTLED
+    assert queue.read_info(answer)["7_0"]["State"] == (STUCK if setting else "PENDING")
+    assert setting.split(".")[-1] in slurm_queue.setting_of(reason)
+    queue.read_info("7_0|PENDING|Priority")
+    assert queue.read_info(answer)["7_0"]["State"] == "PENDING", "its time began again"
+
+
+def test_reasons_of_jobs_that_wait_long_are_reported_when_they_change(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+):
+    queue = watched("7_0", "7_1", "7_2")
+    resources = "7_0|PENDING|Resources\n7_1|PENDING|Priority\n7_2|PENDING|Priority\n"
+    held = resources.replace("Resources", "JobHeldUser")
+    with caplog.at_level("INFO"):
+        for clock.now, answer in [
+            (PATIENCE - 1, resources),
+            (PATIENCE, resources),
+            (2 * PATIENCE, resources),
+            (3 * PATIENCE, held),
+        ]:
+            queue.read_info(answer)
+    reported = [record.getMessage().split(": ")[1] for record in caplog.records]
+    assert reported == ["2 for Priority, 1 for Resources", "2 for Priority, 1 for JobHeldUser"]
 
 
 def test_while_slurm_does_not_answer_nothing_is_over(monkeypatch: pytest.MonkeyPatch):

@@ -71,7 +71,7 @@ def test_a_killed_job_is_reported_and_stops_no_other(
     sweep.task(0).kill()
     assert sweep.ended() == 1
     assert sweep.marks() == ["DONE"]
-    assert f"Slurm job {sweep.job()}_0 died (Slurm says FAILED)" in sweep.output
+    assert f"Slurm job {sweep.job()}_0 died (Slurm says FAILED, NonZeroExitCode)" in sweep.output
     assert "_log.err" in sweep.output and "Killed" in sweep.output, (
         "the message has the path and the end of the log"
     )
@@ -107,6 +107,15 @@ def test_a_refusal_by_slurm_is_reported_in_its_words(
     assert "Traceback" not in sweep.output
 
 
+def test_jobs_that_can_never_start_end_the_wait(cluster: Cluster, tmp_path: Path):
+    sweep = cluster.start(tmp_path, "launcher=slurm", "seed=0,1", "launcher.threads=9999")
+    assert sweep.ended() == 1
+    job = sweep.job()
+    assert f"{job}_0 was cancelled because it can never start (Slurm says PartitionConfig)" in sweep.output
+    assert "change launcher.threads" in sweep.output and "Traceback" not in sweep.output
+    assert not {state for name, state in cluster.states().items() if name.startswith(job)} - {"CANCELLED"}
+
+
 def under_way(sweep: Sweep, rows: int = 20) -> None:
     """Wait until the run has as many rows."""
     sweep.until(lambda: any(path.read_text().count("\n") > rows for path in sweep.runs("metrics.jsonl")))
@@ -123,8 +132,11 @@ def displaced(sweep: Sweep) -> None:
 
 
 def start_again(sweep: Sweep) -> None:
-    """Once the job is back in the queue, start it without Slurm's delay of two minutes."""
-    sweep.until(lambda: waits(sweep))
+    """Once the job is back in the queue, start it without Slurm's delay of two minutes.
+
+    The processes of its first start are waited for: Slurm takes a late report of their end for the second's.
+    """
+    sweep.until(lambda: waits(sweep) and not sweep.cluster.is_served(sweep.job()))
     start_now(sweep)
 
 
