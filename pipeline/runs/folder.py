@@ -23,7 +23,9 @@ import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from analysis.results.run_folder import DONE, RunFolder
+from analysis.results.run_folder import CONFIG, DONE, FAILED, METRICS, PROVENANCE, SUMMARY, RunFolder
+from analysis.results.seal import Seal, written
+from editors.disk import remove_parts, replacing, sync
 from editors.errors import ConfigError, NormscopeError
 from editors.tensor_files import write_tensors
 from pipeline.config.allowed_classes import plugins_of
@@ -40,9 +42,11 @@ from pipeline.runs.signals import was_requeued
 
 log = logging.getLogger(__name__)
 
-RESULTS = ("metrics.jsonl", "*.parquet", "summary.json", "uploaded.json", "weights.safetensors", "FAILED")
+RESULTS = (METRICS, "*.parquet", SUMMARY, "uploaded.json", "weights.safetensors", FAILED)
 """Patterns of the files that a new attempt replaces."""
-RESULT_FOLDERS = ("wandb", "checkpoints", "figures", "adapter", "updates", FOLDER)
+RETAINED = ("checkpoints", "adapter", "updates")
+"""Folders of results that a resumed run continues."""
+RESULT_FOLDERS = ("wandb", "figures", *RETAINED, FOLDER)
 """Folders that a new attempt replaces."""
 
 
@@ -111,6 +115,8 @@ class RunDir:
             if self.config.get("resume") == "never" and not was_requeued():
                 self._forget()
             if not self.done:
+                for folder in (self.folder, *(self.folder / name for name in RETAINED)):
+                    remove_parts(folder)  # of an attempt that was killed
                 self._heartbeat.__enter__()
                 self._begin()
         except BaseException as error:
@@ -145,7 +151,7 @@ class RunDir:
         """
         self._check_ownership()
         line = f"{json.dumps(dict(row), default=float)}\n".encode()
-        with (self.folder / "metrics.jsonl").open("ab", buffering=0) as file:
+        with (self.folder / METRICS).open("ab", buffering=0) as file:
             before = file.tell()
             try:
                 if file.write(line) < len(line):
@@ -180,7 +186,10 @@ class RunDir:
         tables.mkdir(exist_ok=True)
         self._write_tables(tables)
         content = {"last": self._last, "seconds": self._seconds, "state": state}
-        self._states.complete(checkpoint, self.folder / "metrics.jsonl", content, pieces)
+        kept = [
+            path for name in RETAINED for path in sorted((self.folder / name).rglob("*")) if path.is_file()
+        ]
+        self._states.complete(checkpoint, self.folder / METRICS, content, [*pieces, *kept])
 
     def checkpoint(self, name: str, weights: Mapping[str, Tensor]) -> Path:
         """Save matrices by site atomically as `checkpoints/<name>.safetensors`, and return the path."""
@@ -193,8 +202,11 @@ class RunDir:
         """Write the tables and `summary.json`, with the entries of `more`, then mark the run as done."""
         self._check_ownership()
         self._write_tables(self.folder)
-        write_json(self.folder / "summary.json", self._summary(objective) | more)
-        write(self.folder / DONE, now() + "\n")
+        write_json(self.folder / SUMMARY, self._summary(objective) | more)
+        names = written(self.folder)
+        for path in dict.fromkeys(path for name in names for path in _with_folders(self.folder, name)):
+            sync(path)
+        write(self.folder / DONE, Seal.of(self.folder).text(now()))
         self._heartbeat.remove()
         self._states.clear()  # a finished run needs no checkpoints
 
@@ -223,10 +235,10 @@ class RunDir:
 
     def _begin(self) -> None:
         """Prepare the folder for a new attempt, from the newest checkpoint if there is one."""
-        metrics = self.folder / "metrics.jsonl"
+        metrics = self.folder / METRICS
         force = self.config.get("resume") == "force"
         self.saved = self._states.newest(metrics, force=force)
-        retained = {"metrics.jsonl", FOLDER, "checkpoints", "adapter", "updates"} if self.saved else set()
+        retained = {METRICS, FOLDER, *RETAINED} if self.saved else set()
         for pattern in RESULTS:
             for stale in self.folder.glob(pattern):
                 if stale.name not in retained:
@@ -237,16 +249,16 @@ class RunDir:
         if self.saved:
             self._resume(self.saved)
         text = yaml.safe_dump(masked(self.config), sort_keys=False, allow_unicode=True)
-        write(self.folder / "config.yaml", text)
-        earlier = earlier_attempts(self.folder / "provenance.json") if self.saved else []
+        write(self.folder / CONFIG, text)
+        earlier = earlier_attempts(self.folder / PROVENANCE) if self.saved else []
         origin = provenance(plugins_of(self.config))
         more = {"inputs": self._states.inputs, "earlier": earlier}
-        write_json(self.folder / "provenance.json", origin | more)
+        write_json(self.folder / PROVENANCE, origin | more)
         self._started = time.perf_counter()
 
     def _resume(self, saved: Saved) -> None:
         """Restore rows and tables as they were at the checkpoint."""
-        with (self.folder / "metrics.jsonl").open("r+b") as file:
+        with (self.folder / METRICS).open("r+b") as file:
             file.truncate(saved.size)
         self._last, self._before = dict(saved.last), saved.seconds
         for path in (saved.checkpoint / "tables").glob("*.parquet"):
@@ -274,15 +286,13 @@ class RunDir:
     def _write_tables(self, folder: Path) -> None:
         """Write the recorded tables, each of them atomically."""
         for name, rows in self._tables.items():
-            path = folder / f"{name}.parquet"
-            part = path.with_suffix(".part")
-            pd.DataFrame(rows).to_parquet(part, index=False)
-            part.replace(path)
+            with replacing(folder / f"{name}.parquet") as part:
+                pd.DataFrame(rows).to_parquet(part, index=False)
 
     def _fail(self, error: Exception) -> None:
         """Write the error and the recorded tables, as far as the disk allows."""
         for save in (
-            lambda: write(self.folder / "FAILED", error_report(error)),
+            lambda: write(self.folder / FAILED, error_report(error)),
             lambda: self._write_tables(self.folder),
         ):
             try:
@@ -290,6 +300,12 @@ class RunDir:
             except OSError as second:
                 log.error("%s: %s", second.strerror or second, second.filename or self.folder)
         self._heartbeat.remove()
+
+
+def _with_folders(root: Path, name: str) -> list[Path]:
+    """A file inside a folder, and every folder on the way to it."""
+    path = root / name
+    return [path, *(folder for folder in path.parents if folder.is_relative_to(root))]
 
 
 def _unwritable(folder: Path, error: OSError) -> ConfigError:
