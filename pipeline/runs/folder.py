@@ -6,10 +6,7 @@ table such as `records.parquet`, `summary.json` and `DONE` or `FAILED`; `checkpo
 its progress and `state/` the checkpoints from which an interrupted run continues (`checkpoint_store.py`).
 """
 
-import errno
-import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +23,7 @@ from torch import Tensor
 from analysis.results.run_folder import CONFIG, DONE, FAILED, METRICS, PROVENANCE, SUMMARY, RunFolder
 from analysis.results.seal import Seal, written
 from editors.disk import remove_parts, replacing, sync
-from editors.errors import ConfigError, NormscopeError
+from editors.errors import ConfigError, DataError, NormscopeError
 from editors.tensor_files import write_tensors
 from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.fingerprint import Config, label
@@ -34,8 +31,9 @@ from pipeline.config.secrets import masked
 from pipeline.runs.atomic_files import write, write_json
 from pipeline.runs.checkpoint_store import FOLDER, Saved, States
 from pipeline.runs.heartbeat import Heartbeat, is_abandoned, read_progress, stays_silent
-from pipeline.runs.layout import folder_of
+from pipeline.runs.layout import folder_of, place
 from pipeline.runs.messages import error_report
+from pipeline.runs.metrics_file import MetricsFile
 from pipeline.runs.objectives import Value
 from pipeline.runs.provenance import earlier_attempts, now, provenance
 from pipeline.runs.signals import was_requeued
@@ -85,7 +83,9 @@ class RunDir:
         self._heartbeat = Heartbeat(self.info.folder)
         self._states = States(self.info.folder, config)
         self._started = self._before = 0.0
-        self._last: dict[str, float] = {}
+        self._place: tuple[int, int] | None = None
+        """What tells the folder from another one of this name."""
+        self._metrics = MetricsFile(folder / METRICS)
         self._tables: dict[str, list[Mapping[str, object]]] = {}
         self.saved: Saved | None = None
 
@@ -109,6 +109,7 @@ class RunDir:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._acquire()
+            self._place = place(self.folder)
         except OSError as error:
             raise _unwritable(self.folder, error) from error
         try:
@@ -136,7 +137,8 @@ class RunDir:
         """
         try:
             self._heartbeat.__exit__()
-            if isinstance(error, Exception) and not self.done and not self._heartbeat.is_lost:
+            is_here = place(self.folder) == self._place and not self._heartbeat.is_lost
+            if isinstance(error, Exception) and is_here and not self.done:
                 self._fail(error)
         finally:
             self._lock.release()
@@ -144,23 +146,12 @@ class RunDir:
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row to `metrics.jsonl`; on return the whole row is on the disk, on an error none of it.
 
-        A diverged number is written as `NaN` or `Infinity`, which Python reads but strict JSON forbids.
-
         Raises:
             RunBusy: if another process has taken the run over.
+            DataError: if the folder was moved or deleted, or something else has changed the file.
         """
         self._check_ownership()
-        line = f"{json.dumps(dict(row), default=float)}\n".encode()
-        with (self.folder / METRICS).open("ab", buffering=0) as file:
-            before = file.tell()
-            try:
-                if file.write(line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
-                os.fsync(file.fileno())
-            except OSError:
-                os.truncate(file.fileno(), before)
-                raise
-        self._last |= {key: float(value) for key, value in row.items() if "/" in key}
+        self._metrics.append(row)
 
     def report_progress(self, parts: Sequence[Mapping[str, object]]) -> None:
         """Write the progress of the run for other processes: name, unit, total and count of each part."""
@@ -185,7 +176,7 @@ class RunDir:
         tables = checkpoint / "tables"
         tables.mkdir(exist_ok=True)
         self._write_tables(tables)
-        content = {"last": self._last, "seconds": self._seconds, "state": state}
+        content = {"last": self._metrics.last, "seconds": self._seconds, "state": state}
         kept = [
             path for name in RETAINED for path in sorted((self.folder / name).rglob("*")) if path.is_file()
         ]
@@ -211,6 +202,11 @@ class RunDir:
         self._states.clear()  # a finished run needs no checkpoints
 
     def _check_ownership(self) -> None:
+        if place(self.folder) != self._place:
+            raise DataError(
+                f"{self.folder} was moved or deleted while the run was computed: move it back and give the "
+                "same command again, which resumes from the last checkpoint"
+            )
         if not self._heartbeat.check():
             raise RunBusy(f"another process took over {self.folder}: this one was silent for too long")
 
@@ -258,9 +254,8 @@ class RunDir:
 
     def _resume(self, saved: Saved) -> None:
         """Restore rows and tables as they were at the checkpoint."""
-        with (self.folder / METRICS).open("r+b") as file:
-            file.truncate(saved.size)
-        self._last, self._before = dict(saved.last), saved.seconds
+        self._metrics.resume(saved.size, saved.last)
+        self._before = saved.seconds
         for path in (saved.checkpoint / "tables").glob("*.parquet"):
             rows = pd.read_parquet(path).to_dict("records")
             self._tables[path.stem] = [{str(key): value for key, value in row.items()} for row in rows]
@@ -280,7 +275,7 @@ class RunDir:
             "batch_size": self.config.get("batch_size"),
             "objective": objective,
             "seconds": round(self._seconds, 3),
-            "metrics": self._last,
+            "metrics": self._metrics.last,
         }
 
     def _write_tables(self, folder: Path) -> None:
