@@ -1,13 +1,12 @@
 """The one reader of a run's folder: whether it holds a run, its outcome and all of its files.
 
 Light: only `tables` imports pandas. A line, a file or a table that cannot be read is left out with a note, a
-sentence without the name of the run.
+sentence without the name of the run. A file of a finished run that is not as it was written (`seal.py`) is
+never used: every method that reads it raises DataError.
 """
 
-import gzip
 import json
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -17,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from analysis.results.former_targets import with_current_targets
+from analysis.results.seal import REMEDY, Seal, opened, unlike_last
 from editors.errors import DataError
 
 CONFIG, METRICS, SUMMARY, PROVENANCE = "config.yaml", "metrics.jsonl", "summary.json", "provenance.json"
@@ -77,8 +77,31 @@ class RunFolder:
         lines = (self.path / FAILED).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return one_line(lines[0]) if lines else "no reason was recorded"
 
+    @property
+    def is_unverifiable(self) -> bool:
+        """Whether the run is done, but from before there were seals."""
+        return self.is_done and self._seal is None
+
+    def verify(self, *patterns: str) -> None:
+        """Raise DataError if a file of the finished run that matches a pattern is not as it was written.
+
+        Of unfinished runs nothing can be verified; of those from before there were seals only whether the
+        rows end with the numbers of the summary.
+        """
+        seal = self._seal
+        if seal is None:
+            if self.is_done and METRICS in patterns:
+                self._compare_rows_with_summary()
+            return
+        if problems := seal.problems(self.path, patterns):
+            more = f", and {len(problems) - 1} more" if problems[1:] else ""
+            raise DataError(
+                f"{self.path} was damaged after the run was finished: {problems[0]}{more}: {REMEDY}"
+            )
+
     def config(self) -> Row:
         """The resolved configuration, with the classes of today; raises DataError if it cannot be read."""
+        self.verify(CONFIG)
         path = self.path / CONFIG
         try:
             config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -90,14 +113,17 @@ class RunFolder:
 
     def provenance(self) -> Row:
         """Code, versions, machine and inputs of the run; empty if they cannot be read."""
+        self.verify(PROVENANCE)
         return read_object(self.path / PROVENANCE) or {}
 
     def summary(self) -> Row:
         """The summary of the run; empty if there is none that can be read."""
+        self.verify(SUMMARY)
         return read_object(self.path / SUMMARY) or {}
 
     def final_summary(self) -> Row:
         """The summary of a finished run; raises DataError if its summary cannot be read."""
+        self.verify(SUMMARY)
         summary = read_object(self.path / SUMMARY)
         if summary is None:
             raise DataError(
@@ -113,15 +139,10 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: if there is neither file.
-            DataError: if the compressed one is cut short.
+            DataError: if the compressed one is cut short, or rows of a finished run are lost or changed.
         """
-        packed = self.path / f"{METRICS}.gz"
-        try:
-            with self._opened(packed) as file:
-                for number, line in enumerate(file, start=1):
-                    yield number, json_object(line)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{packed} is cut short or broken") from error
+        self.verify(METRICS)
+        yield from self._lines()
 
     def rows(self) -> tuple[list[Row], tuple[str, ...]]:
         """The rows of `metrics.jsonl`, and notes on its other lines; no rows if there is no such file."""
@@ -156,6 +177,7 @@ class RunFolder:
         alarms = self.summary().get("alarms")
         tables: Tables = {"alarms": alarms} if alarms else {}
         notes: list[str] = []
+        self.verify("*.parquet")
         for _, path in sorted(self._table_files().items()):
             try:
                 frame = pd.read_parquet(path)
@@ -167,11 +189,24 @@ class RunFolder:
             ]
         return tables, tuple(notes)
 
-    def _opened(self, packed: Path) -> TextIOWrapper:
-        path = self.path / METRICS
-        if packed.exists() and not path.exists():
-            return gzip.open(packed, "rt", encoding="utf-8", errors="replace")
-        return path.open(encoding="utf-8", errors="replace")
+    def _lines(self) -> Iterator[tuple[int, Row | None]]:
+        with opened(self.path / METRICS) as file:
+            text = TextIOWrapper(file, encoding="utf-8", errors="replace")
+            for number, line in enumerate(text, start=1):
+                yield number, json_object(line)
+
+    def _compare_rows_with_summary(self) -> None:
+        last = (read_object(self.path / SUMMARY) or {}).get("metrics")
+        rows = [row for _, row in self._lines() if row is not None]
+        if isinstance(last, dict) and (unlike := unlike_last(rows, last)):
+            raise DataError(
+                f"the rows of {self.path} do not end with the numbers of its summary.json, such as {unlike}, "
+                f"so that rows were lost or changed: {REMEDY}"
+            )
+
+    @property
+    def _seal(self) -> Seal | None:
+        return Seal.read(self.path / DONE) if self.is_done else None
 
     def _table_files(self) -> dict[str, Path]:
         """Parquet files by name; those beside the rows stand for those of a checkpoint."""

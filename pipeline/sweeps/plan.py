@@ -61,11 +61,15 @@ def invocation(composed_from: str, overrides: Sequence[str]) -> str:
 
 
 def read(experiment: Path) -> list[PlannedRun]:
-    """The plan in the folder of an experiment; empty if it is missing or cannot be read."""
+    """The plan in the folder of an experiment; empty if it is missing or cannot be read.
+
+    In a folder that was copied or renamed, its runs are composed again: they were those of another name.
+    """
     try:
-        jobs = json.loads((experiment / NAME).read_text(encoding="utf-8"))["jobs"]
-        return [PlannedRun(**{**job, "overrides": tuple(job["overrides"])}) for job in jobs]
-    except (OSError, ValueError, KeyError, TypeError):
+        stored = json.loads((experiment / NAME).read_text(encoding="utf-8"))
+        own = {} if stored.get("name") == experiment.resolve().name else {"invocation": None}
+        return [PlannedRun(**{**job, "overrides": tuple(job["overrides"]), **own}) for job in stored["jobs"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
 
 
@@ -84,4 +88,5 @@ def merge(experiment: Path, jobs: Sequence[PlannedRun]) -> None:
     experiment.mkdir(parents=True, exist_ok=True)
     with FileLock(experiment / f".{NAME}.lock"):
         merged = {job.overrides: job for job in [*read(experiment), *jobs]}
-        write_json(experiment / NAME, {"jobs": [asdict(job) for job in merged.values()]})
+        plan = {"name": experiment.resolve().name, "jobs": [asdict(job) for job in merged.values()]}
+        write_json(experiment / NAME, plan)
