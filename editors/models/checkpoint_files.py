@@ -243,12 +243,16 @@ def _json_object(path: Path) -> Mapping[str, Any]:
     if instead := _instead(path):
         raise ModelError(instead)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON ({error}): download it again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds a JSON {type(content).__name__} instead of an object")
     return content
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def _instead(path: Path) -> str | None:

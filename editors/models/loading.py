@@ -1,5 +1,6 @@
 """Loading a checkpoint from a folder or the hub, with errors that name the way out."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -56,7 +57,7 @@ class Checkpoint:
             ModelError: if the folder, the id, the tokenizer or the weights cannot be loaded, or are not what
                 the configuration of the model says.
         """
-        device, files = self._device(), CheckpointFiles(self.path, self.revision)
+        device, files = self._device(), CheckpointFiles(self._place, self.revision)
         self._check_place(files)
         files.check()
         config = self._read("configuration", AutoConfig)
@@ -89,6 +90,11 @@ class Checkpoint:
             weights.to(device)
         return Model(weights, tokenizer, name=self.name, files=files.weights)
 
+    @property
+    def _place(self) -> str:
+        """The path with the home folder in place of `~`."""
+        return os.path.expanduser(self.path)  # noqa: PTH111 - leaves an id as it is
+
     def _device(self) -> torch.device:
         if self.dtype not in get_args(Precision):
             raise ConfigError(f"model.dtype={self.dtype} has to be one of {', '.join(get_args(Precision))}")
@@ -112,7 +118,7 @@ class Checkpoint:
             raise ModelError("model.path is empty: set it to the folder of a model, or a Hugging Face id")
         if files.folder is not None:
             return
-        if Path(self.path).exists():
+        if Path(self._place).exists():
             raise ModelError(f"model.path={self.path} is a file: name the folder of the model")
         try:
             files.require(CONFIG)
@@ -144,7 +150,7 @@ class Checkpoint:
         """What transformers reads, without running code of the checkpoint."""
         try:
             return kind.from_pretrained(
-                self.path, revision=self.revision or "main", trust_remote_code=False, **options
+                self._place, revision=self.revision or "main", trust_remote_code=False, **options
             )
         except (MemoryError, torch.OutOfMemoryError):
             raise

@@ -117,7 +117,7 @@ class CollectedMoments:
             "max_tokens": min(self.max_tokens, model.max_tokens),
             "site": SITE,
         }
-        return TensorCache(Path(self.folder), model.name, description)
+        return TensorCache(Path(self.folder).expanduser(), model.name, description)
 
     def _collect(self, model: Model, layers: Sequence[int], store: TensorCache) -> dict[int, Tensor]:
         """Run the pass, or the rest of an interrupted one, and cache every layer."""

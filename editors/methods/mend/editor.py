@@ -80,7 +80,7 @@ class MEND(GradientEditor):
     def file(self, model: Model) -> Path:
         """The file of the hypernetwork for this model and these settings."""
         name = name_of(model.name, model.digest, self.sites, self.design, asdict(self.training))
-        return Path(self.folder) / name
+        return Path(self.folder).expanduser() / name
 
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Load the hypernetwork.
@@ -172,11 +172,12 @@ class MEND(GradientEditor):
     def _hypernetwork_file(self, model: Model) -> Path:
         """The file to load: `path`, or that of these settings in `folder` or the package."""
         if self.path is not None:
-            if not Path(self.path).is_file():
+            file = Path(self.path).expanduser()
+            if not file.is_file():
                 raise ConfigError(
                     f"editor.path={self.path}, but there is no such file; null looks in {self.folder}"
                 )
-            return Path(self.path)
+            return file
         trained = self.file(model)
         for path in (trained, SHIPPED / trained.name):
             if path.is_file():

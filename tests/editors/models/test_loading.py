@@ -282,6 +282,7 @@ def test_a_configuration_that_is_no_object_is_named(folder: Path, content: str):
         ({"n_positions": True}, "n_positions=True"),
         ({"vocab_size": None}, "vocab_size=None"),
         ({"n_head": 5}, "divisible by num_heads"),
+        ({"layer_norm_epsilon": float("nan")}, "is not valid JSON (NaN is no number of JSON)"),
         ({"n_layer": 10**9}, "asks for 1000000000 blocks, but there are 52 tensors"),
         ({"model_type": "bert"}, "model_type 'bert' is not supported; supported are gpt2"),
         ({"model_type": "t5"}, "model_type 't5' is not supported"),
@@ -406,6 +407,11 @@ def test_a_path_that_is_no_model_is_named(path: str, sentence: str, monkeypatch:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match=sentence):
         Checkpoint(name="tiny", path=path, device="cpu").load()
+
+
+def test_the_home_folder_of_a_path_is_found(saved: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(saved.parent))
+    assert load(Path("~") / saved.name).depth == 4
 
 
 def test_a_file_instead_of_its_folder_is_named(saved: Path):
