@@ -28,6 +28,8 @@ _SIZES = (
 )
 _OPTIONAL_SIZES = ("intermediate_size", "n_inner", "num_key_value_heads", "head_dim", "rotary_dim")
 """These may be null."""
+_POSITIVE = ("layer_norm_epsilon", "layer_norm_eps", "rms_norm_eps", "rope_theta")
+"""Numbers, also inside of `rope_parameters`, with which a model would compute NaN if they were negative."""
 _QUANTIZED = ("quantization_config", "compression_config")
 _REFUSED = {
     "transformers_weights": "names a file of weights of its own",
@@ -181,6 +183,10 @@ class CheckpointFiles:
             value = config.get(key, 1)
             if not (key in _OPTIONAL_SIZES and value is None) and not _is_size(value):
                 yield f"{path}: {key}={value!r} has to be a positive whole number"
+        rotary = config.get("rope_parameters")
+        for key, value in {**config, **(rotary if isinstance(rotary, dict) else {})}.items():
+            if key in _POSITIVE and not (isinstance(value, int | float) and value > 0):
+                yield f"{path}: {key}={value!r} has to be a positive number"
 
     def _folder_problems(self, folder: Path) -> Iterator[str]:
         if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):

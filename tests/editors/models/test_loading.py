@@ -282,6 +282,8 @@ def test_a_configuration_that_is_no_object_is_named(folder: Path, content: str):
         ({"n_positions": True}, "n_positions=True"),
         ({"vocab_size": None}, "vocab_size=None"),
         ({"n_head": 5}, "divisible by num_heads"),
+        ({"layer_norm_epsilon": -1e-5}, "layer_norm_epsilon=-1e-05 has to be a positive number"),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta=0 has to be a positive number"),
         ({"layer_norm_epsilon": float("nan")}, "is not valid JSON (NaN is no number of JSON)"),
         ({"n_layer": 10**9}, "asks for 1000000000 blocks, but there are 52 tensors"),
         ({"model_type": "bert"}, "model_type 'bert' is not supported; supported are gpt2"),
