@@ -29,6 +29,13 @@ def check_positive(key: str, **values: int | float) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, without a final full stop; its class if it has none."""
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    """The first line of an error's message, without a final full stop; its class if it has none.
+
+    A line that announces another, as it ends with a colon, is followed by that one.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if isinstance(error, KeyError):
+        return f"there is no entry {lines[0]}"
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1]).rstrip(".")

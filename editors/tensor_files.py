@@ -16,11 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from editors.digests import digest_of_tensors, digest_of_text
 from editors.disk import replacing
 from editors.errors import DataError
 
 _TEXTS = "normscope"
 """The key under which several texts are stored as one; older files have a key for each."""
+_SEAL = "digest"
+"""The key of the metadata that holds the digest of everything else."""
 
 
 def write_tensors(
@@ -59,6 +62,31 @@ def read_metadata(path: Path, *, remedy: str) -> dict[str, str]:
         return {str(key): str(text) for key, text in json.loads(metadata[_TEXTS]).items()}
     except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} holds no texts by key ({error}): {remedy}") from error
+
+
+def write_sealed(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, durable: bool = False
+) -> None:
+    """As `write_tensors`, with a digest of all tensors and metadata, which `read_sealed` checks."""
+    seal = {_SEAL: _seal(tensors, metadata)}
+    write_tensors(path, tensors, {**metadata, **seal}, durable=durable)
+
+
+def read_sealed(path: Path, *, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors, on the CPU, and metadata of a file of `write_sealed`.
+
+    Raises:
+        DataError: if the file cannot be read, or its content is not the one that was written.
+    """
+    metadata = read_metadata(path, remedy=remedy)
+    tensors = read_tensors(path, remedy=remedy)
+    if metadata.pop(_SEAL, None) != _seal(tensors, metadata):
+        raise DataError(f"{path} is damaged, or was not written by this version: {remedy}")
+    return tensors, metadata
+
+
+def _seal(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    return digest_of_text(f"{json.dumps(dict(metadata), sort_keys=True)}\0{digest_of_tensors(tensors)}")
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from editors.errors import ConfigError, NumericsError
+from editors.models.memory import check_fits
 from editors.models.model import Model
 from editors.updates import Delta, Site
 
@@ -78,7 +79,8 @@ class LoRA:
         all of them change.
 
         Raises:
-            ConfigError: for a matrix or a block that the model lacks, or a model that has adapters already.
+            ConfigError: for a matrix or a block that the model lacks, a model that has adapters already, or
+                adapters larger than the free memory.
         """
         self.check(model)
         if hasattr(model.hf, "peft_config"):
@@ -86,6 +88,7 @@ class LoRA:
         named = range(model.depth) if self.layers is None else self.layers
         layers = [layer for layer in range(model.depth) if layer in named]
         slots = [_ModuleSlot(model, layer, path) for layer in layers for path in self._paths(model)]
+        self._check_memory(model, slots)
         with seeded(self.seed), warnings.catch_warnings():
             # peft reads a property of transformers that was renamed
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
@@ -93,6 +96,12 @@ class LoRA:
         assert isinstance(peft, PeftModel)
         peft.eval()  # modules are made in training mode
         return Adapters(model, peft, slots)
+
+    def _check_memory(self, model: Model, slots: Sequence["_ModuleSlot"]) -> None:
+        """Raise a ConfigError if the adapters, their gradients and Adam's two moments cannot fit."""
+        widths = (sum(_weight_of(slot.base).shape) for slot in slots)
+        needed = 4 * torch.float32.itemsize * self.rank * sum(widths)
+        check_fits(f"an adapter of rank={self.rank}", needed, model.device, "choose a smaller rank")
 
     def _paths(self, model: Model) -> list[str]:
         return list(dict.fromkeys(model.family.sites[name] for name in model.sites if name in self.sites))
@@ -252,6 +261,11 @@ class Adapters:
             for site in slot.sites:
                 rows = family.fused.get(site.name)
                 yield site, layer.scaling[ADAPTER], a, b if rows is None else b[rows(config)]
+
+
+def _weight_of(module: nn.Module) -> Tensor:
+    assert isinstance(module.weight, Tensor)
+    return module.weight
 
 
 def _weight(part: nn.ModuleDict) -> nn.Parameter:

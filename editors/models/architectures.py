@@ -144,12 +144,21 @@ def family_of(hf: PreTrainedModel) -> Family:
     kind = hf.config.model_type
     family = next((f for f in FAMILIES if kind in f.model_types), None)
     if family is None:
-        known = ", ".join(sorted(t for f in FAMILIES for t in f.model_types))
-        raise ModelError(f"model_type {kind!r} is not supported; supported are {known}")
+        raise ModelError(unsupported(kind))
     missing = [path for path in _paths(family) if not _has(hf, path)]
     if missing:
         raise ModelError(f"this {kind} model has no module {missing[0]!r}, so its sites cannot be found")
     return family
+
+
+def unsupported(kind: object) -> str | None:
+    """A sentence about a `model_type` that is not in the table; None for one that is."""
+    known = sorted(t for f in FAMILIES for t in f.model_types)
+    if kind in known:
+        return None
+    if kind is None:
+        return f"there is no model_type; supported are {', '.join(known)}"
+    return f"model_type {kind!r} is not supported; supported are {', '.join(known)}"
 
 
 def _paths(family: Family) -> list[str]:

@@ -1,17 +1,25 @@
 """Loading a checkpoint from a folder or the hub, with errors that name the way out."""
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
-from huggingface_hub import try_to_load_from_cache
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from editors.data import Corpus
-from editors.errors import ModelError, first_line
+from editors.errors import ConfigError, ModelError, first_line
+from editors.models.checkpoint_files import ADAPTER, CONFIG, CheckpointFiles
+from editors.models.memory import check_fits, weight_bytes
 from editors.models.model import Model
+from editors.models.weight_files import check_loaded
 
 Precision = Literal["float64", "float32", "bfloat16", "float16"]
 
@@ -20,7 +28,8 @@ Precision = Literal["float64", "float32", "bfloat16", "float16"]
 class Checkpoint:
     """A model to load: its place, precision and device.
 
-    Only safetensors weights are read, and no code from a checkpoint is run.
+    Only safetensors weights are read, and no code from a checkpoint is run. Every parameter has to come from
+    the files, and to be finite.
     """
 
     name: str
@@ -44,70 +53,134 @@ class Checkpoint:
         """The model in evaluation mode, with its tokenizer.
 
         Raises:
-            ModelError: if the folder, the id, the tokenizer or the weights cannot be loaded.
+            ConfigError: for a device or precision that there is not, or weights larger than the free memory.
+            ModelError: if the folder, the id, the tokenizer or the weights cannot be loaded, or are not what
+                the configuration of the model says.
         """
-        tokenizer = self._tokenizer()
-        weights = self._weights()
-        if self.device_map is None:
-            weights.to(self._device())  # pyright: ignore[reportArgumentType] - decorated upstream
-        elif any(parameter.is_meta for parameter in weights.parameters()):
+        device, files = self._device(), CheckpointFiles(self._place, self.revision)
+        self._check_place(files)
+        files.check()
+        config = self._read("configuration", AutoConfig)
+        if self.depth not in (None, config.num_hidden_layers):
+            raise ModelError(
+                f"model.depth={self.depth}, but {self.path} has {config.num_hidden_layers} blocks; correct it"
+            )
+        tokenizer = self._read("tokenizer", AutoTokenizer)
+        check_tokenizer(tokenizer, config, self.path)
+        if files.folder is not None:
+            files.check_weights()
+        self._check_memory(config, device)
+        weights, report = self._read(
+            "weights",
+            AutoModelForCausalLM,
+            config=config,
+            dtype=getattr(torch, self.dtype),
+            use_safetensors=True,
+            device_map=self.device_map,
+            ignore_mismatched_sizes=True,  # reported below, with everything else
+            output_loading_info=True,
+        )
+        if any(parameter.is_meta for parameter in weights.parameters()):
             raise ModelError(
                 f"model.device_map={self.device_map} leaves weights of {self.name} on the disk or in main "
                 "memory, where they cannot be edited: give it more devices, or set model.dtype=bfloat16"
             )
-        model = Model(weights, tokenizer, name=self.name, files=self._files())
-        if self.depth not in (None, model.depth):
-            raise ModelError(
-                f"model.depth={self.depth}, but {self.path} has {model.depth} blocks; correct it"
-            )
-        return model
+        check_loaded(weights, report, self.path, files.weights)
+        if self.device_map is None:
+            weights.to(device)
+        return Model(weights, tokenizer, name=self.name, files=files.weights)
+
+    @property
+    def _place(self) -> str:
+        """The path with the home folder in place of `~`."""
+        return os.path.expanduser(self.path)  # noqa: PTH111 - leaves an id as it is
 
     def _device(self) -> torch.device:
-        if self.device != "auto":
-            return torch.device(self.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
-        folder = Path(self.path)
-        if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
-            raise ModelError(
-                f"the folder {self.path} holds no tokenizer; save one there with save_pretrained"
-            )
+        if self.dtype not in get_args(Precision):
+            raise ConfigError(f"model.dtype={self.dtype} has to be one of {', '.join(get_args(Precision))}")
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            return AutoTokenizer.from_pretrained(self.path, revision=self.revision or "main")
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(self._sentence("tokenizer", error)) from error
+            device = torch.device(self.device)
+            torch.empty(1, dtype=getattr(torch, self.dtype), device=device).cpu()
+        except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+            count, reason = torch.cuda.device_count(), first_line(error).split(". ")[0]
+            there = f"{count} GPU{'s' * (count != 1)} (cuda:0 is the first)" if count else "no GPU"
+            raise ConfigError(
+                f"model.device={self.device} cannot be used ({reason}): PyTorch has {there} here; "
+                "set model.device to auto or cpu"
+            ) from error
+        return device
 
-    def _weights(self) -> PreTrainedModel:
+    def _check_place(self, files: CheckpointFiles) -> None:
+        """Raise a ModelError if there is neither a folder nor a repository."""
+        if not self.path:
+            raise ModelError("model.path is empty: set it to the folder of a model, or a Hugging Face id")
+        if files.folder is not None:
+            return
+        if Path(self._place).exists():
+            raise ModelError(f"model.path={self.path} is a file: name the folder of the model")
         try:
-            return AutoModelForCausalLM.from_pretrained(
-                self.path,
-                revision=self.revision or "main",
-                dtype=getattr(torch, self.dtype),
-                use_safetensors=True,
-                device_map=self.device_map,
+            files.require(CONFIG)
+        except (OSError, ValueError) as error:
+            if files.find(ADAPTER) is None:
+                raise ModelError(
+                    f"{self.path!r}: no folder of that name, not in the local cache, and not to be had from "
+                    f"the hub ({first_line(error)}); check the id, or set model.path to a folder"
+                ) from error
+
+    def _check_memory(self, config: PretrainedConfig, device: torch.device) -> None:
+        """Raise a ConfigError for weights that do not fit, before they are allocated."""
+        if self.device_map is not None:
+            return  # accelerate spreads them by its own estimate
+        dtype = getattr(torch, self.dtype)
+        try:
+            needed = weight_bytes(config, dtype)
+        except (RuntimeError, ValueError, ArithmeticError, KeyError) as error:
+            raise ModelError(self._sentence("configuration", error)) from error
+        for place in dict.fromkeys((torch.device("cpu"), device)):
+            check_fits(
+                f"model={self.name} in {self.dtype}",
+                needed,
+                place,
+                "check the sizes in its config.json, or set model.dtype=bfloat16, or a larger machine",
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(self._sentence("weights", error)) from error
 
-    def _files(self) -> list[Path]:
-        """The loaded safetensors files that lie on this machine."""
-        names = ["model.safetensors"]
-        if self._local(names[0]) is None and (index := self._local("model.safetensors.index.json")):
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        return [path for path in map(self._local, names) if path is not None]
-
-    def _local(self, name: str) -> Path | None:
-        if Path(self.path).is_dir():
-            path = Path(self.path) / name
-            return path if path.is_file() else None
-        cached = try_to_load_from_cache(self.path, name, revision=self.revision or "main")
-        return Path(cached) if isinstance(cached, str) else None
+    def _read(self, part: str, kind: Any, **options: object) -> Any:
+        """What transformers reads, without running code of the checkpoint."""
+        try:
+            return kind.from_pretrained(
+                self._place, revision=self.revision or "main", trust_remote_code=False, **options
+            )
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except (
+            Exception
+        ) as error:  # a broken file raises whatever its parser does, tokenizers' plain Exception
+            raise ModelError(self._sentence(part, error)) from error
 
     def _sentence(self, part: str, error: Exception) -> str:
-        if Path(self.path).is_dir():
-            return f"the {part} in {self.path} cannot be read: {first_line(error)}"
-        return (
-            f"the {part} of {self.path!r}: no folder of that name, not in the local cache, and not to be "
-            f"had from the hub ({first_line(error)}); check the id, or set model.path to a folder"
+        spread = part == "weights" and self.device_map is not None
+        where = f" with model.device_map={self.device_map}" if spread else ""
+        return f"the {part} in {self.path} cannot be read{where}: {first_line(error)}"
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, path: str) -> None:
+    """Raise a ModelError, with all problems, for a tokenizer that does not fit the model."""
+    problems = []
+    # rows are padded with zeros and a mask, so that a padding token needs no row
+    padding = tokenizer.pad_token_id
+    largest = max((token for token in tokenizer.get_vocab().values() if token != padding), default=-1)
+    if largest < 0:
+        problems.append(f"the tokenizer in {path} has no tokens: save it again with save_pretrained")
+    if largest >= config.vocab_size:
+        problems.append(
+            f"the tokenizer in {path} has a token with the id {largest}, but the embedding has "
+            f"{config.vocab_size} rows: take the model's own tokenizer, or resize and train the embedding"
         )
+    if tokenizer.eos_token_id is None:
+        problems.append(
+            f"the tokenizer in {path} has no end-of-text token: set eos_token in its tokenizer_config.json"
+        )
+    if problems:
+        raise ModelError("\n".join(problems))

@@ -1,17 +1,23 @@
-"""Memory that autograd saves in a forward pass, and free memory of the device."""
+"""Memory: of weights before they are allocated, saved by autograd in a forward pass, free on a device."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from editors.errors import ConfigError
+from editors.models.architectures import family_of
 from editors.models.model import Model
 
 GIB = 2**30
+_BYTES_OF_MODULES = 1 << 16
+"""Of the Python objects of a block."""
 
 
 @dataclass
@@ -41,8 +47,36 @@ def count_saved(model: Model) -> Iterator[SavedBytes]:
     saved.bytes = sum(storages.values())
 
 
-def free_memory(model: Model) -> int:
-    """Free bytes on the model's device."""
-    if model.device.type == "cuda":
-        return torch.cuda.mem_get_info(model.device)[0]
+def free_memory(device: torch.device) -> int:
+    """Free bytes on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
+
+
+def check_fits(thing: str, needed: int, device: torch.device, way_out: str) -> None:
+    """Raise a ConfigError if something needs more bytes than are free: the system would kill the process."""
+    free = free_memory(device)
+    if needed > free:
+        raise ConfigError(
+            f"{thing} needs {needed / GIB:,.1f} GiB, but {device} has {free / GIB:,.1f} GiB free: {way_out}"
+        )
+
+
+def weight_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """Bytes of the parameters and buffers of a model of some depth, and of its modules.
+
+    Computed from a model of a single block without storage, since even an empty one of a million blocks
+    would not fit.
+    """
+    single = copy.deepcopy(config)
+    single.num_hidden_layers = 1
+    with torch.device("meta"):
+        hf = AutoModelForCausalLM.from_config(single, dtype=dtype)
+    blocks = hf.get_submodule(family_of(hf).blocks)
+    block = _bytes_of(blocks) + _BYTES_OF_MODULES
+    return _bytes_of(hf) - _bytes_of(blocks) + config.num_hidden_layers * block
+
+
+def _bytes_of(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))

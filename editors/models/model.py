@@ -1,6 +1,5 @@
 """A language model with named sites, so that methods are independent of the architecture."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -14,9 +13,10 @@ from torch.func import functional_call
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
+from editors.digests import digest_of_text, digest_of_values
 from editors.errors import ConfigError, ModelError, NumericsError
 from editors.models.architectures import SITES, Family, family_of
-from editors.models.tokenization import Side, pad, tokenize
+from editors.models.tokenization import Side, pad, tokenize, tokenizer_description
 from editors.models.weight_files import WeightFiles
 from editors.updates import Site, WeightUpdate
 
@@ -93,17 +93,16 @@ class Model:
     def digest(self) -> str:
         """Twelve hex digits that identify this checkpoint, for caches of values computed on it.
 
-        A hash over the configuration; over names, shapes and 64 evenly spaced entries of every parameter at
-        the time of the first call; and over the tokenizer's output for a sentence.
+        A hash over the configuration, the values of every parameter at the time of the first call (in any
+        precision that holds them exactly), and everything that determines how a text is split into tokens.
         """
         shape = {k: v for k, v in self.hf.config.to_dict().items() if k not in _NOT_THE_FUNCTION}
-        digest = hashlib.sha256(json.dumps(shape, sort_keys=True, default=str).encode())
-        for name, parameter in self.hf.named_parameters():
-            flat = parameter.detach().reshape(-1)
-            sample = flat[:: max(1, flat.numel() // 64)].float().cpu()
-            digest.update(f"{name}{tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
-        digest.update(repr(tokenize(self.tokenizer, "The tower of 1889, in Paris.").ids).encode())
-        return digest.hexdigest()[:12]
+        parts = (
+            json.dumps(shape, sort_keys=True, default=str),
+            digest_of_values(dict(self.hf.named_parameters())),
+            tokenizer_description(self.tokenizer),
+        )
+        return digest_of_text("\0".join(parts))[:12]
 
     def block(self, layer: int) -> nn.Module:
         """The transformer block `layer`."""
@@ -191,6 +190,13 @@ class Model:
     def was_trained(self) -> None:
         """Drop masters and digest, which are outdated once training has changed the weights."""
         self._masters.clear()
+        self.was_edited()
+
+    def was_edited(self) -> None:
+        """Drop the digest, so that the next one is of the present weights.
+
+        A sequence of edits does not call this: its caches are of the model before the first edit.
+        """
         self.__dict__.pop("digest", None)
 
     def apply(self, update: WeightUpdate) -> None:

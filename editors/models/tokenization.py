@@ -4,14 +4,15 @@ A text is tokenised once, as a whole, and positions follow from the character sp
 therefore independent of a leading BOS, of the tokenizer's treatment of spaces, and of the padding side.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from editors.data import SLOT, Fact
 from editors.errors import DataError
@@ -116,6 +117,14 @@ def tokenize_prompt(
     first = len(tokens.ids) if target is None else tokens.first_after(len(prompt))
     shared = sum(end <= slot for _, end in tokens.spans[: position + 1])
     return TokenizedPrompt(tokens.ids, position, tokens.ids[first:], shared)
+
+
+def tokenizer_description(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Everything that determines how a text is split into tokens, as JSON; equal for equal tokenizers."""
+    described = json.loads(cast(PreTrainedTokenizerFast, tokenizer).backend_tokenizer.to_str())
+    for passing in ("truncation", "padding"):  # set again by every call
+        described.pop(passing, None)
+    return json.dumps(described, sort_keys=True)
 
 
 def longest_fact(tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> Fact:

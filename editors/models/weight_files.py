@@ -1,13 +1,27 @@
-"""The weights of a checkpoint as its files hold them, memory-mapped."""
+"""The weights of a checkpoint: as its files hold them, memory-mapped, and whether a loaded model has all.
 
-from collections.abc import Sequence
+transformers fills a parameter that the files lack with random numbers, and casts whole numbers.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
+from transformers import PreTrainedModel
+
+from editors.errors import ModelError
+
+_BUFFERS = re.compile(r"(attn|attention)\.(bias|masked_bias)$|rotary_emb\.inv_freq$|position_ids$")
+"""Constants that older versions of transformers saved with the weights."""
+_FLOATING = ("F64", "F32", "F16", "BF16")
+"""Precisions that hold the weights themselves, and no codes of them."""
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,11 @@ class WeightFiles:
                 return self._holders[name].get_tensor(name)
         return None
 
+    @property
+    def precisions(self) -> dict[str, str]:
+        """The precision of every tensor in the words of the format, such as `F16`."""
+        return {name: str(file.get_slice(name).get_dtype()) for name, file in self._holders.items()}
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "WeightFiles":
         """The object itself: a copy of a model has the same files."""
         return self
@@ -35,3 +54,59 @@ class WeightFiles:
         """The open file of every tensor."""
         opened = [safe_open(file, framework="pt") for file in self.files]
         return {name: file for file in opened for name in file.keys()}  # noqa: SIM118 - files are no mappings
+
+
+def check_loaded(model: PreTrainedModel, report: Mapping[str, Any], path: str, files: Sequence[Path]) -> None:
+    """Compare a model with transformers' report on its loading and with its files.
+
+    Raises:
+        ModelError: one that names all tensors that are missing, unexpected, of another shape, not of a
+            floating-point type, not finite, or zero throughout.
+    """
+    mismatched = {
+        name: f"{name} {list(there)} for {list(here)}" for name, there, here in report["mismatched_keys"]
+    }
+    missing = set(report["missing_keys"])
+    precisions = WeightFiles(files).precisions.items()
+    faults = {
+        "missing": missing - set(mismatched),
+        "unexpected": {name for name in report["unexpected_keys"] if not _BUFFERS.search(name)},
+        "of another shape": set(mismatched.values()),
+        "not floating-point": {
+            f"{name} ({kind})"
+            for name, kind in precisions
+            if kind not in _FLOATING and not _BUFFERS.search(name)
+        },
+        **_faults_of_values(model, {*missing, *mismatched}),
+    }
+    sentences = [f"{fault}: {_listed(sorted(names))}" for fault, names in faults.items() if names]
+    if sentences:
+        raise ModelError(
+            f"the weights in {path} are not those of the model that its config.json describes: "
+            f"{'; '.join(sentences)}; download or save it again as a whole, or correct config.json"
+        )
+
+
+def _faults_of_values(model: PreTrainedModel, absent: set[str]) -> dict[str, set[str]]:
+    infinite, zero = set(), set()
+    for name, parameter in model.named_parameters():
+        if name in absent:
+            continue
+        low, high = _bounds(parameter.detach())
+        if not (low.isfinite() and high.isfinite()):
+            infinite.add(f"{name} ({str(parameter.dtype).removeprefix('torch.')})")
+        elif low == high == 0 and name.endswith("weight"):
+            zero.add(name)
+    return {"not finite": infinite, "zero throughout": zero}
+
+
+def _bounds(parameter: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and largest entry; NaN if one entry is."""
+    if not parameter.numel():
+        return torch.ones(()), torch.ones(())
+    return torch.aminmax(parameter)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

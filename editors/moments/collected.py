@@ -5,19 +5,15 @@ named by everything that determines the numbers: model and tokenizer, precision,
 interrupted pass continues from its last written totals.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 import transformers
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from editors.data import Corpus
 from editors.errors import ConfigError
@@ -26,7 +22,7 @@ from editors.moments.moment_sources import SITE, Spectrum
 from editors.moments.streaming import Batching, Budget, SecondMoment, Tally, collect, home_of_totals
 from editors.moments.tensor_cache import CachedTensors, TensorCache
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files and of the sums; part of their description."""
 
 
@@ -114,7 +110,6 @@ class CollectedMoments:
         description = {
             "format": FORMAT,
             "model": model.digest,
-            "tokenizer": _tokenizer_digest(model),
             "dtype": str(model.dtype),
             "corpus": self.corpus.identity(),
             "documents": budget.documents,
@@ -122,7 +117,7 @@ class CollectedMoments:
             "max_tokens": min(self.max_tokens, model.max_tokens),
             "site": SITE,
         }
-        return TensorCache(Path(self.folder), model.name, description)
+        return TensorCache(Path(self.folder).expanduser(), model.name, description)
 
     def _collect(self, model: Model, layers: Sequence[int], store: TensorCache) -> dict[int, Tensor]:
         """Run the pass, or the rest of an interrupted one, and cache every layer."""
@@ -188,12 +183,3 @@ def _resumed(partial: CachedTensors, home: torch.device) -> Tally:
 
 def _moment_of(layer: int) -> str:
     return f"{SITE}.{layer}"
-
-
-def _tokenizer_digest(model: Model) -> str:
-    """Digest of everything that determines how a text is split into tokens."""
-    tokenizer = cast(PreTrainedTokenizerFast, model.tokenizer)  # `Model` takes no other
-    described = json.loads(tokenizer.backend_tokenizer.to_str())
-    for passing in ("truncation", "padding"):  # set again by every call
-        described.pop(passing, None)
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]

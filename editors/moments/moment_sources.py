@@ -20,6 +20,8 @@ from editors.models.model import Model
 
 SITE = "mlp_down"
 """The matrices whose inputs are keys."""
+_ROUNDING = 1e-3
+"""Largest difference of a sum in float32 from its transpose, relative to the largest mean square."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,22 @@ class ImportedMoments:
             )
         if count < 1:
             raise DataError(f"{path} was collected over {count} tokens: take a complete file")
-        return torch.from_numpy(total).double() / count
+        moment = torch.from_numpy(total).double() / count
+        if (problem := _not_a_moment(moment)) is not None:
+            raise DataError(f"{path} holds no second moment, since {problem}: fetch it again")
+        return moment
+
+
+def _not_a_moment(moment: Float[Tensor, "in in"]) -> str | None:
+    """Why a matrix cannot be a mean of k kᵀ, computed in float32; None if it can."""
+    if not bool(moment.isfinite().all()):
+        return "it has NaN or infinity"
+    diagonal = moment.diagonal()
+    if bool((diagonal < 0).any()) or not bool(diagonal.any()):
+        return "a mean of squares, on its diagonal, is negative or all of them are zero"
+    if float((moment - moment.T).abs().max()) > _ROUNDING * float(diagonal.max()):
+        return "it is not symmetric"
+    return None
 
 
 def spectra_of(moments: Mapping[int, Float[Tensor, "in in"]], model: Model) -> dict[int, Spectrum]:
@@ -140,7 +157,7 @@ def _entries(path: Path) -> tuple[np.ndarray, int]:
         raise DataError(f"there are no second moments in {path}: check moments.path")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return stored["mom2.mom2"], int(stored["mom2.count"])
+            return np.asarray(stored["mom2.mom2"], dtype=np.float64), int(stored["mom2.count"])
     except KeyError as error:
         raise DataError(f"{path} has no entry mom2.mom2 or mom2.count: it is of another layout") from error
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:

@@ -1,7 +1,8 @@
 """Tensors on disk with a description: a folder of safetensors files that share one description.
 
-A file is written under another name and renamed, so that it appears only when it is complete. A truncated
-file, or one with another description, is reported in a warning and treated as missing.
+A file is written under another name and renamed, so that it appears only when it is complete. It holds its
+description, its own name and a digest of all its bytes. A file that is truncated or damaged, or that is of
+another description or name, is reported in a warning and treated as missing.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from editors.errors import DataError
-from editors.tensor_files import read_metadata, read_tensors, write_tensors
+from editors.tensor_files import read_sealed, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +55,20 @@ class TensorCache:
         if not path.exists():
             return None
         try:
-            notes = read_metadata(path, remedy=_REMEDY)
-            if notes.pop("description", None) == self._description:
-                return CachedTensors(tensors=read_tensors(path, remedy=_REMEDY), notes=notes)
-            log.warning("%s describes another model, corpus or budget: %s", path, _REMEDY)
+            tensors, notes = read_sealed(path, remedy=_REMEDY)
         except DataError as error:
             log.warning("%s", error)
-        return None
+            return None
+        if (notes.pop("description", None), notes.pop("entry", None)) != (self._description, name):
+            log.warning("%s describes another model, corpus or budget, or another layer: %s", path, _REMEDY)
+            return None
+        return CachedTensors(tensors=tensors, notes=notes)
 
     def write(self, name: str, tensors: Mapping[str, Tensor], **notes: object) -> None:
         """Write a file, which appears only when it is complete."""
-        metadata = {"description": self._description, **{key: str(value) for key, value in notes.items()}}
-        write_tensors(self._path(name), tensors, metadata)
+        described = {"description": self._description, "entry": name}
+        metadata = described | {key: str(value) for key, value in notes.items()}
+        write_sealed(self._path(name), tensors, metadata)
 
     def remove(self, name: str) -> None:
         """Delete a file if it is there."""

@@ -1,6 +1,7 @@
 """Texts for covariance statistics and perplexity: documents that can be read repeatedly, with an identity."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from editors.data import Fact
-from editors.errors import DataError
+from editors.errors import ConfigError, DataError
 from pipeline.data.readers import existing_file, load_hub
 from pipeline.data.sources import FactSource
 
@@ -55,6 +56,13 @@ class HubText:
     column: str = "text"
     shuffle: int | None = None
     """Seed of a fixed random order; null keeps the order of the data set."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]+", self.revision):
+            raise ConfigError(
+                f"the revision {self.revision!r} of {self.dataset} may move, and caches are named by it: set "
+                "the commit instead"
+            )
 
     def identity(self) -> str:
         """Data set, revision, selected part and order."""

@@ -75,7 +75,7 @@ class KnowledgeEdit(Intervention):
 
     def prepare(self, model: Model, plan: Plan) -> None:
         """Log how much memory an edit will need, then prepare the editor."""
-        needed, free = self.editor.memory(model, plan.stream[: self.batch_size]), free_memory(model)
+        needed, free = self.editor.memory(model, plan.stream[: self.batch_size]), free_memory(model.device)
         log.info(
             "memory: %.2g GiB beside the model, %.1f GiB free on %s", needed / GIB, free / GIB, model.device
         )

@@ -16,6 +16,7 @@ from pipeline.checkpoints.kept_updates import FOLDER
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Intervention, Plan, StepObserver
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
+from pipeline.runs.input_digests import check_inputs, recorded_inputs
 from pipeline.runs.layout import run_of
 
 
@@ -49,7 +50,7 @@ class Replay(Intervention):
         """The recorded facts in their order.
 
         Raises:
-            ConfigError: if there is no such run, or its model is another one.
+            ConfigError: if there is no such run, or its model is another one or has changed.
             DataError: if its updates cannot be read, or `data` does not hold its facts.
         """
         self._check_model()
@@ -117,3 +118,5 @@ class Replay(Intervention):
                     f"model.{key}={here}, but the updates of {folder} were made for model.{key}={there}: "
                     f"choose model={recorded.get('name')} as that run did"
                 )
+        path, inputs = self.model.get("path"), recorded_inputs(folder)
+        check_inputs(folder, {path: inputs[path]} if path in inputs else {})

@@ -77,6 +77,7 @@ class InOrder(Intervention):
                 else:
                     adapter.base.parent.mkdir(parents=True, exist_ok=True)
                     save_model(model.hf, str(adapter.base))
+                    model.was_edited()
                 part.prepare(model, plan)
             part.run(model, plan, adapter)
             if adapter.stopped:

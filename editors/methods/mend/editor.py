@@ -12,22 +12,23 @@ update of a batch is the sum of the updates of its single facts.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from editors.base import Edit
 from editors.data import Fact
 from editors.errors import ConfigError
 from editors.methods.gradient_editor import GradientEditor
-from editors.methods.mend.files import Origin, load_for, save, shapes_of
+from editors.methods.mend.files import Origin, load_for, name_of, save, shapes_of
 from editors.methods.mend.network import Design, Hypernetwork
 from editors.methods.mend.settings import Training
 from editors.methods.mend.trainer import Numbers, Trainer
 from editors.models.gradients import read_targets
 from editors.models.model import Model
-from editors.moments.tensor_cache import hashed
 from editors.updates import Site, sites_of
 
 SHIPPED = Path(__file__).parent / "hypernetworks"
@@ -78,13 +79,8 @@ class MEND(GradientEditor):
 
     def file(self, model: Model) -> Path:
         """The file of the hypernetwork for this model and these settings."""
-        description = {
-            "digest": model.digest,
-            "sites": [str(site) for site in self.sites],
-            "design": asdict(self.design),
-            "training": asdict(self.training),
-        }
-        return Path(self.folder) / f"{model.name}-{hashed(description)}.safetensors"
+        name = name_of(model.name, model.digest, self.sites, self.design, asdict(self.training))
+        return Path(self.folder).expanduser() / name
 
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Load the hypernetwork.
@@ -96,7 +92,8 @@ class MEND(GradientEditor):
         self.check(model)
         shapes = shapes_of(model, self.sites)
         if self._network is None:
-            self._network = load_for(model, shapes, self._hypernetwork_file(model), self.design)
+            path, by_name = self._hypernetwork_file(model), self.path is None
+            self._network = load_for(model, shapes, path, self.design, by_name=by_name)
         elif list(self._network.shapes.items()) != list(shapes.items()):
             raise ConfigError(f"{self.name} has a hypernetwork for other matrices than those of {model.name}")
         self._network.to(model.device).eval()
@@ -118,7 +115,7 @@ class MEND(GradientEditor):
         `trained_on` is written into the file. An interrupted training resumes from its last validation.
 
         Raises:
-            ConfigError: for a matrix that the model does not have.
+            ConfigError: for a matrix that the model does not have, or if another process trains the same.
             DataError: for facts that are not split by subject, or a checkpoint that cannot be read.
             NumericsError: for a loss that is NaN or infinite.
         """
@@ -126,12 +123,13 @@ class MEND(GradientEditor):
         network = Hypernetwork(shapes_of(model, self.sites), self.design, self.training.seed)
         trainer = Trainer(model, network, self.training, facts, held_out, texts)
         checkpoint = self.checkpoint(model)
-        yield from trainer.run(checkpoint)
-        metadata = {"facts": len(facts), **(trained_on or {}), "training": asdict(self.training)}
-        figures = trainer.best.numbers if trainer.best else {}
-        origin = Origin(model=model.name, digest=model.digest, trained_on=metadata, validation=figures)
-        save(network, self.file(model), origin)
-        checkpoint.unlink(missing_ok=True)
+        with _alone(self.file(model)):
+            yield from trainer.run(checkpoint)
+            metadata = {"facts": len(facts), **(trained_on or {}), "training": asdict(self.training)}
+            figures = trainer.best.numbers if trainer.best else {}
+            origin = Origin(model=model.name, digest=model.digest, trained_on=metadata, validation=figures)
+            save(network, self.file(model), origin)
+            checkpoint.unlink(missing_ok=True)
         self._network = network
 
     def checkpoint(self, model: Model) -> Path:
@@ -174,11 +172,12 @@ class MEND(GradientEditor):
     def _hypernetwork_file(self, model: Model) -> Path:
         """The file to load: `path`, or that of these settings in `folder` or the package."""
         if self.path is not None:
-            if not Path(self.path).is_file():
+            file = Path(self.path).expanduser()
+            if not file.is_file():
                 raise ConfigError(
                     f"editor.path={self.path}, but there is no such file; null looks in {self.folder}"
                 )
-            return Path(self.path)
+            return file
         trained = self.file(model)
         for path in (trained, SHIPPED / trained.name):
             if path.is_file():
@@ -188,3 +187,21 @@ class MEND(GradientEditor):
             f"({trained} is missing); train it with: "
             f"python -m pipeline intervention=hypernetwork editor={self.name} model={model.name}"
         )
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a file in training, which another training would mix with its own checkpoints."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_suffix(".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigError(
+            f"another process trains the hypernetwork {path} with the same settings: wait for it, or set "
+            "editor.folder to another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,21 +1,25 @@
 """Hypernetworks on disk: our own files, which name their model and matrices, and the published code's."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from editors.errors import ConfigError, DataError, first_line
 from editors.methods.mend.network import LAYERS, Design, Hypernetwork, Shapes
 from editors.models.model import Model
-from editors.tensor_files import write_tensors
+from editors.moments.tensor_cache import hashed
+from editors.tensor_files import read_sealed, write_sealed
 from editors.updates import Site
+
+_TRAIN_AGAIN = (
+    "it is no hypernetwork that this version wrote; train it again or set editor.path to another file"
+)
 
 State = Mapping[str, Tensor]
 
@@ -48,12 +52,23 @@ def shapes_of(model: Model, sites: Sequence[Site]) -> dict[Site, tuple[int, int]
     return {site: (wide, out) for site, (out, wide) in shapes.items()}
 
 
+def name_of(model: str, digest: str, sites: Iterable[Site], design: Design, training: object) -> str:
+    """The name of the file of a hypernetwork among others: the model's, and a hash of what it depends on."""
+    described = {
+        "digest": digest,
+        "sites": [str(site) for site in sites],
+        "design": asdict(design),
+        "training": training,
+    }
+    return f"{model}-{hashed(described)}.safetensors"
+
+
 def save(network: Hypernetwork, path: Path, origin: Origin) -> None:
     """Write a hypernetwork; the file appears only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shapes = {str(site): list(shape) for site, shape in network.shapes.items()}
     metadata = {"origin": asdict(origin), "shapes": shapes, "design": asdict(network.design)}
-    write_tensors(path, network.state_dict(), {"hypernetwork": json.dumps(metadata)})
+    write_sealed(path, network.state_dict(), {"hypernetwork": json.dumps(metadata)})
 
 
 def load(path: Path) -> tuple[Hypernetwork, Origin]:
@@ -63,30 +78,36 @@ def load(path: Path) -> tuple[Hypernetwork, Origin]:
         DataError: for any other file.
     """
     try:
-        with safe_open(path, framework="pt") as stored:
-            metadata = json.loads((stored.metadata() or {})["hypernetwork"])
-            state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+        state, text = read_sealed(path, remedy=_TRAIN_AGAIN)
+        metadata = json.loads(text["hypernetwork"])
         shapes = {Site.parse(site): tuple(shape) for site, shape in metadata["shapes"].items()}
         network = Hypernetwork(shapes, Design(**metadata["design"]))
         network.load_state_dict(state)
         return network.eval(), Origin(**metadata["origin"])
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise DataError(
-            f"{path} is no hypernetwork that this version wrote ({first_line(error)}); train it again or "
-            "set editor.path to another file"
-        ) from error
+    except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read ({first_line(error)}): {_TRAIN_AGAIN}") from error
 
 
-def load_for(model: Model, shapes: Shapes, path: Path, design: Design) -> Hypernetwork:
+def load_for(
+    model: Model, shapes: Shapes, path: Path, design: Design, *, by_name: bool = False
+) -> Hypernetwork:
     """The hypernetwork of a file, if it is for this model; a `.pt` file is one of the published code.
+
+    With `by_name` the file was found by `name_of`, so that its content has to be what its name says.
 
     Raises:
         ConfigError: for one that was trained for another model or other matrices.
-        DataError: for a file that cannot be read.
+        DataError: for a file that cannot be read, or holds something else than its name says.
     """
     if path.suffix == ".pt":
         return from_published(read_published(path), model, shapes, design)
     network, origin = load(path)
+    training = origin.trained_on.get("training")
+    if by_name and path.name != name_of(model.name, origin.digest, network.shapes, network.design, training):
+        raise DataError(
+            f"{path} holds a hypernetwork of another model or other settings than its name says: delete it, "
+            "and train it again"
+        )
     if origin.digest != model.digest:
         raise ConfigError(
             f"the hypernetwork in {path} was trained on {origin.model} (digest {origin.digest}), but this is "
@@ -186,7 +207,7 @@ def write_checkpoint(path: Path, groups: Mapping[str, State], metadata: Mapping[
     """Write groups of named tensors and JSON metadata; the file appears only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {f"{group}.{key}": value for group, state in groups.items() for key, value in state.items()}
-    write_tensors(path, tensors, {"training": json.dumps(metadata)})
+    write_sealed(path, tensors, {"training": json.dumps(metadata)})
 
 
 def read_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -196,13 +217,13 @@ def read_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, dict[st
         DataError: for any other file.
     """
     groups: dict[str, dict[str, Tensor]] = {}
+    tensors, text = read_sealed(path, remedy="delete it to start again")
     try:
-        with safe_open(path, framework="pt", device=str(device)) as stored:
-            metadata = json.loads((stored.metadata() or {})["training"])
-            for name in stored.keys():  # noqa: SIM118
-                group, key = name.split(".", 1)
-                groups.setdefault(group, {})[key] = stored.get_tensor(name)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        metadata = json.loads(text["training"])
+        for name, tensor in tensors.items():
+            group, key = name.split(".", 1)
+            groups.setdefault(group, {})[key] = tensor.to(device)
+    except (KeyError, ValueError) as error:
         raise DataError(
             f"{path} is no checkpoint of a training ({error}); delete it to start again"
         ) from error

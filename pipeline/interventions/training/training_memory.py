@@ -46,7 +46,7 @@ def check_memory(trainee: Trainee, examples: "Dataset", planned: Planned) -> Non
     states = trained * (1 + planned.optimizer.states) / shares
     tokens = planned.batch_size * max(len(row) for row in examples["input_ids"][:_PROBED])
     needed = states + tokens * _bytes_per_token(trainee, examples, planned.gradient_checkpointing)
-    free = free_memory(model)
+    free = free_memory(model.device)
     if needed > free:
         raise ConfigError(
             f"{planned.name} of {model.name} needs about {needed / GIB:.1f} GiB beside the weights, "

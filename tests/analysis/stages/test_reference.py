@@ -9,8 +9,9 @@ import torch
 from analysis.stages.base import Observation
 from analysis.stages.norms import Norms
 from analysis.stages.reference import Reference, UneditedWeights
-from editors.models import loading
+from editors.models import checkpoint_files, loading
 from editors.models.adapters import LoRA
+from editors.models.checkpoint_files import CheckpointFiles
 from editors.models.loading import Checkpoint
 from editors.models.model import Model
 from editors.updates import Site
@@ -89,8 +90,8 @@ def test_a_checkpoint_in_parts_is_read_from_all_of_them(tmp_path: Path):
 def test_a_checkpoint_of_the_hub_is_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     saved("gpt2", tmp_path)
     kept = {"model.safetensors": str(tmp_path / "model.safetensors")}
-    monkeypatch.setattr(loading, "try_to_load_from_cache", lambda _id, name, revision: kept.get(name))
-    assert Checkpoint(name="tiny", path="some/model")._files() == [tmp_path / "model.safetensors"]
+    monkeypatch.setattr(checkpoint_files, "cached_file", lambda _id, name, revision: kept[name])
+    assert CheckpointFiles("some/model").weights == [tmp_path / "model.safetensors"]
 
 
 def test_a_file_of_the_bare_model_has_the_same_matrices(tmp_path: Path):

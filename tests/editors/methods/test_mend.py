@@ -1,7 +1,7 @@
 """MEND's update is what its equation says, and only a hypernetwork that fits the model is used."""
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -170,10 +170,12 @@ def test_an_update_that_is_no_number_is_refused():
 
 def filed(model: Model, folder: Path, **changes: object) -> tuple[MEND, Path]:
     """An editor whose hypernetwork is where it looks."""
-    made = MEND(name="mend", layers=[2, 3], rank=4, folder=str(folder), **changes)
+    made = MEND(name="mend", layers=[2, 3], rank=4, step_size=-1e-4, folder=str(folder), **changes)
     path = made.file(model)
     network = make_hypernetwork(model, made.sites)
-    save(network, path, Origin(model=model.name, digest=model.digest, validation={"success": 0.9}))
+    trained_on, validation = {"training": asdict(made.training)}, {"success": 0.9}
+    origin = Origin(model=model.name, digest=model.digest, trained_on=trained_on, validation=validation)
+    save(network, path, origin)
     return made, path
 
 
@@ -233,6 +235,26 @@ def test_a_broken_file_is_told_in_a_sentence(tmp_path: Path):
     save_file({"a": torch.ones(1)}, path)
     with pytest.raises(DataError, match="is no hypernetwork"):
         MEND(name="mend", layers=[2], path=str(path)).prepare(model)
+
+
+def test_a_file_with_one_flipped_bit_is_refused(tmp_path: Path):
+    model = tiny_model()
+    made, path = filed(model, tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 16
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"is damaged.* train it again"):
+        made.prepare(model)
+
+
+def test_a_file_under_the_name_of_other_settings_is_refused(tmp_path: Path):
+    model = tiny_model()
+    made, path = filed(model, tmp_path)
+    other = replace(made, rank=5, folder=str(tmp_path))
+    path.rename(other.file(model))
+    with pytest.raises(DataError, match=r"other settings than its name says"):
+        other.prepare(model)
+    MEND(name="mend", layers=[2, 3], path=str(other.file(model))).prepare(model)
 
 
 # --- files of the published code ---------------------------------------------------------------------

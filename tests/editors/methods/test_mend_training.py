@@ -115,6 +115,18 @@ def test_an_interrupted_training_goes_on_bit_for_bit(tmp_path: Path):
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_two_trainings_of_one_file_do_not_mix(tmp_path: Path):
+    model = tiny_model(double=False)
+    one, other = editor(tmp_path), editor(tmp_path)
+    facts = people(PEOPLE)
+    first = one.train(model, facts[:4], facts[4:])
+    next(first)
+    with pytest.raises(ConfigError, match="another process trains the hypernetwork"):
+        next(other.train(model, facts[:4], facts[4:]))
+    first.close()
+    assert next(other.train(model, facts[:4], facts[4:]))
+
+
 def test_a_checkpoint_that_is_none_is_told_in_a_sentence(tmp_path: Path):
     model = tiny_model(double=False)
     made = editor(tmp_path)

@@ -222,6 +222,13 @@ def test_saved_adapters_are_safetensors_that_peft_reads(tmp_path: Path):
     torch.testing.assert_close(said(model), said(adapters.model))
 
 
+def test_adapters_larger_than_the_memory_are_refused_before_they_are_made():
+    model = tiny_model(double=False)
+    with pytest.raises(ConfigError, match=r"rank=1000000000 needs [\d,.]+ GiB, but cpu has"):
+        LoRA(rank=10**9).attach(model)
+    LoRA(rank=3).attach(model).detach()
+
+
 def test_what_cannot_be_is_refused_by_a_sentence():
     for field, value in {"rank": 0, "alpha": -1.0, "dropout": 1.0}.items():
         with pytest.raises(ConfigError, match=f"{field}={value}"):

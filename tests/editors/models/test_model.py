@@ -115,6 +115,42 @@ def test_the_digest_identifies_weights_and_tokenizer():
     assert len({one.digest, other.digest, changed.digest}) == 3
 
 
+@EVERY
+def test_the_digest_reads_every_entry_of_every_parameter(family: str):
+    model = tiny_model(family)
+    digests = {model.digest}
+    for parameter in model.hf.parameters():
+        entry = parameter.detach().reshape(-1)[1:2]
+        before = entry.clone()
+        entry += 1e-9
+        model.was_edited()
+        digests.add(model.digest)
+        entry.copy_(before)
+    model.was_edited()
+    assert len(digests) == 1 + len(list(model.hf.parameters())) and model.digest in digests
+
+
+def test_the_digest_reads_the_whole_vocabulary():
+    model, other = tiny_model(), tiny_model()
+    other.tokenizer.add_tokens(["Darrieux"])
+    assert model.digest != other.digest
+    model.encode(["Rob walks", "to"])  # a call sets truncation and padding
+    assert model.digest == tiny_model().digest
+
+
+def test_the_digest_is_that_of_the_values_in_any_precision_that_holds_them():
+    model = tiny_model(double=False)
+    model.hf.half()
+    digest = model.digest
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        model.hf.to(dtype)
+        model.was_edited()
+        assert model.digest == digest
+    model.hf.bfloat16()
+    model.was_edited()
+    assert model.digest != digest
+
+
 def test_an_unsupported_architecture_is_refused_with_what_is_supported():
     hf = tiny_model().hf
     hf.config.model_type = "bert"

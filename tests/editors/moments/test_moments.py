@@ -235,7 +235,7 @@ def test_a_file_describes_itself(model: Model, tmp_path: Path) -> None:
     meta = read_metadata(path, remedy="")
     assert meta["tokens"] == "250"
     assert meta["statistics"] == "250 tokens of listed"
-    for part in (model.digest, '"corpus": "listed"', '"format": 1', '"site": "mlp_down"'):
+    for part in (model.digest, '"corpus": "listed"', '"format": 2', '"site": "mlp_down"'):
         assert part in meta["description"]
 
 
@@ -259,6 +259,47 @@ def test_a_file_of_something_else_is_told_and_computed_anew(
     here.write_bytes(foreign.read_bytes())
     assert torch.equal(make(tmp_path / "a").load(model, [0])[0], good)
     assert "describes another model, corpus or budget" in caplog.text
+
+
+def test_a_model_that_differs_in_one_row_has_moments_of_its_own(model: Model, tmp_path: Path) -> None:
+    make(tmp_path).load(model, [0])
+    changed = tiny_model(double=False)
+    changed.weight("mlp_up", 0)[5] *= 3
+    apart = make(tmp_path / "apart").load(changed, [0])[0]
+    assert torch.equal(make(tmp_path).load(changed, [0])[0], apart)
+
+
+@pytest.mark.parametrize("place", [-1, -20_000, 200])
+def test_a_file_with_one_flipped_bit_is_told_and_computed_again(
+    model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture, place: int
+) -> None:
+    good = make(tmp_path).load(model, [0])[0]
+    (path,) = tmp_path.rglob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    assert torch.equal(make(tmp_path).load(model, [0])[0], good)
+    assert str(path) in caplog.text
+
+
+def test_the_file_of_another_layer_is_told_and_computed_again(
+    model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = make(tmp_path).load(model, [0, 1])
+    one, other = sorted(tmp_path.rglob("*.safetensors"))
+    other.write_bytes(one.read_bytes())
+    again = make(tmp_path).load(model, [1])[1]
+    torch.testing.assert_close(again, good[1], rtol=1e-6, atol=1e-7)
+    assert "another layer" in caplog.text
+
+
+def test_a_spectrum_with_one_flipped_bit_is_computed_again(model: Model, tmp_path: Path) -> None:
+    good = make(tmp_path).spectra(model, [0])[0]
+    (path,) = tmp_path.rglob("*.spectrum.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 64
+    path.write_bytes(content)
+    assert torch.equal(make(tmp_path).spectra(model, [0])[0].vectors, good.vectors)
 
 
 # --- interruption ------------------------------------------------------------------------------------
@@ -331,7 +372,7 @@ def test_given_moments_have_a_spectrum_too(model: Model) -> None:
 
 def written(folder: Path, width: int, count: int = 8, **entries: object) -> str:
     """A file as `rome/layer_stats.py` leaves it, for block 0."""
-    total = np.arange(width * width, dtype=np.float32).reshape(width, width)
+    total = np.add.outer(np.arange(width, dtype=np.float32), np.arange(width, dtype=np.float32))
     content = {"mom2.constructor": "util.runningstats.SecondMoment()", "mom2.count": count, "sample_size": 3}
     np.savez(folder / "h.0_float32_mom2_3.npz", **{"mom2.mom2": total, **content, **entries})  # pyright: ignore
     return str(folder / "h.{layer}_float32_mom2_3.npz")
@@ -368,6 +409,27 @@ def test_a_file_that_cannot_be_used_is_told_in_a_sentence(model: Model, tmp_path
         ImportedMoments(path=path).load(model, [0])
     with pytest.raises(DataError, match="collected over 0 tokens"):
         ImportedMoments(path=written(tmp_path, model.weight(SITE, 0).shape[1], count=0)).load(model, [0])
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "problem"),
+    [
+        ((3, 3), np.nan, "NaN or infinity"),
+        ((3, 4), np.inf, "NaN or infinity"),
+        ((3, 3), -1.0, "is negative"),
+        ((3, 4), 99.0, "not symmetric"),
+        (slice(None), 0.0, "all of them are zero"),
+    ],
+)
+def test_a_published_file_that_is_no_second_moment_is_refused(
+    model: Model, tmp_path: Path, place: object, value: float, problem: str
+) -> None:
+    width = model.weight(SITE, 0).shape[1]
+    total = np.eye(width, dtype=np.float32)
+    total[place] = value
+    source = ImportedMoments(path=written(tmp_path, width, **{"mom2.mom2": total}))
+    with pytest.raises(DataError, match=rf"holds no second moment, since .*{problem}"):
+        source.load(model, [0])
 
 
 @pytest.mark.parametrize("path", ["stats.npz", "{block}.npz", "{", "{layer.npz"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from editors.data import Fact
-from editors.errors import DataError
+from editors.errors import ConfigError, DataError
 from pipeline.data.corpora import FactText, HubText, TextFile
 from pipeline.data.factset import FactSet
 from pipeline.data.world.datasets import WorldText
@@ -59,6 +59,13 @@ def test_fact_text_states_true_objects_if_there_are_any() -> None:
         == FactText(data=OneFact()).identity()
         != FactText(data=OneFact(subject="Bo")).identity()
     )
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1", ""])
+def test_text_of_a_moving_revision_is_refused(revision: str) -> None:
+    """Caches are named by the revision."""
+    with pytest.raises(ConfigError, match="set the commit instead"):
+        HubText(dataset="who/what", revision=revision)
 
 
 def test_hub_text_reads_one_column_and_skips_blank_documents(monkeypatch: pytest.MonkeyPatch) -> None:

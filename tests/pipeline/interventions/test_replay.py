@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from omegaconf import DictConfig
+from safetensors.torch import load_file, save_file
 
 from editors.errors import ConfigError, DataError
 from editors.update_files import read_updates
@@ -197,6 +198,17 @@ def test_what_cannot_be_replayed_is_a_sentence(composed: Composed, tmp_path: Pat
         replaying(composed, tmp_path, run)
     with pytest.raises(ConfigError, match=r"intervention\.source has no value; set intervention\.source="):
         build(resolved(composed("intervention=replay")))
+
+
+def test_a_model_that_has_changed_since_is_refused(composed: Composed, checkpoint: Path, tmp_path: Path):
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint, model)
+    run = recorded(composed, tmp_path, f"model.path={model}")
+    weights = load_file(model / "model.safetensors")
+    weights["transformer.h.3.mlp.c_proj.weight"][0] += 1
+    save_file(weights, model / "model.safetensors")
+    with pytest.raises(ConfigError, match=rf"model has changed since the run in {run} read it"):
+        replaying(composed, tmp_path, run, f"model.path={model}")
 
 
 def test_updates_are_an_input_told_apart_by_content(composed: Composed, tmp_path: Path):
