@@ -78,19 +78,28 @@ class TokenizedPrompt:
     """Number of leading tokens that belong to the context alone and may be shared by other facts."""
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
+def tokenize(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = True) -> Tokens:
     """`tokenize_all` for one text."""
-    return tokenize_all(tokenizer, [text])[0]
+    return tokenize_all(tokenizer, [text], special=special)[0]
 
 
-def tokenize_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
+def tokenize_all(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: bool = True
+) -> list[Tokens]:
     """Tokenise with character spans; special tokens before a text are kept, those after it are removed.
 
-    An end-of-text token after a text would be trained and scored as if it belonged to the target.
+    An end-of-text token after a text would be trained and scored as if it belonged to the target. `special`
+    is false for texts that hold their special tokens themselves.
     """
     if not texts:
         return []
-    encoded = tokenizer(list(texts), return_offsets_mapping=True, return_token_type_ids=False, verbose=False)
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=special,
+        return_offsets_mapping=True,
+        return_token_type_ids=False,
+        verbose=False,
+    )
     tokens = []
     for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         count = len(ids)
