@@ -18,6 +18,7 @@ ALLOWED = {
     "editors.updates": "errors",
     "editors.data": "errors",
     "editors.disk": "",
+    "editors.text_files": "errors",
     "editors.tensor_files": "disk errors",
     "editors.update_files": "errors updates tensor_files",
     "editors.models": "errors updates data",

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypedDict, runtime_checkable
 
+from editors.data import trimmed
 from editors.errors import ConfigError, DataError
 from pipeline.data.readers import Entry, read_file, read_hub
 
@@ -96,14 +97,14 @@ class PairRows:
         return read_hub(str(self.dataset), split=self.split, revision=self.revision, option=instead)
 
     def _prompt(self, row: Mapping[str, object], entry: Entry) -> str:
-        more = str(row.get(self.context) or "").strip() if self.context else ""
+        more = self._trimmed(str(row.get(self.context) or ""), entry) if self.context else ""
         prompt = self._text(row, self.prompt, entry)
         return f"{prompt}\n{more}" if more else prompt
 
     def _turns(self, value: object, entry: Entry) -> Sequence[Message]:
         turns = value if isinstance(value, list) else []
         messages = [
-            Message(role=turn["role"], content=turn["content"].strip())
+            Message(role=turn["role"], content=self._trimmed(turn["content"], entry))
             for turn in turns
             if isinstance(turn, Mapping)
             and isinstance(turn.get("role"), str)
@@ -119,11 +120,18 @@ class PairRows:
 
     def _text(self, row: Mapping[str, object], column: str, entry: Entry) -> str:
         value = row.get(column)
-        if not isinstance(value, str) or not value.strip():
+        text = self._trimmed(value, entry) if isinstance(value, str) else ""
+        if not text:
             columns = ", ".join(map(str, row))
             raise DataError(
                 f"{entry.where} of {self.label} has no text in column {column!r}; it has {columns}: "
                 "set training.pairs.prompt and training.pairs.completion, or for a column of conversations "
                 "training/pairs=conversations"
             )
-        return value.strip()
+        return text
+
+    def _trimmed(self, text: str, entry: Entry) -> str:
+        try:
+            return trimmed(text)
+        except DataError as error:
+            raise DataError(f"{entry.where} of {self.label}: {error}") from error

@@ -186,12 +186,12 @@ def test_an_answer_that_occurs_in_the_question_and_the_template_is_found():
     tokenizer = chat_tokenizer(QWEN3)
     row = encode_conversation(tokenizer, Pair("Is Paris a think or an end?", "think").messages)
     assert "".join(spelt(tokenizer, row)) == "think<|im_end|>"
-    assert tokenizer.decode(row["input_ids"]).endswith("<think>\n\n</think>\n\nthink<|im_end|>")
+    assert str(tokenizer.decode(row["input_ids"])).endswith("<think>\n\n</think>\n\nthink<|im_end|>")
 
 
 def test_the_day_on_which_a_model_is_trained_does_not_change_the_tokens():
     tokenizer = chat_tokenizer(DATED)
-    text = tokenizer.decode(encode_conversation(tokenizer, PAIR.messages)["input_ids"])
+    text = str(tokenizer.decode(encode_conversation(tokenizer, PAIR.messages)["input_ids"]))
     assert text.startswith("Today Date: 26 Jul 2024")
 
 
