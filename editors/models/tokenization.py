@@ -117,14 +117,21 @@ def tokenize_prompt(
     Raises:
         DataError: if a token joins the subject or the target to its neighbours.
     """
+    prompt, subject = in_context(fact, context)
+    tokens = tokenize(tokenizer, prompt if target is None else f"{prompt} {target}")
+    position = tokens.last_of(*subject)
+    first = len(tokens.ids) if target is None else tokens.first_after(len(prompt))
+    slot = context.rindex(SLOT)
+    shared = sum(end <= slot for _, end in tokens.spans[: position + 1])
+    return TokenizedPrompt(tokens.ids, position, tokens.ids[first:], shared)
+
+
+def in_context(fact: Fact, context: str) -> tuple[str, tuple[int, int]]:
+    """The fact's statement in a context, and the character span of the subject in it."""
     slot = context.rindex(SLOT)  # the text before it may contain braces
     start = slot + fact.prompt.index(SLOT)
     prompt = context[:slot] + fact.statement + context[slot + len(SLOT) :]
-    tokens = tokenize(tokenizer, prompt if target is None else f"{prompt} {target}")
-    position = tokens.last_of(start, start + len(fact.subject))
-    first = len(tokens.ids) if target is None else tokens.first_after(len(prompt))
-    shared = sum(end <= slot for _, end in tokens.spans[: position + 1])
-    return TokenizedPrompt(tokens.ids, position, tokens.ids[first:], shared)
+    return prompt, (start, start + len(fact.subject))
 
 
 def longest_fact(tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> Fact:

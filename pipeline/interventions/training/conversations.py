@@ -75,9 +75,8 @@ def _marked(message: Message, mark: str) -> Message:
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     try:
-        return str(
-            tokenizer.apply_chat_template([dict(one) for one in messages], tokenize=False, date_string=_DATE)
-        )
+        turns = [{"role": message["role"], "content": message["content"]} for message in messages]
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, date_string=_DATE))
     except (TemplateError, ValueError, TypeError) as error:
         roles = ", ".join(message["role"] for message in messages)
         raise DataError(

@@ -168,7 +168,7 @@ def test_facts_without_an_id_are_named_by_their_content(tmp_path: Path) -> None:
         {"subject": "Person 3", "case_id": float("nan")},
         {"subject": "Person 4", "case_id": " "},
     ]
-    rows: list[dict[str, object]] = [row(0), *(bare | {"prompt": "{} speaks"} | other for other in others)]
+    rows = [row(0), *({**bare, "prompt": "{} speaks", **other} for other in others)]
     (first, *rest) = CounterFact(path=lines(tmp_path / "a.jsonl", *rows)).load().facts
     reordered = CounterFact(path=lines(tmp_path / "b.jsonl", *reversed(rows))).load().facts
     assert first.id == "0"
