@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from editors.data import Fact
+from editors.data import SLOT, Fact
 from editors.models.model import Model
 from editors.updates import Site, WeightUpdate
 
@@ -80,6 +80,13 @@ class Editor(ABC):
         An editor with weights of its own loads them here. `facts` are the facts of the run, for steps that
         are calibrated on them.
         """
+
+    def contexts_of(self, model: Model, facts: Sequence[Fact]) -> Sequence[Sequence[str]]:
+        """The contexts in which each fact is read when it is edited: templates with one slot each.
+
+        By default the bare slot.
+        """
+        return [(SLOT,)] * len(facts)
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
         """Estimated bytes beside the model for preparing and editing these facts together.

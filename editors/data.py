@@ -1,5 +1,6 @@
 """Facts as in the editing literature, and corpora: text that represents a model's knowledge."""
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -26,13 +27,39 @@ class Corpus(Protocol):
 
 
 SLOT = "{}"
+_INVISIBLE = "\0\u00ad\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff"
+_BLANK = _INVISIBLE + "".join(filter(str.isspace, map(chr, range(0x3001))))
+"""Characters that nobody sees at the ends of a text: every kind of space, and those of no width."""
+
+
+def trimmed(text: str) -> str:
+    """The text without space and invisible characters at its ends.
+
+    A prompt that ends in a space asks for a token that hardly ever follows one.
+
+    Raises:
+        DataError: if the text holds a NUL character or half of a surrogate pair: it was decoded wrongly.
+    """
+    stripped = text.strip(_BLANK)
+    if not stripped.isascii() and any("\ud800" <= character <= "\udfff" for character in stripped):
+        raise DataError(f"the text {stripped!r} holds half of a surrogate pair: write it in UTF-8 again")
+    if "\0" in stripped:
+        raise DataError(f"the text {stripped!r} holds a NUL character: write it in UTF-8 again")
+    return stripped
+
+
+def clean(text: str) -> str:
+    """`trimmed`, and in Unicode's composed form (NFC): two forms of a letter would be different tokens."""
+    return trimmed(unicodedata.normalize("NFC", text))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
     """One request to edit: after it, `statement` should be continued by `target_new`.
 
-    Holds text only, no tokens and no tensors. Source: CounterFact (Meng et al. 2022, arXiv 2202.05262).
+    Holds text only, no tokens and no tensors. Every text is stored `clean`, and blank paraphrases, neighbours
+    and locality pairs are left out: nothing could be read off their scores.
+    Source: CounterFact (Meng et al. 2022, arXiv 2202.05262).
     """
 
     id: str
@@ -42,7 +69,7 @@ class Fact:
     subject: str
     """The entity that the fact is about."""
     target_new: str
-    """The object that the edit writes, without a leading space."""
+    """The object that the edit writes."""
     target_true: str = ""
     """The object before the edit; empty if the data set has none."""
     relation: str = ""
@@ -57,10 +84,17 @@ class Fact:
     """Id of an earlier edit of the same prompt that this fact replaces."""
 
     def __post_init__(self) -> None:
+        for name in ("prompt", "subject", "target_new", "target_true"):
+            object.__setattr__(self, name, clean(getattr(self, name)))
+        for name in ("paraphrases", "neighbours"):
+            prompts = (clean(prompt) for prompt in getattr(self, name))
+            object.__setattr__(self, name, tuple(prompt for prompt in prompts if prompt))
+        pairs = ((clean(prompt), clean(answer)) for prompt, answer in self.locality)
+        object.__setattr__(self, "locality", tuple(pair for pair in pairs if all(pair)))
         if self.prompt.count(SLOT) != 1:
             raise DataError(f"fact {self.id}: the prompt {self.prompt!r} needs the slot {{}} exactly once")
         for name in ("subject", "target_new"):
-            if not getattr(self, name).strip():
+            if not getattr(self, name):
                 raise DataError(f"fact {self.id}: {name} is empty")
 
     @property

@@ -33,6 +33,7 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> Va
     plan = intervention.plan(parts.data.load())
     model = parts.model.load()
     intervention.check(model, plan)
+    plan = intervention.select(model, plan)
     log.info("%s: %d blocks on %s", model.name, model.depth, model.device)
     tracker = TrackerList(trackers=[Jsonl(run=run), parts.tracker])
     with tracking(tracker, config, run.info):
@@ -72,6 +73,7 @@ def follow(parts: Parts, run: RunDir) -> None:
         return
     plan = parts.intervention.plan(parts.data.load())
     model = parts.model.load()
+    plan = parts.intervention.select(model, plan)
     parts.intervention.prepare(model, plan)
     requests = Requests()
     follower = processes.FollowerObserver(

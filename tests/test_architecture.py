@@ -19,6 +19,7 @@ ALLOWED = {
     "editors.data": "errors",
     "editors.disk": "",
     "editors.digests": "",
+    "editors.text_files": "errors",
     "editors.tensor_files": "digests disk errors",
     "editors.update_files": "errors updates tensor_files",
     "editors.models": "errors updates data digests",

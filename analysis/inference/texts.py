@@ -3,6 +3,7 @@
 Texts never name an edited subject: there an edit is meant to change the model, elsewhere a change is damage.
 """
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -78,7 +79,8 @@ class TextSet:
 
     def _usable_texts(self, corpus: Corpus, subjects: frozenset[str]) -> Iterator[str]:
         for number, text in enumerate(corpus):
-            if number >= self.skip and not any(subject in text for subject in subjects):
+            composed = unicodedata.normalize("NFC", text)  # as subjects are
+            if number >= self.skip and not any(subject in composed for subject in subjects):
                 yield text
 
 

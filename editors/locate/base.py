@@ -112,6 +112,11 @@ class LocateThenEdit(Editor):
             model
         )  # last: statistics can take hours, and they mark the editor as prepared
 
+    def contexts_of(self, model: Model, facts: Sequence[Fact]) -> Sequence[Sequence[str]]:
+        """The sampled contexts, and those that the optimiser of the targets adds."""
+        self._sample(model)
+        return self.targets.contexts_of(facts, self._groups)
+
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
         """Bytes beside the model, measured on the fact with the longest prompt."""
         self._check(model)

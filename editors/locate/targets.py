@@ -65,6 +65,10 @@ class TargetOptimizer:
         """Sub-modules whose output is shifted; the last one's vector is the target."""
         return (self.reference,)
 
+    def contexts_of(self, facts: Sequence[Fact], groups: Groups) -> Sequence[Sequence[str]]:
+        """The templates in which each fact is read."""
+        return [flat(groups)] * len(facts)
+
     def find(
         self, model: Model, facts: Sequence[Fact], groups: Groups, layer: int, stop: Regularizer
     ) -> Targets:

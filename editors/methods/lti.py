@@ -69,6 +69,10 @@ class DistilledTargets(TargetOptimizer):
         batch = replace(batch, middle=self.middle_layer)
         return batch.with_references(**self._teacher(model, facts, groups, layer)), initial
 
+    def contexts_of(self, facts: Sequence[Fact], groups: Groups) -> Sequence[Sequence[str]]:
+        """The templates, and those of the teacher, which begin with the new fact."""
+        return [[*flat(groups), *_imagined(fact, groups)] for fact in facts]
+
     def fit(
         self, batch: ShiftedForward, predictions: Predictions, reached: Bool[Tensor, " active"]
     ) -> Float[Tensor, " active"]:
@@ -89,10 +93,7 @@ class DistilledTargets(TargetOptimizer):
         self, model: Model, facts: Sequence[Fact], groups: Groups, layer: int
     ) -> dict[str, Float[Tensor, "fact ..."]]:
         """The teacher's log-distributions: at every target token, and in the middle."""
-        contexts = [
-            [f"Imagine that {fact.statement} {fact.target_new}\n{template}" for template in flat(groups)]
-            for fact in facts
-        ]
+        contexts = [_imagined(fact, groups) for fact in facts]
         teacher, initial = run_to_shift(
             model, facts, contexts, layer, self.parts, self.inside, self.loss_layer
         )
@@ -102,3 +103,8 @@ class DistilledTargets(TargetOptimizer):
         last = predictions.targets.new_zeros(*teacher.positions.tokens.shape, predictions.targets.shape[-1])
         last[teacher.positions.real] = predictions.targets
         return {"last": last, "middle": model.log_probability(predictions.middle)}
+
+
+def _imagined(fact: Fact, groups: Groups) -> list[str]:
+    """The templates of the teacher."""
+    return [f"Imagine that {fact.statement} {fact.target_new}\n{template}" for template in flat(groups)]

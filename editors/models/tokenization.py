@@ -79,19 +79,28 @@ class TokenizedPrompt:
     """Number of leading tokens that belong to the context alone and may be shared by other facts."""
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
+def tokenize(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = True) -> Tokens:
     """`tokenize_all` for one text."""
-    return tokenize_all(tokenizer, [text])[0]
+    return tokenize_all(tokenizer, [text], special=special)[0]
 
 
-def tokenize_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
+def tokenize_all(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: bool = True
+) -> list[Tokens]:
     """Tokenise with character spans; special tokens before a text are kept, those after it are removed.
 
-    An end-of-text token after a text would be trained and scored as if it belonged to the target.
+    An end-of-text token after a text would be trained and scored as if it belonged to the target. `special`
+    is false for texts that hold their special tokens themselves.
     """
     if not texts:
         return []
-    encoded = tokenizer(list(texts), return_offsets_mapping=True, return_token_type_ids=False, verbose=False)
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=special,
+        return_offsets_mapping=True,
+        return_token_type_ids=False,
+        verbose=False,
+    )
     tokens = []
     for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         count = len(ids)
@@ -109,14 +118,21 @@ def tokenize_prompt(
     Raises:
         DataError: if a token joins the subject or the target to its neighbours.
     """
+    prompt, subject = in_context(fact, context)
+    tokens = tokenize(tokenizer, prompt if target is None else f"{prompt} {target}")
+    position = tokens.last_of(*subject)
+    first = len(tokens.ids) if target is None else tokens.first_after(len(prompt))
+    slot = context.rindex(SLOT)
+    shared = sum(end <= slot for _, end in tokens.spans[: position + 1])
+    return TokenizedPrompt(tokens.ids, position, tokens.ids[first:], shared)
+
+
+def in_context(fact: Fact, context: str) -> tuple[str, tuple[int, int]]:
+    """The fact's statement in a context, and the character span of the subject in it."""
     slot = context.rindex(SLOT)  # the text before it may contain braces
     start = slot + fact.prompt.index(SLOT)
     prompt = context[:slot] + fact.statement + context[slot + len(SLOT) :]
-    tokens = tokenize(tokenizer, prompt if target is None else f"{prompt} {target}")
-    position = tokens.last_of(start, start + len(fact.subject))
-    first = len(tokens.ids) if target is None else tokens.first_after(len(prompt))
-    shared = sum(end <= slot for _, end in tokens.spans[: position + 1])
-    return TokenizedPrompt(tokens.ids, position, tokens.ids[first:], shared)
+    return prompt, (start, start + len(fact.subject))
 
 
 def tokenizer_description(tokenizer: PreTrainedTokenizerBase) -> str:

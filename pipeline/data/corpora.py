@@ -10,13 +10,14 @@ from pathlib import Path
 
 from editors.data import Fact
 from editors.errors import ConfigError, DataError
-from pipeline.data.readers import existing_file, load_hub
+from editors.text_files import existing_file, open_text
+from pipeline.data.readers import load_hub
 from pipeline.data.sources import FactSource
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextFile:
-    """A plain text file in UTF-8; blank lines separate its documents."""
+    """A plain text file in UTF-8, which may be gzipped; blank lines separate its documents."""
 
     path: str
 
@@ -32,13 +33,10 @@ class TextFile:
 
     def __iter__(self) -> Iterator[str]:
         """Documents without surrounding space; raises DataError if the file is missing or not UTF-8."""
-        try:
-            with self._file().open(encoding="utf-8") as lines:
-                for filled, group in groupby(lines, key=lambda line: bool(line.strip())):
-                    if filled:
-                        yield "".join(group).strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"the text file {self.path} is not UTF-8 ({error.reason}): convert it") from error
+        with open_text(self.path, option="path") as lines:
+            for filled, group in groupby(lines, key=lambda line: bool(line.strip())):
+                if filled:
+                    yield "".join(group).strip()
 
     def _file(self) -> Path:
         return existing_file(self.path, option="path")

@@ -3,39 +3,20 @@
 import hashlib
 import logging
 import random
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass, field, replace
 
-from editors.data import SLOT, Fact
+from editors.data import Fact
 from editors.errors import ConfigError, DataError
 from pipeline.data.cycles import cycled_stream
+from pipeline.data.fields import Fields, Reason, Unusable
 from pipeline.data.readers import Entry
 
 log = logging.getLogger(__name__)
 
-Reason = Literal[
-    "broken line",
-    "missing field",
-    "subject absent",
-    "subject twice",
-    "empty target",
-    "identical targets",
-    "duplicate",
-    "conflicting duplicate",
-]
-Parser = Callable[[Mapping[str, object], str], Fact]
-"""Reads one row into a fact, given the id for a row that has none; raises `Unusable`."""
-
-
-class Unusable(Exception):
-    """A row cannot become a fact; carries the reason."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason)
-        self.reason: Reason = reason
+Parser = Callable[[Fields, str], Fact]
+"""Reads the fields of a row into a fact with the given id; raises `Unusable`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,22 +123,27 @@ class Validator:
 
     drop_conflicts: bool = False
     """Also refuse a second fact about the same subject and relation (the filter of MultiCounterFact)."""
-    _ids: set[str] = field(default_factory=set)
+    clashes: list[str] = field(default_factory=list)
+    """Ids of different facts, each with the two places."""
+    _ids: dict[str, tuple[str, Fact]] = field(default_factory=dict)
+    """For each id, the place and the fact."""
     _targets: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
-    def admit(self, fact: Fact) -> None:
+    def admit(self, fact: Fact, where: str) -> None:
         """Remember the fact, or raise `Unusable` if it repeats or contradicts an earlier one."""
         if fact.target_new == fact.target_true:
             raise Unusable("identical targets")
+        place, earlier = self._ids.setdefault(fact.id, (where, fact))
+        if earlier is not fact and earlier != fact:
+            self.clashes.append(f"{fact.id} ({place} and {where})")
         keys = [("prompt", fact.subject, fact.prompt)]
         # without relation ids, the same true object of the same subject counts as the same relation
         if self.drop_conflicts and (relation := fact.relation or fact.target_true):
             keys.append(("relation", fact.subject, relation))
-        if fact.id in self._ids or self._targets.get(keys[0]) == fact.target_new:
+        if earlier is not fact or self._targets.get(keys[0]) == fact.target_new:
             raise Unusable("duplicate")
         if any(self._targets.get(key, fact.target_new) != fact.target_new for key in keys):
             raise Unusable("conflicting duplicate")
-        self._ids.add(fact.id)
         self._targets |= dict.fromkeys(keys, fact.target_new)
 
 
@@ -172,10 +158,12 @@ def read_facts(
 ) -> FactSet:
     """The facts in rows, at most `limit`; rows that cannot be used are skipped with a reason, not fatal.
 
-    Raises DataError if no row can be used.
+    A row without `case_id` gets an id made from its content.
+    Raises DataError if no row can be used, and for an id that different facts share.
     """
     facts: list[Fact] = []
     skipped: list[Skipped] = []
+    blank = 0
     validator = Validator(drop_conflicts=drop_conflicts)
     for entry in entries:
         if len(facts) == limit:
@@ -184,60 +172,38 @@ def read_facts(
         try:
             if entry.row is None:
                 raise Unusable("broken line")
-            identity = str(entry.row.get("case_id", entry.where))
-            fact = parse(entry.row, str(entry.row.get("case_id", entry.number)))
-            validator.admit(fact)
+            fields = Fields(row=entry.row)
+            given = fields.name("case_id")
+            identity = given or entry.where
+            fact = parse(fields, given)
+            fact = fact if given else replace(fact, id=_content_id(fact))
+            validator.admit(fact, entry.where)
         except Unusable as problem:
             skipped.append(Skipped(id=identity, reason=problem.reason))
         else:
             facts.append(fact)
+            blank += fields.blank
+    _check_ids(validator.clashes, source)
     factset = FactSet(name=name, facts=tuple(facts), skipped=tuple(skipped))
     reasons = ", ".join(f"{reason}: {count}" for reason, count in factset.counts.items()) or "it is empty"
     if not facts:
         raise DataError(f"no row of {source} is usable as a fact of data={name} ({reasons})")
     if skipped:
         log.warning("%s: %d facts; skipped %d rows (%s)", source, len(facts), len(skipped), reasons)
+    if blank:
+        log.warning("%s: left out %d blank paraphrases, neighbours and questions", source, blank)
     return factset
 
 
-def text_field(row: Mapping[str, object], key: str) -> str:
-    """The string under `key`; raises `Unusable` if there is none."""
-    value = row.get(key)
-    if not isinstance(value, str):
-        raise Unusable("missing field")
-    return value
+def _content_id(fact: Fact) -> str:
+    """First 12 hex digits of SHA-256 over every field of a fact without id."""
+    return hashlib.sha256(repr(astuple(fact)).encode()).hexdigest()[:12]
 
 
-def text_list_field(row: Mapping[str, object], key: str) -> tuple[str, ...]:
-    """The strings listed under `key`, none if the key is absent; raises `Unusable` for anything else."""
-    values = row.get(key) or []
-    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
-        raise Unusable("missing field")
-    return tuple(str(value) for value in values)
-
-
-def target_field(row: Mapping[str, object], key: str) -> str:
-    """The object under `key` without surrounding space; raises `Unusable` if it is empty."""
-    target = text_field(row, key).strip()
-    if not target:
-        raise Unusable("empty target")
-    return target
-
-
-def with_slot(prompt: str, subject: str) -> str:
-    """The prompt with a slot in place of the subject, which must occur exactly once.
-
-    A subject inside a longer word does not count: "Ra" does not occur in "Ravi".
-    """
-    if not subject:
-        raise Unusable("subject absent")
-    # compiling the expression takes longer than all the rest, and few prompts with a slot need one
-    whole = rf"(?<!\w){re.escape(subject)}(?!\w)"
-    mentions = list(re.finditer(whole, prompt)) if subject in prompt else []
-    places = len(mentions) + prompt.count(SLOT)
-    if places != 1:
-        raise Unusable("subject twice" if places else "subject absent")
-    if not mentions:
-        return prompt
-    start, end = mentions[0].span()
-    return f"{prompt[:start]}{SLOT}{prompt[end:]}"
+def _check_ids(clashes: Sequence[str], source: str) -> None:
+    if clashes:
+        more = f" and {len(clashes) - 5} more" if len(clashes) > 5 else ""
+        raise DataError(
+            f"different facts of {source} have the same case_id: {', '.join(clashes[:5])}{more}; "
+            "give each fact a case_id of its own, or leave case_id out"
+        )

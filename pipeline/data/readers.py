@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from editors.errors import DataError
+from editors.text_files import open_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,42 +22,39 @@ class Entry(NamedTuple):
     """The content; None if the line is not a JSON object."""
 
 
-def existing_file(path: str, *, option: str) -> Path:
-    """The path of an existing file; raises DataError if there is none."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        kind = "is a folder" if file.is_dir() else "does not exist"
-        raise DataError(f"{option}={path} {kind}: give the path of a file (now in {Path.cwd()})")
-    return file
-
-
 def read_file(path: str, option: str = "data.path") -> Iterator[Entry]:
     """Rows of a JSON list, or of a file with one JSON object per line; `option` names the path in messages.
 
-    Raises DataError if the file is missing or a list is broken; a broken line is only marked.
+    Raises DataError if the file is missing, is not text in UTF-8, or holds a broken list or a single object;
+    a broken line is only marked.
     """
-    content = existing_file(path, option=option).read_bytes()
-    if content.lstrip().startswith(b"["):
-        yield from _rows_of_list(content, f"{option}={path}")
+    place = f"{option}={path}"
+    with open_text(path, option=option) as file:
+        content = file.read()
+    if content.lstrip().startswith("["):
+        yield from _rows_of_list(content, place)
         return
-    lines = [(number, line) for number, line in enumerate(content.splitlines(), start=1) if line.strip()]
+    # not str.splitlines, which also ends lines at characters that may stand inside a JSON string
+    lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
+    if len(lines) > 1 and _object(lines[0][1]) is None and _object(content):
+        raise DataError(f"{place} is one JSON object: give a list of objects, or one object per line")
     for index, (number, line) in enumerate(lines):
         yield Entry(index, f"line {number}", _object(line))
 
 
-def _rows_of_list(content: bytes, place: str) -> Iterator[Entry]:
+def _rows_of_list(content: str, place: str) -> Iterator[Entry]:
     try:
         rows = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is not valid JSON ({error}): repair it or download it again") from error
     for index, row in enumerate(rows):
         yield Entry(index, f"row {index + 1}", row if isinstance(row, dict) else None)
 
 
-def _object(line: bytes) -> Mapping[str, object] | None:
+def _object(line: str) -> Mapping[str, object] | None:
     try:
         row = json.loads(line)
-    except ValueError:  # includes bytes that are not UTF-8
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 

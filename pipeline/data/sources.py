@@ -1,21 +1,14 @@
 """Sources of facts: CounterFact and zsRE, from a file or the hub, read into a `FactSet`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from editors.data import Fact
 from editors.errors import ConfigError
-from pipeline.data.factset import (
-    FactSet,
-    Unusable,
-    read_facts,
-    target_field,
-    text_field,
-    text_list_field,
-    with_slot,
-)
+from pipeline.data.factset import FactSet, read_facts
+from pipeline.data.fields import Fields, Unusable, with_slot
 from pipeline.data.readers import Entry, read_file, read_hub
 
 ZsreTarget = Literal["answer", "alternative"]
@@ -58,7 +51,7 @@ class _FileOrHub(ABC):
             raise ConfigError(f"data.limit={self.limit}, but at least 1 fact is needed (null reads all)")
 
     @abstractmethod
-    def parse(self, row: Mapping[str, object], identity: str) -> Fact:
+    def parse(self, row: Fields, identity: str) -> Fact:
         """The fact that a row holds; raises `Unusable` with the reason."""
 
     def load(self) -> FactSet:
@@ -89,26 +82,20 @@ class CounterFact(_FileOrHub):
 
     name: str = "counterfact"
 
-    def parse(self, row: Mapping[str, object], identity: str) -> Fact:
+    def parse(self, row: Fields, identity: str) -> Fact:
         """The fact of a row in either layout; raises `Unusable`."""
-        rewrite = row.get("requested_rewrite")
-        flat = _flattened(rewrite) if isinstance(rewrite, Mapping) else row
-        subject = text_field(flat, "subject").strip()
+        rewrite = row if row.row.get("requested_rewrite") is None else row.of("requested_rewrite")
+        subject = rewrite.text("subject")
         return Fact(
             id=identity,
-            prompt=with_slot(text_field(flat, "prompt"), subject),
+            prompt=with_slot(rewrite.text("prompt"), subject),
             subject=subject,
-            target_new=target_field(flat, "target_new"),
-            target_true=target_field(flat, "target_true"),
-            relation=str(flat.get("relation_id") or ""),
-            paraphrases=text_list_field(row, "paraphrase_prompts"),
-            neighbours=text_list_field(row, "neighborhood_prompts"),
+            target_new=rewrite.target("target_new"),
+            target_true=rewrite.target("target_true"),
+            relation=rewrite.name("relation_id"),
+            paraphrases=row.texts("paraphrase_prompts"),
+            neighbours=row.texts("neighborhood_prompts"),
         )
-
-
-def _flattened(rewrite: Mapping[str, object]) -> dict[str, object]:
-    """The authors' `requested_rewrite` with {"str": object} unwrapped."""
-    return {key: value.get("str") if isinstance(value, Mapping) else value for key, value in rewrite.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,23 +114,28 @@ class ZsRE(_FileOrHub):
                 f"data.target={self.target}, but it is one of {', '.join(get_args(ZsreTarget))}"
             )
 
-    def parse(self, row: Mapping[str, object], identity: str) -> Fact:
+    def parse(self, row: Fields, identity: str) -> Fact:
         """The fact of a row; raises `Unusable`."""
-        subject = text_field(row, "subject").strip()
-        answers = [answer.strip() for answer in text_list_field(row, "answers") if answer.strip()]
+        subject = row.text("subject")
+        answers = row.texts("answers")
         if not answers:
             raise Unusable("empty target")
         counterfactual = self.target == "alternative"
-        if counterfactual and target_field(row, "alt") in answers:
+        if counterfactual and row.target("alt") in answers:
             raise Unusable("identical targets")
-        # with a question mark, as in the locality prompts of kmeng01/memit experiments/py/eval_utils_zsre.py.
-        locality = ((f"{text_field(row, 'loc')}?", text_field(row, "loc_ans")),) if row.get("loc") else ()
         return Fact(
             id=identity,
-            prompt=with_slot(text_field(row, "src"), subject),
+            prompt=with_slot(row.text("src"), subject),
             subject=subject,
-            target_new=target_field(row, "alt") if counterfactual else answers[0],
+            target_new=row.target("alt") if counterfactual else answers[0],
             target_true=answers[0] if counterfactual else "",
-            paraphrases=(text_field(row, "rephrase"),),
-            locality=locality,
+            paraphrases=(row.prompt("rephrase"),),
+            locality=self._locality(row),
         )
+
+    def _locality(self, row: Fields) -> tuple[tuple[str, str], ...]:
+        if row.row.get("loc") is None:
+            return ()
+        question, answer = row.prompt("loc"), row.prompt("loc_ans")
+        # with a question mark, as in the locality prompts of kmeng01/memit experiments/py/eval_utils_zsre.py.
+        return ((f"{question}?", answer),) if question else ()

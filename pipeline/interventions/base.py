@@ -125,6 +125,13 @@ class Intervention(ABC):
     def check(self, model: Model, plan: Plan) -> None:  # noqa: B027
         """Raise for what cannot work, before anything takes long."""
 
+    def select(self, model: Model, plan: Plan) -> Plan:
+        """The plan without what the model cannot read; raises DataError if that is to be refused.
+
+        By default the whole plan.
+        """
+        return plan
+
     def prepare(self, model: Model, plan: Plan) -> None:  # noqa: B027
         """Do once what the first step needs."""
 

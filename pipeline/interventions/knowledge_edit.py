@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from editors.base import Editor
 from editors.data import Fact
@@ -15,6 +16,7 @@ from pipeline.checkpoints.edits import EditCheckpoint
 from pipeline.checkpoints.kept_updates import Updates
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
+from pipeline.interventions.readable import Unreadable, readable
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ class KnowledgeEdit(Intervention):
     """If there are more edits than facts, edit the same facts again, to other objects."""
     save_every: int = 100
     """Edits between two checkpoints; 0 saves only on request."""
+    unreadable: Unreadable = "refuse"
+    """`refuse` a run with a fact that the model cannot read (`readable.py`), or `skip` such facts."""
     keep_updates: bool = False
     """Keep every update in the run's folder, so that `intervention=replay` can apply it again."""
     name: str = "knowledge_edit"
@@ -45,6 +49,11 @@ class KnowledgeEdit(Intervention):
             raise ConfigError(f"edits={self.edits}, but a run needs at least 1 edit")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size={self.batch_size}, but a batch needs at least 1 fact")
+        if self.unreadable not in get_args(Unreadable):
+            raise ConfigError(
+                f"intervention.unreadable={self.unreadable}, but it is one of "
+                f"{', '.join(get_args(Unreadable))}"
+            )
         if self.save_every < 0:
             raise ConfigError(f"intervention.save_every={self.save_every}, but it cannot be negative")
 
@@ -60,18 +69,19 @@ class KnowledgeEdit(Intervention):
         """
         facts = facts.held_out() if self.editor.trained else facts
         stream = facts.stream(self.edits, self.seed, self.one_per_subject, self.cycle)
-        for first in range(0, len(stream), self.batch_size):
-            batch = stream[first : first + self.batch_size]
-            if {fact.replaces for fact in batch} & {fact.id for fact in batch}:
-                raise ConfigError(
-                    f"batch_size={self.batch_size}, but with intervention.cycle=true a batch would hold a "
-                    "fact twice: set a batch_size below the number of facts"
-                )
+        self._check_batches(stream)
         return Plan(stream=stream, others=facts.others(stream), untouched=facts.untouched(stream))
 
     def check(self, model: Model, plan: Plan) -> None:
         """Raise a ConfigError for a block or matrix that the model does not have."""
         check_sites(model, self.editor.sites)
+
+    def select(self, model: Model, plan: Plan) -> Plan:
+        """The plan without facts that the model cannot read; raises DataError if they are refused."""
+        contexts = self.editor.contexts_of(model, plan.stream)
+        selected = readable(model, plan, contexts, self.unreadable)
+        self._check_batches(selected.stream)
+        return selected
 
     def prepare(self, model: Model, plan: Plan) -> None:
         """Log how much memory an edit will need, then prepare the editor."""
@@ -116,6 +126,15 @@ class KnowledgeEdit(Intervention):
             begun = time.perf_counter()
             change = self._step(model, plan.stream[first : first + self.batch_size])
             yield replace(change, seconds={**change.seconds, "step": time.perf_counter() - begun})
+
+    def _check_batches(self, stream: Sequence[Fact]) -> None:
+        for first in range(0, len(stream), self.batch_size):
+            batch = stream[first : first + self.batch_size]
+            if {fact.replaces for fact in batch} & {fact.id for fact in batch}:
+                raise ConfigError(
+                    f"batch_size={self.batch_size}, but with intervention.cycle=true a batch would hold a "
+                    "fact twice: set a batch_size below the number of facts"
+                )
 
     def _is_due(self, before: int, now: int, total: int) -> bool:
         """Whether a checkpoint is saved after this batch; the end of a run needs none."""

@@ -56,6 +56,12 @@ class InOrder(Intervention):
         for part in self.parts.values():
             part.check(model, plan)
 
+    def select(self, model: Model, plan: Plan) -> Plan:
+        """The plan without what a part cannot read."""
+        for part in self.parts.values():
+            plan = part.select(model, plan)
+        return plan
+
     def prepare(self, model: Model, plan: Plan) -> None:
         """Prepare the first part."""
         next(iter(self.parts.values())).prepare(model, plan)
@@ -118,6 +124,10 @@ class EditsBetweenSteps(Intervention):
         """Check the edits and the training."""
         self.editing.check(model, plan)
         self.training.check(model, plan)
+
+    def select(self, model: Model, plan: Plan) -> Plan:
+        """The plan without facts that cannot be edited."""
+        return self.editing.select(model, plan)
 
     def prepare(self, model: Model, plan: Plan) -> None:
         """Prepare both; the editor's second moments are of the model before it is trained."""

@@ -15,15 +15,14 @@ from editors.data import Corpus
 from editors.errors import ConfigError, DataError
 from editors.models.model import Model
 from editors.models.tokenization import pad, tokenize
-from pipeline.data.pairs import Pair, Pairs
+from pipeline.data.pairs import Conversation, Pair, Pairs
+from pipeline.interventions.training.conversations import IGNORED, encode_conversation
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 log = logging.getLogger(__name__)
 
-IGNORED = -100
-"""Label of a token that the loss does not read, as in transformers."""
 _DOCUMENTS_AT_ONCE = 256
 
 
@@ -97,8 +96,9 @@ class PackedText:
 class Completions:
     """Prompts with completions; the loss reads the completion alone, and the end-of-text token after it.
 
-    If the tokenizer has a chat template, a pair is a user's message and the assistant's answer; otherwise the
-    two are joined by a space.
+    If the tokenizer has a chat template, a pair is a user's message and the assistant's answer, and the loss
+    reads the end of the assistant's turn in place of the end of the text (`conversations.py`). Otherwise
+    prompt and completion are joined by a space.
     """
 
     pairs: Pairs
@@ -148,33 +148,18 @@ def collate(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask.long(), "labels": labels}
 
 
-def _encode(model: Model, pair: Pair) -> dict[str, list[int]]:
-    prompt, text = _joined(model, pair)
-    tokens = tokenize(model.tokenizer, text)
-    first = tokens.first_after(len(prompt.rstrip()))
-    begin, end = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
-    ids = list(tokens.ids) if end is None or tokens.ids[-1] == end else [*tokens.ids, end]
-    labels = [IGNORED] * first + ids[first:]
-    # the chat template may begin with the token that the tokenizer prepends as well
-    twice = begin is not None and ids[:2] == [begin, begin]
-    return {"input_ids": ids[twice:], "labels": labels[twice:]}
-
-
-def _joined(model: Model, pair: Pair) -> tuple[str, str]:
-    """The prompt, and the prompt with its completion."""
-    tokenizer = model.tokenizer
-    if not tokenizer.chat_template:
-        return pair.prompt, f"{pair.prompt} {pair.completion}"
-    question = [{"role": "user", "content": pair.prompt}]
-    conversation = [*question, {"role": "assistant", "content": pair.completion}]
-    prompt = str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
-    text = str(tokenizer.apply_chat_template(conversation, tokenize=False))
-    if not text.startswith(prompt):
+def _encode(model: Model, pair: Pair | Conversation) -> dict[str, list[int]]:
+    if model.tokenizer.chat_template:
+        return encode_conversation(model.tokenizer, pair.messages)
+    if isinstance(pair, Conversation):
         raise DataError(
-            f"the chat template of {model.name} begins an answered conversation differently from one that "
-            "waits for its answer, so the completion cannot be found: remove it from the tokenizer"
+            f"{model.name} has no chat template, so it cannot be trained on conversations: choose pairs of "
+            "prompt and completion, or add a chat template to the tokenizer"
         )
-    return prompt, text
+    tokens = tokenize(model.tokenizer, f"{pair.prompt} {pair.completion}")
+    first, end = tokens.first_after(len(pair.prompt)), model.tokenizer.eos_token_id
+    ids = list(tokens.ids) if end is None or tokens.ids[-1] == end else [*tokens.ids, end]
+    return {"input_ids": ids, "labels": [IGNORED] * first + ids[first:]}
 
 
 def _check_length(length: int, model: Model) -> None:

@@ -1,6 +1,8 @@
 """Facts: layouts, skipped rows, order, and the messages for bad input."""
 
+import gzip
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,8 +86,14 @@ def test_every_unusable_row_is_skipped_with_its_reason(tmp_path: Path) -> None:
         row(8, paraphrase_prompts="no list"),
         row(9, subject="Person 0"),
         row(10, subject="Person 0", target_new="German"),
-        row(0, subject="Person 11"),
+        row(0),
         row(12, subject=""),
+        row(13, target_new="Engl\ud800ish"),
+        row(14, paraphrase_prompts=["Person 14 \0 speaks"]),
+        row(15, case_id=[15]),
+        row(16, prompt=["{} is"]),
+        row(17, target_new=1889),
+        '{"case_id": ' + 100_000 * "[",
     )
     factset = CounterFact(path=path).load()
     assert [fact.id for fact in factset.facts] == ["0"]
@@ -103,9 +111,15 @@ def test_every_unusable_row_is_skipped_with_its_reason(tmp_path: Path) -> None:
         ("10", "conflicting duplicate"),
         ("0", "duplicate"),
         ("12", "subject absent"),
+        ("13", "broken text"),
+        ("14", "broken text"),
+        ("line 17", "unusable id"),
+        ("16", "missing field"),
+        ("17", "missing field"),
+        ("line 20", "broken line"),
     ]
-    assert sum(factset.counts.values()) == 13
-    assert factset.counts["broken line"] == 2
+    assert sum(factset.counts.values()) == 19
+    assert factset.counts["broken line"] == 3
 
 
 def test_a_subject_becomes_the_slot_but_not_inside_another_word(tmp_path: Path) -> None:
@@ -113,10 +127,125 @@ def test_a_subject_becomes_the_slot_but_not_inside_another_word(tmp_path: Path) 
     assert CounterFact(path=path).load().facts[0].prompt == "Ravi says that {} is"
 
 
-def test_bytes_that_are_not_text_are_a_broken_line(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b'{"subject": "\xff"}\n' + json.dumps(row(0)).encode())
-    assert CounterFact(path=str(path)).load().counts == {"broken line": 1}
+@pytest.mark.parametrize("space", [" ", "\t\n", "\u00a0", "\u3000", "\u200b", "\ufeff", "\u200e \u00ad"])
+def test_space_around_a_text_is_no_part_of_it(tmp_path: Path, space: str) -> None:
+    texts = ("prompt", "subject", "target_new", "target_true")
+    spaced = {key: f"{space}{row(0)[key]}{space}" for key in texts}
+    lists = ("paraphrase_prompts", "neighborhood_prompts")
+    spaced |= {key: [f"{space}{prompt}{space}" for prompt in row(0)[key]] for key in lists}  # pyright: ignore
+    (fact,) = CounterFact(path=lines(tmp_path / "a.jsonl", row(0))).load().facts
+    assert CounterFact(path=lines(tmp_path / "b.jsonl", row(0) | spaced)).load().facts == (fact,)
+
+
+def test_blank_prompts_are_left_out_with_a_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    changes: dict[str, object] = {
+        "paraphrase_prompts": ["", "Person 0 speaks", " \u00a0"],
+        "neighborhood_prompts": [None, "\t"],
+    }
+    (fact,) = CounterFact(path=lines(tmp_path / "a.jsonl", row(0, **changes))).load().facts
+    assert (fact.paraphrases, fact.neighbours) == (("Person 0 speaks",), ())
+    assert "left out 4 blank paraphrases, neighbours and questions" in caplog.text
+
+
+def test_blank_questions_of_zsre_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    question = {
+        "subject": "Rob",
+        "src": "Who is Rob?",
+        "answers": ["", "a poet"],
+        "rephrase": " ",
+        "loc": " ",
+    }
+    (fact,) = ZsRE(path=lines(tmp_path / "a.jsonl", question | {"loc_ans": "Roger"})).load().facts
+    assert (fact.target_new, fact.paraphrases, fact.locality) == ("a poet", (), ())
+    assert "left out 3 blank" in caplog.text
+
+
+def test_facts_without_an_id_are_named_by_their_content(tmp_path: Path) -> None:
+    bare = {key: value for key, value in row(0).items() if key != "case_id"}
+    others: list[dict[str, object]] = [
+        {"subject": "Person 1"},
+        {"subject": "Person 2", "case_id": None},
+        {"subject": "Person 3", "case_id": float("nan")},
+        {"subject": "Person 4", "case_id": " "},
+    ]
+    rows = [row(0), *({**bare, "prompt": "{} speaks", **other} for other in others)]
+    (first, *rest) = CounterFact(path=lines(tmp_path / "a.jsonl", *rows)).load().facts
+    reordered = CounterFact(path=lines(tmp_path / "b.jsonl", *reversed(rows))).load().facts
+    assert first.id == "0"
+    assert [fact.subject for fact in rest] == ["Person 1", "Person 2", "Person 3", "Person 4"]
+    assert len({fact.id for fact in rest}) == 4
+    assert list(reordered) == [*reversed(rest), first]
+
+
+@pytest.mark.parametrize("again", [0, "0", 0.0, " 0 "])
+def test_a_fact_that_is_repeated_with_its_id_is_one(tmp_path: Path, again: object) -> None:
+    factset = CounterFact(path=lines(tmp_path / "a.jsonl", row(0), row(0, case_id=again))).load()
+    assert len(factset.facts) == 1 and factset.counts == {"duplicate": 1}
+
+
+@pytest.mark.parametrize(
+    "change", [{"subject": "Person 11"}, {"target_new": "Dutch"}, {"paraphrase_prompts": []}]
+)
+def test_an_id_of_different_facts_is_a_conflict(tmp_path: Path, change: dict[str, object]) -> None:
+    path = lines(tmp_path / "a.jsonl", row(1), row(0), row(2), row(0, **change))
+    with pytest.raises(DataError, match=r"a\.jsonl have the same case_id: 0 \(line 2 and line 4\)"):
+        CounterFact(path=path).load()
+
+
+def test_both_forms_of_an_accent_are_one_subject(tmp_path: Path) -> None:
+    composed = row(0, prompt="Café is", subject="Café", paraphrase_prompts=[])
+    decomposed = row(1, prompt="Cafe\u0301 serves", subject="Cafe\u0301", paraphrase_prompts=[])
+    mixed = row(2, prompt="Cafe\u0301 has", subject="Café", paraphrase_prompts=[])
+    facts = CounterFact(path=lines(tmp_path / "a.jsonl", composed, decomposed, mixed)).load()
+    assert [fact.statement for fact in facts.facts] == ["Café is", "Café serves", "Café has"]
+    assert len(facts.untouched(facts.facts[:1])) == 0
+
+
+FACT = json.dumps(row(0), ensure_ascii=False)
+READ = {
+    "byte order mark": f"\ufeff{FACT}".encode(),
+    "byte order mark of a list": f"\ufeff[{FACT}]".encode(),
+    "gzip": gzip.compress(FACT.encode()),
+    "gzip of a list": gzip.compress(f"[{FACT}]".encode()),
+    "CR": FACT.encode() + b"\r" + FACT.encode(),
+    "CRLF": FACT.encode() + b"\r\n\r\n",
+    "line separator in a string": json.dumps(row(0, note="\u2028\x85"), ensure_ascii=False).encode(),
+}
+REFUSED = {
+    "is text in UTF-16: save it as UTF-8": FACT.encode("utf-16"),
+    "is text in UTF-32: save it as UTF-8": FACT.encode("utf-32"),
+    "is text in UTF-16 or UTF-32, or no text at all: save it as UTF-8": FACT.encode("utf-16-le"),
+    r"is not UTF-8 \(line 2 holds the byte 0xe9\): save it as UTF-8": b"\n" + "é".encode("latin-1"),
+    "is a damaged gzip file": gzip.compress(FACT.encode())[:-9],
+    "is a zip archive: unpack it": b"PK\x03\x04" + bytes(60),
+    "is a Parquet file: save it as JSON lines": b"PAR1" + bytes(60),
+    "is a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    "is an HTML page": b"<!doctype html><html>",
+    "is one JSON object: give a list": json.dumps(row(0), indent=1).encode(),
+    "is not valid JSON": f"[{FACT},]".encode(),
+    r"no row of .* is usable .*it is empty": b"",
+    "is not valid JSON .*recursion": 100_000 * b"[",
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_files_of_every_usual_form_are_read(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "facts").write_bytes(READ[kind])
+    (fact,) = CounterFact(path=str(tmp_path / "facts")).load().facts
+    assert fact.statement == "The mother tongue of Person 0 is"
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_files_that_cannot_be_read_are_refused_by_their_kind(tmp_path: Path, sentence: str) -> None:
+    (tmp_path / "facts").write_bytes(REFUSED[sentence])
+    with pytest.raises(DataError, match=sentence):
+        CounterFact(path=str(tmp_path / "facts")).load()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="is a pipe or device: give the path of a file"):
+        CounterFact(path=str(tmp_path / "pipe")).load()
 
 
 def test_the_conflict_filter_keeps_the_first_conflicting_fact(tmp_path: Path) -> None:

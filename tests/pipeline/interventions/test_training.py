@@ -477,6 +477,16 @@ def test_a_broken_line_of_pairs_is_named(tmp_path: Path):
         list(PairRows(path=str(path)))
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"), [("a\ud800", "half of a surrogate pair"), ("a\0b", "a NUL character")]
+)
+def test_text_that_was_decoded_wrongly_is_named(tmp_path: Path, text: str, fault: str):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "completion": text}))
+    with pytest.raises(DataError, match=rf"line 1 of .*pairs.jsonl: the text .* holds {fault}"):
+        list(PairRows(path=str(path)))
+
+
 def test_padding_is_neither_read_nor_trained_on():
     batch = collate([{"input_ids": [5, 6, 7], "labels": [IGNORED, 6, 7]}, {"input_ids": [8], "labels": [8]}])
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]

@@ -18,6 +18,7 @@ from analysis.stages.downstream.tasks.source import (
     write_task,
 )
 from editors.errors import ConfigError, DataError
+from editors.text_files import open_text
 
 LETTERS = "ABCD"
 _HEADER = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]
@@ -115,7 +116,7 @@ def _read_csv(path: Path) -> list[Row]:
 
 
 def _iterate_csv(path: Path) -> Iterator[Row]:
-    with path.open(newline="", encoding="utf-8") as file:
+    with open_text(str(path), option="file", newline="") as file:
         for number, cells in enumerate(csv.reader(file), start=1):
             if number == 1 and cells == _HEADER:
                 continue

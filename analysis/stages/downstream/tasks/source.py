@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import yaml
 
 from editors.errors import ConfigError, DataError
+from editors.text_files import open_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -102,9 +103,10 @@ def read_lines(path: Path, option: str) -> list[Row]:
         DataError: naming the option and the path of a missing file, or the first line that holds no object.
     """
     rows: list[Row] = []
-    for number, line in enumerate(_existing_file(path, option).read_bytes().splitlines(), start=1):
-        if line.strip():
-            rows.append(_parse_object(line, f"{option}: line {number} of {path}"))
+    with open_text(str(_existing_file(path, option)), option=option) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                rows.append(_parse_object(line, f"{option}: line {number} of {path}"))
     if not rows:
         raise DataError(f"{option}: {path} has no rows; give a file with one JSON object in every line")
     return rows
@@ -124,10 +126,10 @@ def existing_folder(path: str, option: str) -> Path:
     return folder
 
 
-def _parse_object(line: bytes, where: str) -> Row:
+def _parse_object(line: str, where: str) -> Row:
     try:
         row = json.loads(line)
-    except ValueError:  # also for bytes that are not UTF-8
+    except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
         raise DataError(f"{where} is no JSON object; repair the file or fetch it again")

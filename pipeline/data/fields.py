@@ -1,0 +1,114 @@
+"""Fields of a row of a data set: checked, and with the reason if they make the row unusable."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from editors.data import SLOT, clean
+from editors.errors import DataError
+from pipeline.data.mentions import mentions
+
+Reason = Literal[
+    "broken line",
+    "missing field",
+    "broken text",
+    "unusable id",
+    "subject absent",
+    "subject twice",
+    "empty target",
+    "identical targets",
+    "duplicate",
+    "conflicting duplicate",
+]
+
+
+class Unusable(Exception):
+    """A row cannot become a fact; carries the reason."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
+@dataclass(kw_only=True)
+class Fields:
+    """The fields of one row; every text is `clean`."""
+
+    row: Mapping[str, object]
+    blank: int = 0
+    """Number of blank prompts that were left out so far."""
+
+    def of(self, key: str) -> "Fields":
+        """The fields of the object under `key`; raises `Unusable` if there is none."""
+        inner = self.row.get(key)
+        if not isinstance(inner, Mapping):
+            raise Unusable("missing field")
+        return Fields(row=inner)
+
+    def text(self, key: str) -> str:
+        """The string under `key`; raises `Unusable` if there is none."""
+        return _clean(self.row.get(key))
+
+    def target(self, key: str) -> str:
+        """The object under `key`, also in the form `{"str": object}`; raises `Unusable` if it is blank."""
+        value = self.row.get(key)
+        target = _clean(value.get("str") if isinstance(value, Mapping) else value)
+        if not target:
+            raise Unusable("empty target")
+        return target
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """The strings listed under `key`; null and blank ones are left out and counted."""
+        values = self.row.get(key)
+        if values is None:
+            return ()
+        if not isinstance(values, list | tuple):
+            raise Unusable("missing field")
+        texts = [_clean("" if value is None else value) for value in values]
+        self.blank += texts.count("")
+        return tuple(filter(None, texts))
+
+    def prompt(self, key: str) -> str:
+        """The string under `key`, empty and counted if it is null, absent or blank."""
+        value = self.row.get(key)
+        text = _clean("" if value is None else value)
+        self.blank += not text
+        return text
+
+    def name(self, key: str) -> str:
+        """A name or number under `key`; empty if there is none.
+
+        Raises `Unusable` for anything else: a list or an object names nothing.
+        """
+        value = self.row.get(key)
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return ""
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise Unusable("unusable id")
+        # a table with a gap in its column of numbers holds 7 as 7.0
+        whole = int(value) if isinstance(value, float) and value.is_integer() else value
+        return _clean(str(whole))
+
+
+def with_slot(prompt: str, subject: str) -> str:
+    """The prompt with a slot in place of the subject, which must be mentioned exactly once."""
+    if not subject:
+        raise Unusable("subject absent")
+    spans = mentions(subject, prompt)
+    places = len(spans) + prompt.count(SLOT)
+    if places != 1:
+        raise Unusable("subject twice" if places else "subject absent")
+    if not spans:
+        return prompt
+    start, end = spans[0]
+    return f"{prompt[:start]}{SLOT}{prompt[end:]}"
+
+
+def _clean(value: object) -> str:
+    if not isinstance(value, str):
+        raise Unusable("missing field")
+    try:
+        return clean(value)
+    except DataError as error:
+        raise Unusable("broken text") from error

@@ -1,0 +1,77 @@
+"""The facts of a plan that the model can read, found before the first edit."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from editors.data import Fact
+from editors.errors import DataError
+from editors.models.model import Model
+from editors.models.readable import edited, faults, known, scored
+from pipeline.interventions.base import Plan
+
+log = logging.getLogger(__name__)
+
+Unreadable = Literal["refuse", "skip"]
+_SHOWN = 5
+
+
+def readable(model: Model, plan: Plan, contexts: Sequence[Sequence[str]], unreadable: Unreadable) -> Plan:
+    """The plan without facts that are too long for the model, or whose subject or target shares a token.
+
+    Read are every edit in its contexts and every prompt that a stage may score. Facts that are only measured
+    are left out with a count; so are edits with `skip`, and a later edit of the same prompt with them.
+
+    Raises:
+        DataError: with `refuse` if an edit cannot be read, and if none is left.
+    """
+    pairs = zip(plan.stream, contexts, strict=True)
+    readings = [[*edited(fact, templates), *scored(fact)] for fact, templates in pairs]
+    found = {
+        fact.id: fault for fact, fault in zip(plan.stream, faults(model, readings), strict=True) if fault
+    }
+    if found and (unreadable == "refuse" or len(found) == len(plan.stream)):
+        raise DataError(_refusal(model, found, len(plan.stream)))
+    stream = _without(plan.stream, set(found))
+    if found:
+        left = len(plan.stream) - len(stream)
+        log.warning("left out %d of %d edits: %s", left, len(plan.stream), _listed(found))
+    subjects = {fact.subject for fact in stream}
+    others = [fact for fact in plan.others if fact.subject in subjects]
+    return replace(plan, stream=stream, others=_kept(model, others), untouched=_kept(model, plan.untouched))
+
+
+def _without(stream: Sequence[Fact], unread: set[str]) -> Sequence[Fact]:
+    """The edits that can be read and do not replace one that is left out."""
+    kept: list[Fact] = []
+    for fact in stream:
+        if fact.id in unread or fact.replaces in unread:
+            unread.add(fact.id)
+        else:
+            kept.append(fact)
+    return tuple(kept)
+
+
+def _kept(model: Model, facts: Sequence[Fact]) -> Sequence[Fact]:
+    """The facts whose statement with its object can be read."""
+    found = faults(model, [[known(fact)] for fact in facts])
+    kept = tuple(fact for fact, fault in zip(facts, found, strict=True) if not fault)
+    if len(kept) < len(facts):
+        log.warning(
+            "left out %d of %d facts that are not edited: %s cannot read them",
+            len(facts) - len(kept), len(facts), model.name,
+        )  # fmt: skip
+    return kept
+
+
+def _refusal(model: Model, found: dict[str, str], total: int) -> str:
+    return (
+        f"{model.name} cannot read {len(found)} of {total} facts ({_listed(found)}): remove them from the "
+        "data, or set unreadable=skip in the intervention that edits (+intervention.unreadable=skip)"
+    )
+
+
+def _listed(found: dict[str, str]) -> str:
+    shown = "; ".join(f"fact {identity}: {fault}" for identity, fault in list(found.items())[:_SHOWN])
+    return f"{shown}; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else shown
