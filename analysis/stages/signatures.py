@@ -71,7 +71,7 @@ class Signatures(Judge):
     activation_shift: float | None = 0.6
     """Late activations: `activation/norm_ratio/late` below this or above one over it."""
     probe_collapse: float | None = 0.7
-    """Probes: `probe/accuracy/mean` below this."""
+    """Probes: `probe/accuracy/mean` below this, and `probe/change_high/mean` below 0 (more than noise)."""
     ability_loss: int | None = 3
     """Downstream: `downstream/mean/acc` below its first value by more than the margin, at this many
     measurements in a row."""
@@ -140,7 +140,9 @@ class Signatures(Judge):
 
     def _probe_alarms(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
         key, limit = "probe/accuracy/mean", self.probe_collapse
-        if limit is not None and key in numbers and not numbers[key] >= limit:
+        # weak probes may be below the limit on the unedited model already
+        unchanged = numbers.get("probe/change_high/mean", -1) >= 0
+        if limit is not None and key in numbers and not (numbers[key] >= limit or unchanged):
             reason = f"is {numbers[key]:.3g}, below {limit:.3g}"
             yield _alarm("probe_collapse", observation, key, numbers[key], limit, reason)
 

@@ -23,6 +23,7 @@ NORM, LATE, PROBE, TASK = (
 def fired(judge: Signatures, edits: int, **numbers: float) -> list[str]:
     seen = Observation(count=edits, total=100, edited=[SITE])
     keys = {"norm": NORM, "late": LATE, "probe": PROBE, "task": TASK, "error": "downstream/mean/stderr"}
+    keys["change"] = "probe/change_high/mean"
     alarms = judge.judge(seen, {keys[name]: value for name, value in numbers.items()})
     assert all(alarm.count == edits for alarm in alarms)
     return [alarm.signature for alarm in alarms]
@@ -49,6 +50,11 @@ def test_a_number_past_its_threshold_fires_and_one_at_it_does_not(
     numbers: dict[str, float], signatures: list[str]
 ):
     assert fired(Signatures(), 5, **numbers) == signatures
+
+
+def test_probes_that_were_weak_from_the_start_have_not_collapsed():
+    for high, signatures in ((0.0, []), (0.01, []), (-0.01, ["probe_collapse"])):
+        assert fired(Signatures(), 1, probe=0.6, change=high) == signatures
 
 
 def judged(judge: Signatures, scores: Sequence[float], error: float | None = None) -> list[bool]:
