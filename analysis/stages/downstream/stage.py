@@ -86,8 +86,8 @@ class Downstream(Stage):
         for harness in self._harnesses:
             scores |= harness.score(model)
         tasks = (self._metrics(name, score, observation) for name, score in scores.items())
-        metrics = {key: value for task in tasks for key, value in task}
-        return metrics | _mean([scores[name] for harness in self._harnesses for name in harness.top])
+        metrics: Measurement = {key: value for task in tasks for key, value in task}
+        return {**metrics, **_mean([scores[name] for harness in self._harnesses for name in harness.top])}
 
     def _metrics(
         self, name: str, score: "TaskScore", observation: Observation
