@@ -1,6 +1,6 @@
 """Runs experiments: Hydra configuration, run folders, tracking, sweeps and launchers.
 
-`__main__.py` → `launch.py` → `experiment.py` is one run; the folders hold what these use.
+`command_line.py` → `launch.py` → `experiment.py` is one run; the folders hold what these use.
 """
 
 import lazy_loader

@@ -1,6 +1,6 @@
 """Finds the run of a configuration, computes it unless it is done, and prints its folder.
 
-Called by `__main__.py` with the composed configuration; calls `experiment.py`, which computes the run.
+Called by `command_line.py` with the composed configuration; calls `experiment.py`, which computes the run.
 """
 
 import logging
@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from analysis.interrupts import discard_output, ending_at_once
 from analysis.results.run_folder import RunFolder
 from editors.errors import NormscopeError
 from pipeline.config.schema import resolved
@@ -44,9 +45,12 @@ def launch(config: DictConfig, root: Path) -> Value:
         objective = objective_of(plain, folder)
     else:
         # imported here, because torch takes seconds to import and a finished run does not need it
-        from pipeline.experiment import compute
-
+        with ending_at_once():
+            from pipeline.experiment import compute
         objective = compute(plain, root)
     if os.environ.get("RANK", "0") == "0":  # only the first of several processes that train together
-        print(folder)  # noqa: T201 - for scripts that read standard output
+        try:
+            print(folder, flush=True)  # noqa: T201 - for scripts that read standard output
+        except BrokenPipeError:
+            discard_output()  # the other runs of a sweep continue
     return objective

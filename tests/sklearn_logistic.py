@@ -17,8 +17,9 @@ from analysis.stages.probes.classifiers import Classifiers, LayerPair, layer_lab
 
 @dataclass(frozen=True, kw_only=True)
 class SklearnLogistic:
-    """One pair at a time: `make_pipeline(StandardScaler(), LogisticRegression(C=...))`."""
+    """One pair at a time: `make_pipeline(StandardScaler(), LogisticRegression(C=...))`, or no scaler."""
 
+    standardise: bool = True
     inverse_penalty: float = 1.0
     """C of scikit-learn: the larger, the weaker the penalty on ‖w‖."""
     tolerance: float = 1e-4
@@ -42,11 +43,13 @@ class SklearnLogistic:
 
     def _fit(self, samples: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
         """Weights and intercept for raw samples, and the number of iterations."""
-        scaler = StandardScaler()
+        scaler = StandardScaler(with_std=self.standardise)
         model = LogisticRegression(C=self.inverse_penalty, tol=self.tolerance, max_iter=self.max_iterations)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # counted by the caller
             model.fit(scaler.fit_transform(samples.numpy()), labels.flatten().numpy())
-        weights = torch.as_tensor(model.coef_[0]).double() / torch.as_tensor(scaler.scale_)
+        weights = torch.as_tensor(model.coef_[0]).double()
+        if self.standardise:
+            weights = weights / torch.as_tensor(scaler.scale_)
         intercept = float(np.squeeze(model.intercept_)) - weights @ torch.as_tensor(scaler.mean_).double()
         return weights, intercept, int(np.max(model.n_iter_))

@@ -32,6 +32,7 @@ ALLOWED = {
     "analysis.units": "",
     "analysis.metrics": "",
     "analysis.linalg": "",
+    "analysis.interrupts": "",
     "analysis.plugins": "",
     "analysis.statistics": "",
     "analysis.inference": "",
@@ -40,7 +41,8 @@ ALLOWED = {
     "analysis.plots": "units metrics plugins statistics results",
     "analysis.claims": "statistics results plots",
     "analysis.reports": "units metrics results plots claims",
-    "analysis.__main__": "results plots reports",
+    "analysis.command_line": "results plots reports",
+    "analysis.__main__": "interrupts command_line",
     "pipeline.paths": "",
     "pipeline.config": "paths",
     "pipeline.data": "",
@@ -54,14 +56,15 @@ ALLOWED = {
     "pipeline.launchers": "paths config runs experiment",
     "pipeline.sweeps": "config runs",
     "pipeline.commands": "config data runs checkpoints tracking build sweeps",
-    "pipeline.__main__": "paths config runs launch launchers sweeps",
+    "pipeline.command_line": "paths config runs launch launchers sweeps",
+    "pipeline.__main__": "command_line",
 }
 """What each file or folder of a package may import of the same package."""
 DOWNWARD = {"editors": set(), "analysis": {"editors"}, "pipeline": {"editors", "analysis"}}
 """Other packages of this project that a package may import."""
 ONLY_IN = {
-    "hydra": "config runs sweeps launchers build launch __main__",
-    "omegaconf": "config runs sweeps launchers launch __main__",
+    "hydra": "config runs sweeps launchers build launch command_line",
+    "omegaconf": "config runs sweeps launchers launch command_line",
     "wandb": "tracking commands",
 }
 """Parts of `pipeline` that may import these; `editors` and `analysis` may not."""

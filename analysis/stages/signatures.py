@@ -6,7 +6,7 @@ An edited model breaks in four ways that are visible before its scores are gone 
     norm_growth        an edited matrix outgrows its unedited norm
     activation_shift   late activations shrink or swell
     probe_collapse     probes trained on the unedited model no longer recognise the blocks
-    ability_loss       a downstream score falls several times in a row
+    ability_loss       a downstream score lies below its first value several times in a row
 
 Which of them comes first is a result in itself. A signature is a threshold on one metric. It is detected by a
 `Judge`, which is no `Stage`: it reads the metrics of a moment after all stages have measured.
@@ -23,6 +23,8 @@ from analysis.units import Unit, counted
 from editors.errors import ConfigError
 
 OnAlarm = Literal["continue", "stop", "checkpoint"]
+_STANDARD_ERRORS = 2
+"""Standard errors of a difference of scores that count as noise."""
 SIGNATURES = ("norm_growth", "activation_shift", "probe_collapse", "ability_loss")
 
 
@@ -69,16 +71,22 @@ class Signatures(Judge):
     activation_shift: float | None = 0.6
     """Late activations: `activation/norm_ratio/late` below this or above one over it."""
     probe_collapse: float | None = 0.7
-    """Probes: `probe/accuracy/mean` below this."""
+    """Probes: `probe/accuracy/mean` below this, and `probe/change_high/mean` below 0 (more than noise)."""
     ability_loss: int | None = 3
-    """Downstream: `downstream/mean/acc` lower than at the measurement before, this many times in a row."""
-    ability_margin: float = 0.0
-    """A fall counts if it is larger than this, so that a single item need not count."""
+    """Downstream: `downstream/mean/acc` below its first value by more than the margin, at this many
+    measurements in a row."""
+    ability_margin: float | None = None
+    """The largest fall that does not count; None for two standard errors of the difference from the first
+    value, 2 √(s₀² + s²) with s from `downstream/mean/stderr`. The same documents are scored every time, so
+    that this errs on the wide side. Without standard errors nothing counts: give a margin."""
     on_alarm: OnAlarm = "continue"
     """`stop` ends the run after a last measurement, `checkpoint` saves the edited matrices."""
     _fired: set[str] = field(default_factory=set, init=False, repr=False)
     _falls: int = field(default=0, init=False, repr=False)
-    _ability: float | None = field(default=None, init=False, repr=False)
+    _first: tuple[float, float] | None = field(default=None, init=False, repr=False)
+    """The first downstream score and its standard error."""
+    _moment: tuple[int, int] | None = field(default=None, init=False, repr=False)
+    """Part and count of the last downstream score that was judged."""
 
     def __post_init__(self) -> None:
         if self.norm_growth is not None and self.norm_growth <= 1:
@@ -88,12 +96,17 @@ class Signatures(Judge):
                 raise ConfigError(f"stage.signatures.{key}={getattr(self, key)}, but it lies between 0 and 1")
         if self.ability_loss is not None and self.ability_loss < 1:
             raise ConfigError(
-                f"stage.signatures.ability_loss={self.ability_loss}, but it counts falls, from 1"
+                f"stage.signatures.ability_loss={self.ability_loss}, but it counts measurements, from 1"
+            )
+        if self.ability_margin is not None and not 0 <= self.ability_margin < 1:
+            raise ConfigError(
+                f"stage.signatures.ability_margin={self.ability_margin}, but it is a difference of "
+                f"accuracies, from 0 to below 1; null for two standard errors"
             )
 
     def begin(self) -> None:
         """Reset all signatures: none has fired."""
-        self._fired, self._falls, self._ability = set(), 0, None
+        self._fired, self._falls, self._first, self._moment = set(), 0, None, None
 
     def judge(self, observation: Observation, numbers: Mapping[str, float]) -> list[Alarm]:
         """The alarms that fire for the first time in this run."""
@@ -127,7 +140,9 @@ class Signatures(Judge):
 
     def _probe_alarms(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
         key, limit = "probe/accuracy/mean", self.probe_collapse
-        if limit is not None and key in numbers and not numbers[key] >= limit:
+        # weak probes may be below the limit on the unedited model already
+        unchanged = numbers.get("probe/change_high/mean", -1) >= 0
+        if limit is not None and key in numbers and not (numbers[key] >= limit or unchanged):
             reason = f"is {numbers[key]:.3g}, below {limit:.3g}"
             yield _alarm("probe_collapse", observation, key, numbers[key], limit, reason)
 
@@ -135,15 +150,24 @@ class Signatures(Judge):
         key, limit = "downstream/mean/acc", self.ability_loss
         if limit is None or key not in numbers:
             return
-        value, before = numbers[key], self._ability
+        value = numbers[key]
         if math.isnan(value):
             yield _alarm("ability_loss", observation, key, value, float(limit), "is not a number")
             return
-        self._ability = value
-        fell = before is not None and value < before - self.ability_margin
-        self._falls = self._falls + 1 if fell else 0
+        error = numbers.get("downstream/mean/stderr", math.nan)
+        moment = observation.part, observation.count
+        if self._first is None:
+            self._first = value, error
+        if moment == self._moment or observation.count == 0:
+            return  # the same model was judged already: an alarm stopped the run, or another part begins
+        self._moment = moment
+        first, first_error = self._first
+        margin = self.ability_margin
+        if margin is None:
+            margin = _STANDARD_ERRORS * math.hypot(first_error, error)
+        self._falls = self._falls + 1 if first - value > margin else 0
         if self._falls >= limit:
-            reason = f"fell {self._falls} times in a row, to {value:.3g}"
+            reason = f"is {value:.3g}, below its first value {first:.3g} {self._falls} times in a row"
             yield _alarm("ability_loss", observation, key, value, float(limit), reason)
 
 

@@ -1,30 +1,35 @@
-"""95 % intervals: of a share, and of a mean over seeds."""
+"""95 % intervals: of a share over clustered trials, and of a mean over seeds."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from scipy import stats
-from torch import Tensor
-
-_QUANTILE = 1.959964
-"""Quantile of the normal distribution for an interval of 95 %."""
 
 CONFIDENCE = 0.95
 
 
-def wilson_interval(
-    share: Float[Tensor, " *any"], trials: int
-) -> tuple[Float[Tensor, " *any"], Float[Tensor, " *any"]]:
-    """Ends of the 95 % interval of a share p of n trials (Wilson 1927):
+def cluster_bootstrap(
+    sums: np.ndarray, sizes: np.ndarray, *, samples: int = 2000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 95 % intervals of ratios Σ sums / Σ sizes over clusters, for `sums` of (cluster, ratio).
 
-    (p + z² / 2n ± z √(p (1 − p) / n + z² / 4n²)) / (1 + z² / n).
+    Trials of one cluster depend on each other, so that clusters are drawn with replacement, the same for all
+    ratios: the difference of two paired ratios, or their mean, is a ratio of its own. With n clusters the
+    ends are the quantiles Φ(∓ t √(n / (n − 1))) of the drawn ratios, where t is the 0.975 quantile of
+    Student's distribution with n − 1 degrees of freedom: plain quantiles give too narrow intervals if there
+    are few clusters (Hesterberg 2015, arXiv 1411.5279). NaN for a single cluster, which shows no variation;
+    no width if all clusters are alike.
     """
-    square = _QUANTILE**2 / trials
-    middle = share + square / 2
-    spread = (square * (share * (1 - share) + square / 4)).sqrt()
-    return (middle - spread) / (1 + square), (middle + spread) / (1 + square)
+    count = len(sizes)
+    if count < 2:
+        return np.full(sums.shape[1], np.nan), np.full(sums.shape[1], np.nan)
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=samples).astype(float)
+    ratios = (weights @ sums) / (weights @ sizes)[:, None]
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, df=count - 1) * np.sqrt(count / (count - 1))
+    low, high = np.quantile(ratios, stats.norm.cdf([-reach, reach]), axis=0)
+    return low, high
 
 
 def over_seeds(values: pd.DataFrame, *, by: Sequence[str], log: bool = False) -> pd.DataFrame:

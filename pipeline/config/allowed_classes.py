@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TypeGuard
 
+from analysis.interrupts import ending_at_once
 from analysis.plugins import import_cause, import_plugin, installed_plugins
 from pipeline.paths import CONF
 
@@ -81,7 +82,8 @@ def import_target(target: str) -> Callable[..., object]:
     module, _, name = target.rpartition(".")
     expected = ImportError if target in own_targets() else Exception  # a plug-in may raise anything
     try:
-        return getattr(importlib.import_module(module), name)
+        with ending_at_once():
+            return getattr(importlib.import_module(module), name)
     except AttributeError as error:
         raise LookupError("does not exist") from error
     except expected as error:

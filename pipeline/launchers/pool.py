@@ -132,7 +132,13 @@ class _Process:
         return self.ended or Ended(error=f"the run's process {exit_message(code)}", left=left)
 
     def send(self, number: int) -> None:
-        """Send it a signal, if it still runs."""
+        """Send it a signal, if it still runs; one that asks it to leave before its run begins kills it.
+
+        Until then it may not receive signals yet, and has nothing to save.
+        """
+        self.listen()
+        if self.folder is None and number in LEAVE:
+            number = signal.SIGKILL
         if self._process.pid is not None and self._process.is_alive():
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
@@ -280,5 +286,6 @@ def _start_server(threads: int, modules: Collection[str]) -> None:
     settings["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([path] if path else [])])
     # otherwise asking whether there is a GPU initialises CUDA, which does not survive a fork
     settings["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    with env_override(settings):
+    # the server inherits what is ignored: Ctrl-C reaches it as well, and would interrupt its imports
+    with env_override(settings), received([signal.SIGINT], signal.SIG_IGN):
         multiprocessing.forkserver.ensure_running()

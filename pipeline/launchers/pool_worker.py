@@ -17,6 +17,7 @@ from hydra.core.utils import JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from analysis.interrupts import end_at_once
 from editors.errors import NormscopeError
 from pipeline.config.hydra_internals import restore_singletons, result_of, singletons
 from pipeline.config.resolvers import register_resolvers
@@ -79,9 +80,9 @@ def work(
 ) -> None:
     """Compute a job and send a `Started` and an `Ended`."""
     os.setpgrp()  # Ctrl-C reaches only the sweep, which passes it on
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # a shell that starts a command in the background makes it ignore Ctrl-C
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # even if they are ignored, as by the server and in the background of a shell
+    signal.signal(signal.SIGTERM, end_at_once)
+    signal.signal(signal.SIGINT, end_at_once)
     signal.signal(SAVE, signal.SIG_IGN)  # until the run exists, which then receives it
     threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
     os.environ.update(environment)

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, NoReturn, Self
 
+from analysis.interrupts import only_ends_the_process
 from editors.errors import NormscopeError
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 @contextmanager
-def received(numbers: Iterable[int], handler: Handler) -> Iterator[Mapping[int, Any]]:
+def received(numbers: Iterable[int], handler: Handler | signal.Handlers) -> Iterator[Mapping[int, Any]]:
     """Handle these signals by `handler`; yields the earlier handlers, which return at the end.
 
     Only the main thread of a process receives signals: in another thread nothing changes, and the mapping is
@@ -121,7 +122,7 @@ class Requests:
         process at once, and has to come last.
         """
         earlier = self._earlier.get(interrupted.number)
-        if callable(earlier) and earlier is not signal.default_int_handler:
+        if callable(earlier) and not only_ends_the_process(earlier):
             earlier(interrupted.number, None)
         raise SystemExit(128 + interrupted.number)
 

@@ -10,6 +10,7 @@ Official and own tasks run through the lm-evaluation-harness (EleutherAI) on the
 prompts again.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,8 @@ class Downstream(Stage):
 
     Keys: `downstream/<task>/acc`, `/stderr`, for tasks that have them `/f1` and `/mcc`, and at the first
     measurement `/documents`; `<task>` is a task or a group. `downstream/mean/acc` is the plain mean over the
-    configured tasks, among which a group such as MMLU counts as one.
+    configured tasks, among which a group such as MMLU counts as one; `downstream/mean/stderr` is its standard
+    error √(Σ sᵢ²) / k over k tasks, absent if that of a task is.
 
     Raises:
         ConfigError, DataError: in the constructor, for anything that is wrong with a source.
@@ -59,6 +61,8 @@ class Downstream(Stage):
             raise ConfigError("stage.downstream.tasks is empty; choose some, such as [world]")
         with self._task_folders() as folders:
             names = Counter(name for files, _ in folders.values() for name in files.names)
+        if "mean" in names:
+            raise ConfigError("stage.downstream.tasks: a task cannot be named mean, the name of their mean")
         duplicates = [name for name, count in names.items() if count > 1]
         if duplicates:
             raise ConfigError(f"stage.downstream.tasks: two sources have tasks named {', '.join(duplicates)}")
@@ -82,9 +86,8 @@ class Downstream(Stage):
         for harness in self._harnesses:
             scores |= harness.score(model)
         tasks = (self._metrics(name, score, observation) for name, score in scores.items())
-        metrics = {key: value for task in tasks for key, value in task}
-        accuracies = [scores[name].values["acc"] for harness in self._harnesses for name in harness.top]
-        return {**metrics, "downstream/mean/acc": sum(accuracies) / len(accuracies)}
+        metrics: Measurement = {key: value for task in tasks for key, value in task}
+        return {**metrics, **_mean([scores[name] for harness in self._harnesses for name in harness.top])}
 
     def _metrics(
         self, name: str, score: "TaskScore", observation: Observation
@@ -106,3 +109,12 @@ class Downstream(Stage):
                 folder.mkdir()
                 folders[name] = source.write(folder, f"stage.downstream.tasks.{name}"), folder
             yield folders
+
+
+def _mean(scores: "Sequence[TaskScore]") -> dict[str, float]:
+    """The mean accuracy over tasks with disjoint documents, and its standard error if all tasks have one."""
+    result = {"downstream/mean/acc": sum(score.values["acc"] for score in scores) / len(scores)}
+    errors = [score.stderr for score in scores if score.stderr is not None]
+    if len(errors) == len(scores):
+        result["downstream/mean/stderr"] = math.hypot(*errors) / len(scores)
+    return result

@@ -48,15 +48,21 @@ class Classifiers:
     """Weights for raw activations, not for standardised ones."""
     intercepts: Float[Tensor, " problem"]
 
-    def accuracy(self, layers: Float[Tensor, "layer sample width"]) -> Float[Tensor, " problem"]:
-        """Share of the samples of both layers that are classified correctly; equal layers give exactly 0.5.
+    def hits(self, layers: Float[Tensor, "layer sample width"]) -> Int[Tensor, "problem sample"]:
+        """How many of the two layers of each pair are recognised by a sample: 0, 1 or 2.
 
         A sample that holds NaN counts as misclassified.
         """
         scores = Products(layers, torch.tensor(self.pairs)).forward(self.weights.to(layers))
         first, second = (scores + self.intercepts.to(scores)[:, None, None]).unbind(dim=1)
-        correct = (first <= 0).sum(dim=1) + (second > 0).sum(dim=1)
-        return correct.double() / (2 * layers.shape[1])
+        return (first <= 0).long() + (second > 0)
+
+    def accuracy(self, layers: Float[Tensor, "layer sample width"]) -> Float[Tensor, " problem"]:
+        """Share of the samples of both layers that are classified correctly; equal layers give exactly 0.5.
+
+        A sample that holds NaN counts as misclassified.
+        """
+        return self.hits(layers).sum(dim=1).double() / (2 * layers.shape[1])
 
 
 @runtime_checkable

@@ -5,7 +5,8 @@ and σ the mean and standard deviation of their columns, and y = 1 for the sampl
 
     min over w, c:   F = 1/N Σ log(1 + exp(−(2y − 1) s)) + ‖w‖² / (2 C N),    s = w · (x − μ) / σ + c
 
-which is `make_pipeline(StandardScaler(), LogisticRegression(C=C))` of scikit-learn, divided by C N.
+which is `make_pipeline(StandardScaler(), LogisticRegression(C=C))` of scikit-learn, divided by C N. With raw
+features σ = 1, which is `LogisticRegression(C=C)`.
 
 A problem alone reads its activations twice per iteration to do two operations with each number. But w / σ can
 be multiplied with the raw activations, so all problems that share a layer are one matrix product, and no
@@ -38,6 +39,9 @@ _LEAVING = 0.1
 class BatchedLogistic:
     """Fits all pairs at once by a preconditioned L-BFGS, in the precision of the activations."""
 
+    standardise: bool = True
+    """Whether each feature is divided by its standard deviation over the samples of the two layers. Raw
+    features give features of large variance a weaker penalty, and other accuracies by a point or two."""
     inverse_penalty: float = 1.0
     """C: the larger, the weaker the penalty on ‖w‖."""
     tolerance: float = 1e-4
@@ -71,13 +75,15 @@ class BatchedLogistic:
         """
         moments = Moments.of(layers)
         penalty = 1 / (self.inverse_penalty * 2 * layers.shape[1])
-        metric = common_metric(layers, moments)
+        metric = common_metric(layers, moments, penalty, standardise=self.standardise)
         size = max(1, self.batch_bytes // self._bytes_per_pair(layers))
         batches = [slice(start, start + size) for start in range(0, len(pairs), size)]
         solutions = []
         for batch in batches:
             batch_labels = None if labels is None else labels[batch]
-            problems = make_problems(layers, moments, pairs[batch], batch_labels, penalty)
+            problems = make_problems(
+                layers, moments, pairs[batch], batch_labels, penalty, standardise=self.standardise
+            )
             solutions.append(self._solve(problems, metric))
         weights, intercepts = (torch.cat(each) for each in zip(*solutions, strict=True))
         return Classifiers(pairs, weights, intercepts)

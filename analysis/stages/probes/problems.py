@@ -52,13 +52,13 @@ class Problems:
     products: Products
     mean: Float[Tensor, "problem width"]
     inverse: Float[Tensor, "problem width"]
-    """1 / σ, and 0 for a constant column."""
+    """1 / σ, or 1 for raw features; 0 for a constant column."""
     labels: Float[Tensor, "problem sample"]
     """1 for samples that count as the second layer's; the samples of both sides one after another."""
     penalty: float
     """1 / (C N)."""
     gap: Float[Tensor, "problem width"] | None = None
-    """Half the difference of the layers' means in units of σ; None if the labels are not the layers."""
+    """Half the difference of the layers' means times `inverse`; None if the labels are not the layers."""
 
     def unstandardised(
         self, point: Float[Tensor, "problem entry"]
@@ -100,8 +100,10 @@ def make_problems(
     pairs: Sequence[LayerPair],
     labels: Bool[Tensor, "problem side sample"] | None,
     penalty: float,
+    *,
+    standardise: bool = True,
 ) -> Problems:
-    """The problems of some pairs, from the moments of their layers.
+    """The problems of some pairs, from the moments of their layers; features are divided by σ or left raw.
 
     The variance of two equally large samples together is the mean of their variances plus the variance of
     their means.
@@ -112,7 +114,8 @@ def make_problems(
     variance = moments.variance[index].mean(dim=1) + gap.square()
     # the variance of a constant column is a rounding error
     constant = variance <= (torch.finfo(layers.dtype).eps * mean).square()
-    inverse = variance.rsqrt().masked_fill(constant, 0)
+    scale = variance.rsqrt() if standardise else torch.ones_like(variance)
+    inverse = scale.masked_fill(constant, 0)
     targets = (layer_labels(layers, pairs) if labels is None else labels).flatten(1)
     return Problems(
         products=Products(layers, index),
@@ -125,20 +128,30 @@ def make_problems(
 
 
 def common_metric(
-    layers: Float[Tensor, "layer sample width"], moments: Moments
+    layers: Float[Tensor, "layer sample width"],
+    moments: Moments,
+    penalty: float,
+    *,
+    standardise: bool = True,
 ) -> Float[Tensor, "entry entry"]:
     """(R / 4 + ρ I)⁻¹, and 4 for c: with ρ = 1 / (C N) the inverse Hessian at w = 0 of equal layers.
 
-    R is the mean over the layers of the correlation matrix of the columns, from evenly spaced samples.
+    R is the mean over the layers of the correlation matrix of the columns, from evenly spaced samples. For
+    raw features it is that of the covariance matrix, and the ridge of a column is in units of its variance.
     """
     depth, samples, width = layers.shape
     every = max(1, depth * samples // (_ROWS_A_COLUMN * width))
-    inverse = moments.variance.clamp(min=torch.finfo(layers.dtype).tiny).rsqrt()
+    if standardise:
+        factors = moments.variance.clamp(min=torch.finfo(layers.dtype).tiny).rsqrt()
+        ridge = torch.full_like(factors[0], _RIDGE)
+    else:
+        factors = torch.ones_like(moments.variance)
+        ridge = _RIDGE * moments.variance.mean(dim=0) + penalty
     common = torch.zeros(width, width, dtype=layers.dtype)
-    for layer, mean, factor in zip(layers, moments.mean.to(layers), inverse.to(layers), strict=True):
+    for layer, mean, factor in zip(layers, moments.mean.to(layers), factors.to(layers), strict=True):
         rows = (layer[::every] - mean) * factor
         common.addmm_(rows.T, rows, alpha=0.25 / (depth * len(rows)))
-    common.diagonal().add_(_RIDGE)
+    common.diagonal().add_(ridge.to(layers))
     metric = pad(torch.cholesky_inverse(torch.linalg.cholesky(common)), (0, 1, 0, 1))
     metric[-1, -1] = 4
     return metric

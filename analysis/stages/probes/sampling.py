@@ -18,8 +18,8 @@ class Sample:
     positions: SamplePositions
     training: int
     """Number of training samples."""
-    held_documents: int
-    """Number of held-out documents, which are the last ones."""
+    held: Sequence[int]
+    """Number of samples of each held-out document; these documents are the last ones."""
 
 
 def draw(
@@ -50,7 +50,7 @@ def draw(
     held = min(max(1, round(held_out * len(positions))), len(positions) - 1)
     cut = [document[: drawn[-1] + 1] for document, drawn in zip(order, positions, strict=False)]
     sample = SamplePositions(positions)
-    return Sample(cut, sample, sample.offsets[len(positions) - held], held)
+    return Sample(cut, sample, sample.offsets[len(positions) - held], [len(p) for p in positions[-held:]])
 
 
 def _smallest_limit(documents: Sequence[Document], samples: int) -> int:

@@ -6,7 +6,8 @@ the two apart. If edits move the activations, a classifier trained before them f
 
     P(h is from block j) = σ(w · h + c)
 
-trained on the unedited model once and tested on every later one; 0.5 is chance, and an accuracy that falls
+trained on the unedited model once, on standardised features unless `solver.standardise` is false, and tested
+on every later one; 0.5 is chance, and an accuracy that falls
 means that block i or j has moved. Three controls help to interpret it:
 
     norm-only probes   see ‖h‖ alone: they fail if the scale changed and hold if only the direction did
@@ -17,13 +18,15 @@ Layer-pair probes of edited models: arXiv 2502.19416. The solver: `logistic.py`.
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analysis.inference.residuals import residuals
@@ -33,7 +36,7 @@ from analysis.stages.probes.classifiers import LayerPair, Solver
 from analysis.stages.probes.logistic import BatchedLogistic
 from analysis.stages.probes.problems import has_finite_squares
 from analysis.stages.probes.sampling import draw
-from analysis.statistics.intervals import wilson_interval
+from analysis.statistics.intervals import cluster_bootstrap
 from editors.data import Fact
 from editors.errors import ConfigError
 from editors.models.model import Model
@@ -45,8 +48,6 @@ _CHOICES = ("all", "adjacent", "edited")
 _MEANS = MappingProxyType(
     {
         "accuracy": "accuracy",
-        "accuracy_low": "low",
-        "accuracy_high": "high",
         "unedited": "unedited",
         "norm_only": "norm_only",
     }
@@ -64,11 +65,15 @@ class Probes(Stage):
 
     Keys, with two digits per block: `probe/accuracy/<LL-LL>` of each pair on the current model,
     `probe/accuracy/mean`, `probe/accuracy/edited` over the pairs with an edited block (unless all are),
-    `probe/accuracy_low/mean` and `probe/accuracy_high/mean`, `probe/unedited/mean` on the unedited model,
-    `probe/norm_only/mean`, in the first measurement `probe/shuffled/mean`, and `probe/direct/block.<LL>`,
-    `probe/direct/mean`. The table `probes` has one row per pair. Low and high are the ends of a Wilson
-    interval of 95 % with held-out documents as its trials: tokens of one document are not independent, so the
-    interval is rather too wide than too narrow.
+    `probe/unedited/mean` on the unedited model, `probe/norm_only/mean`, in the first measurement
+    `probe/shuffled/mean`, and `probe/direct/block.<LL>`, `probe/direct/mean`. The table `probes` has one row
+    per pair.
+
+    `probe/accuracy_low/mean` and `_high/mean` are the ends of the 95 % interval of `probe/accuracy/mean`, and
+    `probe/change_low/mean` and `_high/mean` of its difference from `probe/unedited/mean`; the table has the
+    same of each pair. Held-out documents are drawn with replacement for it, the same for both models and all
+    pairs, since tokens of one document are not independent. The intervals are for these probes; they do not
+    contain the variation by other training documents. A single held-out document gives none.
 
     Holds 12 · blocks · samples · width bytes in main memory, and the memory of the solver.
     """
@@ -126,7 +131,8 @@ class Probes(Stage):
         train, held = unedited[:, :training], unedited[:, training:]
         self._probes = self.solver.fit(train, self._pairs)
         self._norm_probes = self.solver.fit(_norms(train), self._pairs)
-        self._unedited = self._probes.accuracy(held)
+        hits = self._probes.hits(held)
+        self._unedited, self._unedited_hits = _share(hits), self._by_document(hits)
         labels = shuffled_labels(len(self._pairs), training, self.seed)
         self._shuffled = self.solver.fit(train, self._pairs, labels).accuracy(held)
 
@@ -136,7 +142,7 @@ class Probes(Stage):
         now = self._both[model.depth :]
         # at the start nothing has changed since `prepare`
         now[:] = self._both[: model.depth] if observation.is_unedited else self._activations(model)
-        table = self._table(now[:, self._sample.training :], observation)
+        table, intervals = self._table(now[:, self._sample.training :], observation)
         result: Measurement = {
             f"probe/accuracy/{first:02d}-{second:02d}": float(accuracy)
             for first, second, accuracy in table[["first", "second", "accuracy"]].itertuples(index=False)
@@ -150,25 +156,43 @@ class Probes(Stage):
         # if every block was edited, this mean would be that of all pairs
         if len(edited_pairs) and len(edited) < model.depth:
             result["probe/accuracy/edited"] = float(edited_pairs["accuracy"].mean())
-        return result | self._direct(model.depth) | {"probes": table}
+        return result | intervals | self._direct(model.depth) | {"probes": table}
 
     def _activations(self, model: Model) -> Float[Tensor, "block sample width"]:
         sample = self._sample
         return residuals(model, sample.documents, sample.positions, batch_tokens=self.batch_tokens)
 
-    def _table(self, held: Float[Tensor, "block sample width"], observation: Observation) -> pd.DataFrame:
-        """One row per pair."""
+    def _table(
+        self, held: Float[Tensor, "block sample width"], observation: Observation
+    ) -> tuple[pd.DataFrame, dict[str, float]]:
+        """One row per pair, and the intervals of the means over the pairs."""
         table = pd.DataFrame(self._pairs, columns=["first", "second"])
         for name in ("part", "unit", "count"):
             table.insert(0, name, getattr(observation, name))
-        accuracy = self._probes.accuracy(held)
-        table["accuracy"] = accuracy.numpy()
-        low, high = wilson_interval(accuracy, self._sample.held_documents)
-        table["low"], table["high"] = low.numpy(), high.numpy()
+        hits = self._probes.hits(held)
+        table["accuracy"] = _share(hits).numpy()
+        intervals = self._intervals(self._by_document(hits))
+        for name, ends in intervals.items():
+            table[name.removeprefix("accuracy_")] = ends[:-1]
         table["unedited"] = self._unedited.numpy()
         table["norm_only"] = self._norm_probes.accuracy(_norms(held)).numpy()
         table["shuffled"] = self._shuffled.numpy()
-        return table
+        means = {f"probe/{name}/mean": float(ends[-1]) for name, ends in intervals.items()}
+        return table, {key: end for key, end in means.items() if not math.isnan(end)}
+
+    def _by_document(self, hits: Int[Tensor, "problem sample"]) -> np.ndarray:
+        """The hits in each held-out document: (document, problem), and their mean as the last column."""
+        sums = torch.stack([part.sum(dim=1) for part in hits.split(list(self._sample.held), dim=1)]).double()
+        return torch.cat([sums, sums.mean(dim=1, keepdim=True)], dim=1).numpy()
+
+    def _intervals(self, hits: np.ndarray) -> dict[str, np.ndarray]:
+        """Ends of the intervals of accuracy and change, for every pair and, last, the mean of all pairs."""
+        sizes = 2 * np.array(self._sample.held)
+        sums = np.concatenate([hits, hits - self._unedited_hits], axis=1)
+        low, high = (np.split(ends, 2) for ends in cluster_bootstrap(sums, sizes, seed=self.seed))
+        return {
+            "accuracy_low": low[0], "accuracy_high": high[0], "change_low": low[1], "change_high": high[1]
+        }  # fmt: skip
 
     def _direct(self, depth: int) -> dict[str, float]:
         """Accuracy of telling the two models apart after each block.
@@ -234,6 +258,11 @@ def shuffled_labels(problems: int, samples: int, seed: int) -> Bool[Tensor, "pro
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(2 * samples, generator=generator) for _ in range(problems)]
     return torch.stack([order < samples for order in orders]).reshape(problems, 2, samples)
+
+
+def _share(hits: Int[Tensor, "problem sample"]) -> Float[Tensor, " problem"]:
+    """The accuracy of each problem."""
+    return hits.sum(dim=1).double() / (2 * hits.shape[1])
 
 
 def _norms(layers: Float[Tensor, "block sample width"]) -> Float[Tensor, "block sample 1"]:

@@ -65,6 +65,8 @@ def test_accuracy_and_its_error_are_those_of_the_likeliest_choices():
     assert found["downstream/mean/acc"] == pytest.approx(
         (found["downstream/walk/acc"] + found["downstream/again/acc"]) / 2
     )
+    errors = [found[f"downstream/{task}/stderr"] for task in ("walk", "again")]
+    assert found["downstream/mean/stderr"] == pytest.approx((errors[0] ** 2 + errors[1] ** 2) ** 0.5 / 2)
 
 
 def test_only_changed_weights_change_the_next_evaluation():
@@ -112,7 +114,8 @@ def test_documents_are_counted_at_the_first_measurement_alone():
 
 def test_one_document_has_an_accuracy_but_no_standard_error():
     found = measured(stage(walk=ITEMS[:1]), tiny_model(double=False))
-    assert found["downstream/walk/acc"] in (0, 1) and "downstream/walk/stderr" not in found
+    assert found["downstream/walk/acc"] in (0, 1)
+    assert not {"downstream/walk/stderr", "downstream/mean/stderr"} & found.keys()
 
 
 def test_nothing_global_changes_and_nothing_is_left_in_a_cache(
@@ -154,6 +157,8 @@ def test_bad_input_is_told_when_the_stage_is_made():
         stage(empty=[])
     with pytest.raises(ConfigError, match=r"stage\.downstream\.tasks is empty"):
         Downstream(tasks={})
+    with pytest.raises(ConfigError, match="a task cannot be named mean"):
+        stage(mean=ITEMS)
     with pytest.raises(ConfigError, match=r"stage\.downstream\.limit=0"):
         stage(limit=0, walk=ITEMS)
     with pytest.raises(ConfigError, match=r"tasks\.own\.limit=-1"):

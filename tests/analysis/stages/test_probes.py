@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,7 +16,7 @@ from analysis.stages.probes import stage as probes
 from analysis.stages.probes.logistic import BatchedLogistic
 from analysis.stages.probes.sampling import draw
 from analysis.stages.probes.stage import Probes, select_pairs, shuffled_labels
-from analysis.statistics.intervals import wilson_interval
+from analysis.statistics.intervals import cluster_bootstrap
 from editors.errors import ConfigError
 from editors.models.loading import Checkpoint
 from editors.models.model import Model
@@ -77,6 +78,7 @@ def test_an_unedited_model_scores_as_before():
     assert [found[f"probe/direct/block.{block:02d}"] for block in range(4)] == [0.5] * 4
     assert found["probe/direct/mean"] == 0.5
     assert found["probe/accuracy_low/mean"] < found["probe/accuracy/mean"] < found["probe/accuracy_high/mean"]
+    assert found["probe/change_low/mean"] == found["probe/change_high/mean"] == 0
 
 
 def test_each_pair_has_a_key_and_a_row():
@@ -96,6 +98,8 @@ def test_each_pair_has_a_key_and_a_row():
             "accuracy",
             "low",
             "high",
+            "change_low",
+            "change_high",
             "unedited",
             "norm_only",
             "shuffled",
@@ -153,6 +157,40 @@ def test_a_rotation_is_seen_by_probes_and_not_by_norm_only_ones(monkeypatch: pyt
     assert (table(after)["norm_only"] == table(before)["norm_only"]).all()
     assert after["probe/accuracy/02-03"] < before["probe/accuracy/02-03"]
     assert after["probe/direct/block.03"] > 0.9
+
+
+def test_the_interval_of_a_change_leaves_out_pairs_that_did_not_move(monkeypatch: pytest.MonkeyPatch):
+    _, after = planted(monkeypatch, lambda last: -last)
+    rows, found = table(after), numbers(after)
+    moved = rows["second"] == 3
+    change = rows["accuracy"] - rows["unedited"]
+    assert (rows["change_low"] <= change).all() and (change <= rows["change_high"]).all()
+    assert (rows.loc[~moved, ["change_low", "change_high"]] == 0).all(axis=None)
+    assert (rows.loc[moved, "change_high"] < 0).all()
+    assert found["probe/change_high/mean"] < 0
+
+
+def test_the_intervals_are_those_of_the_held_out_documents():
+    model, probing = tiny_model(), stage()
+    probing.prepare(model)
+    found = probing.measure(model, START)
+    rows, held = table(found), probing._sample.held
+    vectors = probing._activations(model)[:, probing._sample.training :]
+    first = BatchedLogistic().fit(probing._activations(model)[:, : probing._sample.training], [(0, 1)])
+    hits = first.hits(vectors)[0].split(list(held))
+    sums = np.array([[float(part.sum())] for part in hits])
+    low, high = cluster_bootstrap(sums, 2 * np.array(held), seed=0)
+    assert len(held) > 1 and sum(held) == vectors.shape[1]
+    assert (rows["low"][0], rows["high"][0]) == pytest.approx((low[0], high[0]))
+    assert low[0] < rows["accuracy"][0] < high[0]
+
+
+def test_one_held_out_document_gives_no_interval():
+    model, probing = tiny_model(), stage(held_out=0.01)
+    probing.prepare(model)
+    found = probing.measure(model, START)
+    assert "probe/accuracy/mean" in found and not any("_low" in key or "_high" in key for key in found)
+    assert table(found)["low"].isna().all()
 
 
 def test_a_change_of_scale_is_seen_by_norm_only_probes(monkeypatch: pytest.MonkeyPatch):
@@ -269,14 +307,6 @@ def test_half_of_the_shuffled_labels_are_true():
     labels = shuffled_labels(3, 50, seed=0)
     assert labels.flatten(1).sum(dim=1).tolist() == [50, 50, 50]
     assert not torch.equal(labels[0], labels[1])
-
-
-def test_the_interval_is_the_published_one_and_stays_between_0_and_1():
-    # Wilson's interval of 81 of 263, as in Newcombe 1998, table I
-    low, high = wilson_interval(torch.tensor([81 / 263], dtype=torch.float64), 263)
-    assert (round(float(low), 4), round(float(high), 4)) == (0.2553, 0.3662)
-    low, high = wilson_interval(torch.tensor([0.0, 1.0], dtype=torch.float64), 10)
-    assert float(low[0]) == pytest.approx(0, abs=1e-12) and float(high[1]) == pytest.approx(1)
 
 
 # --- options -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from analysis.__main__ import main as analysis
-from pipeline.__main__ import COMMANDS
+from pipeline.command_line import COMMANDS
 from pipeline.config.resolvers import register_resolvers
 from tests.paths import CONF, ROOT
 

@@ -1,0 +1,76 @@
+"""The commands: `python -m pipeline editor=memit edits=100`, or `normscope …`.
+
+`python -m pipeline status outputs/…` and the other `COMMANDS` work on finished or running runs.
+"""
+
+import difflib
+import importlib
+import os
+import signal
+import sys
+from contextlib import suppress
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
+
+from editors.errors import NormscopeError
+from pipeline.config.hydra_internals import register_plugin
+from pipeline.config.resolvers import register_resolvers
+from pipeline.launch import task
+from pipeline.launchers.pool import Pool
+from pipeline.paths import CONF
+from pipeline.runs.messages import error_line
+from pipeline.runs.signals import SAVE
+from pipeline.sweeps import search
+from pipeline.sweeps.grid import Sweep
+
+COMMANDS = ("status", "export", "upload", "dashboard", "build_world")
+"""Modules of `pipeline.commands`, each with its own `main`."""
+
+
+def run() -> None:
+    """Run the command line; a user's mistake gives one sentence and exit status 1."""
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        sys.exit(importlib.import_module(f"pipeline.commands.{sys.argv[1]}").main(sys.argv[2:]))
+    signal.signal(SAVE, signal.SIG_IGN)  # outside the steps of a run there is nothing to save
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors unchanged
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # one progress bar is enough
+    register_resolvers()
+    _register_plugins()
+    search.install()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+    except NormscopeError as error:
+        sys.exit(f"error: {error}")
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {_message(error)}")
+    except MarkedYAMLError as error:
+        sys.exit(f"error: {error_line(error)}")
+    except BrokenPipeError:
+        raise  # nobody reads the output any more
+    except OSError as error:
+        sys.exit(f"error: {error.strerror or error}: {error.filename or ''}")
+
+
+def _register_plugins() -> None:
+    """Make this project's sweepers and launchers known to Hydra."""
+    with suppress(ImportError):  # the extra `slurm` is not installed
+        from pipeline.launchers.slurm import SlurmSweep
+
+        register_plugin("SlurmSweep", SlurmSweep)
+    register_plugin("Sweep", Sweep)
+    register_plugin("Pool", Pool)
+
+
+def _message(error: Exception) -> str:
+    """Hydra's message with its cause, which often names the actual mistake, and a hint."""
+    cause = f" ({error.__cause__})" if error.__cause__ else ""
+    hint = ""
+    if "add --multirun" in str(error):
+        hint = "\nlauncher=pool and slurm sweep without it: check the spelling of launcher= and launcher.*"
+    if sys.argv[1:2] and (close := difflib.get_close_matches(sys.argv[1], COMMANDS, n=1)):
+        hint = f"\ndid you mean python -m pipeline {close[0]}?"
+    return f"{error}{cause}{hint}"
