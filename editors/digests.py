@@ -48,7 +48,7 @@ def _of_one(tensor: Tensor, form: Callable[[Tensor], Tensor]) -> bytes:
     for piece in tensor.detach().reshape(-1).split(_PIECE):
         values = form(piece.cpu().contiguous())
         digest.update(f"{values.dtype}\0".encode())
-        digest.update(memoryview(values.view(torch.uint8).numpy()))
+        digest.update(values.view(torch.uint8).numpy().data)
     return digest.digest()
 
 

@@ -119,4 +119,5 @@ class Replay(Intervention):
                     f"choose model={recorded.get('name')} as that run did"
                 )
         path, inputs = self.model.get("path"), recorded_inputs(folder)
-        check_inputs(folder, {path: inputs[path]} if path in inputs else {})
+        if path is not None and path in inputs:
+            check_inputs(folder, {path: inputs[path]})
