@@ -223,6 +223,7 @@ REFUSED = {
     "is an HTML page": b"<!doctype html><html>",
     "is one JSON object: give a list": json.dumps(row(0), indent=1).encode(),
     "is not valid JSON": f"[{FACT},]".encode(),
+    "holds no JSON object .*it begins with 'prompt,subject'": b"prompt,subject\n{} is,Rob\n",
     r"no row of .* is usable .*it is empty": b"",
     "is not valid JSON .*recursion": 100_000 * b"[",
 }
