@@ -148,7 +148,7 @@ def test_blank_prompts_are_left_out_with_a_count(tmp_path: Path, caplog: pytest.
 
 
 def test_blank_questions_of_zsre_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    question = {
+    question: dict[str, object] = {
         "subject": "Rob",
         "src": "Who is Rob?",
         "answers": ["", "a poet"],

@@ -9,6 +9,7 @@ import pytest
 from editors.data import Fact
 from editors.errors import ConfigError, DataError
 from editors.locate.contexts import GivenContexts
+from editors.methods.lti import DistilledTargets
 from editors.models.model import Model
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Plan
@@ -128,3 +129,9 @@ def test_an_editor_learns_from_the_facts_that_can_be_read(caplog: pytest.LogCapt
     long = replace(FINE, id="7", neighbours=(LONG * 2,))
     assert learnable(model(), [FINE, long, FACTS[2]]) == (FINE, FACTS[2])
     assert "left out 1 of 3 facts for an editor to learn: tiny-gpt2 cannot read them" in caplog.text
+
+
+def test_the_contexts_of_lti_include_those_of_its_teacher() -> None:
+    (contexts,) = DistilledTargets(middle_layer=2).contexts_of([FINE], (("{}",), ("A river. {}",)))
+    assert list(contexts[:2]) == ["{}", "A river. {}"]
+    assert contexts[2:] == [f"Imagine that Ada Byron works as a poet\n{text}" for text in contexts[:2]]
