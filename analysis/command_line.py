@@ -17,6 +17,7 @@ from analysis.results.collection import Collection, collect
 from analysis.results.comparison import comparison, read_one, render_comparison
 from analysis.results.tables import NARROW, alarm_order_text, per_series
 from editors.errors import ConfigError, NormscopeError
+from editors.text_files import local_path
 
 _WIDE = 200
 """Columns of output that is not a terminal."""
@@ -111,16 +112,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_figure_options(commands.add_parser("figures", parents=[common], help="figures alone, for a paper"))
     page = commands.add_parser("results", help="the claims of all experiments, with verdicts")
     page.add_argument(
-        "roots", nargs="+", type=Path, metavar="outputs", help="folders that hold experiments' folders"
+        "roots", nargs="+", type=local_path, metavar="outputs", help="folders that hold experiments' folders"
     )
-    page.add_argument("--to", type=Path, default=Path("docs/results.md"), help="default: docs/results.md")
+    page.add_argument(
+        "--to", type=local_path, default=Path("docs/results.md"), help="default: docs/results.md"
+    )
     page.set_defaults(run=results)
     keys = commands.add_parser("metrics", help="the definitions of all metrics, as docs/metrics.md")
-    keys.add_argument("--to", type=Path, default=Path("docs/metrics.md"), help="default: docs/metrics.md")
+    keys.add_argument(
+        "--to", type=local_path, default=Path("docs/metrics.md"), help="default: docs/metrics.md"
+    )
     keys.set_defaults(run=metrics)
     two = commands.add_parser("compare", help="the differences between two runs; exit status as of diff")
-    two.add_argument("a", type=Path, metavar="outputs/<experiment>/<run>", help="finished or not")
-    two.add_argument("b", type=Path, metavar="outputs/<experiment>/<run>")
+    two.add_argument("a", type=local_path, metavar="outputs/<experiment>/<run>", help="finished or not")
+    two.add_argument("b", type=local_path, metavar="outputs/<experiment>/<run>")
     two.add_argument(
         "--tolerance", type=float, default=0.0, help="relative difference up to which numbers are equal"
     )
@@ -133,10 +138,12 @@ def _common_options() -> argparse.ArgumentParser:
     """The options of `report` and `figures`."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "folders", nargs="+", type=Path, metavar="outputs/<experiment>", help="experiment folders"
+        "folders", nargs="+", type=local_path, metavar="outputs/<experiment>", help="experiment folders"
     )
     common.add_argument(
-        "--to", type=Path, help="folder to write to; default: the experiment's, for several outputs/<A>+<B>"
+        "--to",
+        type=local_path,
+        help="folder to write to; default: the experiment's, for several outputs/<A>+<B>",
     )
     common.add_argument(
         "--at",

@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,12 +34,18 @@ _KINDS = {
 """Beginnings of files that are not text in UTF-8, each with the name of the kind and the way out."""
 
 
+def local_path(text: str) -> Path:
+    """The path that a text names; `~` is the home folder, also where no shell has replaced it (`out=~/x`)."""
+    # not Path.expanduser, which raises for the home of an unknown user
+    return Path(os.path.expanduser(text))  # noqa: PTH111
+
+
 def existing_file(path: str, *, option: str) -> Path:
     """The path of an existing file; raises DataError if there is none."""
+    file = local_path(path)
     try:
-        file = Path(path).expanduser()
         exists = file.exists()
-    except (ValueError, OSError, RuntimeError) as error:  # a NUL character, a name too long, ~nobody
+    except (ValueError, OSError) as error:  # a NUL character, a name too long
         raise DataError(f"{option}={path!r} is no path ({error}): give the path of a file") from error
     if not file.is_file():
         kind = "is a folder" if file.is_dir() else "is a pipe or device" if exists else "does not exist"

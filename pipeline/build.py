@@ -16,6 +16,7 @@ from analysis.stages.base import Stage
 from analysis.stages.signatures import Judge
 from editors.errors import ConfigError, NormscopeError
 from editors.models.loading import Checkpoint
+from editors.text_files import local_path
 from pipeline.config.allowed_classes import plugin_problems
 from pipeline.config.schema import KEYS, NO_LAYERS, ResolvedConfig
 from pipeline.config.validation import node_problems, unknown_key_message
@@ -79,12 +80,22 @@ def build_model(plain: Mapping[str, Any], plugins: Sequence[str] = ()) -> Checkp
 def _instance(node: object) -> Any:
     """The object of a node; a NormscopeError of its constructor is raised as it is."""
     try:
-        return instantiate(node, _convert_="all")
+        return instantiate(_with_home(node), _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, NormscopeError):
             raise cause from error
         raise
+
+
+def _with_home(node: object) -> object:
+    """The node with `~/` at the beginning of a value replaced by the home folder.
+
+    Only here, so that the name of a run is the same on every machine.
+    """
+    if isinstance(node, Mapping):
+        return {key: _with_home(value) for key, value in node.items()}
+    return str(local_path(node)) if isinstance(node, str) and node.startswith("~/") else node
 
 
 def _problems(plain: ResolvedConfig) -> Iterator[str]:

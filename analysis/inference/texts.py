@@ -3,6 +3,7 @@
 Texts never name an edited subject: there an edit is meant to change the model, elsewhere a change is damage.
 """
 
+import logging
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from editors.data import Corpus, Fact
 from editors.errors import ConfigError, DataError
 from editors.models.model import Model
 from editors.models.tokenization import pad, tokenize
+
+log = logging.getLogger(__name__)
 
 Document = tuple[int, ...]
 """Token ids of one text."""
@@ -63,13 +66,18 @@ class TextSet:
         subjects = frozenset(fact.subject for fact in planned)
         # a dict: a document that occurs twice, such as a heading, would be both trained and tested on
         documents: dict[Document, None] = {}
-        left = self.tokens
+        left, cut = self.tokens, 0
         for text in self._usable_texts(corpus, subjects):
-            ids = tokenize(model.tokenizer, text).ids[: min(longest, left)]
+            whole = tokenize(model.tokenizer, text).ids
+            ids = whole[: min(longest, left)]
             if len(ids) >= _SHORTEST and ids not in documents:
                 documents[ids] = None
                 left -= len(ids)
+                cut += len(whole) > longest
             if left < _SHORTEST:
+                log.info(
+                    "%s: %d of %d documents cut at %d tokens", corpus.label, cut, len(documents), longest
+                )
                 return list(documents)
         raise DataError(
             f"{corpus.label} holds only {self.tokens - left} usable tokens (documents cut at {longest}, "

@@ -6,6 +6,7 @@ never used: every method that reads it raises DataError.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -250,12 +251,19 @@ def skipped(numbers: list[int]) -> tuple[str, ...]:
 
 
 def json_object(text: str | bytes) -> Row | None:
-    """The object that a text holds; None if it holds none."""
+    """The object that a text holds; None if it holds none. A metric that is null is NaN."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_hook=_with_nan)
     except (ValueError, RecursionError):  # brackets nested thousands deep
         return None
     return value if isinstance(value, dict) else None
+
+
+def _with_nan(row: Row) -> Row:
+    """Strict JSON has no NaN; keys of metrics hold a slash."""
+    if None not in row.values():
+        return row
+    return {key: math.nan if value is None and "/" in key else value for key, value in row.items()}
 
 
 def one_line(text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from editors.errors import ConfigError, NormscopeError
+from editors.text_files import local_path
 from pipeline.data.sources import CounterFact
 from pipeline.data.world.borrowed import BorrowedWorld
 from pipeline.data.world.facts import World
@@ -32,7 +33,7 @@ class BuildOptions:
     def folder(self) -> Path:
         """Folder of the model: `out`, by default `outputs/models/` and the names of model and facts file."""
         name = self.model if self.facts is None else f"{self.model}-{Path(self.facts).stem}"
-        return Path(self.out or f"outputs/models/{name}")
+        return local_path(self.out or f"outputs/models/{name}")
 
 
 def parse(arguments: Sequence[str]) -> BuildOptions:

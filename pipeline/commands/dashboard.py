@@ -8,12 +8,12 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from analysis.metrics import dashboard, metrics
 from analysis.results.run_folder import RunFolder, run_folders
 from editors.errors import ConfigError, DataError
+from editors.text_files import local_path
 from pipeline.runs.atomic_files import write
 from pipeline.tracking.base import Position
 from pipeline.tracking.wandb_config import node
@@ -164,8 +164,10 @@ def _section(key: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline dashboard", description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="folder", help="experiments")
-    parser.add_argument("--to", type=Path, metavar="FILE", help="write the view there instead of saving it")
+    parser.add_argument("folders", nargs="+", type=local_path, metavar="folder", help="experiments")
+    parser.add_argument(
+        "--to", type=local_path, metavar="FILE", help="write the view there instead of saving it"
+    )
     parser.add_argument("--project", help="instead of the one of the runs' configurations")
     parser.add_argument("--entity", help="a team or user, instead of the one of the configurations")
     return parser

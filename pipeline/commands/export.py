@@ -17,6 +17,7 @@ import transformers
 from analysis.results.run_folder import RunFolder, run_folders
 from editors.errors import DataError, ModelError, NormscopeError
 from editors.models.model import Model
+from editors.text_files import local_path
 from pipeline.build import build_model
 from pipeline.checkpoints.kept_weights import kept_changes
 from pipeline.commands.model_card import card
@@ -26,7 +27,7 @@ from pipeline.runs.input_digests import check_inputs, recorded_inputs
 def main(arguments: Sequence[str]) -> str | int:
     """Export the run of the command line; returns an exit status, or the message of an error."""
     parser = argparse.ArgumentParser(prog="python -m pipeline export", description=__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("run", type=local_path, metavar="RUN", help="the folder of a finished run")
     parser.add_argument("out", type=_out, metavar="out=DIR", help="a folder that is empty or does not exist")
     parser.add_argument("plugins", type=_plugins, nargs="?", default=(), metavar="plugins=MODULE,...",
                         help="modules with classes of the run's model that you trust")  # fmt: skip
@@ -122,7 +123,7 @@ def _out(text: str) -> Path:
     key, sign, path = text.partition("=")
     if key != "out" or not sign or not path:
         raise argparse.ArgumentTypeError(f"{text!r} has to be out=DIR, the folder to write")
-    return Path(path)
+    return local_path(path)
 
 
 def _plugins(text: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from editors.errors import DataError
+from editors.text_files import local_path
 from pipeline.commands.run_states import RunState, State, run_states, seconds_left
 from pipeline.runs import messages
 from pipeline.runs.messages import duration
@@ -27,7 +28,7 @@ _WIDE = 200
 def main(arguments: Sequence[str]) -> str | int:
     """Print the table; returns an exit status, or the message of an error."""
     parser = argparse.ArgumentParser(prog="python -m pipeline status", description="The progress of runs.")
-    parser.add_argument("folders", nargs="+", type=Path, metavar="outputs/<experiment>")
+    parser.add_argument("folders", nargs="+", type=local_path, metavar="outputs/<experiment>")
     parser.add_argument("--watch", type=_positive, metavar="SECONDS", help="repeat until all runs have ended")
     options = parser.parse_args(arguments)
     console = Console()

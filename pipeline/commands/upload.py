@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from analysis.results.run_folder import RunFolder, run_folders
 from editors.errors import ConfigError, DataError
+from editors.text_files import local_path
 from pipeline.config.fingerprint import Config
 from pipeline.runs import heartbeat
 from pipeline.runs.folder import RunInfo
@@ -178,7 +179,9 @@ def _online(path: str) -> Any | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline upload", description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="folder", help="experiments or single runs")
+    parser.add_argument(
+        "folders", nargs="+", type=local_path, metavar="folder", help="experiments or single runs"
+    )
     parser.add_argument("--project", help="instead of the project of each run's configuration")
     parser.add_argument("--entity", help="a team or user, instead of the one of each run's configuration")
     parser.add_argument("--mode", choices=("auto", "online", "offline"), default="auto",

@@ -84,7 +84,7 @@ class HubText:
             raise DataError(f"the data set {self.dataset} has no column {self.column!r}; it has {columns}")
         if self.shuffle is not None:
             rows = rows.shuffle(seed=self.shuffle)
-        yield from (str(row) for row in rows[self.column] if str(row).strip())
+        yield from (str(row) for row in rows[self.column] if row is not None and str(row).strip())
 
 
 @dataclass(frozen=True, kw_only=True)

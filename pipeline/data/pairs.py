@@ -97,9 +97,11 @@ class PairRows:
         return read_hub(str(self.dataset), split=self.split, revision=self.revision, option=instead)
 
     def _prompt(self, row: Mapping[str, object], entry: Entry) -> str:
-        more = self._trimmed(str(row.get(self.context) or ""), entry) if self.context else ""
         prompt = self._text(row, self.prompt, entry)
-        return f"{prompt}\n{more}" if more else prompt
+        more = row.get(self.context) if self.context else None
+        if more is None or (isinstance(more, str) and not self._trimmed(more, entry)):
+            return prompt
+        return f"{prompt}\n{self._text(row, str(self.context), entry)}"
 
     def _turns(self, value: object, entry: Entry) -> Sequence[Message]:
         turns = value if isinstance(value, list) else []

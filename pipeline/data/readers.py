@@ -38,6 +38,12 @@ def read_file(path: str, option: str = "data.path") -> Iterator[Entry]:
     lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
     if len(lines) > 1 and _object(lines[0][1]) is None and _object(content):
         raise DataError(f"{place} is one JSON object: give a list of objects, or one object per line")
+    first = lines[0][1].strip() if lines else "{"
+    if not first.startswith("{") and all(_object(line) is None for _, line in lines):
+        raise DataError(
+            f"{place} holds no JSON object (it begins with {first[:20]!r}): "
+            "give a JSON list of objects, or one object per line"
+        )
     for index, (number, line) in enumerate(lines):
         yield Entry(index, f"line {number}", _object(line))
 

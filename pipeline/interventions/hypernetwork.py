@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -14,6 +14,7 @@ from editors.models.model import Model
 from editors.updates import Site
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
+from pipeline.interventions.readable import learnable
 from pipeline.runs.checkpoint_store import new_checkpoint
 
 _LEARNT = "learnt.safetensors"
@@ -99,6 +100,10 @@ class LearnToEdit(Intervention):
     def check(self, model: Model, plan: Plan) -> None:
         """Raise a ConfigError for a block or matrix that the model does not have."""
         check_sites(model, self.learner.sites)
+
+    def select(self, model: Model, plan: Plan) -> Plan:
+        """The plan without facts that the model cannot read."""
+        return replace(plan, learnt=learnable(model, plan.learnt), untouched=learnable(model, plan.untouched))
 
     def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
         """Train; report every validation and save a checkpoint at each."""

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from editors.data import Fact
+from editors.data import SLOT, Fact
 from editors.errors import DataError
 from editors.models.model import Model
-from editors.models.readable import edited, faults, known, scored
+from editors.models.readable import Reading, edited, faults, known, scored
 from pipeline.interventions.base import Plan
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,15 @@ def readable(model: Model, plan: Plan, contexts: Sequence[Sequence[str]], unread
         log.warning("left out %d of %d edits: %s", left, len(plan.stream), _listed(found))
     subjects = {fact.subject for fact in stream}
     others = [fact for fact in plan.others if fact.subject in subjects]
-    return replace(plan, stream=stream, others=_kept(model, others), untouched=_kept(model, plan.untouched))
+    return replace(
+        plan, stream=stream, others=_measured(model, others), untouched=_measured(model, plan.untouched)
+    )
+
+
+def learnable(model: Model, facts: Sequence[Fact]) -> Sequence[Fact]:
+    """The facts of which every prompt can be read, for the training of an editor; others are counted."""
+    readings = [[*edited(fact, (SLOT,)), *scored(fact)] for fact in facts]
+    return _kept(model, facts, readings, "for an editor to learn")
 
 
 def _without(stream: Sequence[Fact], unread: set[str]) -> Sequence[Fact]:
@@ -53,15 +61,19 @@ def _without(stream: Sequence[Fact], unread: set[str]) -> Sequence[Fact]:
     return tuple(kept)
 
 
-def _kept(model: Model, facts: Sequence[Fact]) -> Sequence[Fact]:
+def _measured(model: Model, facts: Sequence[Fact]) -> Sequence[Fact]:
     """The facts whose statement with its object can be read."""
-    found = faults(model, [[known(fact)] for fact in facts])
+    return _kept(model, facts, [[known(fact)] for fact in facts], "that are not edited")
+
+
+def _kept(
+    model: Model, facts: Sequence[Fact], readings: Sequence[Sequence[Reading]], which: str
+) -> Sequence[Fact]:
+    found = faults(model, readings)
     kept = tuple(fact for fact, fault in zip(facts, found, strict=True) if not fault)
     if len(kept) < len(facts):
-        log.warning(
-            "left out %d of %d facts that are not edited: %s cannot read them",
-            len(facts) - len(kept), len(facts), model.name,
-        )  # fmt: skip
+        left = len(facts) - len(kept)
+        log.warning("left out %d of %d facts %s: %s cannot read them", left, len(facts), which, model.name)
     return kept
 
 

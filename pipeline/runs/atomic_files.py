@@ -1,10 +1,15 @@
 """Atomic writes of texts: a reader sees either the old content or all of the new content."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from editors.disk import replacing
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|NaN|-?Infinity')
+"""Strings, which may hold such words, and numbers that are not finite as Python writes them."""
+_NOT_FINITE = {"NaN": "null", "Infinity": "1e999", "-Infinity": "-1e999"}
 
 
 def write(path: Path, text: str, *, durable: bool = True) -> None:
@@ -14,5 +19,18 @@ def write(path: Path, text: str, *, durable: bool = True) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, object], *, durable: bool = True) -> None:
-    """Write a JSON file atomically; if `durable`, it is on the disk when this returns."""
-    write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable=durable)
+    """Write a file in strict JSON atomically; if `durable`, it is on the disk when this returns."""
+    write(path, strict_json(value) + "\n", durable=durable)
+
+
+def strict_json(value: Mapping[str, object]) -> str:
+    """JSON that every parser reads: NaN is null, infinity a number too large for any float (1e999).
+
+    Text that cannot be encoded in UTF-8 is escaped.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return _TOKEN.sub(_strict, text).encode(errors="backslashreplace").decode()
+
+
+def _strict(token: re.Match[str]) -> str:
+    return _NOT_FINITE.get(token.group(), token.group())

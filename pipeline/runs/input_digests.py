@@ -7,6 +7,7 @@ from pathlib import Path
 
 from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
+from editors.text_files import local_path
 from pipeline.config.fingerprint import label
 from pipeline.runs.layout import run_of
 
@@ -24,7 +25,8 @@ def input_digests(config: Mapping[str, object]) -> dict[str, str]:
 
     A digest covers names, sizes, and the first and last 32 MiB of every file.
     """
-    return {text: _digest(Path(text)) for text in sorted(set(_input_paths(config))) if Path(text).exists()}
+    paths = {text: local_path(text) for text in sorted(set(_input_paths(config)))}
+    return {text: _digest(path) for text, path in paths.items() if path.exists()}
 
 
 def recorded_inputs(folder: Path) -> Mapping[str, str]:
@@ -34,8 +36,8 @@ def recorded_inputs(folder: Path) -> Mapping[str, str]:
 
 def check_inputs(folder: Path, before: Mapping[str, str]) -> None:
     """Raise a ConfigError if an existing file differs from the one that the run in this folder has read."""
-    existing = {path: digest for path, digest in before.items() if Path(path).exists()}
-    changed = [path for path, digest in existing.items() if _digest(Path(path)) != digest]
+    existing = {path: digest for path, digest in before.items() if local_path(path).exists()}
+    changed = [path for path, digest in existing.items() if _digest(local_path(path)) != digest]
     if changed:
         raise ConfigError(
             f"{changed[0]} has changed since the run in {folder} read it: "

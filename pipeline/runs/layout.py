@@ -5,6 +5,7 @@ from typing import Any
 
 from analysis.results.run_folder import RunFolder, runs_in
 from editors.errors import ConfigError, DataError
+from editors.text_files import local_path
 from pipeline.config.fingerprint import Config, fingerprint, label
 
 OUTPUTS = Path("outputs")
@@ -55,7 +56,7 @@ def run_of(text: str, model: object = None, seed: object = None) -> Path:
         ConfigError: if there is no such run, or several.
         DataError: if the configuration of a run cannot be read.
     """
-    folder, key = Path(text).expanduser(), "intervention.source"
+    folder, key = local_path(text), "intervention.source"
     if RunFolder(folder).is_run:
         if not RunFolder(folder).is_done:
             raise ConfigError(f"{key}={text} is a run that is not finished: complete it first")

@@ -8,9 +8,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from editors.errors import ConfigError
+from editors.text_files import local_path
 from pipeline.build import build
+from pipeline.commands.build_world import parse
 from pipeline.config.resolvers import register_resolvers, span
 from pipeline.config.schema import resolved
+from pipeline.runs.input_digests import check_inputs, input_digests
 from tests.pipeline.conftest import CONF
 
 Composed = Callable[..., DictConfig]
@@ -134,3 +137,28 @@ def begins_with_command(path: Path) -> bool:
     """Whether one of the first two lines is a comment with a command line."""
     lines = path.read_text().splitlines()[:2]
     return any(line.startswith("#") and "python -m pipeline" in line for line in lines)
+
+
+def test_the_home_folder_is_found_at_the_beginning_of_every_path(
+    composed: Composed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    plain = resolved(composed())
+    data, corpus = Path(str(plain["data"]["path"])), plain["model"]["corpus"]
+    home = {**plain, "data": {**plain["data"], "path": f"~/{data.name}"}}
+    home["model"] = {**plain["model"], "path": "~/model", "corpus": {**corpus, "path": "~/text.txt"}}
+    monkeypatch.setenv("HOME", str(data.parent))
+    parts = build(home)  # pyright: ignore[reportArgumentType]
+    assert parts.model.path == str(data.parent / "model")
+    assert parts.data.load().facts == build(plain).data.load().facts
+    recorded = input_digests(home)
+    assert recorded["~/text.txt"] == input_digests(plain)[str(corpus["path"])]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "text.txt").write_text("another text")
+    with pytest.raises(ConfigError, match=r"~/text\.txt has changed since"):
+        check_inputs(tmp_path, recorded)
+
+
+def test_an_output_folder_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse(["out=~/model"]).folder == tmp_path / "model"
+    assert local_path("~nobody-here/x") == Path("~nobody-here/x")

@@ -1,5 +1,6 @@
 """Texts: they can be read repeatedly, and their identity follows their content."""
 
+import gzip
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,10 +69,36 @@ def test_text_of_a_moving_revision_is_refused(revision: str) -> None:
         HubText(dataset="who/what", revision=revision)
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["\ufeffone\n\ntwo".encode(), gzip.compress(b"one\n\ntwo\n"), b"one\r\rtwo", b"\r\none\r\n\r\ntwo"],
+)
+def test_text_files_of_every_usual_form_are_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "text").write_bytes(content)
+    assert list(TextFile(path=str(tmp_path / "text"))) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("one".encode("utf-16"), "is text in UTF-16: save it as UTF-8"),
+        ("one".encode("utf-16-be"), "is text in UTF-16 or UTF-32"),
+        ("one\n\ncafé".encode("latin-1"), r"is not UTF-8 \(line 3 holds the byte 0xe9\): save it as UTF-8"),
+        (gzip.compress(b"one" * 99)[:20], "is a damaged gzip file"),
+    ],
+)
+def test_text_files_that_cannot_be_read_are_refused_by_their_kind(
+    tmp_path: Path, content: bytes, sentence: str
+) -> None:
+    (tmp_path / "text").write_bytes(content)
+    with pytest.raises(DataError, match=sentence):
+        list(TextFile(path=str(tmp_path / "text")))
+
+
 def test_hub_text_reads_one_column_and_skips_blank_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    rows = datasets.Dataset.from_dict({"text": ["a", " ", "b"]})
+    rows = datasets.Dataset.from_dict({"text": ["a", " ", None, "b"]})
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: rows)
     corpus = HubText(dataset="who/what", revision="abc")
     assert list(corpus) == list(corpus) == ["a", "b"]

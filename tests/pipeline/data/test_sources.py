@@ -148,7 +148,7 @@ def test_blank_prompts_are_left_out_with_a_count(tmp_path: Path, caplog: pytest.
 
 
 def test_blank_questions_of_zsre_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    question = {
+    question: dict[str, object] = {
         "subject": "Rob",
         "src": "Who is Rob?",
         "answers": ["", "a poet"],
@@ -223,6 +223,7 @@ REFUSED = {
     "is an HTML page": b"<!doctype html><html>",
     "is one JSON object: give a list": json.dumps(row(0), indent=1).encode(),
     "is not valid JSON": f"[{FACT},]".encode(),
+    "holds no JSON object .*it begins with 'prompt,subject'": b"prompt,subject\n{} is,Rob\n",
     r"no row of .* is usable .*it is empty": b"",
     "is not valid JSON .*recursion": 100_000 * b"[",
 }

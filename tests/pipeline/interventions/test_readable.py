@@ -9,11 +9,12 @@ import pytest
 from editors.data import Fact
 from editors.errors import ConfigError, DataError
 from editors.locate.contexts import GivenContexts
+from editors.methods.lti import DistilledTargets
 from editors.models.model import Model
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Plan
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
-from pipeline.interventions.readable import Unreadable, readable
+from pipeline.interventions.readable import Unreadable, learnable, readable
 from tests.editors.cases import make_memit
 from tests.tiny import FACTS, optimizer, tiny_model
 
@@ -122,3 +123,15 @@ def test_an_intervention_asks_its_editor_for_the_contexts() -> None:
 def test_another_word_than_refuse_or_skip_is_named() -> None:
     with pytest.raises(ConfigError, match=r"intervention\.unreadable=drop, but it is one of refuse, skip"):
         editing(unreadable="drop")
+
+
+def test_an_editor_learns_from_the_facts_that_can_be_read(caplog: pytest.LogCaptureFixture) -> None:
+    long = replace(FINE, id="7", neighbours=(LONG * 2,))
+    assert learnable(model(), [FINE, long, FACTS[2]]) == (FINE, FACTS[2])
+    assert "left out 1 of 3 facts for an editor to learn: tiny-gpt2 cannot read them" in caplog.text
+
+
+def test_the_contexts_of_lti_include_those_of_its_teacher() -> None:
+    (contexts,) = DistilledTargets(middle_layer=2).contexts_of([FINE], (("{}",), ("A river. {}",)))
+    assert list(contexts[:2]) == ["{}", "A river. {}"]
+    assert contexts[2:] == [f"Imagine that Ada Byron works as a poet\n{text}" for text in contexts[:2]]

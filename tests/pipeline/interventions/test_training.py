@@ -477,6 +477,16 @@ def test_a_broken_line_of_pairs_is_named(tmp_path: Path):
         list(PairRows(path=str(path)))
 
 
+@pytest.mark.parametrize(("context", "prompt"), [(None, "a"), (" ", "a"), (" c ", "a\nc")])
+def test_a_context_follows_the_prompt_unless_it_is_blank(tmp_path: Path, context: str | None, prompt: str):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "completion": "b", "more": context}))
+    assert list(PairRows(path=str(path), context="more")) == [(prompt, "b")]
+    path.write_text(json.dumps({"prompt": "a", "completion": "b", "more": ["c"]}))
+    with pytest.raises(DataError, match="no text in column 'more'"):
+        list(PairRows(path=str(path), context="more"))
+
+
 @pytest.mark.parametrize(
     ("text", "fault"), [("a\ud800", "half of a surrogate pair"), ("a\0b", "a NUL character")]
 )
