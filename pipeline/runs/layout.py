@@ -1,5 +1,6 @@
 """The folders of runs on the disk, and the finished run that another run builds on."""
 
+import os
 from pathlib import Path
 
 from analysis.results.run_folder import RunFolder, runs_in
@@ -7,6 +8,10 @@ from editors.errors import ConfigError
 from pipeline.config.fingerprint import Config, fingerprint, label
 
 OUTPUTS = Path("outputs")
+_LONGEST = 128
+"""Most characters of the name of a group of W&B, which is that of the experiment."""
+_MOST_BYTES = 255
+"""Most bytes of the name of a folder."""
 
 
 def folder_of(root: Path, config: Config) -> Path:
@@ -14,6 +19,8 @@ def folder_of(root: Path, config: Config) -> Path:
     name = str(config.get("name") or "")
     if not name.isprintable() or not name.strip(". ") or {"/", "\\"} & set(name):
         raise ConfigError(f"name={name!r} cannot name a folder: use letters, digits, '-' and '_'")
+    if len(name) > _LONGEST or len(os.fsencode(name)) > _MOST_BYTES:
+        raise ConfigError(f"name={name[:20]}… has {len(name)} characters, more than {_LONGEST}: shorten it")
     return root / name / fingerprint(config)
 
 

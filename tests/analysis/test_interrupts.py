@@ -1,4 +1,4 @@
-"""A command that is interrupted while it imports ends with one line; the reader of its output may leave first."""
+"""A command interrupted while it imports ends with one line; the reader of its output may leave first."""
 
 import os
 import signal
