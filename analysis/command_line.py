@@ -1,6 +1,7 @@
 """The commands: `python -m analysis report outputs/<experiment>`, `figures …` and `compare <run> <run>`."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,8 +78,10 @@ def figures(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     """Print the differences between two runs; 0 if their numbers are equal within the tolerance, else 1."""
-    if not options.tolerance >= 0:
-        raise ConfigError(f"--tolerance {options.tolerance}: a relative difference is not negative")
+    if not 0 <= options.tolerance < math.inf:
+        raise ConfigError(
+            f"--tolerance {options.tolerance}: a relative difference is finite and not negative"
+        )
     a, b = (read_one(folder) for folder in (options.a, options.b))
     differences = comparison(a, b, options.tolerance)
     console = Console()

@@ -4,6 +4,7 @@ The status is 128 + the number of the signal, as in a shell. Light: imported bef
 seconds to import.
 """
 
+import atexit
 import logging
 import os
 import signal
@@ -33,24 +34,30 @@ def ending_in_order() -> Iterator[None]:
     Raises:
         SystemExit: once everything is closed.
     """
-    handler = _RaiseExit()
-    with _handled_by(handler):
-        try:
+    atexit.register(_ignore_signals)  # first, so that it is called last
+    try:
+        with _handled_by(handler := _RaiseExit()):
             try:
-                yield
-            finally:
-                sys.stdout.flush()
-        except BrokenPipeError:
-            discard_output()
-            raise SystemExit(128 + signal.SIGPIPE) from None
-        except BaseException as error:
-            # libraries may turn the interrupt of an import into an error of their own
-            number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else handler.number
-            if number is None:
-                raise
-            print(_line(number), file=sys.stderr)  # noqa: T201
-            logging.disable()  # of what libraries log when the process ends
-            raise SystemExit(128 + number) from None
+                try:
+                    yield
+                finally:
+                    sys.stdout.flush()
+            except BrokenPipeError:
+                discard_output()
+                raise SystemExit(128 + signal.SIGPIPE) from None
+            except BaseException as error:
+                # libraries may turn the interrupt of an import into an error of their own
+                number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else handler.number
+                if number is None:
+                    raise
+                print(_line(number), file=sys.stderr)  # noqa: T201
+                logging.disable()  # of what libraries log when the process ends
+                raise SystemExit(128 + number) from None
+    except SystemExit as leaving:
+        if leaving.code in {128 + number for number in _SIGNALS}:
+            for number in _SIGNALS:  # once more, while the process ends
+                signal.signal(number, end_at_once)
+        raise
 
 
 class _Interrupt(KeyboardInterrupt):
@@ -102,6 +109,12 @@ def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[Non
     finally:
         for number, before in taken.items():
             signal.signal(number, before)
+
+
+def _ignore_signals() -> None:
+    """Let Python take its modules apart undisturbed: it has no handlers then, and the status is decided."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _line(number: int) -> str:

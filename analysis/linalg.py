@@ -99,6 +99,13 @@ def frobenius(matrices: Iterable[Tensor]) -> list[float]:
     ]
 
 
+def ratio(now: float, before: float) -> float:
+    """`now` / `before`; 1 for equal values, also if both are 0, and infinite if only `before` is 0."""
+    if now == before:
+        return 1.0
+    return now / before if before else math.inf
+
+
 def _line_norms(matrix: Tensor) -> Tensor:
     """Norms along the dimension that is contiguous in memory."""
     dim = 1 if matrix.stride(1) == 1 else 0

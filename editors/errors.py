@@ -28,6 +28,13 @@ def check_positive(key: str, **values: int | float) -> None:
             raise ConfigError(f"{key}.{name}={value}, but it has to be positive")
 
 
+def check_not_negative(key: str, **values: int | float) -> None:
+    """Raise a `ConfigError` that names the first value that is negative or NaN, as `<key>.<name>`."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise ConfigError(f"{key}.{name}={value}, but it cannot be negative")
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's message, without a final full stop; its class if it has none.
 

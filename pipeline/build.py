@@ -19,7 +19,7 @@ from editors.models.loading import Checkpoint
 from editors.text_files import local_path
 from pipeline.config.allowed_classes import plugin_problems
 from pipeline.config.schema import KEYS, NO_LAYERS, ResolvedConfig
-from pipeline.config.validation import node_problems, unknown_key_message
+from pipeline.config.validation import SEEDS, node_problems, unknown_key_message
 from pipeline.data.sources import FactSource
 from pipeline.interventions import distributed
 from pipeline.interventions.base import Intervention
@@ -102,7 +102,7 @@ def _problems(plain: ResolvedConfig) -> Iterator[str]:
     for key in plain:
         if key not in KEYS:
             yield unknown_key_message(key, KEYS, "a configuration")
-    if isinstance(plain["seed"], int) and not 0 <= plain["seed"] < 2**32:
+    if isinstance(plain["seed"], int) and not 0 <= plain["seed"] < SEEDS:
         yield f"seed={plain['seed']} has to be at least 0 and below 2**32"
     for key in ("seed", "edits", "batch_size"):
         if plain[key] is None and key != "seed":
@@ -133,9 +133,13 @@ def _problems(plain: ResolvedConfig) -> Iterator[str]:
 
 def _layer_problems(plain: ResolvedConfig) -> Iterator[str]:
     edit, depth = plain["layers"]["edit"], plain["model"].get("depth")
-    if edit == []:
+    if isinstance(depth, int) and depth < 1:
+        yield f"model.depth={depth} has to be positive"
+    elif edit == []:
         yield "layers.edit is empty; name at least one block"
-    elif not is_bearable(edit, list[int]):
+    elif not is_bearable(edit, list[int]) or any(isinstance(layer, bool) for layer in edit):
         yield f"layers.edit={edit} has to be a list of block numbers, such as layers.edit=[0,1]"
-    elif depth is not None and any(not 0 <= layer < depth for layer in edit):
+    elif len(set(edit)) < len(edit):
+        yield f"layers.edit={edit} names a block twice"
+    elif isinstance(depth, int) and any(not 0 <= layer < depth for layer in edit):
         yield f"layers.edit={edit}, but model={plain['model']['name']} has {depth} blocks (0..{depth - 1})"

@@ -15,7 +15,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from editors.errors import NormscopeError
+from editors.errors import ConfigError, NormscopeError
+from pipeline.config.group_overrides import group_problems
 from pipeline.config.hydra_internals import register_plugin
 from pipeline.config.resolvers import register_resolvers
 from pipeline.launch import task
@@ -42,6 +43,9 @@ def run() -> None:
     _register_plugins()
     search.install()
     try:
+        # composed by Hydra, which would raise a ValueError for these
+        if problems := list(group_problems([a for a in sys.argv[1:] if not a.startswith("-")])):
+            raise ConfigError("\n".join(problems))
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except NormscopeError as error:
         sys.exit(f"error: {error}")

@@ -61,8 +61,8 @@ class Comparison:
 
     @property
     def is_equal(self) -> bool:
-        """Whether both have the same metrics, and equal values within the tolerance."""
-        return not (len(self.differences) or any(self.moments) or any(self.keys))
+        """Whether both have the same metrics, at least one, and equal values within the tolerance."""
+        return self.metrics > 0 and not (len(self.differences) or any(self.moments) or any(self.keys))
 
 
 def read_one(folder: Path) -> Run:
@@ -78,7 +78,9 @@ def comparison(a: Run, b: Run, tolerance: float = 0.0) -> Comparison:
     times = [sorted(set(run.metrics[_WHEN].itertuples(index=False, name=None))) for run in (a, b)]
     common = set(times[0]) & set(times[1])
     cells = _cells(a).merge(_cells(b), on=[*_WHEN, "key"], how="outer", suffixes=("_a", "_b"), indicator=True)
-    cells = cells[[when in common for when in cells[_WHEN].itertuples(index=False, name=None)]]
+    # an empty list would select no column
+    is_common = np.array([when in common for when in cells[_WHEN].itertuples(index=False, name=None)], bool)
+    cells = cells[is_common]
     both = cells[cells["_merge"] == "both"]
     left, right = (Counter(cells.loc[cells["_merge"] == side, "key"]) for side in ("left_only", "right_only"))
     return Comparison(

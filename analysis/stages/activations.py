@@ -25,7 +25,7 @@ from torch import Tensor
 
 from analysis.inference.residuals import PARTS, Part, SamplePositions, samples_in_batch
 from analysis.inference.texts import Batch, Document, TextSet, batches
-from analysis.linalg import centred, largest_angle, linear_cka, overlap, principal
+from analysis.linalg import centred, largest_angle, linear_cka, overlap, principal, ratio
 from analysis.stages.base import Cadence, Measurement, Observation, Stage
 from editors.data import Fact
 from editors.models.hooks import capture, observe
@@ -223,8 +223,8 @@ def _norm_metrics(before: ActivationStatistics, now: ActivationStatistics) -> Me
             result[f"activation/norm/{label}"] = now.mean[part]
             result[f"activation/spread/{label}"] = now.spread[part]
             result[f"activation/last_norm/{label}"] = now.last[part]
-            result[f"activation/norm_ratio/{label}"] = _ratio(now.mean[part], before.mean[part])
-            result[f"activation/last_norm_ratio/{label}"] = _ratio(now.last[part], before.last[part])
+            result[f"activation/norm_ratio/{label}"] = ratio(now.mean[part], before.mean[part])
+            result[f"activation/last_norm_ratio/{label}"] = ratio(now.last[part], before.last[part])
         if part in now.share:
             result[f"activation/share/{label}"] = now.share[part]
     result["activation/norm_ratio/late"] = _late_ratio(before, now)
@@ -235,14 +235,7 @@ def _late_ratio(before: ActivationStatistics, now: ActivationStatistics) -> floa
     """Mean ratio over the blocks of the last third."""
     depth = len(now.vectors)
     late = range(min(math.ceil(2 * depth / 3), depth - 1), depth)
-    return sum(_ratio(now.mean["block", i], before.mean["block", i]) for i in late) / len(late)
-
-
-def _ratio(now: float, before: float) -> float:
-    """`now` / `before`; 1 for equal values, also if both are 0."""
-    if now == before:
-        return 1.0
-    return now / before if before else math.inf
+    return sum(ratio(now.mean["block", i], before.mean["block", i]) for i in late) / len(late)
 
 
 def _prefixed(key: str, prefix: str) -> str:

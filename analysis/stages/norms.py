@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from analysis.linalg import frobenius
+from analysis.linalg import frobenius, ratio
 from analysis.stages.base import Cadence, Measurement, Observation, Stage
 from analysis.stages.reference import Reference
 from editors.data import Fact
@@ -109,7 +109,7 @@ class Norms(Stage):
             # rounding can make the square of a vanished matrix negative
             norm = math.sqrt(max(self._squares[site], 0.0))
             result[f"norm/frobenius/{site}"] = norm
-            result[f"norm/frobenius_ratio/{site}"] = norm / reference.norms[site]
+            result[f"norm/frobenius_ratio/{site}"] = ratio(norm, reference.norms[site])
         return result
 
     def _steps(
@@ -163,12 +163,13 @@ def _squares(model: Model, sites: Iterable[Site]) -> dict[Site, float]:
 def _distances(model: Model, reference: Reference) -> Measurement:
     result: Measurement = {}
     for site, before in reference.weights.items():
-        now = model.current(site).double()
-        result[f"norm/distance/{site}"] = float((now - before.to(now)).norm()) / reference.norms[site]
+        now, norm = model.current(site).double(), reference.norms[site]
+        distance = float((now - before.to(now)).norm())
+        result[f"norm/distance/{site}"] = distance / norm if norm else math.inf if distance else 0.0
     return result
 
 
 def _stacked_ratio(squares: Mapping[Site, float], reference: Reference, sites: set[Site]) -> float:
     # fsum: a set has another order in every process, and the last bit would depend on it
     before = math.fsum(reference.norms[site] ** 2 for site in sites)
-    return (max(math.fsum(squares[site] for site in sites), 0.0) / before) ** 0.5
+    return ratio(max(math.fsum(squares[site] for site in sites), 0.0), before) ** 0.5

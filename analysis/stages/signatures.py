@@ -92,8 +92,9 @@ class Signatures(Judge):
         if self.norm_growth is not None and self.norm_growth <= 1:
             raise ConfigError(f"stage.signatures.norm_growth={self.norm_growth}, but it is a ratio above 1")
         for key in ("activation_shift", "probe_collapse"):
-            if not 0 < (getattr(self, key) or 0.5) < 1:
-                raise ConfigError(f"stage.signatures.{key}={getattr(self, key)}, but it lies between 0 and 1")
+            value = getattr(self, key)
+            if value is not None and not 0 < value < 1:
+                raise ConfigError(f"stage.signatures.{key}={value}, but it lies between 0 and 1")
         if self.ability_loss is not None and self.ability_loss < 1:
             raise ConfigError(
                 f"stage.signatures.ability_loss={self.ability_loss}, but it counts measurements, from 1"

@@ -5,7 +5,7 @@ state, the norm bound and the stopping belong to a fact; and a fact that is fina
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from editors.base import Targets
 from editors.data import Fact
-from editors.errors import ConfigError, NumericsError, check_positive
+from editors.errors import ConfigError, NumericsError, check_not_negative, check_positive
 from editors.locate.contexts import Groups, flat
 from editors.locate.shifted_forward import InitialState, Predictions, ShiftedForward, run_to_shift
 from editors.models.model import Model
@@ -59,6 +59,8 @@ class TargetOptimizer:
     def __post_init__(self) -> None:
         names = ("steps", "learning_rate", "max_norm_ratio", "facts_at_once")
         check_positive("targets", **{name: getattr(self, name) for name in names})
+        weights = [field.name for field in fields(self) if field.name.endswith("weight")]
+        check_not_negative("targets", **{name: getattr(self, name) for name in (*weights, "decay")})
 
     @property
     def parts(self) -> Sequence[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from editors.base import Editor
 from editors.data import Fact
-from editors.errors import NumericsError, check_positive
+from editors.errors import NumericsError, check_not_negative, check_positive
 from editors.models.gradients import (
     Evaluation,
     Objective,
@@ -101,6 +101,7 @@ class AdamEditor(GradientEditor):
         check_positive(
             "editor", steps=self.steps, learning_rate=self.learning_rate, facts_at_once=self.facts_at_once
         )
+        check_not_negative("editor", weight_decay=self.weight_decay)
         super().__post_init__()
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:

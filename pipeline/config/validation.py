@@ -2,8 +2,10 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
@@ -19,6 +21,8 @@ _HOME = {
     "moments.corpus": "model.corpus",
 }
 """Ends of paths that repeat another node, and the path at which the user wrote it."""
+SEEDS = 2**32
+"""Random generators take seeds from 0 to below this."""
 _TOWER = BeartypeConf(is_pep484_tower=True)
 
 
@@ -60,9 +64,14 @@ def _argument_problems(path: str, node: ResolvedConfig, callee: Callable[..., ob
         elif value == "???":
             yield f"{path}.{key} has no value; set {path}.{key}=..."
         elif _is_plain(value):
-            node[key] = value = _as_float(value, hints.get(key))
-            if not is_bearable(value, hints.get(key, object), conf=_TOWER):
-                yield f"{path}.{key}={value} has to be {_type_name(hints[key])}"
+            hint = hints.get(key, object)
+            node[key] = value = _as_float(value, hint)
+            if not is_bearable(value, hint, conf=_TOWER) or _is_confused(value, hint):
+                yield f"{path}.{key}={value} has to be {_type_name(hint)}"
+            elif not _is_finite(value):
+                yield f"{path}.{key}={value} has to be finite"
+            elif key == "seed" and isinstance(value, int) and not 0 <= value < SEEDS:
+                yield f"{path}.{key}={value} has to be at least 0 and below 2**32"
     for name, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in node:
             yield f"{path}.{name} has no value; set +{path}.{name}=..."
@@ -73,6 +82,36 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, Mapping):
         return False
     return not isinstance(value, list) or all(not isinstance(item, Mapping) for item in value)
+
+
+def _is_confused(value: object, hint: object) -> bool:
+    """Whether the value has the type only because true is the number 1 to Python, or a text a sequence."""
+    members = _members(hint)
+    if {object, Any}.intersection(members):
+        return False
+    elements = [get_args(each)[0] for each in members if get_origin(each) is Sequence]
+    if isinstance(value, list):
+        return bool(elements) and any(all(_is_confused(item, each) for each in elements) for item in value)
+    if isinstance(value, bool):
+        return bool not in members
+    return (
+        isinstance(value, str)
+        and bool(elements)
+        and all(get_origin(each) is Sequence or not is_bearable(value, each) for each in members)
+    )
+
+
+def _members(hint: object) -> tuple[Any, ...]:
+    """The types of a union, or the type itself."""
+    is_union = get_origin(hint) in (Union, UnionType)
+    return tuple(each for part in get_args(hint) for each in _members(part)) if is_union else (hint,)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether no number in a value is NaN or infinite."""
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _as_float(value: object, hint: object) -> object:

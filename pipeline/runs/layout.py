@@ -1,5 +1,7 @@
 """The folders of runs on the disk, and the finished run that another run builds on."""
 
+import os
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,17 @@ from pipeline.config.fingerprint import Config, fingerprint, label
 OUTPUTS = Path("outputs")
 _TAKEN = ("cache", "models")
 """Folders in it that hold no runs."""
-_LONGEST = 200
-"""Bytes of a name; file systems allow 255, and unfinished files have longer names."""
+_LONGEST = 128
+"""Most characters of the name of a group of W&B, which is that of the experiment."""
+_MOST_BYTES = 200
+"""Most bytes of a name; file systems allow 255, and unfinished files have longer names."""
 
 
 def folder_of(root: Path, config: Config) -> Path:
     """The folder of the run, `<root>/<name>/<fingerprint>`; ConfigError if `name` cannot name a folder."""
     name = config.get("name")
     if reason := _problem(name, root):
-        raise ConfigError(f"name={name!r} cannot name a folder: {reason}")
+        raise ConfigError(f"name={reprlib.repr(name)} cannot name a folder: {reason}")
     return root / str(name) / fingerprint(config)
 
 
@@ -85,8 +89,8 @@ def _problem(name: object, root: Path) -> str:
         return "use letters, digits, '-' and '_'"
     if name[0] in ".-~" or name[-1] == ".":
         return "it begins with '.', '-' or '~', or ends with '.'"
-    if len(name.encode()) > _LONGEST:
-        return f"it has {len(name.encode())} bytes, more than {_LONGEST}"
+    if len(name) > _LONGEST or len(os.fsencode(name)) > _MOST_BYTES:
+        return f"it has {len(name)} characters, more than {_LONGEST} or than {_MOST_BYTES} bytes: shorten it"
     if name.casefold() in _TAKEN:
         return f"{root}/{name.casefold()} holds files that runs share; choose another name"
     if (root / name).exists() and root / name not in root.iterdir():

@@ -226,7 +226,7 @@ class Trials:
     def _values(self, returned: Any) -> list[float]:
         values = returned if isinstance(returned, list) else [returned]
         for name, value in zip(self._objectives, values, strict=True):
-            if value is None or not math.isfinite(value):
+            if not isinstance(value, int | float) or not math.isfinite(value):
                 raise DataError(
                     f"the run gives no number for objective={name} ({value}): it diverged, "
                     "or it did not measure the metrics of the objective"

@@ -3,7 +3,7 @@
 import hashlib
 import netrc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 Mode = Literal["auto", "online", "offline", "disabled"]
 OUTCOME = ("objective", "seconds", "edits", "steps", "tokens", "stopped")
 """Keys of `summary.json` that become the summary of a run; a sweep optimises `objective`."""
+_LONGEST_NAME, _LONGEST_TAG = 128, 64
+"""Most characters of the name of a project or group, and of a tag (wandb.Settings)."""
+_RESERVED = frozenset("/\\#?%:")
+"""Characters that the name of a project cannot have (wandb.Settings)."""
 DIGEST = "archive/digest"
 """Configuration key: digest of the content of the run's folder that was logged completely."""
 
@@ -58,8 +62,22 @@ class Wandb(Tracker):
     """Whether the run has several parts."""
 
     def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise ConfigError("\n".join(problems))
+
+    def _problems(self) -> Iterator[str]:
+        """What W&B would refuse, in part only when the run is uploaded."""
         if self.mode not in get_args(Mode):
-            raise ConfigError(f"tracker.mode={self.mode}, but it is one of {', '.join(get_args(Mode))}")
+            yield f"tracker.mode={self.mode}, but it is one of {', '.join(get_args(Mode))}"
+        for key, name in (("project", self.project), ("entity", self.entity)):
+            if name is not None and (not 0 < len(name.strip()) <= _LONGEST_NAME or _RESERVED & set(name)):
+                yield (
+                    f"tracker.{key}={name} has to have 1 to {_LONGEST_NAME} characters, none of "
+                    f"{' '.join(sorted(_RESERVED))}"
+                )
+        for tag in self.tags:
+            if not 0 < len(tag.strip()) <= len(tag) <= _LONGEST_TAG:
+                yield f"tracker.tags: {tag!r} has {len(tag)} characters, but a tag has 1 to {_LONGEST_TAG}"
 
     @property
     def id(self) -> str:
@@ -93,7 +111,7 @@ class Wandb(Tracker):
                     x_disable_stats=not self.system_metrics,
                 ),
             )
-        except wandb.Error as error:
+        except (wandb.Error, ValueError) as error:  # settings that are refused raise the latter
             raise ConfigError(
                 f"Weights & Biases did not open a run ({error}): log in with `wandb login`, "
                 "or set tracker.mode=offline or tracker=none"

@@ -1,14 +1,16 @@
-"""A command that is interrupted while it imports ends with one line; the reader of its output may leave first."""
+"""A command interrupted while it imports ends with one line; the reader of its output may leave first."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from analysis.interrupts import ending_at_once, ending_in_order, only_ends_the_process
+from analysis.interrupts import end_at_once, ending_at_once, ending_in_order, only_ends_the_process
 from tests.paths import ROOT
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
@@ -60,6 +62,16 @@ def test_an_output_that_nobody_reads_ends_a_command_silently(command: tuple[str,
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    """Handlers and logging as before: an interrupted block leaves its own, since the process ends then."""
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    logging.disable(logging.NOTSET)
+    for number, handler in earlier.items():
+        signal.signal(number, handler)
+
+
 def ended(error: BaseException, *signals: int) -> int | str | None:
     """Exit status of a block that receives signals and then raises an error."""
     with pytest.raises(SystemExit) as exit_, ending_in_order():
@@ -78,6 +90,11 @@ def test_an_interrupt_that_a_library_turns_into_an_error_still_counts(capsys: py
     assert ended(KeyboardInterrupt()) == 130
     lines = "interrupted by SIGINT\ninterrupted by SIGTERM\ninterrupted by SIGINT\n"
     assert capsys.readouterr().err == lines
+
+
+def test_another_signal_while_the_process_ends_is_no_traceback():
+    assert ended(SystemExit(130)) == 130  # of a pool that has passed the first one on
+    assert signal.getsignal(signal.SIGINT) is signal.getsignal(signal.SIGTERM) is end_at_once
 
 
 def test_other_errors_and_exits_stay_as_they_are():

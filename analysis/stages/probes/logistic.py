@@ -25,7 +25,7 @@ from torch.linalg import vecdot
 
 from analysis.stages.probes.classifiers import Classifiers, LayerPair, warn_unconverged
 from analysis.stages.probes.problems import Moments, Problems, common_metric, make_problems
-from editors.errors import ConfigError, NumericsError
+from editors.errors import NumericsError, check_positive
 
 _SLOPE_LEFT = 0.1
 """A line search ends at a slope of at most this share of the first slope."""
@@ -53,11 +53,8 @@ class BatchedLogistic:
     """Memory beside activations and result; pairs that need more are fitted in several batches."""
 
     def __post_init__(self) -> None:
-        if self.inverse_penalty <= 0 or self.tolerance <= 0:
-            raise ConfigError(
-                f"solver.inverse_penalty={self.inverse_penalty} tolerance={self.tolerance}: both have to be "
-                f"positive"
-            )
+        names = ("inverse_penalty", "tolerance", "max_iterations", "memory", "batch_bytes")
+        check_positive("solver", **{name: getattr(self, name) for name in names})
 
     def fit(
         self,

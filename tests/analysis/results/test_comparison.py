@@ -131,3 +131,24 @@ def test_mistakes_have_a_status_of_their_own(pair: tuple[Path, Path], tmp_path: 
     assert main(["compare", *map(str, pair)]) == 2
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 3 and all(line.startswith("error: ") for line in told)
+
+
+def test_runs_without_a_common_number_are_not_equal(pair: tuple[Path, Path]):
+    for folder in pair:
+        path = folder / "metrics.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        timed = [
+            {key: v for key, v in row.items() if "/" not in key} | {"time/x/seconds": 1.0} for row in rows
+        ]
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in timed))
+    found = compared(*pair)
+    assert found.metrics == 0 and not found.is_equal
+    assert "no metric was measured by both" in text_of(found, 200)
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "inf", "-1"])
+def test_a_tolerance_that_hides_every_difference_is_refused(
+    pair: tuple[Path, Path], tolerance: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["compare", *map(str, pair), f"--tolerance={tolerance}"]) == 2
+    assert f"--tolerance {float(tolerance)}" in capsys.readouterr().err

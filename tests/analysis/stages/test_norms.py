@@ -60,6 +60,18 @@ def test_doubling_a_matrix_doubles_its_ratio_and_leaves_the_others_at_one():
     assert 1 < found["norm/frobenius_ratio/mlp"] < 2
 
 
+def test_a_matrix_of_zeros_has_a_ratio_of_one_until_it_is_written():
+    model = tiny_model()
+    model.write(SITE, torch.zeros_like(model.weight(*SITE)))
+    reference = Reference(model)
+    found = measured(model, reference, edited=[SITE])
+    keys = [f"norm/{quantity}/{SITE}" for quantity in ("frobenius_ratio", "distance")]
+    assert [found[key] for key in keys] == [1, 0] and found["norm/frobenius_ratio/edited"] == 1
+    model.write(SITE, torch.ones_like(model.weight(*SITE)))
+    found = measured(model, reference, edited=[SITE])
+    assert [found[key] for key in (*keys, "norm/frobenius_ratio/edited")] == [np.inf] * 3
+
+
 def test_growth_terms_of_a_rotation_cancel():
     """The terms are those of the equation, and add up to no growth if the matrix only turns."""
     model = tiny_model()

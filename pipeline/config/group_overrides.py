@@ -1,0 +1,50 @@
+"""Choices of configuration groups that name no file, for which Hydra has no sentence."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.errors import HydraException
+
+from pipeline.paths import CONF
+
+
+def group_problems(arguments: Sequence[str]) -> Iterator[str]:
+    """Messages about overrides such as `model=null` and `editor=[memit,rome]` of a command line.
+
+    Overrides that Hydra cannot parse are left to Hydra.
+    """
+    parser = OverridesParser.create()
+    for argument in arguments:
+        try:
+            override = parser.parse_override(argument)
+        except HydraException:
+            continue
+        group = override.key_or_group
+        if not override.is_delete() and (CONF / group).is_dir():
+            yield from _problems(override, group)
+
+
+def _problems(override: Override, group: str) -> Iterator[str]:
+    value = override.value()
+    choices = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+    for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
+        names = choice if isinstance(choice, list) else [choice]
+        if any(name is None or isinstance(name, int | float) for name in names):
+            yield f"{override.input_line} names no file of conf/{group}: leave it out, or choose {choices}"
+        elif isinstance(choice, list) and group in _single():
+            yield f"{override.input_line}: {group} takes one of {choices}; several runs: -m {group}=…,…"
+
+
+@cache
+def _single() -> frozenset[str]:
+    """The groups of which one file is chosen."""
+    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    entries = {key: value for entry in defaults if isinstance(entry, dict) for key, value in entry.items()}
+    return frozenset(
+        key.removeprefix("optional ").partition("@")[0]
+        for key, value in entries.items()
+        if not isinstance(value, list)
+    )
