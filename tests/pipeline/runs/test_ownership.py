@@ -53,7 +53,7 @@ def test_a_name_that_would_be_another_folder_is_refused(tmp_path: Path, name: st
         folder_of(tmp_path, config(name=name))
 
 
-@pytest.mark.parametrize("name", ["1e3", "null", "true", "a.b", "a b", "x-1_2", "日本", "=", "x" * 200])
+@pytest.mark.parametrize("name", ["1e3", "null", "true", "a.b", "a b", "x-1_2", "日本", "=", "x" * 128])
 def test_a_text_that_can_name_a_folder_does(tmp_path: Path, name: str):
     assert folder_of(tmp_path, config(name=name)).parent == tmp_path / name
 
