@@ -74,9 +74,13 @@ def _read(path: Path) -> list[Search]:
 def _search(study: "Study") -> Search:
     trials = study.trials
     names = study.metric_names or [f"value {i + 1}" for i in range(len(study.directions))]
-    complete = [trial for trial in trials if trial.values is not None]
-    best = _best(study) if complete else []
+    valued = [trial for trial in trials if trial.values is not None]
+    # Optuna stores infinite values, which no axis and no share of a variance can hold
+    complete = [trial for trial in valued if np.isfinite(trial.values).all()]
+    best = _best(study) if valued else []
     importance, notes = _importance(study, complete, names)
+    if len(complete) < len(valued):
+        notes.append(f"Values of {len(valued) - len(complete)} trials are not finite: they are not drawn.")
     errors: dict[str, str] = study.user_attrs.get("errors", {})
     return Search(
         name=study.study_name,
@@ -149,7 +153,7 @@ def _importance(
             continue
         columns[name] = dict(
             get_param_importances(
-                study,
+                _finite(study, complete),
                 evaluator=FanovaImportanceEvaluator(seed=0),
                 target=lambda trial, place=place: trial.values[place],
             )
@@ -159,6 +163,15 @@ def _importance(
         return table, notes
     table = table.sort_values(table.columns[0], ascending=False, kind="stable")
     return table.map(_text).rename_axis("parameter").reset_index(), notes
+
+
+def _finite(study: "Study", complete: Sequence["FrozenTrial"]) -> "Study":
+    """The study with its finite trials alone, in memory."""
+    import optuna
+
+    copied = optuna.create_study(directions=study.directions)
+    copied.add_trials(complete)
+    return copied
 
 
 def _chart(

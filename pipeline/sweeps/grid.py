@@ -66,7 +66,7 @@ class _Job:
             return
         try:
             check_inputs(folder, recorded_inputs(folder))
-            self.objective = RunFolder(folder).final_summary()["objective"]
+            self.objective = RunFolder(folder).final_summary().get("objective")
         except NormscopeError as error:
             self.before, self.error = False, error
         except KeyError:

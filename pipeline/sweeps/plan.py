@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 from filelock import FileLock
+from pydantic import Field, TypeAdapter
 
 from pipeline.config.fingerprint import NUMERICS
 from pipeline.runs.atomic_files import write_json
@@ -27,12 +29,15 @@ _VARIABLE = re.compile(r"oc\.env:\s*['\"]?(\w+)")
 class PlannedRun:
     """A run of a sweep."""
 
-    run: str
+    run: Annotated[str, Field(pattern=r"^[\w-]+$")]
     """Its fingerprint, the name of its folder."""
     overrides: tuple[str, ...]
     """Its overrides, without secrets."""
     invocation: str | None
     """Digest of everything that it was composed from; None if it is computed again each time."""
+
+
+_PLAN = TypeAdapter(dict[Literal["jobs"], list[PlannedRun]])
 
 
 def sources_of(folders: Iterable[Path]) -> list[str]:
@@ -63,9 +68,8 @@ def invocation(composed_from: str, overrides: Sequence[str]) -> str:
 def read(experiment: Path) -> list[PlannedRun]:
     """The plan in the folder of an experiment; empty if it is missing or cannot be read."""
     try:
-        jobs = json.loads((experiment / NAME).read_text(encoding="utf-8"))["jobs"]
-        return [PlannedRun(**{**job, "overrides": tuple(job["overrides"])}) for job in jobs]
-    except (OSError, ValueError, KeyError, TypeError):
+        return _PLAN.validate_json((experiment / NAME).read_bytes())["jobs"]
+    except (OSError, ValueError):
         return []
 
 

@@ -47,7 +47,7 @@ def test_an_experiment_without_runs_is_answered_by_those_of_the_same_one(root: P
     lead, _, sections = (root / "results.md").read_text().partition("## Summary")
     assert "from 19 runs" in lead
     section = sections.partition("\n## activation_norms\n")[2].partition("\n## ")[0]
-    assert "* built-in: 1 finished runs of norms\\_by\\_layer" in section
+    assert "* built-in: 1 finished runs of norms_by_layer" in section
 
 
 def test_the_page_is_the_same_for_the_same_runs(root: Path):
