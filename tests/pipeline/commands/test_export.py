@@ -168,7 +168,7 @@ def test_a_run_that_cannot_be_exported_gets_a_sentence(composed: Composed, tmp_p
     run, out = finished(composed(f"model.path={model}", *QUICK), tmp_path), tmp_path / "out"
     assert "is no run and holds none" in message_for(tmp_path / "absent", f"out={out}")
     assert "is not empty" in message_for(run, f"out={model}")
-    assert "is not empty" in message_for(run, f"out={run / 'DONE'}")
+    assert "is a file" in message_for(run, f"out={run / 'DONE'}")
     with pytest.raises(SystemExit, match="2"):
         export.main([str(run), str(out)])
     shutil.copytree(run, run.with_name("another"))
