@@ -1,9 +1,12 @@
 """Named tensors in one safetensors file: the format of everything that a run saves of a model.
 
 A file is complete or absent: it is written beside its place and renamed. `durable` waits until the disk has
-it; a checkpoint waits for all of its files at once.
+it; a checkpoint waits for all of its files at once. The same tensors and texts give the same bytes:
+safetensors stores texts in random order, and therefore several are stored as one, a JSON object with sorted
+keys.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from editors.disk import sync
+from editors.disk import replacing
 from editors.errors import DataError
+
+_TEXTS = "normscope"
+"""The key under which several texts are stored as one; older files have a key for each."""
 
 
 def write_tensors(
@@ -25,14 +31,12 @@ def write_tensors(
     durable: bool = False,
 ) -> None:
     """Write tensors by name, and text by key, as one file; the folder has to exist."""
-    part = path.with_suffix(".part")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, part, metadata=None if metadata is None else dict(metadata))
-    if durable:
-        sync(part)
-    part.replace(path)
-    if durable:
-        sync(path.parent)
+    texts = None if metadata is None else dict(metadata)
+    if texts and len(texts) > 1:
+        texts = {_TEXTS: json.dumps(texts, sort_keys=True)}
+    with replacing(path, durable=durable) as part:
+        save_file(plain, part, metadata=texts)
 
 
 def read_tensors(path: Path, names: Iterable[str] | None = None, *, remedy: str) -> dict[str, Tensor]:
@@ -48,7 +52,13 @@ def read_tensors(path: Path, names: Iterable[str] | None = None, *, remedy: str)
 def read_metadata(path: Path, *, remedy: str) -> dict[str, str]:
     """The text of a file, by key; raises DataError as `read_tensors`."""
     with _opened(path, remedy) as stored:
-        return dict(stored.metadata() or {})
+        metadata = dict(stored.metadata() or {})
+    if _TEXTS not in metadata:
+        return metadata
+    try:
+        return {str(key): str(text) for key, text in json.loads(metadata[_TEXTS]).items()}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} holds no texts by key ({error}): {remedy}") from error
 
 
 @contextmanager

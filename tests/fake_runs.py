@@ -197,6 +197,15 @@ def _write(
     return folder
 
 
+def write_rows(folder: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Give a run other rows, and its summary their last values."""
+    listed = list(rows)
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in listed))
+    summary = json.loads((folder / "summary.json").read_text())
+    last = {key: value for row in listed for key, value in row.items() if "/" in key}
+    (folder / "summary.json").write_text(json.dumps(summary | {"metrics": last}))
+
+
 def numbered(parts: Sequence[Part], *, seed: int) -> list[dict[str, object]]:
     """The rows of all parts, each with its part, unit and counts so far."""
     rows: list[dict[str, object]] = []

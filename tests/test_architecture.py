@@ -58,7 +58,7 @@ ALLOWED = {
 DOWNWARD = {"editors": set(), "analysis": {"editors"}, "pipeline": {"editors", "analysis"}}
 """Other packages of this project that a package may import."""
 ONLY_IN = {
-    "hydra": "config runs sweeps launchers build launch __main__",
+    "hydra": "config runs sweeps launchers launch __main__",
     "omegaconf": "config runs sweeps launchers launch __main__",
     "wandb": "tracking commands",
 }

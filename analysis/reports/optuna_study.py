@@ -153,7 +153,7 @@ def _importance(
             continue
         columns[name] = dict(
             get_param_importances(
-                _finite(study, complete),
+                study,
                 evaluator=FanovaImportanceEvaluator(seed=0),
                 target=lambda trial, place=place: trial.values[place],
             )
@@ -163,15 +163,6 @@ def _importance(
         return table, notes
     table = table.sort_values(table.columns[0], ascending=False, kind="stable")
     return table.map(_text).rename_axis("parameter").reset_index(), notes
-
-
-def _finite(study: "Study", complete: Sequence["FrozenTrial"]) -> "Study":
-    """The study with its finite trials alone, in memory."""
-    import optuna
-
-    copied = optuna.create_study(directions=study.directions)
-    copied.add_trials(complete)
-    return copied
 
 
 def _chart(

@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis.results.run import MOMENT, Run, Unfinished, read_run, read_unmarked
 from analysis.results.run_folder import RunFolder, runs_in
+from analysis.results.seal import UNVERIFIABLE
 from editors.errors import DataError
 
 IDENTITY = ("run", "series", "editor", "model", "intervention", "seed")
@@ -67,6 +68,8 @@ def collect(*folders: Path) -> Collection:
                 f"Run {name} of {run.description['name']} is in several folders and is counted once."
             )
         runs.setdefault(name, run)
+    if older := sum(run.is_unverifiable for run in runs.values()):
+        notes.append(f"The files of {older} run(s) could not be verified, because {UNVERIFIABLE}.")
     if not runs:
         raise DataError(_nothing_finished(folders, unfinished))
     return _combine(runs, unfinished, tuple(notes))

@@ -92,7 +92,7 @@ def comparison(a: Run, b: Run, tolerance: float = 0.0) -> Comparison:
         keys=(left, right),
         seconds=(_seconds(a), _seconds(b)),
         tolerance=tolerance,
-        notes=(*(f"A: {note}" for note in a.notes), *(f"B: {note}" for note in b.notes)),
+        notes=tuple(f"{side}: {note}" for side, run in (("A", a), ("B", b)) for note in _notes(run)),
     )
 
 
@@ -121,6 +121,10 @@ def _cells(run: Run) -> pd.DataFrame:
     """The numbers that count, one row each."""
     metrics = run.metrics
     return metrics.loc[~metrics["key"].str.startswith(QUIET), [*_WHEN, "key", "value"]]
+
+
+def _notes(run: Run) -> list[str]:
+    return [*run.notes, *(["DONE holds no digests: nothing was verified"] if run.is_unverifiable else [])]
 
 
 def _seconds(run: Run) -> float:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from analysis.results.run_files import one_line
-from analysis.results.run_folder import METRICS, PROVENANCE, RunFolder, skipped
+from analysis.results.run_folder import CONFIG, METRICS, PROVENANCE, SUMMARY, RunFolder, skipped
+from analysis.results.seal import REMEDY
 from analysis.units import UNITS
 from editors.errors import DataError
 
@@ -56,6 +57,8 @@ class Run:
     """Columns `MOMENT`, key, value, in the order in which they were measured."""
     sentences: Mapping[str, str]
     """The sentence of each alarm, by signature; empty if none fired or the run is older than alarms."""
+    is_unverifiable: bool
+    """Whether it is finished, but from before there were seals."""
     notes: tuple[str, ...]
 
 
@@ -64,6 +67,7 @@ def read_run(folder: RunFolder) -> Run | Unfinished:
     if not folder.is_done:
         return _unfinished(folder)
     try:
+        folder.verify(CONFIG, PROVENANCE)
         summary = folder.final_summary()
         if lacking := [field for field in _DESCRIPTION if field not in summary]:
             raise DataError(f"summary.json has no {', '.join(lacking)}")
@@ -89,6 +93,7 @@ def read_run(folder: RunFolder) -> Run | Unfinished:
         provenance=provenance,
         metrics=metrics,
         sentences=sentences,
+        is_unverifiable=folder.is_unverifiable,
         notes=tuple(f"Run {folder.name}: {note}" for note in (*notes, *settings_notes, *provenance_notes)),
     )
 
@@ -98,6 +103,7 @@ def read_unmarked(folder: RunFolder) -> Run:
 
     Raises DataError if its numbers cannot be read.
     """
+    folder.verify(CONFIG, PROVENANCE, SUMMARY)
     settings, _ = _settings(folder)
     try:
         metrics, notes = _metrics(folder)
@@ -117,6 +123,7 @@ def read_unmarked(folder: RunFolder) -> Run:
         provenance=provenance,
         metrics=metrics,
         sentences={},
+        is_unverifiable=folder.is_unverifiable,
         notes=notes,
     )
 
@@ -193,6 +200,8 @@ def _metrics(folder: RunFolder) -> tuple[pd.DataFrame, tuple[str, ...]]:
             unreadable.append(number)
         else:
             cells += _cells(row)
+    if unreadable and not cells:
+        raise DataError(f"{folder.path / METRICS} holds no row that can be read: {REMEDY}")
     table = pd.DataFrame(cells, columns=[*MOMENT, "key", "value"])
     whole = dict.fromkeys(("part", "count", "tokens"), "int64")
     table = table.astype({**whole, "unit": "str", "key": "str", "value": "float64"})

@@ -1,16 +1,13 @@
 """The one reader of a run's folder: whether it holds a run, its outcome and all of its files.
 
 Light: only `tables` imports pandas. A line, a file or a table that cannot be read is left out with a note, a
-sentence without the name of the run.
+sentence without the name of the run. A file of a finished run that is not as it was written (`seal.py`) is
+never used: every method that reads it raises DataError.
 """
 
-import gzip
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +25,7 @@ from analysis.results.run_files import (
     read_typed,
 )
 from analysis.results.run_tables import read_table
+from analysis.results.seal import REMEDY, Seal, unlike_last, unpacked
 from editors.errors import DataError
 
 CONFIG, METRICS, SUMMARY, PROVENANCE = "config.yaml", "metrics.jsonl", "summary.json", "provenance.json"
@@ -90,22 +88,48 @@ class RunFolder:
             return f"{FAILED} cannot be read ({error.strerror})"
         return one_line(text.strip().partition("\n")[0].strip()) or "no reason was recorded"
 
+    @property
+    def is_unverifiable(self) -> bool:
+        """Whether the run is done, but from before there were seals."""
+        return self.is_done and self._seal is None
+
+    def verify(self, *patterns: str) -> None:
+        """Raise DataError if a file of the finished run that matches a pattern is not as it was written.
+
+        Of unfinished runs nothing can be verified; of those from before there were seals only whether the
+        rows end with the numbers of the summary.
+        """
+        seal = self._seal
+        if seal is None:
+            if self.is_done and METRICS in patterns:
+                self._compare_rows_with_summary()
+            return
+        if problems := seal.problems(self.path, patterns):
+            more = f", and {len(problems) - 1} more" if problems[1:] else ""
+            raise DataError(
+                f"{self.path} was damaged after the run was finished: {problems[0]}{more}: {REMEDY}"
+            )
+
     def config(self) -> Row:
         """The resolved configuration, with the classes of today; raises DataError if it cannot be used."""
+        self.verify(CONFIG)
         return with_current_targets(read_config(self.path / CONFIG))
 
     def provenance(self) -> Row:
         """Code, versions, machine and inputs; empty without a file, DataError for one that cannot be used."""
+        self.verify(PROVENANCE)
         path = self.path / PROVENANCE
         return read_typed(path, PROVENANCES) if path.exists() else {}
 
     def summary(self) -> Row:
         """The summary of the run; empty without a file, DataError for an unusable one."""
+        self.verify(SUMMARY)
         path = self.path / SUMMARY
         return read_typed(path, SUMMARIES) if path.exists() else {}
 
     def final_summary(self) -> Row:
         """The summary of a finished run; raises DataError if there is none that can be used."""
+        self.verify(SUMMARY)
         try:
             return read_typed(self.path / SUMMARY, SUMMARIES)
         except DataError as error:
@@ -121,15 +145,10 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: if there is neither file.
-            DataError: if the compressed one is cut short.
+            DataError: if the compressed one is cut short, or rows of a finished run are lost or changed.
         """
-        packed = self.path / f"{METRICS}.gz"
-        try:
-            with self._opened(packed) as file:
-                for number, line in enumerate(read_lines(file), start=1):
-                    yield number, read_row(line)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{packed} is cut short or broken") from error
+        self.verify(METRICS)
+        yield from self._lines()
 
     def rows(self) -> tuple[list[Row], tuple[str, ...]]:
         """The rows of `metrics.jsonl`, and notes on its other lines; no rows if there is no such file."""
@@ -162,6 +181,7 @@ class RunFolder:
         alarms = self.summary().get("alarms")
         tables: Tables = {"alarms": alarms} if alarms else {}
         notes: list[str] = []
+        self.verify("*.parquet")
         for _, path in sorted(self._table_files().items()):
             try:
                 tables[path.stem] = read_table(path)
@@ -169,15 +189,23 @@ class RunFolder:
                 notes.append(f"left out {path.name}, which {error}")
         return tables, tuple(notes)
 
-    @contextmanager
-    def _opened(self, packed: Path) -> Iterator[BufferedIOBase]:
-        path = self.path / METRICS
-        if packed.exists() and not path.exists():
-            with opened(packed) as file, gzip.GzipFile(fileobj=file) as unpacked:
-                yield unpacked
-        else:
-            with opened(path) as file:
-                yield file
+    def _lines(self) -> Iterator[tuple[int, Row | None]]:
+        with unpacked(self.path / METRICS) as file:
+            for number, line in enumerate(read_lines(file), start=1):
+                yield number, read_row(line)
+
+    def _compare_rows_with_summary(self) -> None:
+        last = (read_object(self.path / SUMMARY) or {}).get("metrics")
+        rows = [row for _, row in self._lines() if row is not None]
+        if isinstance(last, dict) and (unlike := unlike_last(rows, last)):
+            raise DataError(
+                f"the rows of {self.path} do not end with the numbers of its summary.json, such as {unlike}, "
+                f"so that rows were lost or changed: {REMEDY}"
+            )
+
+    @property
+    def _seal(self) -> Seal | None:
+        return Seal.read(self.path / DONE) if self.is_done else None
 
     def _table_files(self) -> dict[str, Path]:
         """Parquet files by name; those beside the rows stand for those of a checkpoint."""

@@ -70,8 +70,6 @@ class Updates:
         Raises:
             ConfigError: if updates before it are missing.
         """
-        for part in self.folder.glob("*.part"):
-            part.unlink()
         end = 0
         for path in sorted(self.folder.glob("*-*.safetensors")):
             if span(path)[0] >= self._edits:

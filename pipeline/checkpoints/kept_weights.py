@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import DataError
 from editors.models.model import Model
 from editors.tensor_files import read_tensors, write_tensors
@@ -38,10 +39,13 @@ def kept_changes(run: Path) -> Callable[[Model], None]:
     """A function that changes the model of a run, as loaded, into the one that the run ended with.
 
     Raises:
-        DataError: if the run kept neither weights nor updates, or ended with the model that it began with.
+        DataError: if the run kept neither weights nor updates, they are not as they were written, or it ended
+            with the model that it began with.
     """
     path = run / WEIGHTS
+    RunFolder(run).verify(WEIGHTS)
     if not path.is_file() and (run / UPDATES).is_dir():
+        RunFolder(run).verify(f"{UPDATES}/*")
         return partial(_edit, read_updates(run / UPDATES))
     if not path.is_file():
         raise DataError(f"{run} holds no weights: compute it again with keep_weights=true resume=never")

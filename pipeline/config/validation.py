@@ -3,7 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
@@ -66,7 +66,7 @@ def _target_problems(
     return callee
 
 
-def _hints(callee: Callable[..., object]) -> dict[str, object]:
+def _hints(callee: Callable[..., object]) -> dict[str, Any]:
     return get_type_hints(callee.__init__ if inspect.isclass(callee) else callee)
 
 

@@ -84,6 +84,7 @@ class Replay(Intervention):
     @cached_property
     def _batches(self) -> Sequence[Recorded]:
         """The recorded batches that are applied."""
+        RunFolder(self._run).verify(f"{FOLDER}/*")
         batches = read_updates(self._run / FOLDER)
         if self.edits is None:
             return batches

@@ -6,8 +6,10 @@ that only grow, such as the keys that an editor remembers, are beside it in piec
 refer. A folder without `run.json` is incomplete; one whose files have changed is reported and skipped.
 """
 
+import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.results.run_folder import COMPLETE, STATES
-from editors.disk import sync
+from editors.disk import checksum, checksums, sync
 from editors.errors import ConfigError, DataError
 from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.fingerprint import Config
-from pipeline.runs.atomic_files import checksum, write_json
+from pipeline.runs.atomic_files import write_json
 from pipeline.runs.input_digests import check_inputs, input_digests
 from pipeline.runs.provenance import code_versions, plugin_digests
 
@@ -98,43 +100,54 @@ class States:
         """
         part = checkpoint.parent
         inside = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
-        for path in (path for path in pieces if path not in self._sums):
+        new = [*inside, *(path for path in pieces if path not in self._sums)]
+        for path in new:
             sync(path)
-            self._sums[path] = checksum(path)
-        sums = {path: self._sums[path] for path in pieces}
-        for path in inside:
-            sync(path)
-            sums[path] = checksum(path)
         sync(checkpoint)
-        files = {path.relative_to(part).as_posix(): value for path, value in sums.items()}
+        sums = checksums(new)
+        self._sums |= {path: sums[path] for path in pieces if path in sums}
+        listed = {path: self._sums[path] for path in pieces} | {path: sums[path] for path in inside}
+        files = {_relative(path, part): value for path, value in listed.items()}
         size = metrics.stat().st_size
         rows = {"size": size, "rows": checksum(metrics, size)}
         origin = {"code": dict(self._code), "inputs": self.inputs, "files": files}
-        write_json(checkpoint / COMPLETE, {"run": self.run, **rows, **progress, **origin})
+        content = {"run": self.run, **rows, **progress, **origin}
+        write_json(checkpoint / COMPLETE, {**content, "checksum": _checksum_of(content)})
         sync(part)
         for old in sorted(part.glob(f"{PREFIX}*"), key=_count)[:-KEPT]:
             shutil.rmtree(old)
 
     def newest(self, metrics: Path, *, force: bool) -> Saved | None:
-        """The latest intact checkpoint whose rows are in `metrics`; broken ones are removed.
+        """The latest intact checkpoint whose rows are in `metrics`; None if none was completed yet.
+
+        Broken ones that are newer are reported and removed.
 
         Raises:
-            ConfigError: if it was saved by other code, unless `force`, or other data were read.
+            ConfigError: if all are broken, it was saved by other code, unless `force`, or other data were
+                read.
             OSError: if files cannot be read; they are kept.
         """
-        candidates = sorted(self._candidates(), key=lambda saved: saved.size, reverse=True)
-        for saved in candidates:
+        broken: dict[Path, str] = {}
+        for saved in sorted(self._candidates(broken), key=lambda saved: saved.size, reverse=True):
             try:
                 self._verify(saved, metrics)
             except (FileNotFoundError, DataError) as error:
-                _pass_over(saved.checkpoint, error)
+                broken[saved.checkpoint] = str(error)
                 continue
             if not force and saved.code != self._code:
                 raise ConfigError(_other_code(saved, self._code))
             check_inputs(self.folder.parent, saved.inputs)
+            for folder, reason in broken.items():
+                log.warning("the checkpoint %s cannot be used and is removed: %s", folder, reason)
+                shutil.rmtree(folder, ignore_errors=True)
             part = saved.checkpoint.parent
-            self._sums |= {part / name: value for name, value in saved.files.items()}
+            self._sums |= {_absolute(name, part): value for name, value in saved.files.items()}
             return saved
+        for folder, reason in broken.items():
+            raise ConfigError(
+                f"the checkpoint {folder} cannot be used ({reason}), and there is no older one that can: "
+                "resume=never computes the run again"
+            )
         return None
 
     @cached_property
@@ -146,18 +159,22 @@ class States:
         """Remove all checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _candidates(self) -> Iterator[Saved]:
+    def _candidates(self, broken: dict[Path, str]) -> Iterator[Saved]:
+        """The complete checkpoints; `broken` gets those that cannot be read, and why."""
         for folder in sorted(self.folder.glob(f"*/{PREFIX}*")):
             if not (folder / COMPLETE).is_file():
                 shutil.rmtree(folder)  # the run ended while it was being written
                 continue
             try:
                 fields = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+                own = fields.pop("checksum", None)
                 saved = Saved(checkpoint=folder, **fields)
                 if saved.run != self.run:
                     raise DataError(f"it belongs to the run {saved.run}")
-            except (ValueError, TypeError, DataError) as error:
-                _pass_over(folder, error)
+                if own != _checksum_of(fields):
+                    raise DataError(f"{COMPLETE} has changed since it was written")
+            except (ValueError, TypeError, AttributeError, RecursionError, DataError) as error:
+                broken[folder] = str(error)
             else:
                 yield saved
 
@@ -166,8 +183,10 @@ class States:
             raise DataError("metrics.jsonl has lost rows that belong to it")
         if checksum(metrics, saved.size) != saved.rows:
             raise DataError("the rows of metrics.jsonl have changed since it was saved")
+        paths = {name: _absolute(name, saved.checkpoint.parent) for name in saved.files}
+        sums = checksums(paths.values())
         for name, value in saved.files.items():
-            if checksum(saved.checkpoint.parent / name) != value:
+            if sums[paths[name]] != value:
                 raise DataError(f"{name} has changed since it was written")
 
 
@@ -175,9 +194,21 @@ def _count(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
-def _pass_over(folder: Path, error: Exception) -> None:
-    log.warning("the checkpoint %s cannot be used and is removed: %s", folder, error)
-    shutil.rmtree(folder, ignore_errors=True)
+def _checksum_of(content: Mapping[str, object]) -> str:
+    """SHA-256 of everything else in `run.json`, in hex digits."""
+    # read back, because JSON turns the keys of mappings into texts
+    plain = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _relative(path: Path, part: Path) -> str:
+    """The path from the folder of the part, to files that earlier parts share too."""
+    return Path(os.path.relpath(path, part)).as_posix()
+
+
+def _absolute(name: str, part: Path) -> Path:
+    """The inverse of `_relative`."""
+    return Path(os.path.normpath(part / name))
 
 
 def _other_code(saved: Saved, now: Mapping[str, str]) -> str:

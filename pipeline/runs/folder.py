@@ -6,10 +6,7 @@ table such as `records.parquet`, `summary.json` and `DONE` or `FAILED`; `checkpo
 its progress and `state/` the checkpoints from which an interrupted run continues (`checkpoint_store.py`).
 """
 
-import errno
-import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -23,8 +20,10 @@ import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from analysis.results.run_folder import DONE, RunFolder
-from editors.errors import ConfigError, NormscopeError
+from analysis.results.run_folder import CONFIG, DONE, FAILED, METRICS, PROVENANCE, SUMMARY, RunFolder
+from analysis.results.seal import Seal, written
+from editors.disk import remove_parts, replacing, sync
+from editors.errors import ConfigError, DataError, NormscopeError
 from editors.tensor_files import write_tensors
 from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.fingerprint import Config, label
@@ -32,17 +31,20 @@ from pipeline.config.secrets import masked
 from pipeline.runs.atomic_files import write, write_json
 from pipeline.runs.checkpoint_store import FOLDER, Saved, States
 from pipeline.runs.heartbeat import Heartbeat, is_abandoned, read_progress, stays_silent
-from pipeline.runs.layout import folder_of
+from pipeline.runs.layout import folder_of, place
 from pipeline.runs.messages import error_report
+from pipeline.runs.metrics_file import MetricsFile
 from pipeline.runs.objectives import Value
 from pipeline.runs.provenance import earlier_attempts, now, provenance
 from pipeline.runs.signals import was_requeued
 
 log = logging.getLogger(__name__)
 
-RESULTS = ("metrics.jsonl", "*.parquet", "summary.json", "uploaded.json", "weights.safetensors", "FAILED")
+RESULTS = (METRICS, "*.parquet", SUMMARY, "uploaded.json", "weights.safetensors", FAILED)
 """Patterns of the files that a new attempt replaces."""
-RESULT_FOLDERS = ("wandb", "checkpoints", "figures", "adapter", "updates", FOLDER)
+RETAINED = ("checkpoints", "adapter", "updates")
+"""Folders of results that a resumed run continues."""
+RESULT_FOLDERS = ("wandb", "figures", *RETAINED, FOLDER)
 """Folders that a new attempt replaces."""
 
 
@@ -81,7 +83,9 @@ class RunDir:
         self._heartbeat = Heartbeat(self.info.folder)
         self._states = States(self.info.folder, config)
         self._started = self._before = 0.0
-        self._last: dict[str, float] = {}
+        self._place: tuple[int, int] | None = None
+        """What tells the folder from another one of this name."""
+        self._metrics = MetricsFile(folder / METRICS)
         self._tables: dict[str, list[Mapping[str, object]]] = {}
         self.saved: Saved | None = None
 
@@ -105,12 +109,15 @@ class RunDir:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._acquire()
+            self._place = place(self.folder)
         except OSError as error:
             raise _unwritable(self.folder, error) from error
         try:
             if self.config.get("resume") == "never" and not was_requeued():
                 self._forget()
             if not self.done:
+                for folder in (self.folder, *(self.folder / name for name in RETAINED)):
+                    remove_parts(folder)  # of an attempt that was killed
                 self._heartbeat.__enter__()
                 self._begin()
         except BaseException as error:
@@ -130,7 +137,8 @@ class RunDir:
         """
         try:
             self._heartbeat.__exit__()
-            if isinstance(error, Exception) and not self.done and not self._heartbeat.is_lost:
+            is_here = place(self.folder) == self._place and not self._heartbeat.is_lost
+            if isinstance(error, Exception) and is_here and not self.done:
                 self._fail(error)
         finally:
             self._lock.release()
@@ -138,23 +146,12 @@ class RunDir:
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row to `metrics.jsonl`; on return the whole row is on the disk, on an error none of it.
 
-        A diverged number is written as `NaN` or `Infinity`, which Python reads but strict JSON forbids.
-
         Raises:
             RunBusy: if another process has taken the run over.
+            DataError: if the folder was moved or deleted, or something else has changed the file.
         """
         self._check_ownership()
-        line = f"{json.dumps(dict(row), default=float)}\n".encode()
-        with (self.folder / "metrics.jsonl").open("ab", buffering=0) as file:
-            before = file.tell()
-            try:
-                if file.write(line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
-                os.fsync(file.fileno())
-            except OSError:
-                os.truncate(file.fileno(), before)
-                raise
-        self._last |= {key: float(value) for key, value in row.items() if "/" in key}
+        self._metrics.append(row)
 
     def report_progress(self, parts: Sequence[Mapping[str, object]]) -> None:
         """Write the progress of the run for other processes: name, unit, total and count of each part."""
@@ -179,8 +176,11 @@ class RunDir:
         tables = checkpoint / "tables"
         tables.mkdir(exist_ok=True)
         self._write_tables(tables)
-        content = {"last": self._last, "seconds": self._seconds, "state": state}
-        self._states.complete(checkpoint, self.folder / "metrics.jsonl", content, pieces)
+        content = {"last": self._metrics.last, "seconds": self._seconds, "state": state}
+        kept = [
+            path for name in RETAINED for path in sorted((self.folder / name).rglob("*")) if path.is_file()
+        ]
+        self._states.complete(checkpoint, self.folder / METRICS, content, [*pieces, *kept])
 
     def checkpoint(self, name: str, weights: Mapping[str, Tensor]) -> Path:
         """Save matrices by site atomically as `checkpoints/<name>.safetensors`, and return the path."""
@@ -193,12 +193,20 @@ class RunDir:
         """Write the tables and `summary.json`, with the entries of `more`, then mark the run as done."""
         self._check_ownership()
         self._write_tables(self.folder)
-        write_json(self.folder / "summary.json", self._summary(objective) | more)
-        write(self.folder / DONE, now() + "\n")
+        write_json(self.folder / SUMMARY, self._summary(objective) | more)
+        names = written(self.folder)
+        for path in dict.fromkeys(path for name in names for path in _with_folders(self.folder, name)):
+            sync(path)
+        write(self.folder / DONE, Seal.of(self.folder).text(now()))
         self._heartbeat.remove()
         self._states.clear()  # a finished run needs no checkpoints
 
     def _check_ownership(self) -> None:
+        if place(self.folder) != self._place:
+            raise DataError(
+                f"{self.folder} was moved or deleted while the run was computed: move it back and give the "
+                "same command again, which resumes from the last checkpoint"
+            )
         if not self._heartbeat.check():
             raise RunBusy(f"another process took over {self.folder}: this one was silent for too long")
 
@@ -223,10 +231,10 @@ class RunDir:
 
     def _begin(self) -> None:
         """Prepare the folder for a new attempt, from the newest checkpoint if there is one."""
-        metrics = self.folder / "metrics.jsonl"
+        metrics = self.folder / METRICS
         force = self.config.get("resume") == "force"
         self.saved = self._states.newest(metrics, force=force)
-        retained = {"metrics.jsonl", FOLDER, "checkpoints", "adapter", "updates"} if self.saved else set()
+        retained = {METRICS, FOLDER, *RETAINED} if self.saved else set()
         for pattern in RESULTS:
             for stale in self.folder.glob(pattern):
                 if stale.name not in retained:
@@ -237,18 +245,17 @@ class RunDir:
         if self.saved:
             self._resume(self.saved)
         text = yaml.safe_dump(masked(self.config), sort_keys=False, allow_unicode=True)
-        write(self.folder / "config.yaml", text)
-        earlier = earlier_attempts(self.folder / "provenance.json") if self.saved else []
+        write(self.folder / CONFIG, text)
+        earlier = earlier_attempts(self.folder / PROVENANCE) if self.saved else []
         origin = provenance(plugins_of(self.config))
         more = {"inputs": self._states.inputs, "earlier": earlier}
-        write_json(self.folder / "provenance.json", origin | more)
+        write_json(self.folder / PROVENANCE, origin | more)
         self._started = time.perf_counter()
 
     def _resume(self, saved: Saved) -> None:
         """Restore rows and tables as they were at the checkpoint."""
-        with (self.folder / "metrics.jsonl").open("r+b") as file:
-            file.truncate(saved.size)
-        self._last, self._before = dict(saved.last), saved.seconds
+        self._metrics.resume(saved.size, saved.last)
+        self._before = saved.seconds
         for path in (saved.checkpoint / "tables").glob("*.parquet"):
             rows = pd.read_parquet(path).to_dict("records")
             self._tables[path.stem] = [{str(key): value for key, value in row.items()} for row in rows]
@@ -268,21 +275,19 @@ class RunDir:
             "batch_size": self.config.get("batch_size"),
             "objective": objective,
             "seconds": round(self._seconds, 3),
-            "metrics": self._last,
+            "metrics": self._metrics.last,
         }
 
     def _write_tables(self, folder: Path) -> None:
         """Write the recorded tables, each of them atomically."""
         for name, rows in self._tables.items():
-            path = folder / f"{name}.parquet"
-            part = path.with_suffix(".part")
-            pd.DataFrame(rows).to_parquet(part, index=False)
-            part.replace(path)
+            with replacing(folder / f"{name}.parquet") as part:
+                pd.DataFrame(rows).to_parquet(part, index=False)
 
     def _fail(self, error: Exception) -> None:
         """Write the error and the recorded tables, as far as the disk allows."""
         for save in (
-            lambda: write(self.folder / "FAILED", error_report(error)),
+            lambda: write(self.folder / FAILED, error_report(error)),
             lambda: self._write_tables(self.folder),
         ):
             try:
@@ -290,6 +295,12 @@ class RunDir:
             except OSError as second:
                 log.error("%s: %s", second.strerror or second, second.filename or self.folder)
         self._heartbeat.remove()
+
+
+def _with_folders(root: Path, name: str) -> list[Path]:
+    """A file inside a folder, and every folder on the way to it."""
+    path = root / name
+    return [path, *(folder for folder in path.parents if folder.is_relative_to(root))]
 
 
 def _unwritable(folder: Path, error: OSError) -> ConfigError:

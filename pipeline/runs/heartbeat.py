@@ -4,6 +4,7 @@ The operating system releases a lock when its process ends. On a file system wit
 keeps the lock of a host that is gone, the age of the last beat shows whether the process still runs.
 """
 
+import math
 import os
 import secrets
 import socket
@@ -12,12 +13,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import psutil
 
 from analysis.results.run_files import read_object
 from analysis.results.run_folder import RunFolder
+from analysis.units import UNITS
 from pipeline.runs.atomic_files import write_json
 
 NAME = "progress.json"
@@ -29,6 +32,10 @@ WATCHED = 2 * SECONDS
 """Seconds for which no new beat may appear before a run is taken over: clocks of hosts differ."""
 _OFTEN = 1.0
 """Smallest time between two beats, in seconds."""
+_SAME_START = 5.0
+"""Seconds by which two readings of a process's start may differ: the clock may have been set meanwhile."""
+_PIDS = 1 << 31
+"""Larger than any id of a process."""
 
 
 class Heartbeat:
@@ -38,7 +45,7 @@ class Heartbeat:
         self._path = folder / NAME
         self._owner = secrets.token_hex(4)
         self._parts: Sequence[Mapping[str, object]] = ()
-        self._started = time.time()
+        self._started, self._born = time.time(), psutil.Process().create_time()
         self._written = 0.0
         self._ended = threading.Event()
         self._writing = threading.Lock()
@@ -58,9 +65,14 @@ class Heartbeat:
             self._write()
 
     def check(self) -> bool:
-        """Whether the run still belongs to this process."""
-        if self._thread.is_alive() and (read_progress(self._path.parent) or {}).get("owner") != self._owner:
-            self.is_lost = True
+        """Whether the run still belongs to this process: nobody else writes beats here or has ended the run.
+
+        A file that was deleted or damaged is written again.
+        """
+        if self._thread.is_alive():
+            beat = read_progress(self._path.parent)
+            ended = RunFolder(self._path.parent).state != "unfinished"
+            self.is_lost |= ended if beat is None else beat["owner"] != self._owner
         return not self.is_lost
 
     def report_progress(self, parts: Sequence[Mapping[str, object]]) -> None:
@@ -98,6 +110,7 @@ class Heartbeat:
                 {
                     "host": socket.gethostname(),
                     "pid": os.getpid(),
+                    "born": self._born,
                     "owner": self._owner,
                     "started": self._started,
                     "beat": self._written,
@@ -108,9 +121,9 @@ class Heartbeat:
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
-    """The last beat of the process that computes the run; None if there is no complete beat."""
+    """The last beat of the process that computes the run; None if there is no complete and plausible beat."""
     beat = read_object(folder / NAME) or {}
-    return beat if beat.keys() >= {"host", "pid", "owner", "beat"} else None
+    return beat if all(check(beat.get(field)) for field, check in _FIELDS.items()) else None
 
 
 def is_elsewhere(beat: Mapping[str, Any]) -> bool:
@@ -130,10 +143,10 @@ def stays_silent(folder: Path, beat: Mapping[str, Any]) -> bool:
 
 
 def is_gone(beat: Mapping[str, Any]) -> bool:
-    """Whether the process of the beat has ended: by its id on this host, by the age of the beat elsewhere."""
+    """Whether the process of the beat has ended: by its id and start here, elsewhere by the beat's age."""
     if not is_elsewhere(beat):
-        return not psutil.pid_exists(int(beat["pid"]))
-    return time.time() - float(beat["beat"]) > SILENCE
+        return not _is_running(beat["pid"], beat.get("born"))
+    return abs(time.time() - beat["beat"]) > SILENCE
 
 
 def is_elsewhere_computed(folder: Path) -> bool:
@@ -142,3 +155,47 @@ def is_elsewhere_computed(folder: Path) -> bool:
     if beat is None or RunFolder(folder).is_done:
         return False
     return not is_gone(beat) and (is_elsewhere(beat) or beat["pid"] != os.getpid())
+
+
+def _is_running(pid: int, born: float | None) -> bool:
+    """Whether the process with this id still runs; the id of an ended one may belong to a later process."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return born is None or abs(process.create_time() - born) < _SAME_START
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_part(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("unit") in UNITS
+        and _is_count(value.get("total"))
+        and _is_count(value.get("count"))
+    )
+
+
+_FIELDS = MappingProxyType(
+    {
+        "host": lambda value: isinstance(value, str),
+        "pid": lambda value: _is_count(value) and 0 < value < _PIDS,
+        "born": lambda value: value is None or _is_number(value),
+        "owner": lambda value: isinstance(value, str),
+        "beat": _is_number,
+        "started": lambda value: value is None or _is_number(value),
+        "parts": lambda value: value is None or (isinstance(value, list) and all(map(_is_part, value))),
+    }
+)
+"""A check of every field of a beat; those that may be None are absent in older ones."""

@@ -1,20 +1,49 @@
 """The folders of runs on the disk, and the finished run that another run builds on."""
 
 from pathlib import Path
+from typing import Any
 
 from analysis.results.run_folder import RunFolder, runs_in
-from editors.errors import ConfigError
+from editors.errors import ConfigError, DataError
 from pipeline.config.fingerprint import Config, fingerprint, label
 
 OUTPUTS = Path("outputs")
+_TAKEN = ("cache", "models")
+"""Folders in it that hold no runs."""
+_LONGEST = 200
+"""Bytes of a name; file systems allow 255, and unfinished files have longer names."""
 
 
 def folder_of(root: Path, config: Config) -> Path:
     """The folder of the run, `<root>/<name>/<fingerprint>`; ConfigError if `name` cannot name a folder."""
-    name = str(config.get("name") or "")
-    if not name.isprintable() or not name.strip(". ") or {"/", "\\"} & set(name):
-        raise ConfigError(f"name={name!r} cannot name a folder: use letters, digits, '-' and '_'")
-    return root / name / fingerprint(config)
+    name = config.get("name")
+    if reason := _problem(name, root):
+        raise ConfigError(f"name={name!r} cannot name a folder: {reason}")
+    return root / str(name) / fingerprint(config)
+
+
+def place(folder: Path) -> tuple[int, int] | None:
+    """Device and number of a folder, by which it is told from another one of its name; None if it is gone."""
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """The summary of the finished run that a configuration led to.
+
+    Raises:
+        DataError: if it cannot be read, or the folder is a copy of another run's.
+    """
+    summary = RunFolder(folder).final_summary()
+    if (run := summary.get("run", folder.name)) != folder.name:
+        raise DataError(
+            f"{folder} holds the run {run}, of another configuration, and was copied or renamed: move it "
+            "away to compute this run"
+        )
+    return summary
 
 
 def run_of(text: str, model: object = None, seed: object = None) -> Path:
@@ -44,6 +73,24 @@ def run_of(text: str, model: object = None, seed: object = None) -> Path:
         f"{key}={text} holds no finished run: give the folder of a run, outputs/<name>/<run>, or of an "
         f"experiment with one (now in {Path.cwd()})"
     )
+
+
+def _problem(name: object, root: Path) -> str:
+    """Why a name is refused, and the way out; empty if it is not."""
+    if not isinstance(name, str):
+        quoted = "" if name is None else f"; a text that looks like one is quoted twice, name='\"{name}\"'"
+        return f"it is read as {type(name).__name__}, not as text{quoted}"
+    if not name or not name.isprintable() or name != name.strip() or {"/", "\\"} & set(name):
+        return "use letters, digits, '-' and '_'"
+    if name[0] in ".-~" or name[-1] == ".":
+        return "it begins with '.', '-' or '~', or ends with '.'"
+    if len(name.encode()) > _LONGEST:
+        return f"it has {len(name.encode())} bytes, more than {_LONGEST}"
+    if name.casefold() in _TAKEN:
+        return f"{root}/{name.casefold()} holds files that runs share; choose another name"
+    if (root / name).exists() and root / name not in root.iterdir():
+        return f"on this disk it is the folder of another name in {root} that differs in case or accents"
+    return ""
 
 
 def _is_of(run: RunFolder, model: object, seed: object) -> bool:

@@ -18,6 +18,7 @@ from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.fingerprint import Config
 from pipeline.config.instances import instance
 from pipeline.config.validation import node_problems
+from pipeline.runs.layout import summary_of
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ def objective_of(config: Config, folder: Path, summary: Mapping[str, Any] | None
     `summary` is that of the run, read from the folder by default. Objectives without a value are logged.
     """
     if summary is None:
-        summary = RunFolder(folder).final_summary()
+        summary = summary_of(folder)
     findings = Findings(
         last=summary.get("metrics", {}),
         unedited=_unedited(RunFolder(folder)),

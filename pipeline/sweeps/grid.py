@@ -26,7 +26,7 @@ from pipeline.config.schema import resolved, without_hydra
 from pipeline.runs import messages
 from pipeline.runs.heartbeat import is_elsewhere_computed
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
-from pipeline.runs.layout import OUTPUTS, folder_of
+from pipeline.runs.layout import OUTPUTS, folder_of, summary_of
 from pipeline.runs.messages import error_line
 from pipeline.runs.objectives import Value
 from pipeline.sweeps import plan
@@ -66,7 +66,7 @@ class _Job:
             return
         try:
             check_inputs(folder, recorded_inputs(folder))
-            self.objective = RunFolder(folder).final_summary().get("objective")
+            self.objective = summary_of(folder)["objective"]
         except NormscopeError as error:
             self.before, self.error = False, error
         except KeyError:

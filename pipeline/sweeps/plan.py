@@ -9,12 +9,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, NotRequired
 
 from filelock import FileLock
 from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from pipeline.config.fingerprint import NUMERICS
 from pipeline.runs.atomic_files import write_json
@@ -37,7 +38,13 @@ class PlannedRun:
     """Digest of everything that it was composed from; None if it is computed again each time."""
 
 
-_PLAN = TypeAdapter(dict[Literal["jobs"], list[PlannedRun]])
+class _Plan(TypedDict):
+    name: NotRequired[str]
+    """The experiment's; a plan from before there was one is regarded as copied."""
+    jobs: list[PlannedRun]
+
+
+_PLAN = TypeAdapter(_Plan)
 
 
 def sources_of(folders: Iterable[Path]) -> list[str]:
@@ -66,11 +73,17 @@ def invocation(composed_from: str, overrides: Sequence[str]) -> str:
 
 
 def read(experiment: Path) -> list[PlannedRun]:
-    """The plan in the folder of an experiment; empty if it is missing or cannot be read."""
+    """The plan in the folder of an experiment; empty if it is missing or cannot be read.
+
+    In a folder that was copied or renamed, its runs are composed again: they were those of another name.
+    """
     try:
-        return _PLAN.validate_json((experiment / NAME).read_bytes())["jobs"]
+        stored = _PLAN.validate_json((experiment / NAME).read_bytes())
     except (OSError, ValueError):
         return []
+    if stored.get("name") == experiment.resolve().name:
+        return stored["jobs"]
+    return [replace(job, invocation=None) for job in stored["jobs"]]
 
 
 def known(root: Path) -> dict[str, Path]:
@@ -88,4 +101,5 @@ def merge(experiment: Path, jobs: Sequence[PlannedRun]) -> None:
     experiment.mkdir(parents=True, exist_ok=True)
     with FileLock(experiment / f".{NAME}.lock"):
         merged = {job.overrides: job for job in [*read(experiment), *jobs]}
-        write_json(experiment / NAME, {"jobs": [asdict(job) for job in merged.values()]})
+        plan = {"name": experiment.resolve().name, "jobs": [asdict(job) for job in merged.values()]}
+        write_json(experiment / NAME, plan)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from analysis.results.run_folder import RunFolder
+from analysis.results.run_folder import CONFIG, DONE, METRICS, PROVENANCE, SUMMARY, RunFolder
 from pipeline.runs.atomic_files import write_json
 from pipeline.tracking.base import Status
 
-CONTENT = ("config.yaml", "provenance.json", "metrics.jsonl", "metrics.jsonl.gz", "summary.json", "DONE")
+CONTENT = (CONFIG, PROVENANCE, METRICS, f"{METRICS}.gz", SUMMARY, DONE)
 """Files that make up a run: from these its figures can be drawn and its W&B run recreated."""
 RECEIPT = "uploaded.json"
 

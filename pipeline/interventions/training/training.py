@@ -19,6 +19,7 @@ from pipeline.interventions.base import Intervention, Part, Plan, StepObserver
 from pipeline.interventions.training.callback import MeasureCallback, evaluating
 from pipeline.interventions.training.examples import Examples, collate
 from pipeline.interventions.training.optimizer import Optimizer
+from pipeline.interventions.training.saved_states import only_tensors
 from pipeline.interventions.training.trainees import Trained, Trainee
 from pipeline.interventions.training.training_memory import check_memory
 
@@ -138,7 +139,8 @@ class Training(Intervention):
             sharded=self._is_sharded,
         )
         trainer = self._trainer(trainee, examples, callback, observer.checkpoints)
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        with only_tensors(resumed):
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
 
     def _load(self, model: Model) -> "Dataset":
         return self.examples.load(model, self.steps * self.batch_size * self.accumulation * processes.count())

@@ -12,7 +12,7 @@ from analysis.claims.study import Study
 from analysis.claims.verdicts import judge
 from analysis.plots.charts.points import TrackChart
 from analysis.results.collection import collect
-from tests.fake_runs import WriteRun
+from tests.fake_runs import WriteRun, write_rows
 
 
 def study(name: str) -> Study:
@@ -27,8 +27,7 @@ def intervention_with(*regularizers: str) -> dict[str, object]:
 def rewrite(folder: Path, change: dict[int, dict[str, float]]) -> None:
     """Set numbers of a run's rows, by count of edits."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    rows = [json.dumps(line | change.get(int(line["edits"]), {})) for line in lines]
-    (folder / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    write_rows(folder, [line | change.get(int(line["edits"]), {}) for line in lines])
 
 
 @pytest.mark.parametrize("each", STUDIES, ids=lambda each: each.name)

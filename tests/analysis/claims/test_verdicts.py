@@ -9,7 +9,7 @@ import pytest
 from analysis.claims.evidence import Evidence, changes, effects, ends, steadiness
 from analysis.claims.verdicts import Claim, Side, judge
 from analysis.results.collection import collect
-from tests.fake_runs import WriteRun
+from tests.fake_runs import WriteRun, write_rows
 
 NAN = float("nan")
 
@@ -139,8 +139,8 @@ def test_a_last_value_that_is_no_number_is_not_replaced_by_an_earlier_one(write_
     key = "norm/frobenius_ratio/edited"
     folders = [write_run(editor="rome", seed=seed) for seed in (0, 1)]
     lines = (folders[0] / "metrics.jsonl").read_text().splitlines()
-    broken = json.loads(lines[-1]) | {key: NAN}
-    (folders[0] / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(broken)]) + "\n")
+    rows = [json.loads(line) for line in lines]
+    write_rows(folders[0], [*rows[:-1], rows[-1] | {key: NAN}])
     evidence = Evidence(collect(folders[0].parent))
     grows = replace(claim({}), measure=ends(key, minus=1.0))
     finding = judge(grows, evidence)

@@ -23,7 +23,7 @@ from analysis.plots.interactive.lines import thinned
 from analysis.plots.run_figures import run_figures
 from analysis.results.collection import collect
 from editors.errors import ConfigError, DataError
-from tests.fake_runs import BLOCKS, EDITED, EDITORS, Part, WriteRun, write_parts
+from tests.fake_runs import BLOCKS, EDITED, EDITORS, Part, WriteRun, write_parts, write_rows
 
 IN_TRAINING = ("training", "adapters", "loss")
 """The figures that are only of runs that train."""
@@ -402,7 +402,7 @@ def test_a_run_that_diverged_is_shown_as_far_as_it_has_numbers(write_run: WriteR
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for line in lines[30:]:
         line |= {key: float("nan") for key in line if "/" in key}
-    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    write_rows(run, lines)
     metrics = collect(run.parent).metrics
     assert len(save_figures(charts(metrics), tmp_path / "x", ["svg"])) == len(FIGURES) - len(ELSEWHERE)
     memit = drawn(metrics, "ability").tracks[1]

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from analysis.__main__ import main
 from analysis.results.comparison import Comparison, comparison, read_one, render_comparison
-from tests.fake_runs import WriteRun
+from tests.fake_runs import WriteRun, write_rows
 
 RATIO, KNOWN = "norm/frobenius_ratio/edited", "edit/known/unedited"
 
@@ -20,7 +20,7 @@ def changed(folder: Path, edits: int, **values: float | None) -> None:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     told = {**rows[edits], **{key.replace("__", "/"): value for key, value in values.items()}}
     rows[edits] = {key: value for key, value in told.items() if value is not None}
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    write_rows(folder, rows)
 
 
 def compared(a: Path, b: Path, tolerance: float = 0.0) -> Comparison:

@@ -13,8 +13,9 @@ from analysis.plots.charts.save import Chart
 from analysis.plots.figures.registry import charts
 from analysis.reports.html_report import render
 from analysis.results.collection import collect, collect_run
+from analysis.results.run_folder import RunFolder
 from analysis.results.tables import alarm_order, alarms_of, per_series, summary
-from tests.fake_runs import TOKENS, Part, WriteRun, write_parts
+from tests.fake_runs import TOKENS, Part, WriteRun, write_parts, write_rows
 
 CPT = Part(name="cpt", total=40)
 LORA = Part(name="lora", total=40, ratio=1.1, adapters=True)
@@ -67,9 +68,9 @@ def test_rows_from_before_runs_could_train_count_edits(write_run: WriteRun):
 
 def test_an_alarm_of_an_older_run_is_still_one(write_run: WriteRun):
     folder = write_run(editor="memit", edits=20)
-    rows = (folder / "metrics.jsonl").read_text()
+    rows, _ = RunFolder(folder).rows()
     before = alarms_of(collect(folder.parent).metrics)
-    (folder / "metrics.jsonl").write_text(rows.replace('/at"', '/edits"'))
+    write_rows(folder, [{key.replace("/at", "/edits"): value for key, value in row.items()} for row in rows])
     assert len(before) and alarms_of(collect(folder.parent).metrics).equals(before)
 
 

@@ -17,6 +17,7 @@ from editors.moments import streaming as statistics
 from editors.moments.collected import CollectedMoments
 from editors.moments.moment_sources import SITE, GivenMoments, ImportedMoments, MomentSource, Spectrum
 from editors.moments.streaming import Batching, Budget, SecondMoment, Tally, collect
+from editors.tensor_files import read_metadata
 from tests.tiny import FAMILIES, TEXT, tiny_model
 
 WORDS = " ".join(TEXT).split()
@@ -229,12 +230,9 @@ def test_how_documents_are_batched_is_not_part_of_the_entry(model: Model, tmp_pa
 
 
 def test_a_file_describes_itself(model: Model, tmp_path: Path) -> None:
-    from safetensors import safe_open
-
     make(tmp_path).load(model, [0])
     (path,) = tmp_path.rglob("*.safetensors")
-    with safe_open(path, framework="pt") as stored:
-        meta = stored.metadata()
+    meta = read_metadata(path, remedy="")
     assert meta["tokens"] == "250"
     assert meta["statistics"] == "250 tokens of listed"
     for part in (model.digest, '"corpus": "listed"', '"format": 1', '"site": "mlp_down"'):

@@ -137,6 +137,25 @@ def _piece_is_gone(part: Path) -> None:
     (part / "history" / "00000002-00000004.safetensors").unlink()
 
 
+def _flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def _of_an_update(part: Path) -> None:
+    _flip_a_bit(part.parents[1] / "updates" / "00000002-00000004.safetensors")
+
+
+def _of_a_table(part: Path) -> None:
+    _flip_a_bit(part / "checkpoint-4" / "tables" / "edits.parquet")
+
+
+def _another_number(part: Path) -> None:
+    path = part / "checkpoint-4" / "run.json"
+    path.write_text(path.read_text().replace('"steps": 0', '"steps": 1'))
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -146,6 +165,9 @@ def _piece_is_gone(part: Path) -> None:
         (_without_rows, "metrics.jsonl has lost rows"),
         (_another_row, "rows of metrics.jsonl have changed"),
         (_piece_is_gone, "No such file"),
+        (_of_an_update, "updates/00000002-00000004.safetensors has changed since it was written"),
+        (_of_a_table, "tables/edits.parquet has changed since it was written"),
+        (_another_number, "run.json has changed since it was written"),
     ],
 )
 def test_a_broken_checkpoint_is_reported_and_the_older_one_is_used(
@@ -156,14 +178,33 @@ def test_a_broken_checkpoint_is_reported_and_the_older_one_is_used(
     damage: Callable[[Path], None],
     sentence: str,
 ):
-    expected = reference(composed, tmp_path)
-    folder = interrupted(composed, tmp_path / "cut", monkeypatch, row=6)
+    keep = "intervention.keep_updates=true"
+    expected = reference(composed, tmp_path, keep)
+    folder = interrupted(composed, tmp_path / "cut", monkeypatch, keep, row=6)
     damage(folder / "state" / "0")
     with caplog.at_level("INFO"):
-        launch(composed(*HISTORY), tmp_path / "cut")
+        launch(composed(*HISTORY, keep), tmp_path / "cut")
     assert sentence in caplog.text and "checkpoint-4 cannot be used" in caplog.text
     assert "resuming from" in caplog.text and "checkpoint-2" in caplog.text
     assert numbers(folder) == expected
+    for name in (f"updates/0000000{n}-0000000{n + 2}.safetensors" for n in (0, 2, 4)):
+        assert (folder / name).read_bytes() == (only_run(tmp_path / "whole") / name).read_bytes()
+
+
+def test_a_run_whose_checkpoints_are_all_broken_is_refused_and_loses_nothing(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    keep = "intervention.keep_updates=true"
+    folder = interrupted(composed, tmp_path, monkeypatch, keep, row=6)
+    damaged = folder / "updates" / "00000000-00000002.safetensors"
+    _flip_a_bit(damaged)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"updates/00000000-00000002\.safetensors has .*: resume=never"):
+        launch(composed(*HISTORY, keep), tmp_path)
+    kept = {path: path.read_bytes() for path in before if path.name != "progress.json"}
+    assert kept.items() <= before.items() and not (folder / "DONE").exists()
+    launch(composed(*HISTORY, keep, "resume=never"), tmp_path)
+    assert damaged.read_bytes() != before[damaged] and (folder / "DONE").exists()
 
 
 def test_a_checkpoint_of_other_code_is_refused_unless_forced(

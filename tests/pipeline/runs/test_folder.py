@@ -147,7 +147,7 @@ def test_an_error_while_reading_a_finished_run_leaves_it_finished(tmp_path: Path
         run.finish(objective=None)
     (run.folder / "summary.json").write_text("{")
     with (
-        pytest.raises(DataError, match="delete the folder"),
+        pytest.raises(DataError, match=r"summary\.json has 1 bytes"),
         RunDir(root=tmp_path, config=config()) as again,
     ):
         RunFolder(again.folder).final_summary()

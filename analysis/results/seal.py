@@ -1,0 +1,159 @@
+"""The seal of a finished run: `DONE` holds the size and SHA-256 of every file that the run wrote.
+
+    {"finished": "2026-01-31T12:00:00+00:00",
+     "files": {"metrics.jsonl": {"bytes": 5120, "sha256": "9f86…"}, …}}
+
+Checksums are of the uncompressed content. Files that are written after the end of a run are not covered.
+`DONE` of older runs holds only the time: their files cannot be verified.
+"""
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
+from io import BufferedIOBase
+from pathlib import Path
+
+from analysis.results.run_files import opened
+from editors.errors import DataError
+
+COVERED = (
+    "config.yaml", "provenance.json", "metrics.jsonl", "metrics.jsonl.gz", "summary.json", "*.parquet",
+    "weights.safetensors", "updates/*.safetensors", "checkpoints/*.safetensors", "adapter/**/*",
+)  # fmt: skip
+"""Patterns of the files of a run, in its folder."""
+
+
+_TIME = 64
+"""Characters that a time has at most."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """The content of a file as it was written."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "Content":
+        """The content of a file, or of `<path>.gz` in its place; raises DataError if that one is broken."""
+        with unpacked(path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return cls(file.tell(), digest)
+
+
+@dataclass(frozen=True)
+class Seal:
+    """The content of all files of a run, by path relative to its folder."""
+
+    files: Mapping[str, Content]
+
+    @classmethod
+    def of(cls, folder: Path) -> "Seal":
+        """The seal of the files that a run has written; half a second per GiB."""
+        return cls(dict(zip(names := written(folder), _contents(folder, names), strict=True)))
+
+    @classmethod
+    def read(cls, path: Path) -> "Seal | None":
+        """The seal in a file `DONE`; None if it is from before there were seals.
+
+        Raises:
+            DataError: if the file is damaged.
+        """
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        if len(text) <= _TIME and "\n" not in text and not text.startswith("{"):
+            return None
+        try:
+            files = json.loads(text)["files"]
+            return cls({str(name): Content(int(c["bytes"]), str(c["sha256"])) for name, c in files.items()})
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise DataError(
+                f"{path} is damaged, and nothing in its folder can be verified: {REMEDY}"
+            ) from error
+
+    def text(self, finished: str) -> str:
+        """The content of `DONE`; `finished` is the time."""
+        files = {name: asdict(content) for name, content in sorted(self.files.items())}
+        return json.dumps({"finished": finished, "files": files}, indent=1, ensure_ascii=False) + "\n"
+
+    def problems(self, folder: Path, patterns: Iterable[str]) -> list[str]:
+        """Sentences on the files matching a pattern that are missing, changed or new; others are not read."""
+        listed = list(patterns)
+        names = sorted(
+            name for name in {*self.files, *written(folder)} if any(fnmatch(name, each) for each in listed)
+        )
+        return [
+            f"{name} {problem}"
+            for name, content in zip(names, _contents(folder, names), strict=True)
+            if (problem := _difference(self.files.get(name), content))
+        ]
+
+
+UNVERIFIABLE = "their DONE is from before it held digests"
+REMEDY = "copy the run again from where it was computed, or compute it again with resume=never"
+
+
+def written(folder: Path) -> list[str]:
+    """The files in a run's folder that a seal covers, relative to it; a compressed one by its former name."""
+    paths = {path for pattern in COVERED for path in folder.glob(pattern) if path.is_file()}
+    return sorted({path.relative_to(folder).as_posix().removesuffix(".gz") for path in paths})
+
+
+def unlike_last(rows: Iterable[Mapping[str, object]], last: Mapping[str, object]) -> str:
+    """The first metric whose last value in the rows is not the one in `last`; empty if there is none."""
+    values = {key: value for row in rows for key, value in row.items() if key in last}
+    return next((key for key, value in last.items() if _number(values.get(key)) != _number(value)), "")
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[BufferedIOBase]:
+    """A file, or the content of `<path>.gz` if there is only that one.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+        DataError: if the compressed one is cut short or broken.
+    """
+    packed = path.with_name(f"{path.name}.gz")
+    if path.exists() or not packed.exists():
+        with opened(path) as file:
+            yield file
+        return
+    try:
+        with opened(packed) as file, gzip.GzipFile(fileobj=file) as content:
+            yield content
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{packed} is cut short or broken") from error
+
+
+def _number(value: object) -> float | str:
+    """The number, so that 2 equals 2.0; other values as text, NaN and null (strict JSON has no NaN) alike."""
+    if value is None:
+        return "nan"
+    return float(value) if isinstance(value, int | float) and value == value else str(value)
+
+
+def _contents(folder: Path, names: Iterable[str]) -> list[Content | None]:
+    def read(name: str) -> Content | None:
+        try:
+            return Content.of(folder / name)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(read, names))
+
+
+def _difference(sealed: Content | None, content: Content | None) -> str:
+    if sealed is None:
+        return "was not written by the run"
+    if content is None:
+        return "is missing"
+    if content.bytes != sealed.bytes:
+        return f"has {content.bytes} bytes, but {sealed.bytes} were written"
+    return "" if content == sealed else "has other bytes than were written"
