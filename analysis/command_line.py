@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -16,8 +17,9 @@ from analysis.reports.optuna_study import searches
 from analysis.reports.results_page import write_results
 from analysis.results.collection import Collection, collect
 from analysis.results.comparison import comparison, read_one, render_comparison
+from analysis.results.run_files import printable
 from analysis.results.tables import NARROW, alarm_order_text, per_series
-from editors.errors import ConfigError, NormscopeError
+from editors.errors import ConfigError, NormscopeError, first_line
 from editors.text_files import local_path
 
 _WIDE = 200
@@ -36,7 +38,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         raise  # nobody reads the output any more
     except OSError as error:
-        return _refuse(f"cannot write {error.filename}: {error.strerror}; choose another folder with --to")
+        return _refuse(f"{error.filename} cannot be read: {error.strerror}")
 
 
 def report(options: argparse.Namespace) -> int:
@@ -45,10 +47,11 @@ def report(options: argparse.Namespace) -> int:
     collection = collect(*options.folders)
     title = " and ".join(_names(options.folders))
     studies = [search for folder in options.folders for search in searches(folder)]
-    page = write_report(
-        collection, _target(options), title=title, at=_counts_of(options.at), x=options.x, studies=studies,
-        figures=registry,
-    )  # fmt: skip
+    with _writing(_target(options)) as folder:
+        page = write_report(
+            collection, folder, title=title, at=_counts_of(options.at), x=options.x, studies=studies,
+            figures=registry,
+        )  # fmt: skip
     order = alarm_order_text(collection)
     alarms = [order.to_string(index=False), ""] if len(order) else []
     table = per_series(collection, NARROW).to_string(index=False)
@@ -70,7 +73,8 @@ def figures(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"no run measured what the figures {options.only or 'of the table'} show; see docs/metrics.md"
         )
-    paths = save_figures(drawn, _target(options) / "figures", options.format)
+    with _writing(_target(options)) as folder:
+        paths = save_figures(drawn, folder / "figures", options.format)
     left_out = _left_out(specs, [spec for spec, _ in drawn]) if only else []
     _say(*_remarks(collection), *left_out, *map(str, paths))
     return 0
@@ -93,15 +97,30 @@ def compare(options: argparse.Namespace) -> int:
 
 def results(options: argparse.Namespace) -> int:
     """Write the page of results; prints the verdicts and its path."""
-    _say(*write_results(options.roots, options.to), f"results: {options.to}")
+    with _writing(options.to) as page:
+        verdicts = write_results(options.roots, page)
+    _say(*verdicts, f"results: {options.to}")
     return 0
 
 
 def metrics(options: argparse.Namespace) -> int:
     """Write the page of metrics; prints its path."""
-    options.to.write_text(render_metrics(), encoding="utf-8")
+    with _writing(options.to) as page:
+        page.write_text(render_metrics(), encoding="utf-8")
     _say(f"metrics: {options.to}")
     return 0
+
+
+@contextmanager
+def _writing(to: Path) -> Iterator[Path]:
+    """The same path, to be written to inside the context; raises ConfigError if that fails."""
+    try:
+        yield to
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise ConfigError(
+            f"{error.filename or to} cannot be written ({reason}): choose another place with --to"
+        ) from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -231,11 +250,11 @@ def _remarks(collection: Collection) -> list[str]:
 def _say(*lines: str) -> None:
     console = Console()
     for line in lines:
-        console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _refuse(sentence: str) -> int:
     Console(stderr=True).print(
-        f"error: {sentence}", markup=False, highlight=False, emoji=False, soft_wrap=True
+        f"error: {printable(sentence)}", markup=False, highlight=False, emoji=False, soft_wrap=True
     )
     return 2

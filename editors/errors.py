@@ -4,6 +4,12 @@
 class NormscopeError(Exception):
     """Base of all errors that are shown without a traceback."""
 
+    def __str__(self) -> str:
+        """The message without control characters, which names and values of others may hold."""
+        return "".join(
+            letter if letter.isprintable() or letter == "\n" else " " for letter in super().__str__()
+        )
+
 
 class ConfigError(NormscopeError):
     """The configuration asks for something impossible."""

@@ -9,16 +9,45 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired
 
 import torch
+from pydantic import Field, TypeAdapter
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from editors.errors import DataError
+from editors.errors import DataError, first_line
 from editors.tensor_files import read_metadata, read_tensors
 from editors.updates import Delta, Site, WeightUpdate, factors
 
 _COMPUTE_AGAIN = "compute the run again with intervention.keep_updates=true resume=never"
 _REMEDY = f"copy it again, or {_COMPUTE_AGAIN}"
+
+
+_Strides = list[Annotated[int, Field(ge=0)]]
+
+
+class Strides(TypedDict):
+    """Steps in memory of each factor of a change."""
+
+    left: _Strides
+    right: NotRequired[_Strides]
+
+
+class DeltaLayout(TypedDict):
+    """How a change was computed and lay in memory."""
+
+    dtype: Literal["float16", "bfloat16", "float32", "float64"] | None
+    """The precision to which it was rounded."""
+    strides: Strides
+
+
+class _Entry(TypedDict):
+    facts: list[str]
+    deltas: dict[Annotated[str, Field(pattern=r"^[a-z_]+\.\d{1,6}$")], DeltaLayout]
+
+
+_ENTRIES, _FLAG = TypeAdapter(Annotated[list[_Entry], Field(min_length=1)]), TypeAdapter(bool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +62,8 @@ class Recorded:
     """The piece."""
     index: int
     """The place of the batch in the piece."""
-    deltas: Mapping[str, Mapping[str, object]]
-    """By site: `dtype`, the precision or none, and `strides` by factor."""
+    deltas: Mapping[str, DeltaLayout]
+    """By site."""
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -48,22 +77,30 @@ class Recorded:
         Raises:
             DataError: if the file cannot be read.
         """
-        names = [f"{self.index}:{site}.{part}" for site in self.deltas for part in self._strides(site)]
+        names = [
+            f"{self.index}:{site}.{part}" for site, one in self.deltas.items() for part in one["strides"]
+        ]
         tensors = read_tensors(self.path, names, remedy=_REMEDY)
         return {Site.parse(site): self._delta(tensors, site) for site in self.deltas}
 
     def _delta(self, tensors: Mapping[str, Tensor], site: str) -> Delta:
         dtype = self.deltas[site]["dtype"]
+        layout: Mapping[str, Any] = self.deltas[site]["strides"]
         parts = {
-            part: _laid_out(tensors[f"{self.index}:{site}.{part}"], strides)
-            for part, strides in self._strides(site).items()
+            part: self._laid_out(tensors[f"{self.index}:{site}.{part}"], strides)
+            for part, strides in layout.items()
         }
-        return Delta(**parts, dtype=None if dtype is None else getattr(torch, str(dtype)))
+        return Delta(**parts, dtype=None if dtype is None else getattr(torch, dtype))
 
-    def _strides(self, site: str) -> Mapping[str, Sequence[int]]:
-        strides = self.deltas[site]["strides"]
-        assert isinstance(strides, dict)
-        return strides
+    def _laid_out(self, tensor: Tensor, strides: Sequence[int]) -> Tensor:
+        """The same numbers with the strides that they had, including those of a slice with gaps."""
+        try:
+            return torch.empty_strided(tensor.shape, tuple(strides), dtype=tensor.dtype).copy_(tensor)
+        except RuntimeError as error:
+            raise DataError(
+                f"{self.path} holds a tensor whose strides {list(strides)} do not fit its shape "
+                f"{list(tensor.shape)}: {_REMEDY}"
+            ) from error
 
 
 def read_updates(folder: Path) -> list[Recorded]:
@@ -93,8 +130,10 @@ def read_updates(folder: Path) -> list[Recorded]:
 
 
 def span(path: Path) -> tuple[int, int]:
-    """Edits before the first and after the last batch of a piece, from its name."""
-    first, end = path.stem.split("-")
+    """Edits before the first and after the last batch of a piece, from its name; else raises DataError."""
+    first, _, end = path.stem.partition("-")
+    if not (first.isdecimal() and end.isdecimal()):
+        raise DataError(f"{path} is no piece of the updates of a run: remove it from that folder")
     return int(first), int(end)
 
 
@@ -123,21 +162,16 @@ def _layout(delta: Delta) -> Mapping[str, object]:
 def _batches(path: Path) -> list[Recorded]:
     metadata = read_metadata(path, remedy=_REMEDY)
     try:
-        held_out = bool(json.loads(metadata["held_out"]))
+        held_out = _FLAG.validate_json(metadata["held_out"])
         return [
             Recorded(
-                facts=tuple(map(str, entry["facts"])),
+                facts=tuple(entry["facts"]),
                 held_out=held_out,
                 path=path,
                 index=index,
                 deltas=entry["deltas"],
             )
-            for index, entry in enumerate(json.loads(metadata["batches"]))
+            for index, entry in enumerate(_ENTRIES.validate_json(metadata["batches"]))
         ]
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} holds no updates ({error}): {_REMEDY}") from error
-
-
-def _laid_out(tensor: Tensor, strides: Sequence[int]) -> Tensor:
-    """The same numbers with the strides that they had, including those of a slice with gaps."""
-    return torch.empty_strided(tensor.shape, tuple(strides), dtype=tensor.dtype).copy_(tensor)
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{path} holds no updates ({first_line(error)}): {_REMEDY}") from error

@@ -4,20 +4,21 @@ Nothing is instantiated unless every `_target_` is named in `conf/` or lies in a
 argument of its constructor and has the right type, and every argument without a default has a value.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from beartype.door import is_bearable
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 
+from analysis.results.run_files import one_line
 from analysis.stages.base import Stage
 from analysis.stages.signatures import Judge
-from editors.errors import ConfigError, NormscopeError
+from editors.base import Editor
+from editors.errors import ConfigError
 from editors.models.loading import Checkpoint
-from editors.text_files import local_path
+from editors.regularizers.base import Regularizer
 from pipeline.config.allowed_classes import plugin_problems
+from pipeline.config.instances import instance
 from pipeline.config.schema import KEYS, NO_LAYERS, ResolvedConfig
 from pipeline.config.validation import SEEDS, node_problems, unknown_key_message
 from pipeline.data.sources import FactSource
@@ -38,6 +39,17 @@ class Parts:
     tracker: Tracker
 
 
+_KINDS = {
+    "model": Checkpoint,
+    "data": FactSource,
+    "editor": Editor,
+    "regularizer": Regularizer,
+    "intervention": Intervention,
+    "stage": Stage | Judge,
+    "tracker": Tracker,
+    "objective": object,  # its kind is checked where it is built
+}
+"""The kind of object in each group of a configuration."""
 RESUME = ("auto", "never", "force")
 
 
@@ -48,17 +60,15 @@ def build(plain: ResolvedConfig) -> Parts:
         ConfigError: with all problems, one per line.
     """
     # an editor is part of its intervention, and regularizers of their editor: one mistake, one line
-    problems = dict.fromkeys(_problems(plain))
-    if problems:
-        raise ConfigError("\n".join(problems))
-    observers = [_instance(node) for node in plain["stage"].values()]
+    _raise_any(_problems(plain))
+    observers = [instance(node) for node in plain["stage"].values()]
     return Parts(
-        model=_instance(plain["model"]),
-        data=_instance(plain["data"]),
-        intervention=_instance(plain["intervention"]),
+        model=instance(plain["model"]),
+        data=instance(plain["data"]),
+        intervention=instance(plain["intervention"]),
         stages=[observer for observer in observers if isinstance(observer, Stage)],
         judges=[observer for observer in observers if isinstance(observer, Judge)],
-        tracker=_instance(plain["tracker"]),
+        tracker=instance(plain["tracker"]),
     )
 
 
@@ -67,35 +77,31 @@ def build_model(plain: Mapping[str, Any], plugins: Sequence[str] = ()) -> Checkp
 
     `plugins` are the modules that the user allows now; those of the stored configuration are ignored.
     """
-    problems = list(plugin_problems(plugins)) or list(node_problems("model", plain.get("model"), plugins))
-    if problems:
-        raise ConfigError("\n".join(dict.fromkeys(problems)))
     node = plain.get("model")
-    model = _instance(node) if isinstance(node, Mapping) else None
+    _raise_any(plugin_problems(plugins))
+    _raise_any([*_references("model", node), *node_problems("model", node, plugins, hint=Checkpoint)])
+    model = instance(node)
     if not isinstance(model, Checkpoint):
         raise ConfigError("the configuration has no model")
     return model
 
 
-def _instance(node: object) -> Any:
-    """The object of a node; a NormscopeError of its constructor is raised as it is."""
-    try:
-        return instantiate(_with_home(node), _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, NormscopeError):
-            raise cause from error
-        raise
+def _raise_any(problems: Iterable[str]) -> None:
+    """Raise a ConfigError with all problems if there are any, each of them one line whatever it quotes."""
+    if lines := dict.fromkeys(map(one_line, problems)):
+        raise ConfigError("\n".join(lines))
 
 
-def _with_home(node: object) -> object:
-    """The node with `~/` at the beginning of a value replaced by the home folder.
-
-    Only here, so that the name of a run is the same on every machine.
-    """
+def _references(path: str, node: object) -> Iterator[str]:
+    """Messages about interpolations in a stored configuration, whose values are plain."""
     if isinstance(node, Mapping):
-        return {key: _with_home(value) for key, value in node.items()}
-    return str(local_path(node)) if isinstance(node, str) and node.startswith("~/") else node
+        for key, value in node.items():
+            yield from _references(f"{path}.{key}", value)
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            yield from _references(f"{path}.{place}", value)
+    elif isinstance(node, str) and "${" in node:
+        yield f"{path}={node} is an interpolation, and the configuration of a run holds none"
 
 
 def _problems(plain: ResolvedConfig) -> Iterator[str]:
@@ -122,8 +128,8 @@ def _problems(plain: ResolvedConfig) -> Iterator[str]:
     if problems := list(plugin_problems(plugins)):
         yield from problems
         return  # classes of a plug-in cannot be checked without it
-    for group in ("model", "data", "editor", "regularizer", "intervention", "stage", "tracker", "objective"):
-        yield from node_problems(group, plain[group], plugins)
+    for group, kind in _KINDS.items():
+        yield from node_problems(group, plain[group], plugins, hint=kind)
     for name, node in (plain["regularizer"] or {}).items():
         if not isinstance(node, dict):
             yield f"regularizer.{name}={node} is not a regularizer: choose one of conf/regularizer"

@@ -63,7 +63,7 @@ ALLOWED = {
 DOWNWARD = {"editors": set(), "analysis": {"editors"}, "pipeline": {"editors", "analysis"}}
 """Other packages of this project that a package may import."""
 ONLY_IN = {
-    "hydra": "config runs sweeps launchers build launch command_line",
+    "hydra": "config runs sweeps launchers launch command_line",
     "omegaconf": "config runs sweeps launchers launch command_line",
     "wandb": "tracking commands",
 }

@@ -26,6 +26,7 @@ from analysis.results.tables import (
     per_series,
     summary,
     values_by_key,
+    without_formulas,
 )
 from analysis.units import UNITS, amounts
 
@@ -61,7 +62,7 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     collection.metrics.to_parquet(folder / "metrics.parquet", index=False)
-    summary(collection).to_csv(folder / "summary.csv", index=False)
+    without_formulas(summary(collection)).to_csv(folder / "summary.csv", index=False)
     drawn = charts(collection.metrics, at=at, x=x, figures=figures)
     others = key_charts(collection.metrics, other_keys(collection.metrics)[:MOST], x=x)
     save_figures([*drawn, *others], folder / "figures")

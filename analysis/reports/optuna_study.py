@@ -74,9 +74,13 @@ def _read(path: Path) -> list[Search]:
 def _search(study: "Study") -> Search:
     trials = study.trials
     names = study.metric_names or [f"value {i + 1}" for i in range(len(study.directions))]
-    complete = [trial for trial in trials if trial.values is not None]
-    best = _best(study) if complete else []
+    valued = [trial for trial in trials if trial.values is not None]
+    # Optuna stores infinite values, which no axis and no share of a variance can hold
+    complete = [trial for trial in valued if np.isfinite(trial.values).all()]
+    best = _best(study) if valued else []
     importance, notes = _importance(study, complete, names)
+    if len(complete) < len(valued):
+        notes.append(f"Values of {len(valued) - len(complete)} trials are not finite: they are not drawn.")
     errors: dict[str, str] = study.user_attrs.get("errors", {})
     return Search(
         name=study.study_name,

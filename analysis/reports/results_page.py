@@ -99,7 +99,7 @@ def write_results(roots: Sequence[Path], page: Path) -> list[str]:
         raise DataError(f"no run is finished in {' or '.join(map(str, roots))}: make paper computes them")
     page.parent.mkdir(parents=True, exist_ok=True)
     sections = [_section(study, collections[study.name], columns, page) for study in STUDIES]
-    _delete_stale_pictures(page, sections)
+    _delete_stale_pictures(page, {picture.path for section in sections for picture in section.pictures})
     lead = made_from([one for scales in collections.values() for one in scales.values()])
     text = _template().render(lead=lead, columns=columns, sections=sections)
     page.write_text(text.rstrip() + "\n", encoding="utf-8")
@@ -111,11 +111,15 @@ def write_results(roots: Sequence[Path], page: Path) -> list[str]:
     ]
 
 
-def _delete_stale_pictures(page: Path, sections: Sequence[Section]) -> None:
-    """Delete the pictures beside the page that it no longer shows."""
-    current = {picture.path for section in sections for picture in section.pictures}
+def _delete_stale_pictures(page: Path, current: set[str]) -> None:
+    """Delete the pictures that the page, as it was until now, shows and will no longer show.
+
+    Other files in the folder of the same name are not its own.
+    """
+    before = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
     for picture in (page.parent / page.stem).glob("*.png"):
-        if picture.relative_to(page.parent).as_posix() not in current:
+        path = picture.relative_to(page.parent).as_posix()
+        if path not in current and f"({path})" in before:
             picture.unlink()
 
 

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from analysis.results.former_targets import comparable
 from analysis.results.run import MOMENT, Run, read_unmarked
+from analysis.results.run_files import one_line
 from analysis.results.run_folder import RunFolder
 from analysis.units import UNITS, counted
 from editors.errors import DataError
@@ -99,7 +100,8 @@ def comparison(a: Run, b: Run, tolerance: float = 0.0) -> Comparison:
 
 def render_comparison(result: Comparison, a: Path, b: Path, *, rows: int | None = None) -> RenderableType:
     """The comparison for a terminal; of the metrics that differ at most the first `rows`."""
-    parts: list[RenderableType] = [Text(f"A: {a}"), Text(f"B: {b}"), *map(Text, result.notes)]
+    lines = (f"A: {a}", f"B: {b}", *result.notes)
+    parts: list[RenderableType] = [*map(Text, map(one_line, lines))]
     for title, table in (("setting", result.settings), ("code, machine or input", result.provenance)):
         if len(table):
             parts += [Text(), _sides(title, table)]

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from analysis.results.run_files import one_line
+
+_MARKUP = re.compile(r"[\\|<>*`\[\]~$&#@]|(?<![^\W_])_|_(?![^\W_])|(?<=:)/(?=/)|(?<=\bwww)\.", re.IGNORECASE)
+"""Letters that begin markup in one of the common dialects, with their extensions for formulas and links."""
 _ARXIV = re.compile(r"(?:arXiv )?\b(?P<id>\d{4}\.\d{5})\b")
 
 
 def cell(text: object) -> str:
-    """A text as Markdown shows it, also inside a table: one line, without markup of its own."""
-    flat = " ".join(str(text).split())
-    for letter in "\\|<>*_`[]":
-        flat = flat.replace(letter, f"\\{letter}")
-    return flat
+    """A text as Markdown shows it, also inside a table: one line, without markup or links of its own.
+
+    An underscore inside a word is no markup, and stays as it is.
+    """
+    return _MARKUP.sub(r"\\\g<0>", " ".join(one_line(str(text)).split()))
 
 
 def linked(text: str) -> str:

@@ -11,15 +11,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from analysis.results.run_folder import (
-    CONFIG,
-    METRICS,
-    PROVENANCE,
-    SUMMARY,
-    RunFolder,
-    one_line,
-    skipped,
-)
+from analysis.results.run_files import one_line
+from analysis.results.run_folder import CONFIG, METRICS, PROVENANCE, SUMMARY, RunFolder, skipped
 from analysis.results.seal import REMEDY
 from analysis.units import UNITS
 from editors.errors import DataError
@@ -76,6 +69,8 @@ def read_run(folder: RunFolder) -> Run | Unfinished:
     try:
         folder.verify(CONFIG, PROVENANCE)
         summary = folder.final_summary()
+        if lacking := [field for field in _DESCRIPTION if field not in summary]:
+            raise DataError(f"summary.json has no {', '.join(lacking)}")
         metrics, notes = _metrics(folder)
         description = {"run": folder.name} | {field: _plain(summary[field]) for field in _DESCRIPTION}
         description |= {field: int(summary.get(field, 0)) for field in ("steps", "tokens")}
@@ -84,10 +79,10 @@ def read_run(folder: RunFolder) -> Run | Unfinished:
         parts = _parts(description, metrics, summary.get("parts", []))
         # a run from before there were alarms has none
         alarms = summary.get("alarms", [])
-        sentences = {one_line(str(alarm["signature"])): one_line(str(alarm["sentence"])) for alarm in alarms}
-    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
-        kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
-        sentence = f"DONE, but its files cannot be read: {kind}{one_line(str(error))}"
+        sentences = {one_line(alarm["signature"]): one_line(alarm["sentence"]) for alarm in alarms}
+    except (OSError, DataError) as error:
+        reason = f"{METRICS}, {error.strerror}" if isinstance(error, OSError) else one_line(str(error))
+        sentence = f"DONE, but its files cannot be read: {reason}"
         return Unfinished(run=folder.name, name=folder.experiment, status="unreadable", sentence=sentence)
     settings, settings_notes = _settings(folder)
     provenance, provenance_notes = _provenance(folder)
@@ -137,7 +132,7 @@ def flatten(tree: object, prefix: str = "") -> dict[str, str]:
     """Dotted key to text for every leaf of nested mappings; a list is a leaf."""
     if not isinstance(tree, dict):
         return {prefix: one_line(tree if isinstance(tree, str) else json.dumps(tree, default=str))}
-    pairs = ((f"{prefix}.{key}" if prefix else str(key), value) for key, value in tree.items())
+    pairs = ((one_line(f"{prefix}.{key}" if prefix else str(key)), value) for key, value in tree.items())
     return {key: text for path, value in pairs for key, text in flatten(value, path).items()}
 
 
@@ -157,12 +152,12 @@ def _settings(folder: RunFolder) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def _provenance(folder: RunFolder) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The flattened provenance; empty with a note if it cannot be read."""
-    provenance = folder.provenance()
-    if provenance:
-        return flatten(provenance), ()
-    problem = "cannot be read" if (folder.path / PROVENANCE).exists() else "is missing"
-    return {}, (f"{PROVENANCE} {problem}.",)
+    """The flattened provenance; empty with a note if it is missing or cannot be read."""
+    try:
+        provenance = folder.provenance()
+    except DataError as error:
+        return {}, (f"{str(error).removeprefix(f'{folder.path}/')}.",)
+    return (flatten(provenance), ()) if provenance else ({}, (f"{PROVENANCE} is missing.",))
 
 
 def _totals(metrics: pd.DataFrame) -> dict[str, int]:
@@ -201,10 +196,10 @@ def _metrics(folder: RunFolder) -> tuple[pd.DataFrame, tuple[str, ...]]:
     cells: list[Cell] = []
     unreadable: list[int] = []
     for number, row in folder.lines():
-        try:
-            cells += _cells(row or {})
-        except (KeyError, TypeError):
+        if row is None or row.get("unit", UNITS[0]) not in row:
             unreadable.append(number)
+        else:
+            cells += _cells(row)
     if unreadable and not cells:
         raise DataError(f"{folder.path / METRICS} holds no row that can be read: {REMEDY}")
     table = pd.DataFrame(cells, columns=[*MOMENT, "key", "value"])
@@ -216,12 +211,10 @@ def _metrics(folder: RunFolder) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
 def _cells(row: Mapping[str, Any]) -> Iterator[Cell]:
     """The numbers of a row; one from before runs could train counts edits, in a single part."""
-    unit = str(row.get("unit", UNITS[0]))
+    unit = row.get("unit", UNITS[0])
     part, count, tokens = row.get("part", 0), row[unit], row.get("tokens", 0)
-    if unit not in UNITS or not all(isinstance(number, int) for number in (part, count, tokens)):
-        raise TypeError(f"part {part!r}, unit {unit!r}, count {count!r}, tokens {tokens!r}")
     for key, value in row.items():
-        if "/" in key and isinstance(value, int | float) and not isinstance(value, bool):
+        if "/" in key:
             yield part, unit, count, tokens, key, float(value)
 
 

@@ -5,19 +5,27 @@ sentence without the name of the run. A file of a finished run that is not as it
 never used: every method that reads it raises DataError.
 """
 
-import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Literal
 
 from analysis.results.former_targets import with_current_targets
-from analysis.results.seal import REMEDY, Seal, opened, unlike_last
+from analysis.results.run_files import (
+    PROVENANCES,
+    SUMMARIES,
+    Row,
+    one_line,
+    opened,
+    read_config,
+    read_lines,
+    read_object,
+    read_row,
+    read_typed,
+)
+from analysis.results.run_tables import read_table
+from analysis.results.seal import REMEDY, Seal, unlike_last, unpacked
 from editors.errors import DataError
 
 CONFIG, METRICS, SUMMARY, PROVENANCE = "config.yaml", "metrics.jsonl", "summary.json", "provenance.json"
@@ -26,14 +34,12 @@ MARKS = (CONFIG, METRICS, DONE, FAILED)
 """Files of which a run's folder holds at least one."""
 TAIL = 1 << 16
 """Bytes at the end of `metrics.jsonl` that hold its last row."""
+_SENTENCE = 1 << 12
+"""Bytes at the start of `FAILED` that hold its sentence."""
 STATES, COMPLETE = "state", "run.json"
 """Folder of the checkpoints of an interrupted run, and the file that completes one."""
 
-# libyaml's loader is eight times as fast, if PyYAML was built with it
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 State = Literal["done", "failed", "unfinished"]
-Row = dict[str, Any]
 Tables = dict[str, list[Mapping[str, object]]]
 
 
@@ -75,8 +81,12 @@ class RunFolder:
         """One sentence on why the run failed; empty if it did not."""
         if self.state != "failed":
             return ""
-        lines = (self.path / FAILED).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return one_line(lines[0]) if lines else "no reason was recorded"
+        try:
+            with opened(self.path / FAILED) as file:
+                text = file.read(_SENTENCE).decode("utf-8", errors="replace")
+        except OSError as error:
+            return f"{FAILED} cannot be read ({error.strerror})"
+        return one_line(text.strip().partition("\n")[0].strip()) or "no reason was recorded"
 
     @property
     def is_unverifiable(self) -> bool:
@@ -101,37 +111,32 @@ class RunFolder:
             )
 
     def config(self) -> Row:
-        """The resolved configuration, with the classes of today; raises DataError if it cannot be read."""
+        """The resolved configuration, with the classes of today; raises DataError if it cannot be used."""
         self.verify(CONFIG)
-        path = self.path / CONFIG
-        try:
-            config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise DataError(f"{path} cannot be read ({type(error).__name__})") from error
-        if not isinstance(config, dict):
-            raise DataError(f"{path} holds no configuration")
-        return with_current_targets(config)
+        return with_current_targets(read_config(self.path / CONFIG))
 
     def provenance(self) -> Row:
-        """Code, versions, machine and inputs of the run; empty if they cannot be read."""
+        """Code, versions, machine and inputs; empty without a file, DataError for one that cannot be used."""
         self.verify(PROVENANCE)
-        return read_object(self.path / PROVENANCE) or {}
+        path = self.path / PROVENANCE
+        return read_typed(path, PROVENANCES) if path.exists() else {}
 
     def summary(self) -> Row:
-        """The summary of the run; empty if there is none that can be read."""
+        """The summary of the run; empty without a file, DataError for an unusable one."""
         self.verify(SUMMARY)
-        return read_object(self.path / SUMMARY) or {}
+        path = self.path / SUMMARY
+        return read_typed(path, SUMMARIES) if path.exists() else {}
 
     def final_summary(self) -> Row:
-        """The summary of a finished run; raises DataError if its summary cannot be read."""
+        """The summary of a finished run; raises DataError if there is none that can be used."""
         self.verify(SUMMARY)
-        summary = read_object(self.path / SUMMARY)
-        if summary is None:
+        try:
+            return read_typed(self.path / SUMMARY, SUMMARIES)
+        except DataError as error:
             raise DataError(
                 f"{self.path} is marked DONE but its summary.json cannot be read: "
-                "delete the folder to compute the run again"
-            )
-        return summary
+                f"delete the folder to compute the run again ({error})"
+            ) from error
 
     def lines(self) -> Iterator[tuple[int, Row | None]]:
         """Every line of `metrics.jsonl`, or of `metrics.jsonl.gz`: its number, from 1, and its row.
@@ -159,13 +164,13 @@ class RunFolder:
     def last_row(self) -> Row:
         """The last whole row of `metrics.jsonl`, of which only the end is read; empty if there is none."""
         try:
-            with (self.path / METRICS).open("rb") as file:
+            with opened(self.path / METRICS) as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
                 lines = file.read().splitlines()
-        except OSError:
+        except (OSError, DataError):
             return {}
         # the last line may be torn, and the first one begins in the middle
-        return next((row for line in reversed(lines) if (row := json_object(line))), {})
+        return next((row for line in reversed(lines) if (row := read_row(line))), {})
 
     def tables(self) -> tuple[Tables, tuple[str, ...]]:
         """The rows of each Parquet file by its name, and notes on the files that cannot be read.
@@ -173,28 +178,21 @@ class RunFolder:
         An interrupted run has those of its newest complete checkpoint; the alarms of a run from before there
         was a file of them come from its summary.
         """
-        import pandas as pd  # here, because it takes half a second
-
         alarms = self.summary().get("alarms")
         tables: Tables = {"alarms": alarms} if alarms else {}
         notes: list[str] = []
         self.verify("*.parquet")
         for _, path in sorted(self._table_files().items()):
             try:
-                frame = pd.read_parquet(path)
-            except (OSError, ValueError) as error:
-                notes.append(f"left out {path.name}, which cannot be read ({type(error).__name__})")
-                continue
-            tables[path.stem] = [
-                {str(key): cell for key, cell in row.items()} for row in frame.to_dict("records")
-            ]
+                tables[path.stem] = read_table(path)
+            except DataError as error:
+                notes.append(f"left out {path.name}, which {error}")
         return tables, tuple(notes)
 
     def _lines(self) -> Iterator[tuple[int, Row | None]]:
-        with opened(self.path / METRICS) as file:
-            text = TextIOWrapper(file, encoding="utf-8", errors="replace")
-            for number, line in enumerate(text, start=1):
-                yield number, json_object(line)
+        with unpacked(self.path / METRICS) as file:
+            for number, line in enumerate(read_lines(file), start=1):
+                yield number, read_row(line)
 
     def _compare_rows_with_summary(self) -> None:
         last = (read_object(self.path / SUMMARY) or {}).get("metrics")
@@ -248,32 +246,3 @@ def skipped(numbers: list[int]) -> tuple[str, ...]:
     if not numbers:
         return ()
     return (f"skipped {len(numbers)} unreadable line(s) of {METRICS}, first line {numbers[0]}.",)
-
-
-def json_object(text: str | bytes) -> Row | None:
-    """The object that a text holds; None if it holds none. A metric that is null is NaN."""
-    try:
-        value = json.loads(text, object_hook=_with_nan)
-    except (ValueError, RecursionError):  # brackets nested thousands deep
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _with_nan(row: Row) -> Row:
-    """Strict JSON has no NaN; keys of metrics hold a slash."""
-    if None not in row.values():
-        return row
-    return {key: math.nan if value is None and "/" in key else value for key, value in row.items()}
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks and control characters, which would disturb a terminal or a table."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def read_object(path: Path) -> Row | None:
-    """The object in a JSON file; None if there is no such file or it holds none."""
-    try:
-        return json_object(path.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return None

@@ -16,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, cast
 
+from analysis.results.run_files import opened
 from editors.errors import DataError
 
 COVERED = (
@@ -42,7 +43,7 @@ class Content:
     @classmethod
     def of(cls, path: Path) -> "Content":
         """The content of a file, or of `<path>.gz` in its place; raises DataError if that one is broken."""
-        with opened(path) as file:
+        with unpacked(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return cls(file.tell(), digest)
 
@@ -111,7 +112,7 @@ def unlike_last(rows: Iterable[Mapping[str, object]], last: Mapping[str, object]
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def unpacked(path: Path) -> Iterator[BufferedIOBase]:
     """A file, or the content of `<path>.gz` if there is only that one.
 
     Raises:
@@ -120,18 +121,20 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """
     packed = path.with_name(f"{path.name}.gz")
     if path.exists() or not packed.exists():
-        with path.open("rb") as file:
+        with opened(path) as file:
             yield file
         return
     try:
-        with gzip.open(packed) as file:
-            yield cast("BinaryIO", file)
+        with opened(packed) as file, gzip.GzipFile(fileobj=file) as content:
+            yield content
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{packed} is cut short or broken") from error
 
 
 def _number(value: object) -> float | str:
-    """The number, so that 2 equals 2.0; other values and NaN, which equals nothing, as text."""
+    """The number, so that 2 equals 2.0; other values as text, NaN and null (strict JSON has no NaN) alike."""
+    if value is None:
+        return "nan"
     return float(value) if isinstance(value, int | float) and value == value else str(value)
 
 

@@ -1,5 +1,6 @@
 """Tables made of a collection: one row per run or series, means over seeds, differences of configuration."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
@@ -55,6 +56,7 @@ _FORMATS: Mapping[str, str] = MappingProxyType(
 """Formats of numbers by column; the others are shares, with three digits."""
 
 MISSING = "–"
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?!(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$)")
 
 
 def summary(collection: Collection) -> pd.DataFrame:
@@ -175,6 +177,14 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
         for name, values in table.items()
     }
     return pd.DataFrame(cells)
+
+
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """The table for a CSV file: an apostrophe before each text that a spreadsheet would compute.
+
+    Such a text begins with `=`, `+`, `-`, `@` or a tab and is no number.
+    """
+    return table.map(lambda cell: f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell)
 
 
 def differing_settings(collection: Collection) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from editors.digests import digest_of_text, digest_of_values
-from editors.errors import ConfigError, ModelError, NumericsError
+from editors.errors import ConfigError, DataError, ModelError, NumericsError
 from editors.models.architectures import SITES, Family, family_of
 from editors.models.tokenization import Side, pad, tokenize, tokenizer_description
 from editors.models.weight_files import WeightFiles
@@ -204,11 +204,18 @@ class Model:
 
         Raises:
             NumericsError: for NaN or infinity in a changed weight; no weight was touched then.
+            DataError: for a change of another shape than its weight, which would be repeated to fit.
         """
         changed: dict[Site, Tensor] = {}
         for site, delta in update.items():
             master = self.master(site)
-            changed[site] = master + delta.dense().to(master)
+            change = delta.dense().to(master)
+            if change.shape != master.shape:
+                raise DataError(
+                    f"an update of {site} has the shape {tuple(change.shape)}, but that of {self.name} "
+                    f"has {tuple(master.shape)}: it was made for another model"
+                )
+            changed[site] = master + change
             if not bool(changed[site].to(self.weight(site.name, site.layer).dtype).isfinite().all()):
                 raise NumericsError(f"the update of {site} leads to NaN or infinity; nothing was applied")
         for site, value in changed.items():

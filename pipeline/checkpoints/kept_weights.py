@@ -12,6 +12,7 @@ from torch import Tensor
 
 from analysis.results.run_folder import RunFolder
 from editors.errors import DataError
+from editors.models.gradients import check_sites
 from editors.models.model import Model
 from editors.tensor_files import read_tensors, write_tensors
 from editors.update_files import Recorded, read_updates
@@ -65,6 +66,7 @@ def _adapter(run: Path) -> str:
 
 def _edit(batches: Sequence[Recorded], model: Model) -> None:
     for batch in batches:
+        check_sites(model, batch.sites, "updates")
         model.apply(batch.update)
 
 

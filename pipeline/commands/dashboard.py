@@ -78,7 +78,7 @@ def workspace(
     from wandb_workspaces import workspaces as ws
     from wandb_workspaces.reports import v2 as wr
 
-    names = sorted({str(config["name"]) for config in configs})
+    names = sorted({str(config.get("name")) for config in configs})
     kinds = {str(node(config, "intervention").get("name")) for config in configs}
 
     def panel(plot: Plot) -> wr.LinePlot | wr.BarPlot:
@@ -109,6 +109,9 @@ def main(arguments: Sequence[str]) -> int:
         print(_save(options))  # noqa: T201 - the output of the command
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename or options.to}: {error.strerror}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

@@ -7,15 +7,16 @@ model=hf model.path=DIR`. The run must have kept its weights (`keep_weights=true
 """
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import transformers
+from safetensors import SafetensorError
 
 from analysis.results.run_folder import RunFolder, run_folders
-from editors.errors import DataError, ModelError, NormscopeError
+from editors.errors import DataError, ModelError, NormscopeError, first_line
 from editors.models.model import Model
 from editors.text_files import local_path
 from pipeline.build import build_model
@@ -38,8 +39,9 @@ def main(arguments: Sequence[str]) -> str | int:
         print(export(options.run, options.out, options.plugins))  # noqa: T201 - for scripts
     except NormscopeError as error:
         return f"error: {error}"
-    except OSError as error:
-        return f"error: {error.strerror or error}: {error.filename or options.out}"
+    except (OSError, SafetensorError) as error:
+        name = getattr(error, "filename", None) or options.out
+        return f"error: {name} cannot be written ({getattr(error, 'strerror', None) or first_line(error)})"
     return 0
 
 
@@ -54,22 +56,34 @@ def export(run: Path, out: Path, plugins: Sequence[str] = ()) -> Path:
         ModelError: if the initial model cannot be loaded.
     """
     run = _finished(run)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"out={out} is not empty: name a folder that is empty or does not exist")
+    target = _target(out, run)
+    readme = card(RunFolder(run))
     model = edited_model(run, plugins)
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     _make_writable(model)
-    try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # beside the target, so that it can be renamed; another name than that of any folder there
+    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as made:
+        part = Path(made, target.name)
+        part.mkdir()  # with the user's permissions; the temporary folder is private
         model.hf.save_pretrained(part)
         model.tokenizer.save_pretrained(part)
-        (part / "README.md").write_text(card(RunFolder(run)), encoding="utf-8")
-        part.replace(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+        (part / "README.md").write_text(readme, encoding="utf-8")
+        part.replace(target)
     return out
+
+
+def _target(out: Path, run: Path) -> Path:
+    """The absolute path of the folder to write; raises DataError if a model must not be written there."""
+    target = out.expanduser().resolve()
+    if target.exists() and not target.is_dir():
+        raise DataError(f"out={out} is a file: name a folder that is empty or does not exist")
+    if target.exists() and any(target.iterdir()):
+        raise DataError(f"out={out} is not empty: name a folder that is empty or does not exist")
+    if target == Path.cwd():
+        raise DataError(f"out={out} is the folder in which the command runs: name one inside or beside it")
+    if target.is_relative_to(run.resolve()):
+        raise DataError(f"out={out} is inside the run: name a folder outside of it")
+    return target
 
 
 def edited_model(run: Path, plugins: Sequence[str] = ()) -> Model:

@@ -1,17 +1,20 @@
 """The card of an exported model: its changes, its metrics before and after, and warnings."""
 
 import re
-import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import yaml
+from typing_extensions import TypedDict
 
 from analysis.metrics import ACCURACY, metrics
-from analysis.results.markdown import lines
+from analysis.results.markdown import cell, lines
+from analysis.results.run_files import FileType, one_line
 from analysis.results.run_folder import RunFolder
+from editors.errors import DataError
 
 NUMBERS: Mapping[str, str] = MappingProxyType(
     {metric.key: metric.card for metric in metrics() if metric.card}
@@ -21,53 +24,62 @@ Ends = tuple[float | None, float | None]
 """A number at the start and at the end of a run; None if it was not measured then."""
 SHOWN = 5
 """Largest number of edited facts on the card."""
-_PLAIN = " .,:'()-+%=" + string.ascii_letters + string.digits
-_ENTITIES = MappingProxyType({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
+class EditRecord(TypedDict):
+    """A row of `records.parquet`, as far as the card shows it."""
+
+    prompt: str
+    subject: str
+    target_new: str
+    target_true: str | None
+
+
+_RECORDS = FileType(list[EditRecord])
+
+
 def card(run: RunFolder) -> str:
-    """The card of a finished run as Markdown with YAML front matter."""
-    config, summary, (rows, _), (tables, _) = run.config(), run.summary(), run.rows(), run.tables()
-    edits, numbers = int(summary.get("edits") or 0), _numbers(rows)
+    """The card of a finished run as Markdown with YAML front matter.
+
+    Raises:
+        DataError: if a file of the run cannot be used.
+    """
+    config, summary, (rows, lost_rows), (tables, lost_tables) = (
+        run.config(), run.final_summary(), run.rows(), run.tables()
+    )  # fmt: skip
+    edits, numbers, records = summary.get("edits", 0), _numbers(rows), tables.get("records", [])
+    if problem := _RECORDS.problem(records):
+        raise DataError(f"{run.path / 'records.parquet'} cannot be used: {problem}")
     base, names = _base(config), _names(config, summary)
+    tags = ["normscope", "knowledge-editing" if edits else "continued-training", *names]
     head = {
-        "base_model": base,
+        # only ids, which is all that a hub accepts there
+        **({"base_model": base} if _ID.fullmatch(base) else {}),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["normscope", "knowledge-editing" if edits else "continued-training", *names],
+        "tags": list(filter(_ID.fullmatch, tags)),
     }
     sections = {
         "What was done": _items(_done(config, summary, base)),
-        "Edited facts": _facts(tables.get("records", [])) if edits else [],
+        "Edited facts": _facts(records) if edits else [],
         "Before and after": _table(numbers),
-        "Warnings": _items(_warnings(summary, numbers, base)),
+        "Warnings": _items(
+            chain(_warnings(summary, numbers, base), (("run", note) for note in (*lost_rows, *lost_tables)))
+        ),
         "Provenance": _items(_provenance(run)),
     }
     front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
-    title = f"# {escaped(_model(config).get('name'))} after {escaped(' and '.join(names))}"
+    title = f"# {cell(_model(config).get('name'))} after {cell(' and '.join(names))}"
     parts = [f"## {name}\n\n" + "\n".join(lines) for name, lines in sections.items() if lines]
     return f"---\n{front}---\n\n" + "\n\n".join([title, *parts]) + "\n"
-
-
-def escaped(value: object) -> str:
-    """A value as one line of Markdown without any markup of its own."""
-    return "".join(
-        letter if letter in _PLAIN or not letter.isascii() else _ENTITIES.get(letter, f"\\{letter}")
-        for letter in _one_line(value)
-    )
-
-
-def _one_line(value: object) -> str:
-    """A value without line breaks and control characters: a line of dashes would end the front matter."""
-    return "".join(letter for letter in " ".join(str(value).split()) if letter.isprintable())
 
 
 def _base(config: Mapping[str, Any]) -> str:
     """The id on the hub; the name of the model if it is a local folder, whose path stays private."""
     path = str(_model(config).get("path") or "")
     is_id = _ID.fullmatch(path) is not None and not Path(path).exists()
-    return path if is_id else _one_line(_model(config).get("name"))
+    return path if is_id else one_line(str(_model(config).get("name")))
 
 
 def _model(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -84,7 +96,7 @@ def _names(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     editor = str(_node(config, "editor").get("name") or "")
     parts = summary.get("parts") or []
     names = [editor if part["unit"] == "edits" and editor else str(part["name"]) for part in parts]
-    return list(dict.fromkeys(map(_one_line, names))) or [_one_line(summary.get("intervention"))]
+    return list(dict.fromkeys(map(one_line, names))) or [one_line(str(summary.get("intervention")))]
 
 
 def _done(config: Mapping[str, Any], summary: Mapping[str, Any], base: str) -> Iterator[tuple[str, object]]:
@@ -176,9 +188,9 @@ def _written(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def _items(pairs: Iterator[tuple[str, object]]) -> list[str]:
-    return [f"- {name}: {escaped(value)}" for name, value in pairs if value not in (None, "")]
+def _items(pairs: Iterable[tuple[str, object]]) -> list[str]:
+    return [f"- {name}: {cell(value)}" for name, value in pairs if value not in (None, "")]
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    return lines([[escaped(text) for text in row] for row in (head, *rows)])
+    return lines([[cell(text) for text in row] for row in (head, *rows)])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from analysis.results.run_files import one_line
 from analysis.results.run_folder import RunFolder, runs_in
 from editors.errors import DataError
 from pipeline.runs import messages
@@ -71,11 +72,16 @@ def seconds_left(runs: Sequence[RunState]) -> float | None:
 
 
 def _state(folder: RunFolder, planned: tuple[str, ...] | None) -> RunState:
-    overrides = _overrides(folder) if planned is None else planned
-    name, state = folder.path.name, folder.state
+    overrides = tuple(map(one_line, _overrides(folder) if planned is None else planned))
+    name, state = folder.name, folder.state
     if state == "done":
-        seconds = folder.summary().get("seconds")
-        return RunState(run=name, overrides=overrides, state="done", share=1.0, seconds=seconds)
+        try:
+            seconds, message = folder.summary().get("seconds"), ""
+        except DataError as error:
+            seconds, message = None, str(error).removeprefix(f"{folder.path}/")
+        return RunState(
+            run=name, overrides=overrides, state="done", message=message, share=1.0, seconds=seconds
+        )
     if state == "failed":
         return RunState(run=name, overrides=overrides, state="failed", message=folder.failure)
     beat = read_progress(folder.path)
@@ -116,4 +122,7 @@ def _counted(parts: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> list
 
 
 def _overrides(folder: RunFolder) -> tuple[str, ...]:
-    return messages.publishable(folder.provenance().get("overrides", ()))
+    try:
+        return messages.publishable(folder.provenance().get("overrides", ()))
+    except DataError:
+        return ()  # the state of a run does not depend on them

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from analysis.results.run_files import one_line
 from editors.errors import DataError
 from editors.text_files import local_path
 from pipeline.commands.run_states import RunState, State, run_states, seconds_left
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str]) -> str | int:
             _watch(console, options.folders, options.watch)
     except DataError as error:
         return f"error: {error}"
+    except OSError as error:
+        return f"error: {error.filename} cannot be read: {error.strerror}"
     return 0
 
 
@@ -54,7 +57,7 @@ def overview(folder: Path, runs: Sequence[RunState]) -> RenderableType:
     for run, line in sorted(zip(runs, lines, strict=True), key=lambda pair: order.index(pair[0].state)):
         state = Text(run.state, style=_COLOURS[run.state])
         table.add_row(Text(run.run), state, Text(line), Text(_message(run)))
-    return Group(table, Text(f"{folder}: {total(runs)}", style="bold"))
+    return Group(table, Text(one_line(f"{folder}: {total(runs)}"), style="bold"))
 
 
 def total(runs: Sequence[RunState]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from analysis.results.run_files import one_line
 from analysis.results.run_folder import RunFolder, run_folders
 from editors.errors import ConfigError, DataError
 from editors.text_files import local_path
@@ -49,7 +50,9 @@ class Upload:
             DataError: if the configuration or the rows of the run cannot be read.
         """
         folder, config = run.path, run.config()
-        info = RunInfo(name=str(config["name"]), fingerprint=folder.resolve().name, folder=folder)
+        info = RunInfo(
+            name=config.get("name") or run.experiment, fingerprint=folder.resolve().name, folder=folder
+        )
         beat = heartbeat.read_progress(folder)
         try:
             with FileLock(folder / ".lock", timeout=0):
@@ -110,9 +113,12 @@ def main(arguments: Sequence[str]) -> int:
             except (DataError, OSError) as error:
                 lines, failed = [f"error: {error}"], failed + 1
             for line in lines:
-                print(f"{run.path}: {line}", flush=True)  # noqa: T201 - the command's output
+                print(one_line(f"{run.path}: {line}"), flush=True)  # noqa: T201 - the command's output
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename} cannot be read: {error.strerror}", file=sys.stderr)  # noqa: T201
         return 1
     if mode == "offline":
         print("send offline runs with: wandb sync <run folder>/wandb/offline-run-*")  # noqa: T201

@@ -64,7 +64,8 @@ def refusal_message(key: str, target: str) -> str:
 def plugin_problems(plugins: object) -> Iterator[str]:
     """Import all plug-ins; yields a message for each that is not a module name or cannot be imported."""
     if not _are_module_names(plugins):
-        yield f"plugins={plugins} has to be a list of modules, such as plugins=[my_module]"
+        names = f"[{','.join(map(str, plugins))}]" if isinstance(plugins, list | tuple) else plugins
+        yield f"plugins={names} has to be a list of modules, such as plugins=[my_module]"
         return
     for plugin in plugins:
         try:
@@ -88,6 +89,16 @@ def import_target(target: str) -> Callable[..., object]:
         raise LookupError("does not exist") from error
     except expected as error:
         raise LookupError(f"cannot be imported ({import_cause(error)})") from error
+
+
+def borrowed_from(target: str, callee: object, plugins: Sequence[str]) -> str:
+    """The full name of a class that the module of a target only imported, and that is not allowed itself.
+
+    For example `posix.system` in a plug-in with `from os import system`; empty for other classes.
+    """
+    home = f"{getattr(callee, '__module__', '')}.{getattr(callee, '__qualname__', '')}"
+    is_own = home.partition(".")[0] == target.partition(".")[0]
+    return "" if is_own or is_allowed(home, plugins) else home
 
 
 def _are_module_names(value: object) -> TypeGuard[Sequence[str]]:

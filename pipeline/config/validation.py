@@ -3,14 +3,15 @@
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 
-from pipeline.config.allowed_classes import import_target, is_allowed, refusal_message
+from pipeline.config.allowed_classes import borrowed_from, import_target, is_allowed, refusal_message
+from pipeline.config.kinds import is_of, kinds_in
 from pipeline.config.schema import ResolvedConfig
 
 _HOME = {
@@ -26,36 +27,57 @@ SEEDS = 2**32
 _TOWER = BeartypeConf(is_pep484_tower=True)
 
 
-def node_problems(path: str, node: object, plugins: Sequence[str] = ()) -> Iterator[str]:
-    """Messages about a node and everything below it; `plugins` are the modules that the user allows now."""
+def node_problems(
+    path: str, node: object, plugins: Sequence[str] = (), *, hint: object = object
+) -> Iterator[str]:
+    """Messages about a node and everything below it.
+
+    `plugins` are the modules that the user allows now, `hint` is the type that is expected of the node.
+    """
     path = next((home for end, home in _HOME.items() if path.endswith(end)), path)
     if isinstance(node, dict):
+        hints: Mapping[str, object] = dict.fromkeys(node, hint)
         if "_target_" in node:
-            yield from _target_problems(path, node, plugins)
+            callee = yield from _target_problems(path, node, plugins, kinds_in(hint))
+            hints = {} if callee is None else _hints(callee)
         for key, value in node.items():
-            yield from node_problems(f"{path}.{key}", value, plugins)
+            yield from node_problems(f"{path}.{key}", value, plugins, hint=hints.get(key, object))
     elif isinstance(node, list):
         for i, value in enumerate(node):
-            yield from node_problems(f"{path}.{i}", value, plugins)
+            yield from node_problems(f"{path}.{i}", value, plugins, hint=hint)
 
 
-def _target_problems(path: str, node: ResolvedConfig, plugins: Sequence[str]) -> Iterator[str]:
+def _target_problems(
+    path: str, node: ResolvedConfig, plugins: Sequence[str], kinds: list[type]
+) -> Generator[str, None, Callable[..., object] | None]:
+    """Messages about the class of a node and its arguments; returns the class if it may be used."""
     target = str(node["_target_"])
     if not is_allowed(target, plugins):
         yield refusal_message(f"{path}._target_", target)
-        return
+        return None
     try:
         callee = import_target(target)
     except LookupError as error:
         yield f"{path}._target_={target} {error.args[0]}"
-        return
+        return None
+    if home := borrowed_from(target, callee, plugins):
+        yield f"{path}._target_={target} is {home}, which is no part of that module"
+        return None
+    if not is_of(callee, kinds):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        yield f"{path}._target_={target} is no {names}, which has to be there"
     yield from _argument_problems(path, node, callee)
+    return callee
+
+
+def _hints(callee: Callable[..., object]) -> dict[str, Any]:
+    return get_type_hints(callee.__init__ if inspect.isclass(callee) else callee)
 
 
 def _argument_problems(path: str, node: ResolvedConfig, callee: Callable[..., object]) -> Iterator[str]:
     target = node["_target_"]
     parameters = inspect.signature(callee).parameters
-    hints = get_type_hints(callee.__init__ if inspect.isclass(callee) else callee)
+    hints = _hints(callee)
     for key, value in node.items():
         if key == "_target_":
             continue

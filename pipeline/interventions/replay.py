@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from analysis.results.run_folder import RunFolder
+from analysis.results.run_folder import CONFIG, RunFolder
 from editors.controls.controls import Control
 from editors.controls.recorded_edits import RecordedEdits
 from editors.errors import ConfigError, DataError
@@ -111,12 +111,16 @@ class Replay(Intervention):
 
     def _check_model(self) -> None:
         folder = self._run
-        recorded = RunFolder(folder).config()["model"]
+        recorded = RunFolder(folder).config().get("model") or {}
+        if "name" not in recorded:
+            raise DataError(
+                f"{folder / CONFIG} names no model to which its updates could be applied: copy the run again"
+            )
         for key, here in self.model.items():
             if (there := recorded.get(key)) != here:
                 raise ConfigError(
                     f"model.{key}={here}, but the updates of {folder} were made for model.{key}={there}: "
-                    f"choose model={recorded.get('name')} as that run did"
+                    f"choose model={recorded['name']} as that run did"
                 )
         path, inputs = self.model.get("path"), recorded_inputs(folder)
         if path is not None and path in inputs:

@@ -18,7 +18,8 @@ from typing import Any, Self
 
 import psutil
 
-from analysis.results.run_folder import RunFolder, read_object
+from analysis.results.run_files import read_object
+from analysis.results.run_folder import RunFolder
 from analysis.units import UNITS
 from pipeline.runs.atomic_files import write_json
 

@@ -11,13 +11,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from hydra.utils import instantiate
-
 from analysis.metrics import ACCURACY, SCORE, stage_of
 from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
 from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.fingerprint import Config
+from pipeline.config.instances import instance
 from pipeline.config.validation import node_problems
 from pipeline.runs.layout import summary_of
 
@@ -133,10 +132,10 @@ def objectives_of(config: Config) -> dict[str, Objective]:
         ConfigError: with all of their problems, one per line.
     """
     nodes: Mapping[str, Any] = config.get("objective") or {}  # pyright: ignore[reportAssignmentType]
-    problems = list(node_problems("objective", nodes, plugins_of(config)))
+    problems = list(node_problems("objective", nodes, plugins_of(config), hint=Objective))
     if problems:
         raise ConfigError("\n".join(problems))
-    return {name: instantiate(node, _convert_="all") for name, node in nodes.items()}
+    return {name: instance(node) for name, node in nodes.items()}
 
 
 def objective_problems(config: Config) -> list[str]:
@@ -154,7 +153,7 @@ def objective_of(config: Config, folder: Path, summary: Mapping[str, Any] | None
     if summary is None:
         summary = summary_of(folder)
     findings = Findings(
-        last=summary["metrics"],
+        last=summary.get("metrics", {}),
         unedited=_unedited(RunFolder(folder)),
         edits=summary.get("edits", 0),
         alarms=summary.get("alarms", ()),

@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from threadpoolctl import threadpool_info
 
 from analysis.plugins import installed_plugins
-from analysis.results.run_folder import read_object
+from analysis.results.run_files import read_object
 from pipeline.config.secrets import without_secrets
 from pipeline.paths import PACKAGE, ROOT
 

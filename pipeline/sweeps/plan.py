@@ -9,10 +9,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated, NotRequired
 
 from filelock import FileLock
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from pipeline.config.fingerprint import NUMERICS
 from pipeline.runs.atomic_files import write_json
@@ -27,12 +30,21 @@ _VARIABLE = re.compile(r"oc\.env:\s*['\"]?(\w+)")
 class PlannedRun:
     """A run of a sweep."""
 
-    run: str
+    run: Annotated[str, Field(pattern=r"^[\w-]+$")]
     """Its fingerprint, the name of its folder."""
     overrides: tuple[str, ...]
     """Its overrides, without secrets."""
     invocation: str | None
     """Digest of everything that it was composed from; None if it is computed again each time."""
+
+
+class _Plan(TypedDict):
+    name: NotRequired[str]
+    """The experiment's; a plan from before there was one is regarded as copied."""
+    jobs: list[PlannedRun]
+
+
+_PLAN = TypeAdapter(_Plan)
 
 
 def sources_of(folders: Iterable[Path]) -> list[str]:
@@ -66,11 +78,12 @@ def read(experiment: Path) -> list[PlannedRun]:
     In a folder that was copied or renamed, its runs are composed again: they were those of another name.
     """
     try:
-        stored = json.loads((experiment / NAME).read_text(encoding="utf-8"))
-        own = {} if stored.get("name") == experiment.resolve().name else {"invocation": None}
-        return [PlannedRun(**{**job, "overrides": tuple(job["overrides"]), **own}) for job in stored["jobs"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        stored = _PLAN.validate_json((experiment / NAME).read_bytes())
+    except (OSError, ValueError):
         return []
+    if stored.get("name") == experiment.resolve().name:
+        return stored["jobs"]
+    return [replace(job, invocation=None) for job in stored["jobs"]]
 
 
 def known(root: Path) -> dict[str, Path]:

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from optuna.distributions import distribution_to_json, json_to_distribution
 
 from analysis.results.study_file import open_storage
-from editors.errors import ConfigError
+from editors.errors import ConfigError, DataError
 from pipeline.runs.objectives import Direction
 from pipeline.sweeps.search_space import Space, is_compatible
 
@@ -42,7 +42,7 @@ def open_study(
 
     Raises:
         ConfigError: if the stored study is another search.
-        DataError: if the storage cannot be opened.
+        DataError: if the storage cannot be opened, or its search space cannot be read.
     """
     storage = open_storage(url)
     if name in optuna.get_all_study_names(storage):
@@ -63,7 +63,13 @@ def _check(study: optuna.Study, url: str, identity: Mapping[str, Any], space: Sp
     """Raise ConfigError if trials of the stored study and of this search cannot be compared."""
     stored = study.user_attrs
     different = [key for key, value in identity.items() if stored.get(key) != value]
-    old = {key: json_to_distribution(text) for key, text in stored.get("space", {}).items()}
+    try:
+        old = {key: json_to_distribution(text) for key, text in stored.get("space", {}).items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{url} holds no search space that can be read ({type(error).__name__}): choose another name=… "
+            "for a new search, or delete that file"
+        ) from error
     if not is_compatible(old, space):
         different.append("parameters")
     if different:

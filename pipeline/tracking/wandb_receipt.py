@@ -1,9 +1,10 @@
 """`uploaded.json`: the content of a run that was uploaded to Weights & Biases."""
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from analysis.results.run_folder import CONFIG, DONE, METRICS, PROVENANCE, SUMMARY, RunFolder
 from pipeline.runs.atomic_files import write_json
@@ -36,8 +37,8 @@ class Receipt:
     def read(cls, folder: Path) -> "Receipt | None":
         """The latest receipt in a run's folder; None if there is none that can be read."""
         try:
-            return cls(**json.loads((folder / RECEIPT).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            return TypeAdapter(cls).validate_json((folder / RECEIPT).read_bytes())
+        except (OSError, ValueError):
             return None
 
 

@@ -13,13 +13,13 @@ _SUMMARY = f"a summary of {NORM_GROWTH} (second-hand)"
 
 def _edited_blocks(evidence: Evidence) -> pd.DataFrame:
     """The blocks that each run edited; columns run and layer."""
-    rows = evidence.matching("norm/delta", r"[a-z_]+\.(?P<layer>\d+)")
+    rows = evidence.matching("norm/delta", r"[a-z_]+\.(?P<layer>\d{1,3})")
     return rows[["run", "layer"]].drop_duplicates()
 
 
 def _share_of_edited(evidence: Evidence) -> pd.DataFrame:
     """Growth of the edited blocks' MLP share in the residual stream, summed over them."""
-    rows = evidence.matching("activation/share", r"mlp\.(?P<layer>\d+)").merge(_edited_blocks(evidence))
+    rows = evidence.matching("activation/share", r"mlp\.(?P<layer>\d{1,3})").merge(_edited_blocks(evidence))
     sums = rows.groupby(["run", "count"])["value"].agg(lambda values: values.sum(skipna=False)).reset_index()
     return evidence.repeats(
         last_values(sums, ["run"]) - sums.drop_duplicates("run").set_index("run")["value"]
@@ -43,7 +43,7 @@ def _later_mlps(evidence: Evidence) -> pd.DataFrame:
 
 def _after_edit(evidence: Evidence, quantity: str, part: str = "block", skip: int = 0) -> pd.Series:
     """Mean of the last values over the blocks from `skip` after the first edited one on, by run."""
-    rows = evidence.matching(quantity, rf"{part}\.(?P<layer>\d+)").astype({"layer": int})
+    rows = evidence.matching(quantity, rf"{part}\.(?P<layer>\d{{1,3}})").astype({"layer": int})
     first = _edited_blocks(evidence).astype({"layer": int}).groupby("run")["layer"].min()
     after = rows[rows["layer"] >= pd.to_numeric(rows["run"].map(first)) + skip]
     return last_values(after, ["run", "layer"]).groupby("run").agg(lambda values: values.mean(skipna=False))

@@ -11,7 +11,7 @@ _TRACING = "arXiv 2202.05262, section 2"
 
 def _effect(evidence: Evidence, kind: str, position: str) -> pd.Series:
     """Largest effect over blocks of restoring a site, by run."""
-    rows = evidence.matching(f"trace/{kind}", rf"{position}\.(?P<layer>\d+)")
+    rows = evidence.matching(f"trace/{kind}", rf"{position}\.(?P<layer>\d{{1,3}})")
     return rows.groupby("run")["value"].max()
 
 
@@ -47,7 +47,7 @@ def _by_block(evidence: Evidence) -> pd.DataFrame:
     """By run: model, editor, seed, block, score, and effect of its MLP at the subject before any edit."""
     block = pd.to_numeric(evidence.setting("layers.edit").str.strip("[]"), errors="coerce")
     table = evidence.runs[["model", "editor", "seed"]].assign(block=block, score=evidence.last(SCORE))
-    rows = evidence.matching("trace/mlp", r"subject_last\.(?P<layer>\d+)").astype({"layer": float})
+    rows = evidence.matching("trace/mlp", r"subject_last\.(?P<layer>\d{1,3})").astype({"layer": float})
     traced = rows.groupby(["run", "layer"])["value"].first()
     edited = pd.MultiIndex.from_arrays([table.index, table["block"]])
     return table.assign(effect=traced.reindex(edited).to_numpy()).dropna()

@@ -10,7 +10,7 @@ from analysis.claims.study import EDITED, NORM_GROWTH, Study, Table
 from analysis.claims.verdicts import Claim, Side
 from analysis.statistics.growth_laws import fit_growth_laws
 
-_SITE = r"(?P<site>[a-z_]+)\.(?P<layer>\d+)"
+_SITE = r"(?P<site>[a-z_]+)\.(?P<layer>\d{1,3})"
 TRAINING = (
     "intervention.optimizer.kind",
     "intervention.weight_decay",

@@ -77,10 +77,10 @@ def label_outside(axes: Sequence[Axes], *, columns: int, x_label: str, y_label: 
     for place, axis in enumerate(axes):
         left, bottom = place % columns == 0, place + columns >= len(axes)
         axis.tick_params(labelleft=left, labelbottom=bottom)
-        axis.set_ylabel(y_label if left and not several else "")
-        axis.set_xlabel(x_label if bottom else "")
+        axis.set_ylabel(y_label if left and not several else "", parse_math=False)
+        axis.set_xlabel(x_label if bottom else "", parse_math=False)
     if several:
-        axes[0].figure.supylabel(y_label, fontsize="medium")
+        axes[0].figure.supylabel(y_label, fontsize="medium", parse_math=False)
 
 
 def head(axis: Axes, title: str, *, columns: int) -> None:

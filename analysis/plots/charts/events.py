@@ -75,14 +75,14 @@ def draw_events(chart: EventChart) -> Figure:
     figure, (axis,) = panel_grid(1, columns=1, panel_height=height, entries=entries)
     for event, y in placed(chart):
         _draw_event(axis, event, y)
-    axis.set_yticks(range(len(chart.rows)), chart.rows)
+    axis.set_yticks(range(len(chart.rows)), chart.rows, parse_math=False)
     axis.set_ylim(len(chart.rows) - 0.5, -0.5)
     axis.grid(visible=False, axis="y")
     for edge in np.arange(0.5, len(chart.rows) - 1):
         axis.axhline(edge, color="#e4e4e4", linewidth=0.5)
     whole_numbers(axis)
     scale_axis(axis, "x", chart.scale, chart.x_view)
-    axis.set_xlabel(chart.x_label)
+    axis.set_xlabel(chart.x_label, parse_math=False)
     return settle(figure)
 
 

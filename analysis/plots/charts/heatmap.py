@@ -69,7 +69,7 @@ def _finish(axis: Axes, chart: HeatMap) -> None:
     for one in (axis.xaxis, axis.yaxis):
         one.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     if chart.rows:
-        axis.set_yticks(range(len(chart.rows)), chart.rows)
+        axis.set_yticks(range(len(chart.rows)), chart.rows, parse_math=False)
 
 
 def _number(axis: Axes, grid: Grid, *, middle: float) -> None:

@@ -10,6 +10,9 @@ Scale = Literal["linear", "log", "symlog"]
 _BAND_SHARE = 0.4
 """A band may widen the view by this share of the lines' span a side: with two seeds it reaches very far."""
 
+_LARGEST = 1e300
+"""Largest limit of an axis, so that the differences that a drawing needs are finite."""
+
 
 def scale_for(values: np.ndarray) -> Scale:
     """Logarithmic if all values are positive and span more than a decade; symlog if some are not positive."""
@@ -61,11 +64,16 @@ def log_ticks(limits: tuple[float, float]) -> list[float]:
 
 def view(lines: np.ndarray, bands: np.ndarray, scale: Scale) -> tuple[float, float]:
     """Limits of the axis that show the lines whole and as much of the bands as does not dwarf the lines."""
+    with np.errstate(over="ignore"):  # numbers near the largest one have no room above
+        return _view(lines, bands, scale)
+
+
+def _view(lines: np.ndarray, bands: np.ndarray, scale: Scale) -> tuple[float, float]:
     low, high = forward([lines.min(), lines.max()], scale)
     slack = _BAND_SHARE * (high - low) or 0.05 * abs(high) or 0.05
     shown = bands[bands > 0] if scale == "log" else bands
     reach_low, reach_high = forward([shown.min(), shown.max()], scale)
     low, high = max(reach_low, low - slack), min(reach_high, high + slack)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
-    bottom, top = inverse([low - margin, high + margin], scale)
+    bottom, top = np.clip(inverse([low - margin, high + margin], scale), -_LARGEST, _LARGEST)
     return float(bottom), float(top)

@@ -26,7 +26,7 @@ def panels(candidates: Iterable[tuple[str, Sequence[Line]]]) -> tuple[Panel, ...
 
 def by_layer(metrics: pd.DataFrame, quantity: str) -> pd.DataFrame:
     """Rows whose key is `quantity/<site>.<layer>`, with columns site and layer."""
-    return rows_matching(metrics, quantity, r"(?P<site>[a-z_]+)\.(?P<layer>\d+)").astype({"layer": int})
+    return rows_matching(metrics, quantity, r"(?P<site>[a-z_]+)\.(?P<layer>\d{1,3})").astype({"layer": int})
 
 
 def edited_layers(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -143,7 +143,7 @@ def singular_values(metrics: pd.DataFrame) -> pd.DataFrame:
 
     Matrices that changed are measured after the start, the others only at the start.
     """
-    rows = rows_matching(metrics, r"norm/singular_(?P<place>\d+)", r"(?P<site>[a-z_]+\.\d+)").astype(
+    rows = rows_matching(metrics, r"norm/singular_(?P<place>\d{1,3})", r"(?P<site>[a-z_]+\.\d+)").astype(
         {"place": int}
     )
     matrix = [*PART, "site"]

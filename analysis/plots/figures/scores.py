@@ -34,7 +34,7 @@ def edit_scores(data: FigureData) -> LineChart | None:
 
 def retention(data: FigureData) -> LineChart | None:
     """Share of edits that still hold, by how many edits ago they were made, at the selected counts."""
-    rows = rows_matching(data.metrics, "edit/retention", r"(?P<age>\d+)").astype({"age": int})
+    rows = rows_matching(data.metrics, "edit/retention", r"(?P<age>\d{1,9})").astype({"age": int})
     lines = {
         profile.title: _dotted(series_lines(profile.rows, palette(data.metrics), x="age"))
         for profile in profiles(rows, data.at, default=(middle, last), whole=False)

@@ -35,7 +35,7 @@ def activation_ratio(data: FigureData) -> LineChart | None:
     rows = rows_matching(
         data.metrics,
         "activation/norm_ratio",
-        r"(?P<set>(?:prompts\.)?)(?P<piece>block|attention|mlp)\.(?P<layer>\d+)",
+        r"(?P<set>(?:prompts\.)?)(?P<piece>block|attention|mlp)\.(?P<layer>\d{1,3})",
     ).astype({"layer": int})
     selected = profiles(rows, data.at, default=(middle, last))
     colours, dots = palette(data.metrics), marked(edited_layers(data.metrics))
@@ -61,7 +61,9 @@ def activation_ratio(data: FigureData) -> LineChart | None:
 
 def shares(data: FigureData) -> BarChart | None:
     """Share of every sub-module's output in the residual stream, by depth, unedited and per series."""
-    rows = rows_matching(data.metrics, "activation/share", r"(?P<piece>input|attention|mlp)\.(?P<layer>\d+)")
+    rows = rows_matching(
+        data.metrics, "activation/share", r"(?P<piece>input|attention|mlp)\.(?P<layer>\d{1,3})"
+    )
     blocks = rows["layer"].astype(float)
     # left of block 0, with a gap in which both names have room
     outside = -1.5 - blocks.max() / 30
@@ -84,7 +86,7 @@ def shares(data: FigureData) -> BarChart | None:
 
 def probe_matrix(data: FigureData) -> HeatMap | None:
     """Accuracy of the probe that tells two blocks apart, for every pair, unedited and per series."""
-    rows = rows_matching(data.metrics, "probe/accuracy", r"(?P<one>\d+)-(?P<other>\d+)")
+    rows = rows_matching(data.metrics, "probe/accuracy", r"(?P<one>\d{1,3})-(?P<other>\d{1,3})")
     rows = rows.astype({"one": int, "other": int})
     grids = [Grid(title=title, values=_pairs(here)) for title, _, here in one_by_one(rows, data.at)]
     if not grids:

@@ -31,7 +31,7 @@ _SCORES = {
 def tracing(data: FigureData) -> HeatMap | None:
     """Mean indirect effect by class of token and block, per kind of site, unedited and per series."""
     rows = rows_matching(
-        data.metrics, r"trace/(?P<piece>block|mlp|attention)", r"(?P<token>[a-z_]+)\.(?P<layer>\d+)"
+        data.metrics, r"trace/(?P<piece>block|mlp|attention)", r"(?P<token>[a-z_]+)\.(?P<layer>\d{1,3})"
     ).astype({"layer": int})
     tokens = [token for token in _ROWS if token in set(rows["token"])]
     models = one_by_one(rows, data.at)
@@ -87,8 +87,8 @@ def _of_one_block(metrics: pd.DataFrame) -> pd.DataFrame:
     edited = edited_layers(metrics).drop_duplicates(["series", "layer"])
     edited = edited[~edited["series"].duplicated(keep=False)]
     rows = metrics[metrics["key"].isin(_SCORES)].merge(edited[["series", "layer"]], on="series")
-    columns = ["editor", "model"] if metrics["model"].nunique() > 1 else ["editor"]
-    rows = rows.assign(swept=rows[columns].agg(" · ".join, axis=1))
+    several = metrics["model"].nunique() > 1
+    rows = rows.assign(swept=rows["editor"] + (" · " + rows["model"] if several else ""))
     groups = rows.groupby("swept")
     blocks, series = groups["layer"].nunique(), groups["series"].nunique()
     swept = blocks.index[(blocks > 1) & (blocks == series)]

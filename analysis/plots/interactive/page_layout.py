@@ -14,8 +14,8 @@ _LEGEND_LETTERS = 120  # that fit a line of the legend on a wide page
 
 
 def plain(text: str) -> str:
-    """Escaped: Plotly reads a part of HTML in its texts, and formulas between dollar signs."""
-    return html.escape(text, quote=False).replace("$", "&#36;")
+    """Escaped: Plotly reads a part of HTML in its texts, formulas between dollars, and `%{…}` as a value."""
+    return html.escape(text, quote=False).replace("$", "&#36;").replace("%{", "%&#123;")
 
 
 def faint(colour: str, opacity: float = 0.18) -> str:

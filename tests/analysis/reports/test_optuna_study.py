@@ -51,6 +51,24 @@ def test_the_best_trial_is_marked_and_a_failed_one_told(tmp_path: Path):
     assert any("at least 6 completed trials; there are 2." in note for note in search.notes)
 
 
+@pytest.mark.parametrize("infinite", [float("inf"), float("-inf")])
+def test_infinite_values_are_told_and_not_drawn(tmp_path: Path, infinite: float):
+    rows = [(float(x), [x / 10]) for x in range(7)]
+    store(tmp_path, [*rows, (8.0, [infinite])])
+    (search,) = searches(tmp_path)
+    assert search.trials["score"].tolist()[-2:] == ["0.6", f"{infinite:.4g}"]
+    assert "Values of 1 trials are not finite: they are not drawn." in search.notes
+    assert search.chart is not None and search.importance["parameter"].tolist() == ["y"]
+    draw(search.chart)
+    interactive(search.chart)
+
+
+def test_a_study_of_infinite_values_alone_has_no_chart(tmp_path: Path):
+    store(tmp_path, [(1.0, [float("inf")])])
+    (search,) = searches(tmp_path)
+    assert search.chart is None and search.trials["score"].tolist() == ["inf"]
+
+
 def test_the_front_of_several_objectives_is_marked(tmp_path: Path):
     store(tmp_path, [(1.0, [0.0, 1.0]), (2.0, [1.0, 0.0]), (3.0, [0.0, 0.0])], names=("a", "b"))
     (search,) = searches(tmp_path)

@@ -47,7 +47,32 @@ def test_an_experiment_without_runs_is_answered_by_those_of_the_same_one(root: P
     lead, _, sections = (root / "results.md").read_text().partition("## Summary")
     assert "from 19 runs" in lead
     section = sections.partition("\n## activation_norms\n")[2].partition("\n## ")[0]
-    assert "* built-in: 1 finished runs of norms\\_by\\_layer" in section
+    assert "* built-in: 1 finished runs of norms_by_layer" in section
+
+
+def test_only_pictures_of_the_page_itself_are_deleted(root: Path):
+    page, pictures = root / "mine.md", root / "mine"
+    pictures.mkdir()
+    page.write_text("![old](mine/old.png)\n")
+    for name in ("old.png", "holiday.png"):
+        (pictures / name).touch()
+    write_results([root], page)
+    assert not (pictures / "old.png").exists() and (pictures / "holiday.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("known_facts", "known_facts"),
+        ("_a_ b_", r"\_a\_ b\_"),
+        ("<b>*x*</b> `y` [z](u) | ~s~", r"\<b\>\*x\*\</b\> \`y\` \[z\](u) \| \~s\~"),
+        ("$x$ &lt; #1 a@b", r"\$x\$ \&lt; \#1 a\@b"),
+        ("https://a.b www.c.d EleutherAI/gpt-j", r"https:\//a.b www\.c.d EleutherAI/gpt-j"),
+        ("a\n---\x1b[31mb", r"a --- \[31mb"),
+    ],
+)
+def test_a_cell_shows_a_text_as_it_is(text: str, escaped: str):
+    assert cell(text) == escaped
 
 
 def test_the_page_is_the_same_for_the_same_runs(root: Path):
@@ -55,6 +80,7 @@ def test_the_page_is_the_same_for_the_same_runs(root: Path):
     write_results([root], first)
     (again.parent / "results").mkdir(parents=True)
     (again.parent / "results" / "stale.png").touch()
+    again.write_text("![stale](results/stale.png)\n")
     write_results([root], again)
     assert first.read_text() == again.read_text()
     pictures = [sorted(path.name for path in page.parent.rglob("*.png")) for page in (first, again)]
@@ -70,7 +96,7 @@ def test_runs_of_several_folders_are_combined(root: Path, write_run: WriteRun, t
     write_results([root, kept], root / "results.md")
     text = (root / "results.md").read_text()
     assert "from 20 runs" in text
-    assert "* real facts: 7 finished runs of norms\\_editing\\_facts" in text
+    assert "* real facts: 7 finished runs of norms_editing_facts" in text
     assert "* real facts: 1 finished runs of encore\\_facts" in text
 
 

@@ -58,16 +58,18 @@ def test_a_compressed_file_that_is_cut_is_an_error_not_a_shorter_run(tmp_path: P
     assert RunFolder(tmp_path / "absent").rows() == ([], ())
 
 
-@pytest.mark.parametrize("damage", [None, "{", "[1]"])
-def test_a_broken_summary_or_provenance_is_empty_unless_the_run_is_done(tmp_path: Path, damage: str | None):
-    for name in ("summary.json", "provenance.json", "config.yaml"):
-        if damage is not None:
-            (tmp_path / name).write_text(damage)
+@pytest.mark.parametrize("damage", ["{", "[1]", "[" * 200_000])
+def test_a_broken_file_of_a_run_is_no_empty_file(tmp_path: Path, damage: str):
     run = RunFolder(tmp_path)
     assert run.summary() == run.provenance() == {}
+    for name in ("summary.json", "provenance.json", "config.yaml"):
+        (tmp_path / name).write_text(damage)
+    for read in (run.summary, run.provenance):
+        with pytest.raises(DataError, match=r"json cannot be read: it holds no JSON object"):
+            read()
     with pytest.raises(DataError, match=r"summary\.json cannot be read: delete the folder"):
         run.final_summary()
-    with pytest.raises(DataError, match=r"config\.yaml (cannot be read|holds no configuration)"):
+    with pytest.raises(DataError, match=r"config\.yaml (cannot be read|holds no configuration|is nested)"):
         run.config()
 
 
@@ -96,12 +98,9 @@ def test_the_reader_needs_neither_pandas_nor_torch():
 
 def test_brackets_nested_deep_are_an_unreadable_file(tmp_path: Path):
     deep = "[" * 200_000
-    (tmp_path / "config.yaml").write_text("name: deep\n")
-    (tmp_path / "summary.json").write_text(deep)
     (tmp_path / "metrics.jsonl").write_text(deep + "\n" + '{"edits": 0, "norm/delta/mlp_down.00": 1.0}\n')
     rows, notes = RunFolder(tmp_path).rows()
     assert len(rows) == 1 and "first line 1" in notes[0]
-    assert RunFolder(tmp_path).summary() == {}
 
 
 @pytest.mark.parametrize("target", FORMER.values())

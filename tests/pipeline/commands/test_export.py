@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from pipeline.commands.model_card import card
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.schema import resolved
 from pipeline.launch import launch
+from tests.fake_runs import write_run
 from tests.tiny import TEXT, tiny_model
 
 Composed = Callable[..., DictConfig]
@@ -168,7 +170,7 @@ def test_a_run_that_cannot_be_exported_gets_a_sentence(composed: Composed, tmp_p
     run, out = finished(composed(f"model.path={model}", *QUICK), tmp_path), tmp_path / "out"
     assert "is no run and holds none" in message_for(tmp_path / "absent", f"out={out}")
     assert "is not empty" in message_for(run, f"out={model}")
-    assert "is not empty" in message_for(run, f"out={run / 'DONE'}")
+    assert "is a file" in message_for(run, f"out={run / 'DONE'}")
     with pytest.raises(SystemExit, match="2"):
         export.main([str(run), str(out)])
     shutil.copytree(run, run.with_name("another"))
@@ -180,6 +182,48 @@ def test_a_run_that_cannot_be_exported_gets_a_sentence(composed: Composed, tmp_p
     shutil.rmtree(model)
     assert f"the initial model of {run} cannot be loaded" in message_for(run, f"out={out}")
     assert not out.exists() and not out.with_name("out.part").exists()
+
+
+def test_the_target_of_an_export_is_checked_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = write_run(tmp_path, editor="memit", edits=4)
+    monkeypatch.setattr(export, "edited_model", None)  # would raise another error
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for out, reason in {
+        ".": "is the folder in which the command runs",
+        "/": "is not empty",
+        "..": "is not empty",
+        "~": "is not empty",
+        run: "is not empty",
+        run / "model": "is inside the run",
+        run / "summary.json": "is a file",
+    }.items():
+        assert f"out={out} {reason}" in message_for(run, f"out={out}")
+    assert not any(here.iterdir())
+
+
+def test_an_export_removes_nothing_that_it_did_not_make(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run, out = finished(composed(*QUICK), tmp_path), tmp_path / "models" / "mine"
+    for name in ("mine.part", ".mine.part", ".mine.tmp"):
+        (out.parent / name).mkdir(parents=True)
+        (out.parent / name / "thesis.tex").write_text("years of work")
+    before = sorted(out.parent.rglob("*"))
+    monkeypatch.setattr(export, "card", lambda run: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export.export(run, out)
+    monkeypatch.undo()
+    assert sorted(out.parent.rglob("*")) == before
+    umask = os.umask(0o022)
+    export.export(run, out)
+    os.umask(umask)
+    assert {path for path in out.parent.rglob("*") if not path.is_relative_to(out)} == set(before)
+    assert out.stat().st_mode & 0o777 == 0o755
 
 
 def test_an_experiment_with_one_run_and_an_empty_folder_will_do(composed: Composed, tmp_path: Path, capsys):
@@ -195,20 +239,28 @@ def test_an_experiment_with_one_run_and_an_empty_folder_will_do(composed: Compos
 
 def test_texts_of_data_do_nothing_in_a_card(tmp_path: Path):
     evil = "x\n---\n# [a](javascript:b) <script>alert(1)</script> | `c` https://d *e*"
-    config = {"model": {"name": evil, "path": evil}, "editor": {"name": evil}, "data": {"name": evil}}
+    evil += " $x$ www.evil.org ~~s~~ &lt;b&gt;"
+    names = {"name": evil, "path": evil}
+    config = {"model": names, "editor": {"name": evil}, "data": {"name": "known_facts"}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     rows = [{"downstream/mean/acc": accuracy} for accuracy in (0.9, 0.5)]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     records = [{"prompt": evil, "subject": evil, "target_new": evil, "target_true": ""}]
     pd.DataFrame(records).to_parquet(tmp_path / "records.parquet")
-    summary = {"edits": 1, "parts": [{"unit": "edits", "name": "a"}], "alarms": [{"sentence": evil}]}
+    summary = {
+        "edits": 1,
+        "parts": [{"unit": "edits", "name": "a"}],
+        "alarms": [{"signature": "a", "sentence": evil}],
+    }
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     text = card(RunFolder(tmp_path))
     _, front, body = text.split("---\n", 2)
-    assert yaml.safe_load(front)["base_model"] == " ".join(evil.split())
+    head = yaml.safe_load(front)
+    assert "base_model" not in head and head["tags"] == ["normscope", "knowledge-editing"]
     lines = body.splitlines()
     bare = re.sub(r"\\.", "", body)
-    assert not any(sign in bare for sign in ("<", "[", "]", "`", "*", "://"))
+    assert not any(sign in bare for sign in ("<", "[", "]", "`", "*", "://", "$", "~", "www.", "&"))
+    assert "- facts: known_facts\n" in body, "an underscore inside a word is no markup"
     assert [line for line in lines if line.startswith("# ")] == lines[1:2] and "\n---" not in body
     assert "mean accuracy fell from 0.9 to 0.5" in body
 
