@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 from torch import Tensor
 
+from editors.disk import remove_parts
 from editors.errors import DataError
 from editors.tensor_files import read_metadata, read_tensors, write_tensors
 
@@ -64,6 +65,7 @@ class TensorCache:
 
     def write(self, name: str, tensors: Mapping[str, Tensor], **notes: object) -> None:
         """Write a file, which appears only when it is complete."""
+        remove_parts(self.folder)  # of a process that was killed
         metadata = {"description": self._description, **{key: str(value) for key, value in notes.items()}}
         write_tensors(self._path(name), tensors, metadata)
 

@@ -74,8 +74,13 @@ def _state(folder: RunFolder, planned: tuple[str, ...] | None) -> RunState:
     overrides = _overrides(folder) if planned is None else planned
     name, state = folder.path.name, folder.state
     if state == "done":
-        seconds = folder.summary().get("seconds")
-        return RunState(run=name, overrides=overrides, state="done", share=1.0, seconds=seconds)
+        try:
+            seconds, message = folder.summary().get("seconds"), ""
+        except DataError as error:
+            seconds, message = None, str(error)
+        return RunState(
+            run=name, overrides=overrides, state="done", message=message, share=1.0, seconds=seconds
+        )
     if state == "failed":
         return RunState(run=name, overrides=overrides, state="failed", message=folder.failure)
     beat = read_progress(folder.path)
@@ -116,4 +121,7 @@ def _counted(parts: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> list
 
 
 def _overrides(folder: RunFolder) -> tuple[str, ...]:
-    return messages.publishable(folder.provenance().get("overrides", ()))
+    try:
+        return messages.publishable(folder.provenance().get("overrides", ()))
+    except DataError:  # damaged, which whatever uses its numbers says
+        return ()

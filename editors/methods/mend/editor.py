@@ -19,6 +19,7 @@ import torch
 
 from editors.base import Edit
 from editors.data import Fact
+from editors.disk import remove_parts
 from editors.errors import ConfigError
 from editors.methods.gradient_editor import GradientEditor
 from editors.methods.mend.files import Origin, load_for, save, shapes_of
@@ -126,6 +127,8 @@ class MEND(GradientEditor):
         network = Hypernetwork(shapes_of(model, self.sites), self.design, self.training.seed)
         trainer = Trainer(model, network, self.training, facts, held_out, texts)
         checkpoint = self.checkpoint(model)
+        for path in (checkpoint, self.file(model)):
+            remove_parts(path.parent, path.name)  # of a training that was killed
         yield from trainer.run(checkpoint)
         metadata = {"facts": len(facts), **(trained_on or {}), "training": asdict(self.training)}
         figures = trainer.best.numbers if trainer.best else {}
