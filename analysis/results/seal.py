@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 from editors.errors import DataError
 
@@ -56,7 +57,8 @@ class Seal:
     @classmethod
     def of(cls, folder: Path) -> "Seal":
         """The seal of the files that a run has written; half a second per GiB."""
-        return cls(dict(zip(names := written(folder), _contents(folder, names), strict=True)))
+        contents = zip(names := written(folder), _contents(folder, names), strict=True)
+        return cls({name: content for name, content in contents if content is not None})
 
     @classmethod
     def read(cls, path: Path) -> "Seal | None":
@@ -111,7 +113,7 @@ def unlike_last(rows: Iterable[Mapping[str, object]], last: Mapping[str, object]
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BufferedReader]:
     """A file, or the content of `<path>.gz` if there is only that one.
 
     Raises:
@@ -125,7 +127,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         return
     try:
         with gzip.open(packed) as file:
-            yield cast("BinaryIO", file)
+            yield cast("BufferedReader", file)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{packed} is cut short or broken") from error
 
