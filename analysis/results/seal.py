@@ -57,7 +57,8 @@ class Seal:
     @classmethod
     def of(cls, folder: Path) -> "Seal":
         """The seal of the files that a run has written; half a second per GiB."""
-        return cls(dict(zip(names := written(folder), _contents(folder, names), strict=True)))
+        contents = zip(names := written(folder), _contents(folder, names), strict=True)
+        return cls({name: content for name, content in contents if content is not None})
 
     @classmethod
     def read(cls, path: Path) -> "Seal | None":

@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 from torch import Tensor
 
+from editors.disk import remove_parts
 from editors.errors import DataError
 from editors.tensor_files import read_sealed, write_sealed
 
@@ -66,6 +67,7 @@ class TensorCache:
 
     def write(self, name: str, tensors: Mapping[str, Tensor], **notes: object) -> None:
         """Write a file, which appears only when it is complete."""
+        remove_parts(self.folder)  # of a process that was killed
         described = {"description": self._description, "entry": name}
         metadata = described | {key: str(value) for key, value in notes.items()}
         write_sealed(self._path(name), tensors, metadata)

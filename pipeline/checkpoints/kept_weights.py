@@ -44,12 +44,12 @@ def kept_changes(run: Path) -> Callable[[Model], None]:
             with the model that it began with.
     """
     path = run / WEIGHTS
-    RunFolder(run).verify(WEIGHTS)
     if not path.is_file() and (run / UPDATES).is_dir():
         RunFolder(run).verify(f"{UPDATES}/*")
         return partial(_edit, read_updates(run / UPDATES))
     if not path.is_file():
         raise DataError(f"{run} holds no weights: compute it again with keep_weights=true resume=never")
+    RunFolder(run).verify(WEIGHTS)
     weights = read_tensors(path, remedy="compute the run again")
     if not weights:
         raise DataError(f"{run} ended with the model that it began with: nothing to export{_adapter(run)}")

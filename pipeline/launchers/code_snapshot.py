@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from editors.disk import PART
 from pipeline.paths import PACKAGE, ROOT
 from pipeline.runs.provenance import GIT, git_state
 
@@ -28,7 +29,7 @@ def snapshot(folder: Path) -> Path:
     if copy.is_dir():
         return copy
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as part:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=PART) as part:
         new = Path(part) / "code"
         for name, path in sources.items():
             (new / name).parent.mkdir(parents=True, exist_ok=True)

@@ -59,6 +59,11 @@ class Saved:
     """Checksums, by path relative to the part's folder."""
 
     @property
+    def paths(self) -> frozenset[Path]:
+        """The files of the run that it needs, resolved."""
+        return frozenset(_absolute(name, self.checkpoint.parent).resolve() for name in self.files)
+
+    @property
     def part(self) -> int:
         """Index of the part of the run in which it was saved."""
         return int(self.checkpoint.parent.name)

@@ -253,7 +253,11 @@ class RunDir:
         self._started = time.perf_counter()
 
     def _resume(self, saved: Saved) -> None:
-        """Restore rows and tables as they were at the checkpoint."""
+        """Restore rows, tables and the files beside them as they were at the checkpoint."""
+        listed = saved.paths
+        for path in [path for name in RETAINED for path in (self.folder / name).rglob("*")]:
+            if path.is_file() and path.resolve() not in listed:
+                path.unlink()
         self._metrics.resume(saved.size, saved.last)
         self._before = saved.seconds
         for path in (saved.checkpoint / "tables").glob("*.parquet"):

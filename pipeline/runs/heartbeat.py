@@ -190,7 +190,7 @@ def _is_part(value: object) -> bool:
 _FIELDS = MappingProxyType(
     {
         "host": lambda value: isinstance(value, str),
-        "pid": lambda value: _is_count(value) and 0 < value < _PIDS,
+        "pid": lambda value: isinstance(value, int) and _is_count(value) and 0 < value < _PIDS,
         "born": lambda value: value is None or _is_number(value),
         "owner": lambda value: isinstance(value, str),
         "beat": _is_number,

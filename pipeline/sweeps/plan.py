@@ -17,6 +17,7 @@ from filelock import FileLock
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from editors.disk import remove_parts
 from pipeline.config.fingerprint import NUMERICS
 from pipeline.runs.atomic_files import write_json
 from pipeline.runs.messages import numerical
@@ -100,6 +101,7 @@ def merge(experiment: Path, jobs: Sequence[PlannedRun]) -> None:
     """Add jobs to the plan of an experiment; a job replaces one with the same overrides."""
     experiment.mkdir(parents=True, exist_ok=True)
     with FileLock(experiment / f".{NAME}.lock"):
+        remove_parts(experiment, NAME)
         merged = {job.overrides: job for job in [*read(experiment), *jobs]}
         plan = {"name": experiment.resolve().name, "jobs": [asdict(job) for job in merged.values()]}
         write_json(experiment / NAME, plan)

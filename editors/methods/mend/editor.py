@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from editors.base import Edit
 from editors.data import Fact
+from editors.disk import remove_parts
 from editors.errors import ConfigError
 from editors.methods.gradient_editor import GradientEditor
 from editors.methods.mend.files import Origin, load_for, name_of, save, shapes_of
@@ -124,6 +125,8 @@ class MEND(GradientEditor):
         trainer = Trainer(model, network, self.training, facts, held_out, texts)
         checkpoint = self.checkpoint(model)
         with _alone(self.file(model)):
+            for path in (checkpoint, self.file(model)):
+                remove_parts(path.parent, path.name)  # of a training that was killed
             yield from trainer.run(checkpoint)
             metadata = {"facts": len(facts), **(trained_on or {}), "training": asdict(self.training)}
             figures = trainer.best.numbers if trainer.best else {}

@@ -147,10 +147,6 @@ def _of_an_update(part: Path) -> None:
     _flip_a_bit(part.parents[1] / "updates" / "00000002-00000004.safetensors")
 
 
-def _of_a_table(part: Path) -> None:
-    _flip_a_bit(part / "checkpoint-4" / "tables" / "edits.parquet")
-
-
 def _another_number(part: Path) -> None:
     path = part / "checkpoint-4" / "run.json"
     path.write_text(path.read_text().replace('"steps": 0', '"steps": 1'))
@@ -166,7 +162,6 @@ def _another_number(part: Path) -> None:
         (_another_row, "rows of metrics.jsonl have changed"),
         (_piece_is_gone, "No such file"),
         (_of_an_update, "updates/00000002-00000004.safetensors has changed since it was written"),
-        (_of_a_table, "tables/edits.parquet has changed since it was written"),
         (_another_number, "run.json has changed since it was written"),
     ],
 )

@@ -116,12 +116,24 @@ def test_the_exported_model_is_the_one_that_the_run_ended_with(
     assert not any(str(tmp_path) in text for text in texts), "folders of this machine are nobody's business"
 
 
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
 def test_kept_updates_lead_to_the_same_model_as_kept_weights(
     composed: Composed, ended: list[nn.Module], tmp_path: Path
 ):
     run = finished(composed(*QUICK, "intervention.keep_updates=true", "model.dtype=bfloat16"), tmp_path)
+    flip_a_bit(run / "weights.safetensors")
+    assert "weights.safetensors has other bytes" in message_for(run, f"out={tmp_path / 'model'}")
     (run / "weights.safetensors").unlink()
     check_same(export.export(run, tmp_path / "model"), ended[0])
+    piece = next((run / "updates").iterdir())
+    flip_a_bit(piece)
+    assert f"updates/{piece.name} has other bytes" in message_for(run, f"out={tmp_path / 'b'}")
+    assert not (tmp_path / "b").exists()
     shutil.rmtree(run / "updates")
     assert "holds no weights: compute it again with keep_weights=true" in message_for(
         run, f"out={tmp_path / 'b'}"

@@ -127,7 +127,7 @@ def test_pieces_have_to_match_the_checkpoint(
     interrupted_run(composed, tmp_path, monkeypatch, *choices, row=1)
     assert [path.stem for path in (folder / "updates").iterdir()] == ["00000000-00000002"]
     shutil.rmtree(folder / "updates")
-    with pytest.raises(ConfigError, match=r"updates of 0 of the 2 edits .* resume=never"):
+    with pytest.raises(ConfigError, match=r"updates/00000000-00000002.* resume=never"):
         launch(composed(*choices), tmp_path)
 
 
@@ -193,8 +193,14 @@ def test_what_cannot_be_replayed_is_a_sentence(composed: Composed, tmp_path: Pat
     other.write_text((inputs / "facts.jsonl").read_text().replace('"case_id": ', '"case_id": 10'))
     with pytest.raises(DataError, match=r"does not hold 4 of the 4 facts .* choose the data of that run"):
         replaying(composed, tmp_path, run, f"data.path={other}")
+    (piece,) = (run / "updates").iterdir()
+    content = bytearray(piece.read_bytes())
+    content[-5] ^= 1
+    piece.write_bytes(content)
+    with pytest.raises(DataError, match=rf"updates/{piece.name} has other bytes than .* resume=never"):
+        replaying(composed, tmp_path, run)
     shutil.rmtree(run / "updates")
-    with pytest.raises(DataError, match=r"holds no updates; compute the run again with .* resume=never"):
+    with pytest.raises(DataError, match=rf"updates/{piece.name} is missing: .* resume=never"):
         replaying(composed, tmp_path, run)
     with pytest.raises(ConfigError, match=r"intervention\.source has no value; set intervention\.source="):
         build(resolved(composed("intervention=replay")))
