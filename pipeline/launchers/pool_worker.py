@@ -17,7 +17,7 @@ from hydra.core.utils import JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from analysis.interrupts import end_at_once
+from analysis.interrupts import ending_in_order
 from editors.errors import NormscopeError
 from pipeline.config.hydra_internals import restore_singletons, result_of, singletons
 from pipeline.config.resolvers import register_resolvers
@@ -81,18 +81,19 @@ def work(
     """Compute a job and send a `Started` and an `Ended`."""
     os.setpgrp()  # Ctrl-C reaches only the sweep, which passes it on
     # even if they are ignored, as by the server and in the background of a shell
-    signal.signal(signal.SIGTERM, end_at_once)
-    signal.signal(signal.SIGINT, end_at_once)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(SAVE, signal.SIG_IGN)  # until the run exists, which then receives it
     threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
     os.environ.update(environment)
-    try:
-        ended = Ended(value=_computed(pipe, Shared.unpickled(shared), overrides, number))
-    except Exception as error:
-        if not isinstance(error, NormscopeError):
-            log.exception("this is a bug")
-        ended = Ended(error=error_line(error))
-    pipe.send(ended)
+    with ending_in_order():
+        try:
+            ended = Ended(value=_computed(pipe, Shared.unpickled(shared), overrides, number))
+        except Exception as error:
+            if not isinstance(error, NormscopeError):
+                log.exception("this is a bug")
+            ended = Ended(error=error_line(error))
+        pipe.send(ended)
 
 
 def _computed(pipe: Connection, shared: Shared, overrides: Sequence[str], number: int) -> Value:
