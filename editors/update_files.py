@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired, cast
 
 import torch
 from pydantic import Field, TypeAdapter
@@ -85,7 +85,7 @@ class Recorded:
 
     def _delta(self, tensors: Mapping[str, Tensor], site: str) -> Delta:
         dtype = self.deltas[site]["dtype"]
-        layout: Mapping[str, Any] = self.deltas[site]["strides"]
+        layout = cast("Mapping[str, Sequence[int]]", self.deltas[site]["strides"])
         parts = {
             part: self._laid_out(tensors[f"{self.index}:{site}.{part}"], strides)
             for part, strides in layout.items()

@@ -16,10 +16,10 @@ from transformers import (
 
 from editors.data import Corpus
 from editors.errors import ConfigError, ModelError, first_line
-from editors.models.checkpoint_files import ADAPTER, CONFIG, CheckpointFiles
 from editors.models.memory import check_fits, weight_bytes
 from editors.models.model import Model
-from editors.models.weight_files import check_loaded
+from editors.models.stored.checkpoint_files import ADAPTER, CONFIG, CheckpointFiles
+from editors.models.stored.weight_files import check_loaded
 
 Precision = Literal["float64", "float32", "bfloat16", "float16"]
 

@@ -16,8 +16,8 @@ from transformers.pytorch_utils import Conv1D
 from editors.digests import digest_of_text, digest_of_values
 from editors.errors import ConfigError, DataError, ModelError, NumericsError
 from editors.models.architectures import SITES, Family, family_of
+from editors.models.stored.weight_files import WeightFiles
 from editors.models.tokenization import Side, pad, tokenize, tokenizer_description
-from editors.models.weight_files import WeightFiles
 from editors.updates import Site, WeightUpdate
 
 _NOT_THE_FUNCTION = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")

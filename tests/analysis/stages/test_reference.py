@@ -11,9 +11,9 @@ from analysis.stages.norms import Norms
 from analysis.stages.reference import Reference, UneditedWeights
 from editors.models import checkpoint_files, loading
 from editors.models.adapters import LoRA
-from editors.models.checkpoint_files import CheckpointFiles
 from editors.models.loading import Checkpoint
 from editors.models.model import Model
+from editors.models.stored.checkpoint_files import CheckpointFiles
 from editors.updates import Site
 from pipeline.data.world.shipped_models import SHIPPED
 from tests.tiny import FAMILIES, tiny_model
