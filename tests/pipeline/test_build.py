@@ -158,6 +158,19 @@ def test_the_home_folder_is_found_at_the_beginning_of_every_path(
         check_inputs(tmp_path, recorded)
 
 
+def test_a_change_in_the_middle_of_a_large_input_is_noticed(tmp_path: Path):
+    path = tmp_path / "model" / "weights"
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        file.truncate(3 << 25)  # 96 MiB, of which nothing takes place on the disk
+    before = input_digests({"model": {"path": str(path.parent)}})
+    with path.open("r+b") as file:
+        file.seek(3 << 24)
+        file.write(b"1")
+    with pytest.raises(ConfigError, match="model has changed since"):
+        check_inputs(tmp_path, before)
+
+
 def test_an_output_folder_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert parse(["out=~/model"]).folder == tmp_path / "model"

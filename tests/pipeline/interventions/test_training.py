@@ -1,6 +1,7 @@
 """Training as an intervention: what trains, its numbers, and that measuring it changes nothing."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +166,41 @@ def _no_facts() -> object:
 def test_an_onlooker_can_end_a_training(training: Composed, tmp_path: Path):
     parts = build(resolved(training("cpt")))
     assert _run(parts.intervention, parts.model.load(), tmp_path, until=3).steps == 3
+
+
+def test_loss_rate_and_tokens_are_those_of_their_definitions(
+    training: Composed, checkpoint: Path, tmp_path: Path
+):
+    """The first loss is that of the unedited model, by plain torch; batches are accumulated."""
+    shutil.copytree(checkpoint, tmp_path / "model")
+    architecture = json.loads((tmp_path / "model" / "config.json").read_text())
+    architecture |= dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), 0.0)
+    (tmp_path / "model" / "config.json").write_text(json.dumps(architecture))
+    pairs = {"Ada lives in the": "town", "Bob the sea captain lives in the": "little town by the river"}
+    lines = [json.dumps({"prompt": prompt, "completion": answer}) for prompt, answer in pairs.items()]
+    (tmp_path / "two.jsonl").write_text("\n".join(lines))
+    options = ["batch_size=1", "accumulation=2", "schedule=linear", "warmup=2", "learning_rate=0.01"]
+    config = training(
+        "fft",
+        f"model.path={tmp_path / 'model'}",
+        f"training.pairs.path={tmp_path / 'two.jsonl'}",
+        *(f"training.fft.{option}" for option in options),
+    )
+    model = build(resolved(config)).model.load()
+    losses, tokens = [], 0
+    for prompt, answer in pairs.items():
+        begun = model.tokenizer(prompt)["input_ids"]
+        ids = [*model.tokenizer(f"{prompt} {answer}")["input_ids"], model.tokenizer.eos_token_id]
+        logits = model.hf(torch.tensor([ids])).logits[0].log_softmax(dim=-1)
+        losses += [-logits[place - 1, ids[place]].item() for place in range(len(begun), len(ids))]
+        tokens += len(ids)
+    launch(config, tmp_path)
+    measured = rows(only_run(tmp_path))[1:]
+    assert measured[0]["train/loss/step"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert [row["train/tokens/step"] for row in measured] == [tokens] * 6
+    assert [row["tokens"] for row in measured] == [tokens * step for step in range(1, 7)]
+    rates = [0.01 * min(step / 2, (6 - step) / (6 - 2)) for step in range(6)]  # step 0 takes no part of it
+    assert [row["train/learning_rate/step"] for row in measured] == pytest.approx(rates)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop", "adagrad", "adafactor"])
