@@ -4,6 +4,7 @@ A file is read once: it has to be a regular file of a sensible size, nested no d
 of the types below. Later code relies on these types. Fields that are not listed may have any plain value.
 """
 
+import math
 import stat
 from collections.abc import Iterator
 from io import BufferedIOBase, BufferedReader
@@ -222,6 +223,15 @@ def read_typed(path: Path, kind: FileType) -> Row:
     return _checked(value, kind, path)
 
 
+def read_summary(path: Path) -> Row:
+    """`summary.json`; raises DataError as `read_typed`. Metrics that are null are NaN."""
+    summary = read_typed(path, SUMMARIES)
+    for key, value in summary.get("metrics", {}).items():
+        if value is None:
+            summary["metrics"][key] = math.nan
+    return summary
+
+
 def read_object(path: Path) -> Row | None:
     """The object in a JSON file; None if there is no such file or it holds none."""
     try:
@@ -253,7 +263,7 @@ def read_row(line: bytes) -> Row | None:
         if "/" not in key:
             continue
         if value is None:
-            row[key] = float("nan")
+            row[key] = math.nan
         elif isinstance(value, bool | str | list | dict) or not key.isprintable():
             return None
     return row

@@ -14,7 +14,6 @@ from typing import Literal
 from analysis.results.former_targets import with_current_targets
 from analysis.results.run_files import (
     PROVENANCES,
-    SUMMARIES,
     Row,
     one_line,
     opened,
@@ -22,6 +21,7 @@ from analysis.results.run_files import (
     read_lines,
     read_object,
     read_row,
+    read_summary,
     read_typed,
 )
 from analysis.results.run_tables import read_table
@@ -125,13 +125,13 @@ class RunFolder:
         """The summary of the run; empty without a file, DataError for an unusable one."""
         self.verify(SUMMARY)
         path = self.path / SUMMARY
-        return read_typed(path, SUMMARIES) if path.exists() else {}
+        return read_summary(path) if path.exists() else {}
 
     def final_summary(self) -> Row:
         """The summary of a finished run; raises DataError if there is none that can be used."""
         self.verify(SUMMARY)
         try:
-            return read_typed(self.path / SUMMARY, SUMMARIES)
+            return read_summary(self.path / SUMMARY)
         except DataError as error:
             raise DataError(
                 f"{self.path} is marked DONE but its summary.json cannot be read: "

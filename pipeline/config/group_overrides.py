@@ -40,11 +40,14 @@ def _problems(override: Override, group: str) -> Iterator[str]:
 
 @cache
 def _single() -> frozenset[str]:
-    """The groups of which one file is chosen."""
-    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
-    entries = {key: value for entry in defaults if isinstance(entry, dict) for key, value in entry.items()}
-    return frozenset(
-        key.removeprefix("optional ").partition("@")[0]
-        for key, value in entries.items()
-        if not isinstance(value, list)
-    )
+    """The groups of which one file is chosen: those whose files add no entry to others, as stages do."""
+    config = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
+    entries = [entry for entry in config["defaults"] if isinstance(entry, dict)]
+    groups = {key.removeprefix("optional ").partition("@")[0] for entry in entries for key in entry}
+    return frozenset(group for group in groups if config.get(group) != {} and not _is_global(group))
+
+
+def _is_global(group: str) -> bool:
+    """Whether files of the group change all of the configuration, so that several can do so in turn."""
+    files = (CONF / group).glob("*.yaml")
+    return any(path.read_text(encoding="utf-8").startswith("# @package _global_") for path in files)

@@ -9,6 +9,7 @@ from editors.disk import replacing
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|NaN|-?Infinity')
 """Strings, which may hold such words, and numbers that are not finite as Python writes them."""
+_HALF = re.compile("[\ud800-\udfff]")
 _NOT_FINITE = {"NaN": "null", "Infinity": "1e999", "-Infinity": "-1e999"}
 
 
@@ -26,10 +27,10 @@ def write_json(path: Path, value: Mapping[str, object], *, durable: bool = True)
 def strict_json(value: Mapping[str, object]) -> str:
     """JSON that every parser reads: NaN is null, infinity a number too large for any float (1e999).
 
-    Text that cannot be encoded in UTF-8 is escaped.
+    Halves of surrogate pairs, which no text in UTF-8 has, become the replacement character.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    return _TOKEN.sub(_strict, text).encode(errors="backslashreplace").decode()
+    return _HALF.sub("\ufffd", _TOKEN.sub(_strict, text))
 
 
 def _strict(token: re.Match[str]) -> str:

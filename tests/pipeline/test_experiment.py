@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from analysis.stages.base import Measurement, Observation
 from analysis.stages.reference import Reference
+from analysis.stages.signatures import Alarm, Signatures
 from editors.errors import DataError, ModelError
 from editors.updates import Site
 from pipeline.build import build
@@ -179,13 +180,18 @@ def test_an_alarm_can_stop_the_run_after_a_last_measurement(composed: Composed, 
     assert "norm/growth_square/mlp_down.01" in last and "norm/frobenius/attn_q.00" in last
 
 
-def test_an_alarm_on_the_unedited_model_stops_before_the_first_edit(composed: Composed, tmp_path: Path):
+def test_an_alarm_on_the_unedited_model_stops_before_the_first_edit(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    alarm = Alarm(
+        signature="early", count=0, key="probe/accuracy/mean", value=0.5, threshold=0.7, sentence="early"
+    )
+    monkeypatch.setattr(Signatures, "judge", lambda *_: [alarm])
     stages = "stage=[norms,probes,signatures]"
-    choices = ["stage.signatures.probe_collapse=0.99999", "stage.signatures.on_alarm=stop", *QUICK[:3:2]]
-    launch(composed(stages, *choices), tmp_path)
+    launch(composed(stages, "stage.signatures.on_alarm=stop", *QUICK[:3:2]), tmp_path)
     summary = json.loads((only_run(tmp_path) / "summary.json").read_text())
     assert [row["edits"] for row in rows(only_run(tmp_path))] == [0]
-    assert summary["stopped"] and [alarm["signature"] for alarm in summary["alarms"]] == ["probe_collapse"]
+    assert summary["stopped"] and {alarm["signature"] for alarm in summary["alarms"]} == {"early"}
     assert len(pd.read_parquet(only_run(tmp_path) / "probes.parquet")) == 6  # each pair once
 
 

@@ -150,7 +150,7 @@ def test_figures_alone_are_drawn_by_name_and_format(experiment: Path, tmp_path: 
     [
         (["report", "{root}/absent"], "is not a folder"),
         (["report", "{root}/quick/memit-0-0"], "is a single run"),
-        (["report", "{root}/quick", "--to", "{root}/file"], "cannot write"),
+        (["report", "{root}/quick", "--to", "{root}/file"], "cannot be written"),
         (["figures", "{root}/quick", "--only", "nrms"], "figure 'nrms'"),
         (["figures", "{root}/quick", "--at", "10,x"], "--at x"),
         (["figures", "{root}/quick", "--only", "1"], "no run measured what the figures 1 show"),

@@ -97,7 +97,7 @@ def test_runs_of_several_folders_are_combined(root: Path, write_run: WriteRun, t
     text = (root / "results.md").read_text()
     assert "from 20 runs" in text
     assert "* real facts: 7 finished runs of norms_editing_facts" in text
-    assert "* real facts: 1 finished runs of encore\\_facts" in text
+    assert "* real facts: 1 finished runs of encore_facts" in text
 
 
 def test_lengths_and_batches_that_are_not_crossed_are_listed_together(root: Path, write_run: WriteRun):

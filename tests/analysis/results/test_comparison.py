@@ -140,7 +140,7 @@ def test_runs_without_a_common_number_are_not_equal(pair: tuple[Path, Path]):
         timed = [
             {key: v for key, v in row.items() if "/" not in key} | {"time/x/seconds": 1.0} for row in rows
         ]
-        path.write_text("".join(f"{json.dumps(row)}\n" for row in timed))
+        write_rows(folder, timed)
     found = compared(*pair)
     assert found.metrics == 0 and not found.is_equal
     assert "no metric was measured by both" in text_of(found, 200)

@@ -9,10 +9,11 @@ import torch
 from analysis.stages.base import Observation
 from analysis.stages.norms import Norms
 from analysis.stages.reference import Reference, UneditedWeights
-from editors.models import checkpoint_files, loading
+from editors.models import loading
 from editors.models.adapters import LoRA
 from editors.models.loading import Checkpoint
 from editors.models.model import Model
+from editors.models.stored import checkpoint_files
 from editors.models.stored.checkpoint_files import CheckpointFiles
 from editors.updates import Site
 from pipeline.data.world.shipped_models import SHIPPED

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from analysis.metrics import dashboard
 from analysis.results.run_folder import RunFolder
@@ -25,7 +24,7 @@ def write_run(folder: Path, unit: str, keys: tuple[str, ...], parts: int = 0) ->
     folder.mkdir(parents=True)
     intervention = {"name": "cpt" if unit == "steps" else "knowledge_edit", "parts": [{}] * parts}
     config = {"name": "demo", "editor": {"name": "memit"}, "intervention": intervention}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(json.dumps(config))
     rows = [
         {"part": 0, "unit": unit, "step": n, "edits": n, "steps": n} | dict.fromkeys(keys, 0.5)
         for n in (0, 1)

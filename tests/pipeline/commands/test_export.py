@@ -108,6 +108,7 @@ def test_the_exported_model_is_the_one_that_the_run_ended_with(
     check_same(out, ended[0])
     config = (run / "config.yaml").read_text()  # as a run of version 0.0 wrote it
     (run / "config.yaml").write_text(config.replace("editors.models.loading", "editors.model.loading"))
+    (run / "DONE").write_text("2025-01-01T00:00:00+00:00\n")
     check_same(export.export(run, tmp_path / "out" / "again"), ended[0])
     ids = torch.arange(20)[None]
     with torch.inference_mode():
@@ -214,7 +215,7 @@ def test_the_target_of_an_export_is_checked_before_anything_is_loaded(
         run / "model": "is inside the run",
         run / "summary.json": "is a file",
     }.items():
-        assert f"out={out} {reason}" in message_for(run, f"out={out}")
+        assert f"out={Path(out).expanduser()} {reason}" in message_for(run, f"out={out}")
     assert not any(here.iterdir())
 
 

@@ -9,8 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from editors.errors import ConfigError, NormscopeError
-from pipeline.build import _instance, build
+from pipeline.build import build
 from pipeline.config.group_overrides import group_problems
+from pipeline.config.instances import instance
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved
 from pipeline.config.validation import node_problems
@@ -78,7 +79,7 @@ def try_values(name: str, part: dict[str, Any], path: tuple[str, ...]) -> None:
         node = changed(part, path, value)
         if not list(node_problems(name, node)):
             with suppress(NormscopeError):
-                _instance(node)
+                instance(node)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,9 @@ def test_a_choice_that_names_no_file_is_refused_with_the_choices(argument: str, 
 
 def test_choices_of_every_legal_kind_are_left_to_hydra():
     legal = ["model=hf", "stage=[norms,'probes']", "stage=[]", "editor=memit,rome", "~stage", "seed=null",
-             "stage/downstream/tasks=[world]", "editor=glob(*)", "edits=range(1,3)"]  # fmt: skip
+             "stage/downstream/tasks=[world]", "editor=glob(*)", "edits=range(1,3)",
+             "objective=[score,edits_before_alarm]", "overlay=[paper,places]",
+             "regularizer=[history,mpes]"]  # fmt: skip
     assert list(group_problems(legal)) == []
 
 

@@ -176,6 +176,7 @@ def test_an_experiment_stands_for_its_only_finished_run(composed: Composed, tmp_
         run_of(str(tmp_path / "real"), "random", 0)
     config = (recorded_too / "config.yaml").read_text()
     (recorded_too / "config.yaml").write_text(config.replace("\nseed: 0\n", "\nseed: 1\n"))
+    (recorded_too / "DONE").write_text("2025-01-01T00:00:00+00:00\n")  # as before there were seals
     assert run_of(str(tmp_path / "real"), "random", 0) == run
     assert run_of(str(tmp_path / "real"), "random", 1) == recorded_too
     (recorded_too / "DONE").unlink()
