@@ -46,6 +46,8 @@ class Checkpoint:
     """transformers' `device_map`, such as `auto`, for a model too large for one device; replaces `device`."""
     depth: int | None = None
     """Number of blocks; stated so that a configuration can be checked before anything is loaded."""
+    allow_zero: bool = False
+    """Whether matrices may be zero throughout, as those of an ablated model; a damaged file has such, too."""
     corpus: Corpus | None = None
     """Text that represents the training data of the model; editors collect their statistics on it."""
 
@@ -85,7 +87,7 @@ class Checkpoint:
                 f"model.device_map={self.device_map} leaves weights of {self.name} on the disk or in main "
                 "memory, where they cannot be edited: give it more devices, or set model.dtype=bfloat16"
             )
-        check_loaded(weights, report, self.path, files.weights)
+        check_loaded(weights, report, self.path, files.weights, allow_zero=self.allow_zero)
         if self.device_map is None:
             weights.to(device)
         return Model(weights, tokenizer, name=self.name, files=files.weights)
@@ -125,8 +127,8 @@ class Checkpoint:
         except (OSError, ValueError) as error:
             if files.find(ADAPTER) is None:
                 raise ModelError(
-                    f"{self.path!r}: no folder of that name, not in the local cache, and not to be had from "
-                    f"the hub ({first_line(error)}); check the id, or set model.path to a folder"
+                    f"{self.path!r}: no folder of that name, not in the local cache, and the hub does not "
+                    f"have it ({first_line(error)}); check the id, or set model.path to a folder"
                 ) from error
 
     def _check_memory(self, config: PretrainedConfig, device: torch.device) -> None:

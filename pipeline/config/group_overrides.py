@@ -33,7 +33,8 @@ def _problems(override: Override, group: str) -> Iterator[str]:
     for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
         names = choice if isinstance(choice, list) else [choice]
         if any(name is None or isinstance(name, int | float) for name in names):
-            yield f"{override.input_line} names no file of conf/{group}: leave it out, or choose {choices}"
+            way = "leave it out" if group in _single() else f"choose none with {override.key_or_group}=[]"
+            yield f"{override.input_line} names no file of conf/{group}: {way}, or choose {choices}"
         elif isinstance(choice, list) and group in _single():
             yield f"{override.input_line}: {group} takes one of {choices}; several runs: -m {group}=…,…"
 

@@ -1,6 +1,7 @@
 """Texts for covariance statistics and perplexity: documents that can be read repeatedly, with an identity."""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -36,7 +37,15 @@ class TextFile:
         with open_text(self.path, option="path") as lines:
             for filled, group in groupby(lines, key=lambda line: bool(line.strip())):
                 if filled:
-                    yield "".join(group).strip()
+                    yield self._document("".join(group).strip())
+
+    def _document(self, text: str) -> str:
+        if text.startswith('{"') and _is_object(text.partition("\n")[0]):
+            raise DataError(
+                f"{self.path} holds JSON, of which every brace would be read as text: write plain text, with "
+                "blank lines between documents"
+            )
+        return text
 
     def _file(self) -> Path:
         return existing_file(self.path, option="path")
@@ -123,3 +132,10 @@ def text_digest(documents: Iterable[str]) -> str:
     for document in documents:
         digest.update(document.encode() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False

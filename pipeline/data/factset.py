@@ -26,6 +26,13 @@ class Skipped:
     id: str
     """The fact's id if it could be read, else the place, such as `line 12`."""
     reason: Reason
+    where: str
+    """The place, such as `line 12`."""
+    detail: str
+    """What exactly is wrong, or the way out; may be empty."""
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.where, self.detail)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,26 +180,35 @@ def read_facts(
             if entry.row is None:
                 raise Unusable("broken line")
             fields = Fields(row=entry.row)
-            given = fields.name("case_id")
-            identity = given or entry.where
-            fact = parse(fields, given)
-            fact = fact if given else replace(fact, id=_content_id(fact))
+            stated = fields.name("case_id")
+            identity = stated or entry.where
+            fact = parse(fields, stated)
+            fact = fact if stated else replace(fact, id=_content_id(fact))
             validator.admit(fact, entry.where)
         except Unusable as problem:
-            skipped.append(Skipped(id=identity, reason=problem.reason))
+            row = Skipped(id=identity, reason=problem.reason, where=entry.where, detail=problem.detail)
+            skipped.append(row)
         else:
             facts.append(fact)
             blank += fields.blank
     _check_ids(validator.clashes, source)
     factset = FactSet(name=name, facts=tuple(facts), skipped=tuple(skipped))
-    reasons = ", ".join(f"{reason}: {count}" for reason, count in factset.counts.items()) or "it is empty"
     if not facts:
-        raise DataError(f"no row of {source} is usable as a fact of data={name} ({reasons})")
+        raise DataError(f"no row of {source} is usable as a fact of data={name} ({_reasons(factset)})")
     if skipped:
-        log.warning("%s: %d facts; skipped %d rows (%s)", source, len(facts), len(skipped), reasons)
+        log.warning(
+            "%s: facts: %d, skipped rows: %d (%s)", source, len(facts), len(skipped), _reasons(factset)
+        )
     if blank:
         log.warning("%s: left out %d blank paraphrases, neighbours and questions", source, blank)
     return factset
+
+
+def _reasons(factset: FactSet) -> str:
+    """Each reason for which rows were left out, how many, and the first of them."""
+    firsts = {row.reason: row for row in reversed(factset.skipped)}
+    listed = [f"{reason}: {count}, first {firsts[reason]}" for reason, count in factset.counts.items()]
+    return "; ".join(listed) or "it is empty"
 
 
 def _content_id(fact: Fact) -> str:

@@ -24,11 +24,12 @@ Reason = Literal[
 
 
 class Unusable(Exception):
-    """A row cannot become a fact; carries the reason."""
+    """A row cannot become a fact; carries the reason, and what exactly is wrong or the way out."""
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(reason)
         self.reason: Reason = reason
+        self.detail = detail
 
 
 @dataclass(kw_only=True)
@@ -43,19 +44,19 @@ class Fields:
         """The fields of the object under `key`; raises `Unusable` if there is none."""
         inner = self.row.get(key)
         if not isinstance(inner, Mapping):
-            raise Unusable("missing field")
+            raise Unusable("missing field", f"{key} is no object")
         return Fields(row=inner)
 
     def text(self, key: str) -> str:
         """The string under `key`; raises `Unusable` if there is none."""
-        return _clean(self.row.get(key))
+        return _clean(self.row.get(key), key)
 
     def target(self, key: str) -> str:
         """The object under `key`, also in the form `{"str": object}`; raises `Unusable` if it is blank."""
         value = self.row.get(key)
-        target = _clean(value.get("str") if isinstance(value, Mapping) else value)
+        target = _clean(value.get("str") if isinstance(value, Mapping) else value, key)
         if not target:
-            raise Unusable("empty target")
+            raise Unusable("empty target", key)
         return target
 
     def texts(self, key: str) -> tuple[str, ...]:
@@ -64,15 +65,15 @@ class Fields:
         if values is None:
             return ()
         if not isinstance(values, list | tuple):
-            raise Unusable("missing field")
-        texts = [_clean("" if value is None else value) for value in values]
+            raise Unusable("missing field", f"{key} is no list")
+        texts = [_clean("" if value is None else value, key) for value in values]
         self.blank += texts.count("")
         return tuple(filter(None, texts))
 
     def prompt(self, key: str) -> str:
         """The string under `key`, empty and counted if it is null, absent or blank."""
         value = self.row.get(key)
-        text = _clean("" if value is None else value)
+        text = _clean("" if value is None else value, key)
         self.blank += not text
         return text
 
@@ -85,30 +86,32 @@ class Fields:
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise Unusable("unusable id")
+            raise Unusable("unusable id", f"{key} is no text or number")
         # a table with a gap in its column of numbers holds 7 as 7.0
         whole = int(value) if isinstance(value, float) and value.is_integer() else value
-        return _clean(str(whole))
+        return _clean(str(whole), key)
 
 
 def with_slot(prompt: str, subject: str) -> str:
     """The prompt with a slot in place of the subject, which must be mentioned exactly once."""
     if not subject:
-        raise Unusable("subject absent")
+        raise Unusable("subject absent", "it is empty")
     spans = mentions(subject, prompt)
     places = len(spans) + prompt.count(SLOT)
     if places != 1:
-        raise Unusable("subject twice" if places else "subject absent")
+        raise Unusable("subject twice" if places else "subject absent", "write {} once in its place")
     if not spans:
         return prompt
     start, end = spans[0]
     return f"{prompt[:start]}{SLOT}{prompt[end:]}"
 
 
-def _clean(value: object) -> str:
+def _clean(value: object, key: str) -> str:
+    if value is None:
+        raise Unusable("missing field", key)
     if not isinstance(value, str):
-        raise Unusable("missing field")
+        raise Unusable("missing field", f"{key} is no text")
     try:
         return clean(value)
     except DataError as error:
-        raise Unusable("broken text") from error
+        raise Unusable("broken text", key) from error

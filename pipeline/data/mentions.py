@@ -17,7 +17,8 @@ _JOINED = r"[\p{GCB=ZWJ}\p{GCB=Prepend}\p{LogicalOrderException}]"
 """Part of the character after it: a joiner, a vowel sign that is written before its consonant."""
 _PARTICLE = (
     "(?:은|는|이|가|을|를|의|에|에서|에게|에게서|께서|한테|와|과|하고|도|만|로|으로|"
-    "까지|부터|보다|처럼|마다|조차|이나|나|이라는|라는|이란|란)"
+    "까지|부터|보다|처럼|마다|조차|밖에|로서|으로서|로써|으로써|이나|나|이라는|라는|이란|란|이라고|라고|이랑|랑|"
+    "이며|며|이고|고|이자|인|이다|다|이었다|였다|입니다|이에요|예요|이야|야)"
 )
 _PREFIX = {"Arabic": "[وف]?[بلك]?", "Hebrew": "ו?ש?[הבכלמ]?"}
 

@@ -122,6 +122,8 @@ class RunDir:
                 self._begin()
         except BaseException as error:
             self._heartbeat.__exit__()
+            if isinstance(error, NormscopeError):  # `status` says why the same command does not continue it
+                self._fail(error)
             self._lock.release()
             if isinstance(error, OSError):
                 raise _unwritable(self.folder, error) from error

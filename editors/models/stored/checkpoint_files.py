@@ -143,7 +143,7 @@ class CheckpointFiles:
     def _problems(self) -> Iterator[str]:
         if self.find(ADAPTER) is not None:
             yield (
-                f"{self.path} holds an adapter ({ADAPTER}), which would be applied without a word: merge it "
+                f"{self.path} holds an adapter ({ADAPTER}), which transformers would apply unasked: merge it "
                 "with peft's merge_and_unload and save that model, or remove it to use the model alone"
             )
             if self.find(CONFIG) is None:

@@ -22,6 +22,8 @@ _BUFFERS = re.compile(r"(attn|attention)\.(bias|masked_bias)$|rotary_emb\.inv_fr
 _FLOATING = ("F64", "F32", "F16", "BF16")
 """Precisions that hold the weights themselves, and no codes of them."""
 _SHOWN = 5
+ZERO = "zero throughout"
+_ON_PURPOSE = "; a model with weights that are zero on purpose loads with +model.allow_zero=true"
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,20 @@ class WeightFiles:
         return {name: file for file in opened for name in file.keys()}  # noqa: SIM118 - files are no mappings
 
 
-def check_loaded(model: PreTrainedModel, report: Mapping[str, Any], path: str, files: Sequence[Path]) -> None:
+def check_loaded(
+    model: PreTrainedModel,
+    report: Mapping[str, Any],
+    path: str,
+    files: Sequence[Path],
+    *,
+    allow_zero: bool = False,
+) -> None:
     """Compare a model with transformers' report on its loading and with its files.
 
     Raises:
         ModelError: one that names all tensors that are missing, unexpected, of another shape, not of a
-            floating-point type, not finite, or zero throughout.
+            floating-point type, not finite, or (unless `allow_zero`) zero throughout; also for an output
+            embedding that is to be the input embedding and is not.
     """
     mismatched = {
         name: f"{name} {list(there)} for {list(here)}" for name, there, here in report["mismatched_keys"]
@@ -77,17 +87,31 @@ def check_loaded(model: PreTrainedModel, report: Mapping[str, Any], path: str, f
             for name, kind in precisions
             if kind not in _FLOATING and not _BUFFERS.search(name)
         },
-        **_faults_of_values(model, {*missing, *mismatched}),
+        **_faults_of_values(model, {*missing, *mismatched}, allow_zero=allow_zero),
+        "to be tied to the embedding, and different from it": _untied(model),
     }
     sentences = [f"{fault}: {_listed(sorted(names))}" for fault, names in faults.items() if names]
     if sentences:
         raise ModelError(
             f"the weights in {path} are not those of the model that its config.json describes: "
             f"{'; '.join(sentences)}; download or save it again as a whole, or correct config.json"
+            f"{_ON_PURPOSE if faults[ZERO] else ''}"
         )
 
 
-def _faults_of_values(model: PreTrainedModel, absent: set[str]) -> dict[str, set[str]]:
+def _untied(model: PreTrainedModel) -> set[str]:
+    """The name of the output embedding if transformers found the file's to contradict the configuration."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or not getattr(model.config, "tie_word_embeddings", False):
+        return set()
+    return {
+        name
+        for name, module in model.named_modules()
+        if module is head and head.weight is not embedding.weight
+    }
+
+
+def _faults_of_values(model: PreTrainedModel, absent: set[str], *, allow_zero: bool) -> dict[str, set[str]]:
     infinite, zero = set(), set()
     for name, parameter in model.named_parameters():
         if name in absent:
@@ -95,9 +119,9 @@ def _faults_of_values(model: PreTrainedModel, absent: set[str]) -> dict[str, set
         low, high = _bounds(parameter.detach())
         if not (low.isfinite() and high.isfinite()):
             infinite.add(f"{name} ({str(parameter.dtype).removeprefix('torch.')})")
-        elif low == high == 0 and name.endswith("weight"):
+        elif low == high == 0 and name.endswith("weight") and not allow_zero:
             zero.add(name)
-    return {"not finite": infinite, "zero throughout": zero}
+    return {"not finite": infinite, ZERO: zero}
 
 
 def _bounds(parameter: Tensor) -> tuple[Tensor, Tensor]:
