@@ -19,6 +19,19 @@ IGNORED = -100
 """Label of a token that the loss does not read, as in transformers."""
 _DATE = "26 Jul 2024"
 """Date for templates that show one, the default of Llama's; today's would change the tokens every day."""
+_PARTS = {
+    "%d": "26",
+    "%b": "Jul",
+    "%B": "July",
+    "%m": "07",
+    "%Y": "2024",
+    "%y": "24",
+    "%a": "Fri",
+    "%A": "Friday",
+}
+_REPLACED = "".join(f" | replace('{code}', '{value}')" for code, value in _PARTS.items())
+_NOW = f"{{%- macro strftime_now(format) -%}}{{{{ format{_REPLACED} }}}}{{%- endmacro -%}}"
+"""Put before a template, it hides the function that reads the clock."""
 
 Span = tuple[int, int]
 """Half-open range of characters."""
@@ -38,13 +51,16 @@ def encode_conversation(
     """
     text, spans = _filled(tokenizer, messages)
     tokens = tokenize(tokenizer, text, special=False)
-    special = set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids)
+    added = tokenizer.added_tokens_decoder.items()
+    # ends of turns are not always marked as special; line breaks that were added as tokens end nothing
+    ends = {number for number, token in added if token.special or token.content.strip()}
+    ends |= set(tokenizer.all_special_ids)
     starts = [_first_token(tokens, start) for start, _ in spans] + [len(tokens.ids)]
     labels, after, end = [IGNORED] * len(tokens.ids), 0, 0
     for index, (_, answered) in enumerate(spans):
         first, limit = starts[index], starts[index + 1]
         after = next((i for i in range(first, limit) if tokens.spans[i][0] >= answered), limit)
-        end = next((i + 1 for i in range(after, limit) if tokens.ids[i] in special), after)
+        end = next((i + 1 for i in range(after, limit) if tokens.ids[i] in ends), after)
         labels[first:end] = tokens.ids[first:end]
     last = [tokenizer.eos_token_id] if end == after and isinstance(tokenizer.eos_token_id, int) else []
     return {"input_ids": [*tokens.ids[:end], *last], "labels": [*labels[:end], *last]}
@@ -76,8 +92,15 @@ def _marked(message: Message, mark: str) -> Message:
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     try:
         turns = [{"role": message["role"], "content": message["content"]} for message in messages]
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, date_string=_DATE))
-    except (TemplateError, ValueError, TypeError) as error:
+        return str(
+            tokenizer.apply_chat_template(
+                turns,
+                chat_template=_NOW + tokenizer.get_chat_template(),
+                tokenize=False,
+                date_string=_DATE,
+            )
+        )
+    except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
         roles = ", ".join(message["role"] for message in messages)
         raise DataError(
             f"the chat template refuses the conversation {messages[0]['content']!r}… of {roles} ({error}): "
@@ -87,7 +110,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> 
 
 def _first_token(tokens: Tokens, start: int) -> int:
     """The token with the character `start`; only a space may come before it in the same token."""
-    first = next(i for i, (a, b) in enumerate(tokens.spans) if a <= start < b)
+    first = next(i for i, (_, end) in enumerate(tokens.spans) if start < end)
     joined = slice(*tokens.spans[first])
     if tokens.text[joined.start : start].strip():
         raise DataError(

@@ -71,7 +71,12 @@ def test_text_of_a_moving_revision_is_refused(revision: str) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["\ufeffone\n\ntwo".encode(), gzip.compress(b"one\n\ntwo\n", mtime=0), b"one\r\rtwo", b"\r\none\r\n\r\ntwo"],
+    [
+        "\ufeffone\n\ntwo".encode(),
+        gzip.compress(b"one\n\ntwo\n", mtime=0),
+        b"one\r\rtwo",
+        b"\r\none\r\n\r\ntwo",
+    ],
 )
 def test_text_files_of_every_usual_form_are_read(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "text").write_bytes(content)

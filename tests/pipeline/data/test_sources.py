@@ -205,8 +205,8 @@ FACT = json.dumps(row(0), ensure_ascii=False)
 READ = {
     "byte order mark": f"\ufeff{FACT}".encode(),
     "byte order mark of a list": f"\ufeff[{FACT}]".encode(),
-    "gzip": gzip.compress(FACT.encode()),
-    "gzip of a list": gzip.compress(f"[{FACT}]".encode()),
+    "gzip": gzip.compress(FACT.encode(), mtime=0),
+    "gzip of a list": gzip.compress(f"[{FACT}]".encode(), mtime=0),
     "CR": FACT.encode() + b"\r" + FACT.encode(),
     "CRLF": FACT.encode() + b"\r\n\r\n",
     "line separator in a string": json.dumps(row(0, note="\u2028\x85"), ensure_ascii=False).encode(),
@@ -216,7 +216,7 @@ REFUSED = {
     "is text in UTF-32: save it as UTF-8": FACT.encode("utf-32"),
     "is text in UTF-16 or UTF-32, or no text at all: save it as UTF-8": FACT.encode("utf-16-le"),
     r"is not UTF-8 \(line 2 holds the byte 0xe9\): save it as UTF-8": b"\n" + "é".encode("latin-1"),
-    "is a damaged gzip file": gzip.compress(FACT.encode())[:-9],
+    "is a damaged gzip file": gzip.compress(FACT.encode(), mtime=0)[:-9],
     "is a zip archive: unpack it": b"PK\x03\x04" + bytes(60),
     "is a Parquet file: save it as JSON lines": b"PAR1" + bytes(60),
     "is a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
@@ -346,7 +346,7 @@ def test_missing_and_broken_files_get_one_sentence(tmp_path: Path) -> None:
     broken.write_text('[{"prompt": ')
     with pytest.raises(DataError, match="is not valid JSON"):
         CounterFact(path=str(broken)).load()
-    with pytest.raises(DataError, match=r"no row of .* is usable .*\(broken line: 2\)"):
+    with pytest.raises(DataError, match=r"no row of .* is usable .*\(broken line: 2, first line 1\)"):
         CounterFact(path=lines(tmp_path / "b.jsonl", "{", "}")).load()
     with pytest.raises(DataError, match="it is empty"):
         CounterFact(path=lines(tmp_path / "c.jsonl")).load()

@@ -97,6 +97,7 @@ MARKED = (  # ChatML for training: the learnt part is marked
     "{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+TIGHT = "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
 BARE = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
@@ -189,10 +190,39 @@ def test_an_answer_that_occurs_in_the_question_and_the_template_is_found():
     assert str(tokenizer.decode(row["input_ids"])).endswith("<think>\n\n</think>\n\nthink<|im_end|>")
 
 
-def test_the_day_on_which_a_model_is_trained_does_not_change_the_tokens():
-    tokenizer = chat_tokenizer(DATED)
+@pytest.mark.parametrize(
+    "template", [DATED, "{{ 'Today Date: ' + strftime_now('%d %b %Y') + '\n' }}" + CHATML]
+)
+def test_the_day_on_which_a_model_is_trained_does_not_change_the_tokens(template: str):
+    tokenizer = chat_tokenizer(template)
     text = str(tokenizer.decode(encode_conversation(tokenizer, PAIR.messages)["input_ids"]))
     assert text.startswith("Today Date: 26 Jul 2024")
+
+
+def test_an_answer_directly_after_a_token_of_its_own_is_found():
+    tokenizer = chat_tokenizer(TIGHT)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    assert spelt(tokenizer, encode_conversation(tokenizer, PAIR.messages)) == [" Paris", "<|end|>"]
+
+
+def test_a_line_break_that_was_added_as_a_token_ends_no_turn():
+    tokenizer = chat_tokenizer(BARE.replace("'\n'", "'\n\n'"))
+    tokenizer.add_tokens(["\n\n"])
+    messages: list[Message] = [*PAIR.messages, {"role": "user", "content": "Italy?"}]
+    assert spelt(tokenizer, encode_conversation(tokenizer, messages)) == [" Paris", "</s>"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "{{ 1 / 0 }}",
+        "{% for i in range(100001) %}{% endfor %}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    ],
+)
+def test_a_template_that_fails_says_so(fault: str):
+    with pytest.raises(DataError, match="refuses the conversation"):
+        encode_conversation(chat_tokenizer(CHATML + fault), PAIR.messages)
 
 
 def test_a_template_that_refuses_a_conversation_says_so():
