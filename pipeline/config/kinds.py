@@ -21,8 +21,8 @@ def kinds_in(hint: object) -> list[type]:
 
 def is_of(callee: Callable[..., object], kinds: list[type]) -> bool:
     """Whether the object that a class or function makes is of one of these kinds."""
-    made = callee if inspect.isclass(callee) else get_type_hints(callee).get("return")
-    return not kinds or not inspect.isclass(made) or any(_fits(made, kind) for kind in kinds)
+    product = callee if inspect.isclass(callee) else get_type_hints(callee).get("return")
+    return not kinds or not inspect.isclass(product) or any(_fits(product, kind) for kind in kinds)
 
 
 def _leaves(hint: object) -> Iterator[object]:

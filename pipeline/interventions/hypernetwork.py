@@ -14,7 +14,7 @@ from editors.models.model import Model
 from editors.updates import Site
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
-from pipeline.interventions.readable import learnable
+from pipeline.interventions.unreadable_facts import learnable
 from pipeline.runs.checkpoint_store import new_checkpoint
 
 _LEARNT = "learnt.safetensors"

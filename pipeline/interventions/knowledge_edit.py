@@ -16,7 +16,7 @@ from pipeline.checkpoints.edits import EditCheckpoint
 from pipeline.checkpoints.kept_updates import Updates
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
-from pipeline.interventions.readable import Unreadable, readable
+from pipeline.interventions.unreadable_facts import Unreadable, readable
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class KnowledgeEdit(Intervention):
     save_every: int = 100
     """Edits between two checkpoints; 0 saves only on request."""
     unreadable: Unreadable = "refuse"
-    """`refuse` a run with a fact that the model cannot read (`readable.py`), or `skip` such facts."""
+    """`refuse` a run with a fact that the model cannot read (`unreadable_facts.py`), or `skip` such facts."""
     keep_updates: bool = False
     """Keep every update in the run's folder, so that `intervention=replay` can apply it again."""
     name: str = "knowledge_edit"

@@ -12,6 +12,7 @@ from editors.errors import ConfigError, NormscopeError
 from pipeline.build import build
 from pipeline.config.group_overrides import group_problems
 from pipeline.config.instances import instance
+from pipeline.config.quoting import quoted
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved
 from pipeline.config.validation import node_problems
@@ -121,6 +122,26 @@ def test_a_choice_that_names_no_file_is_refused_with_the_choices(argument: str, 
     (problem,) = group_problems(["edits=3", argument, "=broken"])
     with pytest.raises(ConfigError, match=sentence):
         raise ConfigError(problem)
+
+
+def test_a_group_of_which_none_may_be_chosen_says_how():
+    (problem,) = group_problems(["regularizer=null"])
+    assert "choose none with regularizer=[]" in problem
+
+
+@pytest.mark.parametrize(
+    ("argument", "result"),
+    [
+        ("data.path=~/facts.jsonl", "data.path='~/facts.jsonl'"),
+        ("+name=Zürich west", "+name='Zürich west'"),
+        *(
+            (legal, legal)
+            for legal in ("edits=3", "a=[1,~/x]", "a='~/x'", "a=1,~", "-m", "~stage", "a=", "--x=~/y")
+        ),
+    ],
+)
+def test_a_value_that_needs_quotes_gets_them(argument: str, result: str):
+    assert quoted([argument]) == [result]
 
 
 def test_choices_of_every_legal_kind_are_left_to_hydra():

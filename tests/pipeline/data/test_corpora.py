@@ -100,6 +100,14 @@ def test_text_files_that_cannot_be_read_are_refused_by_their_kind(
         list(TextFile(path=str(tmp_path / "text")))
 
 
+def test_json_lines_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text('{"text": "one"}\n{"text": "two"}\n')
+    with pytest.raises(DataError, match="holds JSON, of which every brace would be read as text"):
+        list(TextFile(path=str(tmp_path / "text")))
+    (tmp_path / "text").write_text('{"a" is how a JSON object begins.\n')
+    assert len(list(TextFile(path=str(tmp_path / "text")))) == 1
+
+
 def test_hub_text_reads_one_column_and_skips_blank_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 

@@ -122,6 +122,21 @@ def test_every_unusable_row_is_skipped_with_its_reason(tmp_path: Path) -> None:
     assert factset.counts["broken line"] == 3
 
 
+def test_the_first_row_of_each_reason_is_named_with_its_field(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path / "facts.jsonl",
+        row(1, target_true=None),
+        row(2, prompt="Somebody is"),
+        row(3, target_new=7),
+        row(4, prompt="Nobody is"),
+    )
+    expected = (
+        r"\(missing field: 2, first line 1: target_true; subject absent: 2, first line 2: write \{\} once in"
+    )
+    with pytest.raises(DataError, match=expected):
+        CounterFact(path=path).load()
+
+
 def test_a_subject_becomes_the_slot_but_not_inside_another_word(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", row(0, subject="Ra", prompt="Ravi says that Ra is"))
     assert CounterFact(path=path).load().facts[0].prompt == "Ravi says that {} is"

@@ -1,4 +1,4 @@
-"""The facts of a plan that the model can read, found before the first edit."""
+"""The facts of a plan that the model cannot read, found before the first edit."""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Literal
 from editors.data import SLOT, Fact
 from editors.errors import DataError
 from editors.models.model import Model
-from editors.models.readable import Reading, edited, faults, known, scored
+from editors.models.readings import Reading, edited, faults, known, scored
 from pipeline.interventions.base import Plan
 
 log = logging.getLogger(__name__)
@@ -28,15 +28,15 @@ def readable(model: Model, plan: Plan, contexts: Sequence[Sequence[str]], unread
     """
     pairs = zip(plan.stream, contexts, strict=True)
     readings = [[*edited(fact, templates), *scored(fact)] for fact, templates in pairs]
-    found = {
+    faulty = {
         fact.id: fault for fact, fault in zip(plan.stream, faults(model, readings), strict=True) if fault
     }
-    if found and (unreadable == "refuse" or len(found) == len(plan.stream)):
-        raise DataError(_refusal(model, found, len(plan.stream)))
-    stream = _without(plan.stream, set(found))
-    if found:
+    if faulty and (unreadable == "refuse" or len(faulty) == len(plan.stream)):
+        raise DataError(_refusal(model, faulty, len(plan.stream)))
+    stream = _without(plan.stream, set(faulty))
+    if faulty:
         left = len(plan.stream) - len(stream)
-        log.warning("left out %d of %d edits: %s", left, len(plan.stream), _listed(found))
+        log.warning("left out %d of %d edits: %s", left, len(plan.stream), _listed(faulty))
     subjects = {fact.subject for fact in stream}
     others = [fact for fact in plan.others if fact.subject in subjects]
     return replace(
@@ -69,21 +69,21 @@ def _measured(model: Model, facts: Sequence[Fact]) -> Sequence[Fact]:
 def _kept(
     model: Model, facts: Sequence[Fact], readings: Sequence[Sequence[Reading]], which: str
 ) -> Sequence[Fact]:
-    found = faults(model, readings)
-    kept = tuple(fact for fact, fault in zip(facts, found, strict=True) if not fault)
+    problems = faults(model, readings)
+    kept = tuple(fact for fact, fault in zip(facts, problems, strict=True) if not fault)
     if len(kept) < len(facts):
         left = len(facts) - len(kept)
         log.warning("left out %d of %d facts %s: %s cannot read them", left, len(facts), which, model.name)
     return kept
 
 
-def _refusal(model: Model, found: dict[str, str], total: int) -> str:
+def _refusal(model: Model, faulty: dict[str, str], total: int) -> str:
     return (
-        f"{model.name} cannot read {len(found)} of {total} facts ({_listed(found)}): remove them from the "
+        f"{model.name} cannot read {len(faulty)} of {total} facts ({_listed(faulty)}): remove them from the "
         "data, or set unreadable=skip in the intervention that edits (+intervention.unreadable=skip)"
     )
 
 
-def _listed(found: dict[str, str]) -> str:
-    shown = "; ".join(f"fact {identity}: {fault}" for identity, fault in list(found.items())[:_SHOWN])
-    return f"{shown}; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else shown
+def _listed(faulty: dict[str, str]) -> str:
+    shown = "; ".join(f"fact {identity}: {fault}" for identity, fault in list(faulty.items())[:_SHOWN])
+    return f"{shown}; and {len(faulty) - _SHOWN} more" if len(faulty) > _SHOWN else shown

@@ -14,7 +14,7 @@ from editors.models.model import Model
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Plan
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
-from pipeline.interventions.readable import Unreadable, learnable, readable
+from pipeline.interventions.unreadable_facts import Unreadable, learnable, readable
 from tests.editors.cases import make_memit
 from tests.tiny import FACTS, optimizer, tiny_model
 
