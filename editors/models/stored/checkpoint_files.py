@@ -199,6 +199,7 @@ class CheckpointFiles:
             yield str(error)
             return
         yield from filter(None, map(_instead, weights))
+        yield from _rivals(folder)
         if not weights:
             others = [kind for pattern, kind in _OTHER_WEIGHTS.items() if any(folder.glob(pattern))]
             holds = f"holds {others[0]}, which are not read, and" if others else "holds"
@@ -232,6 +233,23 @@ class CheckpointFiles:
 
 def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _rivals(folder: Path) -> Iterator[str]:
+    """A sentence if a folder holds its weights both in one file and in shards."""
+    whole, index = folder / WEIGHTS, folder / INDEX
+    if not (whole.is_file() and index.is_file()):
+        return
+    try:
+        shards = [shard for shard in _shards(index) if shard != WEIGHTS and (folder / shard).is_file()]
+    except ModelError as error:
+        yield str(error)
+        return
+    if shards:
+        yield (
+            f"{folder} holds both {WEIGHTS} and {INDEX} with {_listed(shards)}: remove the weights that are "
+            "not the model's"
+        )
 
 
 def _shards(index: Path) -> list[str]:

@@ -130,6 +130,21 @@ def test_a_quantized_matrix_under_an_older_name_is_refused(tmp_path: Path):
     refused(tmp_path, "not floating-point: embed_out.weight (I8)")
 
 
+@pytest.mark.parametrize(
+    ("family", "name", "more"),
+    [
+        ("gpt2", MATRIX, MATRIX.removeprefix("transformer.")),
+        ("llama", "model.layers.0.mlp.up_proj.weight", "layers.0.mlp.up_proj.weight"),
+        ("neox", "embed_out.weight", "lm_head.weight"),
+    ],
+)
+def test_two_tensors_of_one_parameter_are_refused(family: str, name: str, more: str, tmp_path: Path):
+    save(family, tmp_path)
+    here = name if name in load_file(tmp_path / "model.safetensors") else more
+    rewrite(tmp_path, lambda t: t | {name: t[here].clone(), more: t[here] + 1})
+    refused(tmp_path, f"of one parameter under two names: {' and '.join(sorted([name, more]))}")
+
+
 def test_all_faults_of_weights_are_reported_at_once(folder: Path):
     rewrite(folder, with_entry(float("nan")))
     rewrite(folder, replaced("transformer.h.2.mlp.c_fc.weight", torch.zeros_like))
@@ -239,6 +254,15 @@ def test_an_index_is_believed_only_as_far_as_its_files_go(folder: Path, saved: P
     for shard in ("part-0.safetensors", "part-1.safetensors"):
         save_file(load_file(folder / shard) | {MATRIX: more[MATRIX]}, folder / shard, {"format": "pt"})
     refused(folder, f"several files of {folder} hold {MATRIX}")
+
+
+def test_a_file_of_all_weights_beside_shards_is_refused(folder: Path, saved: Path):
+    index(folder, {MATRIX: "model.safetensors", "more": "part-7.safetensors"})
+    assert load(folder).digest == load(saved).digest  # nothing but the file is there
+    places = in_shards(folder)
+    index(folder, places)
+    shutil.copy(saved / "model.safetensors", folder)
+    refused(folder, "holds both model.safetensors and model.safetensors.index.json with part-0.safetensors")
 
 
 @pytest.mark.parametrize(
