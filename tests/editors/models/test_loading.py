@@ -306,8 +306,14 @@ def test_a_configuration_that_is_no_object_is_named(folder: Path, content: str):
         ({"n_positions": True}, "n_positions=True"),
         ({"vocab_size": None}, "vocab_size=None"),
         ({"n_head": 5}, "divisible by num_heads"),
-        ({"layer_norm_epsilon": -1e-5}, "layer_norm_epsilon=-1e-05 has to be a positive number"),
-        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta=0 has to be a positive number"),
+        ({"layer_norm_epsilon": -1e-5}, "layer_norm_epsilon=-1e-05 has to be a positive finite number"),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta=0 has to be a positive finite number"),
+        ({"layer_norm_epsilon": True}, "layer_norm_epsilon=True has to be a positive finite number"),
+        ({"rms_norm_eps": 10**400}, "has to be a positive finite number"),
+        ({"rope_parameters": {"factor": "8"}}, "rope_parameters.factor='8' has to be a positive finite"),
+        ({"rope_scaling": {"type": "linear", "factor": -2.0}}, "rope_scaling.factor=-2.0 has to be a pos"),
+        ({"rope_parameters": {"partial_rotary_factor": 1.5}}, "partial_rotary_factor=1.5 has to be a number"),
+        ({"rotary_pct": -0.5}, "rotary_pct=-0.5 has to be a number above 0 and at most 1"),
         ({"layer_norm_epsilon": float("nan")}, "is not valid JSON (NaN is no number of JSON)"),
         ({"n_layer": 10**9}, "asks for 1000000000 blocks, but there are 52 tensors"),
         ({"model_type": "bert"}, "model_type 'bert' is not supported; supported are gpt2"),
@@ -337,6 +343,23 @@ def test_a_configuration_of_no_model_that_can_be_edited_is_refused(
 ):
     settle(folder, **entries)
     refused(folder, sentence)
+
+
+@pytest.mark.parametrize("key", ["layer_norm_epsilon", "rope_theta"])
+def test_a_number_beyond_all_floats_is_refused(folder: Path, key: str):
+    settle(folder, **{key: 12345})
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace("12345", "1e400"))
+    refused(folder, f"{key}=inf has to be a positive finite number")
+
+
+def test_an_entry_of_a_wrong_type_is_no_traceback(tmp_path: Path):
+    save("llama", tmp_path)
+    rotary = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0, "partial_rotary_factor": None}
+    settle(tmp_path, rope_parameters=rotary)
+    refused(tmp_path, "the configuration in")
+    settle(tmp_path, rope_parameters=rotary | {"partial_rotary_factor": 1.0})
+    assert load(tmp_path).depth == 4
 
 
 def test_all_problems_of_the_files_are_reported_at_once(folder: Path):
@@ -397,6 +420,14 @@ def test_a_tokenizer_smaller_than_the_embedding_is_fine_and_a_larger_one_refused
     model.tokenizer.add_tokens(["<more>"])
     model.tokenizer.save_pretrained(folder)
     refused(folder, "a token with the id 384, but the embedding has 384 rows")
+
+
+def test_a_tokenizer_with_random_merges_is_refused(folder: Path):
+    bpe = json.loads((folder / "tokenizer.json").read_text())["model"]
+    settle(folder, "tokenizer.json", model=bpe | {"dropout": 0.5})
+    refused(folder, "drops merges at random (model.dropout=0.5", "set model.dropout to null")
+    settle(folder, "tokenizer.json", model=bpe | {"dropout": 0.0})
+    assert load(folder).depth == 4
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"version": "1.0"', "nonsense"])
