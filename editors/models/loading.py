@@ -138,7 +138,7 @@ class Checkpoint:
         dtype = getattr(torch, self.dtype)
         try:
             needed = weight_bytes(config, dtype)
-        except (RuntimeError, ValueError, ArithmeticError, KeyError) as error:
+        except (RuntimeError, ValueError, TypeError, ArithmeticError, KeyError) as error:
             raise ModelError(self._sentence("configuration", error)) from error
         for place in dict.fromkeys((torch.device("cpu"), device)):
             check_fits(
@@ -184,5 +184,15 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
         problems.append(
             f"the tokenizer in {path} has no end-of-text token: set eos_token in its tokenizer_config.json"
         )
+    if dropout := getattr(_backend(tokenizer), "dropout", None):
+        problems.append(
+            f"the tokenizer in {path} drops merges at random (model.dropout={dropout:g} in tokenizer.json), "
+            "so that a text has other tokens every time: set model.dropout to null there"
+        )
     if problems:
         raise ModelError("\n".join(problems))
+
+
+def _backend(tokenizer: PreTrainedTokenizerBase) -> object:
+    """The model of a fast tokenizer; None for others."""
+    return getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)

@@ -17,19 +17,12 @@ from transformers.utils.hub import cached_file, cached_files
 
 from editors.errors import ModelError
 from editors.models.architectures import unsupported
+from editors.models.stored.config_numbers import number_problems
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 TOKENIZER_CONFIG, GENERATION = "tokenizer_config.json", "generation_config.json"
 
-_SIZES = (
-    *("hidden_size", "n_embd", "num_hidden_layers", "n_layer", "num_attention_heads", "n_head"),
-    *("vocab_size", "max_position_embeddings", "n_positions"),
-)
-_OPTIONAL_SIZES = ("intermediate_size", "n_inner", "num_key_value_heads", "head_dim", "rotary_dim")
-"""These may be null."""
-_POSITIVE = ("layer_norm_epsilon", "layer_norm_eps", "rms_norm_eps", "rope_theta")
-"""Numbers, also inside of `rope_parameters`, with which a model would compute NaN if they were negative."""
 _QUANTIZED = ("quantization_config", "compression_config")
 _REFUSED = {
     "transformers_weights": "names a file of weights of its own",
@@ -179,14 +172,7 @@ class CheckpointFiles:
                 yield f"{path}: {key}={config[key]!r} would be fetched from the hub; take the entry out"
         if config.get("is_encoder_decoder"):
             yield f"{path}: is_encoder_decoder=true, but only models of a decoder alone can be edited"
-        for key in (*_SIZES, *_OPTIONAL_SIZES):
-            value = config.get(key, 1)
-            if not (key in _OPTIONAL_SIZES and value is None) and not _is_size(value):
-                yield f"{path}: {key}={value!r} has to be a positive whole number"
-        rotary = config.get("rope_parameters")
-        for key, value in {**config, **(rotary if isinstance(rotary, dict) else {})}.items():
-            if key in _POSITIVE and not (isinstance(value, int | float) and value > 0):
-                yield f"{path}: {key}={value!r} has to be a positive number"
+        yield from (f"{path}: {problem}" for problem in number_problems(config))
 
     def _folder_problems(self, folder: Path) -> Iterator[str]:
         if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
@@ -199,6 +185,7 @@ class CheckpointFiles:
             yield str(error)
             return
         yield from filter(None, map(_instead, weights))
+        yield from _rivals(folder)
         if not weights:
             others = [kind for pattern, kind in _OTHER_WEIGHTS.items() if any(folder.glob(pattern))]
             holds = f"holds {others[0]}, which are not read, and" if others else "holds"
@@ -230,8 +217,21 @@ class CheckpointFiles:
         return path
 
 
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _rivals(folder: Path) -> Iterator[str]:
+    """A sentence if a folder holds its weights both in one file and in shards."""
+    whole, index = folder / WEIGHTS, folder / INDEX
+    if not (whole.is_file() and index.is_file()):
+        return
+    try:
+        shards = [shard for shard in _shards(index) if shard != WEIGHTS and (folder / shard).is_file()]
+    except ModelError as error:
+        yield str(error)
+        return
+    if shards:
+        yield (
+            f"{folder} holds both {WEIGHTS} and {INDEX} with {_listed(shards)}: remove the weights that are "
+            "not the model's"
+        )
 
 
 def _shards(index: Path) -> list[str]:

@@ -4,7 +4,7 @@ transformers fills a parameter that the files lack with random numbers, and cast
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,8 @@ from editors.errors import ModelError
 
 _BUFFERS = re.compile(r"(attn|attention)\.(bias|masked_bias)$|rotary_emb\.inv_freq$|position_ids$")
 """Constants that older versions of transformers saved with the weights."""
+_OLD_NAMES = {"embed_out.": "lm_head."}
+"""Beginnings of names that transformers replaces."""
 _FLOATING = ("F64", "F32", "F16", "BF16")
 """Precisions that hold the weights themselves, and no codes of them."""
 _SHOWN = 5
@@ -70,23 +72,24 @@ def check_loaded(
 
     Raises:
         ModelError: one that names all tensors that are missing, unexpected, of another shape, not of a
-            floating-point type, not finite, or (unless `allow_zero`) zero throughout; also for an output
-            embedding that is to be the input embedding and is not.
+            floating-point type, not finite, or (unless `allow_zero`) zero throughout; also for two tensors
+            of one parameter, and an output embedding that is to be the input embedding and is not.
     """
     mismatched = {
         name: f"{name} {list(there)} for {list(here)}" for name, there, here in report["mismatched_keys"]
     }
     missing = set(report["missing_keys"])
-    precisions = WeightFiles(files).precisions.items()
+    precisions = WeightFiles(files).precisions
     faults = {
         "missing": missing - set(mismatched),
         "unexpected": {name for name in report["unexpected_keys"] if not _BUFFERS.search(name)},
         "of another shape": set(mismatched.values()),
         "not floating-point": {
             f"{name} ({kind})"
-            for name, kind in precisions
+            for name, kind in precisions.items()
             if kind not in _FLOATING and not _BUFFERS.search(name)
         },
+        "of one parameter under two names": _doubles(precisions, model.base_model_prefix),
         **_faults_of_values(model, {*missing, *mismatched}, allow_zero=allow_zero),
         "to be tied to the embedding, and different from it": _untied(model),
     }
@@ -97,6 +100,22 @@ def check_loaded(
             f"{'; '.join(sentences)}; download or save it again as a whole, or correct config.json"
             f"{_ON_PURPOSE if faults[ZERO] else ''}"
         )
+
+
+def _doubles(names: Iterable[str], prefix: str) -> set[str]:
+    """Names that stand for one parameter, joined by *and*; transformers would take one of the tensors."""
+    same: dict[str, list[str]] = {}
+    for name in sorted(names):
+        if not _BUFFERS.search(name):
+            same.setdefault(_present_name(name.removeprefix(f"{prefix}.")), []).append(name)
+    return {" and ".join(group) for group in same.values() if len(group) > 1}
+
+
+def _present_name(name: str) -> str:
+    for old, new in _OLD_NAMES.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _untied(model: PreTrainedModel) -> set[str]:

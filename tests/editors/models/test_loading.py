@@ -130,6 +130,21 @@ def test_a_quantized_matrix_under_an_older_name_is_refused(tmp_path: Path):
     refused(tmp_path, "not floating-point: embed_out.weight (I8)")
 
 
+@pytest.mark.parametrize(
+    ("family", "name", "more"),
+    [
+        ("gpt2", MATRIX, MATRIX.removeprefix("transformer.")),
+        ("llama", "model.layers.0.mlp.up_proj.weight", "layers.0.mlp.up_proj.weight"),
+        ("neox", "embed_out.weight", "lm_head.weight"),
+    ],
+)
+def test_two_tensors_of_one_parameter_are_refused(family: str, name: str, more: str, tmp_path: Path):
+    save(family, tmp_path)
+    here = name if name in load_file(tmp_path / "model.safetensors") else more
+    rewrite(tmp_path, lambda t: t | {name: t[here].clone(), more: t[here] + 1})
+    refused(tmp_path, f"of one parameter under two names: {' and '.join(sorted([name, more]))}")
+
+
 def test_all_faults_of_weights_are_reported_at_once(folder: Path):
     rewrite(folder, with_entry(float("nan")))
     rewrite(folder, replaced("transformer.h.2.mlp.c_fc.weight", torch.zeros_like))
@@ -241,6 +256,15 @@ def test_an_index_is_believed_only_as_far_as_its_files_go(folder: Path, saved: P
     refused(folder, f"several files of {folder} hold {MATRIX}")
 
 
+def test_a_file_of_all_weights_beside_shards_is_refused(folder: Path, saved: Path):
+    index(folder, {MATRIX: "model.safetensors", "more": "part-7.safetensors"})
+    assert load(folder).digest == load(saved).digest  # nothing but the file is there
+    places = in_shards(folder)
+    index(folder, places)
+    shutil.copy(saved / "model.safetensors", folder)
+    refused(folder, "holds both model.safetensors and model.safetensors.index.json with part-0.safetensors")
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("pytorch_model.bin", "pickles"), ("model.gguf", "GGUF"), ("other.safetensors", "holds no")],
@@ -282,8 +306,14 @@ def test_a_configuration_that_is_no_object_is_named(folder: Path, content: str):
         ({"n_positions": True}, "n_positions=True"),
         ({"vocab_size": None}, "vocab_size=None"),
         ({"n_head": 5}, "divisible by num_heads"),
-        ({"layer_norm_epsilon": -1e-5}, "layer_norm_epsilon=-1e-05 has to be a positive number"),
-        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta=0 has to be a positive number"),
+        ({"layer_norm_epsilon": -1e-5}, "layer_norm_epsilon=-1e-05 has to be a positive finite number"),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta=0 has to be a positive finite number"),
+        ({"layer_norm_epsilon": True}, "layer_norm_epsilon=True has to be a positive finite number"),
+        ({"rms_norm_eps": 10**400}, "has to be a positive finite number"),
+        ({"rope_parameters": {"factor": "8"}}, "rope_parameters.factor='8' has to be a positive finite"),
+        ({"rope_scaling": {"type": "linear", "factor": -2.0}}, "rope_scaling.factor=-2.0 has to be a pos"),
+        ({"rope_parameters": {"partial_rotary_factor": 1.5}}, "partial_rotary_factor=1.5 has to be a number"),
+        ({"rotary_pct": -0.5}, "rotary_pct=-0.5 has to be a number above 0 and at most 1"),
         ({"layer_norm_epsilon": float("nan")}, "is not valid JSON (NaN is no number of JSON)"),
         ({"n_layer": 10**9}, "asks for 1000000000 blocks, but there are 52 tensors"),
         ({"model_type": "bert"}, "model_type 'bert' is not supported; supported are gpt2"),
@@ -313,6 +343,23 @@ def test_a_configuration_of_no_model_that_can_be_edited_is_refused(
 ):
     settle(folder, **entries)
     refused(folder, sentence)
+
+
+@pytest.mark.parametrize("key", ["layer_norm_epsilon", "rope_theta"])
+def test_a_number_beyond_all_floats_is_refused(folder: Path, key: str):
+    settle(folder, **{key: 12345})
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace("12345", "1e400"))
+    refused(folder, f"{key}=inf has to be a positive finite number")
+
+
+def test_an_entry_of_a_wrong_type_is_no_traceback(tmp_path: Path):
+    save("llama", tmp_path)
+    rotary = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0, "partial_rotary_factor": None}
+    settle(tmp_path, rope_parameters=rotary)
+    refused(tmp_path, "the configuration in")
+    settle(tmp_path, rope_parameters=rotary | {"partial_rotary_factor": 1.0})
+    assert load(tmp_path).depth == 4
 
 
 def test_all_problems_of_the_files_are_reported_at_once(folder: Path):
@@ -373,6 +420,14 @@ def test_a_tokenizer_smaller_than_the_embedding_is_fine_and_a_larger_one_refused
     model.tokenizer.add_tokens(["<more>"])
     model.tokenizer.save_pretrained(folder)
     refused(folder, "a token with the id 384, but the embedding has 384 rows")
+
+
+def test_a_tokenizer_with_random_merges_is_refused(folder: Path):
+    bpe = json.loads((folder / "tokenizer.json").read_text())["model"]
+    settle(folder, "tokenizer.json", model=bpe | {"dropout": 0.5})
+    refused(folder, "drops merges at random (model.dropout=0.5", "set model.dropout to null")
+    settle(folder, "tokenizer.json", model=bpe | {"dropout": 0.0})
+    assert load(folder).depth == 4
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"version": "1.0"', "nonsense"])
