@@ -114,7 +114,7 @@ def test_a_run_whose_heartbeat_is_deleted_or_damaged_ends_as_usual(
 def test_a_run_that_another_process_ended_is_left_to_it(tmp_path: Path):
     with pytest.raises(RunBusy), RunDir(root=tmp_path, config=config()) as run:
         (run.folder / "progress.json").unlink()
-        (run.folder / "DONE").touch()
+        (run.folder / "DONE").write_text("2026-01-31T12:00:00+00:00")
         run.append(ROW)
 
 
