@@ -37,6 +37,7 @@ def config(**more: object) -> dict[str, object]:
 NUMBERS = (1000.0, 1000, True, 1.5, ["a"], {})
 NAMES = (
     "cache", "Cache", "models", ".code", ".", "..", "...", "a/b", "a\\b", "-x", "~", "~root", "x.",
+    "DONE", "Failed", "config.yaml", "metrics.jsonl",
     "x ", " x", "a\nb", "a\x1b[1m", "\ud800", "x" * 300, "ä" * 101, "",
 )  # fmt: skip
 
