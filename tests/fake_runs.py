@@ -193,7 +193,7 @@ def _write(
     (folder / "provenance.json").write_text(json.dumps(provenance))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "summary.json").write_text(json.dumps(common | summary))
-    (folder / "DONE").touch()
+    (folder / "DONE").write_text("2026-01-31T12:00:00+00:00")
     return folder
 
 

@@ -35,10 +35,11 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 """A number of edits, steps or tokens: a float holds it exactly."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
-_typed = with_config(ConfigDict(strict=True, extra="allow"))
+typed = with_config(ConfigDict(strict=True, extra="allow"))
+"""A class of fields that are not converted, with any others beside them."""
 
 
-@_typed
+@typed
 class Moment(TypedDict, total=False):
     """The place of a row of `metrics.jsonl` in its run."""
 
@@ -50,7 +51,7 @@ class Moment(TypedDict, total=False):
     tokens: Count
 
 
-@_typed
+@typed
 class Alarm(TypedDict):
     """An alarm of `summary.json`."""
 
@@ -61,7 +62,7 @@ class Alarm(TypedDict):
     count: NotRequired[Count]
 
 
-@_typed
+@typed
 class PartSummary(TypedDict):
     """A part of a run in `summary.json`."""
 
@@ -71,7 +72,7 @@ class PartSummary(TypedDict):
     total: NotRequired[Count]
 
 
-@_typed
+@typed
 class Summary(TypedDict, total=False):
     """`summary.json`."""
 
@@ -95,7 +96,7 @@ class Summary(TypedDict, total=False):
     parts: list[PartSummary]
 
 
-@_typed
+@typed
 class Git(TypedDict, total=False):
     """The checkout in `provenance.json`."""
 
@@ -103,7 +104,7 @@ class Git(TypedDict, total=False):
     dirty: bool
 
 
-@_typed
+@typed
 class Provenance(TypedDict, total=False):
     """`provenance.json`."""
 
@@ -117,7 +118,7 @@ class Provenance(TypedDict, total=False):
     earlier: list[dict[str, Any]]
 
 
-@_typed
+@typed
 class Group(TypedDict, total=False):
     """A group of a configuration."""
 
@@ -128,14 +129,14 @@ class Group(TypedDict, total=False):
     entity: str | None
 
 
-@_typed
+@typed
 class Layers(TypedDict, total=False):
     """The blocks that are edited."""
 
     edit: list[int] | None
 
 
-@_typed
+@typed
 class Config(TypedDict, total=False):
     """`config.yaml`."""
 

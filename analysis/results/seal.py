@@ -15,11 +15,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from fnmatch import fnmatch
 from io import BufferedIOBase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Annotated
 
-from analysis.results.run_files import opened
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from analysis.results.run_files import FileType, json_object, opened, typed
 from editors.errors import DataError
 
 COVERED = (
@@ -27,10 +32,22 @@ COVERED = (
     "weights.safetensors", "updates/*.safetensors", "checkpoints/*.safetensors", "adapter/**/*",
 )  # fmt: skip
 """Patterns of the files of a run, in its folder."""
+_LONGEST = 255
+"""Most bytes of the name of a file or folder."""
 
 
-_TIME = 64
-"""Characters that a time has at most."""
+@typed
+class _Content(TypedDict):
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@typed
+class _Stored(TypedDict):
+    files: dict[str, _Content]
+
+
+_STORED = FileType(_Stored)
 
 
 @dataclass(frozen=True)
@@ -62,21 +79,18 @@ class Seal:
 
     @classmethod
     def read(cls, path: Path) -> "Seal | None":
-        """The seal in a file `DONE`; None if it is from before there were seals.
+        """The seal in a file `DONE`; None if it holds only a time, as before there were seals.
 
         Raises:
             DataError: if the file is damaged.
         """
         text = path.read_text(encoding="utf-8", errors="replace").strip()
-        if len(text) <= _TIME and "\n" not in text and not text.startswith("{"):
+        if _is_time(text):
             return None
-        try:
-            files = json.loads(text)["files"]
-            return cls({str(name): Content(int(c["bytes"]), str(c["sha256"])) for name, c in files.items()})
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise DataError(
-                f"{path} is damaged, and nothing in its folder can be verified: {REMEDY}"
-            ) from error
+        stored = json_object(text)
+        if stored is None or _STORED.problem(stored) or not all(map(_is_inside, stored["files"])):
+            raise DataError(f"{path} is damaged, and nothing in its folder can be verified: {REMEDY}")
+        return cls({name: Content(c["bytes"], c["sha256"]) for name, c in stored["files"].items()})
 
     def text(self, finished: str) -> str:
         """The content of `DONE`; `finished` is the time."""
@@ -130,6 +144,22 @@ def unpacked(path: Path) -> Iterator[BufferedIOBase]:
             yield content
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{packed} is cut short or broken") from error
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name is the relative path of a file inside the run's folder."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        return False
+    return bool(path.parts) and all(len(part.encode()) <= _LONGEST for part in path.parts)
 
 
 def _number(value: object) -> float | str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from analysis.results.run_folder import RunFolder
+from analysis.results.seal import REMEDY
 from editors.errors import DataError
 from editors.models.gradients import check_sites
 from editors.models.model import Model
@@ -19,6 +20,8 @@ from editors.update_files import Recorded, read_updates
 from pipeline.checkpoints.kept_updates import FOLDER as UPDATES
 
 WEIGHTS = "weights.safetensors"
+_PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Those that a run computes in."""
 
 
 def keep_weights(model: Model, folder: Path) -> None:
@@ -76,6 +79,14 @@ def _write(weights: Mapping[str, Tensor], model: Model) -> None:
     for name, value in weights.items():
         if name not in parameters or parameters[name].shape != value.shape:
             raise DataError(f"the kept weights are not of {model.name}, which has no such {name}")
+        if value.dtype not in _PRECISIONS:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise DataError(f"the kept weights {name} are {kind}, which no run writes: {REMEDY}")
+        if not bool(value.to(parameters[name].dtype).isfinite().all()):
+            raise DataError(
+                f"the kept weights {name} are not finite: the run diverged, or they were changed; "
+                "compute it again with resume=never"
+            )
         parameters[name].copy_(value)
 
 

@@ -23,6 +23,7 @@ from pipeline.build import build_model
 from pipeline.checkpoints.kept_weights import kept_changes
 from pipeline.commands.model_card import card
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
+from pipeline.runs.layout import warn_if_unverifiable
 
 
 def main(arguments: Sequence[str]) -> str | int:
@@ -56,6 +57,7 @@ def export(run: Path, out: Path, plugins: Sequence[str] = ()) -> Path:
         ModelError: if the initial model cannot be loaded.
     """
     run = _finished(run)
+    warn_if_unverifiable(run)
     target = _target(out, run)
     readme = card(RunFolder(run))
     model = edited_model(run, plugins)

@@ -38,7 +38,7 @@ def node_problems(
     if isinstance(node, dict):
         hints: Mapping[str, object] = dict.fromkeys(node, hint)
         if "_target_" in node:
-            callee = yield from _target_problems(path, node, plugins, kinds_in(hint))
+            callee = yield from _target_problems(path, node, plugins, hint)
             hints = {} if callee is None else _hints(callee)
         for key, value in node.items():
             yield from node_problems(f"{path}.{key}", value, plugins, hint=hints.get(key, object))
@@ -48,7 +48,7 @@ def node_problems(
 
 
 def _target_problems(
-    path: str, node: ResolvedConfig, plugins: Sequence[str], kinds: list[type]
+    path: str, node: ResolvedConfig, plugins: Sequence[str], hint: object
 ) -> Generator[str, None, Callable[..., object] | None]:
     """Messages about the class of a node and its arguments; returns the class if it may be used."""
     target = str(node["_target_"])
@@ -63,7 +63,10 @@ def _target_problems(
     if home := borrowed_from(target, callee, plugins):
         yield f"{path}._target_={target} is {home}, which is no part of that module"
         return None
-    if not is_of(callee, kinds):
+    kinds = kinds_in(hint)
+    if not kinds:
+        yield f"{path}._target_={target} is a class, but {path} has to be {_type_name(hint)}"
+    elif not is_of(callee, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
         yield f"{path}._target_={target} is no {names}, which has to be there"
     yield from _argument_problems(path, node, callee)

@@ -17,7 +17,7 @@ from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Intervention, Plan, StepObserver
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
-from pipeline.runs.layout import run_of
+from pipeline.runs.layout import run_of, warn_if_unverifiable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,9 @@ class Replay(Intervention):
 
     @cached_property
     def _run(self) -> Path:
-        return run_of(self.source, self.model.get("name"), self.seed)
+        run = run_of(self.source, self.model.get("name"), self.seed)
+        warn_if_unverifiable(run)
+        return run
 
     @cached_property
     def _batches(self) -> Sequence[Recorded]:

@@ -15,8 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from analysis.results.run_files import FileType, Number, typed
 from analysis.results.run_folder import COMPLETE, STATES
 from editors.disk import checksum, checksums, sync
 from editors.errors import ConfigError, DataError
@@ -32,6 +36,24 @@ FOLDER = STATES
 PREFIX = "checkpoint-"
 KEPT = 2
 """Checkpoints per part on the disk; the older one is used if the newer one is broken."""
+
+
+@typed
+class _Fields(TypedDict):
+    """`run.json` without its checksum: the fields of `Saved` but one; NaN is null in strict JSON."""
+
+    run: str
+    size: Annotated[int, Field(ge=0)]
+    rows: str
+    seconds: Number
+    last: dict[str, float | None]
+    state: dict[str, Any]
+    code: dict[str, str]
+    inputs: dict[str, str]
+    files: dict[str, str]
+
+
+_FIELDS = FileType(_Fields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +158,7 @@ class States:
         for saved in sorted(self._candidates(broken), key=lambda saved: saved.size, reverse=True):
             try:
                 self._verify(saved, metrics)
-            except (FileNotFoundError, DataError) as error:
+            except (FileNotFoundError, ValueError, DataError) as error:  # ValueError: no name of a file
                 broken[saved.checkpoint] = str(error)
                 continue
             if not force and saved.code != self._code:
@@ -173,6 +195,8 @@ class States:
             try:
                 fields = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
                 own = fields.pop("checksum", None)
+                if problem := _FIELDS.problem(fields):
+                    raise DataError(f"{COMPLETE} cannot be used: {problem}")
                 saved = Saved(checkpoint=folder, **fields)
                 if saved.run != self.run:
                     raise DataError(f"it belongs to the run {saved.run}")

@@ -1,14 +1,18 @@
 """The folders of runs on the disk, and the finished run that another run builds on."""
 
+import logging
 import os
 import reprlib
 from pathlib import Path
 from typing import Any
 
-from analysis.results.run_folder import RunFolder, runs_in
+from analysis.results.run_folder import MARKS, RunFolder, runs_in
+from analysis.results.seal import UNVERIFIABLE
 from editors.errors import ConfigError, DataError
 from editors.text_files import local_path
 from pipeline.config.fingerprint import Config, fingerprint, label
+
+log = logging.getLogger(__name__)
 
 OUTPUTS = Path("outputs")
 _TAKEN = ("cache", "models")
@@ -80,6 +84,12 @@ def run_of(text: str, model: object = None, seed: object = None) -> Path:
     )
 
 
+def warn_if_unverifiable(run: Path) -> None:
+    """Log a warning if a finished run has no seal; raises DataError if its seal is damaged."""
+    if RunFolder(run).is_unverifiable:
+        log.warning("the files of %s cannot be verified, because %s", run, UNVERIFIABLE)
+
+
 def _problem(name: object, root: Path) -> str:
     """Why a name is refused, and the way out; empty if it is not."""
     if not isinstance(name, str):
@@ -93,6 +103,8 @@ def _problem(name: object, root: Path) -> str:
         return f"it has {len(name)} characters, more than {_LONGEST} or than {_MOST_BYTES} bytes: shorten it"
     if name.casefold() in _TAKEN:
         return f"{root}/{name.casefold()} holds files that runs share; choose another name"
+    if name.casefold() in map(str.casefold, MARKS):
+        return f"{root} with a file of this name would be read as a run; choose another name"
     if (root / name).exists() and root / name not in root.iterdir():
         return f"on this disk it is the folder of another name in {root} that differs in case or accents"
     return ""

@@ -32,7 +32,7 @@ def test_one_file_of_a_run_makes_a_folder_a_run(tmp_path: Path, mark: str):
         ({}, "unfinished", ""),
         ({"FAILED": "no \x1b[31mmemory\nTraceback"}, "failed", "no  [31mmemory"),
         ({"FAILED": "\n"}, "failed", "no reason was recorded"),
-        ({"FAILED": "once", "DONE": ""}, "done", ""),
+        ({"FAILED": "once", "DONE": "2026-01-31T12:00:00+00:00"}, "done", ""),
     ],
 )
 def test_the_marks_say_how_a_run_ended(tmp_path: Path, files: dict[str, str], state: str, failure: str):

@@ -24,6 +24,11 @@ def sealed(folder: Path) -> Path:
     return folder
 
 
+def stored(name: str = "a", count: str = "1", digest: str = "0" * 64) -> str:
+    """The content of a `DONE` with one file."""
+    return f'{{"files": {{"{name}": {{"bytes": {count}, "sha256": "{digest}"}}}}}}'
+
+
 @pytest.fixture
 def run(write_run: WriteRun) -> Path:
     """A sealed run of ten edits."""
@@ -112,7 +117,34 @@ def test_a_table_that_the_run_did_not_write_is_refused(run: Path):
 
 
 @pytest.mark.parametrize(
-    "text", ['{"finished": "now"', "x" * 100, "a\nb", '{"files": [1]}', '{"files": {"a": 1}}']
+    "text",
+    [
+        '{"finished": "now"',
+        "x" * 100,
+        "a\nb",
+        '{"files": [1]}',
+        '{"files": {"a": 1}}',
+        "",
+        " \n",
+        "garbage",
+        "[1]",
+        "2026",
+        "null",
+        "[" * 200_000,
+        '{"files": {"a": {"bytes": 1}}}',
+        stored(count="1e400"),
+        stored(count='"3"'),
+        stored(count="-1"),
+        stored(digest="xyz"),
+        stored("\\ud800"),
+        stored("a\\u0000"),
+        stored("../a"),
+        stored("a/../../b"),
+        stored("/etc/passwd"),
+        stored(""),
+        stored("a" * 300),
+    ],
+    ids=lambda text: text[:30],
 )
 def test_a_damaged_seal_is_no_missing_one(run: Path, text: str):
     (run / "DONE").write_text(text)
@@ -122,9 +154,14 @@ def test_a_damaged_seal_is_no_missing_one(run: Path, text: str):
         collect(run.parent)
 
 
-@pytest.mark.parametrize("text", ["", "2026-11-27T16:00:20+00:00\n"])
-def test_a_run_from_before_there_were_seals_is_read_with_a_note(run: Path, text: str):
-    (run / "DONE").write_text(text)
+def test_a_seal_of_other_files_is_undamaged(run: Path):
+    (run / "DONE").write_text(stored("updates/é.safetensors"))
+    with pytest.raises(DataError, match=r"was damaged after the run was finished: config\.yaml"):
+        RunFolder(run).config()
+
+
+def test_a_run_from_before_there_were_seals_is_read_with_a_note(run: Path):
+    (run / "DONE").write_text("2026-11-27T16:00:20+00:00\n")
     (note,) = collect(run.parent).notes
     assert note.startswith("The files of 1 run(s) could not be verified")
     assert "A: DONE holds no digests: nothing was verified" in comparison(read_one(run), read_one(run)).notes

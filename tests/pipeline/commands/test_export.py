@@ -92,7 +92,12 @@ def check_same(out: Path, model: nn.Module) -> None:
     ],
 )
 def test_the_exported_model_is_the_one_that_the_run_ended_with(
-    composed: Composed, ended: list[nn.Module], tmp_path: Path, family: str, dtype: str
+    composed: Composed,
+    ended: list[nn.Module],
+    tmp_path: Path,
+    family: str,
+    dtype: str,
+    caplog: pytest.LogCaptureFixture,
 ):
     model = tiny_model(family, double=False)  # gpt2's and qwen2's head is the embedding
     model.hf.save_pretrained(tmp_path / "model")
@@ -106,10 +111,12 @@ def test_the_exported_model_is_the_one_that_the_run_ended_with(
     assert len(names) == 2 and all(".0.mlp" in name or ".1.mlp" in name for name in names)
     out = export.export(run, tmp_path / "out" / "model")
     check_same(out, ended[0])
+    assert "cannot be verified" not in caplog.text
     config = (run / "config.yaml").read_text()  # as a run of version 0.0 wrote it
     (run / "config.yaml").write_text(config.replace("editors.models.loading", "editors.model.loading"))
     (run / "DONE").write_text("2025-01-01T00:00:00+00:00\n")
     check_same(export.export(run, tmp_path / "out" / "again"), ended[0])
+    assert caplog.text.count("cannot be verified, because their DONE is from before") == 1
     ids = torch.arange(20)[None]
     with torch.inference_mode():
         assert not torch.equal(ended[0](ids).logits, model.hf.to(ended[0].dtype)(ids).logits)

@@ -48,7 +48,7 @@ def experiment(tmp_path: Path) -> Path:
     for run in ("done", "failed", "single"):
         (tmp_path / run).mkdir()
     for run in ("done", "single"):
-        (tmp_path / run / "DONE").touch()
+        (tmp_path / run / "DONE").write_text("2026-01-31T12:00:00+00:00")
         (tmp_path / run / "summary.json").write_text('{"seconds": 200}')
     (tmp_path / "single" / "provenance.json").write_text('{"overrides": ["editor=memit", "tracker=none"]}')
     (tmp_path / "failed" / "FAILED").write_text("there is no [red] fact\n\nTraceback …")
@@ -120,7 +120,7 @@ def test_a_folder_without_runs_gets_a_sentence(tmp_path: Path):
 
 def test_watching_ends_when_nothing_runs_or_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "DONE").touch()
+    (tmp_path / "a" / "DONE").write_text("2026-01-31T12:00:00+00:00")
     assert status.main([str(tmp_path), "--watch", "0.1"]) == 0
     assert "1 run: 1 done" in capsys.readouterr().out
 

@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
     pd.DataFrame([{"id": "a", "success": 1.0}]).to_parquet(folder / "records.parquet")
     alarm = {"signature": "norm_growth", "count": 2, "sentence": "twice its norm"}
     (folder / "summary.json").write_text(json.dumps({"objective": 0.5, "alarms": [alarm]}))
-    (folder / "DONE").write_text("now\n")
+    (folder / "DONE").write_text("2026-01-31T12:00:00+00:00\n")
     return folder
 
 

@@ -1,13 +1,16 @@
 """The stored configuration of another's run builds objects of the expected kinds and does nothing else."""
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal
 
 import pytest
 
 from analysis.stages.base import Stage
 from analysis.stages.signatures import Judge
+from editors.data import Corpus
 from editors.errors import ConfigError
 from editors.models.loading import Checkpoint
 from pipeline.build import build_model
@@ -122,8 +125,26 @@ def test_what_a_plugin_only_imports_is_no_part_of_it(tmp_path: Path, monkeypatch
 
 def test_kinds_are_those_of_the_hint_at_any_depth():
     assert kinds_in(dict[str, Stage | Judge] | None) == [Stage, Judge]
-    assert kinds_in(dict[str, object]) == [] and kinds_in(int | None) == []
-    assert is_of(CounterFact, [FactSource]) and not is_of(Wandb, [FactSource]) and is_of(Wandb, [])
+    assert kinds_in(dict[str, object]) == kinds_in(Any) == kinds_in(object | None) == [object]
+    assert kinds_in(Callable[[int], Stage]) == [object]
+    for plain in (
+        int,
+        str | None,
+        NoneType,
+        Literal["a", 1, None],
+        Mapping[str, int | float],
+        tuple[int, ...],
+    ):
+        assert kinds_in(plain) == []
+    assert kinds_in(Corpus | None) == kinds_in(Corpus | str | Sequence[Corpus])[:1] == [Corpus]
+    assert is_of(CounterFact, [FactSource]) and not is_of(Wandb, [FactSource])
+    assert is_of(Wandb, [object]) and not is_of(Wandb, [])
+
+
+@pytest.mark.parametrize("key", ["name", "path", "revision", "dtype", "depth", "device_map"])
+@pytest.mark.parametrize("wrap", [lambda node: node, lambda node: [node], lambda node: {"a": node}])
+def test_no_object_is_built_where_a_plain_value_has_to_be(key: str, wrap: Callable[[object], object]):
+    assert "._target_=pipeline.data.corpora.TextFile is a class, but model." in refusal(**{key: wrap(TEXT)})
 
 
 def test_plugins_that_are_no_modules_are_shown_as_they_were_written():

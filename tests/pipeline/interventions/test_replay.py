@@ -184,6 +184,18 @@ def test_an_experiment_stands_for_its_only_finished_run(composed: Composed, tmp_
         run_of(str(recorded_too))
 
 
+def test_a_replay_of_a_run_without_a_seal_warns_once(
+    composed: Composed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    run = recorded(composed, tmp_path)
+    (run / "DONE").write_text("2025-01-01T00:00:00+00:00\n")
+    replaying(composed, tmp_path, run)
+    assert caplog.text.count(f"the files of {run} cannot be verified") == 1
+    (run / "DONE").write_text("garbage")
+    with pytest.raises(DataError, match="DONE is damaged"):
+        replaying(composed, tmp_path, run, "intervention.edits=2")
+
+
 def test_what_cannot_be_replayed_is_a_sentence(composed: Composed, tmp_path: Path, inputs: Path):
     run = recorded(composed, tmp_path)
     with pytest.raises(ConfigError, match=r"model\.dtype=float64, but .* model\.dtype=float32"):

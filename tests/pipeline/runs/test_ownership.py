@@ -37,6 +37,7 @@ def config(**more: object) -> dict[str, object]:
 NUMBERS = (1000.0, 1000, True, 1.5, ["a"], {})
 NAMES = (
     "cache", "Cache", "models", ".code", ".", "..", "...", "a/b", "a\\b", "-x", "~", "~root", "x.",
+    "DONE", "Failed", "config.yaml", "metrics.jsonl",
     "x ", " x", "a\nb", "a\x1b[1m", "\ud800", "x" * 300, "ä" * 101, "",
 )  # fmt: skip
 
@@ -114,7 +115,7 @@ def test_a_run_whose_heartbeat_is_deleted_or_damaged_ends_as_usual(
 def test_a_run_that_another_process_ended_is_left_to_it(tmp_path: Path):
     with pytest.raises(RunBusy), RunDir(root=tmp_path, config=config()) as run:
         (run.folder / "progress.json").unlink()
-        (run.folder / "DONE").touch()
+        (run.folder / "DONE").write_text("2026-01-31T12:00:00+00:00")
         run.append(ROW)
 
 

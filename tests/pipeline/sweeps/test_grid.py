@@ -50,7 +50,7 @@ class Launcher:
         folder = folder_of(Path("outputs"), resolved(config))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_text(json.dumps({"objective": OBJECTIVE}))
-        (folder / "DONE").touch()
+        (folder / "DONE").write_text("2026-01-31T12:00:00+00:00")
         result.status, result.return_value = JobStatus.COMPLETED, OBJECTIVE
         return result
 

@@ -239,7 +239,7 @@ def test_a_run_that_another_process_computed_meanwhile_counts(search, tmp_path: 
     folder = tmp_path / study.trials[0].user_attrs["run"]
     folder.mkdir()
     (folder / "summary.json").write_text(json.dumps({"metrics": {SCORE["metric"]: 7.0}}))
-    (folder / "DONE").touch()
+    (folder / "DONE").write_text("2026-01-31T12:00:00+00:00")
     _, study = search(lambda x: None, n_trials=1)
     assert study.best_value == 7.0
 
