@@ -58,11 +58,14 @@ class Delta:
         return replace(self, left=self.left.to(device), right=right)
 
     def square(self) -> float:
-        """‖Δ‖²_F; from the factors it is ⟨leftᵀ left, rightᵀ right⟩, in float64."""
+        """‖Δ‖²_F, in float64; from thin factors it is ⟨leftᵀ left, rightᵀ right⟩."""
         left = self.left.double()
         if self.right is None:
             return float((left * left).sum())
         right = self.right.double()
+        if not _are_thin(left, right, left.shape[1]):
+            matrix = left @ right.T
+            return float((matrix * matrix).sum())
         return float(((left.T @ left) * (right.T @ right)).sum())
 
     def norm(self) -> float:
@@ -75,11 +78,13 @@ class Delta:
         return float((projected * self.left.double()).sum())
 
     def dot(self, other: "Delta") -> float:
-        """⟨Δ, Δ'⟩; from two pairs of factors it is ⟨leftᵀ left', rightᵀ right'⟩, in float64."""
+        """⟨Δ, Δ'⟩, in float64; from two pairs of thin factors it is ⟨leftᵀ left', rightᵀ right'⟩."""
         if other.right is None:
             return self.inner(other.left)
         if self.right is None:
             return other.inner(self.left)
+        if not _are_thin(self.left, self.right, other.left.shape[1]):
+            return self.inner(other.left.double() @ other.right.double().T)
         left, right = self.left.double().T @ other.left.double(), self.right.double().T @ other.right.double()
         return float((left * right).sum())
 
@@ -87,6 +92,11 @@ class Delta:
         """Whether no entry is NaN or infinite."""
         parts = [self.left] if self.right is None else [self.left, self.right]
         return all(bool(part.isfinite().all()) for part in parts)
+
+
+def _are_thin(left: Tensor, right: Tensor, rank: int) -> bool:
+    """Whether products of factors with others of some rank are smaller than the matrix is."""
+    return left.shape[1] * rank <= left.shape[0] * right.shape[0]
 
 
 WeightUpdate = Mapping[Site, Delta]

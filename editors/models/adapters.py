@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -98,10 +99,19 @@ class LoRA:
         return Adapters(model, peft, slots)
 
     def _check_memory(self, model: Model, slots: Sequence["_ModuleSlot"]) -> None:
-        """Raise a ConfigError if the adapters, their gradients and Adam's two moments cannot fit."""
-        widths = (sum(_weight_of(slot.base).shape) for slot in slots)
-        needed = 4 * torch.float32.itemsize * self.rank * sum(widths)
-        check_fits(f"an adapter of rank={self.rank}", needed, model.device, "choose a smaller rank")
+        """Raise a ConfigError if the adapters, their gradients and Adam's two moments cannot fit.
+
+        Beside them lie copies of the factors of one matrix, of which the norm is taken in float64.
+        """
+        shapes = [_weight_of(slot.base).shape for slot in slots]
+        kept = 4 * torch.float32.itemsize * self.rank * sum(sum(shape) for shape in shapes)
+        measured = max(self._bytes_of_norm(shape) for shape in shapes)
+        check_fits(f"an adapter of rank={self.rank}", kept + measured, model.device, "choose a smaller rank")
+
+    def _bytes_of_norm(self, shape: torch.Size) -> int:
+        """Bytes of the factors of one change, in two precisions, and of the products in its norm."""
+        single, double = torch.float32.itemsize, torch.float64.itemsize
+        return (single + double) * self.rank * sum(shape) + 3 * double * min(self.rank**2, prod(shape))
 
     def _paths(self, model: Model) -> list[str]:
         return list(dict.fromkeys(model.family.sites[name] for name in model.sites if name in self.sites))
@@ -171,10 +181,9 @@ class Adapters:
         for layer in self._layers:
             layer.lora_dropout.train(mode)
 
-    @torch.no_grad()
     def products(self) -> dict[Site, Delta]:
         """ΔW of every matrix as factors: (α / r) B as (out, r) and Aᵀ as (in, r), copies."""
-        return {site: Delta(left=b * scaling, right=a.T.clone()) for site, scaling, a, b in self._factors()}
+        return dict(self._changes())
 
     def norms(self) -> dict[str, dict[Site, float]]:
         """Frobenius norms, in float64: of the `change` ΔW, of `A` and of `B`.
@@ -182,7 +191,7 @@ class Adapters:
         Matrices of one module share A, and each has its rows of B.
         """
         return {
-            "change": {site: delta.norm() for site, delta in self.products().items()},
+            "change": {site: delta.norm() for site, delta in self._changes()},
             "A": {site: float(a.double().norm()) for site, _, a, _ in self._factors()},
             "B": {site: float(b.double().norm()) for site, _, _, b in self._factors()},
         }
@@ -243,15 +252,17 @@ class Adapters:
             slot.base.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
             slot.put(slot.base)
         try:
-            for (
-                site,
-                change,
-            ) in self.products().items():  # one site at a time, so that only one W + ΔW is in memory
+            for site, change in self._changes():  # one at a time, so that only one W + ΔW is in memory
                 self.model.apply({site: change})
         except NumericsError:
             undo()
             raise
         return undo
+
+    def _changes(self) -> Iterator[tuple[Site, Delta]]:
+        """The entries of `products`, of which each is copied only when it is asked for."""
+        for site, scaling, a, b in self._factors():
+            yield site, Delta(left=b * scaling, right=a.T.clone())
 
     def _factors(self) -> Iterator[tuple[Site, float, Tensor, Tensor]]:
         """α / r, A and the rows of B of every matrix."""

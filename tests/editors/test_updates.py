@@ -47,3 +47,13 @@ def test_the_product_of_two_changes_is_that_of_their_matrices(
     expected = float((factored.dense() * another.dense()).sum())
     assert one.dot(other) == pytest.approx(expected)
     assert one.dot(one) == pytest.approx(factored.square())
+
+
+def test_factors_wider_than_the_matrix_are_multiplied_out():
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(rows, 10**5, generator=generator) for rows in (3, 2))
+    wide, thin = Delta(left=left, right=right), Delta(left=left[:, :1], right=right[:, :1])
+    matrix = left.double() @ right.double().T  # 3 × 2; leftᵀ left would have 80 GB
+    assert wide.square() == pytest.approx(float((matrix * matrix).sum()))
+    assert wide.dot(wide) == pytest.approx(wide.square())
+    assert wide.dot(thin) == pytest.approx(float((matrix * thin.dense()).sum()))

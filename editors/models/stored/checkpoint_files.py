@@ -4,6 +4,7 @@ Nothing in them is believed: weights that are something else, a configuration wi
 with entries that bring in other weights or code, an adapter beside the weights, shards outside the folder.
 """
 
+import codecs
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ _OTHER_WEIGHTS = {
     "*.h5": "TensorFlow's weights",
     "*.msgpack": "Flax's weights",
 }
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _TOKENIZER_FILES = ("tokenizer.json", TOKENIZER_CONFIG, "special_tokens_map.json", "vocab.json", "merges.txt")
 
 
@@ -142,8 +144,8 @@ class CheckpointFiles:
             if self.find(CONFIG) is None:
                 return
         for name in _TOKENIZER_FILES:
-            if (path := self.find(name)) is not None and (instead := _instead(path)):
-                yield instead
+            if (path := self.find(name)) is not None and (unfit := _unfit(path)):
+                yield unfit
         try:
             yield from self._config_problems()
         except ModelError as error:
@@ -196,7 +198,7 @@ class CheckpointFiles:
 
     def _code(self, name: str) -> Iterator[str]:
         """A sentence if a file of settings names code of the checkpoint."""
-        if (path := self.find(name)) is None or _instead(path):
+        if (path := self.find(name)) is None or _unfit(path):
             return
         try:
             settings = _json_object(path)
@@ -246,8 +248,8 @@ def _shards(index: Path) -> list[str]:
 
 
 def _json_object(path: Path) -> Mapping[str, Any]:
-    if instead := _instead(path):
-        raise ModelError(instead)
+    if unfit := _unfit(path):
+        raise ModelError(unfit)
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
@@ -261,15 +263,26 @@ def _no_number(text: str) -> None:
     raise ValueError(f"{text} is no number of JSON")
 
 
+def _unfit(path: Path) -> str | None:
+    """A sentence if a text file is something else, or JSON behind a byte order mark."""
+    if path.suffix == ".json" and _start(path).startswith(_MARKS):
+        return f"{path} begins with a byte order mark, which transformers cannot read: save it without"
+    return _instead(path)
+
+
 def _instead(path: Path) -> str | None:
     """A sentence if a web page or a pointer of Git LFS lies in place of a file."""
-    with path.open("rb") as file:
-        start = file.read(64).lstrip()
+    start = _start(path).lstrip()
     if start.startswith(b"version https://git-lfs"):
         return f"{path} is a pointer of Git LFS instead of the file: fetch it with git lfs pull"
     if start.startswith(b"<"):
         return f"{path} is a web page instead of the file: download it again"
     return None
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -124,7 +124,7 @@ def _untied(model: PreTrainedModel) -> set[str]:
     if head is None or not getattr(model.config, "tie_word_embeddings", False):
         return set()
     return {
-        name
+        f"{name}.weight"
         for name, module in model.named_modules()
         if module is head and head.weight is not embedding.weight
     }

@@ -229,6 +229,23 @@ def test_adapters_larger_than_the_memory_are_refused_before_they_are_made():
     LoRA(rank=3).attach(model).detach()
 
 
+def test_the_copies_of_which_norms_are_taken_belong_to_the_estimate(monkeypatch: pytest.MonkeyPatch):
+    model = tiny_model(double=False)
+    needed: list[int] = []
+    monkeypatch.setattr("editors.models.adapters.check_fits", lambda thing, size, *_: needed.append(size))
+    LoRA(rank=7, sites=["attn_o", "mlp_up"]).attach(model)
+    out, width, blocks = 128, 32, 4
+    kept = 16 * 7 * blocks * ((width + width) + (out + width))
+    assert needed == [kept + 12 * 7 * (out + width) + 24 * 7**2]
+
+
+def test_the_norm_of_an_adapter_of_huge_rank_needs_no_matrix_of_that_rank():
+    adapters = attached(tiny_model(double=False), rank=10**5, sites=["attn_o"], layers=[1])
+    (site,) = adapters.sites
+    expected = adapters.products()[site].dense().double().norm()  # 80 GB as a matrix of rank × rank
+    assert adapters.norms()["change"][site] == pytest.approx(float(expected), rel=1e-4)
+
+
 def test_what_cannot_be_is_refused_by_a_sentence():
     for field, value in {"rank": 0, "alpha": -1.0, "dropout": 1.0}.items():
         with pytest.raises(ConfigError, match=f"{field}={value}"):

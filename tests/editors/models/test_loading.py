@@ -179,6 +179,23 @@ def test_a_missing_head_is_refused_unless_it_is_the_embedding(family: str, tmp_p
         refused(tmp_path, "missing: ", ".weight")
 
 
+def test_a_head_in_the_file_has_to_be_the_embedding_that_it_is_tied_to(folder: Path, saved: Path):
+    embedding = "transformer.wte.weight"
+    rewrite(folder, lambda t: t | {"lm_head.weight": t[embedding].clone()})
+    model = load(folder)
+    assert model.digest == load(saved).digest
+    assert model.hf.lm_head.weight is model.hf.get_input_embeddings().weight
+    rewrite(folder, lambda t: t | {"lm_head.weight": t[embedding] + 1})
+    refused(folder, "to be tied to the embedding, and different from it: lm_head.weight")
+
+
+def test_a_matrix_that_is_zero_on_purpose_is_loaded_if_asked_for(folder: Path):
+    rewrite(folder, replaced(MATRIX, torch.zeros_like))
+    with pytest.raises(ModelError, match=rf"zero throughout: {MATRIX}; .* \+model\.allow_zero=true$"):
+        load(folder)
+    assert not load(folder, allow_zero=True).hf.get_parameter(MATRIX).any()
+
+
 @pytest.mark.parametrize(
     ("family", "buffers"),
     [
@@ -211,6 +228,17 @@ def test_constants_that_old_versions_saved_are_no_weights(
 def test_another_content_in_place_of_a_file_is_named(folder: Path, name: str, content: bytes, sentence: str):
     (folder / name).write_bytes(content)
     refused(folder, str(folder / name), sentence)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_named_once(folder: Path, name: str, encoding: str):
+    path = folder / name
+    path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    with pytest.raises(ModelError) as error:
+        load(folder)
+    assert str(error.value).startswith(f"{path} begins with a byte order mark")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 300, -1])
