@@ -196,7 +196,8 @@ def test_a_run_whose_checkpoints_are_all_broken_is_refused_and_loses_nothing(
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match=r"updates/00000000-00000002\.safetensors has .*: resume=never"):
         launch(composed(*HISTORY, keep), tmp_path)
-    kept = {path: path.read_bytes() for path in before if path.name != "progress.json"}
+    kept = {path: path.read_bytes() for path in before if path.name not in ("progress.json", "FAILED")}
+    assert "there is no older one that can: resume=never" in (folder / "FAILED").read_text()
     assert kept.items() <= before.items() and not (folder / "DONE").exists()
     launch(composed(*HISTORY, keep, "resume=never"), tmp_path)
     assert damaged.read_bytes() != before[damaged] and (folder / "DONE").exists()
