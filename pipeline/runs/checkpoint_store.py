@@ -26,7 +26,7 @@ from editors.disk import checksum, checksums, sync
 from editors.errors import ConfigError, DataError
 from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.fingerprint import Config
-from pipeline.runs.atomic_files import write_json
+from pipeline.runs.atomic_files import write
 from pipeline.runs.input_digests import check_inputs, input_digests
 from pipeline.runs.provenance import code_versions, plugin_digests
 
@@ -40,13 +40,13 @@ KEPT = 2
 
 @typed
 class _Fields(TypedDict):
-    """`run.json` without its checksum: the fields of `Saved` but one; NaN is null in strict JSON."""
+    """`run.json` without its checksum: the fields of `Saved` but one."""
 
     run: str
     size: Annotated[int, Field(ge=0)]
     rows: str
     seconds: Number
-    last: dict[str, float | None]
+    last: dict[str, float]
     state: dict[str, Any]
     code: dict[str, str]
     inputs: dict[str, str]
@@ -139,7 +139,9 @@ class States:
         rows = {"size": size, "rows": checksum(metrics, size)}
         origin = {"code": dict(self._code), "inputs": self.inputs, "files": files}
         content = {"run": self.run, **rows, **progress, **origin}
-        write_json(checkpoint / COMPLETE, {**content, "checksum": _checksum_of(content)})
+        # no strict JSON: a state may hold NaN, and only this module reads it
+        text = json.dumps({**content, "checksum": _checksum_of(content)}, indent=2)
+        write(checkpoint / COMPLETE, f"{text}\n")
         sync(part)
         for old in sorted(part.glob(f"{PREFIX}*"), key=_count)[:-KEPT]:
             shutil.rmtree(old)

@@ -42,6 +42,21 @@ def test_an_undamaged_checkpoint_is_resumed(folder: Path, tmp_path: Path):
         run.finish(objective=1.0)
 
 
+def test_numbers_that_are_not_finite_are_resumed_as_they_were(tmp_path: Path):
+    nan, inf = float("nan"), float("inf")
+    with pytest.raises(Cut), RunDir(root=tmp_path, config=config()) as run:
+        run.append(ROW | {"a/b": nan, "a/c": inf})
+        run.save(
+            states.new_checkpoint(run.folder / "state" / "0", 1), {"first": [nan, -inf], "text": "\ud800"}
+        )
+        raise Cut
+    with RunDir(root=tmp_path, config=config()) as run:
+        assert run.saved is not None
+        assert str(run.saved.state) == "{'first': [nan, -inf], 'text': '\\ud800'}"
+        assert str(run.saved.last["a/b"]) == "nan" and run.saved.last["a/c"] == inf
+        run.finish(objective=1.0)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
