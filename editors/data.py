@@ -27,7 +27,10 @@ class Corpus(Protocol):
 
 
 SLOT = "{}"
-_INVISIBLE = "\0\u00ad\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff"
+_INVISIBLE = (
+    "\0\u00ad\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff"
+    "\u115f\u1160\u2800\u3164\uffa0"  # fillers of Hangul and Braille
+)
 _BLANK = _INVISIBLE + "".join(filter(str.isspace, map(chr, range(0x3001))))
 """Characters that nobody sees at the ends of a text: every kind of space, and those of no width."""
 

@@ -129,7 +129,9 @@ class Completions:
             if len(examples) == rows:
                 break
         if not examples:
-            longer = f"each of its {read} pairs has more than {self.length} tokens"
+            longer = (
+                f"each of its {read} pairs has more than {self.length} tokens (intervention.examples.length)"
+            )
             raise DataError(f"nothing to train on in {self.label}: {longer if read else 'it is empty'}")
         if len(examples) < read:
             log.warning(

@@ -142,7 +142,9 @@ def test_a_subject_becomes_the_slot_but_not_inside_another_word(tmp_path: Path) 
     assert CounterFact(path=path).load().facts[0].prompt == "Ravi says that {} is"
 
 
-@pytest.mark.parametrize("space", [" ", "\t\n", "\u00a0", "\u3000", "\u200b", "\ufeff", "\u200e \u00ad"])
+@pytest.mark.parametrize(
+    "space", [" ", "\t\n", "\u00a0", "\u3000", "\u200b", "\ufeff", "\u200e \u00ad", "\u3164\u2800"]
+)
 def test_space_around_a_text_is_no_part_of_it(tmp_path: Path, space: str) -> None:
     texts = ("prompt", "subject", "target_new", "target_true")
     spaced = {key: f"{space}{row(0)[key]}{space}" for key in texts}
