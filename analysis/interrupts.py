@@ -10,12 +10,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+Handler = Callable[[int, FrameType | None], Any]
 
 
 @contextmanager
@@ -93,22 +94,30 @@ def discard_output() -> None:
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Handle signals that would only end the process; earlier handlers return at the end.
+def received(numbers: Iterable[int], handler: Handler | signal.Handlers) -> Iterator[Mapping[int, Any]]:
+    """Handle these signals by `handler`; yields the earlier handlers, which return at the end.
 
-    Those that are ignored, as in a background job, and those of a run stay. Only the main thread of a process
-    receives signals: in another one nothing changes.
+    Only the main thread of a process receives signals: in another thread nothing changes, and the mapping is
+    empty.
     """
-    in_main = threading.current_thread() is threading.main_thread()
-    earlier = {number: signal.getsignal(number) for number in _SIGNALS if in_main}
-    taken = {number: before for number, before in earlier.items() if only_ends_the_process(before)}
-    for number in taken:
-        signal.signal(number, handler)
+    earlier: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        earlier = {number: signal.signal(number, handler) for number in numbers}
     try:
-        yield
+        yield earlier
     finally:
-        for number, before in taken.items():
+        for number, before in earlier.items():
             signal.signal(number, before)
+
+
+@contextmanager
+def _handled_by(handler: Handler) -> Iterator[None]:
+    """Handle signals that would only end the process. Those that are ignored, as in a background job, and
+    those of a run stay.
+    """
+    ending = [number for number in _SIGNALS if only_ends_the_process(signal.getsignal(number))]
+    with received(ending, handler):
+        yield
 
 
 def _ignore_signals() -> None:

@@ -1,5 +1,7 @@
 """Errors for users: one sentence that names the offending value and the way out."""
 
+from collections.abc import Sequence
+
 
 class NormscopeError(Exception):
     """Base of all errors that are shown without a traceback."""
@@ -39,6 +41,12 @@ def check_not_negative(key: str, **values: int | float) -> None:
     for name, value in values.items():
         if not value >= 0:
             raise ConfigError(f"{key}.{name}={value}, but it cannot be negative")
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a message, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def first_line(error: Exception) -> str:

@@ -165,12 +165,17 @@ class FileType:
         try:
             self._type.validate_python(value)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            text = repr(first["input"])
-            short = text if len(text) <= 40 else f"{text[:40]}…"
-            place = ".".join(map(str, first["loc"]))
-            return f"{place}={short}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+            return first_problem(error)
         return ""
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first field of another type than expected, with its value and the right type."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    text = repr(first["input"])
+    short = text if len(text) <= 40 else f"{text[:40]}…"
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}={short}: {first['msg'][:1].lower()}{first['msg'][1:]}"
 
 
 CONFIGS, SUMMARIES, PROVENANCES = FileType(Config), FileType(Summary), FileType(Provenance)

@@ -76,7 +76,7 @@ def export(run: Path, out: Path, plugins: Sequence[str] = ()) -> Path:
 
 def _target(out: Path, run: Path) -> Path:
     """The absolute path of the folder to write; raises DataError if a model must not be written there."""
-    target = out.expanduser().resolve()
+    target = local_path(str(out)).resolve()
     if target.exists() and not target.is_dir():
         raise DataError(f"out={out} is a file: name a folder that is empty or does not exist")
     if target.exists() and any(target.iterdir()):

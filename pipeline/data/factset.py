@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, field, replace
 
 from editors.data import Fact
-from editors.errors import ConfigError, DataError
+from editors.errors import ConfigError, DataError, listed
 from pipeline.data.cycles import cycled_stream
 from pipeline.data.fields import Fields, Reason, Unusable
 from pipeline.data.readers import Entry
@@ -218,8 +218,7 @@ def _content_id(fact: Fact) -> str:
 
 def _check_ids(clashes: Sequence[str], source: str) -> None:
     if clashes:
-        more = f" and {len(clashes) - 5} more" if len(clashes) > 5 else ""
         raise DataError(
-            f"different facts of {source} have the same case_id: {', '.join(clashes[:5])}{more}; "
+            f"different facts of {source} have the same case_id: {listed(clashes)}; "
             "give each fact a case_id of its own, or leave case_id out"
         )

@@ -23,6 +23,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from analysis.interrupts import received
 from editors.errors import ConfigError
 from pipeline.config.allowed_classes import own_targets
 from pipeline.launchers.hardware import default_jobs, gpu_of, usable_cores, visible_gpus
@@ -30,7 +31,7 @@ from pipeline.launchers.pool_worker import LOG, Ended, Shared, Started, work
 from pipeline.paths import ROOT
 from pipeline.runs import messages
 from pipeline.runs.messages import duration, exit_message
-from pipeline.runs.signals import LEAVE, SAVE, JobFailed, JobLeft, received
+from pipeline.runs.signals import LEAVE, SAVE, JobFailed, JobLeft
 
 log = logging.getLogger(__name__)
 

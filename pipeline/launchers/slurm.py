@@ -27,12 +27,12 @@ from submitit.core.core import Job
 from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
 from submitit.helpers import TorchDistributedEnvironment
 
+from analysis.interrupts import received
 from editors.errors import ConfigError, NormscopeError
 from pipeline.config.hydra_internals import result_of, with_search_path
 from pipeline.config.resolvers import register_resolvers
 from pipeline.launchers.code_snapshot import ROOT, snapshot
 from pipeline.launchers.slurm_queue import STUCK, Queue, setting_of
-from pipeline.runs.signals import received
 
 log = logging.getLogger(__name__)
 

@@ -12,15 +12,14 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
-from typing_extensions import TypedDict
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
-from analysis.results.run_files import FileType, Number, typed
+from analysis.results.run_files import Number, first_problem
 from analysis.results.run_folder import COMPLETE, STATES
 from editors.disk import checksum, checksums, sync
 from editors.errors import ConfigError, DataError
@@ -38,36 +37,22 @@ KEPT = 2
 """Checkpoints per part on the disk; the older one is used if the newer one is broken."""
 
 
-@typed
-class _Fields(TypedDict):
-    """`run.json` without its checksum: the fields of `Saved` but one."""
-
-    run: str
-    size: Annotated[int, Field(ge=0)]
-    rows: str
-    seconds: Number
-    last: dict[str, float]
-    state: dict[str, Any]
-    code: dict[str, str]
-    inputs: dict[str, str]
-    files: dict[str, str]
-
-
-_FIELDS = FileType(_Fields)
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, extra="forbid"))
 class Saved:
-    """A complete checkpoint of an interrupted run."""
+    """A complete checkpoint of an interrupted run; all but the first field are in its `run.json`.
+
+    Raises:
+        ValidationError: for a field of another type, which is not converted.
+    """
 
     checkpoint: Path
     run: str
     """The fingerprint of its run."""
-    size: int
+    size: Annotated[int, Field(ge=0)]
     """Size of `metrics.jsonl` when it was saved, in bytes."""
     rows: str
     """Checksum of those bytes."""
-    seconds: float
+    seconds: Number
     """Time that the run had taken when it was saved."""
     last: Mapping[str, float]
     """The last value of every metric when it was saved."""
@@ -197,13 +182,13 @@ class States:
             try:
                 fields = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
                 own = fields.pop("checksum", None)
-                if problem := _FIELDS.problem(fields):
-                    raise DataError(f"{COMPLETE} cannot be used: {problem}")
                 saved = Saved(checkpoint=folder, **fields)
                 if saved.run != self.run:
                     raise DataError(f"it belongs to the run {saved.run}")
                 if own != _checksum_of(fields):
                     raise DataError(f"{COMPLETE} has changed since it was written")
+            except ValidationError as error:
+                broken[folder] = f"{COMPLETE} cannot be used: {first_problem(error)}"
             except (ValueError, TypeError, AttributeError, RecursionError, DataError) as error:
                 broken[folder] = str(error)
             else:

@@ -4,7 +4,6 @@ The operating system releases a lock when its process ends. On a file system wit
 keeps the lock of a host that is gone, the age of the last beat shows whether the process still runs.
 """
 
-import math
 import os
 import secrets
 import socket
@@ -13,14 +12,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Self
+from typing import Annotated, Any, Literal, NotRequired, Self
 
 import psutil
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from analysis.results.run_files import read_object
+from analysis.results.run_files import Count, FileType, Number, read_object, typed
 from analysis.results.run_folder import RunFolder
-from analysis.units import UNITS
 from pipeline.runs.atomic_files import write_json
 
 NAME = "progress.json"
@@ -36,6 +35,29 @@ _SAME_START = 5.0
 """Seconds by which two readings of a process's start may differ: the clock may have been set meanwhile."""
 _PIDS = 1 << 31
 """Larger than any id of a process."""
+
+
+@typed
+class _Part(TypedDict):
+    unit: Literal["edits", "steps"]
+    total: Count
+    count: Count
+
+
+@typed
+class _Beat(TypedDict):
+    """`progress.json`; older ones lack some fields."""
+
+    host: str
+    pid: Annotated[int, Field(gt=0, lt=_PIDS)]
+    born: NotRequired[Number | None]
+    owner: str
+    beat: Number
+    started: NotRequired[Number | None]
+    parts: NotRequired[list[_Part] | None]
+
+
+_BEATS = FileType(_Beat)
 
 
 class Heartbeat:
@@ -122,8 +144,8 @@ class Heartbeat:
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
     """The last beat of the process that computes the run; None if there is no complete and plausible beat."""
-    beat = read_object(folder / NAME) or {}
-    return beat if all(check(beat.get(field)) for field, check in _FIELDS.items()) else None
+    beat = read_object(folder / NAME)
+    return None if beat is None or _BEATS.problem(beat) else beat
 
 
 def is_elsewhere(beat: Mapping[str, Any]) -> bool:
@@ -168,34 +190,3 @@ def _is_running(pid: int, born: float | None) -> bool:
         return False
     except psutil.AccessDenied:
         return True
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_part(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.get("unit") in UNITS
-        and _is_count(value.get("total"))
-        and _is_count(value.get("count"))
-    )
-
-
-_FIELDS = MappingProxyType(
-    {
-        "host": lambda value: isinstance(value, str),
-        "pid": lambda value: isinstance(value, int) and _is_count(value) and 0 < value < _PIDS,
-        "born": lambda value: value is None or _is_number(value),
-        "owner": lambda value: isinstance(value, str),
-        "beat": _is_number,
-        "started": lambda value: value is None or _is_number(value),
-        "parts": lambda value: value is None or (isinstance(value, list) and all(map(_is_part, value))),
-    }
-)
-"""A check of every field of a beat; those that may be None are absent in older ones."""

@@ -7,13 +7,12 @@ middle of its steps. A second signal is obeyed at once: the run then continues f
 import logging
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, NoReturn, Self
 
-from analysis.interrupts import only_ends_the_process
+from analysis.interrupts import only_ends_the_process, received
 from editors.errors import NormscopeError
 
 log = logging.getLogger(__name__)
@@ -42,26 +41,6 @@ class Interrupted(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(f"asked to leave by {signal.Signals(number).name}: the same command continues")
         self.number = number
-
-
-Handler = Callable[[int, FrameType | None], None]
-
-
-@contextmanager
-def received(numbers: Iterable[int], handler: Handler | signal.Handlers) -> Iterator[Mapping[int, Any]]:
-    """Handle these signals by `handler`; yields the earlier handlers, which return at the end.
-
-    Only the main thread of a process receives signals: in another thread nothing changes, and the mapping is
-    empty.
-    """
-    earlier: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        earlier = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield earlier
-    finally:
-        for number, before in earlier.items():
-            signal.signal(number, before)
 
 
 class Requests:

@@ -14,7 +14,8 @@ from types import FrameType
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.runs.signals import LEAVE, Interrupted, received
+from analysis.interrupts import received
+from pipeline.runs.signals import LEAVE, Interrupted
 
 log = logging.getLogger(__name__)
 

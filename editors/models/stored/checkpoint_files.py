@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers.utils.hub import cached_file, cached_files
 
-from editors.errors import ModelError
+from editors.errors import ModelError, listed
 from editors.models.architectures import unsupported
 from editors.models.stored.config_numbers import number_problems
 
@@ -98,7 +98,7 @@ class CheckpointFiles:
             return [Path(path) for path in paths]
         absent = [shard for shard in shards if not (self.folder / shard).is_file()]
         if absent:
-            raise ModelError(f"{index} names {_listed(absent)}, but there is no such file: copy all of them")
+            raise ModelError(f"{index} names {listed(absent)}, but there is no such file: copy all of them")
         return [self.folder / shard for shard in shards]
 
     def check(self) -> None:
@@ -126,7 +126,7 @@ class CheckpointFiles:
                 problems.append(_unreadable(path, error))
         twice = [name for name, count in holders.items() if count > 1]
         if twice:
-            problems.append(f"several files of {self.path} hold {_listed(twice)}: leave one of them")
+            problems.append(f"several files of {self.path} hold {listed(twice)}: leave one of them")
         blocks = self.config.get("num_hidden_layers", self.config.get("n_layer", 0))
         if not problems and blocks > holders.total():
             problems.append(
@@ -231,7 +231,7 @@ def _rivals(folder: Path) -> Iterator[str]:
         return
     if shards:
         yield (
-            f"{folder} holds both {WEIGHTS} and {INDEX} with {_listed(shards)}: remove the weights that are "
+            f"{folder} holds both {WEIGHTS} and {INDEX} with {listed(shards)}: remove the weights that are "
             "not the model's"
         )
 
@@ -243,7 +243,7 @@ def _shards(index: Path) -> list[str]:
     shards = sorted(set(places.values()))
     outside = [shard for shard in shards if Path(shard).is_absolute() or ".." in Path(shard).parts]
     if outside:
-        raise ModelError(f"{index} names {_listed(outside)} outside of its folder: download it again")
+        raise ModelError(f"{index} names {listed(outside)} outside of its folder: download it again")
     return shards
 
 
@@ -287,8 +287,3 @@ def _start(path: Path) -> bytes:
 
 def _unreadable(path: Path, error: Exception) -> str:
     return _instead(path) or f"{path} is truncated or no safetensors file ({error}): download it again"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

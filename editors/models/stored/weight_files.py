@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from editors.errors import ModelError
+from editors.errors import ModelError, listed
 
 _BUFFERS = re.compile(r"(attn|attention)\.(bias|masked_bias)$|rotary_emb\.inv_freq$|position_ids$")
 """Constants that older versions of transformers saved with the weights."""
@@ -23,7 +23,6 @@ _OLD_NAMES = {"embed_out.": "lm_head."}
 """Beginnings of names that transformers replaces."""
 _FLOATING = ("F64", "F32", "F16", "BF16")
 """Precisions that hold the weights themselves, and no codes of them."""
-_SHOWN = 5
 ZERO = "zero throughout"
 _ON_PURPOSE = "; a model with weights that are zero on purpose loads with +model.allow_zero=true"
 
@@ -93,7 +92,7 @@ def check_loaded(
         **_faults_of_values(model, {*missing, *mismatched}, allow_zero=allow_zero),
         "to be tied to the embedding, and different from it": _untied(model),
     }
-    sentences = [f"{fault}: {_listed(sorted(names))}" for fault, names in faults.items() if names]
+    sentences = [f"{fault}: {listed(sorted(names))}" for fault, names in faults.items() if names]
     if sentences:
         raise ModelError(
             f"the weights in {path} are not those of the model that its config.json describes: "
@@ -148,8 +147,3 @@ def _bounds(parameter: Tensor) -> tuple[Tensor, Tensor]:
     if not parameter.numel():
         return torch.ones(()), torch.ones(())
     return torch.aminmax(parameter)
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

@@ -18,7 +18,7 @@ from analysis.stages.downstream.tasks.source import (
     write_task,
 )
 from editors.errors import ConfigError, DataError
-from editors.text_files import open_text
+from editors.text_files import local_path, open_text
 
 LETTERS = "ABCD"
 _HEADER = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]
@@ -87,7 +87,7 @@ class LocalMMLU:
         return {path.name.removesuffix("_test.csv"): _read_csv(path) for path in paths}
 
     def _read_subset(self, option: str) -> Subjects:
-        path = Path(str(self.subset)).expanduser()
+        path = local_path(str(self.subset))
         rows = read_lines(path, f"{option}.subset")
         check_fields(rows, ("question", "subject", "choices", "answer"), str(path))
         check_answers(rows, "answer", len(LETTERS), str(path))
@@ -99,7 +99,7 @@ class LocalMMLU:
     def _examples(self, subject: str, option: str) -> Sequence[Row]:
         if not self.shots:
             return ()
-        path = Path(f"{self.folder}/dev/{subject}_dev.csv").expanduser()
+        path = local_path(f"{self.folder}/dev/{subject}_dev.csv")
         if not path.is_file():
             raise DataError(
                 f"{option}.folder: {path} is no file, and shots={self.shots}; add it or set shots=0"

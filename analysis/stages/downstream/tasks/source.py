@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import yaml
 
 from editors.errors import ConfigError, DataError
-from editors.text_files import open_text
+from editors.text_files import local_path, open_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -120,7 +120,7 @@ def _existing_file(path: Path, option: str) -> Path:
 
 def existing_folder(path: str, option: str) -> Path:
     """The path of an existing folder; raises DataError if there is none."""
-    folder = Path(path).expanduser()
+    folder = local_path(path)
     if not folder.is_dir():
         raise DataError(f"{option}={path} is no folder (now in {Path.cwd()}); give the path of one")
     return folder
