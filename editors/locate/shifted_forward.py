@@ -19,6 +19,7 @@ from editors.data import Fact
 from editors.models.hooks import capture, replace_output
 from editors.models.model import Model
 from editors.models.partial_forward import PartialForward, record
+from editors.models.products import onednn_products
 from editors.models.tokenization import TokenizedPrompt, tokenize_prompt
 
 ANCHOR = "{} is a"
@@ -94,6 +95,10 @@ class ShiftedForward:
 
     def run(self, shift: Float[Tensor, "fact part width"]) -> Predictions:
         """Add the shifts, run the blocks above, and read the predictions."""
+        with onednn_products(self.templates.model.hf):
+            return self._predictions(shift)
+
+    def _predictions(self, shift: Float[Tensor, "fact part width"]) -> Predictions:
         model, shift = self.templates.model, shift[self.facts]
         rows = self.templates.hidden.shape[0] // self.count
         spread = shift.repeat_interleave(rows, dim=0)
