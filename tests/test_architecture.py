@@ -51,6 +51,7 @@ ALLOWED = {
     "pipeline.interventions": "data runs checkpoints",
     "pipeline.tracking": "config runs checkpoints interventions",
     "pipeline.build": "config data interventions tracking",
+    "pipeline.notebook": "paths config interventions build",
     "pipeline.experiment": "config runs checkpoints interventions tracking build",
     "pipeline.launch": "config runs experiment",
     "pipeline.launchers": "paths config runs experiment",
@@ -63,8 +64,8 @@ ALLOWED = {
 DOWNWARD = {"editors": set(), "analysis": {"editors"}, "pipeline": {"editors", "analysis"}}
 """Other packages of this project that a package may import."""
 ONLY_IN = {
-    "hydra": "config runs sweeps launchers launch command_line",
-    "omegaconf": "config runs sweeps launchers launch command_line",
+    "hydra": "config runs sweeps launchers launch command_line notebook",
+    "omegaconf": "config runs sweeps launchers launch command_line notebook",
     "wandb": "tracking commands",
 }
 """Parts of `pipeline` that may import these; `editors` and `analysis` may not."""
