@@ -13,9 +13,9 @@ from editors.data import Fact
 from editors.models.model import Model
 from editors.updates import Site
 from pipeline.build import build
-from pipeline.notebook.composition import check_choice
 from pipeline.interventions.base import Plan
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
+from pipeline.notebook.composition import check_choice
 from pipeline.notebook.models import configured
 
 _TOKENS = 12

@@ -7,8 +7,8 @@ from typing import Any
 from editors.models.model import Model
 from editors.text_files import local_path
 from pipeline.build import build_model
-from pipeline.notebook.composition import choices_of, composed
 from pipeline.config.schema import ResolvedConfig
+from pipeline.notebook.composition import choices_of, composed
 
 _ANY = "hf"
 """The choice for models that have no file in `conf/model`."""
