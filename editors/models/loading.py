@@ -44,6 +44,8 @@ class Checkpoint:
     """A GGUF file, or `package:<package>/<file>`, instead of `path`; its dequantized copy is edited."""
     source: Literal["hub", "package"] | None = None
     """Of a model with both: `hub` loads `path`, `package` loads `gguf`."""
+    licence: str | None = None
+    """Licence of the weights, for the record."""
     revision: str | None = None
     """Commit, tag or branch on the hub; pin it where numbers matter."""
     dtype: Precision = "float32"

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils.hub import cached_file, cached_files
 
 from editors.errors import ModelError, listed
-from editors.models.architectures import unsupported
 from editors.models.stored.config_numbers import number_problems
+from editors.models.stored.model_types import unsupported
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG, ADAPTER = "config.json", "adapter_config.json"

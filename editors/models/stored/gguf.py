@@ -17,13 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from editors.disk import PART, checksum, remove_parts
 from editors.errors import ModelError, first_line
-from editors.models.architectures import unsupported
-from editors.models.stored.gguf_header import gguf_file, read_header
+from editors.models.stored.gguf_header import CACHE, gguf_file, read_header
+from editors.models.stored.model_types import unsupported
 
 log = logging.getLogger(__name__)
-
-CACHE = Path("outputs/cache/models")
-"""The folder of dequantized copies, in the folder that a run is started in."""
 
 
 def header_problem(header: Mapping[str, object], name: str) -> str | None:

@@ -10,6 +10,8 @@ from typing import BinaryIO
 from editors.errors import ModelError, first_line
 from editors.text_files import local_path
 
+CACHE = Path("outputs/cache/models")
+"""The folder of dequantized copies, in the folder that a run is started in."""
 PACKAGED = "package:"
 """Beginning of the name of a file that an installed package holds: `package:<package>/<file>`."""
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
