@@ -22,7 +22,7 @@ ALLOWED = {
     "editors.text_files": "errors",
     "editors.tensor_files": "digests disk errors",
     "editors.update_files": "errors updates tensor_files",
-    "editors.models": "errors updates data digests",
+    "editors.models": "disk errors updates data digests text_files",
     "editors.moments": "disk errors data tensor_files models",
     "editors.base": "errors updates data models",
     "editors.regularizers": "errors updates data models base",

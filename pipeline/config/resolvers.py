@@ -4,6 +4,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from editors.errors import ConfigError
+from pipeline.config.models.described import model_depth, model_name
+from pipeline.config.models.sources import model_source
 
 
 def span(which: str, depth: int | None) -> list[int]:
@@ -36,7 +38,10 @@ def variant(suffix: str, *, _root_: DictConfig) -> str:
 
 
 def register_resolvers() -> None:
-    """Make `${span:…}`, `${last:…}` and `${variant:…}` known to OmegaConf."""
+    """Make `${span:…}`, `${last:…}`, `${variant:…}` and those of models known to OmegaConf."""
     OmegaConf.register_new_resolver("variant", variant, replace=True)
+    OmegaConf.register_new_resolver("model_source", model_source, replace=True)
+    OmegaConf.register_new_resolver("model_name", model_name, replace=True)
+    OmegaConf.register_new_resolver("model_depth", model_depth, replace=True)
     OmegaConf.register_new_resolver("span", span, replace=True)
     OmegaConf.register_new_resolver("last", lambda values: values[-1], replace=True)

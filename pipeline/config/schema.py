@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import ConfigError
+from pipeline.config.models.missing import check_complete
 
 ResolvedConfig = dict[str, Any]
 """A configuration with all interpolations filled in: plain dicts, lists, strings and numbers."""
@@ -34,9 +35,9 @@ def resolved(config: DictConfig) -> ResolvedConfig:
         ConfigError: for a model–editor pair without values, or an interpolation of a missing key.
     """
     used = _used(config)
-    if "layers" in used:
-        _check_published(config)
     reduced = _reduced(config, used)
+    if "layers" in used:
+        check_complete(reduced)
     try:
         plain = cast(ResolvedConfig, OmegaConf.to_container(reduced, resolve=True))
     except OmegaConfBaseException as error:
@@ -54,20 +55,6 @@ def without_hydra(config: DictConfig) -> DictConfig:
         copied["name"] = copied.get("name")  # may refer to Hydra's own part
         copied.pop("hydra", None)
     return copied
-
-
-def _check_published(config: DictConfig) -> None:
-    """Raise ConfigError if there are no published values, and so no layers to edit, for model and editor."""
-    layers = config.get("layers")
-    if layers is None or not OmegaConf.is_missing(layers, "published"):
-        return
-    node = OmegaConf.to_container(layers, resolve=False)
-    if isinstance(node, dict) and "layers.published" in str(node.get("edit")):
-        model, editor = config.model.name, config.editor.name
-        raise ConfigError(
-            f"there are no values for editor={editor} on model={model}: give layers.edit=[...] and the "
-            f"editor's constants on the command line, or write conf/hparams/{model}/{editor}.yaml"
-        )
 
 
 def _used(config: DictConfig) -> set[str]:
