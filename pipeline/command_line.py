@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from editors.errors import ConfigError, NormscopeError
+from pipeline.commands import measure
 from pipeline.config.group_overrides import group_problems
 from pipeline.config.hydra_internals import register_plugin
 from pipeline.config.quoting import quoted
@@ -30,6 +31,8 @@ from pipeline.sweeps.grid import Sweep
 
 COMMANDS = ("status", "export", "upload", "dashboard", "build_world")
 """Modules of `pipeline.commands`, each with its own `main`."""
+MEASURE = "measure"
+"""The command that stands for the options of a run."""
 
 
 def run() -> None:
@@ -44,6 +47,8 @@ def run() -> None:
     _register_plugins()
     search.install()
     try:
+        if sys.argv[1:2] == [MEASURE]:
+            sys.argv[1:] = measure.overrides(sys.argv[2:])
         sys.argv[1:] = quoted(sys.argv[1:])
         # composed by Hydra, which would raise a ValueError for these
         if problems := list(group_problems([a for a in sys.argv[1:] if not a.startswith("-")])):
@@ -77,6 +82,6 @@ def _message(error: Exception) -> str:
     hint = ""
     if "add --multirun" in str(error):
         hint = "\nlauncher=pool and slurm sweep without it: check the spelling of launcher= and launcher.*"
-    if sys.argv[1:2] and (close := difflib.get_close_matches(sys.argv[1], COMMANDS, n=1)):
+    if sys.argv[1:2] and (close := difflib.get_close_matches(sys.argv[1], (*COMMANDS, MEASURE), n=1)):
         hint = f"\ndid you mean python -m pipeline {close[0]}?"
     return f"{error}{cause}{hint}"

@@ -56,8 +56,8 @@ ALLOWED = {
     "pipeline.launch": "config runs experiment",
     "pipeline.launchers": "paths config runs experiment",
     "pipeline.sweeps": "config runs",
-    "pipeline.commands": "config data runs checkpoints tracking build sweeps",
-    "pipeline.command_line": "paths config runs launch launchers sweeps",
+    "pipeline.commands": "paths config data runs checkpoints tracking build sweeps",
+    "pipeline.command_line": "paths config runs commands launch launchers sweeps",
     "pipeline.__main__": "command_line",
 }
 """What each file or folder of a package may import of the same package."""

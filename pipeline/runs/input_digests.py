@@ -14,7 +14,7 @@ from editors.models.stored.gguf_header import located
 from pipeline.config.fingerprint import label
 from pipeline.runs.layout import run_of
 
-_KEYS = ("path", "folder", "gguf")
+_KEYS = ("path", "paths", "folder", "gguf")
 _SOURCE, _UPDATES = "source", "updates"
 """The key that names an earlier run, and the folder of that run that is read."""
 _WRITTEN = ("moments", "editor")
