@@ -18,7 +18,7 @@ from yaml import MarkedYAMLError
 from editors.errors import ConfigError, NormscopeError
 from pipeline.config.group_overrides import group_problems
 from pipeline.config.hydra_internals import register_plugin
-from pipeline.config.quoting import quoted
+from pipeline.config.quoting import quoted, with_facts
 from pipeline.config.resolvers import register_resolvers
 from pipeline.launch import task
 from pipeline.launchers.pool import Pool
@@ -28,7 +28,7 @@ from pipeline.runs.signals import SAVE
 from pipeline.sweeps import search
 from pipeline.sweeps.grid import Sweep
 
-COMMANDS = ("status", "export", "upload", "dashboard", "build_world")
+COMMANDS = ("status", "export", "upload", "dashboard", "build_world", "facts")
 """Modules of `pipeline.commands`, each with its own `main`."""
 
 
@@ -44,7 +44,7 @@ def run() -> None:
     _register_plugins()
     search.install()
     try:
-        sys.argv[1:] = quoted(sys.argv[1:])
+        sys.argv[1:] = quoted(with_facts(sys.argv[1:]))
         # composed by Hydra, which would raise a ValueError for these
         if problems := list(group_problems([a for a in sys.argv[1:] if not a.startswith("-")])):
             raise ConfigError("\n".join(problems))
