@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from editors.data import SLOT, Fact
 from editors.errors import ConfigError, NormscopeError
 from editors.text_files import local_path
-from pipeline.config.composition import composed
+from pipeline.commands.fact_table import as_csv, row_of
 from pipeline.config.quoting import in_quotes
+from pipeline.config.schema import composed
 from pipeline.data.fact_file import FactFile, file_layout
-from pipeline.data.fact_tables import as_csv, row_of
 from pipeline.data.factset import FactSet
 from pipeline.data.layouts import unread_names
 
