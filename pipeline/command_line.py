@@ -19,7 +19,7 @@ from editors.errors import ConfigError, NormscopeError
 from pipeline.commands import measure
 from pipeline.config.group_overrides import group_problems
 from pipeline.config.hydra_internals import register_plugin
-from pipeline.config.quoting import quoted
+from pipeline.config.quoting import quoted, with_facts
 from pipeline.config.resolvers import register_resolvers
 from pipeline.launch import task
 from pipeline.launchers.pool import Pool
@@ -29,7 +29,7 @@ from pipeline.runs.signals import SAVE
 from pipeline.sweeps import search
 from pipeline.sweeps.grid import Sweep
 
-COMMANDS = ("status", "export", "upload", "dashboard", "build_world")
+COMMANDS = ("status", "export", "upload", "dashboard", "build_world", "facts")
 """Modules of `pipeline.commands`, each with its own `main`."""
 MEASURE = "measure"
 """The command that stands for the options of a run."""
@@ -49,7 +49,7 @@ def run() -> None:
     try:
         if sys.argv[1:2] == [MEASURE]:
             sys.argv[1:] = measure.overrides(sys.argv[2:])
-        sys.argv[1:] = quoted(sys.argv[1:])
+        sys.argv[1:] = quoted(with_facts(sys.argv[1:]))
         # composed by Hydra, which would raise a ValueError for these
         if problems := list(group_problems([a for a in sys.argv[1:] if not a.startswith("-")])):
             raise ConfigError("\n".join(problems))

@@ -2,13 +2,20 @@
 
 import copy
 import re
+from collections.abc import Sequence
 from typing import Any, cast
 
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import ConfigError
+from pipeline.config.hydra_internals import unregister_replaced
 from pipeline.config.models.missing import check_complete
+from pipeline.config.quoting import quoted
+from pipeline.config.resolvers import register_resolvers
+from pipeline.paths import CONF
 
 ResolvedConfig = dict[str, Any]
 """A configuration with all interpolations filled in: plain dicts, lists, strings and numbers."""
@@ -46,6 +53,25 @@ def resolved(config: DictConfig) -> ResolvedConfig:
     for key in KEYS:
         plain.setdefault(key, None)
     return plain
+
+
+def composed(overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+    """The resolved nodes of some groups of the configuration with these overrides.
+
+    Raises ConfigError for an override that Hydra refuses, and for a value that is missing.
+    """
+    register_resolvers()
+    unregister_replaced()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", quoted(overrides))
+        return {
+            group: OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)
+            for group in groups
+        }
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        raise ConfigError(f"{str(error).splitlines()[0]}{cause}") from error
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
