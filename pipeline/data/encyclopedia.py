@@ -1,8 +1,8 @@
 """Prose of real Wikipedia articles that an installable package carries: English text without a hub.
 
 The wheel of gensim holds an excerpt of the English Wikipedia's dump among the data of its tests: 99 articles
-from Achilles to Azerbaijan in 2016 (CC BY-SA 3.0 and GFDL). gensim is not imported; its file is read, and markup is
-removed by mwparserfromhell.
+from Achilles to Azerbaijan in 2016 (CC BY-SA 3.0 and GFDL). gensim is not imported; its file is read, and
+markup is removed by mwparserfromhell.
 """
 
 import bz2
