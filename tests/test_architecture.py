@@ -52,7 +52,7 @@ ALLOWED = {
     "pipeline.tracking": "config runs checkpoints interventions",
     "pipeline.build": "config data interventions tracking",
     "pipeline.notebook": "paths config interventions build",
-    "pipeline.experiment": "config runs checkpoints interventions tracking build",
+    "pipeline.experiment": "config data runs checkpoints interventions tracking build",
     "pipeline.launch": "config runs experiment",
     "pipeline.launchers": "paths config runs experiment",
     "pipeline.sweeps": "config runs",

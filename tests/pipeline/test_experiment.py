@@ -291,6 +291,11 @@ def test_an_input_that_cannot_be_loaded_is_named(
         launch(composed(override), tmp_path)
 
 
+def test_a_text_that_is_missing_is_told_before_the_model_is_looked_for(composed: Composed, tmp_path: Path):
+    with pytest.raises(DataError, match=r"/nowhere\.txt"):
+        launch(composed("model.corpus.path=/nowhere.txt", "model.path=/nowhere"), tmp_path)
+
+
 def test_a_folder_without_tokenizer_says_so(composed: Composed, checkpoint: Path, tmp_path: Path):
     bare = tmp_path / "bare"
     bare.mkdir()

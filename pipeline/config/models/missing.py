@@ -22,8 +22,8 @@ _NO_VALUE = "..."
 def check_complete(config: DictConfig) -> None:
     """Raise a ConfigError with everything that a pair of model and editor lacks.
 
-    `config` holds only what its run uses. Layers are guessed at the relative depth
-    that the published model of nearest depth has them at, other constants are that model's.
+    `config` holds only what its run uses. Layers are guessed as adjacent blocks at the relative depth of
+    those of the published model of nearest depth, other constants are that model's.
     """
     plain = OmegaConf.to_container(config, resolve=False)
     missing = [key for key in _missing(plain) if not key.startswith(("hydra.", "layers."))]
@@ -84,24 +84,42 @@ def _model_problems(config: DictConfig) -> Iterator[str]:
 
 
 def _guesses(editor: str, depth: int | None) -> tuple[str, Mapping[str, str]]:
-    """The model of nearest depth that has values for an editor, and those values as overrides."""
+    """The model of nearest depth with adjacent blocks for an editor, and its values as overrides."""
     if depth is None:
         return "", {}
-    known = {model: blocks for model in _models_with(editor) if (blocks := _depth(model)) is not None}
+    published = {model: _yaml(CONF / "hparams" / model / f"{editor}.yaml") for model in _models_with(editor)}
+    known = {
+        model: blocks
+        for model, values in published.items()
+        if (blocks := _depth(model)) is not None and _adjacent(_layers(values))
+    }
     if not known:
         return "", {}
     nearest = min(known, key=lambda model: (abs(known[model] - depth), model))
-    values = _yaml(CONF / "hparams" / nearest / f"{editor}.yaml")
-    published = (values.get("layers") or {}).get("published")
+    values = published[nearest]
     guesses = {f"editor.{key}": str(value) for key, value in (values.get("editor") or {}).items()}
-    if isinstance(published, list):
-        guesses[LAYERS] = str(_scaled(published, known[nearest], depth)).replace(" ", "")
+    guesses[LAYERS] = str(scaled(_layers(values), known[nearest], depth)).replace(" ", "")
     return nearest, guesses
 
 
-def _scaled(layers: Sequence[int], depth: int, to: int) -> list[int]:
-    """The blocks at the same relative depth of another stack, without the last."""
-    return sorted({min(round(layer * to / depth), max(to - 2, 0)) for layer in layers})
+def scaled(layers: Sequence[int], depth: int, to: int) -> list[int]:
+    """Adjacent blocks of a stack of `to` blocks, centred at the same relative depth as those of another.
+
+    In a deeper stack they are as many, in a shallower one proportionally fewer.
+    """
+    count = max(1, round(len(layers) * min(1, to / depth)))
+    middle = (sum(layers) / len(layers) + 0.5) * to / depth - 0.5  # of the blocks' middles
+    first = min(max(round(middle - (count - 1) / 2), 0), to - count)
+    return list(range(first, first + count))
+
+
+def _layers(values: Mapping[str, Any]) -> Sequence[int]:
+    published = (values.get("layers") or {}).get("published")
+    return published if isinstance(published, list) else ()
+
+
+def _adjacent(layers: Sequence[int]) -> bool:
+    return len(layers) > 0 and list(layers) == list(range(layers[0], layers[0] + len(layers)))
 
 
 def _models_with(editor: str) -> list[str]:

@@ -10,6 +10,7 @@ from editors.errors import ConfigError
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.models import sources
 from pipeline.config.models.described import model_depth, model_name
+from pipeline.config.models.missing import scaled
 from pipeline.config.models.sources import model_source
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved
@@ -49,12 +50,21 @@ def message(*overrides: str) -> str:
 def test_everything_that_is_lacking_is_told_at_once_with_guesses(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": 30}))
     text = message(f"model.path={tmp_path}", "corpus@model.corpus=file")
-    assert "layers.edit=[3,4,5,6,8,9]" in text and "editor.preservation_weight=15000.0" in text
+    assert "layers.edit=[3,4,5,6,7,8]" in text and "editor.preservation_weight=15000.0" in text
     assert "model.corpus.path=..." in text and "a guess" in text and "pipeline suggest" in text
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bloom"}))
     described = tmp_path.parent / f"{tmp_path.name}-bloom"
     tmp_path.rename(described)
     assert "model_type 'bloom' is not supported" in message(f"model.path={described}")
+
+
+def test_layers_are_guessed_as_adjacent_blocks_at_the_same_relative_depth():
+    assert scaled([3, 4, 5, 6, 7, 8], 28, to=30) == [3, 4, 5, 6, 7, 8]
+    assert scaled([5], 28, to=30) == [5]
+    assert scaled([4, 5, 6, 7, 8], 32, to=64) == [10, 11, 12, 13, 14]
+    assert scaled([45, 46, 47], 48, to=24) == [22, 23]
+    assert scaled(range(28), 28, to=12) == [*range(12)]
+    assert scaled([3, 4, 5, 6, 7, 8], 28, to=1) == [0]
 
 
 def test_a_path_that_does_not_exist_is_named_with_everything_else():
