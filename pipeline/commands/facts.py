@@ -16,9 +16,9 @@ from editors.text_files import local_path
 from pipeline.commands.fact_table import as_csv, row_of
 from pipeline.config.quoting import in_quotes
 from pipeline.config.schema import composed
-from pipeline.data.fact_file import FactFile, file_layout
+from pipeline.data.fact_files.fact_file import FactFile, file_layout
+from pipeline.data.fact_files.layouts import unread_names
 from pipeline.data.factset import FactSet
-from pipeline.data.layouts import unread_names
 
 if TYPE_CHECKING:
     from analysis.inference.knowledge import Knowledge
@@ -34,7 +34,9 @@ def main(arguments: Sequence[str]) -> str | int:
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)  # noqa: T201
         return 0
-    logging.getLogger("pipeline.data").setLevel(logging.ERROR)  # the report says the same in more detail
+    reader = logging.getLogger("pipeline.data")
+    level = reader.level
+    reader.setLevel(logging.ERROR)  # the report says the same in more detail
     try:
         for line in report(arguments):
             print(line, flush=True)  # noqa: T201
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str]) -> str | int:
         return f"error: {error}"
     except OSError as error:
         return f"error: {error.filename} cannot be written ({error.strerror})"
+    finally:
+        reader.setLevel(level)
     return 0
 
 

@@ -47,7 +47,7 @@ def check_complete(config: DictConfig) -> None:
         if guessed := [key for key in keys if key in guesses]:
             lines.append(
                 f"{' and '.join(guessed)}: a guess, from the values of {origin}{scaled}; "
-                "python -m pipeline suggest with the same choices measures good ones"
+                "a sweep over a few values tells good ones (docs/sweeps.md)"
             )
     raise ConfigError("\n".join(lines))
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.fact_file import FactFile
-from pipeline.data.layouts import FIELDS, LAYOUTS, PLAIN
+from pipeline.data.fact_files.fact_file import FactFile
+from pipeline.data.fact_files.layouts import FIELDS, LAYOUTS, PLAIN
 from tests.paths import ROOT
 
 PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")

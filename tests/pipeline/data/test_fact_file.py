@@ -10,7 +10,7 @@ import pytest
 from editors.data import Fact
 from editors.errors import ConfigError, DataError
 from pipeline.config.resolvers import stem
-from pipeline.data.fact_file import FactFile
+from pipeline.data.fact_files.fact_file import FactFile
 from pipeline.data.sources import CounterFact, ZsRE
 from tests.paths import ROOT
 

@@ -5,7 +5,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from editors.errors import DataError
 from pipeline.config.quoting import with_facts
-from pipeline.data.lines import FactLines, row_of
+from pipeline.data.fact_files.lines import FactLines, row_of
 
 
 @pytest.mark.parametrize(

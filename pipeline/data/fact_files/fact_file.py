@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from editors.data import Fact
 from editors.errors import ConfigError, DataError
+from pipeline.data.fact_files.layouts import FIELDS, Layout, layout_of, normalised, unknown_layout
+from pipeline.data.fact_files.tables import read_rows
 from pipeline.data.factset import FactSet, read_facts
-from pipeline.data.layouts import FIELDS, Layout, layout_of, normalised, unknown_layout
 from pipeline.data.readers import Entry
-from pipeline.data.tables import read_rows
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import regex
 
 from editors.errors import DataError
+from pipeline.data.fact_files.layouts import parse_fact
 from pipeline.data.factset import FactSet, read_facts
-from pipeline.data.layouts import parse_fact
 from pipeline.data.readers import Entry
 
 _BRACKETS = re.compile(r"\[([^\[\]]+)\]")
