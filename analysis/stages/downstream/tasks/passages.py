@@ -6,6 +6,11 @@
 
 The answer counts if all its tokens are the model's first choices. Chance is 0. The words are plain, of
 letters alone, so that no punctuation has to be guessed; a repeated word is also long enough to carry meaning.
+
+Take some hundred paragraphs: neighbours come from one article, and a small set says little.
+SmolLM2-135M-Instruct answers .28 [.24, .34] of next_word and .29 [.24, .34] of repeated_word on 300
+paragraphs of the held-out articles, .34 [.29, .40] and .28 [.23, .33] on 300 shuffled ones of WikiText-2
+(Wilson 95 %); sets of 60 among them lie between .20 and .40.
 """
 
 from collections.abc import Iterator, Sequence
