@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 from editors.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from mwparserfromhell.wikicode import Wikicode
+    from mwparserfromhell.wikicode import Wikicode  # pyright: ignore[reportMissingImports]
 
 PACKAGE = "gensim"
 FILE = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
@@ -92,7 +92,7 @@ def paragraphs(section: str) -> list[str]:
 @lru_cache(maxsize=256)
 def _sections(markup: str) -> tuple[str, ...]:
     """The prose of every section of an article that has any."""
-    import mwparserfromhell  # here, because it belongs to an extra
+    import mwparserfromhell  # pyright: ignore[reportMissingImports] -- it belongs to an extra
 
     code = mwparserfromhell.parse(markup)
     _remove_markup(code)
