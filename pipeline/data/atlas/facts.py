@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -22,6 +22,10 @@ from pipeline.data.factset import FactSet
 _FOLDER = Path(__file__).parent
 _NEIGHBOURS = 10
 """Neighbours of a fact at most, as in CounterFact."""
+_TUNING = 0.1
+"""Share of the subjects whose facts are kept for the choice of an editor's settings."""
+
+AtlasPart = Literal["experiments", "tuning"]
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,12 @@ class AtlasFacts:
     known_by: str | None = None
     """Only facts that this model knows: every token of the true object is its first choice, after the prompt
     and every paraphrase. The models are those of `known.yaml`; null is all facts."""
+    part: AtlasPart | None = None
+    """`tuning` is a tenth of the subjects, on which settings are chosen; `experiments` is the rest, on which
+    they are judged; null is both. A hash of the subject divides them."""
 
     def __post_init__(self) -> None:
+        _check("part", [self.part] if self.part else [], get_args(AtlasPart))
         _check("relations", self.relations or [], list(relations()))
         _check("known_by", [self.known_by] if self.known_by else [], list(_marks()))
 
@@ -73,6 +81,7 @@ class AtlasFacts:
                 if self.relations is None or relation.name in self.relations
                 for fact in _facts(relation)
                 if known is None or fact.subject in known.get(relation.name, ())
+                if self.part in (None, _part(fact.subject))
             ),
         )
 
@@ -121,6 +130,10 @@ def _facts(relation: Relation) -> Iterator[Fact]:
             paraphrases=tuple(_filled(prompt, subject) for prompt in relation.paraphrases),
             neighbours=tuple(_neighbours(relation.name, subject, true)),
         )
+
+
+def _part(subject: str) -> AtlasPart:
+    return "tuning" if int(_draw("part", subject)[:8], 16) < _TUNING * 16**8 else "experiments"
 
 
 def _neighbours(relation: str, subject: str, true: str) -> list[str]:

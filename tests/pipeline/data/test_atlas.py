@@ -77,9 +77,22 @@ def test_half_of_the_known_facts_can_be_edited_and_half_kept() -> None:
     assert len(facts.untouched(edited)) >= 200
 
 
+def test_the_parts_divide_the_subjects_and_enough_known_facts_are_in_both() -> None:
+    tuning, experiments = (AtlasFacts(part=part).load().facts for part in ("tuning", "experiments"))
+    assert {*tuning, *experiments} == set(FACTS)
+    assert not {fact.subject for fact in tuning} & {fact.subject for fact in experiments}
+    known = AtlasFacts(known_by="smollm2-135m", part="tuning").load()
+    assert len(known.stream(50, seed=0)) == 50
+    assert len(AtlasFacts(known_by="smollm2-135m", part="experiments").load().facts) >= 400
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"relations": ["capital"]}, "capital"), ({"known_by": "gpt2-xl"}, "gpt2-xl")],
+    [
+        ({"part": "rest"}, "rest"),
+        ({"relations": ["capital"]}, "capital"),
+        ({"known_by": "gpt2-xl"}, "gpt2-xl"),
+    ],
 )
 def test_what_it_does_not_have_is_refused_by_name(options: dict, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
