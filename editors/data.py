@@ -1,7 +1,7 @@
 """Facts as in the editing literature, and corpora: text that represents a model's knowledge."""
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -23,6 +23,18 @@ class Corpus(Protocol):
 
     def __iter__(self) -> Iterator[str]:
         """The documents."""
+        ...
+
+
+@runtime_checkable
+class TextReader(Protocol):
+    """An object that reads texts after the model is loaded."""
+
+    def will_read(self, model: str) -> Iterable[Corpus]:
+        """The texts that it certainly reads for a model of this name, so that they can be opened before.
+
+        None that a cache may make unnecessary.
+        """
         ...
 
 

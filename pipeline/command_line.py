@@ -16,9 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from editors.errors import ConfigError, NormscopeError
+from pipeline.commands import measure
 from pipeline.config.group_overrides import group_problems
 from pipeline.config.hydra_internals import register_plugin
-from pipeline.config.quoting import quoted
+from pipeline.config.quoting import quoted, with_facts
 from pipeline.config.resolvers import register_resolvers
 from pipeline.launch import task
 from pipeline.launchers.pool import Pool
@@ -28,8 +29,10 @@ from pipeline.runs.signals import SAVE
 from pipeline.sweeps import search
 from pipeline.sweeps.grid import Sweep
 
-COMMANDS = ("status", "export", "upload", "dashboard", "build_world")
+COMMANDS = ("status", "export", "upload", "dashboard", "build_world", "facts")
 """Modules of `pipeline.commands`, each with its own `main`."""
+MEASURE = "measure"
+"""The command that stands for the options of a run."""
 
 
 def run() -> None:
@@ -44,7 +47,9 @@ def run() -> None:
     _register_plugins()
     search.install()
     try:
-        sys.argv[1:] = quoted(sys.argv[1:])
+        if sys.argv[1:2] == [MEASURE]:
+            sys.argv[1:] = measure.overrides(sys.argv[2:])
+        sys.argv[1:] = quoted(with_facts(sys.argv[1:]))
         # composed by Hydra, which would raise a ValueError for these
         if problems := list(group_problems([a for a in sys.argv[1:] if not a.startswith("-")])):
             raise ConfigError("\n".join(problems))
@@ -77,6 +82,6 @@ def _message(error: Exception) -> str:
     hint = ""
     if "add --multirun" in str(error):
         hint = "\nlauncher=pool and slurm sweep without it: check the spelling of launcher= and launcher.*"
-    if sys.argv[1:2] and (close := difflib.get_close_matches(sys.argv[1], COMMANDS, n=1)):
+    if sys.argv[1:2] and (close := difflib.get_close_matches(sys.argv[1], (*COMMANDS, MEASURE), n=1)):
         hint = f"\ndid you mean python -m pipeline {close[0]}?"
     return f"{error}{cause}{hint}"

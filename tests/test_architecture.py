@@ -22,7 +22,7 @@ ALLOWED = {
     "editors.text_files": "errors",
     "editors.tensor_files": "digests disk errors",
     "editors.update_files": "errors updates tensor_files",
-    "editors.models": "errors updates data digests",
+    "editors.models": "disk errors updates data digests text_files",
     "editors.moments": "disk errors data tensor_files models",
     "editors.base": "errors updates data models",
     "editors.regularizers": "errors updates data models base",
@@ -51,20 +51,21 @@ ALLOWED = {
     "pipeline.interventions": "data runs checkpoints",
     "pipeline.tracking": "config runs checkpoints interventions",
     "pipeline.build": "config data interventions tracking",
-    "pipeline.experiment": "config runs checkpoints interventions tracking build",
+    "pipeline.notebook": "paths config interventions build",
+    "pipeline.experiment": "config data runs checkpoints interventions tracking build",
     "pipeline.launch": "config runs experiment",
     "pipeline.launchers": "paths config runs experiment",
     "pipeline.sweeps": "config runs",
-    "pipeline.commands": "config data runs checkpoints tracking build sweeps",
-    "pipeline.command_line": "paths config runs launch launchers sweeps",
+    "pipeline.commands": "paths config data runs checkpoints tracking build sweeps",
+    "pipeline.command_line": "paths config runs commands launch launchers sweeps",
     "pipeline.__main__": "command_line",
 }
 """What each file or folder of a package may import of the same package."""
 DOWNWARD = {"editors": set(), "analysis": {"editors"}, "pipeline": {"editors", "analysis"}}
 """Other packages of this project that a package may import."""
 ONLY_IN = {
-    "hydra": "config runs sweeps launchers launch command_line",
-    "omegaconf": "config runs sweeps launchers launch command_line",
+    "hydra": "config runs sweeps launchers launch command_line notebook",
+    "omegaconf": "config runs sweeps launchers launch command_line notebook",
     "wandb": "tracking commands",
 }
 """Parts of `pipeline` that may import these; `editors` and `analysis` may not."""

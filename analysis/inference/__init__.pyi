@@ -1,4 +1,5 @@
 from .continuations import TopK as TopK, continuations as continuations
+from .knowledge import Knowledge as Knowledge, knowledge as knowledge, rates as rates
 from .residuals import (
     Part as Part,
     SamplePositions as SamplePositions,

@@ -5,7 +5,7 @@ Texts never name an edited subject: there an edit is meant to change the model, 
 
 import logging
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Bool, Int
@@ -52,6 +52,10 @@ class TextSet:
         if self.skip < 0:
             raise ConfigError(f"text.skip={self.skip}, but a number of documents cannot be negative")
 
+    def will_read(self, model: str) -> Iterable[Corpus]:
+        """The corpus that is read; raises a ConfigError if there is none."""
+        return (self._chosen,)
+
     def read(self, model: Model, planned: Sequence[Fact] = ()) -> list[Document]:
         """The documents in tokens of the model; none names the subject of a `planned` fact.
 
@@ -59,9 +63,7 @@ class TextSet:
             ConfigError: if there is no corpus.
             DataError: if the corpus, without documents that name an edited subject, holds too few tokens.
         """
-        corpus = self.corpus or self.otherwise
-        if corpus is None:
-            raise ConfigError("text.corpus is not set: choose one, for example corpus@text.corpus=wikitext")
+        corpus = self._chosen
         longest = min(self.longest, model.max_tokens)
         subjects = frozenset(fact.subject for fact in planned)
         # a dict: a document that occurs twice, such as a heading, would be both trained and tested on
@@ -84,6 +86,13 @@ class TextSet:
             f"repeated ones and those that name an edited subject left out), but {self.tokens} are needed: "
             f"lower the number (text.tokens, stage.perplexity.texts.tokens) or choose a larger corpus"
         )
+
+    @property
+    def _chosen(self) -> Corpus:
+        corpus = self.corpus or self.otherwise
+        if corpus is None:
+            raise ConfigError("text.corpus is not set: choose one, for example corpus@text.corpus=wikitext")
+        return corpus
 
     def _usable_texts(self, corpus: Corpus, subjects: frozenset[str]) -> Iterator[str]:
         for number, text in enumerate(corpus):

@@ -6,7 +6,7 @@ fixed text, and n₀ the same in the unedited model. The next block then reads v
 while the residual stream itself is left as edited.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -51,6 +51,10 @@ class NormRescaled(Control):
         for key in ("tokens", "longest"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"control.{key}={getattr(self, key)}, but at least 1 token is needed")
+
+    def will_read(self, model: str) -> Iterable[Corpus]:
+        """The corpus."""
+        return (self.corpus,)
 
     def prepare(self, model: Model, edited: Sequence[Site]) -> None:
         """Read the text, copy the gains and measure the outputs of the norm layers on the unedited model.

@@ -11,6 +11,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 
 from editors.data import SLOT
 from editors.models.model import Model
@@ -51,12 +52,8 @@ class SampledContexts:
 
     def groups(self, model: Model) -> Groups:
         """Sample once for each start and length; the same seed and model give the same templates."""
-        generator = torch.Generator(device="cpu").manual_seed(self.seed)
-        samples = tuple(
-            _template(_continue(model, start, length, self.top_k, generator))
-            for length in self.lengths
-            for start in self.starts
-        )
+        requests = [(start, length) for length in self.lengths for start in self.starts]
+        samples = tuple(map(_template, _sampled(model, requests, self.top_k, self.seed)))
         return ((SLOT,), samples) if self.bare_weighs_half else ((SLOT, *samples),)
 
 
@@ -89,17 +86,53 @@ def _template(text: str) -> str:
     return f"{text.strip()}. {SLOT}"
 
 
+@dataclass
+class _Sample:
+    """A text that is being sampled."""
+
+    ids: list[int]
+    length: int
+    """Number of tokens at which it is complete."""
+    generator: torch.Generator
+    """Its own draws, so that they do not depend on the other samples of the batch."""
+
+
+def _sampled(model: Model, requests: Sequence[tuple[str, int]], top_k: int, seed: int) -> list[str]:
+    """Top-k sampling of a text for each start and number of tokens, in batches of equally long starts.
+
+    Each text draws what it would if all were sampled one after another from one generator.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    uniform = torch.ones(top_k, dtype=torch.promote_types(model.dtype, torch.float32))
+    samples: list[_Sample] = []
+    for start, length in requests:
+        ids = _start_ids(model, start)
+        samples.append(_Sample(ids, length, generator.clone_state()))
+        for _ in range(len(ids), length):  # draws of this text, which the next one begins after
+            torch.multinomial(uniform, 1, generator=generator)
+    batches: dict[int, list[_Sample]] = {}
+    for sample in samples:
+        batches.setdefault(len(sample.ids), []).append(sample)
+    for batch in batches.values():
+        _continue(model, batch, top_k)
+    return [str(model.tokenizer.decode(sample.ids, skip_special_tokens=True)) for sample in samples]
+
+
 @torch.no_grad()
-def _continue(model: Model, start: str, length: int, top_k: int, generator: torch.Generator) -> str:
-    """Top-k sampling of a text of `length` tokens that begins with `start`."""
-    ids = _start_ids(model, start)
-    while len(ids) < length:
-        row = torch.tensor([ids], device=model.device)
-        hidden = model.hidden(row, torch.ones_like(row, dtype=torch.bool))[0, -1]
-        best = model.logits(hidden).topk(top_k)
-        index = torch.multinomial(best.values.softmax(dim=-1).cpu(), 1, generator=generator)
-        ids.append(int(best.indices[int(index)]))
-    return str(model.tokenizer.decode(ids, skip_special_tokens=True))
+def _continue(model: Model, batch: Sequence[_Sample], top_k: int) -> None:
+    """Continue equally long texts to their lengths; keys and values of earlier tokens are kept."""
+    cache, begun = DynamicCache(), len(batch[0].ids)
+    longest = max(sample.length for sample in batch)
+    while (count := len(batch[0].ids)) < longest:
+        rows = torch.tensor([sample.ids[cache.get_seq_length() :] for sample in batch], device=model.device)
+        best = model.logits(model.hidden_next(rows, cache)[:, -1]).topk(top_k)
+        weights, choices = best.values.softmax(dim=-1).cpu(), best.indices.tolist()
+        for sample, row, options in zip(batch, weights, choices, strict=True):
+            # a complete text is padded, so that the rows stay aligned
+            index = torch.multinomial(row, 1, generator=sample.generator) if count < sample.length else 0
+            sample.ids.append(options[int(index)])
+    for sample in batch:
+        del sample.ids[max(sample.length, begun) :]
 
 
 def _start_ids(model: Model, start: str) -> list[int]:

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from editors.errors import ModelError
+from editors.models.stored.model_types import MODEL_TYPES, unsupported
 
 SITES = ("attn_q", "attn_k", "attn_v", "attn_o", "mlp_gate", "mlp_up", "mlp_down")
 """Every matrix of a block that is measured or edited, in the order of the forward pass."""
@@ -63,7 +64,7 @@ class Family:
 FAMILIES = (
     Family(
         name="gpt2",
-        model_types=("gpt2",),
+        model_types=MODEL_TYPES["gpt2"],
         blocks="transformer.h",
         final_norm="transformer.ln_f",
         input_norm="ln_1",
@@ -81,7 +82,7 @@ FAMILIES = (
     ),
     Family(
         name="gptj",
-        model_types=("gptj",),
+        model_types=MODEL_TYPES["gptj"],
         blocks="transformer.h",
         final_norm="transformer.ln_f",
         input_norm="ln_1",
@@ -98,7 +99,7 @@ FAMILIES = (
     ),
     Family(
         name="neox",
-        model_types=("gpt_neox",),
+        model_types=MODEL_TYPES["neox"],
         blocks="gpt_neox.layers",
         final_norm="gpt_neox.final_layer_norm",
         input_norm="input_layernorm",
@@ -116,7 +117,7 @@ FAMILIES = (
     ),
     Family(
         name="llama",
-        model_types=("llama", "mistral", "qwen2", "qwen3"),
+        model_types=MODEL_TYPES["llama"],
         blocks="model.layers",
         final_norm="model.norm",
         input_norm="input_layernorm",
@@ -149,16 +150,6 @@ def family_of(hf: PreTrainedModel) -> Family:
     if missing:
         raise ModelError(f"this {kind} model has no module {missing[0]!r}, so its sites cannot be found")
     return family
-
-
-def unsupported(kind: object) -> str | None:
-    """A sentence about a `model_type` that is not in the table; None for one that is."""
-    known = sorted(t for f in FAMILIES for t in f.model_types)
-    if kind in known:
-        return None
-    if kind is None:
-        return f"there is no model_type; supported are {', '.join(known)}"
-    return f"model_type {kind!r} is not supported; supported are {', '.join(known)}"
 
 
 def _paths(family: Family) -> list[str]:

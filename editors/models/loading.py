@@ -1,7 +1,8 @@
 """Loading a checkpoint from a folder or the hub, with errors that name the way out."""
 
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,7 +20,10 @@ from editors.errors import ConfigError, ModelError, first_line
 from editors.models.memory import check_fits, weight_bytes
 from editors.models.model import Model
 from editors.models.stored.checkpoint_files import ADAPTER, CONFIG, CheckpointFiles
+from editors.models.stored.gguf import dequantized
 from editors.models.stored.weight_files import check_loaded
+
+log = logging.getLogger(__name__)
 
 Precision = Literal["float64", "float32", "bfloat16", "float16"]
 
@@ -34,8 +38,14 @@ class Checkpoint:
 
     name: str
     """Short name, used in results and to look up published values."""
-    path: str
+    path: str | None = None
     """A folder or a Hugging Face id."""
+    gguf: str | None = None
+    """A GGUF file, or `package:<package>/<file>`, instead of `path`; its dequantized copy is edited."""
+    source: Literal["hub", "package"] | None = None
+    """Of a model with both: `hub` loads `path`, `package` loads `gguf`."""
+    licence: str | None = None
+    """Licence of the weights, for the record."""
     revision: str | None = None
     """Commit, tag or branch on the hub; pin it where numbers matter."""
     dtype: Precision = "float32"
@@ -59,6 +69,12 @@ class Checkpoint:
             ModelError: if the folder, the id, the tokenizer or the weights cannot be loaded, or are not what
                 the configuration of the model says.
         """
+        if (gguf := self.loaded_gguf) is not None:
+            folder = str(dequantized(gguf))
+            log.info("%s: weights of %s, dequantized in %s", self.name, gguf, folder)
+            return replace(self, path=folder, gguf=None, source=None, revision=None).load()
+        if self.source is not None:
+            log.info("%s: weights of %s", self.name, self.path)
         device, files = self._device(), CheckpointFiles(self._place, self.revision)
         self._check_place(files)
         files.check()
@@ -68,7 +84,7 @@ class Checkpoint:
                 f"model.depth={self.depth}, but {self.path} has {config.num_hidden_layers} blocks; correct it"
             )
         tokenizer = self._read("tokenizer", AutoTokenizer)
-        check_tokenizer(tokenizer, config, self.path)
+        check_tokenizer(tokenizer, config, self._shown)
         if files.folder is not None:
             files.check_weights()
         self._check_memory(config, device)
@@ -87,15 +103,32 @@ class Checkpoint:
                 f"model.device_map={self.device_map} leaves weights of {self.name} on the disk or in main "
                 "memory, where they cannot be edited: give it more devices, or set model.dtype=bfloat16"
             )
-        check_loaded(weights, report, self.path, files.weights, allow_zero=self.allow_zero)
+        check_loaded(weights, report, self._shown, files.weights, allow_zero=self.allow_zero)
         if self.device_map is None:
             weights.to(device)
         return Model(weights, tokenizer, name=self.name, files=files.weights)
 
     @property
+    def loaded_gguf(self) -> str | None:
+        """The GGUF file that is loaded; None if it is `path`.
+
+        Raises:
+            ConfigError: if both are given and `source` does not choose.
+        """
+        if self.path and self.gguf and self.source is None:
+            raise ConfigError(
+                f"model.path={self.path} and model.gguf={self.gguf} are both given: leave out one of them"
+            )
+        return None if self.source == "hub" else self.gguf
+
+    @property
     def _place(self) -> str:
         """The path with the home folder in place of `~`."""
-        return os.path.expanduser(self.path)  # noqa: PTH111 - leaves an id as it is
+        return os.path.expanduser(self.path or "")  # noqa: PTH111 - leaves an id as it is
+
+    @property
+    def _shown(self) -> str:
+        return self.path or ""
 
     def _device(self) -> torch.device:
         if self.dtype not in get_args(Precision):
@@ -117,11 +150,16 @@ class Checkpoint:
     def _check_place(self, files: CheckpointFiles) -> None:
         """Raise a ModelError if there is neither a folder nor a repository."""
         if not self.path:
-            raise ModelError("model.path is empty: set it to the folder of a model, or a Hugging Face id")
+            raise ModelError(
+                "model.path is empty: set it to the folder of a model or a Hugging Face id, or model.gguf "
+                "to a GGUF file"
+            )
         if files.folder is not None:
             return
         if Path(self._place).exists():
-            raise ModelError(f"model.path={self.path} is a file: name the folder of the model")
+            instead = f"give model.gguf={self.path} instead"
+            instead = instead if self.path.endswith(".gguf") else "name the folder of the model"
+            raise ModelError(f"model.path={self.path} is a file: {instead}")
         try:
             files.require(CONFIG)
         except (OSError, ValueError) as error:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import Cache
 from transformers.pytorch_utils import Conv1D
 
 from editors.digests import digest_of_text, digest_of_values
@@ -255,6 +256,10 @@ class Model:
     ) -> Float[Tensor, "row token width"]:
         """The last hidden states, before the head; padding on either side changes nothing."""
         return self.hf.base_model(**_inputs(ids, mask)).last_hidden_state
+
+    def hidden_next(self, ids: Int[Tensor, "row token"], cache: Cache) -> Float[Tensor, "row token width"]:
+        """`hidden` of tokens that follow those of a cache, which is extended by their keys and values."""
+        return self.hf.base_model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
 
     def hidden_after(
         self, update: WeightUpdate, ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]

@@ -6,7 +6,7 @@ interrupted pass continues from its last written totals.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from editors.errors import ConfigError
 from editors.models.model import Model
 from editors.moments.moment_sources import SITE, Spectrum
 from editors.moments.streaming import Batching, Budget, SecondMoment, Tally, collect, home_of_totals
-from editors.moments.tensor_cache import CachedTensors, TensorCache
+from editors.moments.tensor_cache import CachedTensors, TensorCache, descriptions
 
 FORMAT = 2
 """Version of the files and of the sums; part of their description."""
@@ -88,6 +88,20 @@ class CollectedMoments:
         store = self._store(model)
         return {layer: self._spectrum(model, layer, store) for layer in layers}
 
+    def will_read(self, model: str) -> Iterable[Corpus]:
+        """The corpus, unless the cache has second moments of it for a model of this name.
+
+        Raises:
+            DataError: if the corpus has no identity, which names its place in the cache.
+        """
+        identity = self.corpus.identity()
+        cached = descriptions(self._root, model)
+        return () if any(each.get("corpus") == identity for each in cached) else (self.corpus,)
+
+    @property
+    def _root(self) -> Path:
+        return Path(self.folder).expanduser()
+
     @property
     def _budgets(self) -> dict[str, int]:
         budgets = {
@@ -117,7 +131,7 @@ class CollectedMoments:
             "max_tokens": min(self.max_tokens, model.max_tokens),
             "site": SITE,
         }
-        return TensorCache(Path(self.folder).expanduser(), model.name, description)
+        return TensorCache(self._root, model.name, description)
 
     def _collect(self, model: Model, layers: Sequence[int], store: TensorCache) -> dict[int, Tensor]:
         """Run the pass, or the rest of an interrupted one, and cache every layer."""

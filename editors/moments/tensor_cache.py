@@ -8,8 +8,10 @@ another description or name, is reported in a warning and treated as missing.
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from filelock import FileLock
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from editors.disk import remove_parts
 from editors.errors import DataError
-from editors.tensor_files import read_sealed, write_sealed
+from editors.tensor_files import read_metadata, read_sealed, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,15 @@ _REMEDY = "it is computed again"
 def hashed(description: Mapping[str, object]) -> str:
     """Twelve hex digits that are equal for equal descriptions."""
     return hashlib.sha256(_canonical(description).encode()).hexdigest()[:12]
+
+
+def descriptions(root: Path, name: str) -> Iterator[Mapping[str, object]]:
+    """The description of every cache of this name that holds a readable file."""
+    for folder in sorted(root.glob(f"{escape(name)}-*")):
+        for path in sorted(folder.glob("*.safetensors")):
+            with suppress(DataError, ValueError):  # an unreadable file is as good as none
+                yield json.loads(read_metadata(path, remedy=_REMEDY).get("description", "{}"))
+                break
 
 
 @dataclass(frozen=True, kw_only=True)

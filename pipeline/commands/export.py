@@ -99,9 +99,8 @@ def edited_model(run: Path, plugins: Sequence[str] = ()) -> Model:
     change = kept_changes(run)
     config = RunFolder(run).config()
     checkpoint = replace(build_model(config, plugins), device="cpu", device_map=None)
-    check_inputs(
-        run, {path: digest for path, digest in recorded_inputs(run).items() if path == checkpoint.path}
-    )
+    own = (checkpoint.path, checkpoint.gguf)
+    check_inputs(run, {path: digest for path, digest in recorded_inputs(run).items() if path in own})
     try:
         model = checkpoint.load()
     except ModelError as error:

@@ -15,6 +15,8 @@ IRRELEVANT = frozenset(
 """Top-level keys that say where and how a run is computed and tracked; they change no number."""
 SILENT = frozenset({"save_every", "check_memory", "keep_updates"})
 """Keys that change no number at any depth."""
+LATER = frozenset({"gguf"})
+"""Keys that came after the first runs: without a value they are left out, and those keep their names."""
 
 
 def fingerprint(config: Config) -> str:
@@ -30,7 +32,11 @@ def fingerprint(config: Config) -> str:
 
 def _canonical(value: object, key: object = None) -> object:
     if isinstance(value, Mapping):
-        return {str(key): _canonical(item, key) for key, item in value.items() if key not in SILENT}
+        return {
+            str(key): _canonical(item, key)
+            for key, item in value.items()
+            if key not in SILENT and not (key in LATER and item is None)
+        }
     if isinstance(value, list | tuple):
         return [_canonical(item) for item in value]
     if key == "_target_" and isinstance(value, str):

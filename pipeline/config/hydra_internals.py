@@ -34,6 +34,7 @@ def unregister_replaced() -> None:
 
     Hydra would validate our files of the same names against them. Others stay: they can be selected.
     """
+    Plugins.instance()  # registers them when it is first made, and would do so again later
     for path in (CONF / "hydra").rglob("*.yaml"):
         *groups, name = path.relative_to(CONF).parts
         stored: Any = ConfigStore.instance().repo

@@ -1,12 +1,39 @@
-"""Values of a command line that Hydra reads only in quotes: `data.path=~/facts.jsonl`, `name=Zürich`."""
+"""Values of a command line that Hydra reads only in quotes: `data.path=~/facts.jsonl`, `name=Zürich`.
+
+And facts in one line each, which would need two kinds of quotes: `facts="The Eiffel Tower is in|Paris|Rome"`.
+"""
 
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 _SYNTAX = frozenset(",[]{}()'\"\\$")
 """Characters that mean something in Hydra's grammar: a value with one of them is left as it is."""
+
+
+_FACTS = "facts="
+
+
+def with_facts(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `data=lines data.facts=[…]` for every `facts=LINE`, and `edits=` their number.
+
+    An explicit `edits=` is kept. A run is the same, and has the same fingerprint, in either way of writing.
+    """
+    lines = [argument.removeprefix(_FACTS) for argument in arguments if argument.startswith(_FACTS)]
+    if not lines:
+        return list(arguments)
+    others = [argument for argument in arguments if not argument.startswith(_FACTS)]
+    texts = [in_quotes(line) for line in lines]
+    edits = [] if any(argument.startswith("edits=") for argument in others) else [f"edits={len(lines)}"]
+    return [*others, "data=lines", f"data.facts=[{','.join(texts)}]", *edits]
+
+
+def in_quotes(text: str) -> str:
+    """The text as a quoted value of Hydra's grammar."""
+    # an interpolation would be resolved even in quotes
+    return QuotedString(text.replace("${", r"\${"), Quote.single).with_quotes()
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:

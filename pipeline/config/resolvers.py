@@ -1,9 +1,13 @@
 """Functions that a configuration may call; imports are light, so that errors in overrides appear at once."""
 
+from pathlib import Path
+
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from editors.errors import ConfigError
+from pipeline.config.models.described import model_depth, model_name
+from pipeline.config.models.sources import model_source
 
 
 def span(which: str, depth: int | None) -> list[int]:
@@ -35,8 +39,18 @@ def variant(suffix: str, *, _root_: DictConfig) -> str:
     return f"{hydra.runtime.choices.get('experiment') or 'default'}_{suffix}"
 
 
+def stem(path: str) -> str:
+    """The name of a file without its folder and endings: `facts` for `~/data/facts.csv.gz`."""
+    name = Path(path).name
+    return name.lstrip(".").partition(".")[0] or name
+
+
 def register_resolvers() -> None:
-    """Make `${span:…}`, `${last:…}` and `${variant:…}` known to OmegaConf."""
+    """Make `${span:…}`, `${last:…}`, `${stem:…}`, `${variant:…}` and those of models known to OmegaConf."""
     OmegaConf.register_new_resolver("variant", variant, replace=True)
+    OmegaConf.register_new_resolver("model_source", model_source, replace=True)
+    OmegaConf.register_new_resolver("model_name", model_name, replace=True)
+    OmegaConf.register_new_resolver("model_depth", model_depth, replace=True)
     OmegaConf.register_new_resolver("span", span, replace=True)
+    OmegaConf.register_new_resolver("stem", stem, replace=True)
     OmegaConf.register_new_resolver("last", lambda values: values[-1], replace=True)

@@ -2,12 +2,20 @@
 
 import copy
 import re
+from collections.abc import Sequence
 from typing import Any, cast
 
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import ConfigError
+from pipeline.config.hydra_internals import unregister_replaced
+from pipeline.config.models.missing import check_complete
+from pipeline.config.quoting import quoted
+from pipeline.config.resolvers import register_resolvers
+from pipeline.paths import CONF
 
 ResolvedConfig = dict[str, Any]
 """A configuration with all interpolations filled in: plain dicts, lists, strings and numbers."""
@@ -34,9 +42,9 @@ def resolved(config: DictConfig) -> ResolvedConfig:
         ConfigError: for a model–editor pair without values, or an interpolation of a missing key.
     """
     used = _used(config)
-    if "layers" in used:
-        _check_published(config)
     reduced = _reduced(config, used)
+    if "layers" in used:
+        check_complete(reduced)
     try:
         plain = cast(ResolvedConfig, OmegaConf.to_container(reduced, resolve=True))
     except OmegaConfBaseException as error:
@@ -47,6 +55,25 @@ def resolved(config: DictConfig) -> ResolvedConfig:
     return plain
 
 
+def composed(overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+    """The resolved nodes of some groups of the configuration with these overrides.
+
+    Raises ConfigError for an override that Hydra refuses, and for a value that is missing.
+    """
+    register_resolvers()
+    unregister_replaced()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", quoted(overrides))
+        return {
+            group: OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)
+            for group in groups
+        }
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        raise ConfigError(f"{str(error).splitlines()[0]}{cause}") from error
+
+
 def without_hydra(config: DictConfig) -> DictConfig:
     """A copy of a composed configuration as passed to a run: without Hydra's own part."""
     copied = config.copy()
@@ -54,20 +81,6 @@ def without_hydra(config: DictConfig) -> DictConfig:
         copied["name"] = copied.get("name")  # may refer to Hydra's own part
         copied.pop("hydra", None)
     return copied
-
-
-def _check_published(config: DictConfig) -> None:
-    """Raise ConfigError if there are no published values, and so no layers to edit, for model and editor."""
-    layers = config.get("layers")
-    if layers is None or not OmegaConf.is_missing(layers, "published"):
-        return
-    node = OmegaConf.to_container(layers, resolve=False)
-    if isinstance(node, dict) and "layers.published" in str(node.get("edit")):
-        model, editor = config.model.name, config.editor.name
-        raise ConfigError(
-            f"there are no values for editor={editor} on model={model}: give layers.edit=[...] and the "
-            f"editor's constants on the command line, or write conf/hparams/{model}/{editor}.yaml"
-        )
 
 
 def _used(config: DictConfig) -> set[str]:

@@ -1,7 +1,7 @@
 """`intervention=hypernetwork`: trains an editor on facts of subjects that runs then leave alone."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -92,6 +92,10 @@ class LearnToEdit(Intervention):
         """The editor, as a `Learner`."""
         assert isinstance(self.editor, Learner)
         return self.editor
+
+    def will_read(self, model: str) -> Iterable[Corpus]:
+        """The running text, if any of its documents are used."""
+        return (self.texts,) if self.texts is not None and self.documents > 0 else ()
 
     def plan(self, facts: FactSet) -> Plan:
         """The editor is trained on half of the subjects; the others are left alone."""

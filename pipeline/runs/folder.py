@@ -35,7 +35,7 @@ from pipeline.runs.layout import folder_of, place
 from pipeline.runs.messages import error_report
 from pipeline.runs.metrics_file import MetricsFile
 from pipeline.runs.objectives import Value
-from pipeline.runs.provenance import earlier_attempts, now, provenance
+from pipeline.runs.provenance import earlier_attempts, model_origin, now, provenance
 from pipeline.runs.signals import was_requeued
 
 log = logging.getLogger(__name__)
@@ -250,6 +250,7 @@ class RunDir:
         write(self.folder / CONFIG, text)
         earlier = earlier_attempts(self.folder / PROVENANCE) if self.saved else []
         origin = provenance(plugins_of(self.config))
+        origin["model"] = model_origin(self.config)
         more = {"inputs": self._states.inputs, "earlier": earlier}
         write_json(self.folder / PROVENANCE, origin | more)
         self._started = time.perf_counter()

@@ -10,11 +10,11 @@ from xxhash import xxh3_128
 
 from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
-from editors.text_files import local_path
+from editors.models.stored.gguf_header import located
 from pipeline.config.fingerprint import label
 from pipeline.runs.layout import run_of
 
-_KEYS = ("path", "folder")
+_KEYS = ("path", "paths", "folder", "gguf")
 _SOURCE, _UPDATES = "source", "updates"
 """The key that names an earlier run, and the folder of that run that is read."""
 _WRITTEN = ("moments", "editor")
@@ -28,8 +28,8 @@ def input_digests(config: Mapping[str, object]) -> dict[str, str]:
 
     A digest covers names and all bytes of every file.
     """
-    paths = {text: local_path(text) for text in sorted(set(_input_paths(config)))}
-    return {text: _digest(path) for text, path in paths.items() if path.exists()}
+    paths = {text: located(text) for text in sorted(set(_input_paths(config)))}
+    return {text: _digest(path) for text, path in paths.items() if path and path.exists()}
 
 
 def recorded_inputs(folder: Path) -> Mapping[str, str]:
@@ -39,8 +39,8 @@ def recorded_inputs(folder: Path) -> Mapping[str, str]:
 
 def check_inputs(folder: Path, before: Mapping[str, str]) -> None:
     """Raise a ConfigError if an existing file differs from the one that the run in this folder has read."""
-    existing = {path: digest for path, digest in before.items() if local_path(path).exists()}
-    changed = [path for path, digest in existing.items() if _as_before(digest)(local_path(path)) != digest]
+    paths = {text: path for text in before if (path := located(text)) and path.exists()}
+    changed = [text for text, path in paths.items() if _as_before(before[text])(path) != before[text]]
     if changed:
         raise ConfigError(
             f"{changed[0]} has changed since the run in {folder} read it: "

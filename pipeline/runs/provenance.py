@@ -22,6 +22,8 @@ from threadpoolctl import threadpool_info
 
 from analysis.plugins import installed_plugins
 from analysis.results.run_files import read_object
+from editors.disk import checksum
+from editors.models.stored.gguf_header import PACKAGED, located
 from pipeline.config.secrets import without_secrets
 from pipeline.paths import PACKAGE, ROOT
 
@@ -135,6 +137,24 @@ def _overrides() -> list[str]:
     """The overrides of the command line, or those that a sweep created for this run."""
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return without_secrets(list(overrides))
+
+
+def model_origin(config: Mapping[str, Any]) -> dict[str, object]:
+    """Where the weights come from: repository, or GGUF file with SHA-256 and package; and their licence."""
+    model = config.get("model") or {}
+    origin: dict[str, object] = {"source": model.get("source"), "licence": model.get("licence")}
+    gguf = None if model.get("source") == "hub" else model.get("gguf")
+    if gguf is None:
+        return {**origin, "path": model.get("path"), "revision": model.get("revision")}
+    package = gguf.removeprefix(PACKAGED).partition("/")[0] if gguf.startswith(PACKAGED) else None
+    file = located(gguf)
+    return {
+        **origin,
+        "gguf": gguf,
+        "package": package and f"{package} {_version(package)}",
+        "sha256": checksum(file) if file and file.is_file() else None,
+        "original": model.get("path"),
+    }
 
 
 def earlier_attempts(path: Path) -> list[dict[str, Any]]:

@@ -226,7 +226,8 @@ def test_a_model_that_gives_no_numbers_ends_its_run_with_every_stage(
     measurement: Measurement = {}
     for stage in parts.stages:
         measurement |= stage.measure(model, seen)
-    assert measurement["downstream/mean/acc"] == 0
+    assert measurement["downstream/sentiment/acc"] == 0
+    assert "downstream/mean/acc" not in measurement, "the random model is at chance before it is broken"
     assert measurement["edit/success/seen.rewrite"] == measurement["edit/generated/seen.contains"] == 0
     assert measurement["probe/direct/block.03"] == 1 and measurement["probe/direct/block.01"] == 0.5
     for key in (
@@ -288,6 +289,11 @@ def test_an_input_that_cannot_be_loaded_is_named(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises((DataError, ModelError), match=sentence):
         launch(composed(override), tmp_path)
+
+
+def test_a_text_that_is_missing_is_told_before_the_model_is_looked_for(composed: Composed, tmp_path: Path):
+    with pytest.raises(DataError, match=r"/nowhere\.txt"):
+        launch(composed("model.corpus.path=/nowhere.txt", "model.path=/nowhere"), tmp_path)
 
 
 def test_a_folder_without_tokenizer_says_so(composed: Composed, checkpoint: Path, tmp_path: Path):

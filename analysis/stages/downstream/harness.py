@@ -24,13 +24,15 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import env as environment
 
+from analysis.stages.downstream.answers import chance_of, class_scores, log_likelihoods
+from analysis.stages.downstream.chance import Comparison, compare_accuracy, compare_area, roc_area
 from analysis.stages.downstream.lm import InMemoryLM, choice_groups
 from analysis.stages.downstream.tasks.source import TaskFiles
 from editors.errors import ConfigError, DataError
 from editors.models.model import Model
 
 METRICS = ("acc", "f1", "mcc")
-"""Metrics that are reported for a task if it has them."""
+"""Metrics of the harness that are reported for a task if it has them."""
 
 Results = Mapping[str, Any]
 """Results of the harness for one task or group."""
@@ -41,11 +43,21 @@ class TaskScore:
     """Scores of a task or group."""
 
     values: Mapping[str, float]
-    """Those of `METRICS` that the task has."""
+    """Those of `METRICS` that the task has, `auc` for two classes, `log_likelihood` for no choices."""
     stderr: float | None
-    """Standard error of the accuracy, √(p (1 − p) / (n − 1)), pooled in a group; None for one document."""
+    """Standard error of the accuracy, √(p (1 − p) / (n − 1)), pooled in a group; None for one document.
+
+    That of the area under the ROC curve for a task that has no accuracy.
+    """
+    comparisons: Sequence[Comparison]
+    """Accuracy and area compared with chance; the score is above chance if all are."""
     documents: int
     """Number of documents."""
+
+    @property
+    def ability(self) -> float:
+        """The number that enters the mean: the accuracy, or the area if there is none."""
+        return self.values["acc" if "acc" in self.values else "auc"]
 
 
 class Harness:
@@ -94,25 +106,35 @@ class Harness:
         groups = self.groups
         alone = {name: [name] for name in self.tasks if not any(name in names for names in groups.values())}
         counts = {name: count["effective"] for name, count in evaluation["n-samples"].items()}
+        results = evaluation["results"]
         return {
-            name: _task_score(evaluation["results"], name, members, [counts[member] for member in members])
+            name: self._task_score(results, name, members, [counts[member] for member in members])
             for name, members in (groups | alone).items()
         }
 
+    def _task_score(
+        self, results: Mapping[str, Results], name: str, members: Sequence[str], sizes: Sequence[int]
+    ) -> TaskScore:
+        """The score of a group with these members, or of a task, which is its own only member."""
+        values = _reported_metrics(results[name])
+        area = roc_area(class_scores(self.tasks[name])) if name in self.tasks else {}
+        values |= log_likelihoods(self.tasks[name]) if name in self.tasks else {}
+        values |= {"auc": area["auc"]} if area else {}
+        comparisons = [compare_area(area["auc"], area["auc_stderr"])] if area else []
+        stderr = area.get("auc_stderr")
+        if "acc" in values:
+            accuracies = [_reported_metrics(results[member])["acc"] for member in members]
+            stderr = _pooled_stderr(accuracies, sizes)
+            shares = [chance_of(self.tasks[member]) for member in members]
+            chance = sum(share * size for share, size in zip(shares, sizes, strict=True)) / sum(sizes)
+            comparisons.insert(0, compare_accuracy(values["acc"], sum(sizes), chance))
+        return TaskScore(values=values, stderr=stderr, comparisons=comparisons, documents=sum(sizes))
 
-def _task_score(
-    results: Mapping[str, Results], name: str, members: Sequence[str], sizes: Sequence[int]
-) -> TaskScore:
-    """The score of a group with these members, or of a task, which is its own only member."""
-    accuracies = [_reported_metrics(results[member])["acc"] for member in members]
+
+def _pooled_stderr(accuracies: Sequence[float], sizes: Sequence[int]) -> float | None:
     pairs = zip(accuracies, sizes, strict=True)
     spreads = [(share * (1 - share) / (size - 1)) ** 0.5 for share, size in pairs if size > 1]
-    complete = len(spreads) == len(sizes)
-    return TaskScore(
-        values=_reported_metrics(results[name]),
-        stderr=float(pooled_sample_stderr(spreads, list(sizes))) if complete else None,
-        documents=sum(sizes),
-    )
+    return float(pooled_sample_stderr(spreads, list(sizes))) if len(spreads) == len(sizes) else None
 
 
 def _reported_metrics(results: Results) -> dict[str, float]:

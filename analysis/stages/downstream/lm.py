@@ -4,15 +4,15 @@ Requests are tokenised once, as by the harness' own wrapper of Hugging Face mode
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
 
 from analysis.inference.scoring import Ids, Query
+from analysis.stages.downstream.answers import documents
 from analysis.stages.downstream.likelihoods import Likelihoods
 from editors.errors import DataError
 from editors.models.model import Model
@@ -74,21 +74,10 @@ class InMemoryLM(LM):
 
 def choice_groups(task: ConfigurableTask) -> Iterator[ChoiceGroup]:
     """The choices of every document of a task, if it has several."""
-    groups: dict[int | None, list[Instance]] = {}
-    for request in task.instances:
-        groups.setdefault(request.doc_id, []).append(request)
-    for requests in groups.values():
-        if len(requests) > 1:
-            right = _right_choices(task, requests[0].doc)
-            yield ChoiceGroup(requests, next(r for i, r in enumerate(requests) if i not in right))
-
-
-def _right_choices(task: ConfigurableTask, document: Mapping[str, Any]) -> set[int]:
-    """Numbers of the right choices."""
-    gold: Any = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
-    choices = task.doc_to_choice(document)
-    answers = gold if isinstance(gold, list) else [gold]
-    return {choices.index(answer) if answer in choices else answer for answer in answers}
+    for document in documents(task):
+        if len(document.requests) > 1:
+            wrong = next(r for i, r in enumerate(document.requests) if i not in document.right)
+            yield ChoiceGroup(document.requests, wrong)
 
 
 def _pair(request: Instance) -> tuple[str, str]:

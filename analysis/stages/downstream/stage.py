@@ -7,9 +7,11 @@ chance is damage to general ability. The likeliest choice counts as the answer, 
 
 Official and own tasks run through the lm-evaluation-harness (EleutherAI) on the model in memory. Sources
 (`tasks/`) write task files into a folder, `harness.py` loads them once, and every measurement scores the same
-prompts again.
+prompts again. A task that the unedited model does no better than by chance (`chance.py`) cannot show a loss:
+it is measured, but left out of the mean.
 """
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,15 +30,19 @@ from editors.models.model import Model
 if TYPE_CHECKING:
     from analysis.stages.downstream.harness import TaskScore
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(kw_only=True)
 class Downstream(Stage):
     """Accuracy on multiple-choice tasks.
 
-    Keys: `downstream/<task>/acc`, `/stderr`, for tasks that have them `/f1` and `/mcc`, and at the first
-    measurement `/documents`; `<task>` is a task or a group. `downstream/mean/acc` is the plain mean over the
-    configured tasks, among which a group such as MMLU counts as one; `downstream/mean/stderr` is its standard
-    error √(Σ sᵢ²) / k over k tasks, absent if that of a task is.
+    Keys: `downstream/<task>/acc`, `/stderr`, for tasks that have them `/f1`, `/mcc`, `/auc` and
+    `/log_likelihood`, and at the first measurement `/documents` and `/above_chance`; `<task>` is a task or a
+    group. `downstream/mean/acc` is the plain mean over those of the configured tasks that the unedited model
+    does better than by chance, among which a group such as MMLU counts as one; a task without accuracy enters
+    with its area under the ROC curve. `downstream/mean/stderr` is its standard error √(Σ sᵢ²) / k over k
+    tasks, absent if that of a task is. Without such a task there is no mean.
 
     Raises:
         ConfigError, DataError: in the constructor, for anything that is wrong with a source.
@@ -79,15 +85,37 @@ class Downstream(Stage):
                 )
                 for name, (files, folder) in folders.items()
             ]  # fmt: skip
+        self._unedited = model, self._scores(model)
+        self._above_chance = {name: _is_above_chance(score) for name, score in self._unedited[1].items()}
+        self._warn_of_chance()
 
     def measure(self, model: Model, observation: Observation) -> Measurement:
-        """Evaluate every task."""
-        scores: dict[str, TaskScore] = {}
-        for harness in self._harnesses:
-            scores |= harness.score(model)
+        """Evaluate every task; the unedited model was evaluated by `prepare`."""
+        prepared, scores = self._unedited
+        if not (observation.is_unedited and model is prepared):
+            scores = self._scores(model)
         tasks = (self._metrics(name, score, observation) for name, score in scores.items())
         metrics: Measurement = {key: value for task in tasks for key, value in task}
-        return {**metrics, **_mean([scores[name] for harness in self._harnesses for name in harness.top])}
+        return {**metrics, **_mean([scores[name] for name in self._top if self._above_chance[name]])}
+
+    @property
+    def _top(self) -> list[str]:
+        return [name for harness in self._harnesses for name in harness.top]
+
+    def _scores(self, model: Model) -> "dict[str, TaskScore]":
+        return {name: score for harness in self._harnesses for name, score in harness.score(model).items()}
+
+    def _warn_of_chance(self) -> None:
+        """Name the tasks that the unedited model does no better than by chance, each with its interval."""
+        low = [name for name in self._top if not self._above_chance[name]]
+        for name in low:
+            failed = next(c for c in self._unedited[1][name].comparisons if not c.is_above)
+            log.warning("%s is left out of downstream/mean: on the unedited model %s", name, failed)
+        if len(low) == len(self._top):
+            log.warning(
+                "the unedited model does no downstream task better than by chance, so that there is no "
+                "downstream/mean: choose easier tasks or more documents"
+            )
 
     def _metrics(
         self, name: str, score: "TaskScore", observation: Observation
@@ -98,6 +126,7 @@ class Downstream(Stage):
             yield f"downstream/{name}/stderr", score.stderr
         if observation.is_first:
             yield f"downstream/{name}/documents", score.documents
+            yield f"downstream/{name}/above_chance", float(self._above_chance[name])
 
     @contextmanager
     def _task_folders(self) -> Iterator[dict[str, tuple[TaskFiles, Path]]]:
@@ -111,9 +140,15 @@ class Downstream(Stage):
             yield folders
 
 
+def _is_above_chance(score: "TaskScore") -> bool:
+    return all(comparison.is_above for comparison in score.comparisons)
+
+
 def _mean(scores: "Sequence[TaskScore]") -> dict[str, float]:
-    """The mean accuracy over tasks with disjoint documents, and its standard error if all tasks have one."""
-    result = {"downstream/mean/acc": sum(score.values["acc"] for score in scores) / len(scores)}
+    """The mean over tasks with disjoint documents, and its standard error if all tasks have one."""
+    if not scores:
+        return {}
+    result = {"downstream/mean/acc": sum(score.ability for score in scores) / len(scores)}
     errors = [score.stderr for score in scores if score.stderr is not None]
     if len(errors) == len(scores):
         result["downstream/mean/stderr"] = math.hypot(*errors) / len(scores)

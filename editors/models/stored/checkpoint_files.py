@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils.hub import cached_file, cached_files
 
 from editors.errors import ModelError, listed
-from editors.models.architectures import unsupported
 from editors.models.stored.config_numbers import number_problems
+from editors.models.stored.model_types import unsupported
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
@@ -33,7 +33,6 @@ _REFUSED = {
 _ATTENTION = (None, "eager", "sdpa")
 """Implementations of attention that are part of transformers; others are fetched from the hub."""
 _OTHER_WEIGHTS = {
-    "*.gguf": "GGUF",
     "*.bin": "pickles",
     "*.pt": "pickles",
     "*.pth": "pickles",
@@ -189,6 +188,9 @@ class CheckpointFiles:
         yield from filter(None, map(_instead, weights))
         yield from _rivals(folder)
         if not weights:
+            if files := sorted(folder.glob("*.gguf")):
+                yield f"{folder} holds GGUF and no {WEIGHTS}: give model.gguf={files[0]} instead"
+                return
             others = [kind for pattern, kind in _OTHER_WEIGHTS.items() if any(folder.glob(pattern))]
             holds = f"holds {others[0]}, which are not read, and" if others else "holds"
             yield (

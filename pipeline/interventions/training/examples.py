@@ -2,7 +2,7 @@
 
 import logging
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
@@ -56,6 +56,10 @@ class PackedText:
     def label(self) -> str:
         """The label of the corpus."""
         return self.corpus.label
+
+    def will_read(self, model: str) -> Iterable[Corpus]:
+        """The corpus."""
+        return (self.corpus,)
 
     def load(self, model: Model, rows: int) -> "Dataset":
         """The first rows of the corpus.

@@ -54,19 +54,64 @@ def preferred(model: Model, item: Item) -> int:
     return int((scores.log_probability * lengths).argmax())
 
 
+def solved(model: Model, items: list[Item], *, wrong: int = 0) -> list[Item]:
+    """The items with the answers that the model prefers, except for the first ones."""
+    chosen = [preferred(model, item) for item in items]
+    answers = [(answer + (i < wrong)) % 3 for i, answer in enumerate(chosen)]
+    return [replace(item, answer=answer) for item, answer in zip(items, answers, strict=True)]
+
+
 def test_accuracy_and_its_error_are_those_of_the_likeliest_choices():
     model = tiny_model(double=False)
-    found = measured(stage(walk=ITEMS, again=ITEMS[:3]), model)
-    hits = [float(preferred(model, item) == item.answer) for item in ITEMS]
-    accuracy = sum(hits) / len(hits)
+    items = solved(model, ITEMS, wrong=1)
+    found = measured(stage(walk=items, again=items[1:]), model)
+    accuracy = 5 / 6
     assert found["downstream/walk/acc"] == pytest.approx(accuracy)
-    spread = (accuracy * (1 - accuracy) / (len(hits) - 1)) ** 0.5
+    spread = (accuracy * (1 - accuracy) / 5) ** 0.5
     assert found["downstream/walk/stderr"] == pytest.approx(spread)
-    assert found["downstream/mean/acc"] == pytest.approx(
-        (found["downstream/walk/acc"] + found["downstream/again/acc"]) / 2
-    )
-    errors = [found[f"downstream/{task}/stderr"] for task in ("walk", "again")]
-    assert found["downstream/mean/stderr"] == pytest.approx((errors[0] ** 2 + errors[1] ** 2) ** 0.5 / 2)
+    assert found["downstream/mean/acc"] == pytest.approx((accuracy + 1) / 2)
+    assert found["downstream/mean/stderr"] == pytest.approx(spread / 2)
+
+
+def test_a_task_at_chance_is_told_and_left_out_of_the_mean(caplog: pytest.LogCaptureFixture):
+    model = tiny_model(double=False)
+    found = measured(stage(walk=solved(model, ITEMS), luck=solved(model, ITEMS, wrong=4)), model)
+    assert (found["downstream/walk/above_chance"], found["downstream/luck/above_chance"]) == (1, 0)
+    assert found["downstream/luck/acc"] == pytest.approx(1 / 3)
+    assert found["downstream/mean/acc"] == 1 and found["downstream/mean/stderr"] == 0
+    assert "luck is left out of downstream/mean: on the unedited model acc is 0.333" in caplog.text
+    assert "above chance, 0.333" in caplog.text and "walk" not in caplog.text
+
+
+def test_without_a_task_above_chance_there_is_no_mean_and_it_is_told(caplog: pytest.LogCaptureFixture):
+    model = tiny_model(double=False)
+    found = measured(stage(luck=solved(model, ITEMS, wrong=6)), model)
+    assert not {"downstream/mean/acc", "downstream/mean/stderr"} & found.keys()
+    assert "there is no downstream/mean" in caplog.text
+
+
+def test_the_unedited_model_decides_which_tasks_are_above_chance():
+    """Also in a comparison of two models and in a resumed run, which first measure an edited one."""
+    model = tiny_model(double=False)
+    downstream = stage(walk=solved(model, ITEMS), luck=solved(model, ITEMS, wrong=6))
+    downstream.prepare(model)
+    model.hf.get_output_embeddings().weight.data.neg_()
+    found = downstream.measure(model, replace(START, count=1))
+    assert (found["downstream/walk/above_chance"], found["downstream/luck/above_chance"]) == (1, 0)
+    assert found["downstream/mean/acc"] == found["downstream/walk/acc"] < 1
+
+
+def test_a_constant_answer_is_not_above_chance_however_often_it_is_right(
+    caplog: pytest.LogCaptureFixture,
+):
+    model = tiny_model(double=False)
+    item = Item("Rob walks to", ("town", "river"), 0)
+    usual = preferred(model, item)
+    items = [replace(item, answer=usual if i % 10 else 1 - usual) for i in range(40)]
+    found = measured(stage(same=items), model)
+    assert found["downstream/same/acc"] == pytest.approx(0.9)
+    assert found["downstream/same/auc"] == pytest.approx(0.5)
+    assert found["downstream/same/above_chance"] == 0 and "auc is 0.500" in caplog.text
 
 
 def test_only_changed_weights_change_the_next_evaluation():

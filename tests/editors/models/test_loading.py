@@ -295,7 +295,7 @@ def test_a_file_of_all_weights_beside_shards_is_refused(folder: Path, saved: Pat
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("pytorch_model.bin", "pickles"), ("model.gguf", "GGUF"), ("other.safetensors", "holds no")],
+    [("pytorch_model.bin", "pickles"), ("model.gguf", "model.gguf="), ("other.safetensors", "holds no")],
 )
 def test_weights_of_another_kind_are_not_read(folder: Path, name: str, kind: str):
     (folder / "model.safetensors").rename(folder / name)

@@ -15,7 +15,8 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from analysis.__main__ import main as analysis
-from pipeline.command_line import COMMANDS
+from pipeline.command_line import COMMANDS, MEASURE
+from pipeline.config.quoting import with_facts
 from pipeline.config.resolvers import register_resolvers
 from tests.paths import CONF, ROOT
 
@@ -53,7 +54,7 @@ OWN_FOLDER = "--config-dir"
 RUNS = [
     c
     for c in DOCUMENTED
-    if c.program == "pipeline" and not {*c.words[:1]} & {*COMMANDS} and OWN_FOLDER not in c.words
+    if c.program == "pipeline" and not {*c.words[:1]} & {*COMMANDS, MEASURE} and OWN_FOLDER not in c.words
 ]
 PLUGINS = [c for c in DOCUMENTED if c.program == "pipeline" and OWN_FOLDER in c.words]
 ANALYSES = sorted({c.words[0] for c in DOCUMENTED if c.program == "analysis" and c.words})
@@ -62,7 +63,7 @@ ANALYSES = sorted({c.words[0] for c in DOCUMENTED if c.program == "analysis" and
 def overrides(words: tuple[str, ...]) -> list[Override]:
     """The overrides of a command without flags and placeholders."""
     plain = [word for word in words if word not in FLAGS and not any(p in word for p in PLACEHOLDERS)]
-    return OverridesParser.create().parse_overrides(plain)
+    return OverridesParser.create().parse_overrides(with_facts(plain))
 
 
 def jobs(overrides: list[Override]) -> list[list[str]]:

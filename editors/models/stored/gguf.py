@@ -1,0 +1,82 @@
+"""Models in GGUF, the format of llama.cpp: copies with dequantized matrices.
+
+transformers dequantizes: each block of 32 or 256 weights is w = scale · code + offset, computed in float32.
+The copy is a folder of safetensors, tokenizer and configuration, which is read like any other.
+"""
+
+import importlib.util
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from editors.disk import PART, checksum, remove_parts
+from editors.errors import ModelError, first_line
+from editors.models.stored.gguf_header import CACHE, gguf_file, read_header
+from editors.models.stored.model_types import unsupported
+
+log = logging.getLogger(__name__)
+
+
+def header_problem(header: Mapping[str, object], name: str) -> str | None:
+    """A sentence if a header is of an architecture that is not supported."""
+    sentence = unsupported(header.get("general.architecture"))
+    return sentence and f"model.gguf={name}: {sentence}"
+
+
+def dequantized(name: str, cache: Path = CACHE) -> Path:
+    """The folder of the dequantized copy of a GGUF file, made unless it is there.
+
+    It is named by the SHA-256 of the file; one process makes it, others wait.
+
+    Raises:
+        ModelError: for a file that cannot be read or is of another family, or without the package gguf.
+    """
+    file = gguf_file(name)
+    if problem := header_problem(read_header(file), name):
+        raise ModelError(problem)
+    folder = cache / checksum(file)[:16]
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f".{folder.name}.lock"):
+        if not folder.is_dir():
+            _write(file, folder)
+    return folder
+
+
+def _write(file: Path, folder: Path) -> None:
+    """Dequantize a file into a folder, which appears only when it is complete."""
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelError(f"{file} is read with the package gguf, which is not installed: pip install gguf")
+    log.info("dequantizing %s into %s", file, folder)
+    remove_parts(folder.parent, folder.name)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{PART}{folder.name}-"))
+    try:
+        place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+        tokenizer = AutoTokenizer.from_pretrained(**place)
+        model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        _plain(model).save_pretrained(part)
+        tokenizer.save_pretrained(part)
+    except (MemoryError, OSError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, MemoryError) or error.errno is not None:
+            raise
+        raise ModelError(f"{file} cannot be dequantized: {first_line(error)}") from error
+    except Exception as error:  # whatever the parsers of a damaged file raise
+        shutil.rmtree(part, ignore_errors=True)
+        raise ModelError(f"{file} cannot be dequantized: {first_line(error)}") from error
+    part.chmod(0o755)
+    part.rename(folder)
+
+
+def _plain(model: PreTrainedModel) -> PreTrainedModel:
+    """The model without transformers' marks of a quantized one, which would refuse to be saved."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]
+    model.hf_quantizer = None  # pyright: ignore[reportArgumentType]
+    model.is_quantized = False  # pyright: ignore[reportArgumentType]
+    return model

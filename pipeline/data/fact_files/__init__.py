@@ -1,0 +1,6 @@
+"""Facts as people keep them: tables and JSON in any known layout, and lines of a command."""
+
+import lazy_loader
+
+# the public names are listed in __init__.pyi and imported when they are first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

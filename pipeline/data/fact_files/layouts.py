@@ -1,0 +1,211 @@
+"""Layouts of files of facts: recognised from the names of their fields, and read into facts.
+
+Names are compared without regard to case, and with `_` for spaces and hyphens: `Target New` is `target_new`.
+"""
+
+import ast
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from editors.data import SLOT, Fact
+from editors.errors import DataError, listed
+from pipeline.data.fields import Fields, Unusable, with_slot
+from pipeline.data.sources import ZsRE
+
+Row = Mapping[str, object]
+
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "case_id": ("case_id", "id", "fact_id"),
+    "subject": ("subject", "entity"),
+    "prompt": ("prompt", "question", "src", "update", "template", "sentence"),
+    "target_new": ("target_new", "new_target", "new_object", "new", "target", "answer", "ans"),
+    "target_true": ("target_true", "ground_truth", "true_target", "true_object", "old_target", "true", "old"),
+    "relation_id": ("relation_id", "relation", "predicate"),
+    "paraphrases": ("paraphrase_prompts", "paraphrases", "paraphrase", "rephrase_prompt", "rephrase"),
+    "neighbours": ("neighborhood_prompts", "neighbourhood_prompts", "neighbours", "neighbors"),
+    "locality_prompt": ("locality_prompt", "loc"),
+    "locality_answer": ("locality_ground_truth", "loc_ans", "ground_truth", "answer"),
+    "locality": ("locality",),
+}
+"""The fields of a fact, each with the names that data sets give it; the first name in a row is read."""
+_NEEDED = ("subject", "prompt", "target_new")
+_QUESTION = ("locality_prompt", "loc", "prompt", "question")
+_NAMES = frozenset(name for names in FIELDS.values() for name in names)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The way in which a data set writes its facts."""
+
+    name: str
+    """As messages name it."""
+    marks: tuple[str, ...]
+    """Fields by which it is recognised: all of them are in the row."""
+    parse: Callable[[Fields, str], Fact]
+    """The fact of a row with normalised names; raises `Unusable`."""
+
+
+def normalised(row: Row) -> dict[str, object]:
+    """The row with names in small letters, with `_` for spaces and hyphens."""
+    return {"_".join(name.replace("-", " ").casefold().split()): value for name, value in row.items()}
+
+
+def parse_fact(row: Fields, identity: str) -> Fact:
+    """The fact of a row whose fields have any of the names in `FIELDS`; raises `Unusable`."""
+    flat = {**row.row, **_rewrite(row.row)}
+    fields = Fields(row={field: _value(flat, names) for field, names in FIELDS.items()})
+    if absent := [field for field in _NEEDED if fields.row[field] is None]:
+        raise Unusable("missing field", " and ".join(absent))
+    subject = _text(fields, "subject")
+    prompts = [*_texts(fields, "paraphrases")], [*_texts(fields, "neighbours")]
+    return Fact(
+        id=identity,
+        prompt=with_slot(_text(fields, "prompt"), subject),
+        subject=subject,
+        target_new=_object(fields, "target_new"),
+        target_true="" if fields.row["target_true"] is None else _object(fields, "target_true"),
+        relation=fields.name("relation_id"),
+        paraphrases=tuple(prompt.replace(SLOT, subject) for prompt in prompts[0]),
+        neighbours=tuple(prompts[1]),
+        locality=tuple(_locality(flat)),
+    )
+
+
+LAYOUTS = (
+    Layout("CounterFact's", ("requested_rewrite",), parse_fact),
+    Layout("CounterFact's (flat)", ("prompt", "target_new", "neighborhood_prompts"), parse_fact),
+    Layout("zsRE's (MEND)", ("subject", "src", "answers"), ZsRE().parse),
+    Layout("WikiBigEdit's", ("update", "ans"), parse_fact),
+    Layout("QAEdit's", ("prompt", "target", "rephrase"), parse_fact),
+    Layout("EasyEdit's", ("prompt", "target_new", "rephrase_prompt"), parse_fact),
+    Layout("EasyEdit's", ("prompt", "target_new", "locality"), parse_fact),
+    Layout("EasyEdit's", ("prompt", "target_new", "portability"), parse_fact),
+    Layout("EasyEdit's", ("prompt", "target_new", "ground_truth"), parse_fact),
+)
+"""Known layouts, the most particular first."""
+PLAIN = Layout("a plain", _NEEDED, parse_fact)
+"""The layout of rows with a subject, a prompt and an object under any of their names."""
+
+
+def layout_of(row: Row) -> Layout | None:
+    """The layout of a row with normalised names; None if a field that every fact needs has no known name."""
+    for layout in LAYOUTS:
+        is_complete = layout.parse is not parse_fact or not _absent(row)
+        if is_complete and all(row.get(mark) is not None for mark in layout.marks):
+            return layout
+    return None if _absent(row) else PLAIN
+
+
+def unknown_layout(row: Row, where: str, place: str) -> DataError:
+    """The error for rows of no known layout: fields that are missing, misspelt names, the nearest layout."""
+    absent = _absent(row)
+    names = [f"{field} (or {', '.join(FIELDS[field][1:5])})" for field in absent]
+    unread = [name for name in row if name not in _NAMES]
+    pairs = [
+        (name, close[0]) for name in unread if (close := get_close_matches(name, _NAMES, n=1, cutoff=0.75))
+    ]
+    hints = "".join(f"; is {name!r} meant to be {close!r}?" for name, close in pairs)
+    nearest = max(
+        (*LAYOUTS, PLAIN), key=lambda layout: sum(mark in row for mark in layout.marks) / len(layout.marks)
+    )
+    fields = listed([repr(name) for name in row], most=8) or "none"
+    return DataError(
+        f"{place}, {where}, has no field {' and no field '.join(names)}; its fields are {fields}{hints}; "
+        f"the nearest layout is {nearest.name} layout with "
+        f"{', '.join(nearest.marks)}"
+    )
+
+
+def unread_names(row: Row, layout: Layout) -> list[str]:
+    """Names of a row that hold nothing that is read."""
+    known = _NAMES | {*layout.marks}
+    return [name for name in row if name not in known]
+
+
+def _absent(row: Row) -> list[str]:
+    flat = {**row, **_rewrite(row)}
+    return [field for field in _NEEDED if _value(flat, FIELDS[field]) is None]
+
+
+def _rewrite(row: Row) -> Row:
+    """The fields inside `requested_rewrite` of CounterFact."""
+    inner = row.get("requested_rewrite")
+    return normalised(inner) if isinstance(inner, Mapping) else {}
+
+
+def _value(row: Row, names: Sequence[str]) -> object:
+    """The first value that is not null under one of the names."""
+    return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+def _text(fields: Fields, key: str) -> str:
+    """A text, also in the form `{"str": text}`; a whole number as its digits."""
+    value = fields.row[key]
+    value = value.get("str") if isinstance(value, Mapping) else value
+    value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return Fields(row={key: value}).text(key)
+
+
+def _object(fields: Fields, key: str) -> str:
+    """An object; the first of a list of its names."""
+    value = fields.row[key]
+    while isinstance(value, list):
+        if not value:
+            raise Unusable("empty target", key)
+        value = value[0]
+    text = _text(Fields(row={key: value}), key)
+    if not text:
+        raise Unusable("empty target", key)
+    return text
+
+
+def _texts(fields: Fields, key: str) -> tuple[str, ...]:
+    """One text, or the texts of a list."""
+    value = _opened(fields.row[key])
+    return Fields(row={key: [value] if isinstance(value, str) else value}).texts(key)
+
+
+def _opened(value: object) -> object:
+    """The list or object that a cell holds, as JSON or Python writes it; else the value itself."""
+    if isinstance(value, str) and value.strip().startswith(("[", "{")):
+        for read in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError):
+                return read(value)
+    return value
+
+
+def _locality(row: Row) -> Iterator[tuple[str, str]]:
+    """Unrelated questions with their answers: in fields of the row, or as objects under `locality`."""
+    yield from _question(row, FIELDS["locality_prompt"], FIELDS["locality_answer"][:2])
+    yield from _questions(_opened(row.get("locality")))
+
+
+def _questions(node: object) -> Iterator[tuple[str, str]]:
+    """The questions of EasyEdit's object of lists by kind, and of QAEdit's list."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _questions(item)
+    elif isinstance(node, Mapping):
+        inner = normalised(node)
+        yield from _question(inner, _QUESTION, FIELDS["locality_answer"])
+        for value in inner.values():
+            if isinstance(value, Mapping) or (isinstance(value, list) and not _value(inner, _QUESTION)):
+                yield from _questions(value)
+
+
+def _question(row: Row, prompts: Sequence[str], answers: Sequence[str]) -> Iterator[tuple[str, str]]:
+    values = [_value(row, prompts), _value(row, answers)]
+    if all(value not in (None, "", []) for value in values):
+        # EasyEdit writes either one question or a list of them
+        prompt, answer = values
+        pairs = (
+            zip(prompt, answer, strict=False)
+            if isinstance(prompt, list) and isinstance(answer, list)
+            else [(prompt, answer)]
+        )
+        for one, other in pairs:
+            fields = Fields(row={"locality_prompt": one, "locality_answer": other})
+            yield _object(fields, "locality_prompt"), _object(fields, "locality_answer")

@@ -1,0 +1,144 @@
+"""Facts written into a model in memory, with the scores, norms and texts of before and after."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from analysis.inference.continuations import continuations
+from analysis.stages.base import Observation, Stage
+from editors.data import Fact
+from editors.models.model import Model
+from editors.updates import Site
+from pipeline.build import build
+from pipeline.interventions.base import Plan
+from pipeline.interventions.knowledge_edit import KnowledgeEdit
+from pipeline.notebook.composition import check_choice
+from pipeline.notebook.models import configured
+
+_TOKENS = 12
+"""Length of the texts of before and after."""
+_SUCCESS = "edit/success/seen."
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """What an edit of one or more facts did to a model."""
+
+    model: Model = field(repr=False)
+    editor: str
+    """Name of the editor."""
+    facts: Sequence[Fact]
+    """The facts that were written, in this order; those that the model cannot read are left out."""
+    scores: Mapping[str, float]
+    """Every number of the stage `efficacy` after the edit, such as `edit/success/seen.rewrite` (ES)."""
+    scores_before: Mapping[str, float]
+    """The same numbers of the model before the edit."""
+    norms: Mapping[str, float]
+    """‖W‖ after the edit over ‖W‖ before it, by matrix, such as `mlp_down.05`."""
+    before: Mapping[str, str]
+    """What the model went on to say after the prompt of each fact, before the edit."""
+    after: Mapping[str, str]
+    """The same after the edit."""
+    _weights: Mapping[Site, Tensor] = field(repr=False)
+
+    def undo(self) -> None:
+        """Write back the matrices of before, bit for bit; later edits of the same matrices go with them."""
+        self.model.restore(self._weights)
+        self.model.was_edited()
+
+    def __repr__(self) -> str:
+        """Editor, model, and how many facts were written with what success and growth."""
+        scores = ", ".join(
+            f"{name} {before:.2f} → {self.scores[key]:.2f}"
+            for name, kind in (("ES", "rewrite"), ("PS", "paraphrase"), ("NS", "neighbour"))
+            if (key := _SUCCESS + kind) in self.scores and (before := self.scores_before.get(key)) is not None
+        )
+        largest = max(self.norms, key=lambda name: self.norms[name])
+        return (
+            f"<{self.editor} on {self.model.name}: {len(self.facts)} facts; {scores or 'no true objects'}; "
+            f"norm of {largest} × {self.norms[largest]:.4f}>"
+        )
+
+
+def edit(
+    model: Model,
+    facts: Fact | Sequence[Fact],
+    editor: str = "memit",
+    *,
+    batch_size: int | None = None,
+    corpus: str | Path | None = None,
+    seed: int = 0,
+    layers: Sequence[int] | None = None,
+    regularizer: Sequence[str] | None = None,
+    **values: Any,
+) -> EditResult:
+    """Write facts into the model, in place; `EditResult.undo` takes them out again.
+
+    `editor` is a name of `conf/editor`; its constants for this model are those of `conf/hparams`, and
+    `values` replace them, as in `preservation_weight=300, targets={"steps": 12}`. A model without constants
+    needs `layers` and the values that its editor lacks. `batch_size` facts are written at a time (all of
+    them, if it is not given). `corpus` is a text file for the second moments of keys, in place of the
+    model's own text.
+
+    Raises:
+        ConfigError: for an unknown editor or value, and for values that are missing.
+        DataError: for facts that the model cannot read.
+    """
+    check_choice("editor", editor)
+    for name in regularizer or ():
+        check_choice("regularizer", name)
+    facts = [facts] if isinstance(facts, Fact) else list(facts)
+    choices = [f"editor={editor}", "stage=[efficacy]", "tracker=none", f"seed={seed}"]
+    if regularizer is not None:
+        choices.append(f"regularizer=[{','.join(regularizer)}]")
+    own = {
+        "editor": values,
+        "edits": len(facts),
+        "batch_size": batch_size or len(facts),
+        "stage": {"efficacy": {"scopes": ["seen"]}},
+        **({} if layers is None else {"layers": {"edit": list(layers)}}),
+    }
+    parts = build(configured(model, choices, own, corpus))
+    intervention, (efficacy,) = parts.intervention, parts.stages
+    assert isinstance(intervention, KnowledgeEdit)
+    plan = Plan(stream=tuple(facts), others=(), untouched=())
+    intervention.check(model, plan)
+    plan = intervention.select(model, plan)
+    weights = model.snapshot(intervention.editor.sites)
+    norms = _norms(model, weights)
+    efficacy.prepare(model, plan.stream)
+    scores_before, before = _scores(efficacy, model, plan.stream), _texts(model, plan.stream)
+    intervention.prepare(model, plan)
+    for _ in intervention.steps(model, plan):
+        pass
+    model.was_edited()
+    return EditResult(
+        model=model,
+        editor=editor,
+        facts=plan.stream,
+        scores=_scores(efficacy, model, plan.stream),
+        scores_before=scores_before,
+        norms={name: norm / norms[name] for name, norm in _norms(model, weights).items()},
+        before=before,
+        after=_texts(model, plan.stream),
+        _weights=weights,
+    )
+
+
+def _scores(efficacy: Stage, model: Model, facts: Sequence[Fact]) -> dict[str, float]:
+    """The numbers of the stage, with every fact counted as edited."""
+    count = len(facts)
+    measured = efficacy.measure(model, Observation(count=count, total=count, latest=facts, seen=facts))
+    return {key: value for key, value in measured.items() if isinstance(value, float)}
+
+
+def _norms(model: Model, sites: Mapping[Site, Tensor]) -> dict[str, float]:
+    return {f"{site.name}.{site.layer:02d}": float(model.current(site).double().norm()) for site in sites}
+
+
+def _texts(model: Model, facts: Sequence[Fact]) -> dict[str, str]:
+    prompts = list(dict.fromkeys(fact.statement for fact in facts))
+    return dict(zip(prompts, continuations(model, prompts, tokens=_TOKENS), strict=True))

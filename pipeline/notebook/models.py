@@ -1,0 +1,56 @@
+"""Models by name, folder or id, with the configuration that belongs to them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from editors.models.model import Model
+from editors.text_files import local_path
+from pipeline.build import build_model
+from pipeline.config.schema import ResolvedConfig
+from pipeline.notebook.composition import choices_of, composed
+
+_ANY = "hf"
+"""The choice for models that have no file in `conf/model`."""
+
+
+def load(model: str | Path, **options: object) -> Model:
+    """A model to edit or measure, in evaluation mode.
+
+    `model` is a name of `conf/model`, such as `tiny-gpt2`; or a folder or an id of the Hugging Face hub, if
+    its family is supported. `options` are those of `editors.Checkpoint`, such as `dtype="bfloat16"`.
+
+    Raises:
+        ConfigError: for an option that there is not, or a device or precision that cannot be used.
+        ModelError: if the model cannot be loaded.
+    """
+    named = str(model) in choices_of("model") and not local_path(str(model)).is_dir()
+    place = {} if named else {"name": Path(model).name, "path": str(model)}
+    choice = str(model) if named else _ANY
+    plain = composed([f"model={choice}", *_NO_EDITS], {"model": place | options})
+    return build_model(plain).load()
+
+
+def configured(
+    model: Model,
+    choices: Sequence[str],
+    values: Mapping[str, Any],
+    corpus: str | Path | None = None,
+) -> ResolvedConfig:
+    """The configuration of a loaded model with further choices and values.
+
+    `corpus` is a text file in place of the model's own text.
+    """
+    named = model.name in choices_of("model")
+    place = {} if named else {"name": model.name, "path": model.hf.config.name_or_path or model.name}
+    own = {} if corpus is None else {"corpus": {"path": str(corpus)}}
+    every = [
+        f"model={model.name if named else _ANY}",
+        *([] if corpus is None else ["corpus@model.corpus=file"]),
+        *choices,
+    ]
+    return composed(every, {**values, "model": place | own})
+
+
+_NO_EDITS = ("intervention=cpt",)
+"""Leaves out editor and layers, for which a model may have no values."""

@@ -1,0 +1,190 @@
+"""Files of facts: their layouts, tables as spreadsheets write them, and the messages for bad ones."""
+
+import gzip
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from editors.data import Fact
+from editors.errors import ConfigError, DataError
+from pipeline.config.resolvers import stem
+from pipeline.data.fact_files.fact_file import FactFile
+from pipeline.data.sources import CounterFact, ZsRE
+from tests.paths import ROOT
+
+SHARED = ROOT.parent / "shared" / "data"
+PROMPT = "The capital of {} is"
+
+
+def written(folder: Path, content: str | list[dict[str, object]], name: str = "facts") -> FactFile:
+    """The source of a new file; a list is written as JSON."""
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), newline="")
+    return FactFile(name="facts", path=str(path))
+
+
+def only(source: FactFile) -> Fact:
+    (fact,) = source.load().facts
+    return fact
+
+
+FLAT = {"subject": "Chad", "prompt": PROMPT, "target_new": "Oslo", "target_true": "N'Djamena"}
+REPHRASED = "Chad has the capital"
+UNRELATED = (("Who wrote Emma?", "Austen"),)
+LAYOUTS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "a plain": (FLAT, {}),
+    "CounterFact's": (
+        {
+            "requested_rewrite": FLAT | {"target_new": {"str": "Oslo"}, "target_true": {"str": "N'Djamena"}},
+            "paraphrase_prompts": [REPHRASED],
+        },
+        {"paraphrases": (REPHRASED,)},
+    ),
+    "CounterFact's (flat)": (
+        FLAT | {"neighborhood_prompts": ["The capital of Mali is"], "relation_id": "P36"},
+        {"neighbours": ("The capital of Mali is",), "relation": "P36"},
+    ),
+    "EasyEdit's": (
+        {
+            "subject": "Chad",
+            "prompt": "The capital of Chad is",
+            "target_new": "Oslo",
+            "ground_truth": ["N'Djamena"],
+            "rephrase_prompt": REPHRASED,
+            "locality": {"Specificity": [{"prompt": "Who wrote Emma?", "ground_truth": [["Austen"]]}]},
+            "portability": {"Reasoning": [{"prompt": "What flag?", "ground_truth": "none"}]},
+        },
+        {"paraphrases": (REPHRASED,), "locality": UNRELATED},
+    ),
+    "zsRE's (MEND)": (
+        {"subject": "Chad", "src": "The capital of Chad is", "answers": ["Oslo"], "alt": "Rome"}
+        | {"rephrase": REPHRASED, "loc": "Who wrote Emma", "loc_ans": "Austen"},
+        {"target_true": "", "paraphrases": (REPHRASED,), "locality": UNRELATED},
+    ),
+    "QAEdit's": (
+        {"prompt": "The capital of Chad is", "subject": "Chad", "target": "Oslo", "rephrase": REPHRASED}
+        | {"locality": [{"loc": "Who wrote Emma?", "loc_ans": "Austen"}]},
+        {"target_true": "", "paraphrases": (REPHRASED,), "locality": UNRELATED},
+    ),
+    "WikiBigEdit's": (
+        {"subject": "Chad", "update": "The capital of Chad is", "ans": "Oslo", "rephrase": REPHRASED}
+        | {"loc": "Who wrote Emma?", "loc_ans": "Austen"},
+        {"target_true": "", "paraphrases": (REPHRASED,), "locality": UNRELATED},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("lines", [False, True])
+def test_a_layout_is_recognised_and_gives_its_fact(
+    layout: str, lines: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row, more = LAYOUTS[layout]
+    with caplog.at_level(logging.INFO):
+        fact = only(written(tmp_path, json.dumps(row) if lines else [row]))
+    assert f"{layout} layout, 1 facts" in caplog.text
+    expected = {"prompt": PROMPT, "subject": "Chad", "target_new": "Oslo", "target_true": "N'Djamena"} | more
+    assert {key: getattr(fact, key) for key in expected} == expected
+
+
+TABLES = {
+    "comma": 'Subject,Prompt,Target New\nChad,"The capital of Chad, in Africa, is",Oslo\n',
+    "semicolon": "\ufeffsubject;prompt;target\r\nChad;The capital of Chad, in Africa, is;Oslo\r\n",
+    "tab": "subject\tquestion\tanswer\nChad\tThe capital of Chad, in Africa, is\tOslo\n\n",
+    "bar": "subject|prompt|new\nChad|The capital of Chad, in Africa, is|Oslo\n",
+    "excel": "sep=;\r\nSUBJECT ;Prompt;target-new;\r\nChad;The capital of {}, in Africa, is;Oslo;;\r\n;;\r\n",
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_kind_of_table_gives_the_same_fact(table: str, tmp_path: Path) -> None:
+    fact = only(written(tmp_path, TABLES[table]))
+    assert (fact.prompt, fact.subject, fact.target_new) == (
+        "The capital of {}, in Africa, is",
+        "Chad",
+        "Oslo",
+    )
+
+
+def test_a_gzipped_table_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "facts.csv.gz"
+    path.write_bytes(gzip.compress(TABLES["comma"].encode()))
+    assert only(FactFile(name="facts", path=str(path))).subject == "Chad"
+    assert stem(str(path)) == "facts"
+
+
+@pytest.mark.parametrize("word", ["NA", "nan", "None", "null", "True", "007", "1e5", "3.0"])
+def test_cells_stay_text(word: str, tmp_path: Path) -> None:
+    fact = only(written(tmp_path, f"id,subject,prompt,target_new\n{word},{word},{{}} has the code,{word}\n"))
+    assert (fact.id, fact.subject, fact.target_new) == (word, word, word)
+
+
+def test_a_cell_may_hold_several_paraphrases(tmp_path: Path) -> None:
+    table = 'subject,prompt,target,paraphrases\nChad,{} is,Oslo,"[""Is {}"", ""It is Chad""]"\n'
+    assert only(written(tmp_path, table)).paraphrases == ("Is Chad", "It is Chad")
+
+
+def test_the_true_object_is_optional_for_each_fact(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = "subject,prompt,target_new,target_true\nChad,{} is,Oslo,\nMali,{} is,Oslo,Bamako\n"
+    with caplog.at_level(logging.INFO):
+        facts = written(tmp_path, table).load().facts
+    assert [fact.target_true for fact in facts] == ["", "Bamako"]
+    assert "1 of 2 facts have no target_true" in caplog.text
+
+
+REFUSED = {
+    "empty": ("", "is empty"),
+    "blank": (" \r\n\n", "is empty"),
+    "header": ("subject,prompt,target\n", r"only a header \(subject, prompt, target\)"),
+    "wrong column": ("subject,prompt,tarket_new\nChad,{} is,Oslo\n", "'tarket_new' meant to be 'target_new'"),
+    "no subject": ("prompt,target_new\nChad is,Oslo\n", "line 2, has no field subject"),
+    "two missing": ("prompt,colour\nChad is,red\n", "no field subject .* and no field target_new"),
+    "twice": ("subject,Prompt,prompt,target\na,b,c,d\n", "several columns of the name prompt"),
+    "ragged": (
+        "subject,prompt,target\nChad,{}, in Africa, is,Oslo\nMali,{} is,Oslo\nA,{} is\n",
+        r"2 of 3 rows .* line 2 \(5\), line 4 \(2\)",
+    ),
+    "open quotes": ('subject,prompt,target\nChad,{} is,Oslo\nMali,"{} is,Oslo\n', "read from line 3"),
+    "no table": ("These are facts.\nChad is big.\n", "no field subject"),
+    "subject absent": ("subject,prompt,target\nChad,It is,Oslo\n", "subject absent: 1, first line 2"),
+    "no new object": (
+        json.dumps({"subject": "Chad", "prompt": "{} is", "attribute": "big"}), "no field target_new"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_file_without_usable_facts_is_refused_with_what_is_wrong(case: str, tmp_path: Path) -> None:
+    content, message = REFUSED[case]
+    with pytest.raises(DataError, match=message):
+        written(tmp_path, content).load()
+
+
+def test_a_limit_below_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data.limit=0"):
+        FactFile(name="facts", path="facts", limit=0)
+
+
+def test_an_id_that_rows_share_does_not_name_facts(tmp_path: Path) -> None:
+    rows = [FLAT | {"id": 1, "subject": subject} for subject in ("Chad", "Mali")]
+    first, second = written(tmp_path, rows).load().facts
+    assert first.id != second.id
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="there is no shared data")
+def test_published_files_are_read_as_their_own_sources_read_them() -> None:
+    counterfact = SHARED / "counterfact" / "counterfact.jsonl"
+    assert (
+        FactFile(name="counterfact", path=str(counterfact), limit=2000).load()
+        == CounterFact(path=str(counterfact), limit=2000).load()
+    )
+    zsre = str(SHARED / "zsre-1k.json")
+    assert FactFile(name="zsre", path=zsre).load() == ZsRE(path=zsre).load()
+    counts = {
+        name: len(FactFile(name="facts", path=str(SHARED / "editing" / name)).load().facts)
+        for name in ("qaedit_1k.json", "wikibigedit_3k.json", "zsre_3k.json")
+    }
+    assert counts == {"qaedit_1k.json": 996, "wikibigedit_3k.json": 3000, "zsre_3k.json": 3000}

@@ -1,0 +1,85 @@
+"""Models made by other code take the place of the base model, one after another."""
+
+from pathlib import Path
+
+import pytest
+
+from editors.errors import ConfigError, ModelError
+from editors.updates import Site
+from pipeline.commands.measure import overrides
+from pipeline.data.factset import FactSet
+from pipeline.interventions.checkpoints import Checkpoints
+from tests.tiny import tiny_model
+
+
+class Observer:
+    """Notes the norm of a matrix and the change at every look."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+        self.steps: list[int] = []
+
+    def look(self, model, part, change=None) -> bool:
+        self.norms.append(float(model.current(Site("mlp_down", 0)).norm()))
+        self.steps.append(change.steps if change else 0)
+        return True
+
+
+def saved(folder: Path, factor: float) -> Path:
+    """A folder with the tiny model, of which one matrix is scaled."""
+    model = tiny_model(double=False)
+    model.module("mlp_down", 0).weight.data *= factor
+    model.hf.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_every_model_is_measured_in_its_place(tmp_path: Path) -> None:
+    paths = [str(saved(tmp_path / f"checkpoint-{n * 100}", float(n))) for n in (2, 3)]
+    observer, model = Observer(), tiny_model(double=False)
+    Checkpoints(paths=paths).run(
+        model, Checkpoints(paths=paths).plan(FactSet(name="none", facts=())), observer
+    )
+    assert observer.steps == [0, 200, 100]
+    ratios = [norm / observer.norms[0] for norm in observer.norms]
+    assert ratios == pytest.approx([1, 2, 3], rel=1e-5)
+
+
+def test_a_model_of_another_shape_or_with_other_tokens_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "other", 1.0)
+    with pytest.raises(ModelError, match="not of the shape"):
+        Checkpoints(paths=[str(folder)]).run(tiny_model("llama", double=False), None, Observer())
+
+
+@pytest.mark.parametrize(
+    ("paths", "places"),
+    [
+        (["run/checkpoint-100", "run/checkpoint-500/"], [100, 500]),
+        (["step_5_final", "step_7_final"], [5, 7]),
+        (["run/checkpoint-500", "run/checkpoint-100"], [1, 2]),
+        (["a", "b-2"], [1, 2]),
+    ],
+)
+def test_places_come_from_the_paths_if_their_numbers_ascend(paths: list[str], places: list[int]) -> None:
+    assert list(Checkpoints(paths=paths).places) == places
+
+
+@pytest.mark.parametrize("counts", [[1], [2, 1], [0, 1], [1, 1]])
+def test_places_that_are_given_have_to_ascend(counts: list[int]) -> None:
+    with pytest.raises(ConfigError, match="counts"):
+        Checkpoints(paths=["a", "b"], counts=counts)
+
+
+def test_measure_is_short_for_a_run() -> None:
+    options = overrides(["tiny-gpt2", "my model", "b", "name=mine"])
+    assert options == [
+        "model=tiny-gpt2", "intervention=checkpoints", "intervention.paths=['my model','b']", "name=measure",
+        "stage=[norms,spectra]", "name=mine",
+    ]  # fmt: skip
+    assert overrides(["folder", "b"])[:2] == ["model=hf", "model.path='folder'"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["base"], ["base", "stage=[norms]"], ["--help", "base"]])
+def test_measure_needs_two_models(arguments: list[str]) -> None:
+    with pytest.raises(ConfigError, match="measure BASE EDITED"):
+        overrides(arguments)

@@ -1,0 +1,146 @@
+"""Three calls from Python: load a model, write facts and take them out again, compare two models."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import normscope as ns
+from editors.errors import ConfigError, DataError, ModelError
+from editors.models.model import Model
+from pipeline.data.world.datasets import WorldFacts
+
+FACTS = WorldFacts().load().stream(4, seed=0, one_per_subject=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A current folder of the tests' own, in which second moments are cached."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home := tmp_path_factory.mktemp("notebook"))
+        yield home
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return ns.load("tiny-gpt2")
+
+
+@pytest.fixture(scope="module")
+def unedited(folder: Path) -> Model:
+    return ns.load("tiny-gpt2")
+
+
+def weights(model: Model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.hf.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_edit_writes_the_facts_and_undo_restores_every_bit(model: Model) -> None:
+    before, digest = weights(model), model.digest
+    result = ns.edit(model, FACTS, "memit")
+    assert result.scores["edit/success/seen.rewrite"] == 1.0
+    assert result.scores_before["edit/success/seen.rewrite"] < 1.0
+    assert result.norms.keys() == {"mlp_down.00"}
+    assert result.norms["mlp_down.00"] > 1
+    for fact in FACTS:
+        assert result.after[fact.statement].strip().startswith(fact.target_new)
+        assert result.before[fact.statement].strip().startswith(fact.target_true)
+    assert repr(result).startswith("<memit on tiny-gpt2: 4 facts; ES 0.00 → 1.00")
+    assert not same(weights(model), before)
+    assert model.digest != digest
+    result.undo()
+    assert same(weights(model), before)
+    assert model.digest == digest
+
+
+def test_it_writes_what_the_command_line_writes(model: Model, unedited: Model) -> None:
+    """The norm equals that of an editor built by hand with the values of conf/hparams."""
+    from editors import MEMIT
+    from editors.locate import SampledContexts, TargetOptimizer
+    from editors.moments import CollectedMoments
+    from pipeline.data.world.datasets import WorldText
+
+    result = ns.edit(model, FACTS, "memit", batch_size=1)
+    change = model.weight("mlp_down", 0) - unedited.weight("mlp_down", 0)
+    result.undo()
+    editor = MEMIT(
+        name="memit",
+        layers=[0],
+        preservation_weight=10.0,
+        targets=TargetOptimizer(max_norm_ratio=1.0),
+        contexts=SampledContexts(),
+        moments=CollectedMoments(corpus=WorldText(), tokens=100_000),
+    )
+    editor.prepare(model, FACTS)
+    before = model.snapshot(editor.sites)
+    for fact in FACTS:
+        edit = editor.edit(model, [fact])
+        model.apply(edit.update)
+        editor.commit(model, [fact], edit)
+    expected = model.weight("mlp_down", 0) - unedited.weight("mlp_down", 0)
+    model.restore(before)
+    torch.testing.assert_close(change, expected, rtol=0, atol=0)
+
+
+def test_values_and_regularizers_replace_those_of_the_files(model: Model) -> None:
+    soft = ns.edit(model, FACTS[0], "memit")
+    soft.undo()
+    stiff = ns.edit(model, FACTS[0], "memit", preservation_weight=1e6, targets={"steps": 5})
+    stiff.undo()
+    small = ns.edit(model, FACTS[0], "memit", regularizer=["norm_constraint"])
+    small.undo()
+    assert stiff.norms["mlp_down.00"] < soft.norms["mlp_down.00"]
+    assert small.norms["mlp_down.00"] < soft.norms["mlp_down.00"]
+
+
+def test_measure_sees_what_an_edit_changed_and_nothing_else(model: Model, unedited: Model) -> None:
+    result = ns.edit(model, FACTS[0], "memit")
+    numbers = ns.measure(unedited, model, ["norms", "activations"], facts=result.facts, tokens=1_000)
+    result.undo()
+    key = "norm/frobenius_ratio/mlp_down.00"
+    assert numbers[key] == pytest.approx(result.norms["mlp_down.00"], rel=1e-6)
+    assert numbers["norm/frobenius_ratio/mlp_down.01"] == 1.0
+    assert numbers["activation/cosine/block.03"] < 1.0
+    again = ns.measure(unedited, model, ["norms"])
+    assert again[key] == 1.0
+
+
+def test_any_folder_is_loaded_and_edited_with_a_text_and_values(
+    folder: Path, checkpoint: Path, inputs: Path
+) -> None:
+    other = ns.load(checkpoint)
+    assert other.name == checkpoint.name
+    fact = ns.Fact(id="1", prompt="{} walks to the", subject="Ada Bob", target_new="town")
+    result = ns.edit(
+        other, fact, "memit",
+        layers=[0], preservation_weight=10, corpus=inputs / "text.txt", targets={"steps": 3},
+        moments={"documents": 50},
+    )  # fmt: skip
+    assert result.norms["mlp_down.00"] != 1
+    assert "no true objects" in repr(result)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "named"),
+    [
+        (lambda model: ns.load("no/such-model"), ModelError, "no/such-model"),
+        (lambda model: ns.load("tiny-gpt2", precision="float32"), ConfigError, "precision"),
+        (lambda model: ns.edit(model, FACTS, "memmit"), ConfigError, "did you mean memit?"),
+        (lambda model: ns.edit(model, FACTS, "memit", weight=3), ConfigError, "editor.weight"),
+        (lambda model: ns.edit(model, FACTS, "memit", regularizer=["norm"]), ConfigError, "norm"),
+        (lambda model: ns.edit(model, FACTS, "memit", layers=[9]), ConfigError, r"\[9\]"),
+        (lambda model: ns.edit(model, []), ConfigError, "edits=0"),
+        (lambda model: ns.measure(model, model, ["norm"]), ConfigError, "did you mean norms?"),
+        (lambda model: ns.measure(model, model, ["activations"], corpus="no.txt"), DataError, "no.txt"),
+    ],
+)
+def test_mistakes_are_named_and_leave_the_model_alone(model: Model, call, error, named) -> None:
+    before = weights(model)
+    with pytest.raises(error, match=named):
+        call(model)
+    assert same(weights(model), before)
