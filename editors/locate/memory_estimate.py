@@ -69,4 +69,4 @@ def _one_fact(
     # gradients of the predictions, once gathered and once split, and of the logits below them
     logits = 3 * (predictions.targets.numel() + predictions.anchor.numel()) * predictions.targets.itemsize
     known = sum(value.numel() * value.itemsize for value in batch.references.values())
-    return batch.templates.held() + batch.anchors.held() + known, saved.bytes + logits
+    return batch.prompts.held() + known, saved.bytes + logits

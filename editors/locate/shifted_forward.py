@@ -3,7 +3,8 @@
 Every fact is written in all context templates, without the last token of its target, and once as an anchor,
 `"{subject} is a"` up to the subject, whose distribution should stay. The model runs once; afterwards only the
 blocks above the shift are run, from the subject's last token on, and the head only at the positions that the
-loss reads.
+loss reads. The anchor is one more row of its fact, padded: a pass of its own would read all weights again,
+which costs more than its padding as long as a batch is small.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,6 @@ from editors.data import Fact
 from editors.models.hooks import capture, replace_output
 from editors.models.model import Model
 from editors.models.partial_forward import PartialForward, record
-from editors.models.products import onednn_products
 from editors.models.tokenization import TokenizedPrompt, tokenize_prompt
 
 ANCHOR = "{} is a"
@@ -72,8 +72,8 @@ class TargetPositions:
 class ShiftedForward:
     """The prompts of a batch, run up to the shift; it shrinks as facts become final."""
 
-    templates: PartialForward
-    anchors: PartialForward
+    prompts: PartialForward
+    """The rows of each fact: its templates, then its anchor."""
     facts: Int[Tensor, " active"]
     """Index of each remaining fact in the whole batch."""
     positions: TargetPositions
@@ -82,7 +82,7 @@ class ShiftedForward:
     parts: Sequence[str]
     """Sub-modules of the block that are shifted; if empty, the output of the block is."""
     loss_layer: int
-    """Block whose output predicts the targets; the anchors are read at the top."""
+    """Block whose output predicts the targets; the anchors are read after the last one."""
     middle: int | None = None
     """Block after which the hidden states at the subjects are also returned."""
     references: Mapping[str, Float[Tensor, "active ..."]] = field(default_factory=dict)
@@ -95,27 +95,19 @@ class ShiftedForward:
 
     def run(self, shift: Float[Tensor, "fact part width"]) -> Predictions:
         """Add the shifts, run the blocks above, and read the predictions."""
-        with onednn_products(self.templates.model.hf):
-            return self._predictions(shift)
-
-    def _predictions(self, shift: Float[Tensor, "fact part width"]) -> Predictions:
-        model, shift = self.templates.model, shift[self.facts]
-        rows = self.templates.hidden.shape[0] // self.count
-        spread = shift.repeat_interleave(rows, dim=0)
-        read, subjects = self._above(self.templates, spread, self.loss_layer)
-        top, anchored = self._above(self.anchors, shift, model.depth - 1)
-        hidden = read.view(self.count, rows, *read.shape[1:])[self._index()]
-        both = model.log_probability(torch.cat([hidden, top[:, 0]]))
+        states = self._states(shift[self.facts])
+        top = self.prompts.model.depth - 1
+        hidden, anchors = states[self.loss_layer][self._index()], states[top][:, -1, 0]
+        both = self.prompts.model.log_probability(torch.cat([hidden, anchors]))
         targets, anchor = both.split([len(hidden), self.count])
-        middle = None
-        if subjects is not None and anchored is not None:
-            middle = torch.cat([subjects.view(self.count, rows, -1), anchored[:, None]], dim=1)
-        return Predictions(targets, anchor, middle)
+        return Predictions(targets, anchor, None if self.middle is None else states[self.middle][:, :, 0])
 
-    def _above(
-        self, replay: PartialForward, shift: Float[Tensor, "row part width"], last: int
-    ) -> tuple[Float[Tensor, "row token width"], Float[Tensor, "row width"] | None]:
-        """Hidden states after block `last`, and those at the subjects after the middle block."""
+    def _states(
+        self, shift: Float[Tensor, "active part width"]
+    ) -> dict[int, Float[Tensor, "active row token width"]]:
+        """Hidden states after every block that is read."""
+        replay, states = self.prompts, {}
+        shift = shift.repeat_interleave(self._rows, dim=0)
         with ExitStack() as hooks:
             for i, part in enumerate(self.parts):
                 change = partial(_add_first, shift=shift[:, i])
@@ -124,11 +116,16 @@ class ShiftedForward:
                 hidden = replay.run(replay.hidden, self.layer, self.layer)
             else:
                 hidden = _add_first(replay.hidden, shift[:, 0])
-        if self.middle is None:
-            return replay.run(hidden, self.layer + 1, last), None
-        between = max(self.layer, min(self.middle, last))
-        hidden = replay.run(hidden, self.layer + 1, between)
-        return replay.run(hidden, between + 1, last), hidden[:, 0]
+        before = self.layer
+        for layer in sorted({self.loss_layer, self.middle or self.loss_layer, replay.model.depth - 1}):
+            hidden, before = replay.run(hidden, before + 1, layer), layer
+            states[layer] = hidden.view(self.count, self._rows, *hidden.shape[1:])
+        return states
+
+    @property
+    def _rows(self) -> int:
+        """Number of rows of a fact."""
+        return self.prompts.hidden.shape[0] // self.count
 
     def _index(self) -> tuple[Tensor, Tensor, Tensor]:
         """Fact, template and column of every target token."""
@@ -162,12 +159,10 @@ class ShiftedForward:
     def select(self, rest: Bool[Tensor, " active"]) -> "ShiftedForward":
         """The batch without the facts that are final."""
         index = rest.nonzero().squeeze(1).to(self.facts)
-        rows = self.templates.hidden.shape[0] // self.count
-        within = torch.arange(rows, device=index.device)
+        within = torch.arange(self._rows, device=index.device)
         return replace(
             self,
-            templates=self.templates.select((index[:, None] * rows + within).reshape(-1)),
-            anchors=self.anchors.select(index),
+            prompts=self.prompts.select((index[:, None] * self._rows + within).reshape(-1)),
             facts=self.facts[index],
             positions=self.positions.select(index),
             references={name: value[index] for name, value in self.references.items()},
@@ -201,31 +196,30 @@ def run_to_shift(
     rows = [prompts_in(model, fact, own) for fact, own in zip(facts, contexts, strict=True)]
     anchors = [tokenize_prompt(model.tokenizer, replace(fact, prompt=ANCHOR)) for fact in facts]
     anchors = [replace(row, ids=row.ids[: row.subject_last + 1]) for row in anchors]
+    prompts = [row for own, anchor in zip(rows, anchors, strict=True) for row in (*own, anchor)]
     first = layer if inside else layer + 1
     modules = {part: model.module(part, layer) for part in (*parts, "mlp")}
-    top = model.depth - 1 if loss_layer is None else loss_layer
     with capture(outputs=modules) as outputs:
-        templates = _recorded(model, [row for fact in rows for row in fact], first, top)
+        recorded = _recorded(model, prompts, first)
     precise = torch.promote_types(model.dtype, torch.float32)
-    bare = {part: outputs[part][:: len(rows[0]), 0].to(precise) for part in modules}
+    bare = {part: outputs[part][:: len(rows[0]) + 1, 0].to(precise) for part in modules}
     initial = InitialState(torch.stack([bare[part] for part in parts], dim=1), bare["mlp"])
     batch = ShiftedForward(
-        templates=templates,
-        anchors=_recorded(model, anchors, first, model.depth - 1),
+        prompts=recorded,
         facts=torch.arange(len(rows), device=initial.written.device),
         positions=_target_positions(rows, initial.written),
         layer=layer,
         parts=parts if inside else (),
-        loss_layer=top,
+        loss_layer=model.depth - 1 if loss_layer is None else loss_layer,
     )
     return batch, initial
 
 
-def _recorded(model: Model, rows: Sequence[TokenizedPrompt], first: int, last: int) -> PartialForward:
+def _recorded(model: Model, rows: Sequence[TokenizedPrompt], first: int) -> PartialForward:
     """Prompts split before the subject's last token."""
     prefixes = [row.ids[: row.subject_last] for row in rows]
     tails = [row.ids[row.subject_last :] for row in rows]
-    return record(model, prefixes, tails, first, last, shared=[row.context for row in rows])
+    return record(model, prefixes, tails, first, shared=[row.context for row in rows])
 
 
 def _target_positions(rows: Sequence[Sequence[TokenizedPrompt]], like: Tensor) -> TargetPositions:

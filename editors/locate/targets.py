@@ -18,6 +18,7 @@ from editors.errors import ConfigError, NumericsError, check_not_negative, check
 from editors.locate.contexts import Groups, flat
 from editors.locate.shifted_forward import InitialState, Predictions, ShiftedForward, run_to_shift
 from editors.models.model import Model
+from editors.models.products import onednn_products
 from editors.models.tokenization import tokenize_prompt
 from editors.regularizers.base import Regularizer
 
@@ -80,10 +81,11 @@ class TargetOptimizer:
             NumericsError: for a loss that is NaN or infinite, with the fact's id.
         """
         order = sorted(range(len(facts)), key=lambda i: _tail(model, facts[i]))
-        chunks = [
-            self._optimise(model, [facts[i] for i in part], groups, layer, stop)
-            for part in _chunks(order, self.facts_at_once)
-        ]
+        with onednn_products(model.hf):
+            chunks = [
+                self._optimise(model, [facts[i] for i in part], groups, layer, stop)
+                for part in _chunks(order, self.facts_at_once)
+            ]
         back = torch.tensor(order).argsort()
         return Targets(
             *(torch.cat([getattr(one, name) for one in chunks])[back] for name in Targets.__annotations__)

@@ -78,7 +78,7 @@ class DistilledTargets(TargetOptimizer):
     ) -> Float[Tensor, " active"]:
         """The three terms besides the weight decay."""
         assert predictions.middle is not None
-        model, real = batch.templates.model, batch.positions.real
+        model, real = batch.prompts.model, batch.positions.real
         last = batch.spread(divergence(predictions.targets, batch.references["last"][real])).sum(dim=(1, 2))
         last = (last + batch.drift(predictions)) / (real.sum(dim=(1, 2)) + 1)
         middle = divergence(model.log_probability(predictions.middle), batch.references["middle"]).mean(dim=1)

@@ -143,8 +143,8 @@ def _stems(
 ) -> tuple[list[tuple[int, ...]], Int[Tensor, " row"]]:
     """The distinct beginnings of the rows, and the index of each row's; only an empty one if few share."""
     heads: list[tuple[int, ...]] = [tuple(row[:count]) for row, count in zip(rows, shared, strict=True)]
-    stems = list(dict.fromkeys(heads))
-    if len(stems) > len(heads) // 2:  # a separate pass would cost more than it saves
+    stems, sharing = list(dict.fromkeys(heads)), [head for head in heads if head]
+    if len(set(sharing)) > len(sharing) // 2:  # a separate pass would cost more than it saves
         return [()], torch.zeros(len(rows), dtype=torch.long)
     return stems, torch.tensor([stems.index(head) for head in heads])
 

@@ -18,7 +18,7 @@ def _pass(model: torch.nn.Module, start: torch.Tensor) -> tuple[torch.Tensor, to
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_outputs_and_gradients_are_those_of_pytorch(family: str, dtype: torch.dtype):
-    hf = tiny_model(family).hf.to(dtype)
+    hf = tiny_model(family, double=dtype == torch.float64).hf
     start = torch.randn(2, 5, hf.config.hidden_size, generator=torch.Generator().manual_seed(0)).to(dtype)
     expected = _pass(hf, start)
     with onednn_products(hf):
