@@ -1,11 +1,11 @@
-"""What the rows share: a model of GPT-2-small's shape, second moments, facts, contexts."""
+"""What the rows share: models of the shapes of GPT-2-small and SmolLM2, second moments, facts, contexts."""
 
 import random
 from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from editors.data import Fact
 from editors.locate.contexts import Groups
@@ -29,6 +29,21 @@ class Workbench:
         return Model(GPT2LMHeadModel(GPT2Config()), tokenizer(), name="gpt2-small-shape")
 
     @cached_property
+    def deep(self) -> Model:
+        """The SmolLM2-135M shape with random weights."""
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=49152,
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            tie_word_embeddings=True,
+        )
+        return Model(LlamaForCausalLM(config), tokenizer(), name="smollm2-135m-shape")
+
+    @cached_property
     def memit_contexts(self) -> Groups:
         """The bare prompt, and five prefixes."""
         return (("{}",), self._prefixed(MEMIT_LENGTHS))
@@ -50,10 +65,19 @@ class Workbench:
     @cached_property
     def moments(self) -> GivenMoments:
         """One well-conditioned matrix for every layer."""
-        generator = torch.Generator().manual_seed(0)
-        keys = torch.randn(3072, 6144, generator=generator)
-        shared = (keys @ keys.T / 6144).double()
-        return GivenMoments(matrices=dict.fromkeys(range(12), shared))
+        return _moments(3072)
+
+    @cached_property
+    def deep_moments(self) -> GivenMoments:
+        """The same for the deep model."""
+        return _moments(1536)
+
+
+def _moments(width: int) -> GivenMoments:
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randn(width, 2 * width, generator=generator)
+    shared = (keys @ keys.T / (2 * width)).double()
+    return GivenMoments(matrices=dict.fromkeys(range(12), shared))
 
 
 def facts(count: int) -> list[Fact]:
