@@ -21,6 +21,7 @@ from editors.models.model import Model
 from editors.moments.moment_sources import SITE, Spectrum
 from editors.moments.streaming import Batching, Budget, SecondMoment, Tally, collect, home_of_totals
 from editors.moments.tensor_cache import CachedTensors, TensorCache, descriptions
+from editors.text_files import local_path
 
 FORMAT = 2
 """Version of the files and of the sums; part of their description."""
@@ -100,7 +101,7 @@ class CollectedMoments:
 
     @property
     def _root(self) -> Path:
-        return Path(self.folder).expanduser()
+        return local_path(self.folder)
 
     @property
     def _budgets(self) -> dict[str, int]:
