@@ -29,7 +29,7 @@ export WANDB_MODE ?= offline
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup real-setup run paper facts test check bench chaos load clean
+.PHONY: help setup real-setup run real paper facts test check bench chaos load clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -55,6 +55,10 @@ $(REAL_STAMP): $(STAMP)
 run: $(STAMP) ## the main job: 200 edits by ROME, MEMIT and ENCORE on the built-in model, then the report
 	$(PY) -m pipeline experiment=quickstart
 	$(PY) -m analysis report outputs/quickstart
+
+real: $(REAL_STAMP) ## the same on a real model: 50 edits of SmolLM2-135M by MEMIT and ENCORE, then the report
+	$(PY) -m pipeline experiment=real
+	$(PY) -m analysis report outputs/real
 
 paper: $(STAMP) ## the papers' experiments on the built-in models, then docs/results.md; continues after an interruption
 	@failed=""; for name in $(EXPERIMENTS); do \

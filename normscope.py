@@ -2,8 +2,8 @@
 
 >>> import normscope as ns
 >>> model = ns.load("tiny-gpt2")
->>> fact = ns.Fact(id="1", prompt="{} speaks", subject="Tom Klazoust", target_new="Polish")
->>> result = ns.edit(model, fact, "memit")
+>>> facts = ns.facts("[Tom Klazoust] speaks|Polish")  # or a file: ns.facts("facts.csv")
+>>> result = ns.edit(model, facts, "memit")
 >>> result.undo()
 
 Everything else is in the packages: `editors` changes weights, `analysis` measures, `pipeline` runs
@@ -11,4 +11,10 @@ experiments.
 """
 
 from editors.data import Fact as Fact
-from pipeline.notebook import EditResult as EditResult, edit as edit, load as load, measure as measure
+from pipeline.notebook import (
+    EditResult as EditResult,
+    edit as edit,
+    facts as facts,
+    load as load,
+    measure as measure,
+)

@@ -28,9 +28,9 @@ class Corpus(Protocol):
 
 @runtime_checkable
 class TextReader(Protocol):
-    """An object that reads texts after the model is loaded."""
+    """An object that reads texts, or pairs of them, after the model is loaded."""
 
-    def will_read(self, model: str) -> Iterable[Corpus]:
+    def will_read(self, model: str) -> Iterable[Iterable[object]]:
         """The texts that it certainly reads for a model of this name, so that they can be opened before.
 
         None that a cache may make unnecessary.

@@ -72,6 +72,12 @@ def build(plain: ResolvedConfig) -> Parts:
     )
 
 
+def build_data(plain: ResolvedConfig) -> FactSource:
+    """Only the facts of a configuration; raises ConfigError like `build`."""
+    _raise_any(node_problems("data", plain["data"], [], hint=FactSource))
+    return instance(plain["data"])
+
+
 def build_model(plain: Mapping[str, Any], plugins: Sequence[str] = ()) -> Checkpoint:
     """Only the model of a stored configuration; raises ConfigError like `build`.
 

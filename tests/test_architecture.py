@@ -23,12 +23,14 @@ ALLOWED = {
     "editors.tensor_files": "digests disk errors",
     "editors.update_files": "errors updates tensor_files",
     "editors.models": "disk errors updates data digests text_files",
-    "editors.moments": "disk errors data tensor_files models",
+    "editors.moments": "disk errors data tensor_files text_files models",
     "editors.base": "errors updates data models",
     "editors.regularizers": "errors updates data models base",
     "editors.controls": "errors updates data update_files models base",
     "editors.locate": "errors updates data models moments base regularizers",
-    "editors.methods": "disk errors updates data tensor_files models moments base regularizers locate",
+    "editors.methods": (
+        "disk errors updates data tensor_files text_files models moments base regularizers locate"
+    ),
     "analysis.units": "",
     "analysis.metrics": "",
     "analysis.linalg": "",

@@ -259,7 +259,9 @@ class Model:
 
     def hidden_next(self, ids: Int[Tensor, "row token"], cache: Cache) -> Float[Tensor, "row token width"]:
         """`hidden` of tokens that follow those of a cache, which is extended by their keys and values."""
-        return self.hf.base_model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+        seen = ids.new_ones(len(ids), cache.get_seq_length() + ids.shape[1])  # no token of it is padding
+        inputs = {"input_ids": ids, "attention_mask": seen, "past_key_values": cache, "use_cache": True}
+        return self.hf.base_model(**inputs).last_hidden_state
 
     def hidden_after(
         self, update: WeightUpdate, ids: Int[Tensor, "row token"], mask: Bool[Tensor, "row token"]

@@ -21,6 +21,7 @@ from editors.models.model import Model
 from editors.moments.moment_sources import SITE, Spectrum
 from editors.moments.streaming import Batching, Budget, SecondMoment, Tally, collect, home_of_totals
 from editors.moments.tensor_cache import CachedTensors, TensorCache, descriptions
+from editors.text_files import local_path
 
 FORMAT = 2
 """Version of the files and of the sums; part of their description."""
@@ -84,9 +85,19 @@ class CollectedMoments:
         return computed | {layer: content.tensors["moment"] for layer, content in cached.items() if content}
 
     def spectra(self, model: Model, layers: Sequence[int]) -> Mapping[int, Spectrum]:
-        """Their eigendecompositions on the model's device, from the cache if it holds them."""
+        """Their eigendecompositions on the model's device, from the cache if it holds them.
+
+        One pass over the corpus collects the moments of all layers that have no spectrum yet.
+        """
         store = self._store(model)
-        return {layer: self._spectrum(model, layer, store) for layer in layers}
+        with store.locked():
+            cached = {layer: store.read(_spectrum_of(layer)) for layer in layers}
+        missing = [layer for layer, content in cached.items() if content is None]
+        moments = self.load(model, missing) if missing else {}
+        return {
+            layer: _read(content, model.device) if content else _computed(moments[layer], layer, model, store)
+            for layer, content in cached.items()
+        }
 
     def will_read(self, model: str) -> Iterable[Corpus]:
         """The corpus, unless the cache has second moments of it for a model of this name.
@@ -100,7 +111,7 @@ class CollectedMoments:
 
     @property
     def _root(self) -> Path:
-        return Path(self.folder).expanduser()
+        return local_path(self.folder)
 
     @property
     def _budgets(self) -> dict[str, int]:
@@ -158,19 +169,6 @@ class CollectedMoments:
             "transformers": transformers.__version__,
         }
 
-    def _spectrum(self, model: Model, layer: int, store: TensorCache) -> Spectrum:
-        name = f"{SITE}.{layer}.spectrum"
-        with store.locked():
-            cached = store.read(name)
-        if cached is not None:
-            return Spectrum(**{part: tensor.to(model.device) for part, tensor in cached.tensors.items()})
-        spectrum = Spectrum.of(self.load(model, [layer])[layer].to(model.device))
-        with store.locked():
-            store.write(
-                name, {"values": spectrum.values.cpu(), "vectors": spectrum.vectors.cpu()}, model=model.name
-            )
-        return spectrum
-
 
 class _TallyWriter:
     """Writes the totals of a pass to the cache at intervals of some seconds."""
@@ -197,3 +195,20 @@ def _resumed(partial: CachedTensors, home: torch.device) -> Tally:
 
 def _moment_of(layer: int) -> str:
     return f"{SITE}.{layer}"
+
+
+def _spectrum_of(layer: int) -> str:
+    return f"{SITE}.{layer}.spectrum"
+
+
+def _read(content: CachedTensors, device: torch.device) -> Spectrum:
+    return Spectrum(**{part: tensor.to(device) for part, tensor in content.tensors.items()})
+
+
+def _computed(moment: Tensor, layer: int, model: Model, store: TensorCache) -> Spectrum:
+    """The spectrum of a moment, also written to the cache."""
+    spectrum = Spectrum.of(moment.to(model.device))
+    parts = {"values": spectrum.values.cpu(), "vectors": spectrum.vectors.cpu()}
+    with store.locked():
+        store.write(_spectrum_of(layer), parts, model=model.name)
+    return spectrum

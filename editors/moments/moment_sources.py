@@ -17,6 +17,7 @@ from torch import Tensor
 
 from editors.errors import ConfigError, DataError
 from editors.models.model import Model
+from editors.text_files import local_path
 
 SITE = "mlp_down"
 """The matrices whose inputs are keys."""
@@ -116,7 +117,7 @@ class ImportedMoments:
         return f"imported: {self.path}"
 
     def _file(self, layer: int) -> Path:
-        return Path(self.path.format(layer, layer=layer)).expanduser()
+        return local_path(self.path.format(layer, layer=layer))
 
     def _read(self, model: Model, layer: int) -> Float[Tensor, "in in"]:
         path, width = self._file(layer), model.weight(SITE, layer).shape[1]

@@ -1,8 +1,9 @@
-"""Checks a file of facts without a run: `python -m pipeline facts FILE [model=…] [out=known.csv]`.
+"""Checks facts without a run: `python -m pipeline facts FILE [model=…] [out=known.csv]`.
 
-Prints layout, counts, skipped rows with reasons, and an example. With a model also the longest fact in
-tokens, the example's tokens, the number of facts that the model knows, and the number that it already answers
-with the new object; `out` then writes the facts with a column `known`. Other options are those of a run.
+In place of a file, `data=` and its options choose facts as for a run (`data=atlas`). Prints layout, counts,
+skipped rows with reasons, and an example. With a model also the longest fact in tokens, the example's tokens,
+the number of facts that the model knows, and the number that it already answers with the new object; `out`
+then writes the facts with a column `known`. Other options are those of a run.
 """
 
 import logging
@@ -14,6 +15,7 @@ from editors.data import SLOT, Fact
 from editors.errors import ConfigError, NormscopeError
 from editors.text_files import local_path
 from pipeline.commands.fact_table import as_csv, row_of
+from pipeline.config.instances import instance
 from pipeline.config.quoting import in_quotes
 from pipeline.config.schema import composed
 from pipeline.data.fact_files.fact_file import FactFile, file_layout
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from analysis.inference.knowledge import Knowledge
     from editors.models.model import Model
 
-USAGE = "python -m pipeline facts FILE [model=…] [data.limit=N] [out=known.csv]"
+USAGE = "python -m pipeline facts FILE [model=…] [data.limit=N] [out=known.csv]; data=… in place of FILE"
 _SHOWN = 20
 """Relations whose rates are printed."""
 
@@ -51,7 +53,8 @@ def main(arguments: Sequence[str]) -> str | int:
 
 def report(arguments: Sequence[str]) -> Iterator[str]:
     """The lines of the report; raises ConfigError or DataError for a mistake in the options or the file."""
-    path, *options = arguments
+    named = any(argument.startswith("data=") for argument in arguments)
+    path, *options = ["", *arguments] if named else arguments
     if "=" in path and not Path(path).exists():
         raise ConfigError(f"{path!r} comes where the file is expected; usage: {USAGE}")
     outs = [local_path(option.removeprefix("out=")) for option in options if option.startswith("out=")]
@@ -61,10 +64,15 @@ def report(arguments: Sequence[str]) -> Iterator[str]:
     if out and not has_model:
         raise ConfigError(f"out={out} needs a model, which knows the facts or not: add model=…")
     groups = ("model", "data") if has_model else ("data",)
-    nodes = composed(["data=file", f"data.path={in_quotes(path)}", *overrides], groups)
-    source = FactFile(**{name: value for name, value in nodes["data"].items() if name != "_target_"})
+    file = [] if named else ["data=file", f"data.path={in_quotes(path)}"]
+    nodes = composed([*file, *overrides], groups)
+    source = instance(nodes["data"])
     factset = source.load()
-    yield from described(source, factset)
+    if isinstance(source, FactFile):
+        yield from layout_of_file(source, factset)
+    else:
+        yield f"{factset.name}: {len(factset.facts):,} facts"
+    yield from described(factset)
     if has_model:
         yield from _with_model(nodes["model"], factset.facts, out)
     else:
@@ -72,15 +80,19 @@ def report(arguments: Sequence[str]) -> Iterator[str]:
         yield "add model=… for tokens, and for the facts that a model knows"
 
 
-def described(source: FactFile, factset: FactSet) -> Iterator[str]:
-    """Layout, counts and skipped rows."""
-    facts = factset.facts
+def layout_of_file(source: FactFile, factset: FactSet) -> Iterator[str]:
+    """The layout, and fields that are not read."""
     entries = source.entries()
     layout = file_layout(entries, source.path)
-    yield f"{source.path}: {layout.name} layout, {len(facts):,} facts in {len(entries):,} rows"
+    yield f"{source.path}: {layout.name} layout, {len(factset.facts):,} facts in {len(entries):,} rows"
     first_row = next((entry.row for entry in entries if entry.row), {})
     if unread := unread_names(first_row, layout):
         yield f"  fields that are not read: {', '.join(unread)}"
+
+
+def described(factset: FactSet) -> Iterator[str]:
+    """Counts, and rows that were skipped."""
+    facts = factset.facts
     for reason, count in factset.counts.items():
         first = next(row for row in factset.skipped if row.reason == reason)
         yield f"  skipped, {reason}: {count:,} rows, first {first}"

@@ -1,23 +1,23 @@
 """Every text of a run is opened before weights are loaded, so that one that is missing is told in seconds."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 
-from editors.data import Corpus, TextReader
+from editors.data import TextReader
 
 
 def open_texts(parts: object, model: str) -> None:
-    """Read the first document of every text that the parts of a run will read for a model of this name.
+    """Read the first document or pair of every text that the parts of a run will read for a model.
 
     Raises:
         ConfigError, DataError: as reading the text does.
     """
-    opened: list[Corpus] = []
+    opened: list[Iterable[object]] = []
     for reader in _readers(parts):
-        for corpus in reader.will_read(model):
-            if corpus not in opened:
-                next(iter(corpus), None)
-                opened.append(corpus)
+        for text in reader.will_read(model):
+            if text not in opened:
+                next(iter(text), None)
+                opened.append(text)
 
 
 def _readers(node: object) -> Iterator[TextReader]:

@@ -27,7 +27,7 @@ def load(model: str | Path, **options: object) -> Model:
     named = str(model) in choices_of("model") and not local_path(str(model)).is_dir()
     place = {} if named else {"name": Path(model).name, "path": str(model)}
     choice = str(model) if named else _ANY
-    plain = composed([f"model={choice}", *_NO_EDITS], {"model": place | options})
+    plain = composed([f"model={choice}", *NO_EDITS], {"model": place | options})
     return build_model(plain).load()
 
 
@@ -52,5 +52,5 @@ def configured(
     return composed(every, {**values, "model": place | own})
 
 
-_NO_EDITS = ("intervention=cpt",)
+NO_EDITS = ("intervention=cpt",)
 """Leaves out editor and layers, for which a model may have no values."""

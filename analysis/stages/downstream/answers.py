@@ -8,8 +8,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
-CLASS_FIELD = "class_field"
-"""Entry of a task's metadata: the field with the class, 0 or 1, that the likelihood of its text tells."""
+from analysis.stages.downstream.tasks.source import CLASS_FIELD
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def class_scores(task: ConfigurableTask) -> list[tuple[int, float]]:
     log P(second) − log P(first), or a field that the task's metadata names, scored by the mean
     log-likelihood of the text's characters.
     """
-    if field := (task.config.metadata or {}).get(CLASS_FIELD):
+    if field := class_field(task):
         return [
             (int(d.requests[0].doc[field]), _likelihood(d.requests[0]) / len(d.requests[0].arguments[1]))
             for d in documents(task)
@@ -64,10 +63,15 @@ def class_scores(task: ConfigurableTask) -> list[tuple[int, float]]:
 
 def log_likelihoods(task: ConfigurableTask) -> dict[str, float]:
     """The mean `log_likelihood` of the right texts of a task without choices, in nats; empty for others."""
-    if task.OUTPUT_TYPE != "loglikelihood":
+    if task.OUTPUT_TYPE != "loglikelihood" or class_field(task):
         return {}
     values = [_likelihood(request) for request in task.instances]
     return {"log_likelihood": math.fsum(values) / len(values)}
+
+
+def class_field(task: ConfigurableTask) -> str | None:
+    """The field with the class of a document whose text's likelihood is its score; None for other tasks."""
+    return (task.config.metadata or {}).get(CLASS_FIELD)
 
 
 def _likelihood(request: Instance) -> float:

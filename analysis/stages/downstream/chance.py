@@ -39,11 +39,11 @@ class Comparison:
         )
 
 
-def compare_accuracy(accuracy: float, documents: int, chance: float) -> Comparison:
+def compare_accuracy(metric: str, accuracy: float, documents: int, chance: float) -> Comparison:
     """Wilson's interval of an accuracy; that of a group is rounded to a whole number of documents."""
     interval = binomtest(round(accuracy * documents), documents).proportion_ci(CONFIDENCE, method="wilson")
     return Comparison(
-        metric="acc", value=accuracy, low=float(interval.low), high=float(interval.high), chance=chance
+        metric=metric, value=accuracy, low=float(interval.low), high=float(interval.high), chance=chance
     )
 
 

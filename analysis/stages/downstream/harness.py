@@ -24,14 +24,16 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import env as environment
 
-from analysis.stages.downstream.answers import chance_of, class_scores, log_likelihoods
+from analysis.stages.downstream.answers import chance_of, class_field, class_scores, log_likelihoods
 from analysis.stages.downstream.chance import Comparison, compare_accuracy, compare_area, roc_area
 from analysis.stages.downstream.lm import InMemoryLM, choice_groups
 from analysis.stages.downstream.tasks.source import TaskFiles
 from editors.errors import ConfigError, DataError
 from editors.models.model import Model
 
-METRICS = ("acc", "f1", "mcc")
+ACCURACIES = ("acc", "acc_norm")
+"""Shares of right documents, by total likelihood and by likelihood per letter; the first one counts."""
+METRICS = (*ACCURACIES, "f1", "mcc")
 """Metrics of the harness that are reported for a task if it has them."""
 
 Results = Mapping[str, Any]
@@ -57,7 +59,7 @@ class TaskScore:
     @property
     def ability(self) -> float:
         """The number that enters the mean: the accuracy, or the area if there is none."""
-        return self.values["acc" if "acc" in self.values else "auc"]
+        return self.values[_accuracy_of(self.values) or "auc"]
 
 
 class Harness:
@@ -72,6 +74,7 @@ class Harness:
             self._loaded = _load(files, folder, option)
             for task in self.tasks.values():
                 _build(task, files.shots, self._limit, seed, option)
+                _check_classes(task, option)
             groups = [group for task in self.tasks.values() for group in choice_groups(task)]
         requests = [i for task in self.tasks.values() for i in task.instances]
         self._lm = InMemoryLM(requests, model, batch_tokens, groups)
@@ -122,13 +125,17 @@ class Harness:
         values |= {"auc": area["auc"]} if area else {}
         comparisons = [compare_area(area["auc"], area["auc_stderr"])] if area else []
         stderr = area.get("auc_stderr")
-        if "acc" in values:
-            accuracies = [_reported_metrics(results[member])["acc"] for member in members]
+        if accuracy := _accuracy_of(values):
+            accuracies = [_reported_metrics(results[member])[accuracy] for member in members]
             stderr = _pooled_stderr(accuracies, sizes)
             shares = [chance_of(self.tasks[member]) for member in members]
             chance = sum(share * size for share, size in zip(shares, sizes, strict=True)) / sum(sizes)
-            comparisons.insert(0, compare_accuracy(values["acc"], sum(sizes), chance))
+            comparisons.insert(0, compare_accuracy(accuracy, values[accuracy], sum(sizes), chance))
         return TaskScore(values=values, stderr=stderr, comparisons=comparisons, documents=sum(sizes))
+
+
+def _accuracy_of(values: Mapping[str, float]) -> str | None:
+    return next((name for name in ACCURACIES if name in values), None)
 
 
 def _pooled_stderr(accuracies: Sequence[float], sizes: Sequence[int]) -> float | None:
@@ -219,6 +226,17 @@ def _build(task: ConfigurableTask, shots: int | None, limit: int | None, seed: i
     # every evaluation would report its source code, which takes longer than the evaluation
     task.set_config("custom_dataset", None)
     task.build_all_requests = lambda **_: _clear_answers(task.instances)  # type: ignore[method-assign]
+
+
+def _check_classes(task: ConfigurableTask, option: str) -> None:
+    """Raise a DataError if a task that is scored by an area alone has documents of one class only."""
+    if field := class_field(task):
+        labels = [instance.doc[field] for instance in task.instances]
+        if len(set(labels)) < 2:
+            raise DataError(
+                f"{option}: {task.task_name} has {field}={labels[0]} in all of its {len(labels)} documents, "
+                f"but both classes are needed; raise the limit or give other rows"
+            )
 
 
 def _clear_answers(instances: Sequence[Instance]) -> None:

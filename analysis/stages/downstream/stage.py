@@ -37,12 +37,13 @@ log = logging.getLogger(__name__)
 class Downstream(Stage):
     """Accuracy on multiple-choice tasks.
 
-    Keys: `downstream/<task>/acc`, `/stderr`, for tasks that have them `/f1`, `/mcc`, `/auc` and
+    Keys: `downstream/<task>/acc`, `/stderr`, for tasks that have them `/acc_norm`, `/f1`, `/mcc`, `/auc` and
     `/log_likelihood`, and at the first measurement `/documents` and `/above_chance`; `<task>` is a task or a
     group. `downstream/mean/acc` is the plain mean over those of the configured tasks that the unedited model
     does better than by chance, among which a group such as MMLU counts as one; a task without accuracy enters
-    with its area under the ROC curve. `downstream/mean/stderr` is its standard error √(Σ sᵢ²) / k over k
-    tasks, absent if that of a task is. Without such a task there is no mean.
+    with its accuracy by length, or else its area under the ROC curve. `downstream/mean/stderr` is its
+    standard error √(Σ sᵢ²) / k over k tasks, absent if that of a task is. Without such a task there is no
+    mean.
 
     Raises:
         ConfigError, DataError: in the constructor, for anything that is wrong with a source.

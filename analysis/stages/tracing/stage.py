@@ -15,7 +15,7 @@ early one, MLPs of middle blocks at the subject's last token, and a late one, at
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -92,6 +92,10 @@ class CausalTrace(Stage):
     """Standard deviation of the noise over that of all entries of the subjects' embeddings."""
     samples: int = 10
     """Draws of the noise."""
+    kinds: Sequence[str] = PARTS
+    """Kinds of cells that are restored."""
+    classes: Sequence[str] = TOKEN_CLASSES
+    """Classes of tokens at which they are restored; each adds as many runs as it has tokens."""
     window: int | None = None
     """Blocks whose `mlp` or `attention` is restored together; null means a fifth of the model's."""
     seed: int = 0
@@ -101,6 +105,14 @@ class CausalTrace(Stage):
 
     def __post_init__(self) -> None:
         self.check_minimums(facts=1, noise=0, samples=1, batch_tokens=1, window=1)
+        for key, values, known in (
+            ("kinds", self.kinds, PARTS),
+            ("classes", self.classes, TOKEN_CLASSES),
+        ):
+            if not values or not set(values) <= set(known):
+                raise ConfigError(
+                    f"stage.tracing.{key}={list(values)}, but it is a list of {', '.join(known)}"
+                )
 
     @torch.inference_mode()
     def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
@@ -134,17 +146,19 @@ class CausalTrace(Stage):
             shape = (self.samples, len(prompt.subject), model.width)
             noise = self._scale * torch.randn(shape, generator=generator)
             runs = CorruptedRuns(model, prompt, noise, batch_tokens=self.batch_tokens)
-            effects, corrupted = self._effects(runs), float(runs.corrupted.mean())
+            classes = {key: at for key, at in token_classes(prompt).items() if key in self.classes}
+            positions = [position for at in classes.values() for position in at]
+            effects, corrupted = self._effects(runs, positions), float(runs.corrupted.mean())
             values = (runs.clean, corrupted, runs.clean - corrupted)
             for name, value in zip(probabilities, values, strict=True):
                 probabilities[name].append(value)
-            for token_class, positions in token_classes(prompt).items():
-                from_subject = [position - prompt.subject.start for position in positions]
-                effects_by_class.setdefault(token_class, []).append(effects[:, :, from_subject].mean(dim=2))
+            for token_class, at in classes.items():
+                columns = [positions.index(position) for position in at]
+                effects_by_class.setdefault(token_class, []).append(effects[:, :, columns].mean(dim=2))
         result: Measurement = {"trace/known/facts": float(len(self._prompts))}
         result |= {f"trace/{name}/mean": sum(values) / len(values) for name, values in probabilities.items()}
         means = {name: torch.stack(each).mean(dim=0) for name, each in effects_by_class.items()}
-        return result | _effect_metrics(means)
+        return result | self._effect_metrics(means)
 
     def _find_known(self, model: Model, facts: Sequence[Fact]) -> tuple[list[Prompt], list[Prompt]]:
         """Prompts of facts in the seed's order until `facts` of them are known: all tried, and the known."""
@@ -161,19 +175,33 @@ class CausalTrace(Stage):
                     known += [prompt] if not self.only_known or choices[0] == prompt.answer else []
         return tried, known
 
-    def _effects(self, runs: CorruptedRuns) -> Float[Tensor, "kind block token"]:
-        """The indirect effect of every cell from the subject's first token on."""
+    def _effects(self, runs: CorruptedRuns, positions: Sequence[int]) -> Float[Tensor, "kind block token"]:
+        """The indirect effect of every cell at these positions."""
         depth = runs.model.depth
-        positions = range(runs.prompt.subject.start, len(runs.prompt.ids))
         window = self.window or max(1, round(depth / _WINDOWS))
         cells = [
             RestoredCell(kind, blocks_around(layer, depth, 1 if kind == "block" else window), (position,))
-            for kind in PARTS
+            for kind in self.kinds
             for layer in range(depth)
             for position in positions
         ]
         effects = runs.probabilities(cells).mean(dim=1) - runs.corrupted.mean()
-        return effects.reshape(len(PARTS), depth, len(positions))
+        return effects.reshape(len(self.kinds), depth, len(positions))
+
+    def _effect_metrics(self, means: Mapping[str, Float[Tensor, "kind block"]]) -> Measurement:
+        """The metrics of mean effects by class of token."""
+        result: Measurement = {
+            f"trace/{kind}/{token_class}.{layer:02d}": float(value)
+            for token_class in TOKEN_CLASSES
+            if token_class in means
+            for kind, effects in zip(self.kinds, means[token_class], strict=True)
+            for layer, value in enumerate(effects)
+        }
+        if "subject_last" in means and "mlp" in self.kinds:
+            result["trace/peak/mlp"] = _largest(means["subject_last"][self.kinds.index("mlp")])
+        if "last" in means and "attention" in self.kinds:
+            result["trace/late/attention"] = _largest(means["last"][self.kinds.index("attention")])
+        return result
 
 
 def blocks_around(layer: int, depth: int, window: int) -> range:
@@ -198,22 +226,6 @@ def _class_of(position: int, prompt: Prompt) -> str:
         first = "subject_first" if position == subject[0] else "subject_middle"
         return "subject_last" if position == subject[-1] else first
     return "next" if position == subject.stop else "middle"
-
-
-def _effect_metrics(means: dict[str, Tensor]) -> Measurement:
-    """The metrics of mean effects (kind, block) by class of token."""
-    result: Measurement = {
-        f"trace/{kind}/{token_class}.{layer:02d}": float(value)
-        for token_class in TOKEN_CLASSES
-        if token_class in means
-        for kind, effects in zip(PARTS, means[token_class], strict=True)
-        for layer, value in enumerate(effects)
-    }
-    if "subject_last" in means:
-        result["trace/peak/mlp"] = _largest(means["subject_last"][PARTS.index("mlp")])
-    if "last" in means:
-        result["trace/late/attention"] = _largest(means["last"][PARTS.index("attention")])
-    return result
 
 
 def _largest(effects: Float[Tensor, " block"]) -> float:

@@ -30,6 +30,7 @@ from editors.methods.mend.settings import Training
 from editors.methods.mend.trainer import Numbers, Trainer
 from editors.models.gradients import read_targets
 from editors.models.model import Model
+from editors.text_files import local_path
 from editors.updates import Site, sites_of
 
 SHIPPED = Path(__file__).parent / "hypernetworks"
@@ -81,7 +82,7 @@ class MEND(GradientEditor):
     def file(self, model: Model) -> Path:
         """The file of the hypernetwork for this model and these settings."""
         name = name_of(model.name, model.digest, self.sites, self.design, asdict(self.training))
-        return Path(self.folder).expanduser() / name
+        return local_path(self.folder) / name
 
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Load the hypernetwork.
@@ -175,7 +176,7 @@ class MEND(GradientEditor):
     def _hypernetwork_file(self, model: Model) -> Path:
         """The file to load: `path`, or that of these settings in `folder` or the package."""
         if self.path is not None:
-            file = Path(self.path).expanduser()
+            file = local_path(self.path)
             if not file.is_file():
                 raise ConfigError(
                     f"editor.path={self.path}, but there is no such file; null looks in {self.folder}"

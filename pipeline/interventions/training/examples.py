@@ -114,6 +114,10 @@ class Completions:
         """The label of the pairs."""
         return self.pairs.label
 
+    def will_read(self, model: str) -> Iterable[Pairs]:
+        """The pairs."""
+        return (self.pairs,)
+
     def load(self, model: Model, rows: int) -> "Dataset":
         """The first pairs that fit.
 

@@ -7,15 +7,15 @@ from analysis.stages.downstream.chance import compare_accuracy, compare_area, ro
 
 
 def test_the_interval_of_an_accuracy_is_wilson_s():
-    interval = compare_accuracy(0.4, 60, 0.25)
+    interval = compare_accuracy("acc", 0.4, 60, 0.25)
     # 24 of 60: (p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n)
     assert (interval.low, interval.high) == (pytest.approx(0.2857, abs=1e-4), pytest.approx(0.5263, abs=1e-4))
-    assert interval.is_above and not compare_accuracy(0.4, 60, 0.3).is_above
+    assert interval.is_above and not compare_accuracy("acc", 0.4, 60, 0.3).is_above
 
 
 def test_one_exact_word_is_above_chance_and_none_is_not():
-    assert compare_accuracy(1 / 300, 300, 0.0).is_above
-    assert not compare_accuracy(0.0, 300, 0.0).is_above
+    assert compare_accuracy("acc", 1 / 300, 300, 0.0).is_above
+    assert not compare_accuracy("acc", 0.0, 300, 0.0).is_above
 
 
 def test_an_area_is_the_share_of_pairs_in_the_right_order():

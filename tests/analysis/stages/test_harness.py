@@ -193,6 +193,64 @@ def test_a_tag_of_the_hub_is_all_of_its_tasks_with_seeded_examples(
     assert "auc" not in scores["mnli"].values  # three classes
 
 
+ASKED = {"text": ["Rob", "the captain"], "label": ["A", "B"]}
+HUB: dict[str, tuple[str, dict[str, object], list[tuple[str, str]]]] = {
+    "arc_easy": (
+        "allenai/ai2_arc",
+        {"question": "Who walks?", "choices": ASKED, "answerKey": "B"},
+        [("Question: Who walks?\nAnswer:", " Rob"), ("Question: Who walks?\nAnswer:", " the captain")],
+    ),
+    "piqa": (
+        "baber/piqa",
+        {"goal": "How to walk?", "sol1": "On a river", "sol2": "On land", "label": 1},
+        [("Question: How to walk?\nAnswer:", " On a river"), ("Question: How to walk?\nAnswer:", " On land")],
+    ),
+    "copa": (
+        "aps/super_glue",
+        {"premise": "Rob walks.", "choice1": "Ada.", "choice2": "Bob.", "question": "cause", "label": 0},
+        [("Rob walks because", "  ada."), ("Rob walks because", "  bob.")],
+    ),
+    "openbookqa": (
+        "allenai/openbookqa",
+        {"question_stem": "Rob is", "choices": ASKED, "answerKey": "A"},
+        [("Rob is", " Rob"), ("Rob is", " the captain")],
+    ),
+    "wsc273": (
+        "lighteval/winograd_wsc",
+        {"text": "Rob saw Ada so he left.", "pronoun": "he", "pronoun_loc": 15, "options": ["Rob", "Ada"]}
+        | {"label": 0},
+        [("Rob saw Ada so Rob", "  left."), ("Rob saw Ada so Ada", "  left.")],
+    ),
+    "lambada_openai": (
+        "EleutherAI/lambada_openai",
+        {"text": "Rob lives in a town"},
+        [("Rob lives in a", " town")],
+    ),
+    "blimp_causative": (
+        "nyu-mll/blimp",
+        {"sentence_good": "Rob walks.", "sentence_bad": "Rob walk."},
+        [("", " Rob walks."), ("", " Rob walk.")],
+    ),
+}
+"""Data set, a row of it, and its requests, by task."""
+
+
+def test_benchmarks_of_the_hub_are_asked_as_lm_eval_defines_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows = {name: datasets.Dataset.from_list([row] * 2) for name, row, _ in HUB.values()}
+    splits = ("train", "validation", "test")
+    monkeypatch.setattr("analysis.stages.downstream.tasks.hub._check_reachable", lambda *_: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, **_: dict.fromkeys(splits, rows[path]))
+    harness = loaded(HubTasks(tasks=list(HUB)), tmp_path, limit=1)
+    requests = {name: [instance.args for instance in task.instances] for name, task in harness.tasks.items()}
+    assert requests == {name: expected for name, (_, _, expected) in HUB.items()}
+    scores = harness.score(tiny_model(double=False))
+    assert all("acc" in score.values for score in scores.values())
+    by_length = {name for name, score in scores.items() if "acc_norm" in score.values}
+    assert by_length == {"arc_easy", "piqa", "openbookqa"}
+
+
 # --- real data -----------------------------------------------------------------------------------------
 
 

@@ -202,6 +202,16 @@ def test_the_only_active_attention_carries_the_total_effect():
     assert found["trace/late/attention"] == 2
 
 
+def test_a_part_of_the_cells_has_the_effects_that_it_has_among_all():
+    model = knowing(tiny_model())
+    part = traced(model, kinds=["mlp"], classes=["subject_last"])
+    whole = traced(model)
+    assert {key: whole[key] for key in part} == pytest.approx(part, abs=1e-10)
+    assert {key.split(".")[0] for key in part if "mlp" in key} == {"trace/mlp/subject_last", "trace/peak/mlp"}
+    with pytest.raises(ConfigError, match=r"stage\.tracing\.kinds=.* is a list of block, attention, mlp"):
+        CausalTrace(kinds=["head"])
+
+
 def test_a_window_restores_its_blocks_together():
     assert [blocks_around(layer, 6, 1) for layer in (0, 5)] == [range(1), range(5, 6)]
     assert blocks_around(3, 6, 3) == range(2, 5)

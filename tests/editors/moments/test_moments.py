@@ -361,6 +361,19 @@ def test_a_spectrum_is_computed_once(model: Model, tmp_path: Path, monkeypatch: 
     assert torch.equal(first.vectors, again.vectors)
 
 
+def test_the_spectra_of_several_layers_take_one_pass(model: Model, tmp_path: Path) -> None:
+    ran: list[int] = []
+    handle = model.blocks[0].register_forward_hook(lambda *_: ran.append(0))
+    make(tmp_path / "moments").load(model, [0, 1])
+    passes = len(ran)
+    spectra = make(tmp_path / "spectra").spectra(model, [1, 0])
+    handle.remove()
+    assert passes and len(ran) == 2 * passes
+    assert list(spectra) == [1, 0]
+    apart = make(tmp_path / "moments").spectra(model, [1])[1]
+    assert torch.equal(spectra[1].values, apart.values)
+
+
 def test_given_moments_have_a_spectrum_too(model: Model) -> None:
     given = GivenMoments(matrices={0: torch.diag(torch.tensor([3.0, 1.0, 2.0]))})
     assert given.spectra(model, [0])[0].values.tolist() == [1.0, 2.0, 3.0]

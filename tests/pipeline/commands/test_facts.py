@@ -34,6 +34,13 @@ def test_a_file_is_described_without_a_model(table: str, capsys: pytest.CaptureF
     assert "prompt: 'Chad is'" in output
 
 
+def test_facts_of_a_run_are_described_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert facts.main(["data=atlas", "data.relations=[country_capital]", "data.part=null"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("atlas: ") and "relations: 1" in output
+    assert "data.knownby" in str(facts.main(["data=atlas", "data.knownby=gpt2"]))
+
+
 def test_mistakes_give_one_sentence(table: str) -> None:
     assert "does not exist" in str(facts.main(["absent.csv"]))
     assert "data.limit=0" in str(facts.main([table, "data.limit=0"]))

@@ -11,6 +11,8 @@ from editors.errors import ConfigError, DataError
 from editors.moments.collected import CollectedMoments
 from pipeline.data.corpora import TextFile
 from pipeline.data.opened_texts import open_texts
+from pipeline.data.pairs import PairRows
+from pipeline.interventions.training.examples import Completions
 from tests.tiny import TEXT, tiny_model
 
 
@@ -96,3 +98,9 @@ def test_a_file_that_is_gone_is_told_though_its_second_moments_are_cached(tmp_pa
     text.unlink()
     with pytest.raises(DataError, match=r"text\.txt"):
         open_texts([moments], model.name)
+
+
+def test_pairs_are_opened_like_texts(tmp_path: Path):
+    examples = Completions(pairs=PairRows(path=str(tmp_path / "absent.jsonl")), length=8)
+    with pytest.raises(DataError, match=r"absent\.jsonl"):
+        open_texts([Holder(inner=examples)], "tiny")

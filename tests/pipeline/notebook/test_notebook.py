@@ -144,3 +144,31 @@ def test_mistakes_are_named_and_leave_the_model_alone(model: Model, call, error,
     with pytest.raises(error, match=named):
         call(model)
     assert same(weights(model), before)
+
+
+def test_facts_come_from_a_name_a_file_and_a_line(folder: Path) -> None:
+    (folder / "mine.csv").write_text("subject,prompt,target_new\nJapan,The capital of {} is,Madrid\n")
+    line = "The capital of [Chad] is|N'Djamena|Oslo"
+    japan, chad = ns.facts("mine.csv", line)
+    assert (japan.statement, japan.target_new, japan.target_true) == ("The capital of Japan is", "Madrid", "")
+    assert (chad.subject, chad.target_true, chad.target_new) == ("Chad", "N'Djamena", "Oslo")
+    assert (
+        ns.facts("world", relations=["city"])[:1]
+        == tuple(fact for fact in WorldFacts().load().facts if fact.relation == "city")[:1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("sources", "options", "error", "named"),
+    [
+        (["absent.csv"], {}, DataError, "absent.csv does not exist"),
+        (["world"], {"relation": ["city"]}, ConfigError, "data.relation is not a key"),
+        (["one|two|three|four"], {}, DataError, "two or three parts"),
+        ([], {}, ConfigError, "names no source"),
+    ],
+)
+def test_sources_that_hold_no_facts_are_refused(
+    folder: Path, sources: list[str], options: dict, error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        ns.facts(*sources, **options)

@@ -1,3 +1,4 @@
+from .benchmarks import BenchmarkTasks as BenchmarkTasks
 from .hub import HubTasks as HubTasks
 from .items import ItemTasks as ItemTasks
 from .local import LocalTasks as LocalTasks

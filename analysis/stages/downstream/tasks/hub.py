@@ -13,6 +13,10 @@ from analysis.stages.downstream.tasks.official import (
 from analysis.stages.downstream.tasks.source import TaskFiles, check_counts, write_file
 from editors.errors import DataError
 
+FOLDERS = (
+    "glue", "mmlu/default", "arc", "piqa", "super_glue/copa", "openbookqa", "wsc273", "lambada", "blimp",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class HubTasks:
@@ -20,7 +24,7 @@ class HubTasks:
 
     tasks: Sequence[str]
     """Tasks, groups (`mmlu`) or tags (`glue`)."""
-    folders: Sequence[str] = ("glue", "mmlu/default")
+    folders: Sequence[str] = FOLDERS
     """Folders of the harness that are searched for tasks; reading all of them takes seconds."""
     shots: int | None = None
     """Solved examples before each document; None for the number in the task files."""

@@ -47,11 +47,11 @@ class ItemTasks:
             raise ConfigError(f"{option}: {names} has no items; give at least one")
         for name, items in self.items.items():
             rows = [{"text": i.text, "choices": list(i.choices), "answer": i.answer} for i in items]
-            write_task(folder, name, _CONTENT, {"test": rows})
+            write_task(folder, name, CONTENT, {"test": rows})
         return TaskFiles(names=tuple(self.items), limit=self.limit)
 
 
-_CONTENT = {
+CONTENT = {
     "test_split": "test",
     "output_type": "multiple_choice",
     # bare names of fields, which the harness reads without rendering a template

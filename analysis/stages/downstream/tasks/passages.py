@@ -25,7 +25,7 @@ LONGEST = 3
 """A repeated word stands at most at `LONGEST` times `words` words."""
 MEANING = 5
 """Letters of a repeated word, at least."""
-_CONTENT = {
+CONTENT = {
     "test_split": "test",
     "output_type": "loglikelihood",
     "doc_to_text": "context",
@@ -73,7 +73,7 @@ class PassageTasks:
                     f"lower {option}.words, or choose a longer text"
                 )
             names.append(self.prefix + name)
-            write_task(folder, names[-1], _CONTENT, {"test": rows[: self.limit]})
+            write_task(folder, names[-1], CONTENT, {"test": rows[: self.limit]})
         return TaskFiles(names=tuple(names), limit=self.limit)
 
     def _paragraphs(self) -> Iterator[Sequence[str]]:

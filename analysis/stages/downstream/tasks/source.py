@@ -25,6 +25,10 @@ ACC = {"metric": "acc", "aggregation": "mean", "higher_is_better": True}
 """Share of documents whose right choice is the likeliest."""
 
 
+CLASS_FIELD = "class_field"
+"""Entry of a task's metadata: the field with the class, 0 or 1, that the likelihood of a text tells."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskFiles:
     """The tasks that a source wrote, and how to evaluate them."""

@@ -1,0 +1,42 @@
+"""Facts by the name of a data set, from a file, or written out."""
+
+from pathlib import Path
+from typing import Any
+
+from editors.data import Fact
+from editors.errors import ConfigError
+from editors.text_files import local_path
+from pipeline.build import build_data
+from pipeline.notebook.composition import choices_of, composed
+from pipeline.notebook.models import NO_EDITS
+
+
+def facts(*sources: str | Path, **options: Any) -> tuple[Fact, ...]:
+    """The facts of all sources, in their order; rows that cannot be used are left out with a warning.
+
+    A source is a name of `conf/data` with `options` of that data set (`ns.facts("atlas",
+    known_by="smollm2-135m")`); a file of any layout of docs/data.md (`ns.facts("facts.csv")`); or a fact
+    that is written out (`ns.facts("The capital of [Japan] is|Tokyo|Madrid")`).
+
+    Raises:
+        ConfigError: for an option that there is not.
+        DataError: for a file that is missing, or holds no fact.
+    """
+    if not sources:
+        raise ConfigError('ns.facts() names no source: give a file, as in ns.facts("facts.csv")')
+    return tuple(fact for source in sources for fact in _facts(str(source), options))
+
+
+def _facts(source: str, options: dict[str, Any]) -> tuple[Fact, ...]:
+    choice, own = _choice(source)
+    plain = composed([f"data={choice}", *NO_EDITS], {"data": own | options})
+    return build_data(plain).load().facts
+
+
+def _choice(source: str) -> tuple[str, dict[str, Any]]:
+    """The choice of `conf/data` that reads a source, with the values that it needs."""
+    if local_path(source).is_file():
+        return "file", {"path": source}
+    if source in choices_of("data"):
+        return source, {}
+    return ("lines", {"facts": [source]}) if "|" in source else ("file", {"path": source})
