@@ -58,6 +58,8 @@ def test_a_run_leaves_everything_the_contract_names(composed: Composed, tmp_path
     edits = pd.read_parquet(folder / "edits.parquet")
     assert edits["edit"].tolist() == [1, 2, 3, 4]
     assert (edits[["target_norm", "key_norm", "residual_norm"]] > 0).all(axis=None)
+    assert summary["outcome"]["checked"] == 4 and summary["outcome"]["took"] == edits["took"].sum()
+    assert [row.get("edit/took/mean") for row in rows(folder)] == [None, *edits["took"]]
     assert summary["alarms"] == [] and not summary["stopped"]
 
 
