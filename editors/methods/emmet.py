@@ -34,7 +34,8 @@ class EMMET(LocateThenEdit):
     @property
     def insertion_remedy(self) -> str:
         """The ridge, in a batch of more than one fact, and the blocks."""
-        return f"lower editor.ridge ({self.ridge:g}) or edit more blocks (layers.edit={list(self.layers)})"
+        ridge = f"lower editor.ridge ({self.ridge:g}) or " if self.ridge else ""
+        return f"{ridge}edit more blocks (layers.edit={list(self.layers)})"
 
     def solve(self, preserved: Preserved, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
         """Δ = R (KᵀA⁻¹K + ridge I)⁻¹ KᵀA⁻¹."""
