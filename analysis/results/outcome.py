@@ -7,9 +7,12 @@ place of the block's output; otherwise the target was right and the insertion fa
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis.results.run_files import Outcome
+
+if TYPE_CHECKING:
+    from editors.base import Cause  # which imports torch
 
 
 def outcome_of(rows: Sequence[Mapping[str, Any]]) -> Outcome | None:
@@ -38,7 +41,7 @@ def in_words(outcome: Outcome) -> str:
     return f"{took} of {checked} {'checked ' if checked < edits else ''}edits took"
 
 
-def sentences(outcome: Outcome, remedies: Mapping[str, str]) -> Iterator[str]:
+def sentences(outcome: Outcome, remedies: Mapping["Cause", str]) -> Iterator[str]:
     """The share of the edits that took, and a sentence per cause of the misses with what to try.
 
     `remedies` are those of the editor, by the cause.
@@ -50,7 +53,7 @@ def sentences(outcome: Outcome, remedies: Mapping[str, str]) -> Iterator[str]:
             yield f"{count} missed{why}{advice}"
 
 
-def _causes(outcome: Outcome) -> Iterator[tuple[str, int, str]]:
+def _causes(outcome: Outcome) -> Iterator[tuple["Cause", int, str]]:
     """Each cause with the number of misses that it explains, and the end of a sentence about them."""
     if "targets_failed" not in outcome or "insertions_failed" not in outcome:
         yield "edit", outcome["checked"] - outcome["took"], ""
