@@ -108,8 +108,8 @@ def _done(config: Mapping[str, Any], summary: Mapping[str, Any], base: str) -> I
     if summary.get("edits"):
         yield "editor", _node(config, "editor").get("name")
         yield "edits", summary["edits"]
-        yield "success", in_words(summary["outcome"]) if "outcome" in summary else ""
         yield "batches of", config.get("batch_size")  # null in a replay, which has those of its run
+        yield "success", in_words(summary["outcome"]) if "outcome" in summary else ""
         yield "regularizers", ", ".join(_node(config, "regularizer")) or "none"
         yield "second moments", summary.get("statistics")
     if summary.get("steps"):
