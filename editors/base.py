@@ -3,14 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from editors.data import SLOT, Fact
 from editors.models.model import Model
 from editors.updates import Site, WeightUpdate
+
+Cause = Literal["target", "insertion", "edit"]
+"""The failed step of an edit that did not take; `edit` for methods without targets."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Targets:
     """Loss at the final δ."""
     steps: Int[Tensor, " fact"]
     """Number of optimiser steps; at most one less than evaluations."""
+    correct: Bool[Tensor, " fact"]
+    """Whether the new object is the first choice after the bare prompt, with the final δ in place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,9 @@ class Editor(ABC):
     """The editor's name in configurations and results."""
     edits: int = 0
     """Facts edited so far."""
+    check_every: ClassVar[int] = 1
+    """After the first hundred edits a run checks one batch of so many, by one forward pass over the edited
+    prompts: 1 if an update costs far more than that pass, more if it hardly does; 0 never, for controls."""
 
     @property
     @abstractmethod
@@ -72,6 +81,11 @@ class Editor(ABC):
     def trained(self) -> bool:
         """Whether the editor itself was trained on facts; runs then edit facts about other subjects."""
         return False
+
+    @property
+    def remedies(self) -> Mapping[Cause, str]:
+        """What to try if edits do not take, by the cause: the settings that matter and their values."""
+        return {}
 
     @abstractmethod
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:

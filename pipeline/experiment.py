@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from analysis.results.outcome import mostly_missed, sentences
 from pipeline.build import Parts, build
 from pipeline.checkpoints.kept_weights import keep_weights
 from pipeline.config.fingerprint import Config
@@ -59,6 +60,9 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> Va
                 intervention.run(model, plan, observer)
             if observer.stopped:
                 log.warning("stopped by an alarm: %s", _progress(observer))
+            if (outcome := observer.outcome) is not None:
+                for sentence in sentences(outcome, intervention.remedies):
+                    log.log(logging.WARNING if mostly_missed(outcome) else logging.INFO, "%s", sentence)
             summary = observer.summary()
             objective = objective_of(config, run.folder, {**summary, "metrics": observer.last})
             if config.get("keep_weights"):

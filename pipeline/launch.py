@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from analysis.interrupts import discard_output, ending_at_once
+from analysis.results.outcome import in_words, mostly_missed
 from analysis.results.run_folder import RunFolder
 from editors.errors import NormscopeError
 from pipeline.config.schema import resolved
@@ -41,6 +42,8 @@ def launch(config: DictConfig, root: Path) -> Value:
     if RunFolder(folder).is_done and plain["resume"] != "never":
         log.info("already computed; resume=never computes it again")
         check_inputs(folder, recorded_inputs(folder))
+        if (outcome := RunFolder(folder).summary().get("outcome")) and mostly_missed(outcome):
+            log.warning("only %s", in_words(outcome))
         shutil.rmtree(folder / FOLDER, ignore_errors=True)  # left if its process was killed at the very end
         objective = objective_of(plain, folder)
     else:

@@ -114,8 +114,9 @@ def render(
 def _varying(runs: pd.DataFrame) -> pd.DataFrame:
     """The table without columns that never change, and without the editor, which the series names."""
     columns = ("name", "model", "data", "intervention", "statistics", "alarms")
+    numbers = ("edits", "steps", "tokens", "took", "stopped")
     constant = [column for column in columns if runs[column].nunique() == 1]
-    constant += [column for column in ("edits", "steps", "tokens", "stopped") if not runs[column].any()]
+    constant += [column for column in numbers if not runs[column].any()]
     runs = runs.dropna(axis="columns", how="all")
     return runs.drop(columns=[*constant, "editor"])
 

@@ -37,7 +37,7 @@ class Collection:
     """
     runs: pd.DataFrame
     """One row per finished run: run, name, series, editor, model, data, intervention, seed, edits, seconds,
-    steps, tokens, statistics, stopped."""
+    steps, tokens, statistics, took, stopped."""
     settings: Mapping[str, Mapping[str, str]]
     """Flattened configuration by run."""
     provenance: Mapping[str, Mapping[str, str]]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from analysis.results.outcome import in_words, mostly_missed
 from analysis.results.run_files import one_line
 from analysis.results.run_folder import CONFIG, METRICS, PROVENANCE, SUMMARY, RunFolder, skipped
 from analysis.results.seal import REMEDY
@@ -47,7 +48,8 @@ class Run:
 
     description: Mapping[str, str | int | float]
     """`run`, the fields of `_DESCRIPTION` (`edits`: facts in all), `steps` and `tokens` of all training,
-    `statistics`: source of the editor's second moments, and `stopped`: why it ended early."""
+    `statistics`: source of the editor's second moments, `took`: the edits that took, as `outcome.in_words`
+    says it, and `stopped`: why it ended early."""
     parts: tuple[str, ...]
     """The name of each part for people, such as `cpt` or an editor's name."""
     settings: Mapping[str, str]
@@ -75,7 +77,11 @@ def read_run(folder: RunFolder) -> Run | Unfinished:
         description = {"run": folder.name} | {field: _plain(summary[field]) for field in _DESCRIPTION}
         description |= {field: int(summary.get(field, 0)) for field in ("steps", "tokens")}
         description["statistics"] = _plain(summary.get("statistics", "not recorded") or "none")
+        outcome = summary.get("outcome")
+        description["took"] = in_words(outcome) if outcome else ""
         description["stopped"] = "by an alarm" if summary.get("stopped") else ""
+        if outcome and mostly_missed(outcome):
+            notes = (*notes, f"only {description['took']}.")
         parts = _parts(description, metrics, summary.get("parts", []))
         # a run from before there were alarms has none
         alarms = summary.get("alarms", [])
@@ -114,7 +120,7 @@ def read_unmarked(folder: RunFolder) -> Run:
     provenance, _ = _provenance(folder)
     known = {field: settings.get(f"{field}.name", settings.get(field, "")) for field in _DESCRIPTION}
     known = {field: "" if value == "null" else value for field, value in known.items()}
-    unknown = {"seconds": float("nan"), "statistics": "", "stopped": ""}
+    unknown = {"seconds": float("nan"), "statistics": "", "took": "", "stopped": ""}
     description = {"run": folder.name, **known, **_totals(metrics), **unknown}
     return Run(
         description=description,

@@ -73,6 +73,19 @@ class PartSummary(TypedDict):
 
 
 @typed
+class Outcome(TypedDict):
+    """The edits of a run that took, and those that did not by the step that failed (`outcome.py`)."""
+
+    edits: Count
+    checked: Count
+    took: Count
+    targets_failed: NotRequired[Count]
+    insertions_failed: NotRequired[Count]
+    median_steps: NotRequired[Number]
+    most_steps: NotRequired[Count]
+
+
+@typed
 class Summary(TypedDict, total=False):
     """`summary.json`."""
 
@@ -92,6 +105,7 @@ class Summary(TypedDict, total=False):
     stopped: bool
     metrics: dict[str, float | None]
     objective: float | list[float | None] | None
+    outcome: Outcome
     alarms: list[Alarm]
     parts: list[PartSummary]
 

@@ -8,15 +8,22 @@ An edited model breaks in four ways that are visible before its scores are gone 
     probe_collapse     probes trained on the unedited model no longer recognise the blocks
     ability_loss       a downstream score lies below its first value several times in a row
 
+and one signature says that there is nothing to break yet:
+
+    edits_fail         most of the latest edits did not take
+
 Which of them comes first is a result in itself. A signature is a threshold on one metric. It is detected by a
 `Judge`, which is no `Stage`: it reads the metrics of a moment after all stages have measured.
 """
 
 import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from scipy.special import betaincinv
 
 from analysis.stages.base import Observation
 from analysis.units import Unit, counted
@@ -25,7 +32,11 @@ from editors.errors import ConfigError
 OnAlarm = Literal["continue", "stop", "checkpoint"]
 _STANDARD_ERRORS = 2
 """Standard errors of a difference of scores that count as noise."""
-SIGNATURES = ("norm_growth", "activation_shift", "probe_collapse", "ability_loss")
+_EDITS = 50
+"""Edits over which the share of misses is taken."""
+_DOUBT = 0.01
+"""Probability of an alarm about failing edits although no more than the given share misses."""
+SIGNATURES = ("norm_growth", "activation_shift", "probe_collapse", "ability_loss", "edits_fail")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +90,8 @@ class Signatures(Judge):
     """The largest fall that does not count; None for two standard errors of the difference from the first
     value, 2 √(s₀² + s²) with s from `downstream/mean/stderr`. The same documents are scored every time, so
     that this errs on the wide side. Without standard errors nothing counts: give a margin."""
+    edits_fail: float | None = 0.5
+    """Edits: more than this share of the last 50 checked ones did not take, with 99 % confidence."""
     on_alarm: OnAlarm = "continue"
     """`stop` ends the run after a last measurement, `checkpoint` saves the edited matrices."""
     _fired: set[str] = field(default_factory=set, init=False, repr=False)
@@ -87,11 +100,13 @@ class Signatures(Judge):
     """The first downstream score and its standard error."""
     _moment: tuple[int, int] | None = field(default=None, init=False, repr=False)
     """Part and count of the last downstream score that was judged."""
+    _batches: deque[tuple[float, int]] = field(default_factory=deque, init=False, repr=False)
+    """Edits that took, and edits, of the latest batches that were checked."""
 
     def __post_init__(self) -> None:
         if self.norm_growth is not None and self.norm_growth <= 1:
             raise ConfigError(f"stage.signatures.norm_growth={self.norm_growth}, but it is a ratio above 1")
-        for key in ("activation_shift", "probe_collapse"):
+        for key in ("activation_shift", "probe_collapse", "edits_fail"):
             value = getattr(self, key)
             if value is not None and not 0 < value < 1:
                 raise ConfigError(f"stage.signatures.{key}={value}, but it lies between 0 and 1")
@@ -108,6 +123,7 @@ class Signatures(Judge):
     def begin(self) -> None:
         """Reset all signatures: none has fired."""
         self._fired, self._falls, self._first, self._moment = set(), 0, None, None
+        self._batches = deque()
 
     def judge(self, observation: Observation, numbers: Mapping[str, float]) -> list[Alarm]:
         """The alarms that fire for the first time in this run."""
@@ -123,6 +139,7 @@ class Signatures(Judge):
         yield from self._activation_alarms(observation, numbers)
         yield from self._probe_alarms(observation, numbers)
         yield from self._ability_alarms(observation, numbers)
+        yield from self._edit_alarms(observation, numbers)
 
     def _norm_alarms(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
         limit = self.norm_growth
@@ -170,6 +187,24 @@ class Signatures(Judge):
         if self._falls >= limit:
             reason = f"is {value:.3g}, below its first value {first:.3g} {self._falls} times in a row"
             yield _alarm("ability_loss", observation, key, value, float(limit), reason)
+
+    def _edit_alarms(self, observation: Observation, numbers: Mapping[str, float]) -> Iterator[Alarm]:
+        key, limit = "edit/took/mean", self.edits_fail
+        size = observation.count - observation.before
+        if limit is None or key not in numbers or not size:  # without new edits the batch was judged already
+            return
+        self._batches.append((numbers[key] * size, size))
+        while sum(edits for _, edits in self._batches) - self._batches[0][1] >= _EDITS:
+            self._batches.popleft()
+        took, edits = (sum(column) for column in zip(*self._batches, strict=True))
+        if least_share(round(edits - took), edits) > limit:
+            reason = f"is {took / edits:.3g} over {edits} edits, surely below {1 - limit:.3g}"
+            yield _alarm("edits_fail", observation, key, took / edits, 1 - limit, reason)
+
+
+def least_share(hits: int, trials: int) -> float:
+    """The lower end of the one-sided 99 % Clopper–Pearson interval of a share."""
+    return float(betaincinv(hits, trials - hits + 1, _DOUBT)) if hits else 0.0
 
 
 def _alarm(

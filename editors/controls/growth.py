@@ -9,7 +9,7 @@ value and test the spectral norm; a dense Gaussian spreads it over all direction
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -38,6 +38,8 @@ class Growth(Editor):
     """`random` adds noise orthogonal to W; `scaled` multiplies W."""
     seed: int = 0
     """Seed of the random direction, together with the number of edits and the site."""
+
+    check_every: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         least = 1.0 if self.direction == "random" else 0.0

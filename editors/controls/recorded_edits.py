@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class RecordedEdits(Editor):
     control: Control = field(default_factory=Control)
     """The control that transforms the updates; by default they stay unchanged."""
     name: str = "replay"
+    check_every: ClassVar[int] = 0
     _done: int = field(default=0, init=False, repr=False)
     _sites: Sequence[Site] = field(default=(), init=False, repr=False)
     _model: Model | None = field(default=None, init=False, repr=False)

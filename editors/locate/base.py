@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from editors.base import Edit, Editor, Targets
+from editors.base import Cause, Edit, Editor, Targets
 from editors.data import SLOT, Fact
 from editors.errors import ConfigError, NumericsError, check_positive
 from editors.locate.contexts import ContextSource, Groups
@@ -79,6 +79,20 @@ class LocateThenEdit(Editor):
     def statistics(self) -> str:
         """The label of the second moments."""
         return self.moments.label
+
+    @property
+    def remedies(self) -> Mapping[Cause, str]:
+        """Settings of the targets' optimiser, and those of the equations."""
+        fewer = f", or drop a regularizer ({', '.join(self.regularizers)})" if self.regularizers else ""
+        return {"target": self.targets.remedy, "insertion": self.insertion_remedy + fewer}
+
+    @property
+    def insertion_remedy(self) -> str:
+        """The settings to change if the update does not produce its targets."""
+        return (
+            f"lower editor.preservation_weight ({self.preservation_weight:g}) or edit more blocks "
+            f"(layers.edit={list(self.layers)})"
+        )
 
     @abstractmethod
     def solve(self, preserved: Preserved, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
@@ -262,7 +276,8 @@ def _details(
     targets: Targets, memory: Mapping[int, Tensor], residuals: Float[Tensor, " n"]
 ) -> dict[str, Float[Tensor, " n"]]:
     """Diagnostics per fact: norms of the target, of the vector before it, of the keys (mean over layers) and
-    of the residual at the first edited layer; steps and loss of the target's optimisation."""
+    of the residual at the first edited layer; steps and loss of the target's optimisation, and whether it was
+    correct (`Targets`)."""
     keys = torch.stack([k.norm(dim=0) for k in memory.values()])
     return {
         "target_norm": targets.vectors.norm(dim=1).double().cpu(),
@@ -271,4 +286,5 @@ def _details(
         "residual_norm": residuals.double().cpu(),
         "optimiser_steps": targets.steps.double().cpu(),
         "target_loss": targets.losses.double().cpu(),
+        "target_correct": targets.correct.double().cpu(),
     }

@@ -68,6 +68,14 @@ class TargetOptimizer:
         """Sub-modules whose output is shifted; the last one's vector is the target."""
         return (self.reference,)
 
+    @property
+    def remedy(self) -> str:
+        """The settings to change if the optimisation ends before the new object is the first choice."""
+        return (
+            f"raise editor.targets.steps ({self.steps}), editor.targets.learning_rate "
+            f"({self.learning_rate:g}) or editor.targets.max_norm_ratio ({self.max_norm_ratio:g})"
+        )
+
     def contexts_of(self, facts: Sequence[Fact], groups: Groups) -> Sequence[Sequence[str]]:
         """The templates in which each fact is read."""
         return [flat(groups)] * len(facts)
@@ -129,6 +137,7 @@ class TargetOptimizer:
         final_shift, losses = torch.zeros_like(initial.vectors), torch.zeros_like(norms[:, 0, 0])
         steps = torch.zeros(len(facts), dtype=torch.long)
         hits = torch.zeros(len(facts), dtype=torch.long, device=shift.device)
+        bare = torch.zeros(len(facts), dtype=torch.bool, device=shift.device)
         reached = torch.zeros(len(facts), dtype=torch.bool, device=shift.device)
         for step in range(self.steps):
             active, predictions = batch.facts, batch.run(shift)
@@ -147,7 +156,7 @@ class TargetOptimizer:
                 done[:] = True
             final = active[done]
             final_shift[final], losses[final] = shift.detach()[final], loss.detach()[done]
-            steps[final.cpu()] = step
+            steps[final.cpu()], bare[final] = step, correct[done, 0]
             if bool(done.all()):
                 break
             adam.zero_grad()
@@ -159,7 +168,7 @@ class TargetOptimizer:
             if bool(done.any()):
                 batch = batch.select(~done)
         last = initial.vectors[:, -1]
-        return Targets(last + final_shift[:, -1], last, initial.written, losses, steps)
+        return Targets(last + final_shift[:, -1], last, initial.written, losses, steps, bare)
 
 
 def _tail(model: Model, fact: Fact) -> int:

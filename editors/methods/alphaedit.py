@@ -52,6 +52,14 @@ class AlphaEdit(LocateThenEdit):
                 f"threshold and has no such weight; drop it"
             )
 
+    @property
+    def insertion_remedy(self) -> str:
+        """The size of the null space and the ridge inside it."""
+        return (
+            f"raise editor.threshold ({self.threshold:g}), lower editor.ridge ({self.ridge:g}) or edit more "
+            f"blocks (layers.edit={list(self.layers)})"
+        )
+
     def preserve(self, model: Model) -> dict[int, Preserved]:
         """The directions of C with large eigenvalues.
 

@@ -31,6 +31,12 @@ class EMMET(LocateThenEdit):
         if self.ridge < 0:
             raise ConfigError(f"editor.ridge={self.ridge}, but a ridge cannot be negative")
 
+    @property
+    def insertion_remedy(self) -> str:
+        """The ridge, in a batch of more than one fact, and the blocks."""
+        ridge = f"lower editor.ridge ({self.ridge:g}) or " if self.ridge else ""
+        return f"{ridge}edit more blocks (layers.edit={list(self.layers)})"
+
     def solve(self, preserved: Preserved, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
         """Δ = R (KᵀA⁻¹K + ridge I)⁻¹ KᵀA⁻¹."""
         ridge = self.ridge if residual.shape[1] > 1 else 0.0

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from editors.base import Edit
+from editors.base import Cause, Edit
 from editors.data import Fact
 from editors.errors import ConfigError
 from editors.methods.gradient_editor import AdamEditor
@@ -55,6 +55,12 @@ class FineTuning(AdamEditor):
     def sites(self) -> Sequence[Site]:
         """Every named matrix of every trained block."""
         return sites_of(self.layers, self.matrices)
+
+    @property
+    def remedies(self) -> Mapping[Cause, str]:
+        """The length of the training, and the bound of its change."""
+        bound = "" if self.norm_bound is None else f", or editor.norm_bound ({self.norm_bound:g})"
+        return {"edit": super().remedies["edit"] + bound}
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
         """Bytes beside the model: five copies of the matrices (W₀, W, Adam's two, gradient) and the graph."""

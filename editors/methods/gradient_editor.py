@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from editors.base import Editor
+from editors.base import Cause, Editor
 from editors.data import Fact
 from editors.errors import NumericsError, check_not_negative, check_positive
 from editors.models.gradients import (
@@ -109,6 +109,11 @@ class AdamEditor(GradientEditor):
         self.check(model)
         at_once = min(len(facts), self.facts_at_once)
         return at_once * graph_bytes(model, facts, self.objective, self.sites)
+
+    @property
+    def remedies(self) -> Mapping[Cause, str]:
+        """The length of the training: it has no targets, and its result is the update."""
+        return {"edit": f"raise editor.steps ({self.steps}) or editor.learning_rate ({self.learning_rate:g})"}
 
     def adam(self, parameters: Iterable[Tensor]) -> torch.optim.Adam:
         """A new optimiser of these parameters."""

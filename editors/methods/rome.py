@@ -56,6 +56,11 @@ class ROME(LocateThenEdit):
         """The label of C; empty if C is the identity."""
         return super().statistics if self.second_moment else ""
 
+    @property
+    def insertion_remedy(self) -> str:
+        """The block: the value is met exactly whatever the weight of the second moment."""
+        return f"edit another block (layers.edit={list(self.layers)})"
+
     def preserve(self, model: Model) -> dict[int, Preserved]:
         """C, or the identity."""
         if self.second_moment:

@@ -18,12 +18,13 @@ factor); sums of squares are exact (the published code counts n instead of n −
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from editors.base import Edit
+from editors.base import Cause, Edit
 from editors.data import Fact
 from editors.errors import ConfigError, check_positive
 from editors.methods.gradient_editor import GradientEditor
@@ -57,6 +58,8 @@ class UltraEdit(GradientEditor):
     learning_rate: float = 1e-6
     """η, scale of the intended changes."""
 
+    check_every: ClassVar[int] = 10
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("editor", learning_rate=self.learning_rate)
@@ -72,6 +75,15 @@ class UltraEdit(GradientEditor):
         """Every named matrix inside `layers`, by block."""
         named = [Site(name, layer) for name, blocks in self.matrices.items() for layer in blocks]
         return sorted((site for site in named if site.layer in self.layers), key=lambda site: site.layer)
+
+    @property
+    def remedies(self) -> Mapping[Cause, str]:
+        """The scale of the intended changes, and the edited matrices."""
+        blocks = [site.layer for site in self.sites]
+        return {
+            "edit": f"raise editor.learning_rate ({self.learning_rate:g}) or edit more blocks "
+            f"(layers.edit={sorted(set(blocks))})"
+        }
 
     def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
         """Check that the model has the edited matrices, and that their shapes match the statistics so far."""

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from analysis.metrics import ACCURACY, metrics
 from analysis.results.markdown import cell, lines
+from analysis.results.outcome import in_words
 from analysis.results.run_files import FileType, one_line
 from analysis.results.run_folder import RunFolder
 from editors.errors import DataError
@@ -108,6 +109,7 @@ def _done(config: Mapping[str, Any], summary: Mapping[str, Any], base: str) -> I
         yield "editor", _node(config, "editor").get("name")
         yield "edits", summary["edits"]
         yield "batches of", config.get("batch_size")  # null in a replay, which has those of its run
+        yield "success", in_words(summary["outcome"]) if "outcome" in summary else ""
         yield "regularizers", ", ".join(_node(config, "regularizer")) or "none"
         yield "second moments", summary.get("statistics")
     if summary.get("steps"):

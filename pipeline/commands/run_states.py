@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from analysis.results.outcome import in_words
 from analysis.results.run_files import one_line
 from analysis.results.run_folder import RunFolder, runs_in
 from editors.errors import DataError
@@ -76,7 +77,9 @@ def _state(folder: RunFolder, planned: tuple[str, ...] | None) -> RunState:
     name, state = folder.name, folder.state
     if state == "done":
         try:
-            seconds, message = folder.summary().get("seconds"), ""
+            summary = folder.summary()
+            seconds = summary.get("seconds")
+            message = in_words(summary["outcome"]) if "outcome" in summary else ""
         except DataError as error:
             seconds, message = None, str(error).removeprefix(f"{folder.path}/")
         return RunState(

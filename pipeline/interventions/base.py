@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from analysis.stages.base import Unit
+from editors.base import Cause
 from editors.data import Fact
 from editors.models.model import Model
 from editors.updates import Site, WeightUpdate
@@ -112,6 +113,11 @@ class Intervention(ABC):
     def statistics(self) -> str:
         """The label of the second moments that it uses; empty if it uses none."""
         return ""
+
+    @property
+    def remedies(self) -> Mapping[Cause, str]:
+        """What to try if its edits do not take, by the cause; empty if it makes none."""
+        return {}
 
     @property
     def shared(self) -> bool:

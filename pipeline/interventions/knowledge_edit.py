@@ -2,11 +2,12 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from editors.base import Editor
+from analysis.inference.scoring import Scorer
+from editors.base import Cause, Editor
 from editors.data import Fact
 from editors.errors import ConfigError
 from editors.models.gradients import check_sites
@@ -19,6 +20,9 @@ from pipeline.interventions.base import Change, Intervention, Part, Plan, StepOb
 from pipeline.interventions.unreadable_facts import Unreadable, readable
 
 log = logging.getLogger(__name__)
+
+_ALL_CHECKED = 100
+"""Edits of a run that are checked whatever they cost: a short run is checked as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,11 @@ class KnowledgeEdit(Intervention):
     def statistics(self) -> str:
         """The label of the editor's second moments."""
         return self.editor.statistics
+
+    @property
+    def remedies(self) -> Mapping[Cause, str]:
+        """Those of the editor."""
+        return self.editor.remedies
 
     def plan(self, facts: FactSet) -> Plan:
         """The first `edits` facts in the seed's order, of subjects that the editor was not trained on.
@@ -125,7 +134,8 @@ class KnowledgeEdit(Intervention):
         for first in range(edits, len(plan.stream), self.batch_size):
             begun = time.perf_counter()
             change = self._step(model, plan.stream[first : first + self.batch_size])
-            yield replace(change, seconds={**change.seconds, "step": time.perf_counter() - begun})
+            change = replace(change, seconds={**change.seconds, "step": time.perf_counter() - begun})
+            yield _checked(model, change) if self._is_checked(first) else change
 
     def _check_batches(self, stream: Sequence[Fact]) -> None:
         for first in range(0, len(stream), self.batch_size):
@@ -135,6 +145,11 @@ class KnowledgeEdit(Intervention):
                     f"batch_size={self.batch_size}, but with intervention.cycle=true a batch would hold a "
                     "fact twice: set a batch_size below the number of facts"
                 )
+
+    def _is_checked(self, before: int) -> bool:
+        """Whether a run looks if the batch after so many edits took."""
+        every = self.editor.check_every
+        return every > 0 and (before < _ALL_CHECKED or before // self.batch_size % every == 0)
 
     def _is_due(self, before: int, now: int, total: int) -> bool:
         """Whether a checkpoint is saved after this batch; the end of a run needs none."""
@@ -158,3 +173,15 @@ class KnowledgeEdit(Intervention):
             numbers={f"edit/{quantity}/mean": value for quantity, value in edit.diagnostics.items()},
             details=edit.details,
         )
+
+
+def _checked(model: Model, change: Change) -> Change:
+    """The change with `took` of each fact: 1 if the model's first choice is now the whole new object."""
+    begun = time.perf_counter()
+    exact = Scorer(model).score([(fact.statement, fact.target_new) for fact in change.facts]).exact.double()
+    return replace(
+        change,
+        numbers={**change.numbers, "edit/took/mean": float(exact.mean())},
+        details={**change.details, "took": exact.tolist()},
+        seconds={**change.seconds, "check": time.perf_counter() - begun},
+    )

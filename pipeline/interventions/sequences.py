@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_model, save_model
 
+from editors.base import Cause
 from editors.errors import ConfigError
 from editors.models.model import Model
 from pipeline.checkpoints.edits import EditCheckpoint
@@ -39,6 +40,11 @@ class InOrder(Intervention):
     def statistics(self) -> str:
         """The label of the first part that uses second moments."""
         return next((part.statistics for part in self.parts.values() if part.statistics), "")
+
+    @property
+    def remedies(self) -> Mapping[Cause, str]:
+        """Those of the part that edits."""
+        return next((part.remedies for part in self.parts.values() if part.remedies), {})
 
     def plan(self, facts: FactSet) -> Plan:
         """The plan of the part that edits; raises ConfigError if several do."""
@@ -110,6 +116,11 @@ class EditsBetweenSteps(Intervention):
     def statistics(self) -> str:
         """The label of the editor's second moments."""
         return self.editing.statistics
+
+    @property
+    def remedies(self) -> Mapping[Cause, str]:
+        """Those of the editor."""
+        return self.editing.remedies
 
     def plan(self, facts: FactSet) -> Plan:
         """The plan of as many edits as fit between the training steps."""

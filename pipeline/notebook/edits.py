@@ -10,6 +10,7 @@ from torch import Tensor
 from analysis.inference.continuations import continuations
 from analysis.stages.base import Observation, Stage
 from editors.data import Fact
+from editors.errors import listed
 from editors.models.model import Model
 from editors.updates import Site
 from pipeline.build import build
@@ -32,6 +33,9 @@ class EditResult:
     """Name of the editor."""
     facts: Sequence[Fact]
     """The facts that were written, in this order; those that the model cannot read are left out."""
+    took: Sequence[bool]
+    """Whether each fact's new object was the model's first choice right after its insertion; empty for
+    editors that write no facts."""
     scores: Mapping[str, float]
     """Every number of the stage `efficacy` after the edit, such as `edit/success/seen.rewrite` (ES)."""
     scores_before: Mapping[str, float]
@@ -57,9 +61,11 @@ class EditResult:
             if (key := _SUCCESS + kind) in self.scores and (before := self.scores_before.get(key)) is not None
         )
         largest = max(self.norms, key=lambda name: self.norms[name])
+        missed = [fact.subject for fact, took in zip(self.facts, self.took, strict=False) if not took]
         return (
-            f"<{self.editor} on {self.model.name}: {len(self.facts)} facts; {scores or 'no true objects'}; "
-            f"norm of {largest} × {self.norms[largest]:.4f}>"
+            f"<{self.editor} on {self.model.name}: {len(self.facts)} facts"
+            f"{f', of which {listed(missed)} did not take' if missed else ''}; "
+            f"{scores or 'no true objects'}; norm of {largest} × {self.norms[largest]:.4f}>"
         )
 
 
@@ -112,13 +118,14 @@ def edit(
     efficacy.prepare(model, plan.stream)
     scores_before, before = _scores(efficacy, model, plan.stream), _texts(model, plan.stream)
     intervention.prepare(model, plan)
-    for _ in intervention.steps(model, plan):
-        pass
+    changes = (change.details for change in intervention.steps(model, plan))
+    took = [bool(value) for details in changes for value in details.get("took", ())]
     model.was_edited()
     return EditResult(
         model=model,
         editor=editor,
         facts=plan.stream,
+        took=took,
         scores=_scores(efficacy, model, plan.stream),
         scores_before=scores_before,
         norms={name: norm / norms[name] for name, norm in _norms(model, weights).items()},

@@ -11,6 +11,8 @@ from typing import Any, Self
 
 import pandas as pd
 
+from analysis.results.outcome import outcome_of
+from analysis.results.run_files import Outcome
 from analysis.stages.base import Measurement, Observation, Stage
 from analysis.stages.reference import Reference
 from analysis.stages.signatures import Alarm, Judge, OnAlarm
@@ -70,6 +72,11 @@ class Observer:
     def resumed(self) -> Saved | None:
         """The checkpoint that the run resumes from, if any."""
         return self.run.saved
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How many of the edits so far took; None if none was checked."""
+        return outcome_of(self._details)
 
     def __enter__(self) -> Self:
         """Show the progress."""
@@ -131,10 +138,11 @@ class Observer:
         )
 
     def summary(self) -> dict[str, object]:
-        """The progress of each part and the alarms, for `summary.json`."""
+        """The progress of each part, the edits that took and the alarms, for `summary.json`."""
         alarms = [asdict(alarm) for alarm in self.alarms]
         counts = {"edits": self.edits, "steps": self.steps, "tokens": self.tokens}
-        return {**counts, "parts": self._reached(), "alarms": alarms, "stopped": self.stopped}
+        outcome = {} if self.outcome is None else {"outcome": self.outcome}
+        return {**counts, **outcome, "parts": self._reached(), "alarms": alarms, "stopped": self.stopped}
 
     def _reached(self) -> list[dict[str, object]]:
         return [

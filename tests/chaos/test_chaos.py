@@ -89,7 +89,8 @@ def left_by(root: Path) -> dict[str, Any]:
         "rows": [{key: value for key, value in row.items() if not key.startswith(QUIET)} for row in rows],
         "tables": {path.name: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))},
         "summary": {
-            key: summary[key] for key in ("objective", "parts", "alarms", "edits", "steps", "tokens")
+            key: summary.get(key)
+            for key in ("objective", "parts", "outcome", "alarms", "edits", "steps", "tokens")
         },
         "files": sorted(path.name for path in folder.iterdir()),
     }

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from operator import attrgetter
 
 import pytest
 import torch
@@ -221,3 +222,18 @@ def test_half_precision_edits_are_close_to_those_of_float32(editor, dtype):
         model.apply(edit.update)
         updates.append(next(iter(edit.update.values())).dense().double())
     assert (updates[1] - updates[0]).norm() < 0.3 * updates[0].norm()
+
+
+@EACH
+def test_an_editor_says_what_to_try_if_its_edits_do_not_take(editor):
+    """A remedy for every cause that its diagnostics tell apart; each setting is one of its own, as it is."""
+    model = tiny_model()
+    made = EDITORS[editor](model)
+    made.prepare(model)
+    aims = "target_correct" in made.edit(model, FACTS[:1]).details
+    assert set(made.remedies) == ({"target", "insertion"} if aims else {"edit"})
+    advice = " ".join(made.remedies.values())
+    settings = re.findall(r"editor\.([\w.]+) \(([^)]+)\)", advice)
+    assert len(settings) == advice.count("editor.") > 0
+    assert all(f"{attrgetter(name)(made):g}" == value for name, value in settings)
+    assert all(name in advice for name in getattr(made, "regularizers", ()))

@@ -58,6 +58,8 @@ def test_a_run_leaves_everything_the_contract_names(composed: Composed, tmp_path
     edits = pd.read_parquet(folder / "edits.parquet")
     assert edits["edit"].tolist() == [1, 2, 3, 4]
     assert (edits[["target_norm", "key_norm", "residual_norm"]] > 0).all(axis=None)
+    assert summary["outcome"]["checked"] == 4 and summary["outcome"]["took"] == edits["took"].sum()
+    assert [row.get("edit/took/mean") for row in rows(folder)] == [None, *edits["took"]]
     assert summary["alarms"] == [] and not summary["stopped"]
 
 
@@ -151,6 +153,21 @@ def test_every_stage_respects_its_cadence_and_reports_its_seconds(composed: Comp
         assert not not_in_one_row(row), "every key belongs to one row of the table of metrics"
         prepared = {key for key in row if key.endswith("_prepare/seconds")}
         assert len(prepared) == (len(EVERY.split(",")) if row["edits"] == 0 else 0)
+
+
+def test_a_run_whose_edits_do_not_take_does_not_look_fine(
+    composed: Composed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Neither when it ends nor when it is asked for again."""
+    choices = ("editor=memit", "editor.targets.steps=1", "edits=2", "stage=[norms]")
+    launch(composed(*choices), tmp_path)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any(line.startswith("0 of 2 edits took") for line in warnings)
+    assert any("2 missed because their target was not found" in line for line in warnings)
+    assert any("raise editor.targets.steps (1)" in line for line in warnings)
+    caplog.clear()
+    launch(composed(*choices), tmp_path)
+    assert "only 0 of 2 edits took" in caplog.text
 
 
 ALARMED = ("stage=[norms,efficacy,signatures]", "stage.signatures.norm_growth=1.000001")

@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from filelock import FileLock, Timeout
 
-from editors.base import Edit
+from editors.base import Cause, Edit
 from editors.data import Fact
 from editors.disk import remove_parts
 from editors.errors import ConfigError
@@ -62,6 +63,8 @@ class MEND(GradientEditor):
     hypernetwork: Hypernetwork | None = None
     """A hypernetwork in memory; it takes precedence over every file."""
 
+    check_every: ClassVar[int] = 10
+
     def __post_init__(self) -> None:
         self.design = Design(
             rank=self.rank, shared=self.shared, combine=self.combine, step_size=self.step_size
@@ -78,6 +81,11 @@ class MEND(GradientEditor):
     def trained(self) -> bool:
         """Always true: the hypernetwork is trained on facts, and edits facts about other subjects."""
         return True
+
+    @property
+    def remedies(self) -> Mapping[Cause, str]:
+        """The training of the hypernetwork."""
+        return {"edit": f"train the hypernetwork longer: editor.training.steps ({self.training.steps})"}
 
     def file(self, model: Model) -> Path:
         """The file of the hypernetwork for this model and these settings."""

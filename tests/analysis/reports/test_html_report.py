@@ -95,6 +95,17 @@ def test_the_alarms_are_listed_with_their_sentences_and_their_order(
     assert 'id="alarms"' in text and "Alarms (10)" in text
 
 
+def test_the_table_of_runs_shows_how_many_edits_took_and_the_notes_name_failed_runs(write_run: WriteRun):
+    folders = [write_run(editor="memit", seed=seed) for seed in (0, 1, 2)]
+    assert "edits took" not in page_of(folders[0].parent, title="older runs")
+    for folder, took in zip(folders, (0, 59), strict=False):
+        path, outcome = folder / "summary.json", {"edits": 60, "checked": 60, "took": took}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"outcome": outcome}))
+    text = page_of(folders[0].parent, title="quick")
+    assert "<td>0 of 60 edits took</td>" in text and "<td>59 of 60 edits took</td>" in text
+    assert "Run memit-0-0: only 0 of 60 edits took." in text and "only 59" not in text
+
+
 def test_without_an_alarm_neither_page_nor_print_speaks_of_alarms(write_run: WriteRun):
     folder = write_run(editor="encore").parent
     assert 'id="alarms"' not in page_of(folder, title="quick")

@@ -59,6 +59,7 @@ def test_a_configuration_that_no_run_wrote_gets_a_sentence(tmp_path: Path, text:
         ({"edits": 2**60}, "edits=1152921504606846976: input should be less than or equal to"),
         ({"edits": True}, "edits=True"),
         ({"seed": None}, "seed=None"),
+        ({"outcome": {"edits": 1, "checked": 1}}, "outcome.took="),
         ({"alarms": 7}, "alarms=7: input should be a valid list"),
         ({"alarms": [{"signature": "a"}]}, "alarms.0.sentence="),
         ({"parts": [{"name": "a", "unit": "hours"}]}, "parts.0.unit='hours'"),

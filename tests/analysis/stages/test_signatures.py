@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from analysis.stages.base import Observation, Stage
-from analysis.stages.signatures import Judge, Signatures
+from analysis.stages.signatures import Judge, Signatures, least_share
 from editors.errors import ConfigError
 from editors.updates import Site
 
@@ -192,6 +193,7 @@ def test_null_switches_a_signature_off():
     [
         ({"norm_growth": 0.5}, r"stage\.signatures\.norm_growth=0\.5"),
         ({"probe_collapse": 70.0}, r"stage\.signatures\.probe_collapse=70\.0"),
+        ({"edits_fail": 1.0}, r"stage\.signatures\.edits_fail=1\.0"),
         ({"ability_loss": 0}, r"stage\.signatures\.ability_loss=0"),
         ({"ability_margin": -0.1}, r"stage\.signatures\.ability_margin=-0\.1"),
         ({"ability_margin": 5.0}, r"stage\.signatures\.ability_margin=5\.0"),
@@ -205,3 +207,56 @@ def test_thresholds_that_make_no_sense_are_refused(choice: dict[str, float], sen
 def test_signatures_judge_and_are_no_stage_that_measures():
     assert isinstance(Signatures(), Judge)
     assert not isinstance(Signatures(), Stage)
+
+
+# --- edits that fail ------------------------------------------------------------------------------------
+
+
+def failing(batches: Sequence[tuple[float, int]], **settings: float | None) -> list[int]:
+    """The counts at which `edits_fail` fires over batches of these shares of success and sizes."""
+    judge, count, at = Signatures(**settings), 0, []  # pyright: ignore[reportArgumentType]
+    for share, size in batches:
+        seen = Observation(count=count + size, before=count, total=10_000)
+        at += [alarm.count for alarm in judge.judge(seen, {"edit/took/mean": share})]
+        count += size
+    return at
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(0, 5), (1, 1), (6, 6), (7, 7), (30, 50), (50, 50), (3, 200)])
+def test_the_least_share_is_the_exact_interval_of_scipy(hits: int, trials: int):
+    expected = stats.binomtest(hits, trials).proportion_ci(0.98, method="exact").low
+    assert least_share(hits, trials) == pytest.approx(expected, abs=1e-12)
+
+
+def test_seven_misses_in_a_row_are_surely_more_than_half():
+    assert failing([(0.0, 1)] * 20) == [7]
+    assert failing([(0.0, 6)]) == [] and failing([(0.0, 7)]) == [7]
+    assert failing([(0.0, 1)] * 20, edits_fail=None) == []
+    assert failing([(0.0, 1)] * 40, edits_fail=0.8) == [21]
+
+
+def test_half_of_the_edits_may_miss():
+    assert failing([(0.0, 1), (1.0, 1)] * 200) == []
+
+
+def test_successes_before_the_last_fifty_edits_are_forgotten():
+    """Of 50 edits, 34 misses are surely more than half: 33/50 has the least share 0.49."""
+    (at,) = failing([(1.0, 1)] * 1000 + [(0.0, 1)] * 100)
+    misses = next(n for n in range(50) if least_share(n, 50) > 0.5)
+    assert at == 1000 + misses
+    assert failing([(1.0, 1000), (0.0, 100)]) == [1100], "a batch is never split"
+
+
+def test_a_batch_is_judged_once_even_if_its_row_is_judged_again():
+    judge = Signatures()
+    first = Observation(count=4, before=0, total=100)
+    again = Observation(count=4, before=4, total=4)
+    assert [judge.judge(each, {"edit/took/mean": 0.0}) for each in (first, again, again)] == [[], [], []]
+
+
+def test_an_alarm_about_edits_says_how_many_took():
+    (alarm,) = Signatures().judge(Observation(count=20, before=0, total=100), {"edit/took/mean": 0.1})
+    assert alarm.sentence == (
+        "edits_fail after 20 edits: edit/took/mean is 0.1 over 20 edits, surely below 0.5"
+    )
+    assert (alarm.key, alarm.value, alarm.threshold) == ("edit/took/mean", 0.1, 0.5)

@@ -6,6 +6,8 @@ import torch
 from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
 from editors.locate.targets import TargetOptimizer
+from editors.models.hooks import replace_output
+from editors.models.model import Model
 from editors.models.partial_forward import record
 from editors.models.tokenization import tokenize_prompt
 from editors.regularizers.base import Regularizer
@@ -126,3 +128,29 @@ def test_the_head_runs_only_where_the_loss_reads(monkeypatch: pytest.MonkeyPatch
         len(tokenize_prompt(model.tokenizer, fact, target=fact.target_new).target_ids) for fact in FACTS
     ]
     assert rows == [templates * sum(targets) + len(FACTS)] * 2
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("steps", [1, 15])
+def test_a_target_is_correct_if_the_whole_model_says_the_object_with_it_in_place(family: str, steps: int):
+    """Measured by running every prompt as a whole, in a batch that is sorted and optimised two at a time."""
+    model = tiny_model(family)
+    settings = optimizer(steps=steps, learning_rate=0.3, decay=0.0, max_norm_ratio=1.5, facts_at_once=2)
+    facts = (*REACHABLE, *FACTS)
+    found = settings.find(model, facts, TEMPLATES, 1, NONE)
+    assert found.correct.tolist() == [
+        _says_with_target(model, fact, vector) for fact, vector in zip(facts, found.vectors, strict=True)
+    ]
+    if steps == 15:
+        assert found.correct.any() and not found.correct.all(), "the cases tell both apart"
+
+
+def _says_with_target(model: Model, fact: Fact, vector: torch.Tensor) -> bool:
+    row = tokenize_prompt(model.tokenizer, fact, target=fact.target_new)
+
+    def write(output: torch.Tensor) -> torch.Tensor:
+        return output.index_copy(1, torch.tensor([row.subject_last]), vector[None, None])
+
+    with torch.no_grad(), replace_output(model.module("block", 1), write):
+        logits = model.hf(torch.tensor([row.ids[:-1]])).logits[0]
+    return tuple(logits[-len(row.target_ids) :].argmax(dim=1).tolist()) == row.target_ids

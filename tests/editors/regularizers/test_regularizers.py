@@ -221,7 +221,8 @@ def test_the_anchor_gives_every_target_the_reference_norm(model):
 def test_the_anchor_excludes_the_longest_and_drops_outliers():
     """Targets beyond the limit are dropped."""
     vectors = torch.diag(torch.tensor([1.0, 2.0, 3.0, 50.0]))
-    found = Targets(vectors, 0 * vectors, 0 * vectors, vectors[0], torch.zeros(4, dtype=torch.long))
+    steps, correct = torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.bool)
+    found = Targets(vectors, 0 * vectors, 0 * vectors, vectors[0], steps, correct)
     rule = NormAnchor(samples=4, dropped=0.25, limit=2.0)
     rule.calibrate(lambda facts: found, FACTS)
     assert rule.reference == pytest.approx(2.0)

@@ -94,6 +94,7 @@ def test_every_stage_and_table_continues_as_without_interruption(
         pd.testing.assert_frame_equal(one, two)
     summaries = [json.loads((each / "summary.json").read_text()) for each in (whole, folder)]
     assert summaries[0]["alarms"] == summaries[1]["alarms"] and summaries[0]["alarms"]
+    assert summaries[0]["outcome"] == summaries[1]["outcome"] and summaries[0]["outcome"]["checked"]
     assert not (folder / "state").exists() and not (folder / "progress.json").exists()
 
 

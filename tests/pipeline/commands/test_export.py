@@ -254,6 +254,7 @@ def test_an_experiment_with_one_run_and_an_empty_folder_will_do(composed: Compos
     front, text = (tmp_path / "out" / "README.md").read_text().split("---\n")[1:3]
     assert yaml.safe_load(front)["base_model"] == "random"
     assert "norm of the changed matrices" in text and "edits: 2\n- batches of: 1\n" in text
+    assert re.search(r"^- success: [012] of 2 edits took$", text, re.MULTILINE)
     assert "downstream ability: not measured" in text and "licence" in text
 
 

@@ -50,6 +50,8 @@ def experiment(tmp_path: Path) -> Path:
     for run in ("done", "single"):
         (tmp_path / run / "DONE").write_text("2026-01-31T12:00:00+00:00")
         (tmp_path / run / "summary.json").write_text('{"seconds": 200}')
+    outcome = {"edits": 50, "checked": 50, "took": 0}
+    (tmp_path / "done" / "summary.json").write_text(json.dumps({"seconds": 200, "outcome": outcome}))
     (tmp_path / "single" / "provenance.json").write_text('{"overrides": ["editor=memit", "tracker=none"]}')
     (tmp_path / "failed" / "FAILED").write_text("there is no [red] fact\n\nTraceback …")
     parts = [{"name": "edit", "unit": "edits", "total": 100, "count": 10}]
@@ -90,6 +92,7 @@ def test_the_table_shows_what_differs_and_why_something_failed(experiment: Path)
     text = console.export_text()
     assert "editor=memit" in text and "layers.edit=[0,1]" in text, "brackets are no markup"
     assert "there is no [red] fact" in text and "Traceback" not in text
+    assert text.count("edits took") == 1 and "0 of 50 edits took; in 3 min" in text
     assert "8 runs: 2 done, 1 waiting, 2 interrupted, 1 failed, 2 running; about" in text
 
 

@@ -50,6 +50,7 @@ def test_an_edit_writes_the_facts_and_undo_restores_every_bit(model: Model) -> N
     for fact in FACTS:
         assert result.after[fact.statement].strip().startswith(fact.target_new)
         assert result.before[fact.statement].strip().startswith(fact.target_true)
+    assert result.took == [True] * 4
     assert repr(result).startswith("<memit on tiny-gpt2: 4 facts; ES 0.00 → 1.00")
     assert not same(weights(model), before)
     assert model.digest != digest
@@ -94,6 +95,8 @@ def test_values_and_regularizers_replace_those_of_the_files(model: Model) -> Non
     stiff.undo()
     small = ns.edit(model, FACTS[0], "memit", regularizer=["norm_constraint"])
     small.undo()
+    assert soft.took == [True] and stiff.took == [False]
+    assert f"1 facts, of which {FACTS[0].subject} did not take" in repr(stiff)
     assert stiff.norms["mlp_down.00"] < soft.norms["mlp_down.00"]
     assert small.norms["mlp_down.00"] < soft.norms["mlp_down.00"]
 
