@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -57,6 +58,8 @@ class Editor(ABC):
     """The editor's name in configurations and results."""
     edits: int = 0
     """Facts edited so far."""
+    largest_batch: ClassVar[int | None] = None
+    """Most facts that one call of `edit` takes; None is any number."""
 
     @property
     @abstractmethod
