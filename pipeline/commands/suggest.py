@@ -14,6 +14,7 @@ Other options are those of a run, such as data=file data.path=FACTS.
 """
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ _MEASURED = {
     "tracker": "none",
 }
 """Measurements of a trial: none while it edits."""
+_SEVERAL = re.compile(r"(tag|interval|range|choice|int|float)\(")
 _TRACE = {
     "intervention": "none",
     "stage": "[tracing]",
@@ -66,6 +68,8 @@ class Request:
 
     options: Mapping[str, str]
     """Options of the runs by key, with the model and the editor."""
+    ranges: Mapping[str, str]
+    """Keys with several values, in the grammar of searches, in place of the published range."""
     trials: int
     out: Path
     """Folder of configuration to which the file goes."""
@@ -99,7 +103,7 @@ def main(arguments: Sequence[str], compute: Callable[[Sequence[str]], None]) -> 
     options = trial(request, nodes, space) | searched(request, space) | {"name": name}
     log.info("search: %d trials of %s facts; the first has %s", request.trials, options["edits"], origin)
     compute(as_overrides(options))
-    suggestion = best(trials_of(name), request.options, options, space, origin, peak)
+    suggestion = best(trials_of(name), request.options, options, space.fixed, origin, peak)
     print(*suggestion.lines(), sep="\n")  # noqa: T201
     if not suggestion.is_good:
         return f"fewer than nine of ten facts are written, so there is no file: {suggestion.advice}"
@@ -131,7 +135,13 @@ def requested(arguments: Sequence[str]) -> Request:
         problems.append("out=… is missing: an installed package cannot be written to, name a folder")
     if problems:
         raise ConfigError("\n".join(problems))
-    return Request(options=options, trials=int(trials), out=local_path(out) if out else CONF)
+    several = {key: value for key, value in options.items() if _SEVERAL.match(value)}
+    return Request(
+        options={key: value for key, value in options.items() if key not in several},
+        ranges=several,
+        trials=int(trials),
+        out=local_path(out) if out else CONF,
+    )
 
 
 def described(request: Request) -> dict[str, Any]:
@@ -209,9 +219,12 @@ def trial(request: Request, nodes: Mapping[str, Any], space: Box) -> dict[str, s
 
 def searched(request: Request, space: Box) -> dict[str, str]:
     """The options of the search itself: what is searched, from where, and how long."""
-    first = ",".join(f"{key}:{_quoted(value)}" for key, value in space.guess.items())
+    several = {key: value for key, value in space.space.items() if key not in request.options}
+    own = (*request.options, *request.ranges)
+    first = ",".join(f"{key}:{_quoted(value)}" for key, value in space.guess.items() if key not in own)
     return {
-        **{key: value for key, value in space.space.items() if key not in request.options},
+        **several,
+        **request.ranges,
         "hydra/sweeper": "optuna",
         "hydra.mode": "MULTIRUN",
         "hydra.sweeper.n_trials": str(request.trials),

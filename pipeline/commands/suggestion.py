@@ -13,7 +13,7 @@ from analysis.results.run_folder import RunFolder
 from pipeline.paths import CONF
 from pipeline.runs import atomic_files
 from pipeline.runs.layout import OUTPUTS
-from pipeline.sweeps.box import EDITED, Box
+from pipeline.sweeps.box import EDITED
 
 LEAST = 0.9
 """Share of the facts that values have to write to be worth a file."""
@@ -22,6 +22,8 @@ NOISE = 0.02
 _WIDTH = 108
 _OF_THE_SEARCH = ("edits", "seed", "data", "facts", "name", "launcher", "tracker", "moments", "batch_size")
 """Groups of options that do not belong to the model."""
+_VALUES = ("editor.", "regularizer.", "layers.")
+"""Beginnings of the keys of values, which the file holds."""
 _ES, _STEPS, _NORM = "edit/success/seen.rewrite", "edit/optimiser_steps/mean", "norm/frobenius_ratio/edited"
 _SCORE = "edit/score/seen"
 _MEANINGS = {
@@ -60,8 +62,8 @@ class Suggestion:
     """The block at which causal tracing peaks; None if nothing was traced."""
     trials: int
     """Trials with a result."""
-    edits: int
-    """Facts of a trial."""
+    facts: str
+    """Facts of a trial: their number and source."""
     batch: int
     """Facts edited together."""
 
@@ -85,7 +87,7 @@ class Suggestion:
 
     def lines(self) -> Iterator[str]:
         """What to expect of the values."""
-        yield f"best of {self.trials} trials with {self.edits} facts, edited {self._how}:"
+        yield f"best of {self.trials} trials with {self.facts}, edited {self._how}:"
         for name, (key, meaning) in _MEANINGS.items():
             if key in self.metrics:
                 yield f"  {name} {self.metrics[key]:6.1%} {meaning}"
@@ -101,7 +103,7 @@ class Suggestion:
         options = [
             f"{key}={value}"
             for key, value in self.options.items()
-            if key.partition("@")[0].partition(".")[0] not in _OF_THE_SEARCH
+            if key.partition("@")[0].partition(".")[0] not in _OF_THE_SEARCH and not key.startswith(_VALUES)
         ]
         return f"python -m pipeline {shlex.join([*folder, *options, *batch])}"
 
@@ -129,8 +131,8 @@ class Suggestion:
         if _NORM in self.metrics:
             results.append(f"norm ratio {self.metrics[_NORM]:.4f}")
         sentences = [
-            f"Ours: the best of {self.trials} trials with {self.edits} facts that no experiment uses, edited "
-            f"{self._how}: {', '.join(results)}."
+            f"Ours: the best of {self.trials} trials with {self.facts}, edited {self._how}: "
+            f"{', '.join(results)}."
         ]
         if self.first is not None:
             sentences.append(f"The first, with {self.origin}, scores {self.first:.2f}.")
@@ -159,7 +161,7 @@ def best(
     trials: Sequence[Trial],
     given: Mapping[str, str],
     options: Mapping[str, str],
-    space: Box,
+    fixed: Mapping[str, Any],
     origin: str,
     peak: int | None,
 ) -> Suggestion:
@@ -169,22 +171,24 @@ def best(
         trials: Trials with a result, at least one.
         given: Options of the search as they were given.
         options: All options of the search.
-        space: Its search space.
+        fixed: Values that were not searched.
         origin: Where the values of the first trial come from.
         peak: Block at which causal tracing peaks.
     """
+    own = {key: value for key, value in given.items() if key.startswith(_VALUES)}
+    source = " ".join(f"{key}={options[key]}" for key in ("data", "data.part", "data.path") if key in options)
     most = max(trial.metrics[_SCORE] for trial in trials)
     good = [trial for trial in trials if trial.metrics[_SCORE] >= most - NOISE]
     chosen = min(good, key=lambda trial: (trial.metrics.get(_NORM, 1.0), -trial.metrics[_SCORE]))
     return Suggestion(
         options=given,
-        values={key: _plain(value) for key, value in {**space.fixed, **chosen.values}.items()},
+        values={key: _plain(value) for key, value in {**fixed, **own, **chosen.values}.items()},
         metrics=chosen.metrics,
         first=next((trial.metrics[_SCORE] for trial in trials if trial.number == 0), None),
         origin=origin,
         peak=peak,
         trials=len(trials),
-        edits=int(options["edits"]),
+        facts=f"{options['edits']} facts of {source}" if source else f"{options['edits']} facts",
         batch=int(options["batch_size"]),
     )
 

@@ -96,6 +96,9 @@ def test_facts_are_edited_together_unless_the_editor_takes_one():
 def test_an_option_with_a_value_is_not_searched():
     assert searched(request(), SPACE)["editor.weight"] == "..."
     assert "editor.weight" not in searched(request("editor.weight=3"), SPACE)
+    assert searched(request("editor.weight=3"), SPACE)["hydra.sweeper.first"] == "[{}]"
+    ranged = searched(request("editor.weight=interval(1,2)"), SPACE)
+    assert (ranged["editor.weight"], ranged["hydra.sweeper.first"]) == ("interval(1,2)", "[{}]")
     assert searched(request(), SPACE)["hydra.sweeper.first"] == "[{editor.weight:1.0}]"
 
 
@@ -111,9 +114,9 @@ def trial_of(number: int, score: float, norm: float = 1.0, success: float = 1.0)
 
 
 def suggestion(*trials: Trial) -> Suggestion:
-    options = {"edits": "50", "batch_size": "50"}
-    given = {"model": "m", "editor": "e", "data": "file", "edits": "50"}
-    return best(trials, given, options, SPACE, "the values of gpt2-xl", 7)
+    given = {"model": "m", "editor": "e", "data": "file", "edits": "50", "editor.steps": "20"}
+    options = given | {"batch_size": "50"}
+    return best(trials, given, options, {"editor.kl": 0.5}, "the values of gpt2-xl", 7)
 
 
 def test_of_nearly_equal_trials_the_one_with_the_least_growth_is_best():
@@ -130,10 +133,13 @@ def test_the_file_has_the_form_of_the_others_and_names_its_source(tmp_path: Path
         "# @package _global_",
         "# python -m pipeline model=m editor=e batch_size=50",
     ]
-    assert "# Ours: the best of 2 trials with 50 facts" in text
+    assert "# Ours: the best of 2 trials with 50 facts of data=file, edited 50 at a time" in text
     assert "Causal tracing peaks at block 7" in text
-    assert "suggest model=m editor=e data=file edits=50 trials=2" in text
-    assert yaml.safe_load(text) == {"layers": {"published": [1, 2]}, "editor": {"kl": 0.5, "weight": 3.33}}
+    assert "suggest model=m editor=e data=file edits=50 editor.steps=20 trials=2" in text
+    assert yaml.safe_load(text) == {
+        "layers": {"published": [1, 2]},
+        "editor": {"kl": 0.5, "steps": 20, "weight": 3.33},
+    }
 
 
 def test_values_that_write_too_few_facts_are_not_recommended():
@@ -148,7 +154,7 @@ def test_a_search_writes_values_that_the_model_then_has(tmp_path: Path):
     options = ["model=tiny-gpt2", "editor=memit", "edits=2", "trials=2", "launcher.threads=1", f"out={out}"]
     process = run(tmp_path, "suggest", *options)
     assert process.returncode == 0, process.stderr
-    assert "best of 2 trials with 2 facts, edited 2 at a time" in process.stdout
+    assert "best of 2 trials with 2 facts of data=world, edited 2 at a time" in process.stdout
     assert f"--config-dir {out} model=tiny-gpt2 editor=memit" in process.stdout
     values = yaml.safe_load((out / "hparams" / "tiny-gpt2" / "memit.yaml").read_text())
     assert set(values["editor"]) >= {"preservation_weight", "targets"} and values["layers"]["published"]
