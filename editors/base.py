@@ -66,6 +66,8 @@ class Editor(ABC):
     check_every: ClassVar[int] = 1
     """After the first hundred edits a run checks one batch of so many, by one forward pass over the edited
     prompts: 1 if an update costs far more than that pass, more if it hardly does; 0 never, for controls."""
+    largest_batch: ClassVar[int | None] = None
+    """Most facts that one call of `edit` takes; None is any number."""
 
     @property
     @abstractmethod

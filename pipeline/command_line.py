@@ -8,6 +8,7 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
 import hydra
@@ -19,6 +20,7 @@ from editors.errors import ConfigError, NormscopeError
 from pipeline.commands import measure
 from pipeline.config.group_overrides import group_problems
 from pipeline.config.hydra_internals import register_plugin
+from pipeline.config.models.published import with_values
 from pipeline.config.quoting import quoted, with_facts
 from pipeline.config.resolvers import register_resolvers
 from pipeline.launch import task
@@ -31,8 +33,8 @@ from pipeline.sweeps.grid import Sweep
 
 COMMANDS = ("status", "export", "upload", "dashboard", "build_world", "facts")
 """Modules of `pipeline.commands`, each with its own `main`."""
-MEASURE = "measure"
-"""The command that stands for the options of a run."""
+MEASURE, SUGGEST = "measure", "suggest"
+"""The command that stands for the options of a run, and the one that runs a search."""
 
 
 def run() -> None:
@@ -47,13 +49,12 @@ def run() -> None:
     _register_plugins()
     search.install()
     try:
-        if sys.argv[1:2] == [MEASURE]:
-            sys.argv[1:] = measure.overrides(sys.argv[2:])
-        sys.argv[1:] = quoted(with_facts(sys.argv[1:]))
-        # composed by Hydra, which would raise a ValueError for these
-        if problems := list(group_problems([a for a in sys.argv[1:] if not a.startswith("-")])):
-            raise ConfigError("\n".join(problems))
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+        if sys.argv[1:2] == [SUGGEST]:
+            # imported here, because torch takes seconds to import
+            from pipeline.commands import suggest
+
+            sys.exit(suggest.main(sys.argv[2:], _compute))
+        _compute(measure.overrides(sys.argv[2:]) if sys.argv[1:2] == [MEASURE] else sys.argv[1:])
     except NormscopeError as error:
         sys.exit(f"error: {error}")
     except (HydraException, OmegaConfBaseException) as error:
@@ -64,6 +65,15 @@ def run() -> None:
         raise  # nobody reads the output any more
     except OSError as error:
         sys.exit(f"error: {error.strerror or error}: {error.filename or ''}")
+
+
+def _compute(arguments: Sequence[str]) -> None:
+    """Compose the configuration and compute its run or its sweep."""
+    sys.argv[1:] = quoted(with_values(with_facts(arguments)))
+    # composed by Hydra, which would raise a ValueError for these
+    if problems := list(group_problems([a for a in sys.argv[1:] if not a.startswith("-")])):
+        raise ConfigError("\n".join(problems))
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
 
 
 def _register_plugins() -> None:
@@ -82,6 +92,8 @@ def _message(error: Exception) -> str:
     hint = ""
     if "add --multirun" in str(error):
         hint = "\nlauncher=pool and slurm sweep without it: check the spelling of launcher= and launcher.*"
-    if sys.argv[1:2] and (close := difflib.get_close_matches(sys.argv[1], (*COMMANDS, MEASURE), n=1)):
+    if sys.argv[1:2] and (
+        close := difflib.get_close_matches(sys.argv[1], (*COMMANDS, MEASURE, SUGGEST), n=1)
+    ):
         hint = f"\ndid you mean python -m pipeline {close[0]}?"
     return f"{error}{cause}{hint}"

@@ -39,6 +39,7 @@ class ROME(LocateThenEdit):
 
     measured_at: ClassVar[str] = "mlp"
     remembered: ClassVar[Literal["before", "after"] | None] = None
+    largest_batch: ClassVar[int | None] = 1
 
     key_mode: Literal["rome", "r_rome", "p_rome", "pr44"] = "rome"
     """Prompts of key and output, see the table above; `r_rome` avoids disabling edits."""

@@ -55,10 +55,13 @@ def resolved(config: DictConfig) -> ResolvedConfig:
     return plain
 
 
-def composed(overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+def composed(
+    overrides: Sequence[str], groups: Sequence[str], *, may_lack_values: bool = False
+) -> dict[str, Any]:
     """The resolved nodes of some groups of the configuration with these overrides.
 
-    Raises ConfigError for an override that Hydra refuses, and for a value that is missing.
+    With `may_lack_values` a missing value is `???`; otherwise it is a ConfigError, as is an override that
+    Hydra refuses.
     """
     register_resolvers()
     unregister_replaced()
@@ -66,9 +69,22 @@ def composed(overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", quoted(overrides))
         return {
-            group: OmegaConf.to_container(config[group], resolve=True, throw_on_missing=True)
+            group: OmegaConf.to_container(config[group], resolve=True, throw_on_missing=not may_lack_values)
             for group in groups
         }
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        raise ConfigError(f"{str(error).splitlines()[0]}{cause}") from error
+
+
+def composed_run(overrides: Sequence[str]) -> ResolvedConfig:
+    """The resolved configuration of one run with these overrides.
+
+    Raises ConfigError for an override that Hydra refuses, and for values that are missing.
+    """
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return resolved(compose("config", quoted(overrides)))
     except (HydraException, OmegaConfBaseException) as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise ConfigError(f"{str(error).splitlines()[0]}{cause}") from error

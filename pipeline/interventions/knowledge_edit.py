@@ -53,6 +53,12 @@ class KnowledgeEdit(Intervention):
             raise ConfigError(f"edits={self.edits}, but a run needs at least 1 edit")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size={self.batch_size}, but a batch needs at least 1 fact")
+        largest = self.editor.largest_batch
+        if largest is not None and self.batch_size > largest:
+            raise ConfigError(
+                f"batch_size={self.batch_size}, but editor={self.editor.name} edits {largest} at a time: "
+                f"use batch_size={largest}, or another editor"
+            )
         if self.unreadable not in get_args(Unreadable):
             raise ConfigError(
                 f"intervention.unreadable={self.unreadable}, but it is one of "

@@ -1,6 +1,6 @@
 """The stored study of a search: locked, created if it is missing, refused if it is another search."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.trial import FrozenTrial, TrialState
 
 from analysis.results.study_file import open_storage
 from editors.errors import ConfigError, DataError
@@ -29,7 +30,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def open_study(
-    url: str, name: str, *, objectives: Mapping[str, Direction], identity: Mapping[str, Any], space: Space
+    url: str,
+    name: str,
+    *,
+    objectives: Mapping[str, Direction],
+    identity: Mapping[str, Any],
+    space: Space,
+    first: Sequence[Mapping[str, Any]] = (),
 ) -> optuna.Study:
     """The stored study, or a new one.
 
@@ -39,6 +46,7 @@ def open_study(
         objectives: Direction by name.
         identity: Attributes that have to be the same whenever the search is continued.
         space: Search space; ranges may differ from those of earlier trials.
+        first: Parameters of the first trials of a new study; keys that are left out are sampled.
 
     Raises:
         ConfigError: if the stored study is another search.
@@ -56,7 +64,15 @@ def open_study(
     for key, value in identity.items():
         study.set_user_attr(key, value)
     study.set_user_attr("space", {key: distribution_to_json(each) for key, each in space.items()})
+    for parameters in first:
+        study.enqueue_trial({**parameters})
     return study
+
+
+def complete_trials(url: str, name: str) -> list[FrozenTrial]:
+    """The trials of a stored study that have a value; raises DataError if the storage cannot be opened."""
+    study = optuna.load_study(study_name=name, storage=open_storage(url, read_only=True))
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 def _check(study: optuna.Study, url: str, identity: Mapping[str, Any], space: Space) -> None:

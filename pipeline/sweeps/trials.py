@@ -79,12 +79,14 @@ class Trials:
         max_failure_rate: float,
         seed: int | None,
         params: Mapping[str, Any] | None,
+        first: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         if n_trials < 1 or n_jobs < 1:
             raise ConfigError(f"hydra.sweeper: n_trials={n_trials}, n_jobs={n_jobs} have to be at least 1")
         self.storage, self.study_name = storage, study_name
         self.n_trials, self.n_jobs, self.max_failure_rate = n_trials, n_jobs, max_failure_rate
         self._sampler, self._seed, self._params = sampler, seed, params or {}
+        self._first = [dict(values) for values in first]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take the objectives from the configuration.
@@ -129,6 +131,7 @@ class Trials:
                 objectives=self._objectives,
                 identity=self._identity,
                 space=space,
+                first=self._first,
             )
             queue = deque(resumable(study))
             before = len(counted_trials(study)) - len(queue)

@@ -2,18 +2,15 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from editors.errors import ConfigError, ModelError
 from editors.models.stored.model_types import unsupported
 from pipeline.config.models.described import description
+from pipeline.config.models.published import LAYERS as PUBLISHED, as_text, nearest
 from pipeline.config.secrets import without_secrets
-from pipeline.paths import CONF
 
 LAYERS = "layers.edit"
 _NO_VALUE = "..."
@@ -33,21 +30,22 @@ def check_complete(config: DictConfig) -> None:
     if not lacks_layers and not problems and not any(key.startswith("editor.") for key in missing):
         return  # single keys are reported with all other problems of the configuration
     depth = None if problems else OmegaConf.select(config, "model.depth", default=None)
-    origin, guesses = _guesses(str(editor), depth) if editor else ("", {})
+    origin, values = nearest(str(editor), depth)
+    guesses = {LAYERS if key == PUBLISHED else key: as_text(value) for key, value in values.items()}
     keys = [LAYERS, *missing] if lacks_layers else missing
     lines = list(problems)
     if keys:
-        values = {key: guesses.get(key, _NO_VALUE) for key in keys}
-        command = shlex.join([*_given(), *(f"{key}={value}" for key, value in values.items())])
+        lacking = [f"{key}={guesses.get(key, _NO_VALUE)}" for key in keys]
         lines.append(
             f"there are no values for editor={editor} on model={model}: give {', '.join(keys)} on the "
-            f"command line, or write conf/hparams/{model}/{editor}.yaml:\n  python -m pipeline {command}"
+            f"command line, or write conf/hparams/{model}/{editor}.yaml:\n"
+            f"  python -m pipeline {shlex.join([*_given(), *lacking])}"
         )
         scaled = ", at the same relative depth" if LAYERS in keys else ""
         if guessed := [key for key in keys if key in guesses]:
             lines.append(
-                f"{' and '.join(guessed)}: a guess, from the values of {origin}{scaled}; "
-                "a sweep over a few values tells good ones (docs/sweeps.md)"
+                f"{' and '.join(guessed)}: a guess, from the values of {origin}{scaled}; this searches for "
+                f"good ones (docs/models.md):\n  python -m pipeline suggest {_search(str(editor), lacking)}"
             )
     raise ConfigError("\n".join(lines))
 
@@ -83,57 +81,11 @@ def _model_problems(config: DictConfig) -> Iterator[str]:
         yield f"{node.get('path') or node.get('gguf')}: {sentence}"
 
 
-def _guesses(editor: str, depth: int | None) -> tuple[str, Mapping[str, str]]:
-    """The model of nearest depth with adjacent blocks for an editor, and its values as overrides."""
-    if depth is None:
-        return "", {}
-    published = {model: _yaml(CONF / "hparams" / model / f"{editor}.yaml") for model in _models_with(editor)}
-    known = {
-        model: blocks
-        for model, values in published.items()
-        if (blocks := _depth(model)) is not None and _adjacent(_layers(values))
-    }
-    if not known:
-        return "", {}
-    nearest = min(known, key=lambda model: (abs(known[model] - depth), model))
-    values = published[nearest]
-    guesses = {f"editor.{key}": str(value) for key, value in (values.get("editor") or {}).items()}
-    guesses[LAYERS] = str(scaled(_layers(values), known[nearest], depth)).replace(" ", "")
-    return nearest, guesses
-
-
-def scaled(layers: Sequence[int], depth: int, to: int) -> list[int]:
-    """Adjacent blocks of a stack of `to` blocks, centred at the same relative depth as those of another.
-
-    In a deeper stack they are as many, in a shallower one proportionally fewer.
-    """
-    count = max(1, round(len(layers) * min(1, to / depth)))
-    middle = (sum(layers) / len(layers) + 0.5) * to / depth - 0.5  # of the blocks' middles
-    first = min(max(round(middle - (count - 1) / 2), 0), to - count)
-    return list(range(first, first + count))
-
-
-def _layers(values: Mapping[str, Any]) -> Sequence[int]:
-    published = (values.get("layers") or {}).get("published")
-    return published if isinstance(published, list) else ()
-
-
-def _adjacent(layers: Sequence[int]) -> bool:
-    return len(layers) > 0 and list(layers) == list(range(layers[0], layers[0] + len(layers)))
-
-
-def _models_with(editor: str) -> list[str]:
-    return sorted(path.parent.name for path in (CONF / "hparams").glob(f"*/{editor}.yaml"))
-
-
-def _depth(model: str) -> int | None:
-    path = CONF / "model" / f"{model}.yaml"
-    depth = _yaml(path).get("depth") if path.is_file() else None
-    return depth if isinstance(depth, int) else None
-
-
-def _yaml(path: Path) -> Mapping[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+def _search(editor: str, lacking: Sequence[str]) -> str:
+    """The options that search for values of the editor, with what is lacking besides."""
+    given = [each for each in _given() if not each.startswith(("editor=", "editor.", "layers"))]
+    others = [each for each in lacking if not each.startswith(("editor.", f"{LAYERS}="))]
+    return shlex.join([*given, f"editor={editor}", *others])
 
 
 def _given() -> Sequence[str]:

@@ -101,6 +101,11 @@ def relations() -> Mapping[str, Relation]:
     }
 
 
+def known_models() -> Sequence[str]:
+    """The models of which it is known which facts they know."""
+    return [*_marks()]
+
+
 @cache
 def _marks() -> Mapping[str, Mapping[str, Sequence[str]]]:
     """For each model, the known subjects by relation."""

@@ -15,7 +15,8 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from analysis.__main__ import main as analysis
-from pipeline.command_line import COMMANDS, MEASURE
+from pipeline.command_line import COMMANDS, MEASURE, SUGGEST
+from pipeline.commands.suggest import requested
 from pipeline.config.quoting import with_facts
 from pipeline.config.resolvers import register_resolvers
 from tests.paths import CONF, ROOT
@@ -54,9 +55,12 @@ OWN_FOLDER = "--config-dir"
 RUNS = [
     c
     for c in DOCUMENTED
-    if c.program == "pipeline" and not {*c.words[:1]} & {*COMMANDS, MEASURE} and OWN_FOLDER not in c.words
+    if c.program == "pipeline"
+    and not {*c.words[:1]} & {*COMMANDS, MEASURE, SUGGEST}
+    and OWN_FOLDER not in c.words
 ]
 PLUGINS = [c for c in DOCUMENTED if c.program == "pipeline" and OWN_FOLDER in c.words]
+SEARCHES = [c.words[1:] for c in DOCUMENTED if c.words[:1] == (SUGGEST,) and "…" not in "".join(c.words)]
 ANALYSES = sorted({c.words[0] for c in DOCUMENTED if c.program == "analysis" and c.words})
 
 
@@ -79,6 +83,14 @@ def jobs(overrides: list[Override]) -> list[list[str]]:
     number = max((len(choice) for choice in choices), default=1)
     columns = [islice(cycle(choice), number) for choice in choices]
     return [list(job) for job in zip(*columns, strict=True)] or [[]]
+
+
+@pytest.mark.parametrize("words", SEARCHES, ids=" ".join)
+def test_a_documented_search_composes(words: tuple[str, ...]):
+    request = requested(words)
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("config", [f"{key}={value}" for key, value in request.options.items()])
 
 
 def test_all_kinds_of_files_document_commands():

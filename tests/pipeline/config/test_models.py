@@ -10,7 +10,7 @@ from editors.errors import ConfigError
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.models import sources
 from pipeline.config.models.described import model_depth, model_name
-from pipeline.config.models.missing import scaled
+from pipeline.config.models.published import scaled
 from pipeline.config.models.sources import model_source
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved
@@ -51,7 +51,8 @@ def test_everything_that_is_lacking_is_told_at_once_with_guesses(tmp_path: Path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": 30}))
     text = message(f"model.path={tmp_path}", "corpus@model.corpus=file")
     assert "layers.edit=[3,4,5,6,7,8]" in text and "editor.preservation_weight=15000.0" in text
-    assert "model.corpus.path=..." in text and "a guess" in text and "docs/sweeps.md" in text
+    assert "model.corpus.path=..." in text and "a guess" in text and "docs/models.md" in text
+    assert "pipeline suggest model=hf" not in text  # nothing was given on a command line
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bloom"}))
     described = tmp_path.parent / f"{tmp_path.name}-bloom"
     tmp_path.rename(described)

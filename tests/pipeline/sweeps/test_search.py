@@ -111,6 +111,15 @@ def parameters(study: Any) -> list[float]:
     return [trial.params["x"] for trial in study.trials]
 
 
+def test_a_search_begins_with_the_parameters_that_are_given(search: Callable[..., tuple[Cheap, Any]]):
+    _, study = search(first=[{"x": 9.0}, {"x": 1.0}], n_trials=3)
+    assert parameters(study)[:2] == [9.0, 1.0]
+    assert parameters(study)[2] not in (9.0, 1.0)
+    search(first=[{"x": 9.0}, {"x": 1.0}], n_trials=4)
+    _, continued = search(first=[{"x": 9.0}, {"x": 1.0}], n_trials=4)
+    assert parameters(continued)[:2] == [9.0, 1.0] and parameters(continued).count(9.0) == 1
+
+
 def ends(study: Any) -> list[str]:
     """How each trial ended: complete, failed, or not over."""
     words = {"COMPLETE": "complete", "FAIL": "failed"}

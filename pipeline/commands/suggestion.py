@@ -1,0 +1,214 @@
+"""The best values of a search: their file in `conf/hparams`, and what to expect of them in plain words."""
+
+import shlex
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from analysis.results.run_folder import RunFolder
+from pipeline.paths import CONF
+from pipeline.runs import atomic_files
+from pipeline.runs.layout import OUTPUTS
+from pipeline.sweeps.box import EDITED
+
+LEAST = 0.9
+"""Share of the facts that values have to write to be worth a file."""
+NOISE = 0.02
+"""Difference of two scores below which the norms decide; it is well within their scatter for 50 facts."""
+_WIDTH = 108
+_OF_THE_SEARCH = ("edits", "seed", "data", "facts", "name", "launcher", "tracker", "moments", "batch_size")
+"""Groups of options that do not belong to the model."""
+_VALUES = ("editor.", "regularizer.", "layers.")
+"""Beginnings of the keys of values, which the file holds."""
+_ES, _STEPS, _NORM = "edit/success/seen.rewrite", "edit/optimiser_steps/mean", "norm/frobenius_ratio/edited"
+_SCORE = "edit/score/seen"
+_MEANINGS = {
+    "ES": (_ES, "of the facts are written: the new object is likelier than the old one"),
+    "PS": ("edit/success/seen.paraphrase", "of their paraphrases follow"),
+    "NS": ("edit/success/seen.neighbour", "of the prompts of neighbours keep their answer"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A trial with a result."""
+
+    number: int
+    values: Mapping[str, Any]
+    """The values that were searched, by key."""
+    metrics: Mapping[str, float]
+    """The last value of every metric of its run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """The best trial of a search."""
+
+    options: Mapping[str, str]
+    """Options of the search, as they were given."""
+    values: Mapping[str, Any]
+    """Values by key; numbers have three digits."""
+    metrics: Mapping[str, float]
+    """The last value of every metric."""
+    first: float | None
+    """Score of the first trial; None if it has none."""
+    origin: str
+    """Where the values of the first trial come from."""
+    peak: int | None
+    """The block at which causal tracing peaks; None if nothing was traced."""
+    trials: int
+    """Trials with a result."""
+    facts: str
+    """Facts of a trial: their number and source."""
+    batch: int
+    """Facts edited together."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the values write enough of the facts to be recommended."""
+        return self.metrics.get(_ES, 0.0) >= LEAST
+
+    @property
+    def advice(self) -> str:
+        """What to try if they do not."""
+        return (
+            f"try trials={2 * self.trials}, which continues the search, other blocks, such as "
+            "'layers.edit=choice([0,1],[2,3])', or another editor"
+        )
+
+    @property
+    def score(self) -> float:
+        """The harmonic mean of ES, PS and NS."""
+        return self.metrics[_SCORE]
+
+    def lines(self) -> Iterator[str]:
+        """What to expect of the values."""
+        yield f"best of {self.trials} trials with {self.facts}, edited {self._how}:"
+        for name, (key, meaning) in _MEANINGS.items():
+            if key in self.metrics:
+                yield f"  {name} {self.metrics[key]:6.1%} {meaning}"
+        if _NORM in self.metrics:
+            yield f"  the norm of the edited matrices grows by a factor of {self.metrics[_NORM]:.4f}"
+        if self.first is not None:
+            yield f"  score {self.score:.3f}; the first trial, with {self.origin}, reaches {self.first:.3f}"
+
+    def command(self, out: Path) -> str:
+        """The options of a run with the values, which lie in the configuration folder `out`."""
+        folder = [] if out == CONF else ["--config-dir", str(out)]
+        batch = [f"batch_size={self.batch}"] if self.batch > 1 else []
+        options = [
+            f"{key}={value}"
+            for key, value in self.options.items()
+            if key.partition("@")[0].partition(".")[0] not in _OF_THE_SEARCH and not key.startswith(_VALUES)
+        ]
+        return f"python -m pipeline {shlex.join([*folder, *options, *batch])}"
+
+    def write(self, file: Path) -> None:
+        """Write the file of hparams, with its command, its source and the results in the header."""
+        lines = ["# @package _global_", f"# {self.command(CONF)}"]
+        lines += [f"# {line}" for line in textwrap.wrap(self._found(), _WIDTH)]
+        given = shlex.join(
+            [*(f"{key}={value}" for key, value in self.options.items()), f"trials={self.trials}"]
+        )
+        lines += [f"# python -m pipeline suggest {given}"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_files.write(file, "\n".join([*lines, _yaml(self.values)]))
+
+    @property
+    def _how(self) -> str:
+        return f"{self.batch} at a time" if self.batch > 1 else "one by one"
+
+    def _found(self) -> str:
+        """Source and results in one paragraph."""
+        scores = {name: key for name, (key, _) in _MEANINGS.items()} | {"score": _SCORE}
+        results = [f"{name} {self.metrics[key]:.2f}" for name, key in scores.items() if key in self.metrics]
+        if _STEPS in self.metrics:
+            results.append(f"{self.metrics[_STEPS]:.0f} steps a fact")
+        if _NORM in self.metrics:
+            results.append(f"norm ratio {self.metrics[_NORM]:.4f}")
+        sentences = [
+            f"Ours: the best of {self.trials} trials with {self.facts}, edited {self._how}: "
+            f"{', '.join(results)}."
+        ]
+        if self.first is not None:
+            sentences.append(f"The first, with {self.origin}, scores {self.first:.2f}.")
+        if self.peak is not None:
+            sentences.append(f"Causal tracing peaks at block {self.peak}.")
+        return " ".join(sentences)
+
+
+def trials_of(name: str) -> list[Trial]:
+    """The trials of the search in `outputs/<name>` that have a result."""
+    # imported here, because Optuna is an extra
+    from pipeline.sweeps.retries import RUN
+    from pipeline.sweeps.study_store import complete_trials
+
+    return [
+        Trial(
+            number=trial.number,
+            values=trial.params,
+            metrics=RunFolder(OUTPUTS / name / trial.user_attrs[RUN]).final_summary()["metrics"],
+        )
+        for trial in complete_trials(f"sqlite:///{OUTPUTS / name}/study.db", name)
+    ]
+
+
+def best(
+    trials: Sequence[Trial],
+    given: Mapping[str, str],
+    options: Mapping[str, str],
+    fixed: Mapping[str, Any],
+    origin: str,
+    peak: int | None,
+) -> Suggestion:
+    """The trial whose norms grow least among those with nearly the best score.
+
+    Args:
+        trials: Trials with a result, at least one.
+        given: Options of the search as they were given.
+        options: All options of the search.
+        fixed: Values that were not searched.
+        origin: Where the values of the first trial come from.
+        peak: Block at which causal tracing peaks.
+    """
+    own = {key: value for key, value in given.items() if key.startswith(_VALUES)}
+    source = " ".join(f"{key}={options[key]}" for key in ("data", "data.part", "data.path") if key in options)
+    most = max(trial.metrics[_SCORE] for trial in trials)
+    good = [trial for trial in trials if trial.metrics[_SCORE] >= most - NOISE]
+    chosen = min(good, key=lambda trial: (trial.metrics.get(_NORM, 1.0), -trial.metrics[_SCORE]))
+    return Suggestion(
+        options=given,
+        values={key: _plain(value) for key, value in {**fixed, **own, **chosen.values}.items()},
+        metrics=chosen.metrics,
+        first=next((trial.metrics[_SCORE] for trial in trials if trial.number == 0), None),
+        origin=origin,
+        peak=peak,
+        trials=len(trials),
+        facts=f"{options['edits']} facts of {source}" if source else f"{options['edits']} facts",
+        batch=int(options["batch_size"]),
+    )
+
+
+def _plain(value: object) -> object:
+    """A number with three digits; a text that stands for a value in YAML as this value."""
+    if isinstance(value, str):
+        return yaml.safe_load(value)
+    return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    """The values as a file of hparams, blocks first."""
+    nested: dict[str, Any] = {"layers": {"published": values[EDITED]}} if EDITED in values else {}
+    for key, value in values.items():
+        if key == EDITED:
+            continue
+        *path, last = key.split(".")
+        node = nested
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return yaml.safe_dump(nested, sort_keys=False, default_flow_style=None, width=_WIDTH)

@@ -1,0 +1,164 @@
+"""The search for values of an editor on a model: one whole search, and each of its steps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from editors.errors import ConfigError
+from pipeline.commands import suggest
+from pipeline.commands.suggest import Request, described, guessed, requested, searched, trial
+from pipeline.commands.suggestion import Suggestion, Trial, best
+from pipeline.config.models.published import LAYERS
+from pipeline.sweeps.box import Box
+from tests.pipeline.test_cli import run
+
+SPACE = Box(space={"editor.weight": "..."}, guess={"editor.weight": 1.0}, fixed={"editor.kl": 0.5})
+
+
+def request(*options: str) -> Request:
+    return requested(["model=tiny-gpt2", "editor=memit", *options])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["editor=memit"], "model=… is missing"),
+        (["model=tiny-gpt2"], "editor=… is missing"),
+        (["model=tiny-gpt2", "editor=memit,rome"], "one editor at a time"),
+        (["model=tiny-gpt2", "editor=memit", "trials=0"], "trials=0, but a search has at least 1 trial"),
+        (["model=tiny-gpt2", "editor=memit", "trials=x"], "trials=x"),
+        (["--multirun"], "--multirun is no option of a search"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments: list[str], sentence: str):
+    with pytest.raises(ConfigError, match=sentence):
+        requested(arguments)
+
+
+def never(arguments: Sequence[str]) -> None:
+    """Stands for a computation that must not begin."""
+    pytest.fail(f"computes {arguments}")
+
+
+def test_an_installed_package_needs_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(suggest, "CONF", tmp_path)
+    with pytest.raises(ConfigError, match="out=… is missing"):
+        request()
+    assert request(f"out={tmp_path}/mine").out == tmp_path / "mine"
+
+
+def test_a_file_is_never_overwritten(tmp_path: Path):
+    file = tmp_path / "hparams" / "tiny-gpt2" / "memit.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(ConfigError, match="exists already: move it away"):
+        suggest.main(["model=tiny-gpt2", "editor=memit", f"out={tmp_path}"], never)
+    assert file.read_text() == "mine"
+
+
+def test_a_mistake_in_an_option_is_told_before_anything_is_computed(tmp_path: Path):
+    with pytest.raises(ConfigError, match="corpus"):
+        arguments = ["model=tiny-gpt2", "editor=memit", "corpus@model.corpus=file", f"out={tmp_path}"]
+        suggest.main(arguments, never)
+
+
+def test_an_editor_without_values_cannot_be_searched():
+    nodes = described(request("model.depth=4")) | {"editor": {"name": "mine"}}
+    nodes["layers"] = {"published": "???"}
+    with pytest.raises(ConfigError, match="editor=mine has no values for any model"):
+        guessed(nodes)
+
+
+def test_the_first_trial_has_the_values_of_the_pair_or_of_the_nearest_model():
+    origin, values = guessed(described(request()))
+    assert origin == "the values that the pair has"
+    assert values[LAYERS] == [0] and values["editor.preservation_weight"] == 10.0
+    nodes = described(requested(["model=hf", "model.path=x", "model.depth=30", "editor=ft"]))
+    origin, values = guessed(nodes)
+    assert origin == "the values of gpt-j-6b"
+    assert values[LAYERS] == [23] and values["editor.learning_rate"] == 5e-4
+
+
+def test_facts_are_edited_together_unless_the_editor_takes_one():
+    wanted = request("edits=8")
+    nodes = described(wanted)
+    options = trial(wanted, nodes, SPACE)
+    assert (options["batch_size"], options["data"], options["editor.kl"]) == ("8", "world", "0.5")
+    nodes["editor"]["_target_"] = "editors.methods.rome.ROME"
+    assert trial(wanted, nodes, SPACE)["batch_size"] == "1"
+    nodes["model"]["corpus"] = None
+    assert trial(wanted, nodes, SPACE)["data.part"] == "tuning"
+    assert trial(request("data=file", "editor.kl=2"), nodes, SPACE)["editor.kl"] == "2"
+
+
+def test_an_option_with_a_value_is_not_searched():
+    assert searched(request(), SPACE)["editor.weight"] == "..."
+    assert "editor.weight" not in searched(request("editor.weight=3"), SPACE)
+    assert searched(request("editor.weight=3"), SPACE)["hydra.sweeper.first"] == "[{}]"
+    ranged = searched(request("editor.weight=interval(1,2)"), SPACE)
+    assert (ranged["editor.weight"], ranged["hydra.sweeper.first"]) == ("interval(1,2)", "[{}]")
+    assert searched(request(), SPACE)["hydra.sweeper.first"] == "[{editor.weight:1.0}]"
+
+
+def trial_of(number: int, score: float, norm: float = 1.0, success: float = 1.0) -> Trial:
+    metrics = {
+        "edit/score/seen": score,
+        "edit/success/seen.rewrite": success,
+        "norm/frobenius_ratio/edited": norm,
+    }
+    return Trial(
+        number=number, values={"editor.weight": 10.0 / 3 * number, "layers.edit": "[1,2]"}, metrics=metrics
+    )
+
+
+def suggestion(*trials: Trial) -> Suggestion:
+    given = {"model": "m", "editor": "e", "data": "file", "edits": "50", "editor.steps": "20"}
+    options = given | {"batch_size": "50"}
+    return best(trials, given, options, {"editor.kl": 0.5}, "the values of gpt2-xl", 7)
+
+
+def test_of_nearly_equal_trials_the_one_with_the_least_growth_is_best():
+    found = suggestion(trial_of(0, 0.5), trial_of(1, 0.80, 1.5), trial_of(2, 0.79, 1.1), trial_of(3, 0.7))
+    assert found.values["editor.weight"] == 6.67
+    assert found.first == 0.5 and found.trials == 4
+
+
+def test_the_file_has_the_form_of_the_others_and_names_its_source(tmp_path: Path):
+    found = suggestion(trial_of(0, 0.5), trial_of(1, 0.8, 1.5))
+    found.write(tmp_path / "e.yaml")
+    text = (tmp_path / "e.yaml").read_text()
+    assert text.splitlines()[:2] == [
+        "# @package _global_",
+        "# python -m pipeline model=m editor=e batch_size=50",
+    ]
+    assert "# Ours: the best of 2 trials with 50 facts of data=file, edited 50 at a time" in text
+    assert "Causal tracing peaks at block 7" in text
+    assert "suggest model=m editor=e data=file edits=50 editor.steps=20 trials=2" in text
+    assert yaml.safe_load(text) == {
+        "layers": {"published": [1, 2]},
+        "editor": {"kl": 0.5, "steps": 20, "weight": 3.33},
+    }
+
+
+def test_values_that_write_too_few_facts_are_not_recommended():
+    assert suggestion(trial_of(0, 0.8, success=0.9)).is_good
+    assert not suggestion(trial_of(0, 0.8, success=0.88)).is_good
+
+
+def test_a_search_writes_values_that_the_model_then_has(tmp_path: Path):
+    """A whole search of two trials: tracing, the trials, and the file."""
+    optuna = pytest.importorskip("optuna")
+    out = tmp_path / "mine"
+    options = ["model=tiny-gpt2", "editor=memit", "edits=2", "trials=2", "launcher.threads=1", f"out={out}"]
+    process = run(tmp_path, "suggest", *options)
+    assert process.returncode == 0, process.stderr
+    assert "best of 2 trials with 2 facts of data=world, edited 2 at a time" in process.stdout
+    assert f"--config-dir {out} model=tiny-gpt2 editor=memit" in process.stdout
+    values = yaml.safe_load((out / "hparams" / "tiny-gpt2" / "memit.yaml").read_text())
+    assert set(values["editor"]) >= {"preservation_weight", "targets"} and values["layers"]["published"]
+    name = "suggest-tiny-gpt2-memit"
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path}/outputs/{name}/study.db")
+    assert study.trials[0].params["editor.preservation_weight"] == 10.0
+    assert len(study.trials) == 2
