@@ -54,9 +54,10 @@ ALLOWED = {
     "pipeline.notebook": "paths config interventions build",
     "pipeline.experiment": "config data runs checkpoints interventions tracking build",
     "pipeline.launch": "config runs experiment",
-    "pipeline.launchers": "paths config runs experiment",
+    "pipeline.progress": "runs sweeps",
+    "pipeline.launchers": "paths config runs progress experiment",
     "pipeline.sweeps": "config runs",
-    "pipeline.commands": "paths config data runs checkpoints tracking build sweeps",
+    "pipeline.commands": "paths config data runs checkpoints tracking build sweeps progress",
     "pipeline.command_line": "paths config runs commands launch launchers sweeps",
     "pipeline.__main__": "command_line",
 }

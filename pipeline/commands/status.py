@@ -16,7 +16,7 @@ from rich.text import Text
 from analysis.results.run_files import one_line
 from editors.errors import DataError
 from editors.text_files import local_path
-from pipeline.commands.run_states import RunState, State, run_states, seconds_left
+from pipeline.progress.run_states import RunState, State, run_states, seconds_left
 from pipeline.runs import messages
 from pipeline.runs.messages import duration
 

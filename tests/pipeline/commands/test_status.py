@@ -14,7 +14,7 @@ from rich.console import Console
 from analysis.results.run_folder import RunFolder
 from editors.errors import DataError
 from pipeline.commands import status
-from pipeline.commands.run_states import RunState, run_states, seconds_left
+from pipeline.progress.run_states import RunState, run_states, seconds_left
 from pipeline.sweeps import plan
 from tests.paths import ROOT
 

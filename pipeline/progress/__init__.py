@@ -1,0 +1,1 @@
+"""The progress of runs: the state of each, read from its folder alone."""
