@@ -4,8 +4,10 @@ Published code samples them unseeded, from the first model state that is loaded,
 global. Here they follow from a seed and the unedited model, and belong to the editor's state.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -16,9 +18,15 @@ from transformers.cache_utils import DynamicCache
 from editors.data import SLOT
 from editors.models.model import Model
 from editors.models.tokenization import tokenize
+from editors.moments.tensor_cache import TensorCache
 
 Groups = tuple[tuple[str, ...], ...]
 """Templates with one slot each. A key is the mean of its groups' means; the first template is bare."""
+FORMAT = 1
+"""Version of the sampling; raised by a change after which the same seed gives other texts."""
+_ENTRY = "texts"
+_NOT_SAMPLED = ("cache", "bare_weighs_half")
+"""Options without influence on the samples."""
 
 
 @runtime_checkable
@@ -49,12 +57,32 @@ class SampledContexts:
     """Whether the bare slot forms a group of its own, with half of the weight."""
     seed: int = 0
     """Seed of the samples."""
+    cache: str | None = None
+    """Folder in which the samples of a model are kept, so that a run that continues, or another run of the
+    same model and seed, reads them; null samples them every time. It changes no number."""
 
     def groups(self, model: Model) -> Groups:
         """Sample once for each start and length; the same seed and model give the same templates."""
-        requests = [(start, length) for length in self.lengths for start in self.starts]
-        samples = tuple(map(_template, _sampled(model, requests, self.top_k, self.seed)))
+        texts = self._sample(model) if self.cache is None else self._kept(model, self.cache)
+        samples = tuple(map(_template, texts))
         return ((SLOT,), samples) if self.bare_weighs_half else ((SLOT, *samples),)
+
+    def _sample(self, model: Model) -> list[str]:
+        requests = [(start, length) for length in self.lengths for start in self.starts]
+        return _sampled(model, requests, self.top_k, self.seed)
+
+    def _kept(self, model: Model, folder: str) -> list[str]:
+        """The samples of the cache; sampled and written there if it has none, or a damaged file."""
+        options = {key: value for key, value in asdict(self).items() if key not in _NOT_SAMPLED}
+        place = {"model": model.digest, "dtype": str(model.dtype), "device": model.device.type}
+        store = TensorCache(Path(folder).expanduser(), model.name, {"format": FORMAT, **place, **options})
+        with store.locked():
+            cached = store.read(_ENTRY)
+            if cached is not None:
+                return json.loads(cached.notes[_ENTRY])
+            texts = self._sample(model)
+            store.write(_ENTRY, {}, **{_ENTRY: json.dumps(texts)})
+        return texts
 
 
 @dataclass(frozen=True, kw_only=True)

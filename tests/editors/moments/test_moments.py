@@ -258,7 +258,7 @@ def test_a_file_of_something_else_is_told_and_computed_anew(
     (here,), (foreign,) = ((tmp_path / name).rglob("*.safetensors") for name in "ab")
     here.write_bytes(foreign.read_bytes())
     assert torch.equal(make(tmp_path / "a").load(model, [0])[0], good)
-    assert "describes another model, corpus or budget" in caplog.text
+    assert "belongs to another model" in caplog.text
 
 
 def test_a_model_that_differs_in_one_row_has_moments_of_its_own(model: Model, tmp_path: Path) -> None:
