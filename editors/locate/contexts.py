@@ -5,7 +5,7 @@ global. Here they follow from a seed and the unedited model, and belong to the e
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
@@ -19,6 +19,7 @@ from editors.data import SLOT
 from editors.models.model import Model
 from editors.models.tokenization import tokenize
 from editors.moments.tensor_cache import TensorCache
+from editors.phases import Phase, Report, silent
 
 Groups = tuple[tuple[str, ...], ...]
 """Templates with one slot each. A key is the mean of its groups' means; the first template is bare."""
@@ -33,7 +34,7 @@ _NOT_SAMPLED = ("cache", "bare_weighs_half")
 class ContextSource(Protocol):
     """A source of the context templates of a run."""
 
-    def groups(self, model: Model) -> Groups:
+    def groups(self, model: Model, report: Report = silent) -> Groups:
         """The templates; the first of the first group is the bare slot."""
         ...
 
@@ -61,17 +62,17 @@ class SampledContexts:
     """Folder in which the samples of a model are kept, so that a run that continues, or another run of the
     same model and seed, reads them; null samples them every time. It changes no number."""
 
-    def groups(self, model: Model) -> Groups:
+    def groups(self, model: Model, report: Report = silent) -> Groups:
         """Sample once for each start and length; the same seed and model give the same templates."""
-        texts = self._sample(model) if self.cache is None else self._kept(model, self.cache)
+        texts = self._sample(model, report) if self.cache is None else self._kept(model, self.cache, report)
         samples = tuple(map(_template, texts))
         return ((SLOT,), samples) if self.bare_weighs_half else ((SLOT, *samples),)
 
-    def _sample(self, model: Model) -> list[str]:
+    def _sample(self, model: Model, report: Report) -> list[str]:
         requests = [(start, length) for length in self.lengths for start in self.starts]
-        return _sampled(model, requests, self.top_k, self.seed)
+        return _sampled(model, requests, self.top_k, self.seed, report)
 
-    def _kept(self, model: Model, folder: str) -> list[str]:
+    def _kept(self, model: Model, folder: str, report: Report) -> list[str]:
         """The samples of the cache; sampled and written there if it has none, or a damaged file."""
         options = {key: value for key, value in asdict(self).items() if key not in _NOT_SAMPLED}
         place = {"model": model.digest, "dtype": str(model.dtype), "device": model.device.type}
@@ -80,7 +81,7 @@ class SampledContexts:
             cached = store.read(_ENTRY)
             if cached is not None:
                 return json.loads(cached.notes[_ENTRY])
-            texts = self._sample(model)
+            texts = self._sample(model, report)
             store.write(_ENTRY, {}, **{_ENTRY: json.dumps(texts)})
         return texts
 
@@ -91,7 +92,7 @@ class GivenContexts:
 
     templates: Groups
 
-    def groups(self, model: Model) -> Groups:
+    def groups(self, model: Model, report: Report = silent) -> Groups:
         """The templates, whatever the model."""
         return self.templates
 
@@ -125,7 +126,9 @@ class _Sample:
     """Its own draws, so that they do not depend on the other samples of the batch."""
 
 
-def _sampled(model: Model, requests: Sequence[tuple[str, int]], top_k: int, seed: int) -> list[str]:
+def _sampled(
+    model: Model, requests: Sequence[tuple[str, int]], top_k: int, seed: int, report: Report
+) -> list[str]:
     """Top-k sampling of a text for each start and number of tokens, in batches of equally long starts.
 
     Each text draws what it would if all were sampled one after another from one generator.
@@ -141,17 +144,20 @@ def _sampled(model: Model, requests: Sequence[tuple[str, int]], top_k: int, seed
     batches: dict[int, list[_Sample]] = {}
     for sample in samples:
         batches.setdefault(len(sample.ids), []).append(sample)
+    done, total = 0, sum(sample.length for sample in samples)
     for batch in batches.values():
-        _continue(model, batch, top_k)
+        _continue(model, batch, top_k, lambda tokens, done=done: report(_sampling(done + tokens, total)))
+        done += sum(sample.length for sample in batch)
     return [str(model.tokenizer.decode(sample.ids, skip_special_tokens=True)) for sample in samples]
 
 
 @torch.no_grad()
-def _continue(model: Model, batch: Sequence[_Sample], top_k: int) -> None:
+def _continue(model: Model, batch: Sequence[_Sample], top_k: int, reached: Callable[[int], object]) -> None:
     """Continue equally long texts to their lengths; keys and values of earlier tokens are kept."""
     cache, begun = DynamicCache(), len(batch[0].ids)
     longest = max(sample.length for sample in batch)
     while (count := len(batch[0].ids)) < longest:
+        reached(sum(min(count, sample.length) for sample in batch))
         rows = torch.tensor([sample.ids[cache.get_seq_length() :] for sample in batch], device=model.device)
         best = model.logits(model.hidden_next(rows, cache)[:, -1]).topk(top_k)
         weights, choices = best.values.softmax(dim=-1).cpu(), best.indices.tolist()
@@ -161,6 +167,10 @@ def _continue(model: Model, batch: Sequence[_Sample], top_k: int) -> None:
             sample.ids.append(options[int(index)])
     for sample in batch:
         del sample.ids[max(sample.length, begun) :]
+
+
+def _sampling(done: int, total: int) -> Phase:
+    return Phase(name="sampling contexts", count=done, total=total, unit="tokens")
 
 
 def _start_ids(model: Model, start: str) -> list[int]:

@@ -88,7 +88,7 @@ def _state(folder: RunFolder, planned: tuple[str, ...] | None) -> RunState:
     if beat is None or not _BEAT.issubset(beat):
         return RunState(run=name, overrides=overrides, state="waiting")
     gone = is_gone(beat)
-    share, message, count = _progress(_counted(beat["parts"], folder.last_row()))
+    share, message, count = _progress(_counted(beat["parts"], folder.last_row()), beat.get("phase") or "")
     seconds = max(time.time() - beat["started"], 1e-9)
     if not gone and count:
         message += f", {count / seconds:.3g} per second"
@@ -102,13 +102,13 @@ def _state(folder: RunFolder, planned: tuple[str, ...] | None) -> RunState:
     )
 
 
-def _progress(parts: Sequence[Mapping[str, Any]]) -> tuple[float, str, int]:
+def _progress(parts: Sequence[Mapping[str, Any]], phase: str) -> tuple[float, str, int]:
     """The completed share, the progress of the current part in words, and the sum of all counts."""
     if not parts:
-        return 0.0, "preparing", 0
+        return 0.0, one_line(phase) or "preparing", 0
     shares = [part["count"] / part["total"] if part["total"] else 1.0 for part in parts]
     part = next((part for part in parts if part["count"] < part["total"]), parts[-1])
-    message = f"{part['count']} of {part['total']} {part['unit']}"
+    message = f"{part['count']} of {part['total']} {part['unit']}{f', {one_line(phase)}' if phase else ''}"
     return sum(shares) / len(shares), message, sum(part["count"] for part in parts)
 
 

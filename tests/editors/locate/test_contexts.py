@@ -11,6 +11,7 @@ import torch
 from editors.locate.contexts import SampledContexts, flat
 from editors.models.model import Model
 from editors.models.tokenization import tokenize
+from editors.phases import Phase
 from tests.tiny import FAMILIES, tiny_model
 
 
@@ -54,6 +55,16 @@ def test_a_token_is_read_once():
     )
     SampledContexts(starts=("",) * 4, lengths=(5, 10)).groups(model)
     assert shapes == [(8, 1)] * 9
+
+
+def test_sampling_reports_its_tokens():
+    phases: list[Phase] = []
+    SampledContexts(starts=("",) * 2 + ("The river",), lengths=(5, 9)).groups(tiny_model(), phases.append)
+    assert {(phase.name, phase.total, phase.unit) for phase in phases} == {
+        ("sampling contexts", 42, "tokens")
+    }
+    counts = [phase.count for phase in phases]
+    assert counts == sorted(counts) and counts[-1] < 42
 
 
 def passes(model: Model) -> list[int]:

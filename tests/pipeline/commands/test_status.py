@@ -19,7 +19,9 @@ from pipeline.sweeps import plan
 from tests.paths import ROOT
 
 
-def beat(folder: Path, *, host: str, pid: int, age: float, parts: list[dict[str, object]]) -> None:
+def beat(
+    folder: Path, *, host: str, pid: int, age: float, parts: list[dict[str, object]], phase: str = ""
+) -> None:
     folder.mkdir(parents=True)
     (folder / "config.yaml").touch()
     now = time.time()
@@ -30,6 +32,7 @@ def beat(folder: Path, *, host: str, pid: int, age: float, parts: list[dict[str,
         "beat": now - age,
         "started": now - 100,
         "parts": parts,
+        "phase": phase,
     }
     (folder / "progress.json").write_text(json.dumps(content))
 
@@ -82,6 +85,17 @@ def test_the_progress_of_a_run_is_that_of_its_latest_whole_row(experiment: Path)
     (running,) = [run for run in run_states(experiment) if run.run == "running"]
     assert running.message.startswith("25 of 100 edits")
     assert running.left == pytest.approx(300, rel=0.01)
+
+
+def test_the_phase_of_a_preparation_is_shown_and_that_of_a_long_measurement(tmp_path: Path):
+    here, parts = socket.gethostname(), [{"name": "edit", "unit": "edits", "total": 100, "count": 100}]
+    phase = "collecting second moments: 12,000 of 100,000 tokens"
+    beat(tmp_path / "a", host=here, pid=os.getpid(), age=5, parts=[], phase=phase)
+    beat(tmp_path / "b", host=here, pid=os.getpid(), age=5, parts=parts, phase="measuring\x1b efficacy")
+    beat(tmp_path / "c", host=here, pid=os.getpid(), age=5, parts=[])
+    messages = {run.run: run.message for run in run_states(tmp_path)}
+    assert messages["a"] == phase and messages["c"] == "preparing"
+    assert messages["b"].startswith("100 of 100 edits, measuring") and "\x1b" not in messages["b"]
 
 
 def test_the_table_shows_what_differs_and_why_something_failed(experiment: Path):
