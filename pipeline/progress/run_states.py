@@ -53,7 +53,7 @@ def run_states(experiment: Path) -> list[RunState]:
             f"{experiment} holds no run and no plan of one: name the folder of an experiment, such as "
             "outputs/quickstart"
         )
-    return [_state(RunFolder(experiment / name), planned.get(name)) for name in names]
+    return [run_state(RunFolder(experiment / name), planned.get(name)) for name in names]
 
 
 def seconds_left(runs: Sequence[RunState]) -> float | None:
@@ -71,7 +71,8 @@ def seconds_left(runs: Sequence[RunState]) -> float | None:
     return max(max(ahead), (sum(ahead) + waiting) / len(running))
 
 
-def _state(folder: RunFolder, planned: tuple[str, ...] | None) -> RunState:
+def run_state(folder: RunFolder, planned: tuple[str, ...] | None = None) -> RunState:
+    """The state of the run in a folder; its overrides are the planned ones, or those that it recorded."""
     overrides = tuple(map(one_line, _overrides(folder) if planned is None else planned))
     name, state = folder.name, folder.state
     if state == "done":

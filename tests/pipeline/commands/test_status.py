@@ -15,6 +15,7 @@ from analysis.results.run_folder import RunFolder
 from editors.errors import DataError
 from pipeline.commands import status
 from pipeline.progress.run_states import RunState, run_states, seconds_left
+from pipeline.progress.run_table import overview
 from pipeline.sweeps import plan
 from tests.paths import ROOT
 
@@ -100,7 +101,7 @@ def test_the_phase_of_a_preparation_is_shown_and_that_of_a_long_measurement(tmp_
 
 def test_the_table_shows_what_differs_and_why_something_failed(experiment: Path):
     console = Console(width=200, record=True)
-    console.print(status.overview(experiment, run_states(experiment)))
+    console.print(overview(experiment, run_states(experiment)))
     text = console.export_text()
     assert "editor=memit" in text and "layers.edit=[0,1]" in text, "brackets are no markup"
     assert "there is no [red] fact" in text and "Traceback" not in text
