@@ -1,1 +1,1 @@
-"""The progress of runs: the state of each, read from its folder alone."""
+"""What runs are doing: the state of each, read from its folder alone, and how a terminal shows it."""
