@@ -18,4 +18,5 @@ from .methods.rome import ROME as ROME
 from .methods.ultraedit import UltraEdit as UltraEdit
 from .models.loading import Checkpoint as Checkpoint
 from .models.model import Model as Model
+from .phases import Phase as Phase, Report as Report, silent as silent
 from .updates import Delta as Delta, Site as Site, WeightUpdate as WeightUpdate

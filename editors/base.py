@@ -11,6 +11,7 @@ from torch import Tensor
 
 from editors.data import SLOT, Fact
 from editors.models.model import Model
+from editors.phases import Report, silent
 from editors.updates import Site, WeightUpdate
 
 Cause = Literal["target", "insertion", "edit"]
@@ -90,14 +91,16 @@ class Editor(ABC):
         return {}
 
     @abstractmethod
-    def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
+    def prepare(self, model: Model, facts: Sequence[Fact] = (), report: Report = silent) -> None:
         """Do the work that is needed once, on the unedited model; preparing again changes nothing.
 
         An editor with weights of its own loads them here. `facts` are the facts of the run, for steps that
-        are calibrated on them.
+        are calibrated on them; `report` gets the phases of the work.
         """
 
-    def contexts_of(self, model: Model, facts: Sequence[Fact]) -> Sequence[Sequence[str]]:
+    def contexts_of(
+        self, model: Model, facts: Sequence[Fact], report: Report = silent
+    ) -> Sequence[Sequence[str]]:
         """The contexts in which each fact is read when it is edited: templates with one slot each.
 
         By default the bare slot.

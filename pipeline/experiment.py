@@ -19,13 +19,14 @@ from pipeline.runs.machine_errors import as_machine_error
 from pipeline.runs.objectives import Value, objective_of
 from pipeline.runs.signals import Interrupted, Requests
 from pipeline.tracking.base import TrackerList, tracking
+from pipeline.tracking.display import Display
 from pipeline.tracking.jsonl import Jsonl
 from pipeline.tracking.observer import Observer
 
 log = logging.getLogger(__name__)
 
 
-def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> Value:
+def execute(config: Config, parts: Parts, run: RunDir, requests: Requests, display: Display) -> Value:
     """Compute the run in its open folder and return its objective.
 
     Raises:
@@ -34,9 +35,9 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> Va
     intervention = parts.intervention
     plan = intervention.plan(parts.data.load())
     open_texts([intervention, *parts.stages, *parts.judges], parts.model.name)
-    model = parts.model.load()
+    model = parts.model.load(display.report)
     intervention.check(model, plan)
-    plan = intervention.select(model, plan)
+    plan = intervention.select(model, plan, display.report)
     log.info("%s: %d blocks on %s", model.name, model.depth, model.device)
     tracker = TrackerList(trackers=[Jsonl(run=run), parts.tracker])
     with tracking(tracker, config, run.info):
@@ -51,9 +52,10 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests) -> Va
             plan=plan,
             run=run,
             requests=requests,
+            display=display,
         )
         processes.agreed(processes.Start(run.saved))
-        intervention.prepare(model, plan)
+        intervention.prepare(model, plan, display.report)
         observer.begin(model)
         with requests.stepping():
             with observer:
@@ -146,5 +148,5 @@ def _compute(plain: ResolvedConfig, parts: Parts, run: RunDir, requests: Request
         if run.done:
             processes.agreed(None)
             return objective_of(plain, run.folder)
-        with as_machine_error():  # inside as well, so that FAILED holds the sentence
-            return execute(plain, parts, run, requests)
+        with as_machine_error(), Display(run) as display:  # inside as well, so that FAILED holds the sentence
+            return execute(plain, parts, run, requests, display)

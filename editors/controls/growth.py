@@ -20,6 +20,7 @@ from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
 from editors.models.gradients import check_sites
 from editors.models.model import Model
+from editors.phases import Report, silent
 from editors.updates import Delta, Site, sites_of
 
 
@@ -54,7 +55,7 @@ class Growth(Editor):
         """One matrix of every block."""
         return sites_of(self.layers, [self.site])
 
-    def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
+    def prepare(self, model: Model, facts: Sequence[Fact] = (), report: Report = silent) -> None:
         """Check that the model has the matrices."""
         check_sites(model, self.sites, "editor.site")
 

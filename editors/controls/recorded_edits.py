@@ -14,6 +14,7 @@ from editors.data import Fact
 from editors.errors import DataError
 from editors.models.gradients import check_sites
 from editors.models.model import Model
+from editors.phases import Report, silent
 from editors.update_files import Recorded
 from editors.updates import Site
 
@@ -44,7 +45,7 @@ class RecordedEdits(Editor):
         """Every matrix that changes: once prepared, those of the control."""
         return self._sites or self.recorded_sites
 
-    def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
+    def prepare(self, model: Model, facts: Sequence[Fact] = (), report: Report = silent) -> None:
         """Check that the model has the matrices, and prepare the control on the unedited model."""
         check_sites(model, self.recorded_sites, "the recorded run")
         self._sites = self.control.sites(self.recorded_sites, model)

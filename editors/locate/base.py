@@ -26,6 +26,7 @@ from editors.locate.solvers import Dense, Preserved
 from editors.locate.targets import TargetOptimizer
 from editors.models.model import Model
 from editors.moments.moment_sources import SITE, MomentSource
+from editors.phases import Phase, Report, silent
 from editors.regularizers.base import Progress, Regularizer
 from editors.regularizers.composition import RegularizerChain
 from editors.updates import Delta, Site, plain
@@ -107,28 +108,33 @@ class LocateThenEdit(Editor):
         """The share of the residual that the current layer takes; `layers_left` includes it."""
         return 1 / layers_left
 
-    def preserve(self, model: Model) -> dict[int, Preserved]:
+    def preserve(self, model: Model, report: Report = silent) -> dict[int, Preserved]:
         """The preserved directions of every layer: λp C + λn I."""
-        return {
-            layer: Dense(self.preservation_weight * moment.double().to(model.device), self.added_ridge)
-            for layer, moment in self._moments(model).items()
-        }
+        preserved: dict[int, Preserved] = {}
+        for layer, moment in self._moments(model, report).items():
+            report(_factoring(len(preserved), len(self.layers)))
+            weighted = self.preservation_weight * moment.double().to(model.device)
+            preserved[layer] = Dense(weighted, self.added_ridge)
+        return preserved
 
-    def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
+    def prepare(self, model: Model, facts: Sequence[Fact] = (), report: Report = silent) -> None:
         """Sample the contexts, prepare the regularizers, and factor what is preserved."""
         self._check(model)
         if self._preserved:
             return
-        self._sample(model)
+        self._sample(model, report)
+        report(Phase(name="calibrating regularizers"))
         self._chain.calibrate(lambda sample: self._unstopped(model, sample), facts)
         self._chain.prepare(model, self.sites)
         self._preserved = self.preserve(
-            model
+            model, report
         )  # last: statistics can take hours, and they mark the editor as prepared
 
-    def contexts_of(self, model: Model, facts: Sequence[Fact]) -> Sequence[Sequence[str]]:
+    def contexts_of(
+        self, model: Model, facts: Sequence[Fact], report: Report = silent
+    ) -> Sequence[Sequence[str]]:
         """The sampled contexts, and those that the optimiser of the targets adds."""
-        self._sample(model)
+        self._sample(model, report)
         return self.targets.contexts_of(facts, self._groups)
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
@@ -198,10 +204,10 @@ class LocateThenEdit(Editor):
         self._keys[layer].append(keys.cpu())  # only a restored editor reads them again
         self._preserved[layer].add(keys)
 
-    def _sample(self, model: Model) -> None:
+    def _sample(self, model: Model, report: Report = silent) -> None:
         """The contexts of this model, sampled once."""
         if model.digest != self._sampled_on:
-            self._groups, self._sampled_on = self.contexts.groups(model), model.digest
+            self._groups, self._sampled_on = self.contexts.groups(model, report), model.digest
 
     def _find(self, model: Model, facts: Sequence[Fact]) -> Targets:
         return self.targets.find(model, facts, self._groups, self.layers[-1], self._chain.stop)
@@ -232,9 +238,9 @@ class LocateThenEdit(Editor):
                 walk.write(layer, update[site], until=self.layers[i + 1])
         return update, memory, residuals
 
-    def _moments(self, model: Model) -> dict[int, Float[Tensor, "in in"]]:
+    def _moments(self, model: Model, report: Report) -> dict[int, Float[Tensor, "in in"]]:
         """The second moments, with their widths checked."""
-        moments = dict(self.moments.load(model, self.layers))
+        moments = dict(self.moments.load(model, self.layers, report))
         for layer, moment in moments.items():
             self._check_width(model, layer, moment)
         return moments
@@ -259,6 +265,10 @@ class LocateThenEdit(Editor):
             raise ConfigError(
                 f"{self.name} was prepared for another model than {model.name}; make a new editor"
             )
+
+
+def _factoring(done: int, layers: int) -> Phase:
+    return Phase(name="factoring what is preserved", count=done, total=layers, unit="layers")
 
 
 def _check(finite: bool, what: str, facts: Sequence[Fact], targets: Targets) -> None:

@@ -4,8 +4,10 @@ Published code samples them unseeded, from the first model state that is loaded,
 global. Here they follow from a seed and the unedited model, and belong to the editor's state.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -16,16 +18,23 @@ from transformers.cache_utils import DynamicCache
 from editors.data import SLOT
 from editors.models.model import Model
 from editors.models.tokenization import tokenize
+from editors.moments.tensor_cache import TensorCache
+from editors.phases import Phase, Report, silent
 
 Groups = tuple[tuple[str, ...], ...]
 """Templates with one slot each. A key is the mean of its groups' means; the first template is bare."""
+FORMAT = 1
+"""Version of the sampling; raised by a change after which the same seed gives other texts."""
+_ENTRY = "texts"
+_NOT_SAMPLED = ("cache", "bare_weighs_half")
+"""Options without influence on the samples."""
 
 
 @runtime_checkable
 class ContextSource(Protocol):
     """A source of the context templates of a run."""
 
-    def groups(self, model: Model) -> Groups:
+    def groups(self, model: Model, report: Report = silent) -> Groups:
         """The templates; the first of the first group is the bare slot."""
         ...
 
@@ -49,12 +58,32 @@ class SampledContexts:
     """Whether the bare slot forms a group of its own, with half of the weight."""
     seed: int = 0
     """Seed of the samples."""
+    cache: str | None = None
+    """Folder in which the samples of a model are kept, so that a run that continues, or another run of the
+    same model and seed, reads them; null samples them every time. It changes no number."""
 
-    def groups(self, model: Model) -> Groups:
+    def groups(self, model: Model, report: Report = silent) -> Groups:
         """Sample once for each start and length; the same seed and model give the same templates."""
-        requests = [(start, length) for length in self.lengths for start in self.starts]
-        samples = tuple(map(_template, _sampled(model, requests, self.top_k, self.seed)))
+        texts = self._sample(model, report) if self.cache is None else self._kept(model, self.cache, report)
+        samples = tuple(map(_template, texts))
         return ((SLOT,), samples) if self.bare_weighs_half else ((SLOT, *samples),)
+
+    def _sample(self, model: Model, report: Report) -> list[str]:
+        requests = [(start, length) for length in self.lengths for start in self.starts]
+        return _sampled(model, requests, self.top_k, self.seed, report)
+
+    def _kept(self, model: Model, folder: str, report: Report) -> list[str]:
+        """The samples of the cache; sampled and written there if it has none, or a damaged file."""
+        options = {key: value for key, value in asdict(self).items() if key not in _NOT_SAMPLED}
+        place = {"model": model.digest, "dtype": str(model.dtype), "device": model.device.type}
+        store = TensorCache(Path(folder).expanduser(), model.name, {"format": FORMAT, **place, **options})
+        with store.locked():
+            cached = store.read(_ENTRY)
+            if cached is not None:
+                return json.loads(cached.notes[_ENTRY])
+            texts = self._sample(model, report)
+            store.write(_ENTRY, {}, **{_ENTRY: json.dumps(texts)})
+        return texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +92,7 @@ class GivenContexts:
 
     templates: Groups
 
-    def groups(self, model: Model) -> Groups:
+    def groups(self, model: Model, report: Report = silent) -> Groups:
         """The templates, whatever the model."""
         return self.templates
 
@@ -97,7 +126,9 @@ class _Sample:
     """Its own draws, so that they do not depend on the other samples of the batch."""
 
 
-def _sampled(model: Model, requests: Sequence[tuple[str, int]], top_k: int, seed: int) -> list[str]:
+def _sampled(
+    model: Model, requests: Sequence[tuple[str, int]], top_k: int, seed: int, report: Report
+) -> list[str]:
     """Top-k sampling of a text for each start and number of tokens, in batches of equally long starts.
 
     Each text draws what it would if all were sampled one after another from one generator.
@@ -113,17 +144,20 @@ def _sampled(model: Model, requests: Sequence[tuple[str, int]], top_k: int, seed
     batches: dict[int, list[_Sample]] = {}
     for sample in samples:
         batches.setdefault(len(sample.ids), []).append(sample)
+    done, total = 0, sum(sample.length for sample in samples)
     for batch in batches.values():
-        _continue(model, batch, top_k)
+        _continue(model, batch, top_k, lambda tokens, done=done: report(_sampling(done + tokens, total)))
+        done += sum(sample.length for sample in batch)
     return [str(model.tokenizer.decode(sample.ids, skip_special_tokens=True)) for sample in samples]
 
 
 @torch.no_grad()
-def _continue(model: Model, batch: Sequence[_Sample], top_k: int) -> None:
+def _continue(model: Model, batch: Sequence[_Sample], top_k: int, reached: Callable[[int], object]) -> None:
     """Continue equally long texts to their lengths; keys and values of earlier tokens are kept."""
     cache, begun = DynamicCache(), len(batch[0].ids)
     longest = max(sample.length for sample in batch)
     while (count := len(batch[0].ids)) < longest:
+        reached(sum(min(count, sample.length) for sample in batch))
         rows = torch.tensor([sample.ids[cache.get_seq_length() :] for sample in batch], device=model.device)
         best = model.logits(model.hidden_next(rows, cache)[:, -1]).topk(top_k)
         weights, choices = best.values.softmax(dim=-1).cpu(), best.indices.tolist()
@@ -133,6 +167,10 @@ def _continue(model: Model, batch: Sequence[_Sample], top_k: int) -> None:
             sample.ids.append(options[int(index)])
     for sample in batch:
         del sample.ids[max(sample.length, begun) :]
+
+
+def _sampling(done: int, total: int) -> Phase:
+    return Phase(name="sampling contexts", count=done, total=total, unit="tokens")
 
 
 def _start_ids(model: Model, start: str) -> list[int]:

@@ -25,6 +25,7 @@ from editors.locate.keys import Keys
 from editors.locate.solvers import NullSpace, Preserved, least_squares
 from editors.models.model import Model
 from editors.moments.moment_sources import SITE
+from editors.phases import Report, silent
 from editors.updates import Delta
 
 
@@ -60,14 +61,14 @@ class AlphaEdit(LocateThenEdit):
             f"blocks (layers.edit={list(self.layers)})"
         )
 
-    def preserve(self, model: Model) -> dict[int, Preserved]:
+    def preserve(self, model: Model, report: Report = silent) -> dict[int, Preserved]:
         """The directions of C with large eigenvalues.
 
         Raises:
             ConfigError: if no direction is null.
         """
         spaces: dict[int, Preserved] = {}
-        for layer, spectrum in self.moments.spectra(model, self.layers).items():
+        for layer, spectrum in self.moments.spectra(model, self.layers, report).items():
             self._check_width(model, layer, spectrum.vectors)
             known = spectrum.values >= self.threshold
             if bool(known.all()):

@@ -24,6 +24,7 @@ from editors.models.gradients import (
     read_in_parts,
 )
 from editors.models.model import Model
+from editors.phases import Report, silent
 from editors.regularizers.base import Progress, Regularizer
 from editors.regularizers.composition import RegularizerChain
 from editors.updates import Delta, Site, WeightUpdate
@@ -50,7 +51,7 @@ class GradientEditor(Editor):
         """Raise a `ConfigError` that names the first matrix that the model does not have."""
         check_sites(model, self.sites)
 
-    def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
+    def prepare(self, model: Model, facts: Sequence[Fact] = (), report: Report = silent) -> None:
         """Check that the model has the matrices, and prepare the regularizers on the unedited model."""
         self.check(model)
         if not self.edits:

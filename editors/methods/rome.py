@@ -30,6 +30,7 @@ from editors.locate.keys import Keys
 from editors.locate.solvers import Dense, Preserved, equality
 from editors.models.model import Model
 from editors.moments.moment_sources import SITE
+from editors.phases import Report, silent
 from editors.updates import Delta
 
 
@@ -62,10 +63,10 @@ class ROME(LocateThenEdit):
         """The block: the value is met exactly whatever the weight of the second moment."""
         return f"edit another block (layers.edit={list(self.layers)})"
 
-    def preserve(self, model: Model) -> dict[int, Preserved]:
+    def preserve(self, model: Model, report: Report = silent) -> dict[int, Preserved]:
         """C, or the identity."""
         if self.second_moment:
-            return super().preserve(model)
+            return super().preserve(model, report)
         width = model.weight(SITE, self.layers[0]).shape[1]
         return {self.layers[0]: Dense(torch.eye(width).to(model.device), self.added_ridge)}
 

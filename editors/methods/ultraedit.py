@@ -31,6 +31,7 @@ from editors.methods.gradient_editor import GradientEditor
 from editors.models.gradients import TokenGradients, read_targets
 from editors.models.model import Model
 from editors.moments.running import RunningStatistics
+from editors.phases import Report, silent
 from editors.updates import Delta, Site
 
 EPSILON = torch.finfo(torch.float32).eps
@@ -85,9 +86,9 @@ class UltraEdit(GradientEditor):
             f"(layers.edit={sorted(set(blocks))})"
         }
 
-    def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
+    def prepare(self, model: Model, facts: Sequence[Fact] = (), report: Report = silent) -> None:
         """Check that the model has the edited matrices, and that their shapes match the statistics so far."""
-        super().prepare(model, facts)
+        super().prepare(model, facts, report)
         shapes = {_shape_key(model, site) for site in self.sites}
         if not set(self._statistics) <= shapes:
             raise ConfigError(

@@ -22,6 +22,7 @@ from editors.models.model import Model
 from editors.models.stored.checkpoint_files import ADAPTER, CONFIG, CheckpointFiles
 from editors.models.stored.gguf import dequantized
 from editors.models.stored.weight_files import check_loaded
+from editors.phases import Phase, Report, silent
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,8 @@ class Checkpoint:
     corpus: Corpus | None = None
     """Text that represents the training data of the model; editors collect their statistics on it."""
 
-    def load(self) -> Model:
-        """The model in evaluation mode, with its tokenizer.
+    def load(self, report: Report = silent) -> Model:
+        """The model in evaluation mode, with its tokenizer; `report` gets the phases of the work.
 
         Raises:
             ConfigError: for a device or precision that there is not, or weights larger than the free memory.
@@ -70,11 +71,12 @@ class Checkpoint:
                 the configuration of the model says.
         """
         if (gguf := self.loaded_gguf) is not None:
-            folder = str(dequantized(gguf))
+            folder = str(dequantized(gguf, report=report))
             log.info("%s: weights of %s, dequantized in %s", self.name, gguf, folder)
-            return replace(self, path=folder, gguf=None, source=None, revision=None).load()
+            return replace(self, path=folder, gguf=None, source=None, revision=None).load(report)
         if self.source is not None:
             log.info("%s: weights of %s", self.name, self.path)
+        report(Phase(name=f"loading {self.name}"))
         device, files = self._device(), CheckpointFiles(self._place, self.revision)
         self._check_place(files)
         files.check()
@@ -88,7 +90,7 @@ class Checkpoint:
         if files.folder is not None:
             files.check_weights()
         self._check_memory(config, device)
-        weights, report = self._read(
+        weights, loaded = self._read(
             "weights",
             AutoModelForCausalLM,
             config=config,
@@ -103,7 +105,7 @@ class Checkpoint:
                 f"model.device_map={self.device_map} leaves weights of {self.name} on the disk or in main "
                 "memory, where they cannot be edited: give it more devices, or set model.dtype=bfloat16"
             )
-        check_loaded(weights, report, self._shown, files.weights, allow_zero=self.allow_zero)
+        check_loaded(weights, loaded, self._shown, files.weights, allow_zero=self.allow_zero)
         if self.device_map is None:
             weights.to(device)
         return Model(weights, tokenizer, name=self.name, files=files.weights)

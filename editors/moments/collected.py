@@ -18,9 +18,10 @@ from torch import Tensor
 from editors.data import Corpus
 from editors.errors import ConfigError
 from editors.models.model import Model
-from editors.moments.moment_sources import SITE, Spectrum
+from editors.moments.moment_sources import SITE, Spectrum, decomposing
 from editors.moments.streaming import Batching, Budget, SecondMoment, Tally, collect, home_of_totals
 from editors.moments.tensor_cache import CachedTensors, TensorCache, descriptions
+from editors.phases import Report, silent
 from editors.text_files import local_path
 
 FORMAT = 2
@@ -70,7 +71,9 @@ class CollectedMoments:
         budget = f"{count}·d tokens" if unit == "tokens_per_width" else f"{count:,} {unit}"
         return f"{self.name}{': ' if self.name else ''}{budget} of {self.corpus.label}"
 
-    def load(self, model: Model, layers: Sequence[int]) -> Mapping[int, Float[Tensor, "in in"]]:
+    def load(
+        self, model: Model, layers: Sequence[int], report: Report = silent
+    ) -> Mapping[int, Float[Tensor, "in in"]]:
         """The matrices of the layers in float64, from the cache if it holds them.
 
         Raises:
@@ -81,10 +84,10 @@ class CollectedMoments:
         with store.locked():
             cached = {layer: store.read(_moment_of(layer)) for layer in layers}
             missing = [layer for layer, content in cached.items() if content is None]
-            computed = self._collect(model, missing, store) if missing else {}
+            computed = self._collect(model, missing, store, report) if missing else {}
         return computed | {layer: content.tensors["moment"] for layer, content in cached.items() if content}
 
-    def spectra(self, model: Model, layers: Sequence[int]) -> Mapping[int, Spectrum]:
+    def spectra(self, model: Model, layers: Sequence[int], report: Report = silent) -> Mapping[int, Spectrum]:
         """Their eigendecompositions on the model's device, from the cache if it holds them.
 
         One pass over the corpus collects the moments of all layers that have no spectrum yet.
@@ -93,11 +96,13 @@ class CollectedMoments:
         with store.locked():
             cached = {layer: store.read(_spectrum_of(layer)) for layer in layers}
         missing = [layer for layer, content in cached.items() if content is None]
-        moments = self.load(model, missing) if missing else {}
-        return {
-            layer: _read(content, model.device) if content else _computed(moments[layer], layer, model, store)
-            for layer, content in cached.items()
-        }
+        moments = self.load(model, missing, report) if missing else {}
+        spectra: dict[int, Spectrum] = {}
+        for layer, content in cached.items():
+            report(decomposing(len(spectra), len(layers)))
+            kept = _read(content, model.device) if content else None
+            spectra[layer] = kept or _computed(moments[layer], layer, model, store)
+        return spectra
 
     def will_read(self, model: str) -> Iterable[Corpus]:
         """The corpus, unless the cache has second moments of it for a model of this name.
@@ -144,7 +149,9 @@ class CollectedMoments:
         }
         return TensorCache(self._root, model.name, description)
 
-    def _collect(self, model: Model, layers: Sequence[int], store: TensorCache) -> dict[int, Tensor]:
+    def _collect(
+        self, model: Model, layers: Sequence[int], store: TensorCache, report: Report
+    ) -> dict[int, Tensor]:
         """Run the pass, or the rest of an interrupted one, and cache every layer."""
         name = f"partial-{'-'.join(map(str, layers))}"
         partial = store.read(name)
@@ -152,7 +159,7 @@ class CollectedMoments:
         tally = Tally.start(model, layers) if partial is None else _resumed(partial, home)
         batching = Batching(max_tokens=self.max_tokens, batch_tokens=self.batch_tokens, window=self.window)
         writer = _TallyWriter(store, name, self.save_seconds)
-        collect(model, self.corpus, self._budget(model), batching, tally, writer)
+        collect(model, self.corpus, self._budget(model), batching, tally, writer, report)
         matrices = {layer: moment.matrix.cpu() for layer, moment in tally.moments.items()}
         for layer, matrix in matrices.items():
             store.write(_moment_of(layer), {"moment": matrix}, **self._notes(model, tally))

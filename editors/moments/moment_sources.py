@@ -17,6 +17,7 @@ from torch import Tensor
 
 from editors.errors import ConfigError, DataError
 from editors.models.model import Model
+from editors.phases import Phase, Report, silent
 from editors.text_files import local_path
 
 SITE = "mlp_down"
@@ -45,11 +46,13 @@ class Spectrum:
 class MomentSource(Protocol):
     """A source of the second moments of the keys of each layer."""
 
-    def load(self, model: Model, layers: Sequence[int]) -> Mapping[int, Float[Tensor, "in in"]]:
+    def load(
+        self, model: Model, layers: Sequence[int], report: Report = silent
+    ) -> Mapping[int, Float[Tensor, "in in"]]:
         """Mean of k kᵀ over tokens, for each layer."""
         ...
 
-    def spectra(self, model: Model, layers: Sequence[int]) -> Mapping[int, Spectrum]:
+    def spectra(self, model: Model, layers: Sequence[int], report: Report = silent) -> Mapping[int, Spectrum]:
         """Eigenvalues and eigenvectors of those means, on the model's device."""
         ...
 
@@ -65,13 +68,15 @@ class GivenMoments:
 
     matrices: Mapping[int, Tensor]
 
-    def load(self, model: Model, layers: Sequence[int]) -> Mapping[int, Float[Tensor, "in in"]]:
+    def load(
+        self, model: Model, layers: Sequence[int], report: Report = silent
+    ) -> Mapping[int, Float[Tensor, "in in"]]:
         """The matrices of the layers."""
         return {layer: self.matrices[layer] for layer in layers}
 
-    def spectra(self, model: Model, layers: Sequence[int]) -> Mapping[int, Spectrum]:
+    def spectra(self, model: Model, layers: Sequence[int], report: Report = silent) -> Mapping[int, Spectrum]:
         """Their eigendecompositions, computed at every call."""
-        return spectra_of(self.load(model, layers), model)
+        return spectra_of(self.load(model, layers, report), model, report)
 
     @property
     def label(self) -> str:
@@ -99,7 +104,9 @@ class ImportedMoments:
                 f"moments.path={self.path} has to hold {{layer}} where a file name has the block's number"
             )
 
-    def load(self, model: Model, layers: Sequence[int]) -> Mapping[int, Float[Tensor, "in in"]]:
+    def load(
+        self, model: Model, layers: Sequence[int], report: Report = silent
+    ) -> Mapping[int, Float[Tensor, "in in"]]:
         """The matrices of the layers, in float64.
 
         Raises:
@@ -107,9 +114,9 @@ class ImportedMoments:
         """
         return {layer: self._read(model, layer) for layer in layers}
 
-    def spectra(self, model: Model, layers: Sequence[int]) -> Mapping[int, Spectrum]:
+    def spectra(self, model: Model, layers: Sequence[int], report: Report = silent) -> Mapping[int, Spectrum]:
         """Their eigendecompositions, computed at every call."""
-        return spectra_of(self.load(model, layers), model)
+        return spectra_of(self.load(model, layers, report), model, report)
 
     @property
     def label(self) -> str:
@@ -147,9 +154,20 @@ def _not_a_moment(moment: Float[Tensor, "in in"]) -> str | None:
     return None
 
 
-def spectra_of(moments: Mapping[int, Float[Tensor, "in in"]], model: Model) -> dict[int, Spectrum]:
+def spectra_of(
+    moments: Mapping[int, Float[Tensor, "in in"]], model: Model, report: Report = silent
+) -> dict[int, Spectrum]:
     """The spectrum of every layer's moment, computed on the model's device."""
-    return {layer: Spectrum.of(moment.to(model.device)) for layer, moment in moments.items()}
+    spectra: dict[int, Spectrum] = {}
+    for layer, moment in moments.items():
+        report(decomposing(len(spectra), len(moments)))
+        spectra[layer] = Spectrum.of(moment.to(model.device))
+    return spectra
+
+
+def decomposing(done: int, layers: int) -> Phase:
+    """The phase in which spectra are computed."""
+    return Phase(name="decomposing second moments", count=done, total=layers, unit="layers")
 
 
 def _entries(path: Path) -> tuple[np.ndarray, int]:

@@ -9,24 +9,24 @@ resumed.
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from editors.errors import DataError, NumericsError
 from editors.models.hooks import capture
 from editors.models.model import Model
 from editors.models.tokenization import pad, tokenize
 from editors.moments.moment_sources import SITE
+from editors.phases import Phase, Report, silent
 
 log = logging.getLogger(__name__)
 
 UNLIMITED = sys.maxsize
+_NAME = "collecting second moments"
 
 Row = tuple[int, ...]
 """Token ids of one document."""
@@ -129,34 +129,35 @@ def collect(
     batching: Batching,
     tally: Tally,
     pause: Callable[[Tally], object] = lambda tally: None,
+    report: Report = silent,
 ) -> Tally:
     """Continue from the tally until the budget or the corpus ends.
 
-    `pause` is called after every window, when the tally may be saved.
+    `pause` is called after every window, when the tally may be saved, `report` before every batch.
 
     Raises:
         DataError: for a corpus without text.
         NumericsError: for keys with NaN or infinity.
     """
     texts = islice(iter(corpus), tally.read, None)
-    with _progress(budget, tally) as advance:
-        while tally.documents < budget.documents and tally.tokens < budget.tokens:
-            window = list(islice(texts, batching.window))
-            if not window:
-                log.warning(
-                    "the corpus ended after %d documents with %d tokens, before the budget did",
-                    tally.documents,
-                    tally.tokens,
-                )
-                break
-            rows = _rows(model, window, budget, batching, tally)
-            for batch in _batches(rows, batching.batch_tokens):
-                _count(model, batch, tally)
-            tally.read += len(window)
-            tally.documents += len(rows)
-            tally.tokens += sum(map(len, rows))
-            advance()
-            pause(tally)
+    while tally.documents < budget.documents and tally.tokens < budget.tokens:
+        window = list(islice(texts, batching.window))
+        if not window:
+            log.warning(
+                "the corpus ended after %d documents with %d tokens, before the budget did",
+                tally.documents,
+                tally.tokens,
+            )
+            break
+        rows = _rows(model, window, budget, batching, tally)
+        documents, tokens = tally.documents, tally.tokens
+        for batch in _batches(rows, batching.batch_tokens):
+            report(_phase(budget, documents, tokens))
+            _count(model, batch, tally)
+            documents, tokens = documents + len(batch), tokens + sum(map(len, batch))
+        tally.read += len(window)
+        tally.documents, tally.tokens = documents, tokens
+        pause(tally)
     _check(tally)
     return tally
 
@@ -212,16 +213,8 @@ def _check(tally: Tally) -> None:
             )
 
 
-@contextmanager
-def _progress(budget: Budget, tally: Tally) -> Iterator[Callable[[], object]]:
-    """A progress bar over tokens or documents, depending on the budget."""
-    by_tokens = budget.tokens < UNLIMITED
-    total, unit = (budget.tokens, "tok") if by_tokens else (budget.documents, "doc")
-
-    def done() -> int:
-        return tally.tokens if by_tokens else tally.documents
-
-    with tqdm(
-        total=total, initial=done(), desc="second moments", unit=unit, leave=False, disable=None
-    ) as bar:
-        yield lambda: bar.update(done() - bar.n)
+def _phase(budget: Budget, documents: int, tokens: int) -> Phase:
+    """The progress in tokens or documents, depending on the budget."""
+    if budget.tokens < UNLIMITED:
+        return Phase(name=_NAME, count=tokens, total=budget.tokens, unit="tokens")
+    return Phase(name=_NAME, count=documents, total=budget.documents, unit="documents")

@@ -72,7 +72,7 @@ class TensorCache:
             log.warning("%s", error)
             return None
         if (notes.pop("description", None), notes.pop("entry", None)) != (self._description, name):
-            log.warning("%s describes another model, corpus or budget, or another layer: %s", path, _REMEDY)
+            log.warning("%s belongs to another model, another layer or other settings: %s", path, _REMEDY)
             return None
         return CachedTensors(tensors=tensors, notes=notes)
 

@@ -2,26 +2,18 @@
 
 import argparse
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import get_args
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from analysis.results.run_files import one_line
 from editors.errors import DataError
 from editors.text_files import local_path
-from pipeline.commands.run_states import RunState, State, run_states, seconds_left
-from pipeline.runs import messages
-from pipeline.runs.messages import duration
+from pipeline.progress.run_states import run_states
+from pipeline.progress.run_table import overview
 
-_COLOURS = {"running": "cyan", "failed": "red", "interrupted": "yellow", "waiting": "dim", "done": "green"}
-_HINTS = {"interrupted": "the same command continues it"}
 _WIDE = 200
 """Width of the table in columns if the output is not a terminal."""
 
@@ -45,38 +37,6 @@ def main(arguments: Sequence[str]) -> str | int:
     except OSError as error:
         return f"error: {error.filename} cannot be read: {error.strerror}"
     return 0
-
-
-def overview(folder: Path, runs: Sequence[RunState]) -> RenderableType:
-    """The runs as a table, running and failed ones first, above a line with the totals."""
-    order = get_args(State)
-    lines = messages.without_shared([run.overrides for run in runs])
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("run", "state", "overrides", ""):
-        table.add_column(name, overflow="fold", no_wrap=name in ("run", "state"))
-    for run, line in sorted(zip(runs, lines, strict=True), key=lambda pair: order.index(pair[0].state)):
-        state = Text(run.state, style=_COLOURS[run.state])
-        table.add_row(Text(run.run), state, Text(line), Text(_message(run)))
-    return Group(table, Text(one_line(f"{folder}: {total(runs)}"), style="bold"))
-
-
-def total(runs: Sequence[RunState]) -> str:
-    """How many runs are in each state, and when all will be done."""
-    counts = Counter(run.state for run in runs)
-    parts = [f"{counts[state]} {state}" for state in reversed(get_args(State)) if counts[state]]
-    left = seconds_left(runs)
-    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {', '.join(parts)}" + (
-        f"; about {duration(left)} left" if left else ""
-    )
-
-
-def _message(run: RunState) -> str:
-    parts = [run.message, _HINTS.get(run.state, "")]
-    if run.left is not None:
-        parts.append(f"about {duration(run.left)} left")
-    if run.state == "done" and run.seconds is not None:
-        parts.append(f"in {duration(run.seconds)}")
-    return "; ".join(filter(None, parts))
 
 
 def _watch(console: Console, folders: Sequence[Path], seconds: float) -> None:

@@ -13,7 +13,7 @@ IRRELEVANT = frozenset(
     {"tracker", "launcher", "resume", "keep_weights", "objective", "name", "experiment", "plugins", "hydra"}
 )
 """Top-level keys that say where and how a run is computed and tracked; they change no number."""
-SILENT = frozenset({"save_every", "check_memory", "keep_updates"})
+SILENT = frozenset({"save_every", "check_memory", "keep_updates", "cache"})
 """Keys that change no number at any depth."""
 LATER = frozenset({"gguf"})
 """Keys that came after the first runs: without a value they are left out, and those keep their names."""

@@ -10,6 +10,7 @@ from analysis.stages.base import Unit
 from editors.base import Cause
 from editors.data import Fact
 from editors.models.model import Model
+from editors.phases import Phase, Report, silent
 from editors.updates import Site, WeightUpdate
 from pipeline.data.factset import FactSet
 from pipeline.runs.checkpoint_store import Saved
@@ -94,6 +95,10 @@ class StepObserver(Protocol):
         """Measure and record; `change` is None at the beginning of a part. Returns whether to continue."""
         ...
 
+    def report(self, phase: Phase) -> None:
+        """Show a phase of the preparation of a later part."""
+        ...
+
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
         """Complete a checkpoint of the weights, and of `pieces` beside it, with the progress of the run."""
         ...
@@ -131,15 +136,15 @@ class Intervention(ABC):
     def check(self, model: Model, plan: Plan) -> None:  # noqa: B027
         """Raise for what cannot work, before anything takes long."""
 
-    def select(self, model: Model, plan: Plan) -> Plan:
+    def select(self, model: Model, plan: Plan, report: Report = silent) -> Plan:
         """The plan without what the model cannot read; raises DataError if that is to be refused.
 
-        By default the whole plan.
+        By default the whole plan. `report` gets the phases of the work.
         """
         return plan
 
-    def prepare(self, model: Model, plan: Plan) -> None:  # noqa: B027
-        """Do once what the first step needs."""
+    def prepare(self, model: Model, plan: Plan, report: Report = silent) -> None:  # noqa: B027
+        """Do once what the first step needs; `report` gets the phases of the work."""
 
     @abstractmethod
     def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:

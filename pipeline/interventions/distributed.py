@@ -15,6 +15,7 @@ import torch.distributed as dist
 from analysis.stages.base import Stage
 from editors.errors import ConfigError
 from editors.models.model import Model
+from editors.phases import Phase
 from pipeline.interventions.base import Change, Intervention, Part
 from pipeline.runs.checkpoint_store import FOLDER, Saved
 from pipeline.runs.signals import Requests
@@ -93,6 +94,9 @@ class FollowerObserver:
         """Only count; the first process decides whether to continue."""
         self._count += change.steps if change else 0
         return True
+
+    def report(self, phase: Phase) -> None:
+        """Nothing: the first process shows it."""
 
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
         """Nothing: the first process completes the checkpoint."""

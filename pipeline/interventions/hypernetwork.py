@@ -11,6 +11,7 @@ from editors.data import Corpus, Fact
 from editors.errors import ConfigError
 from editors.models.gradients import check_sites
 from editors.models.model import Model
+from editors.phases import Phase, Report, silent
 from editors.updates import Site
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
@@ -105,8 +106,9 @@ class LearnToEdit(Intervention):
         """Raise a ConfigError for a block or matrix that the model does not have."""
         check_sites(model, self.learner.sites)
 
-    def select(self, model: Model, plan: Plan) -> Plan:
+    def select(self, model: Model, plan: Plan, report: Report = silent) -> Plan:
         """The plan without facts that the model cannot read."""
+        report(Phase(name="reading the facts"))
         return replace(plan, learnt=learnable(model, plan.learnt), untouched=learnable(model, plan.untouched))
 
     def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:

@@ -13,6 +13,7 @@ from editors.errors import ConfigError
 from editors.models.gradients import check_sites
 from editors.models.memory import GIB, free_memory
 from editors.models.model import Model
+from editors.phases import Phase, Report, silent
 from pipeline.checkpoints.edits import EditCheckpoint
 from pipeline.checkpoints.kept_updates import Updates
 from pipeline.data.factset import FactSet
@@ -91,22 +92,24 @@ class KnowledgeEdit(Intervention):
         """Raise a ConfigError for a block or matrix that the model does not have."""
         check_sites(model, self.editor.sites)
 
-    def select(self, model: Model, plan: Plan) -> Plan:
+    def select(self, model: Model, plan: Plan, report: Report = silent) -> Plan:
         """The plan without facts that the model cannot read; raises DataError if they are refused."""
-        contexts = self.editor.contexts_of(model, plan.stream)
+        contexts = self.editor.contexts_of(model, plan.stream, report)
+        report(Phase(name="reading the facts"))
         selected = readable(model, plan, contexts, self.unreadable)
         self._check_batches(selected.stream)
         return selected
 
-    def prepare(self, model: Model, plan: Plan) -> None:
+    def prepare(self, model: Model, plan: Plan, report: Report = silent) -> None:
         """Log how much memory an edit will need, then prepare the editor."""
+        report(Phase(name="estimating memory"))
         needed, free = self.editor.memory(model, plan.stream[: self.batch_size]), free_memory(model.device)
         log.info(
             "memory: %.2g GiB beside the model, %.1f GiB free on %s", needed / GIB, free / GIB, model.device
         )
         if needed > free:
             log.warning("this may not fit: choose a smaller batch_size or fewer layers")
-        self.editor.prepare(model, plan.stream)
+        self.editor.prepare(model, plan.stream, report)
 
     def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
         """Edit one batch after another, from the resumed checkpoint on, until the observer returns False."""

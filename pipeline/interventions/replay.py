@@ -11,6 +11,7 @@ from editors.controls.recorded_edits import RecordedEdits
 from editors.errors import ConfigError, DataError
 from editors.models.gradients import check_sites
 from editors.models.model import Model
+from editors.phases import Report, silent
 from editors.update_files import Recorded, read_updates
 from pipeline.checkpoints.kept_updates import FOLDER
 from pipeline.data.factset import FactSet
@@ -70,9 +71,9 @@ class Replay(Intervention):
         """Raise a ConfigError for a block or matrix that the model does not have."""
         check_sites(model, self._editing.editor.sites, f"intervention.source={self.source}")
 
-    def prepare(self, model: Model, plan: Plan) -> None:
+    def prepare(self, model: Model, plan: Plan, report: Report = silent) -> None:
         """Prepare the control on the unedited model."""
-        self._editing.prepare(model, plan)
+        self._editing.prepare(model, plan, report)
 
     def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
         """Apply one recorded batch after another, with the checkpoints and axis of `KnowledgeEdit`."""

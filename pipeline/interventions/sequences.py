@@ -9,6 +9,7 @@ from safetensors.torch import load_model, save_model
 from editors.base import Cause
 from editors.errors import ConfigError
 from editors.models.model import Model
+from editors.phases import Phase, Report, silent
 from pipeline.checkpoints.edits import EditCheckpoint
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
@@ -62,15 +63,15 @@ class InOrder(Intervention):
         for part in self.parts.values():
             part.check(model, plan)
 
-    def select(self, model: Model, plan: Plan) -> Plan:
+    def select(self, model: Model, plan: Plan, report: Report = silent) -> Plan:
         """The plan without what a part cannot read."""
         for part in self.parts.values():
-            plan = part.select(model, plan)
+            plan = part.select(model, plan, report)
         return plan
 
-    def prepare(self, model: Model, plan: Plan) -> None:
+    def prepare(self, model: Model, plan: Plan, report: Report = silent) -> None:
         """Prepare the first part."""
-        next(iter(self.parts.values())).prepare(model, plan)
+        next(iter(self.parts.values())).prepare(model, plan, report)
 
     def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
         """Run one part after another, from the part of the resumed checkpoint on.
@@ -90,7 +91,7 @@ class InOrder(Intervention):
                     adapter.base.parent.mkdir(parents=True, exist_ok=True)
                     save_model(model.hf, str(adapter.base))
                     model.was_edited()
-                part.prepare(model, plan)
+                part.prepare(model, plan, observer.report)
             part.run(model, plan, adapter)
             if adapter.stopped:
                 return
@@ -136,14 +137,14 @@ class EditsBetweenSteps(Intervention):
         self.editing.check(model, plan)
         self.training.check(model, plan)
 
-    def select(self, model: Model, plan: Plan) -> Plan:
+    def select(self, model: Model, plan: Plan, report: Report = silent) -> Plan:
         """The plan without facts that cannot be edited."""
-        return self.editing.select(model, plan)
+        return self.editing.select(model, plan, report)
 
-    def prepare(self, model: Model, plan: Plan) -> None:
+    def prepare(self, model: Model, plan: Plan, report: Report = silent) -> None:
         """Prepare both; the editor's second moments are of the model before it is trained."""
-        self.editing.prepare(model, plan)
-        self.training.prepare(model, plan)
+        self.editing.prepare(model, plan, report)
+        self.training.prepare(model, plan, report)
 
     def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
         """Train, and edit after every `every` steps until there are no more facts."""
@@ -190,6 +191,9 @@ class _PartAdapter:
         self.stopped = not self.observer.look(model, replace(part, index=self.index), change)
         return not self.stopped
 
+    def report(self, phase: Phase) -> None:
+        self.observer.report(phase)
+
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
         self.observer.save(checkpoint, [*pieces, self.base] if self.index else pieces)
 
@@ -231,6 +235,9 @@ class _EditingObserver:
             return True
         self._edit_count += len(edit.facts)
         return self.observer.look(model, self.part, edit)
+
+    def report(self, phase: Phase) -> None:
+        self.observer.report(phase)
 
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
         """Add the editor's history; the training has saved the weights, edits included."""

@@ -11,12 +11,10 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import FrameType
-from typing import Self
 
 from hydra.core.utils import JobReturn, JobStatus, env_override
 from hydra.plugins.launcher import Launcher
@@ -24,22 +22,24 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from analysis.interrupts import received
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
 from pipeline.config.allowed_classes import own_targets
 from pipeline.launchers.hardware import default_jobs, gpu_of, usable_cores, visible_gpus
+from pipeline.launchers.pool_view import PoolView
 from pipeline.launchers.pool_worker import LOG, Ended, Shared, Started, work
+from pipeline.launchers.signal_relay import SignalRelay
 from pipeline.paths import ROOT
+from pipeline.progress.run_states import RunState, run_state
+from pipeline.progress.terminal import terminal
 from pipeline.runs import messages
 from pipeline.runs.messages import duration, exit_message
-from pipeline.runs.signals import LEAVE, SAVE, JobFailed, JobLeft
+from pipeline.runs.signals import LEAVE, JobFailed, JobLeft
 
 log = logging.getLogger(__name__)
 
 TICK = 0.5
 """Seconds until a signal is noticed, at most."""
-PATIENCE = 2
-"""Requests to leave that are passed on to the jobs; the next one kills them."""
-
 PRELOAD = "pipeline.launchers.preload"
 """The module that the server imports."""
 
@@ -155,19 +155,23 @@ class _Work:
         self._names = messages.without_shared([messages.publishable(job) for job in overrides])
         self._running: list[_Process] = []
         self._results: dict[int, JobReturn] = {}
+        self._folders: dict[int, Path] = {}
+        self._ended: dict[int, RunState] = {}
         self._begun: float | None = None
 
     def run(self, jobs: int) -> list[JobReturn]:
         """Compute all of them, `jobs` at a time."""
         waiting, free = deque(range(len(self._overrides))), deque(range(jobs))
-        with SignalRelay() as relay:
+        with SignalRelay() as relay, PoolView("pool", terminal()) as view:
             try:
                 while self._running or (waiting and relay.number is None):
                     while waiting and free and relay.number is None:
                         self._start(waiting.popleft(), free.popleft())
                     wait([handle for process in self._running for handle in process.handles], TICK)
                     relay.pass_on([process.send for process in self._running])
-                    free += self._collect(relay)
+                    free += self._collect(relay, view)
+                    over = not self._running and (not waiting or relay.number is not None)
+                    view.show(self._states, last=over)
             finally:
                 for process in self._running:
                     process.send(signal.SIGKILL)
@@ -182,31 +186,58 @@ class _Work:
         self._running.append(process := _Process(index=index, slot=slot, arguments=arguments))
         self._begun = self._begun or process.begun
 
-    def _collect(self, relay: "SignalRelay") -> list[int]:
+    def _states(self) -> list[RunState]:
+        """The state of every job, in their order; those that have begun are read from their folders."""
+        return [self._state(index) for index in range(len(self._overrides))]
+
+    def _state(self, index: int) -> RunState:
+        overrides = messages.publishable(self._overrides[index])
+        if index in self._ended:
+            return self._ended[index]
+        if (folder := self._folders.get(index)) is not None:
+            return run_state(RunFolder(folder), overrides)
+        starts = any(process.index == index for process in self._running)
+        return RunState(
+            run="", overrides=overrides, state="waiting", message="its process starts" if starts else ""
+        )
+
+    def _collect(self, relay: SignalRelay, view: PoolView) -> list[int]:
         """Receive all messages; returns the slots of jobs that ended."""
         free: list[int] = []
         for process in list(self._running):
             known = process.folder
             process.listen()
             if known is None and process.folder is not None:
+                self._folders[process.index] = process.folder
                 self._report(process, f"starts ({process.folder / LOG})")
             if process.is_over():
                 self._running.remove(process)
                 free.append(process.slot)
-                self._finish(process, relay)
+                self._finish(process, relay, view)
         return free
 
-    def _finish(self, process: _Process, relay: "SignalRelay") -> None:
+    def _finish(self, process: _Process, relay: SignalRelay, view: PoolView) -> None:
         ended = process.close()
         result = JobReturn(overrides=self._overrides[process.index])
         result.status = JobStatus.FAILED if ended.error else JobStatus.COMPLETED
         failure = JobLeft if ended.left else JobFailed
         result.return_value = failure(ended.error) if ended.error else ended.value
-        took = f"after {duration(time.monotonic() - process.begun)}"
+        seconds = time.monotonic() - process.begun
+        took = f"after {duration(seconds)}"
         if process.ended is None and relay.number is not None:
             self._report(process, f"interrupted {took}")
             return
         self._results[process.index] = result
+        self._ended[process.index] = RunState(
+            run=process.folder.name if process.folder else "",
+            overrides=messages.publishable(self._overrides[process.index]),
+            state=("interrupted" if ended.left else "failed") if ended.error else "done",
+            message=ended.error or "",
+            share=0.0 if ended.error else 1.0,
+            seconds=seconds,
+        )
+        if view.owns_output and process.folder is not None and not ended.error:
+            print(process.folder, flush=True)  # noqa: T201 - which the job itself prints elsewhere
         self._report(
             process, f"failed {took}: {ended.error}" if ended.error else f"done {took}; {self._outlook()}"
         )
@@ -221,48 +252,6 @@ class _Work:
 
     def _report(self, process: _Process, event: str) -> None:
         log.info("[%d] %s: %s", self._first + process.index + 1, self._names[process.index], event)
-
-
-class SignalRelay:
-    """A context that receives signals to save or to leave, and passes them on to the jobs."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        """The first signal that asks to leave."""
-        self._save = False
-        self._times = self._passed = 0
-        self._receiving = ExitStack()
-
-    def __enter__(self) -> Self:
-        """Receive signals; only the main thread of a process does."""
-        self._receiving.enter_context(received((SAVE, *LEAVE), self._receive))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Restore the earlier handlers."""
-        self._receiving.close()
-
-    def pass_on(self, jobs: Sequence[Callable[[int], None]]) -> None:
-        """Pass a request to save to the jobs, and requests to leave, up to `PATIENCE`; then kill them."""
-        if self._save:
-            self._save = False
-            log.info("%s: the runs save and continue", SAVE.name)
-            for send in jobs:
-                send(SAVE)
-        if self.number is None or self._passed == self._times:
-            return
-        self._passed = self._times
-        insistent = self._times > PATIENCE
-        log.warning("%s: waiting for %d runs to save and leave", signal.Signals(self.number).name, len(jobs))
-        for send in jobs:
-            send(signal.SIGKILL if insistent else self.number)
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        if number == SAVE:
-            self._save = True
-            return
-        self.number = self.number or number
-        self._times += 1
 
 
 def _modules(node: object) -> set[str]:

@@ -119,9 +119,14 @@ def _computed(pipe: Connection, shared: Shared, overrides: Sequence[str], number
 
 
 def _write_to(path: Path) -> None:
-    """Send the standard error of this process, native code included, to a file."""
+    """Send the standard error of this process, native code included, to a file.
+
+    So is its standard output if that is a terminal, on which the pool shows its table.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
+        if os.isatty(1):
+            os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     faulthandler.enable()
 

@@ -18,6 +18,7 @@ from pipeline.interventions.base import Plan
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
 from pipeline.notebook.composition import check_choice
 from pipeline.notebook.models import configured
+from pipeline.tracking.display import progress_view
 
 _TOKENS = 12
 """Length of the texts of before and after."""
@@ -112,12 +113,14 @@ def edit(
     assert isinstance(intervention, KnowledgeEdit)
     plan = Plan(stream=tuple(facts), others=(), untouched=())
     intervention.check(model, plan)
-    plan = intervention.select(model, plan)
+    with progress_view() as view:
+        plan = intervention.select(model, plan, view.report)
     weights = model.snapshot(intervention.editor.sites)
     norms = _norms(model, weights)
     efficacy.prepare(model, plan.stream)
     scores_before, before = _scores(efficacy, model, plan.stream), _texts(model, plan.stream)
-    intervention.prepare(model, plan)
+    with progress_view() as view:
+        intervention.prepare(model, plan, view.report)
     changes = (change.details for change in intervention.steps(model, plan))
     took = [bool(value) for details in changes for value in details.get("took", ())]
     model.was_edited()

@@ -9,6 +9,7 @@ from editors.text_files import local_path
 from pipeline.build import build_model
 from pipeline.config.schema import ResolvedConfig
 from pipeline.notebook.composition import choices_of, composed
+from pipeline.tracking.display import progress_view
 
 _ANY = "hf"
 """The choice for models that have no file in `conf/model`."""
@@ -28,7 +29,8 @@ def load(model: str | Path, **options: object) -> Model:
     place = {} if named else {"name": Path(model).name, "path": str(model)}
     choice = str(model) if named else _ANY
     plain = composed([f"model={choice}", *NO_EDITS], {"model": place | options})
-    return build_model(plain).load()
+    with progress_view() as view:
+        return build_model(plain).load(view.report)
 
 
 def configured(

@@ -24,6 +24,7 @@ from analysis.results.run_folder import CONFIG, DONE, FAILED, METRICS, PROVENANC
 from analysis.results.seal import Seal, written
 from editors.disk import remove_parts, replacing, sync
 from editors.errors import ConfigError, DataError, NormscopeError
+from editors.phases import Phase
 from editors.tensor_files import write_tensors
 from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.fingerprint import Config, label
@@ -158,6 +159,10 @@ class RunDir:
     def report_progress(self, parts: Sequence[Mapping[str, object]]) -> None:
         """Write the progress of the run for other processes: name, unit, total and count of each part."""
         self._heartbeat.report_progress(parts)
+
+    def report_phase(self, phase: Phase) -> None:
+        """Write the present phase for other processes."""
+        self._heartbeat.report_phase(phase)
 
     def record(self, table: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Append rows, such as one per fact, to the table that becomes `<table>.parquet`."""

@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 
 from analysis.results.run_files import Count, FileType, Number, read_object, typed
 from analysis.results.run_folder import RunFolder
+from editors.phases import Phase
 from pipeline.runs.atomic_files import write_json
 
 NAME = "progress.json"
@@ -55,6 +56,7 @@ class _Beat(TypedDict):
     beat: Number
     started: NotRequired[Number | None]
     parts: NotRequired[list[_Part] | None]
+    phase: NotRequired[str | None]
 
 
 _BEATS = FileType(_Beat)
@@ -67,6 +69,8 @@ class Heartbeat:
         self._path = folder / NAME
         self._owner = secrets.token_hex(4)
         self._parts: Sequence[Mapping[str, object]] = ()
+        self._phase = ""
+        self._changed = False
         self._started, self._born = time.time(), psutil.Process().create_time()
         self._written = 0.0
         self._ended = threading.Event()
@@ -98,11 +102,14 @@ class Heartbeat:
         return not self.is_lost
 
     def report_progress(self, parts: Sequence[Mapping[str, object]]) -> None:
-        """Record the progress of the parts: name, unit, total and count of each."""
-        self._parts = parts
-        if time.time() - self._written > _OFTEN:
-            with self._writing:
-                self._write()
+        """Record the progress of the parts: name, unit, total and count of each; a phase has ended."""
+        self._parts, self._phase = parts, ""
+        self._update()
+
+    def report_phase(self, phase: Phase) -> None:
+        """Record the present phase of a preparation, or of a long measurement."""
+        self._phase = str(phase)
+        self._update()
 
     def remove(self) -> None:
         """Stop and remove the file: the run has ended."""
@@ -117,15 +124,23 @@ class Heartbeat:
         self._thread.join()
         return True
 
-    def _beat(self) -> None:
-        while not self._ended.wait(SECONDS):
+    def _update(self) -> None:
+        """Write what has changed: now, or in the thread if the file was written a moment ago."""
+        self._changed = True
+        if time.time() - self._written > _OFTEN:
             with self._writing:
                 self._write()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_OFTEN):
+            if self._changed or time.time() - self._written > SECONDS:
+                with self._writing:
+                    self._write()
 
     def _write(self) -> None:
         if self._written and not self.check():
             return
-        self._written = time.time()
+        self._written, self._changed = time.time(), False
         with suppress(OSError):  # a full disk is reported when the run itself writes
             write_json(
                 self._path,
@@ -137,6 +152,7 @@ class Heartbeat:
                     "started": self._started,
                     "beat": self._written,
                     "parts": list(self._parts),
+                    "phase": self._phase,
                 },
                 durable=False,
             )

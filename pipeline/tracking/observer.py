@@ -17,6 +17,7 @@ from analysis.stages.base import Measurement, Observation, Stage
 from analysis.stages.reference import Reference
 from analysis.stages.signatures import Alarm, Judge, OnAlarm
 from editors.models.model import Model
+from editors.phases import Phase
 from editors.updates import Site
 from pipeline.checkpoints.stages import recall_memories, save_memories
 from pipeline.interventions.base import Change, Part, Plan
@@ -24,7 +25,7 @@ from pipeline.runs.checkpoint_store import FOLDER, Saved
 from pipeline.runs.folder import RunDir
 from pipeline.runs.signals import Requests
 from pipeline.tracking.base import Position, Rows, Tracker
-from pipeline.tracking.progress_bar import ProgressBars
+from pipeline.tracking.display import Display
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,7 @@ log = logging.getLogger(__name__)
 class Observer:
     """The `StepObserver` of a process that measures.
 
-    As a context it shows the progress. At the end of the run, also by an error, the tracker gets the tables
-    of edits and alarms.
+    At the end of its context, also by an error, the tracker gets the tables of edits and alarms.
     """
 
     def __init__(
@@ -45,9 +45,10 @@ class Observer:
         plan: Plan,
         run: RunDir,
         requests: Requests,
+        display: Display,
     ) -> None:
         self.stages, self.judges, self.tracker, self.plan, self.run = stages, judges, tracker, plan, run
-        self.requests = requests
+        self.requests, self.display = requests, display
         self.parts: dict[int, Part] = {}
         self.counts: dict[int, int] = {}
         self.last: dict[str, float] = {}
@@ -56,7 +57,6 @@ class Observer:
         self.edits = self.steps = self.tokens = self.rows = 0
         self._details: list[dict[str, object]] = []
         self._prepared: dict[str, float] = {}
-        self._bars = ProgressBars()
 
     @property
     def folder(self) -> Path:
@@ -79,13 +79,11 @@ class Observer:
         return outcome_of(self._details)
 
     def __enter__(self) -> Self:
-        """Show the progress."""
-        self._bars.__enter__()
+        """Nothing to do yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Hide the progress and pass the tables to the tracker."""
-        self._bars.__exit__()
+        """Pass the tables to the tracker."""
         if self._details:
             self.tracker.table("edits", self._details)
         if self.alarms:
@@ -94,7 +92,8 @@ class Observer:
     def begin(self, model: Model) -> None:
         """Prepare the stages on the unedited model; resume the measurements of an interrupted run."""
         self.reference = Reference(model)
-        for stage in self.stages:
+        for number, stage in enumerate(self.stages):
+            self.report(_of_stages(f"preparing {stage.name}", number, len(self.stages)))
             begun = time.perf_counter()
             stage.prepare(model, self.plan.stream)
             self._prepared[f"time/{stage.name}_prepare/seconds"] = time.perf_counter() - begun
@@ -119,9 +118,13 @@ class Observer:
             self._advance(part, change)
             row = _cost(change)
         observation = self._observe(part, before, change)
-        self._bars.show(part, observation.count, self._log(model, observation, row))
+        self.display.show(part, observation.count, self._log(model, observation, row))
         self.run.report_progress(self._reached())
         return not self.stopped
+
+    def report(self, phase: Phase) -> None:
+        """Show a phase."""
+        self.display.report(phase)
 
     def save(self, checkpoint: Path, pieces: Sequence[Path] = ()) -> None:
         """Complete a checkpoint with the progress of the run, the memory of its stages and its tables."""
@@ -161,9 +164,15 @@ class Observer:
 
     def _log(self, model: Model, observation: Observation, row: dict[str, float]) -> dict[str, float]:
         tables: dict[str, Rows] = {}
-        for stage in self.stages:
-            if stage.cadence.due(observation.before, observation.count, observation.total):
-                row |= self._measure(stage, model, observation, tables)
+        due = [
+            stage
+            for stage in self.stages
+            if stage.cadence.due(observation.before, observation.count, observation.total)
+        ]
+        for number, stage in enumerate(due):
+            if observation.count in (0, observation.total):  # in between measurements are many and short
+                self.report(_of_stages(f"measuring {stage.name}", number, len(due)))
+            row |= self._measure(stage, model, observation, tables)
         row |= self._judge(model, observation, row)
         if self.stopped:
             # the update is measured already; the measurements of the end are missing, and may alarm as well
@@ -269,6 +278,10 @@ class Observer:
         )  # fmt: skip
         for judge in self.judges:
             self.alarms += judge.judge(observation, _numbers(row))
+
+
+def _of_stages(name: str, number: int, stages: int) -> Phase:
+    return Phase(name=name, count=number, total=stages, unit="stages")
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -1,56 +1,68 @@
-"""One progress bar per part of a run: progress, speed, growth of the norm."""
+"""The progress of a run on a terminal: the present phase, and one bar per part of the run."""
 
-import time
+import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from analysis.metrics import NORM_RATIO
+from editors.phases import Phase
 from pipeline.interventions.base import Part
+from pipeline.progress.terminal import logged_above
+from pipeline.tracking.progress_lines import Pace
 
 
 class ProgressBars:
-    """One bar per part that has started, shown inside this context; hidden if stderr is no terminal."""
+    """A bar for the present phase and one per part that has started, shown inside this context."""
 
-    def __init__(self) -> None:
-        console = Console(stderr=True)
+    def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}  norm ratio {task.fields[ratio]}"),
+            TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            redirect_stdout=sys.stdout.isatty(),
         )
-        self._tasks: dict[int, tuple[TaskID, float]] = {}
+        self._parts: dict[int, tuple[TaskID, Pace]] = {}
+        self._ratio = 1.0
+        self._phase: tuple[str, TaskID] | None = None
+        self._shown = ExitStack()
 
     def __enter__(self) -> Self:
         """Show the bars."""
-        self._progress.start()
+        self._shown.enter_context(logged_above(self._progress.console))
+        self._shown.enter_context(self._progress)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop updating; the bars stay on the screen."""
-        self._progress.stop()
+        """Stop updating; the bars of the parts stay on the screen."""
+        self._end_phase()
+        self._shown.close()
+
+    def report(self, phase: Phase) -> None:
+        """Show a phase instead of the one before; its bar has no end if nobody counts."""
+        if self._phase is None or self._phase[0] != phase.name:
+            self._end_phase()
+            self._phase = phase.name, self._progress.add_task(phase.name, total=None, text="")
+        text = f"{phase.count:,}/{phase.total:,} {phase.unit}" if phase.total else ""
+        self._progress.update(self._phase[1], completed=phase.count, total=phase.total or None, text=text)
 
     def show(self, part: Part, count: int, row: Mapping[str, float]) -> None:
-        """Move the bar of a part to `count`; the first call for a part adds its bar."""
-        if part.index not in self._tasks:
-            task = self._progress.add_task(
-                part.name, total=part.total, completed=count, rate="", ratio="1.00", begun=count
-            )
-            self._tasks[part.index] = task, time.perf_counter()
-            return
-        task, begun = self._tasks[part.index]
-        (bar,) = [each for each in self._progress.tasks if each.id == task]
-        rate = (count - bar.fields["begun"]) / (time.perf_counter() - begun)
-        ratio = row.get(NORM_RATIO)
-        self._progress.update(
-            task,
-            completed=count,
-            rate=f"{rate:.1f} {part.unit}/s",
-            ratio=bar.fields["ratio"] if ratio is None else f"{ratio:.3g}",
-        )
+        """Move the bar of a part to `count`, and end the phase; the first call for a part adds its bar."""
+        self._end_phase()
+        if part.index not in self._parts:
+            task = self._progress.add_task(part.name, total=part.total, completed=count, text="")
+            self._parts[part.index] = task, Pace(count)
+        task, pace = self._parts[part.index]
+        self._ratio = row.get(NORM_RATIO, self._ratio)
+        text = f"{count}/{part.total} {part.unit}  {pace.text(part, count)}norm ratio {self._ratio:.4g}"
+        self._progress.update(task, completed=count, text=text)
+
+    def _end_phase(self) -> None:
+        if self._phase is not None:
+            self._progress.remove_task(self._phase[1])
+            self._phase = None

@@ -18,11 +18,13 @@ from analysis.stages.base import Measurement, Observation
 from analysis.stages.reference import Reference
 from analysis.stages.signatures import Alarm, Signatures
 from editors.errors import DataError, ModelError
+from editors.phases import Phase
 from editors.updates import Site
 from pipeline.build import build
 from pipeline.config.schema import resolved
 from pipeline.launch import launch
 from pipeline.runs.folder import RunDir
+from pipeline.tracking.display import Display
 from tests.metric_rows import not_in_one_row
 
 Composed = Callable[..., DictConfig]
@@ -101,6 +103,23 @@ def test_another_seed_is_another_run_and_resume_never_recomputes(composed: Compo
     assert len(list((tmp_path / "test").iterdir())) == 2
     launch(composed("resume=never"), tmp_path)
     assert len(list((tmp_path / "test").iterdir())) == 2
+
+
+def test_every_phase_before_the_first_edit_and_of_the_last_measurement_is_shown(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    phases: list[Phase | int] = []
+    monkeypatch.setattr(Display, "report", lambda _, phase: phases.append(phase))
+    monkeypatch.setattr(Display, "show", lambda _, part, count, row: phases.append(count))
+    launch(composed(f"editor.contexts.cache={tmp_path / 'contexts'}", "stage=[norms,efficacy]"), tmp_path)
+    names = [each if isinstance(each, int) else each.name for each in phases]
+    stages = ["measuring norms", "measuring efficacy"]
+    assert list(dict.fromkeys(names)) == [
+        "loading random", "sampling contexts", "reading the facts", "estimating memory",
+        "calibrating regularizers", "collecting second moments", "factoring what is preserved",
+        "preparing norms", "preparing efficacy", *stages, 0, 1, 2, 3, 4,
+    ]  # fmt: skip
+    assert names[-3:] == [*stages, 4]
 
 
 EVERY = "norms,spectra,activations,probes,efficacy,generation,perplexity,downstream,tracing"

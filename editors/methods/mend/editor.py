@@ -31,6 +31,7 @@ from editors.methods.mend.settings import Training
 from editors.methods.mend.trainer import Numbers, Trainer
 from editors.models.gradients import read_targets
 from editors.models.model import Model
+from editors.phases import Report, silent
 from editors.text_files import local_path
 from editors.updates import Site, sites_of
 
@@ -92,7 +93,7 @@ class MEND(GradientEditor):
         name = name_of(model.name, model.digest, self.sites, self.design, asdict(self.training))
         return local_path(self.folder) / name
 
-    def prepare(self, model: Model, facts: Sequence[Fact] = ()) -> None:
+    def prepare(self, model: Model, facts: Sequence[Fact] = (), report: Report = silent) -> None:
         """Load the hypernetwork.
 
         Raises:
@@ -107,7 +108,7 @@ class MEND(GradientEditor):
         elif list(self._network.shapes.items()) != list(shapes.items()):
             raise ConfigError(f"{self.name} has a hypernetwork for other matrices than those of {model.name}")
         self._network.to(model.device).eval()
-        super().prepare(model, facts)
+        super().prepare(model, facts, report)
 
     def train(
         self,

@@ -8,17 +8,19 @@ import importlib.util
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, modeling_gguf_pytorch_utils
 
 from editors.disk import PART, checksum, remove_parts
 from editors.errors import ModelError, first_line
 from editors.models.stored.gguf_header import CACHE, gguf_file, read_header
 from editors.models.stored.model_types import unsupported
+from editors.phases import Phase, Report, silent
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ def header_problem(header: Mapping[str, object], name: str) -> str | None:
     return sentence and f"model.gguf={name}: {sentence}"
 
 
-def dequantized(name: str, cache: Path = CACHE) -> Path:
+def dequantized(name: str, cache: Path = CACHE, report: Report = silent) -> Path:
     """The folder of the dequantized copy of a GGUF file, made unless it is there.
 
     It is named by the SHA-256 of the file; one process makes it, others wait.
@@ -44,11 +46,11 @@ def dequantized(name: str, cache: Path = CACHE) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f".{folder.name}.lock"):
         if not folder.is_dir():
-            _write(file, folder)
+            _write(file, folder, report)
     return folder
 
 
-def _write(file: Path, folder: Path) -> None:
+def _write(file: Path, folder: Path, report: Report) -> None:
     """Dequantize a file into a folder, which appears only when it is complete."""
     if importlib.util.find_spec("gguf") is None:
         raise ModelError(f"{file} is read with the package gguf, which is not installed: pip install gguf")
@@ -58,7 +60,8 @@ def _write(file: Path, folder: Path) -> None:
     try:
         place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
         tokenizer = AutoTokenizer.from_pretrained(**place)
-        model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        with _counted(report):
+            model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
         _plain(model).save_pretrained(part)
         tokenizer.save_pretrained(part)
     except (MemoryError, OSError) as error:
@@ -71,6 +74,23 @@ def _write(file: Path, folder: Path) -> None:
         raise ModelError(f"{file} cannot be dequantized: {first_line(error)}") from error
     part.chmod(0o755)
     part.rename(folder)
+
+
+@contextmanager
+def _counted(report: Report) -> Iterator[None]:
+    """Report the tensors that transformers dequantizes, instead of its progress bar."""
+
+    def counted(tensors: Sequence[object], **_: object) -> Iterator[object]:
+        for done, tensor in enumerate(tensors):
+            report(Phase(name="dequantizing", count=done, total=len(tensors), unit="tensors"))
+            yield tensor
+
+    bar = modeling_gguf_pytorch_utils.tqdm
+    modeling_gguf_pytorch_utils.tqdm = counted  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        modeling_gguf_pytorch_utils.tqdm = bar
 
 
 def _plain(model: PreTrainedModel) -> PreTrainedModel:

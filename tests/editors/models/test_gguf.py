@@ -10,6 +10,7 @@ from editors.errors import ConfigError, ModelError
 from editors.models.loading import Checkpoint
 from editors.models.stored.gguf import dequantized
 from editors.models.stored.gguf_header import gguf_file, located, read_header
+from editors.phases import Phase
 
 gguf: Any = pytest.importorskip("gguf", reason="the package gguf (extra real) is not installed")
 WORDS = ["<|endoftext|>", "a", "b", "c", "ab", "Ġ", "Ġa", "Ġab"]
@@ -66,10 +67,15 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_copy_has_the_bits_tokens_and_settings_of_the_file(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from tqdm.auto import tqdm
+    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
     monkeypatch.chdir(tmp_path)
-    model = Checkpoint(name="tiny", gguf=str(file), device="cpu").load()
+    phases: list[Phase] = []
+    model = Checkpoint(name="tiny", gguf=str(file), device="cpu").load(phases.append)
+    counted = [phase for phase in phases if phase.name == "dequantizing"]
+    assert [phase.count for phase in counted] == list(range(counted[0].total)) and counted[0].total > 5
+    assert phases[-1].name == "loading tiny" and modeling_gguf_pytorch_utils.tqdm is tqdm
     place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     expected, tokenizer = (
         AutoModelForCausalLM.from_pretrained(**place),

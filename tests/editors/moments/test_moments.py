@@ -17,6 +17,7 @@ from editors.moments import streaming as statistics
 from editors.moments.collected import CollectedMoments
 from editors.moments.moment_sources import SITE, GivenMoments, ImportedMoments, MomentSource, Spectrum
 from editors.moments.streaming import Batching, Budget, SecondMoment, Tally, collect
+from editors.phases import Phase
 from editors.tensor_files import read_metadata
 from tests.tiny import FAMILIES, TEXT, tiny_model
 
@@ -163,6 +164,24 @@ def test_a_corpus_that_ends_before_the_budget_is_told(model: Model, caplog: pyte
     assert f"the corpus ended after {len(DOCUMENTS)} documents" in caplog.text
 
 
+@pytest.mark.parametrize("budget", [{"tokens": 250}, {"tokens": None, "documents": 11}])
+def test_the_progress_of_a_pass_is_reported_once_and_a_cache_needs_none(
+    model: Model, tmp_path: Path, budget: dict
+) -> None:
+    phases: list[Phase] = []
+    make(tmp_path, **budget).load(model, [0, 1], phases.append)
+    counts, (unit, total) = [phase.count for phase in phases], list(budget.items())[-1]
+    assert {(phase.total, phase.unit) for phase in phases} == {(total, unit)}
+    assert counts[0] == 0 and counts == sorted(set(counts)) and len(counts) > 3 and counts[-1] < total
+    cached: list[Phase] = []
+    make(tmp_path, **budget).load(model, [0, 1], cached.append)
+    assert not cached
+    make(tmp_path, **budget).spectra(model, [0, 1], cached.append)
+    assert [str(phase) for phase in cached] == [
+        f"decomposing second moments: {layer} of 2 layers" for layer in (0, 1)
+    ]
+
+
 def test_exactly_one_budget_has_to_be_given(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none given of documents, tokens and tokens_per_width"):
         make(tmp_path, tokens=None)
@@ -258,7 +277,7 @@ def test_a_file_of_something_else_is_told_and_computed_anew(
     (here,), (foreign,) = ((tmp_path / name).rglob("*.safetensors") for name in "ab")
     here.write_bytes(foreign.read_bytes())
     assert torch.equal(make(tmp_path / "a").load(model, [0])[0], good)
-    assert "describes another model, corpus or budget" in caplog.text
+    assert "belongs to another model" in caplog.text
 
 
 def test_a_model_that_differs_in_one_row_has_moments_of_its_own(model: Model, tmp_path: Path) -> None:

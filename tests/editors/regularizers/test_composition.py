@@ -169,7 +169,7 @@ def test_an_anchor_without_facts_is_refused(model, make):
     class Unasked:
         label = "none"
 
-        def load(self, model, layers):
+        def load(self, model, layers, report):
             raise AssertionError("statistics were loaded first")
 
         spectra = load

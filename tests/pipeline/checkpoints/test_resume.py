@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file
 
 from editors.errors import ConfigError
+from editors.phases import Phase
 from pipeline.launch import launch
 from pipeline.runs import checkpoint_store as states, heartbeat, provenance
 from pipeline.runs.folder import RunBusy, RunDir
@@ -392,6 +393,24 @@ def test_a_heartbeat_holds_process_and_progress(tmp_path: Path):
         run.finish(objective=None)
         assert heartbeat.read_progress(run.folder) is None
     assert heartbeat.read_progress(run.folder) is None
+
+
+def test_a_heartbeat_holds_the_present_phase_within_a_second(tmp_path: Path):
+    def phase() -> str:
+        return (heartbeat.read_progress(run.folder) or {})["phase"]
+
+    with RunDir(root=tmp_path, config=config()) as run:
+        run._heartbeat._written = 0.1  # long ago
+        run.report_phase(Phase(name="collecting second moments", count=5, total=20, unit="tokens"))
+        assert phase() == "collecting second moments: 5 of 20 tokens"
+        run.report_phase(Phase(name="measuring norms"))  # too soon to be written by the run itself
+        until = time.monotonic() + 20
+        while phase() != "measuring norms":
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        run._heartbeat._written = 0.1
+        run.report_progress([{"name": "a", "unit": "edits", "total": 4, "count": 1}])
+        assert not phase(), "a step ends the phase"
 
 
 def test_the_lock_of_a_silent_host_is_taken_over(

@@ -14,12 +14,15 @@ from rich.console import Console
 from analysis.results.run_folder import RunFolder
 from editors.errors import DataError
 from pipeline.commands import status
-from pipeline.commands.run_states import RunState, run_states, seconds_left
+from pipeline.progress.run_states import RunState, run_states, seconds_left
+from pipeline.progress.run_table import overview
 from pipeline.sweeps import plan
 from tests.paths import ROOT
 
 
-def beat(folder: Path, *, host: str, pid: int, age: float, parts: list[dict[str, object]]) -> None:
+def beat(
+    folder: Path, *, host: str, pid: int, age: float, parts: list[dict[str, object]], phase: str = ""
+) -> None:
     folder.mkdir(parents=True)
     (folder / "config.yaml").touch()
     now = time.time()
@@ -30,6 +33,7 @@ def beat(folder: Path, *, host: str, pid: int, age: float, parts: list[dict[str,
         "beat": now - age,
         "started": now - 100,
         "parts": parts,
+        "phase": phase,
     }
     (folder / "progress.json").write_text(json.dumps(content))
 
@@ -86,9 +90,20 @@ def test_the_progress_of_a_run_is_that_of_its_latest_whole_row(experiment: Path)
     assert running.left == pytest.approx(300, rel=0.01)
 
 
+def test_the_phase_of_a_preparation_is_shown_and_that_of_a_long_measurement(tmp_path: Path):
+    here, parts = socket.gethostname(), [{"name": "edit", "unit": "edits", "total": 100, "count": 100}]
+    phase = "collecting second moments: 12,000 of 100,000 tokens"
+    beat(tmp_path / "a", host=here, pid=os.getpid(), age=5, parts=[], phase=phase)
+    beat(tmp_path / "b", host=here, pid=os.getpid(), age=5, parts=parts, phase="measuring\x1b efficacy")
+    beat(tmp_path / "c", host=here, pid=os.getpid(), age=5, parts=[])
+    messages = {run.run: run.message for run in run_states(tmp_path)}
+    assert messages["a"] == phase and messages["c"] == "preparing"
+    assert messages["b"].startswith("100 of 100 edits, measuring") and "\x1b" not in messages["b"]
+
+
 def test_the_table_shows_what_differs_and_why_something_failed(experiment: Path):
     console = Console(width=200, record=True)
-    console.print(status.overview(experiment, run_states(experiment)))
+    console.print(overview(experiment, run_states(experiment)))
     text = console.export_text()
     assert "editor=memit" in text and "layers.edit=[0,1]" in text, "brackets are no markup"
     assert "there is no [red] fact" in text and "Traceback" not in text

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import cast
 
 from editors.models.model import Model
+from editors.phases import Report, silent
 from editors.updates import Delta, Site
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Intervention, Plan, StepObserver
@@ -23,7 +24,7 @@ class Doubling(Intervention):
     def plan(self, facts: FactSet) -> Plan:
         return Plan()
 
-    def prepare(self, model: Model, plan: Plan) -> None:
+    def prepare(self, model: Model, plan: Plan, report: Report = silent) -> None:
         self.digests.append(model.digest)
 
     def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
@@ -34,7 +35,9 @@ def test_the_caches_of_a_part_are_of_the_model_that_it_begins_with(tmp_path: Pat
     model, parts = tiny_model(), [Doubling(), Doubling()]
     sequence = InOrder(name="both", parts={"one": parts[0], "two": parts[1]})
     sequence.prepare(model, Plan())
-    sequence.run(model, Plan(), cast(StepObserver, SimpleNamespace(resumed=None, folder=tmp_path)))
+    sequence.run(
+        model, Plan(), cast(StepObserver, SimpleNamespace(resumed=None, folder=tmp_path, report=silent))
+    )
     expected = tiny_model()
     assert parts[0].digests == [expected.digest]
     parts[0].run(expected, Plan(), cast(StepObserver, None))

@@ -17,8 +17,8 @@ from analysis.results.run_folder import RunFolder
 from analysis.results.seal import Seal
 from editors import disk
 from editors.errors import ConfigError, DataError
-from pipeline.commands.run_states import run_states
 from pipeline.config.fingerprint import fingerprint
+from pipeline.progress.run_states import run_states
 from pipeline.runs import heartbeat
 from pipeline.runs.folder import RunBusy, RunDir
 from pipeline.runs.layout import folder_of, summary_of

@@ -54,7 +54,7 @@ def run_states(experiment: Path) -> list[RunState]:
             f"{experiment} holds no run and no plan of one: name the folder of an experiment, such as "
             "outputs/quickstart"
         )
-    return [_state(RunFolder(experiment / name), planned.get(name)) for name in names]
+    return [run_state(RunFolder(experiment / name), planned.get(name)) for name in names]
 
 
 def seconds_left(runs: Sequence[RunState]) -> float | None:
@@ -72,7 +72,8 @@ def seconds_left(runs: Sequence[RunState]) -> float | None:
     return max(max(ahead), (sum(ahead) + waiting) / len(running))
 
 
-def _state(folder: RunFolder, planned: tuple[str, ...] | None) -> RunState:
+def run_state(folder: RunFolder, planned: tuple[str, ...] | None = None) -> RunState:
+    """The state of the run in a folder; its overrides are the planned ones, or those that it recorded."""
     overrides = tuple(map(one_line, _overrides(folder) if planned is None else planned))
     name, state = folder.name, folder.state
     if state == "done":
@@ -91,7 +92,7 @@ def _state(folder: RunFolder, planned: tuple[str, ...] | None) -> RunState:
     if beat is None or not _BEAT.issubset(beat):
         return RunState(run=name, overrides=overrides, state="waiting")
     gone = is_gone(beat)
-    share, message, count = _progress(_counted(beat["parts"], folder.last_row()))
+    share, message, count = _progress(_counted(beat["parts"], folder.last_row()), beat.get("phase") or "")
     seconds = max(time.time() - beat["started"], 1e-9)
     if not gone and count:
         message += f", {count / seconds:.3g} per second"
@@ -105,13 +106,13 @@ def _state(folder: RunFolder, planned: tuple[str, ...] | None) -> RunState:
     )
 
 
-def _progress(parts: Sequence[Mapping[str, Any]]) -> tuple[float, str, int]:
+def _progress(parts: Sequence[Mapping[str, Any]], phase: str) -> tuple[float, str, int]:
     """The completed share, the progress of the current part in words, and the sum of all counts."""
     if not parts:
-        return 0.0, "preparing", 0
+        return 0.0, one_line(phase) or "preparing", 0
     shares = [part["count"] / part["total"] if part["total"] else 1.0 for part in parts]
     part = next((part for part in parts if part["count"] < part["total"]), parts[-1])
-    message = f"{part['count']} of {part['total']} {part['unit']}"
+    message = f"{part['count']} of {part['total']} {part['unit']}{f', {one_line(phase)}' if phase else ''}"
     return sum(shares) / len(shares), message, sum(part["count"] for part in parts)
 
 
