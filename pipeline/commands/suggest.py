@@ -55,6 +55,7 @@ _TRACE = {
     "intervention": "none",
     "stage": "[tracing]",
     "stage.tracing.facts": str(_TRACED),
+    "stage.tracing.samples": "3",
     "+stage.tracing.kinds": "[mlp]",
     "+stage.tracing.classes": "[subject_last]",
     "objective.score.metric": _PEAK,

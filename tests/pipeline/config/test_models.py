@@ -50,7 +50,9 @@ def message(*overrides: str) -> str:
 def test_everything_that_is_lacking_is_told_at_once_with_guesses(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": 30}))
     text = message(f"model.path={tmp_path}", "corpus@model.corpus=file")
-    assert "layers.edit=[3,4,5,6,7,8]" in text and "editor.preservation_weight=15000.0" in text
+    assert "layers.edit=[" in text and "layers.edit=..." not in text
+    assert "editor.preservation_weight=" in text and "weight=..." not in text
+    assert "pipeline suggest" in text
     assert "model.corpus.path=..." in text and "a guess" in text and "docs/models.md" in text
     assert "pipeline suggest model=hf" not in text  # nothing was given on a command line
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bloom"}))
