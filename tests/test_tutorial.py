@@ -62,7 +62,7 @@ def test_the_tutorial_edits_measures_saves_and_draws(elsewhere: Path, capsys):
 
 @pytest.mark.slow
 def test_the_tutorial_edits_a_real_model(elsewhere: Path, capsys):
-    require_smollm2()
+    require_smollm2(elsewhere)
     names: dict[str, Any] = {"ns": normscope}
     (block,) = (
         each for each in blocks((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")) if REAL in each
