@@ -175,3 +175,11 @@ def test_an_output_folder_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", str(tmp_path))
     assert parse(["out=~/model"]).folder == tmp_path / "model"
     assert local_path("~nobody-here/x") == Path("~nobody-here/x")
+
+
+def test_a_batch_larger_than_an_editor_takes_is_refused_before_the_model_is_loaded(
+    composed: Composed,
+):
+    config = composed("editor=rome", "layers.edit=[0]", "batch_size=2")
+    with pytest.raises(ConfigError, match="batch_size=2, but editor=rome edits 1 at a time"):
+        build(resolved(config))
