@@ -84,7 +84,10 @@ class HubText:
 
     def __iter__(self) -> Iterator[str]:
         """Documents that are not blank; raises DataError if the data set or the column is missing."""
-        instead = "check its id, revision and the network, or use a local text file instead"
+        instead = (
+            "check its id, revision and the network, or take another text: corpus@model.corpus=articles "
+            "(make real-setup), or corpus@model.corpus=file model.corpus.path=text.txt"
+        )
         rows = load_hub(
             self.dataset, config=self.config, split=self.split, revision=self.revision, instead=instead
         )
