@@ -7,7 +7,6 @@ global. Here they follow from a seed and the unedited model, and belong to the e
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -20,6 +19,7 @@ from editors.models.model import Model
 from editors.models.tokenization import tokenize
 from editors.moments.tensor_cache import TensorCache
 from editors.phases import Phase, Report, silent
+from editors.text_files import local_path
 
 Groups = tuple[tuple[str, ...], ...]
 """Templates with one slot each. A key is the mean of its groups' means; the first template is bare."""
@@ -76,7 +76,7 @@ class SampledContexts:
         """The samples of the cache; sampled and written there if it has none, or a damaged file."""
         options = {key: value for key, value in asdict(self).items() if key not in _NOT_SAMPLED}
         place = {"model": model.digest, "dtype": str(model.dtype), "device": model.device.type}
-        store = TensorCache(Path(folder).expanduser(), model.name, {"format": FORMAT, **place, **options})
+        store = TensorCache(local_path(folder), model.name, {"format": FORMAT, **place, **options})
         with store.locked():
             cached = store.read(_ENTRY)
             if cached is not None:

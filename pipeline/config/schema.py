@@ -2,7 +2,8 @@
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -63,18 +64,11 @@ def composed(
     With `may_lack_values` a missing value is `???`; otherwise it is a ConfigError, as is an override that
     Hydra refuses.
     """
-    register_resolvers()
-    unregister_replaced()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", quoted(overrides))
+    with _composition(overrides) as config:
         return {
             group: OmegaConf.to_container(config[group], resolve=True, throw_on_missing=not may_lack_values)
             for group in groups
         }
-    except (HydraException, OmegaConfBaseException) as error:
-        cause = f" ({error.__cause__})" if error.__cause__ else ""
-        raise ConfigError(f"{str(error).splitlines()[0]}{cause}") from error
 
 
 def composed_run(overrides: Sequence[str]) -> ResolvedConfig:
@@ -82,9 +76,19 @@ def composed_run(overrides: Sequence[str]) -> ResolvedConfig:
 
     Raises ConfigError for an override that Hydra refuses, and for values that are missing.
     """
+    with _composition(overrides) as config:
+        return resolved(config)
+
+
+@contextmanager
+def _composition(overrides: Sequence[str]) -> Iterator[DictConfig]:
+    """The configuration with these overrides; what Hydra refuses, also while it is read, is a ConfigError."""
+    register_resolvers()
+    unregister_replaced()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return resolved(compose("config", quoted(overrides)))
+            config = compose("config", quoted(overrides))
+        yield config
     except (HydraException, OmegaConfBaseException) as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise ConfigError(f"{str(error).splitlines()[0]}{cause}") from error

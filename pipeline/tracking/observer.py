@@ -144,8 +144,9 @@ class Observer:
         """The progress of each part, the edits that took and the alarms, for `summary.json`."""
         alarms = [asdict(alarm) for alarm in self.alarms]
         counts = {"edits": self.edits, "steps": self.steps, "tokens": self.tokens}
-        outcome = {} if self.outcome is None else {"outcome": self.outcome}
-        return {**counts, **outcome, "parts": self._reached(), "alarms": alarms, "stopped": self.stopped}
+        outcome = self.outcome
+        took = {} if outcome is None else {"outcome": outcome}
+        return {**counts, **took, "parts": self._reached(), "alarms": alarms, "stopped": self.stopped}
 
     def _reached(self) -> list[dict[str, object]]:
         return [

@@ -30,11 +30,10 @@ def nearest(editor: str, depth: int | None) -> tuple[str, Values]:
     Blocks become adjacent ones at the same relative depth (`scaled`). Models whose blocks are not adjacent
     are left out; the name is empty if no model remains, or if the depth is not known.
     """
-    depths = {model: _depth(model) for model in published(editor)}
     known = {
         model: (blocks, values)
         for model, values in published(editor).items()
-        if (blocks := depths[model]) is not None and _is_adjacent(values.get(LAYERS, ()))
+        if (blocks := _depth(model)) is not None and _is_adjacent(values.get(LAYERS, ()))
     }
     if depth is None or not known:
         return "", {}
