@@ -98,19 +98,15 @@ def edit(
     for name in regularizer or ():
         check_choice("regularizer", name)
     facts = [facts] if isinstance(facts, Fact) else list(facts)
-    choices = [f"editor={editor}", "stage=[efficacy]", "tracker=none", f"seed={seed}"]
-    if regularizer is not None:
-        choices.append(f"regularizer=[{','.join(regularizer)}]")
     own = {
         "editor": values,
-        "edits": len(facts),
         "batch_size": batch_size or len(facts),
-        "stage": {"efficacy": {"scopes": ["seen"]}},
         **({} if layers is None else {"layers": {"edit": list(layers)}}),
     }
-    parts = build(configured(model, choices, own, corpus))
-    intervention, (efficacy,) = parts.intervention, parts.stages
-    assert isinstance(intervention, KnowledgeEdit)
+    choices = [f"editor={editor}", f"seed={seed}"]
+    if regularizer is not None:
+        choices.append(f"regularizer=[{','.join(regularizer)}]")
+    intervention, efficacy = _parts(model, len(facts), choices, own, corpus)
     plan = Plan(stream=tuple(facts), others=(), untouched=())
     intervention.check(model, plan)
     with progress_view() as view:
@@ -136,6 +132,17 @@ def edit(
         after=_texts(model, plan.stream),
         _weights=weights,
     )
+
+
+def _parts(
+    model: Model, edits: int, choices: Sequence[str], values: Mapping[str, Any], corpus: str | Path | None
+) -> tuple[KnowledgeEdit, Stage]:
+    """The intervention that edits with these choices and values, and the stage that scores all its facts."""
+    own = {**values, "edits": edits, "stage": {"efficacy": {"scopes": ["seen"]}}}
+    parts = build(configured(model, [*choices, "stage=[efficacy]", "tracker=none"], own, corpus))
+    (efficacy,) = parts.stages
+    assert isinstance(parts.intervention, KnowledgeEdit)
+    return parts.intervention, efficacy
 
 
 def _scores(efficacy: Stage, model: Model, facts: Sequence[Fact]) -> dict[str, float]:
