@@ -26,6 +26,8 @@ from editors.text_files import local_path
 
 FORMAT = 2
 """Version of the files and of the sums; part of their description."""
+_RARELY = 20
+"""Time between two writings of the totals over that of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,12 @@ class CollectedMoments:
     """Padded tokens in one forward pass; more need more memory and do not change the result."""
     window: int = 256
     """Number of documents that are sorted by length and batched together."""
-    save_seconds: float = 600.0
-    """Seconds after which the totals of a running pass are written, so that it can be continued."""
+    save_seconds: float = 30.0
+    """Seconds after which the totals of a running pass are written, so that it can be continued; more where
+    writing takes more than a twentieth of them."""
+    layers: Sequence[int] = ()
+    """Blocks whose moments a pass collects besides those that are asked for, so that runs which edit
+    different blocks share it."""
     folder: str = "outputs/cache/moments"
     """Folder of the cached matrices."""
 
@@ -84,8 +90,10 @@ class CollectedMoments:
         with store.locked():
             cached = {layer: store.read(_moment_of(layer)) for layer in layers}
             missing = [layer for layer, content in cached.items() if content is None]
-            computed = self._collect(model, missing, store, report) if missing else {}
-        return computed | {layer: content.tensors["moment"] for layer, content in cached.items() if content}
+            others = [layer for layer in self.layers if layer not in cached] if missing else []
+            missing += [layer for layer in others if store.read(_moment_of(layer)) is None]
+            computed = self._collect(model, sorted(missing), store, report) if missing else {}
+        return {layer: computed[layer] for layer in layers if layer in computed} | {layer: content.tensors["moment"] for layer, content in cached.items() if content}
 
     def spectra(self, model: Model, layers: Sequence[int], report: Report = silent) -> Mapping[int, Spectrum]:
         """Their eigendecompositions on the model's device, from the cache if it holds them.
@@ -182,15 +190,17 @@ class _TallyWriter:
 
     def __init__(self, store: TensorCache, name: str, seconds: float) -> None:
         self.store, self.name, self.seconds = store, name, seconds
-        self.last = time.monotonic()
+        self.last, self.cost = time.monotonic(), 0.0
 
     def __call__(self, tally: Tally) -> None:
-        if time.monotonic() - self.last < self.seconds:
+        start = time.monotonic()
+        if start - self.last < max(self.seconds, _RARELY * self.cost):
             return
         totals = {str(layer): moment.total for layer, moment in tally.moments.items()}
         counts = {"read": tally.read, "documents": tally.documents, "tokens": tally.tokens}
         self.store.write(self.name, totals, **counts)
         self.last = time.monotonic()
+        self.cost = self.last - start
 
 
 def _resumed(partial: CachedTensors, home: torch.device) -> Tally:

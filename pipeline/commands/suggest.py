@@ -32,7 +32,7 @@ from pipeline.config.schema import composed, composed_run
 from pipeline.data.atlas.facts import known_models
 from pipeline.paths import CONF, ROOT
 from pipeline.runs.layout import OUTPUTS, folder_of
-from pipeline.sweeps.box import Box, box, ranges
+from pipeline.sweeps.box import EDITED, Box, box, ranges
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +100,11 @@ def main(arguments: Sequence[str], compute: Callable[[Sequence[str]], None]) -> 
     first = {key: as_text(value) for key, value in space.guess.items()}
     build(composed_run(as_overrides(first | trial(request, nodes, space))))  # tells mistakes before any work
     peak = traced(request, nodes, compute) if len(guess[LAYERS]) < model["depth"] else None
-    space = box(others, guess, ranges(guess[LAYERS], peak, model["depth"]))
+    candidates = ranges(guess[LAYERS], peak, model["depth"])
+    space = box(others, guess, candidates)
     options = trial(request, nodes, space) | searched(request, space) | {"name": name}
+    if EDITED not in {*request.options, *request.ranges}:
+        options |= _one_pass(nodes, candidates)
     log.info("search: %d trials of %s facts; the first has %s", request.trials, options["edits"], origin)
     compute(as_overrides(options))
     suggestion = best(trials_of(name), request.options, options, space.fixed, origin, peak)
@@ -232,6 +235,14 @@ def searched(request: Request, space: Box) -> dict[str, str]:
         "hydra.sweeper.sampler.n_startup_trials": str(max(2, request.trials // 3)),
         "hydra.sweeper.first": f"[{{{first}}}]",
     }
+
+
+def _one_pass(nodes: Mapping[str, Any], candidates: Sequence[Sequence[int]]) -> dict[str, str]:
+    """The option by which one pass over the text collects the moments of all blocks that are tried."""
+    moments = nodes.get("moments") or {}
+    if "_target_" not in moments or not hasattr(import_target(moments["_target_"]), "layers"):
+        return {}
+    return {"+moments.layers": as_text(sorted({block for blocks in candidates for block in blocks}))}
 
 
 def _data(request: Request, nodes: Mapping[str, Any]) -> dict[str, str]:

@@ -107,15 +107,16 @@ def unknown_layout(row: Row, where: str, place: str) -> DataError:
     pairs = [
         (name, close[0]) for name in unread if (close := get_close_matches(name, _NAMES, n=1, cutoff=0.75))
     ]
+    if len(absent) == len(unread) == 1:
+        pairs = [(unread[0], FIELDS[absent[0]][0])]
     hints = "".join(f"; is {name!r} meant to be {close!r}?" for name, close in pairs)
     nearest = max(
-        (*LAYOUTS, PLAIN), key=lambda layout: sum(mark in row for mark in layout.marks) / len(layout.marks)
+        (PLAIN, *LAYOUTS), key=lambda layout: sum(mark in row for mark in layout.marks) / len(layout.marks)
     )
     fields = listed([repr(name) for name in row], most=8) or "none"
     return DataError(
         f"{place}, {where}, has no field {' and no field '.join(names)}; its fields are {fields}{hints}; "
-        f"the nearest layout is {nearest.name} layout with "
-        f"{', '.join(nearest.marks)}"
+        f"the nearest layout is {nearest.name} one, with {', '.join(nearest.marks)}"
     )
 
 

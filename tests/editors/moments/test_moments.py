@@ -360,6 +360,15 @@ def test_totals_are_written_only_after_the_given_time(model: Model, tmp_path: Pa
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+def test_a_pass_collects_further_blocks_for_the_runs_that_edit_them(model: Model, tmp_path: Path) -> None:
+    straight = make(tmp_path / "straight").load(model, [0, 1])
+    shared = make(tmp_path / "shared", layers=[0, 1, 2])
+    loaded = shared.load(model, [1])
+    assert [*loaded] == [1] and torch.equal(loaded[1], straight[1])
+    silent_corpus = make(tmp_path / "shared", corpus=Listed(breaks_at=0))
+    assert torch.equal(silent_corpus.load(model, [0])[0], straight[0]), "read from the cache"
+
+
 # --- spectra -----------------------------------------------------------------------------------------
 
 

@@ -162,3 +162,6 @@ def test_a_search_writes_values_that_the_model_then_has(tmp_path: Path):
     study = optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path}/outputs/{name}/study.db")
     assert study.trials[0].params["editor.preservation_weight"] == 10.0
     assert len(study.trials) == 2
+    (moments,) = (tmp_path / "outputs" / "cache" / "moments").glob("tiny-gpt2-*")
+    collected = {path.name.split(".")[1] for path in moments.glob("mlp_down.*.safetensors")}
+    assert len(collected) > 1, "one pass over the text for all blocks that are tried"
