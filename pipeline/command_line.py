@@ -45,7 +45,7 @@ def run() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors unchanged
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # one progress bar is enough
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # waiting threads soon leave the cores to other processes
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # waiting threads soon leave the cores to others
     register_resolvers()
     _register_plugins()
     search.install()

@@ -9,6 +9,7 @@ from .base import (
 )
 from .downstream.stage import Downstream as Downstream
 from .efficacy.stage import Efficacy as Efficacy
+from .functional import FunctionalDrift as FunctionalDrift
 from .generation import Generation as Generation
 from .norms import Norms as Norms
 from .perplexity import Perplexity as Perplexity

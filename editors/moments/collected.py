@@ -93,7 +93,8 @@ class CollectedMoments:
             others = [layer for layer in self.layers if layer not in cached] if missing else []
             missing += [layer for layer in others if store.read(_moment_of(layer)) is None]
             computed = self._collect(model, sorted(missing), store, report) if missing else {}
-        return {layer: computed[layer] for layer in layers if layer in computed} | {layer: content.tensors["moment"] for layer, content in cached.items() if content}
+        found = {layer: content.tensors["moment"] for layer, content in cached.items() if content}
+        return found | {layer: computed[layer] for layer in layers if layer in computed}
 
     def spectra(self, model: Model, layers: Sequence[int], report: Report = silent) -> Mapping[int, Spectrum]:
         """Their eigendecompositions on the model's device, from the cache if it holds them.

@@ -22,12 +22,12 @@ from typing import Any
 
 from analysis.results.run_folder import RunFolder
 from editors.base import Editor
-from editors.errors import ConfigError, NormscopeError
+from editors.errors import ConfigError, DataError
 from editors.text_files import local_path
 from pipeline.build import build
 from pipeline.commands.suggestion import best, trials_of
 from pipeline.config.allowed_classes import import_target
-from pipeline.config.models.published import LAYERS, Values, as_text, flat, nearest, published
+from pipeline.config.models.published import LAYERS, Values, are_blocks, as_text, flat, nearest, published
 from pipeline.config.schema import composed, composed_run
 from pipeline.data.atlas.facts import known_models
 from pipeline.paths import CONF, ROOT
@@ -175,7 +175,9 @@ def guessed(nodes: Mapping[str, Any]) -> tuple[str, Values]:
     others = published(editor)
     keys = {key for values in others.values() for key in values}
     own = flat({key: nodes[key] or {} for key in ("editor", "regularizer")})
-    values = {key: own[key] for key in keys if own.get(key, "???") not in (None, "???")}
+    values = {
+        key: own[key] for key in keys if own.get(key, "???") not in (None, "???") and not are_blocks(own[key])
+    }
     blocks = nodes["layers"].get("published", "???")
     if blocks != "???":
         return "the values that the pair has", values | {LAYERS: blocks}
@@ -198,7 +200,7 @@ def traced(
     try:
         compute(overrides)
         peak = RunFolder(folder_of(OUTPUTS, composed_run(overrides))).final_summary()["metrics"][_PEAK]
-    except NormscopeError as error:
+    except DataError as error:
         log.warning("blocks are searched around the guess alone, because nothing can be traced: %s", error)
         return None
     log.info("causal tracing: the MLPs around block %d carry what the model knows", peak)

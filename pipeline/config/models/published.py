@@ -46,7 +46,7 @@ def nearest(editor: str, depth: int | None) -> tuple[str, Values]:
         if key.endswith(_BLOCK)
         else value
         for key, value in values.items()
-        if key == LAYERS or not _are_blocks(value)
+        if key == LAYERS or not are_blocks(value)
     }
 
 
@@ -80,6 +80,11 @@ def as_text(value: object) -> str:
     return str(value).replace(" ", "")
 
 
+def are_blocks(value: object) -> bool:
+    """Whether a value is a list of blocks, which means nothing in another model."""
+    return isinstance(value, list) and all(isinstance(each, int) for each in value)
+
+
 def _values(folder: Path, name: str) -> dict[str, Any]:
     """The content of a file of hparams, above that of the files in its defaults."""
     content: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")) or {}
@@ -105,11 +110,6 @@ def flat(node: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     for key, value in node.items():
         values |= flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
     return values
-
-
-def _are_blocks(value: object) -> bool:
-    """Whether a value is a list of blocks, which means nothing in another model."""
-    return isinstance(value, list) and all(isinstance(each, int) for each in value)
 
 
 def _is_adjacent(layers: Sequence[int]) -> bool:

@@ -1,14 +1,14 @@
 """The search for values of an editor on a model: one whole search, and each of its steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
-from editors.errors import ConfigError
+from editors.errors import ConfigError, DataError
 from pipeline.commands import suggest
-from pipeline.commands.suggest import Request, described, guessed, requested, searched, trial
+from pipeline.commands.suggest import Request, described, guessed, requested, searched, traced, trial
 from pipeline.commands.suggestion import Suggestion, Trial, best
 from pipeline.config.models.published import LAYERS
 from pipeline.sweeps.box import Box
@@ -79,6 +79,26 @@ def test_the_first_trial_has_the_values_of_the_pair_or_of_the_nearest_model():
     origin, values = guessed(nodes)
     assert origin == "the values of gpt-j-6b"
     assert values[LAYERS] == [23] and values["editor.learning_rate"] == 5e-4
+
+
+def test_matrices_follow_the_blocks_that_are_tried():
+    nodes = described(requested(["model=hf", "model.path=x", "model.depth=30", "editor=ultraedit"]))
+    _, values = guessed(nodes)
+    assert values[LAYERS] and not [key for key in values if key.startswith("editor.matrices.")]
+
+
+def test_only_facts_that_cannot_be_traced_leave_the_blocks_to_the_guess():
+    wanted = request()
+
+    def failing(error: Exception) -> Callable[[Sequence[str]], None]:
+        def compute(_: Sequence[str]) -> None:
+            raise error
+
+        return compute
+
+    assert traced(wanted, described(wanted), failing(DataError("knows none"))) is None
+    with pytest.raises(ConfigError, match="is busy"):
+        traced(wanted, described(wanted), failing(ConfigError("is busy")))
 
 
 def test_facts_are_edited_together_unless_the_editor_takes_one():
