@@ -1,5 +1,7 @@
 from .controls import (
     Control as Control,
+    DriftKept as DriftKept,
+    GrowAll as GrowAll,
     NormKept as NormKept,
     RandomDirection as RandomDirection,
     Scaled as Scaled,
@@ -8,3 +10,4 @@ from .controls import (
 from .growth import Growth as Growth
 from .norm_rescaled import NormRescaled as NormRescaled
 from .recorded_edits import RecordedEdits as RecordedEdits
+from .whitened import WhitenedDirection as WhitenedDirection

@@ -6,10 +6,14 @@
     random_direction   W + G ‖Δ‖ / ‖G‖            a step of the same length in a random direction
     norm_kept          (W + Δ) ‖W₀‖ / ‖W + Δ‖     the direction without the growth
     scaled             W g                        the growth without the direction
+    grow_all           W g in all L blocks        the growth, but no longer local
+    drift_kept         W₀ + a D, D = W + Δ − W₀   the direction with a drift of bounded length
+    whitened_direction W + G C⁻¹ ‖Δ‖ / ‖G C⁻¹‖    a step as long, where keys are rare (`whitened.py`)
     spread             W + Δ / √L in all L blocks  a step of the same length in all blocks
     norm_rescaled      W + Δ, and the next norm on the residual stream is rescaled (`norm_rescaled.py`)
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,9 +22,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from editors.controls.noise import gaussian, generator_for
+from editors.errors import ConfigError
 from editors.models.model import Model
 from editors.update_files import Recorded
 from editors.updates import Delta, Site, WeightUpdate, sites_of
+
+_TINY = 1e-300
+"""Keeps a quotient finite if nothing has drifted."""
 
 
 @dataclass(kw_only=True)
@@ -123,9 +131,68 @@ class Scaled(Control):
             self._real[site] += delta.to(self._real[site].device).dense().to(self._real[site])
 
     def _grown(self, weight: Float[Tensor, "out in"], site: Site, delta: Delta) -> Delta:
-        real, before = self._real[site], weight.double()
-        target = _norm(real + delta.dense().to(real))
-        return Delta(left=before * (target / before.norm() - 1))
+        real = self._real[site]
+        return _of_norm(weight, _norm(real + delta.dense().to(real)))
+
+
+@dataclass(kw_only=True)
+class GrowAll(Scaled):
+    """W g for the same matrix of every block: growth that is neither directed nor local.
+
+    The stacked norm of the real matrices gives the common factor, g = √Σ‖W₀ + ΣΔ‖² / √Σ‖W₀‖².
+    """
+
+    name: str = "grow_all"
+    _norms: dict[Site, float] = field(default_factory=dict, init=False, repr=False)
+
+    def sites(self, edited: Sequence[Site], model: Model) -> Sequence[Site]:
+        """The matrices of the same names in every block."""
+        return _in_every_block(edited, model)
+
+    def prepare(self, model: Model, edited: Sequence[Site]) -> None:
+        """Copy the unedited matrices, and store the norms of those of every block."""
+        super().prepare(model, edited)
+        self._norms = {site: _norm(model.current(site)) for site in self.sites(edited, model)}
+
+    def act(self, model: Model, update: WeightUpdate, edits: int) -> WeightUpdate:
+        """W (g ‖W₀‖ / ‖W‖ − 1) in every block."""
+        after = [
+            _norm(real + update[site].dense().to(real)) if site in update else _norm(real)
+            for site, real in self._real.items()
+        ]
+        factor = math.hypot(*after) / math.hypot(*(self._norms[site] for site in self._real))
+        return {site: _of_norm(model.current(site), factor * norm) for site, norm in self._norms.items()}
+
+
+@dataclass(kw_only=True)
+class DriftKept(Control):
+    """W₀ + a D with D = W + Δ − W₀ and a = min(1, distance · ‖W₀‖ / ‖D‖): edits whose sum stays short.
+
+    As long as the drift is shorter it is real; from then on every edit shortens those before it.
+    """
+
+    name: str = "drift_kept"
+    distance: float = 0.1
+    """Largest ‖W − W₀‖ / ‖W₀‖."""
+    _unedited: dict[Site, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.distance > 0:
+            raise ConfigError(f"control.distance={self.distance} has to be positive")
+
+    def prepare(self, model: Model, edited: Sequence[Site]) -> None:
+        """Copy the unedited matrices."""
+        self._unedited = {site: _at_least_float32(model.current(site)).clone() for site in edited}
+
+    def act(self, model: Model, update: WeightUpdate, edits: int) -> WeightUpdate:
+        """The changes that lead to these matrices."""
+        return {site: self._shortened(model.current(site), site, delta) for site, delta in update.items()}
+
+    def _shortened(self, weight: Float[Tensor, "out in"], site: Site, delta: Delta) -> Delta:
+        before, unedited = weight.double(), self._unedited[site].double()
+        drift = before + delta.dense().to(before) - unedited
+        share = min(1.0, self.distance * float(unedited.norm()) / max(float(drift.norm()), _TINY))
+        return delta if share == 1.0 else Delta(left=unedited + share * drift - before)
 
 
 @dataclass(kw_only=True)
@@ -139,7 +206,7 @@ class Spread(Control):
 
     def sites(self, edited: Sequence[Site], model: Model) -> Sequence[Site]:
         """The matrices of the same names in every block."""
-        return sites_of(range(model.depth), list(dict.fromkeys(site.name for site in edited)))
+        return _in_every_block(edited, model)
 
     def act(self, model: Model, update: WeightUpdate, edits: int) -> WeightUpdate:
         """The same change of every block."""
@@ -150,6 +217,17 @@ class Spread(Control):
             for layer in range(model.depth):
                 spread[Site(name, layer)] = _copied(share, model.weight(name, layer).device)
         return spread
+
+
+def _in_every_block(edited: Sequence[Site], model: Model) -> Sequence[Site]:
+    """The matrices of the same names in every block."""
+    return sites_of(range(model.depth), list(dict.fromkeys(site.name for site in edited)))
+
+
+def _of_norm(weight: Float[Tensor, "out in"], norm: float) -> Delta:
+    """The change of a matrix, along itself, that gives it this norm."""
+    before = weight.double()
+    return Delta(left=before * (norm / before.norm() - 1))
 
 
 def _share(deltas: Sequence[Delta], depth: int) -> Delta:

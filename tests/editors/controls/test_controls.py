@@ -6,11 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from editors.controls.controls import Control, NormKept, RandomDirection, Scaled, Spread
+from editors.controls.controls import (
+    Control,
+    DriftKept,
+    GrowAll,
+    NormKept,
+    RandomDirection,
+    Scaled,
+    Spread,
+)
 from editors.controls.norm_rescaled import NormRescaled, norm_after
 from editors.controls.recorded_edits import RecordedEdits
+from editors.controls.whitened import WhitenedDirection
 from editors.errors import ConfigError, DataError
 from editors.models.model import Model
+from editors.moments.collected import CollectedMoments
 from editors.update_files import read_updates
 from editors.updates import Delta, Site, WeightUpdate
 from tests.editors.cases import bits, perform, same_bits
@@ -35,13 +45,22 @@ class Lines:
         return iter(self.texts)
 
 
-CONTROLS: dict[str, Callable[[], Control]] = {
-    "real": Control,
-    "random_direction": RandomDirection,
-    "norm_kept": NormKept,
-    "scaled": Scaled,
-    "spread": Spread,
-    "norm_rescaled": lambda: NormRescaled(corpus=Lines(), tokens=80),
+def whitened(folder: Path) -> WhitenedDirection:
+    """The control with second moments of the lines."""
+    moments = CollectedMoments(corpus=Lines(), tokens=80, folder=str(folder / "moments"))
+    return WhitenedDirection(moments=moments)
+
+
+CONTROLS: dict[str, Callable[[Path], Control]] = {
+    "real": lambda _: Control(),
+    "random_direction": lambda _: RandomDirection(),
+    "norm_kept": lambda _: NormKept(),
+    "scaled": lambda _: Scaled(),
+    "grow_all": lambda _: GrowAll(),
+    "drift_kept": lambda _: DriftKept(),
+    "spread": lambda _: Spread(),
+    "norm_rescaled": lambda _: NormRescaled(corpus=Lines(), tokens=80),
+    "whitened_direction": whitened,
 }
 EACH = pytest.mark.parametrize("control", CONTROLS)
 
@@ -152,9 +171,65 @@ def test_spread_adds_the_same_to_every_block_and_as_much_in_all(family: str, tmp
 
 
 @EVERY
+def test_grow_all_multiplies_every_block_by_the_growth_of_the_real_edits(family: str, tmp_path: Path):
+    fresh, real, model = (tiny_model(family) for _ in range(3))
+    made = replayed(tmp_path, model, GrowAll())
+    for fact, update in zip(FACTS, updates(fresh), strict=True):
+        perform(model, made, [fact])
+        real.apply(update)
+        stacked = [sum(norm(each, site) ** 2 for site in SITES) ** 0.5 for each in (real, fresh)]
+        for layer in range(fresh.depth):
+            site = Site("mlp_down", layer)
+            torch.testing.assert_close(model.current(site), fresh.current(site) * (stacked[0] / stacked[1]))
+
+
+@EVERY
+def test_drift_kept_is_real_until_the_drift_is_too_long(family: str, tmp_path: Path):
+    fresh, real, model = (tiny_model(family) for _ in range(3))
+    made = replayed(tmp_path, model, DriftKept(distance=0.4))
+    for number, (fact, update) in enumerate(zip(FACTS, updates(fresh), strict=True)):
+        perform(model, made, [fact])
+        real.apply(update)
+        for site in SITES:
+            drift, whole = (each.current(site) - fresh.current(site) for each in (model, real))
+            length = float(drift.norm()) / norm(fresh, site)
+            if number == 0:
+                assert torch.equal(model.current(site), real.current(site))
+            else:
+                assert length == pytest.approx(0.4, rel=1e-6) and float(whole.norm()) > float(drift.norm())
+            if number == 1:
+                torch.testing.assert_close(drift / drift.norm(), whole / whole.norm())
+    with pytest.raises(ConfigError, match="distance=0"):
+        DriftKept(distance=0.0)
+
+
+@EVERY
+def test_a_whitened_direction_has_the_real_length_and_little_energy_on_keys(family: str, tmp_path: Path):
+    model = tiny_model(family)
+    control, plain = whitened(tmp_path), RandomDirection()
+    control.prepare(model, SITES)
+    moments = control.moments.load(model, [site.layer for site in SITES])
+    for number, update in enumerate(updates(model)):
+        quiet, loud = control.act(model, update, number), plain.act(model, update, number)
+        for site, delta in quiet.items():
+            assert delta.norm() == pytest.approx(update[site].norm(), rel=1e-6)
+            assert delta.left.shape == update[site].left.shape
+            energies = [
+                float((change.dense().double() @ moments[site.layer] * change.dense().double()).sum())
+                for change in (delta, loud[site])
+            ]
+            assert energies[0] < 0.1 * energies[1]
+
+
+def test_second_moments_are_those_of_down_projections(tmp_path: Path):
+    with pytest.raises(ConfigError, match="the run edits attn_o, but second moments"):
+        whitened(tmp_path).prepare(tiny_model(), [Site("attn_o", 0)])
+
+
+@EVERY
 def test_norm_rescaled_keeps_the_mean_norm_that_the_next_norm_layer_writes(family: str, tmp_path: Path):
     model, real = tiny_model(family), tiny_model(family)
-    control = CONTROLS["norm_rescaled"]()
+    control = CONTROLS["norm_rescaled"](tmp_path)
     assert isinstance(control, NormRescaled)
     before = bits(model)
     made = replayed(tmp_path, model, control)
@@ -188,7 +263,7 @@ def test_a_text_without_tokens_is_refused():
 def test_a_control_changes_nothing_before_its_update_is_applied(control: str, tmp_path: Path):
     model = tiny_model()
     before, rng = bits(model), torch.get_rng_state()
-    made = replayed(tmp_path, model, CONTROLS[control]())
+    made = replayed(tmp_path, model, CONTROLS[control](tmp_path))
     one, other = (made.edit(model, FACTS[:1]).update for _ in range(2))
     assert all(torch.equal(one[site].dense(), other[site].dense()) for site in one)
     assert same_bits(model, before) and torch.equal(rng, torch.get_rng_state())
@@ -198,10 +273,10 @@ def test_a_control_changes_nothing_before_its_update_is_applied(control: str, tm
 @EACH
 def test_a_control_restored_from_its_state_goes_on_bit_for_bit(control: str, tmp_path: Path):
     model = tiny_model()
-    made = replayed(tmp_path, model, CONTROLS[control]())
+    made = replayed(tmp_path, model, CONTROLS[control](tmp_path))
     perform(model, made, FACTS[:1], FACTS[1:2])
     other = tiny_model()
-    twin = replayed(tmp_path, other, CONTROLS[control]())
+    twin = replayed(tmp_path, other, CONTROLS[control](tmp_path))
     twin.load_state_dict({key: value.clone() for key, value in made.state_dict().items()})
     other.restore({site: model.current(site).clone() for site in made.sites})
     assert same_bits(other, bits(model))
@@ -214,5 +289,5 @@ def test_a_control_restored_from_its_state_goes_on_bit_for_bit(control: str, tmp
 def test_a_model_in_half_precision_can_be_replayed(control: str, tmp_path: Path):
     model = tiny_model(double=False)
     model.hf.bfloat16()
-    perform(model, replayed(tmp_path, model, CONTROLS[control]()), FACTS[:1])
+    perform(model, replayed(tmp_path, model, CONTROLS[control](tmp_path)), FACTS[:1])
     assert all(bool(value.isfinite().all()) for value in bits(model).values())

@@ -23,7 +23,17 @@ from tests.pipeline.checkpoints.test_resume import Cut, at_row, cut
 Composed = Callable[..., DictConfig]
 STAGES = ["stage=[norms,efficacy]", "stage.efficacy.cadence.every=1"]
 KEEPING = ["intervention.keep_updates=true", "edits=4", *STAGES]
-CONTROLS = ("none", "random_direction", "norm_kept", "scaled", "spread", "norm_rescaled")
+CONTROLS = (
+    "none",
+    "random_direction",
+    "norm_kept",
+    "drift_kept",
+    "whitened_direction",
+    "scaled",
+    "grow_all",
+    "spread",
+    "norm_rescaled",
+)
 FOLLOWING = ("norm/", "edit/success", "edit/score", "edit/magnitude")
 
 
@@ -144,7 +154,7 @@ def test_a_killed_and_resumed_replay_equals_one_that_was_not(
     (folder,) = (tmp_path / "cut" / "again").glob("*/")
     assert rows(folder) == rows(whole)
     edited = {key for key in rows(whole)[1] if key.startswith("norm/frobenius_ratio/mlp_down")}
-    assert len(edited) == (4 if control == "spread" else 2)
+    assert len(edited) == (4 if control in ("spread", "grow_all") else 2)
 
 
 def test_series_are_told_apart_by_their_control(composed: Composed, tmp_path: Path):
