@@ -50,7 +50,17 @@ RUNS["hypernetwork"] = [
 ]  # fmt: skip
 RUNS["kept updates"] = [*EDITS, "batch_size=2", "intervention.keep_updates=true"]
 RUNS["growth"] = [*EDITS, "editor=growth", "layers.edit=[0]"]
-CONTROLS = "none random_direction whitened_direction norm_kept drift_kept scaled grow_all spread norm_rescaled".split()
+CONTROLS = (
+    "none",
+    "random_direction",
+    "whitened_direction",
+    "norm_kept",
+    "drift_kept",
+    "scaled",
+    "grow_all",
+    "spread",
+    "norm_rescaled",
+)
 RUNS |= {
     f"replay, {control}": [
         *SHORT, "intervention=replay", "intervention.save_every=3", "intervention.source=../recorded/real",
