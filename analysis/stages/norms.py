@@ -7,7 +7,11 @@ own length (the square term):
     ‖W + Δ‖² = ‖W‖² + 2⟨W, Δ⟩ + ‖Δ‖²
 
 With updates of equal length and a cross term of zero, the norm grows like √n over n edits; a positive cross
-term makes it grow faster, a negative one slower.
+term makes it grow faster, a negative one slower. Over n steps
+
+    ‖W_n‖² = ‖W₀‖² + (1 + ρ) Σ‖Δ‖²,   ρ = Σ 2⟨W, Δ⟩ / Σ‖Δ‖²
+
+ρ = 0 is growth by Pythagoras alone; at ρ < −1 the norm shrinks.
 
 The same equation makes every step cheap: an update's factors give the new norm of the matrices that it
 touches. Rounding errors would add up over thousands of steps, so all matrices are measured from their entries
@@ -42,7 +46,8 @@ class Norms(Stage):
 
     For each matrix of the last update Δ: `norm/delta/<site>` ‖Δ‖, `norm/growth_cross/<site>` 2⟨W, Δ⟩ with W
     as it was before the step, `norm/growth_square/<site>` ‖Δ‖², and `norm/update_cosine/<site>`, the cosine
-    between Δ and the update of the step before, if that was measured too.
+    between Δ and the update of the step before, if that was measured too. `norm/growth_rho/<site>` ρ, and
+    `norm/growth_rho/edited` that of all edited matrices together, while every step since the start was seen.
     """
 
     name: str = "norms"
@@ -50,31 +55,46 @@ class Norms(Stage):
     whole: Cadence = field(default_factory=lambda: Cadence(every=10))
     """When all matrices are measured, the updated ones from their entries rather than from factors."""
 
+    steps: bool = False
+    """Whether a copy of the edited matrices is kept from one measurement to the next, in memory and in
+    checkpoints, so that the steps of a training are split, too. With `cadence.every=1` all are."""
+
     def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
         """Forget the measurements of an earlier run; the unedited weights come with each observation."""
+        self._before: dict[Site, Tensor] = {}
+        self._growth: dict[Site, tuple[float, float]] | None = None
         self._squares: dict[Site, float] = {}
         self._measured_at = (-1, -1, -1)
         self._latest: WeightUpdate = {}
 
     def memory(self) -> dict[str, Tensor]:
-        """The squares of the norms, when they were measured, and the factors of the last update."""
-        squares = {f"square/{site}": _double(square) for site, square in self._squares.items()}
-        return {"measured_at": torch.tensor(self._measured_at)} | squares | factors(self._latest)
+        """The squares of the norms, when they were measured, the last update, and the sums of the growth."""
+        memory = {"measured_at": torch.tensor(self._measured_at)} | factors(self._latest)
+        memory |= {f"square/{site}": _double(square) for site, square in self._squares.items()}
+        memory |= {f"before/{site}": weight for site, weight in self._before.items()}
+        growth = {} if self._growth is None else self._growth
+        memory |= {
+            f"growth/{site}": torch.tensor(terms, dtype=torch.float64) for site, terms in growth.items()
+        }
+        return memory | {"unbroken": torch.tensor(self._growth is not None)}
 
     def recall(self, model: Model, memory: Mapping[str, Tensor]) -> None:
-        """Restore the norms, the moment of their measurement and the last update."""
+        """Restore what `memory` returned."""
         part, count, changes = memory["measured_at"].tolist()
         self._measured_at = (part, count, changes)
-        squares = {name: float(value) for name, value in memory.items() if name.startswith("square/")}
-        self._squares = {Site.parse(name.removeprefix("square/")): value for name, value in squares.items()}
+        self._squares = {site: float(value) for site, value in _entries(memory, "square/").items()}
         self._latest = from_factors({name: value.to(model.device) for name, value in memory.items()})
+        self._before = {site: value.to(model.device) for site, value in _entries(memory, "before/").items()}
+        growth = {site: (float(x[0]), float(x[1])) for site, x in _entries(memory, "growth/").items()}
+        self._growth = growth if bool(memory.get("unbroken", False)) else None
 
     @torch.inference_mode()
     def measure(self, model: Model, observation: Observation) -> Measurement:
         """Norms of all matrices or of the edited ones, and the terms of the last update."""
         reference = observation.reference
         assert reference is not None, "the norms stage needs the unedited weights"
-        terms = {site: _terms(model, site, delta) for site, delta in observation.update.items()}
+        update = observation.update or self._moved(model, observation)
+        terms = {site: _terms(model, site, delta) for site, delta in update.items()}
         whole = self.whole.due(observation.before, observation.count, observation.total)
         if whole:
             self._squares = _squares(model, reference.weights)
@@ -85,12 +105,44 @@ class Norms(Stage):
             self._squares |= _squares(model, observation.edited)
         sites = self._squares if whole else dict.fromkeys(observation.edited)
         result = self._norms(reference, sites) | self._steps(
-            terms, observation.update, consecutive=self._is_next(observation)
+            terms, update, consecutive=self._is_next(observation)
         )
+        result |= self._ratios_of_growth(terms, observation)
         if whole:
             result |= _distances(model, reference)
         self._measured_at = (observation.part, observation.count, observation.changes)
         return result | self._stacked(reference, observation.edited, whole=whole)
+
+    def _moved(self, model: Model, observation: Observation) -> WeightUpdate:
+        """The last step of a training, from copies of the matrices before it; empty without them."""
+        if not self.steps:
+            return {}
+        before, is_next = self._before, self._is_next(observation)
+        self._before = {site: model.current(site).clone() for site in observation.edited}
+        if not is_next or set(before) != set(self._before):
+            return {}
+        return {site: Delta(left=_wide(now) - _wide(before[site])) for site, now in self._before.items()}
+
+    def _ratios_of_growth(
+        self, terms: Mapping[Site, tuple[float, float]], observation: Observation
+    ) -> Measurement:
+        """ρ of every edited matrix and of all, as long as no step was missed since the start of the run."""
+        if observation.is_unedited:
+            self._growth = {}
+        elif not terms or not self._is_next(observation):
+            self._growth = None
+        if self._growth is None:
+            return {}
+        for site, (cross, square) in terms.items():
+            crosses, squares = self._growth.get(site, (0.0, 0.0))
+            self._growth[site] = crosses + cross, squares + square
+        sums = {str(site): both for site, both in self._growth.items()}
+        sums["edited"] = math.fsum(c for c, _ in sums.values()), math.fsum(s for _, s in sums.values())
+        return {
+            f"norm/growth_rho/{name}": crosses / squares
+            for name, (crosses, squares) in sums.items()
+            if squares
+        }
 
     def _follows(self, observation: Observation) -> bool:
         """Whether the last measurement was one step ago and the update covers every edited matrix."""
@@ -141,6 +193,20 @@ class Norms(Stage):
             for group, sites in groups.items()
             if sites
         }
+
+
+def _entries(memory: Mapping[str, Tensor], prefix: str) -> dict[Site, Tensor]:
+    """The tensors of the names that begin with a prefix, by site."""
+    return {
+        Site.parse(name.removeprefix(prefix)): value
+        for name, value in memory.items()
+        if name.startswith(prefix)
+    }
+
+
+def _wide(weight: Tensor) -> Tensor:
+    """The matrix in at least float32, in which differences of half precision are exact."""
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def _double(number: float) -> Tensor:

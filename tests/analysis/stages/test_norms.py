@@ -1,5 +1,7 @@
 """Norms against numpy, ratios of a model that was not touched, the split of growth, norms from factors."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ SITE = Site("mlp_down", 1)
 NEVER = Cadence(at=())
 
 
-def prepared(model: Model, **choices: Cadence) -> Norms:
+def prepared(model: Model, **choices: Cadence | bool) -> Norms:
     stage = Norms(**choices)
     stage.prepare(model)
     return stage
@@ -153,6 +155,71 @@ def test_a_cosine_is_measured_only_between_consecutive_steps():
         )
         found = stage.measure(model, seen)
     assert f"norm/update_cosine/{SITE}" not in found
+
+
+def trained(model: Model, stage: Norms, *, told: bool, counts: Sequence[int] = range(5)) -> list[Measurement]:
+    """What the stage says of seeded steps, which are told as updates or only seen in the weights."""
+    reference, rows = Reference(model), []
+    for count in counts:
+        update = {SITE: low_rank(model, seed=count)} if count else {}
+        model.apply(update)
+        seen = Observation(
+            count=count,
+            before=max(count - 1, 0),
+            total=9,
+            changes=count,
+            edited=[SITE],
+            update=update if told else {},
+            reference=reference,
+        )
+        rows.append(stage.measure(model, seen))
+    return rows
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_rho_is_that_of_the_law_of_growth(told: bool):
+    model = tiny_model()
+    first = float(model.weight(*SITE).norm()) ** 2
+    *_, last = trained(model, prepared(model, steps=not told), told=told)
+    lengths = sum(low_rank(model, seed=count).square() for count in range(1, 5))
+    now = first + (1 + last[f"norm/growth_rho/{SITE}"]) * lengths
+    assert now == pytest.approx(float(model.weight(*SITE).norm()) ** 2, rel=1e-9)
+    assert last["norm/growth_rho/edited"] == last[f"norm/growth_rho/{SITE}"]
+
+
+def test_steps_of_a_training_are_split_as_those_of_an_editor():
+    told = trained(one := tiny_model(), prepared(one), told=True)
+    seen = trained(other := tiny_model(), prepared(other, steps=True), told=False)
+    for row, twin in zip(told, seen, strict=True):
+        assert set(row) == set(twin)
+        assert all(twin[key] == pytest.approx(value, rel=1e-9, abs=1e-9) for key, value in row.items())
+    assert "norm/growth_rho/edited" in told[-1] and f"norm/growth_cross/{SITE}" in told[-1]
+
+
+def test_there_is_no_rho_once_a_step_was_missed():
+    model = tiny_model()
+    rows = trained(model, prepared(model), told=True, counts=[0, 1, 3, 4])
+    assert ["norm/growth_rho/edited" in row for row in rows] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_growth_goes_on_after_a_checkpoint(told: bool):
+    model = tiny_model()
+    straight = trained(model, prepared(model, steps=not told), told=told)
+    model = tiny_model()
+    reference, stage = Reference(model), prepared(model, steps=not told)
+    for count in range(5):
+        if count == 3:
+            memory, stage = stage.memory(), prepared(model, steps=not told)
+            stage.recall(model, {name: value.clone() for name, value in memory.items()})
+        update = {SITE: low_rank(model, seed=count)} if count else {}
+        model.apply(update)
+        seen = {"update": update} if told else {}
+        moment = Observation(
+            count=count, before=max(count - 1, 0), total=9, changes=count, edited=[SITE], reference=reference,
+            **seen,
+        )  # fmt: skip
+        assert stage.measure(model, moment) == straight[count]
 
 
 @pytest.mark.parametrize(
