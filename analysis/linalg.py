@@ -81,6 +81,36 @@ def linear_cka(one: Float[Tensor, "n a"], other: Float[Tensor, "n b"]) -> float:
     return cross / scale if scale > 0 else math.nan
 
 
+def effective_rank(vectors: Float[Tensor, "n dim"]) -> float:
+    """exp(−Σ pᵢ log pᵢ) with pᵢ = σᵢ² / Σσ², σ the singular values: directions that the energy fills.
+
+    1 for vectors on a line, and the number of dimensions if all are used equally (Roy and Vetterli 2007, with
+    energies). NaN if a vector is not finite, or all are zero.
+    """
+    return _entropic_rank(_energies(vectors))
+
+
+def rankme(vectors: Float[Tensor, "n dim"]) -> float:
+    """exp(−Σ pᵢ log pᵢ) with pᵢ = σᵢ / Σσ, σ the singular values of the vectors (not centred).
+
+    Source: Garrido et al. 2023 (arXiv 2210.02885), equation 1. NaN as for `effective_rank`.
+    """
+    return _entropic_rank(_energies(vectors).sqrt())
+
+
+def _energies(vectors: Float[Tensor, "n dim"]) -> Float[Tensor, " value"]:
+    """Squared singular values in float64, from the smaller of X Xᵀ and Xᵀ X."""
+    double = vectors.double()
+    if not bool(double.isfinite().all()):
+        return torch.full((1,), math.nan, dtype=torch.float64)
+    tall = len(double) >= double.shape[1]
+    return torch.linalg.eigvalsh(double.T @ double if tall else double @ double.T).clamp(min=0)
+
+
+def _entropic_rank(weights: Float[Tensor, " value"]) -> float:
+    return float(torch.special.entr(weights / weights.sum()).sum().exp())
+
+
 def frobenius(matrices: Iterable[Tensor]) -> list[float]:
     """‖W‖_F of every matrix; equal bits in the same layout give equal bits; relative error below 1e-7.
 

@@ -16,51 +16,43 @@ those of the unedited and those of the current model.
 import logging
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.inference.residuals import PARTS, Part, SamplePositions, samples_in_batch
-from analysis.inference.texts import Batch, Document, TextSet, batches
-from analysis.linalg import centred, largest_angle, linear_cka, overlap, principal, ratio
+from analysis.inference.activation_norms import ActivationStatistics, Collector, TokenSample
+from analysis.inference.residuals import PARTS, SamplePositions
+from analysis.inference.texts import Document, TextSet, batches
+from analysis.linalg import (
+    centred,
+    effective_rank,
+    largest_angle,
+    linear_cka,
+    overlap,
+    principal,
+    rankme,
+    ratio,
+)
 from analysis.stages.base import Cadence, Measurement, Observation, Stage
 from editors.data import Fact
-from editors.models.hooks import capture, observe
 from editors.models.model import Model
 from editors.models.tokenization import tokenize
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class TokenSample:
-    """Documents, and those of their tokens whose vectors are compared."""
-
-    prefix: str
-    """Prefix of the last part of the keys: empty, or `prompts.`."""
-    documents: Sequence[Document]
-    positions: SamplePositions
-    leading: int
-    """Number of tokens at the start of each document that no statistic counts."""
-
-
-@dataclass(frozen=True)
-class ActivationStatistics:
-    """The result of one pass over a sample."""
-
-    mean: Mapping[Part, float]
-    """Norm, averaged over tokens."""
-    spread: Mapping[Part, float]
-    """Standard deviation of the norm over tokens."""
-    last: Mapping[Part, float]
-    """Norm at the last token, averaged over documents."""
-    share: Mapping[Part, float]
-    """‖contribution‖ / Σ ‖contribution‖ over the input and all sub-modules, averaged over tokens."""
-    vectors: Float[Tensor, "block sample width"]
-    """Residual stream after each block at the compared tokens, in main memory."""
+_RATIOS = {
+    "norm": "mean",
+    "last_norm": "last",
+    "median": "median",
+    "trimmed": "trimmed",
+    "first_norm": "first",
+    "everywhere": "everywhere",
+}
+"""Names of the norms that are divided by their unedited values, and the statistic of each."""
 
 
 @dataclass(kw_only=True)
@@ -72,11 +64,18 @@ class Activations(Stage):
     `activation/spread/<part>` their standard deviation, `activation/last_norm/<part>` at the last token of
     each document; both means divided by their unedited value as `activation/norm_ratio/<part>`,
     `activation/last_norm_ratio/<part>`;
-    `activation/norm_ratio/late`, mean over the blocks of the last third; `activation/share/<part>` for
+    robust against single tokens, `activation/median/<part>` and `activation/trimmed/<part>`, the mean without
+    the smallest and the largest twentieth; `activation/first_norm/<part>` at the first token of documents,
+    where trained models park an attention sink, and `activation/everywhere/<part>`, the mean with the leading
+    tokens, which this sink can dominate. Each of the four over its unedited value: `…_ratio/<part>`.
+    `activation/norm_ratio/late`, mean over the blocks of the last third, and `activation/median_ratio/late`,
+    `activation/everywhere_ratio/late` likewise; `activation/share/<part>` for
     `input.00` and the sub-modules, which add up to 1. Between edited and unedited vectors of the same
     tokens, for every block: `activation/cosine/block.LL`, and of their `rank` leading principal components
     `activation/subspace_overlap/block.LL`, `activation/principal_angle/block.LL` (the largest, in degrees),
-    and `activation/cka/block.LL`. With `prompts.` before `<part>` the same on prompts of edited facts.
+    and `activation/cka/block.LL`. Of the vectors themselves `activation/effective_rank/block.LL` and
+    `activation/rankme/block.LL`: how many directions they fill. With `prompts.` before `<part>` the same on
+    prompts of edited facts.
 
     Memory beside the model: 4 · blocks · compared · width bytes for the unedited vectors and as much while
     measuring, in main memory, and one batch of one module's output.
@@ -142,7 +141,7 @@ class Activations(Stage):
 
     @torch.inference_mode()
     def _pass(self, model: Model, sample: TokenSample) -> ActivationStatistics:
-        collector = _Collector(model, sample)
+        collector = Collector(model, sample)
         for batch in batches(sample.documents, model, self.batch_tokens):
             collector.run(batch)
         return collector.statistics()
@@ -163,56 +162,9 @@ class Activations(Stage):
             result[f"activation/subspace_overlap/{part}"] = overlap(bases[layer], basis)
             result[f"activation/principal_angle/{part}"] = largest_angle(bases[layer], basis)
             result[f"activation/cka/{part}"] = linear_cka(centred(old), centred(new))
+            result[f"activation/effective_rank/{part}"] = effective_rank(centred(new))
+            result[f"activation/rankme/{part}"] = rankme(new)
         return result
-
-
-class _Collector:
-    """Runs batches and collects one norm per token of every part."""
-
-    def __init__(self, model: Model, sample: TokenSample) -> None:
-        self.model, self.sample = model, sample
-        self.offsets = sample.positions.offsets
-        precision = torch.promote_types(model.dtype, torch.float32)
-        self.vectors = torch.empty(model.depth, self.offsets[-1], model.width, dtype=precision)
-        self.norms: dict[Part, list[Tensor]] = {}
-        self.lasts: list[Tensor] = []
-
-    def run(self, batch: Batch) -> None:
-        """One forward pass: collect the vectors of the compared tokens and the norms of all counted ones."""
-        model = self.model
-        counted = batch.mask.clone()
-        counted[:, : self.sample.leading] = False
-        row, column, sample = samples_in_batch(batch, self.sample.positions, self.offsets)
-
-        def collect(part: Part, output: Tensor) -> None:
-            if part[0] == "block":
-                self.vectors[part[1], sample] = output[row, column].to(self.vectors)
-            self._collect_norms(part, output[counted])
-
-        parts = {(kind, layer): model.module(kind, layer) for layer in range(model.depth) for kind in PARTS}
-        with capture(inputs={"input": model.block(0)}) as captured, observe(parts, collect):
-            model.hidden(batch.ids, batch.mask)
-        self._collect_norms(("input", 0), captured["input"][counted])
-        ends = torch.zeros_like(batch.mask)
-        ends[torch.arange(len(ends)), batch.mask.sum(dim=1) - 1] = True
-        self.lasts.append(ends[counted].cpu())
-
-    def _collect_norms(self, part: Part, vectors: Float[Tensor, "token width"]) -> None:
-        self.norms.setdefault(part, []).append(vectors.double().norm(dim=1).cpu())
-
-    def statistics(self) -> ActivationStatistics:
-        """Statistics of all tokens counted so far."""
-        norms = {part: torch.cat(pieces) for part, pieces in self.norms.items()}
-        last = torch.cat(self.lasts)
-        contributions = {part: values for part, values in norms.items() if part[0] != "block"}
-        whole = torch.stack(list(contributions.values())).sum(dim=0)
-        return ActivationStatistics(
-            mean={part: float(values.mean()) for part, values in norms.items()},
-            spread={part: float(values.std(correction=0)) for part, values in norms.items()},
-            last={part: float(values[last].mean()) for part, values in norms.items()},
-            share={part: float((values / whole).mean()) for part, values in contributions.items()},
-            vectors=self.vectors,
-        )
 
 
 def _norm_metrics(before: ActivationStatistics, now: ActivationStatistics) -> Measurement:
@@ -220,22 +172,22 @@ def _norm_metrics(before: ActivationStatistics, now: ActivationStatistics) -> Me
     for part in now.mean:
         label = f"{part[0]}.{part[1]:02d}"
         if part[0] in PARTS:
-            result[f"activation/norm/{label}"] = now.mean[part]
             result[f"activation/spread/{label}"] = now.spread[part]
-            result[f"activation/last_norm/{label}"] = now.last[part]
-            result[f"activation/norm_ratio/{label}"] = ratio(now.mean[part], before.mean[part])
-            result[f"activation/last_norm_ratio/{label}"] = ratio(now.last[part], before.last[part])
+            for name, quantity in _RATIOS.items():
+                value = getattr(now, quantity)[part]
+                result[f"activation/{name}/{label}"] = value
+                result[f"activation/{name}_ratio/{label}"] = ratio(value, getattr(before, quantity)[part])
         if part in now.share:
             result[f"activation/share/{label}"] = now.share[part]
-    result["activation/norm_ratio/late"] = _late_ratio(before, now)
+    for name in ("norm", "median", "everywhere"):
+        result[f"activation/{name}_ratio/late"] = _late(result, f"activation/{name}_ratio", len(now.vectors))
     return result
 
 
-def _late_ratio(before: ActivationStatistics, now: ActivationStatistics) -> float:
-    """Mean ratio over the blocks of the last third."""
-    depth = len(now.vectors)
+def _late(result: Measurement, quantity: str, depth: int) -> float:
+    """Mean over the blocks of the last third."""
     late = range(min(math.ceil(2 * depth / 3), depth - 1), depth)
-    return sum(ratio(now.mean["block", i], before.mean["block", i]) for i in late) / len(late)
+    return sum(cast("float", result[f"{quantity}/block.{layer:02d}"]) for layer in late) / len(late)
 
 
 def _prefixed(key: str, prefix: str) -> str:

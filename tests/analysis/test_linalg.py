@@ -1,10 +1,12 @@
 """Norms in one pass are those of numpy in every precision and layout, and the same bits for the same bits."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from analysis.linalg import frobenius
+from analysis.linalg import effective_rank, frobenius, rankme
 
 
 def random(*shape: int, scale: float = 1.0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -41,3 +43,21 @@ def test_zero_is_zero_and_what_is_no_number_stays_none():
     zero, broken = torch.zeros(4, 4), torch.full((4, 4), torch.inf)
     assert frobenius([zero, broken]) == [0.0, torch.inf]
     assert np.isnan(frobenius([broken - broken])[0])
+
+
+def test_ranks_count_the_directions_that_vectors_fill():
+    line = torch.outer(torch.arange(1.0, 9.0), torch.ones(5))
+    assert effective_rank(line) == pytest.approx(1) and rankme(line) == pytest.approx(1, abs=1e-5)
+    equal = torch.cat([torch.eye(4), -torch.eye(4)])
+    assert effective_rank(equal) == pytest.approx(4) and rankme(equal) == pytest.approx(4)
+    vectors = torch.randn(30, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values = torch.linalg.svdvals(vectors)
+    for found, shares in (
+        (effective_rank(vectors), values**2 / (values**2).sum()),
+        (rankme(vectors), values / values.sum()),
+        (rankme(vectors.T), values / values.sum()),
+    ):
+        assert found == pytest.approx(float((-(shares * shares.log()).sum()).exp()), rel=1e-6)
+    assert rankme(vectors) > effective_rank(vectors), "energies stress the leading directions"
+    vectors[0, 0] = math.nan
+    assert math.isnan(rankme(vectors)) and math.isnan(effective_rank(vectors))

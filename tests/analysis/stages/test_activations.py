@@ -1,14 +1,14 @@
 """Activations: a plain reading of every module; no change, no move; known changes are seen."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from analysis.inference.texts import TextSet
-from analysis.stages.activations import Activations
+from analysis.stages.activations import Activations, _norm_metrics
 from analysis.stages.base import Measurement, Observation, compare
 from editors.errors import ConfigError, DataError
 from editors.models.loading import Checkpoint
@@ -85,6 +85,36 @@ def test_norms_are_those_of_a_plain_pass(family: str):
         assert found[f"activation/cka/block.{layer:02d}"] == pytest.approx(1)
         assert found[f"activation/subspace_overlap/block.{layer:02d}"] == pytest.approx(1)
         assert found[f"activation/principal_angle/block.{layer:02d}"] == pytest.approx(0, abs=1e-4)
+
+
+def test_robust_means_and_the_first_token_are_those_of_a_plain_pass():
+    found, plain = measured(tiny_model(), tiny_model()), by_hand(tiny_model(), leading=0)
+    for where, pieces in plain.items():
+        later = torch.cat([piece[1:] for piece in pieces]).norm(dim=1).double().sort().values
+        cut = len(later) // 20
+        expected = {
+            "median": later.quantile(0.5),
+            "trimmed": later[cut : len(later) - cut].mean(),
+            "first_norm": torch.stack([piece[0].norm() for piece in pieces]).mean(),
+            "everywhere": torch.cat(pieces).norm(dim=1).mean(),
+        }
+        for name, value in expected.items():
+            assert found[f"activation/{name}/{where}"] == pytest.approx(float(value), rel=1e-5)
+            assert found[f"activation/{name}_ratio/{where}"] == 1
+
+
+def test_a_sink_that_shrinks_moves_the_mean_everywhere_and_no_other():
+    """As an edit might look if the leading tokens are not left out."""
+    first, last = (f"activation/{name}_ratio/block.03" for name in ("everywhere", "norm"))
+    sample = Activations(texts=TEXTS, rank=3)
+    model = tiny_model("llama")
+    sample.prepare(model)
+    before = sample._unedited[0]
+    part = ("block", 3)
+    sunk = replace(before, everywhere={**before.everywhere, part: before.everywhere[part] / 2})
+    ratios = _norm_metrics(before, sunk)
+    assert ratios[first] == 0.5 and ratios[last] == ratios["activation/median_ratio/block.03"] == 1
+    assert ratios["activation/everywhere_ratio/late"] < 1 == ratios["activation/norm_ratio/late"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
