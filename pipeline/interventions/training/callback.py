@@ -106,6 +106,24 @@ class MeasureCallback(TrainerCallback):
             ) from error
 
 
+class NoGradient(TrainerCallback):
+    """Sets every gradient to zero before the optimiser reads it."""
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        """Called between the clipping of the gradient and the step."""
+        assert model is not None
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+
+
 @contextmanager
 def evaluating(trainee: Trainee) -> Iterator[None]:
     """Inside, the model is an ordinary one in evaluation mode; afterwards training continues."""

@@ -16,7 +16,7 @@ from editors.models.model import Model
 from pipeline.data.factset import FactSet
 from pipeline.interventions import distributed as processes
 from pipeline.interventions.base import Intervention, Part, Plan, StepObserver
-from pipeline.interventions.training.callback import MeasureCallback, evaluating
+from pipeline.interventions.training.callback import MeasureCallback, NoGradient, evaluating
 from pipeline.interventions.training.examples import Examples, collate
 from pipeline.interventions.training.optimizer import Optimizer
 from pipeline.interventions.training.saved_states import only_tensors
@@ -56,6 +56,8 @@ class Training(Intervention):
     """Forward passes per optimiser step."""
     clip: float = 1.0
     """Largest norm of the whole gradient; 0 does not clip."""
+    gradient: bool = True
+    """False sets every gradient to zero, so that weight decay acts alone: a control of what training does."""
     precision: Precision = "full"
     """`full` computes in the precision of the weights, the others in mixed precision."""
     gradient_checkpointing: bool = False
@@ -153,7 +155,7 @@ class Training(Intervention):
             args=self._arguments(folder, trainee.model.device),
             train_dataset=examples,
             data_collator=collate,
-            callbacks=[callback],
+            callbacks=[callback, *([] if self.gradient else [NoGradient()])],
             optimizer_cls_and_kwargs=(self.optimizer.cls, self.optimizer.arguments(self.learning_rate)),
         )
         for printing in (PrinterCallback, ProgressCallback):

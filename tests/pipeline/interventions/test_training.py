@@ -210,14 +210,23 @@ def test_every_optimiser_lowers_the_loss(training: Composed, tmp_path: Path, opt
     assert last["train/loss/step"] < first["train/loss/step"]
 
 
-def test_weight_decay_shrinks_what_nothing_else_moves(training: Composed, tmp_path: Path):
-    still = ["intervention.learning_rate=1e-3", "intervention.clip=1e-30"]
-    launch(
-        training("cpt", *still, "intervention/optimizer=sgd", "intervention.weight_decay=0.5"),
-        tmp_path,
-    )
-    *_, last = rows(only_run(tmp_path))
-    assert last["norm/frobenius_ratio/edited"] < 1
+def test_weight_decay_alone_is_the_arithmetic_of_decay(training: Composed, tmp_path: Path):
+    """AdamW's decoupled decay multiplies every matrix by 1 − η λ at each step, and the split says so."""
+    rate, decay = 1e-2, 0.5
+    options = [f"intervention.learning_rate={rate}", f"intervention.weight_decay={decay}"]
+    schedule = ["intervention.schedule=constant", "intervention.warmup=0", "stage.norms.steps=true"]
+    launch(training("decay", *options, *schedule), tmp_path)
+    measured = rows(only_run(tmp_path))
+    for step, row in enumerate(measured):
+        shrunk = (1 - rate * decay) ** step
+        assert row["norm/frobenius_ratio/edited"] == pytest.approx(shrunk, rel=1e-6)
+    last, site = measured[-1], "mlp_down.01"
+    assert last[f"norm/growth_cross/{site}"] < 0 < last[f"norm/growth_square/{site}"]
+    # ‖Wₙ‖² = ‖W₀‖² + (1 + ρ) Σ‖Δ‖², Δ = −ηλ W
+    factor = (1 - rate * decay) ** 2
+    lengths = (rate * decay) ** 2 * (1 - factor ** (len(measured) - 1)) / (1 - factor)
+    rho = (factor ** (len(measured) - 1) - 1) / lengths - 1
+    assert last["norm/growth_rho/edited"] == pytest.approx(rho, rel=1e-3)
 
 
 # --- going on after an interruption ---------------------------------------------------------------------
