@@ -3,16 +3,19 @@
 import pandas as pd
 
 from analysis.claims.evidence import Evidence, Measure, Values, change, last
+from analysis.claims.studies import law
 from analysis.claims.studies.activations import NORM_ONLY, cosine
 from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN, LATE, PROBE, Study, Table, falls, rises
 
 _CONTROL = "intervention.control.name"
 _REAL = "real"
 _CONTROLS = (
-    "At the end, by control: real, W + Δ; random_direction, a random step as long as Δ; norm_kept, W + Δ "
-    "scaled to ‖W₀‖ after each; scaled, W alone at the norm that the real edits lead to; spread, Δ / √L in "
-    "each of L blocks; norm_rescaled, W + Δ and the next norm layer scaled back. Norms are over all matrices "
-    "that a control changes"
+    "At the end, by control: real, W + Δ; random_direction, a random step as long as Δ, and "
+    "whitened_direction, such a step where keys are rare; norm_kept, W + Δ scaled to ‖W₀‖ after each; "
+    "drift_kept, W₀ and the sum of the edits cut to a tenth of its length; scaled, W alone at the norm that "
+    "the real edits lead to, and grow_all, every block at that norm; spread, Δ / √L in each of L blocks; "
+    "norm_rescaled, W + Δ and the next norm layer scaled back. Norms are over all matrices that a control "
+    "changes"
 )
 _UNMOVED = 1e-4
 """Changes of an activation's norm ratio up to this size are rounding."""
@@ -54,6 +57,7 @@ def _controls(evidence: Evidence) -> pd.DataFrame:
     """One row per control: means over the recorded runs."""
     numbers = {
         "‖W‖ / ‖W₀‖": evidence.last(EDITED),
+        "functional drift": evidence.last(law.FUNCTIONAL),
         "late activations": evidence.last(LATE),
         "cosine": cosine(evidence),
         "probes": evidence.last(PROBE),
@@ -118,9 +122,11 @@ STUDIES = (
                 "any activation: a layer norm leaves little to rescale",
                 _rescaled,
             ),
+            *law.CLAIMS,
         ),
         figures=("activations", "probes", "ability"),
         series=(_CONTROL,),
-        tables=(Table(title=_CONTROLS, build=_controls),),
+        tables=(Table(title=_CONTROLS, build=_controls), *law.TABLES),
+        drawings=law.DRAWINGS,
     ),
 )

@@ -8,6 +8,7 @@ import pytest
 
 from analysis.claims.evidence import Evidence
 from analysis.claims.registry import STUDIES
+from analysis.claims.studies import law
 from analysis.claims.study import Study
 from analysis.claims.verdicts import judge
 from analysis.plots.charts.points import TrackChart
@@ -197,3 +198,35 @@ def test_controls_are_compared_with_the_real_edits_of_their_seed(write_run: Writ
     finding = judge(claim, evidence)
     assert finding.cases["mean"].tolist() == [pytest.approx(-0.55)]
     assert finding.verdict == "does not appear"
+
+
+@pytest.mark.parametrize("follows", ["functional", "norm"])
+def test_the_law_is_seen_where_damage_follows_the_energy_and_not_where_it_follows_the_norm(
+    write_run: WriteRun, follows: str
+):
+    """Four kinds of drift whose energies and norms are in opposite orders."""
+    for seed in (0, 1):
+        for place, control in enumerate(("real", "random_direction", "scaled", "norm_kept"), start=1):
+            settings = {"intervention": {"name": "replay", "control": {"name": control}}}
+            folder = write_run(editor="rome", name="mechanism", seed=seed, settings=settings)
+            numbers = {}
+            for count in (0, 10, 30, 60):
+                energy, grown = place * count / 100, (5 - place) * count / 10
+                numbers[count] = {
+                    "norm/functional/edited": energy,
+                    "norm/frobenius_ratio/edited": 1 + grown,
+                    "text/loss/held_out": 2 + (energy if follows == "functional" else grown) ** 2,
+                }
+            rewrite(folder, numbers)
+    evidence = Evidence(collect(folder.parent))  # pyright: ignore[reportPossiblyUnboundVariable]
+    orders, better = (
+        judge(each, evidence) for each in study("mechanism").claims if "orders the damage" in each.statement
+    )
+    (table,) = (each.build(evidence) for each in law.TABLES)
+    told = table[table["damage"] == "loss on text"].set_index("told by")["rank correlation"]
+    expected = "functional drift" if follows == "functional" else "growth of the norm"
+    assert told[expected] == pytest.approx(1) and told.abs().min() < 0.9
+    wanted = "appears" if follows == "functional" else "does not appear"
+    assert (orders.verdict, better.verdict) == (wanted, wanted)
+    charts = [drawing.build(evidence) for drawing in law.DRAWINGS]
+    assert all(isinstance(chart, TrackChart) and len(chart.tracks) == 4 for chart in charts)

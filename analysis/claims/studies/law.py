@@ -1,0 +1,178 @@
+"""Which number of a drift tells the damage: its norm, or its energy on keys that occur?
+
+Every measurement of every run is a point: real edits and all controls of them. A number that tells the damage
+puts these points in order whatever kind of drift made them.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims.evidence import Evidence, Measure
+from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN, Drawing, Table
+from analysis.claims.verdicts import Claim
+from analysis.plots.charts.canvas import PALETTE
+from analysis.plots.charts.points import Spread, Track, TrackChart
+from analysis.plots.charts.scales import scale_for
+from analysis.statistics.monotone import explained_share, rank_correlation
+
+FUNCTIONAL = "norm/functional/edited"
+LOSS = "text/loss/held_out"
+_AT = ["run", "part", "count"]
+_NORM = "growth of the norm"
+_PREDICTORS = {
+    _NORM: EDITED,
+    "functional drift": FUNCTIONAL,
+    "functional drift on subjects": "norm/functional_subjects/edited",
+    "reach": "norm/functional_reach/edited",
+}
+"""Numbers that may tell the damage, by their name in tables."""
+_DAMAGE = {"loss on text": LOSS, "facts never edited": KNOWN, "downstream": DOWNSTREAM}
+"""Numbers that damage changes."""
+_LEAST = 0.1
+"""Smallest difference of two rank correlations that counts."""
+_ORDERS = 0.9
+"""Rank correlation from which a number is said to order the damage."""
+
+
+def points(evidence: Evidence) -> pd.DataFrame:
+    """One row per measurement after the start at which the functional drift was measured.
+
+    Columns are the names of predictors and damages; damage is the change from the unedited model, and the
+    growth of the norm its distance from no growth, |‖W‖ / ‖W₀‖ − 1|. Index: run, part, count.
+    """
+    columns = {
+        name: evidence.series(key).set_index(_AT)["value"] for name, key in (_PREDICTORS | _DAMAGE).items()
+    }
+    table = pd.DataFrame(columns)
+    for name in _DAMAGE:
+        first = table[name].groupby(level="run").transform("first")
+        table[name] = table[name] - first
+    table[_NORM] = (table[_NORM] - 1).abs()
+    moved = table["functional drift"] > 0
+    return table[moved]
+
+
+def _correlations(evidence: Evidence, predictor: str, damage: str) -> pd.Series:
+    """|rank correlation| of a predictor with a damage over the points of all runs of a seed, by seed."""
+    table = points(evidence)
+    if table.empty:
+        return pd.Series(dtype=float)
+    seeds = evidence.runs["seed"].reindex(table.index.get_level_values("run")).to_numpy()
+    return pd.Series(
+        {
+            seed: abs(rank_correlation(rows[predictor].to_numpy(float), rows[damage].to_numpy(float)))
+            for seed, rows in table.groupby(seeds)
+        }
+    ).dropna()
+
+
+def _repeats(value: Callable[[Evidence], pd.Series]) -> Measure:
+    """A measure of one case from a number by seed."""
+
+    def measure(evidence: Evidence) -> pd.DataFrame:
+        values = value(evidence)
+        return pd.DataFrame({"case": "all controls", "value": values}).reset_index(drop=True)
+
+    return measure
+
+
+def _advantage(evidence: Evidence) -> pd.Series:
+    """By how much the functional drift orders the loss better than the growth of the norm does."""
+    functional, norm = (_correlations(evidence, each, "loss on text") for each in ("functional drift", _NORM))
+    return functional - norm.reindex(functional.index)
+
+
+def _table(evidence: Evidence) -> pd.DataFrame:
+    """One row per predictor and damage: rank correlation and monotone share, means over seeds."""
+    table, rows = points(evidence), []
+    if table.empty:
+        return table
+    seeds = evidence.runs["seed"].reindex(table.index.get_level_values("run")).to_numpy()
+    for damage in _DAMAGE:
+        for predictor in _PREDICTORS:
+            pairs = [
+                (group[predictor].to_numpy(float), group[damage].to_numpy(float))
+                for _, group in table.groupby(seeds)
+            ]
+            rows.append(
+                {
+                    "damage": damage,
+                    "told by": predictor,
+                    "rank correlation": pd.Series([rank_correlation(x, y) for x, y in pairs]).mean(),
+                    "explained by a monotone curve": pd.Series(
+                        [explained_share(x, y) for x, y in pairs]
+                    ).mean(),
+                    "points by seed": len(table) / len(pairs),
+                    "seeds": len(pairs),
+                }
+            )
+    return pd.DataFrame(rows).dropna(subset=["rank correlation"])
+
+
+def _chart(evidence: Evidence, predictor: str, x_label: str) -> TrackChart | None:
+    """The loss against a predictor, a track for every control."""
+    table = points(evidence)[[predictor, "loss on text"]].dropna()
+    table = table[np.isfinite(table.to_numpy()).all(axis=1) & (table[predictor] > 0).to_numpy()]
+    if table.empty:
+        return None
+    controls = evidence.setting("intervention.control.name")
+    names = controls.reindex(table.index.get_level_values("run")).to_numpy()
+    tracks = [
+        Track(
+            label=str(name) or "edits",
+            colour=colour,
+            x=Spread.exact(rows[predictor].tolist()),
+            y=Spread.exact(rows["loss on text"].tolist()),
+            notes=[f"{name}, {count} edits" for _, _, count in rows.index],
+            joined=False,
+        )
+        for colour, (name, rows) in zip(PALETTE, table.groupby(names), strict=False)
+    ]
+    return TrackChart(
+        tracks=tuple(tracks),
+        x_label=x_label,
+        y_label="loss on text − unedited (nats)",
+        scale=scale_for(table[predictor].to_numpy()),
+    )
+
+
+CLAIMS = (
+    Claim(
+        statement="The functional drift orders the damage of real edits and of all their controls.",
+        quantity="|rank correlation| of the functional drift with the change of the loss on text, over every "
+        "measurement of every run of a seed",
+        measure=_repeats(lambda evidence: _correlations(evidence, "functional drift", "loss on text")),
+        side="above",
+        threshold=_ORDERS,
+    ),
+    Claim(
+        statement="It orders the damage better than the growth of the norm does.",
+        quantity="that rank correlation minus the one of |‖W‖ / ‖W₀‖ − 1|",
+        measure=_repeats(_advantage),
+        side="above",
+        threshold=0.0,
+        smallest_effect=_LEAST,
+    ),
+)
+TABLES = (
+    Table(
+        title="Which number of the drift tells the damage, over real edits and controls: a monotone curve is "
+        "fitted to the points themselves, so that its share is optimistic",
+        build=_table,
+    ),
+)
+DRAWINGS = (
+    Drawing(
+        name="law",
+        caption="Change of the loss on text against the functional drift, a point for each measurement of "
+        "each run.",
+        build=lambda evidence: _chart(evidence, "functional drift", "functional drift"),
+    ),
+    Drawing(
+        name="norm_law",
+        caption="The same points against the growth of the norm, |‖W‖ / ‖W₀‖ − 1|.",
+        build=lambda evidence: _chart(evidence, _NORM, "|norm ratio − 1|"),
+    ),
+)
