@@ -61,6 +61,19 @@ def test_a_pair_without_values_names_the_file_to_write(model: str):
                 resolved(composed(model, editor))
 
 
+def test_every_editor_has_values_for_every_model_of_the_papers_size():
+    """So that every experiment composes with overlay=paper; `growth` edits no facts, and needs its blocks."""
+    overlay = yaml.safe_load((CONF / "overlay" / "paper.yaml").read_text())
+    models = overlay["hydra"]["sweeper"]["params"]["model"].split(",")
+    lacking = [
+        (model, editor)
+        for model in models
+        for editor in EDITORS
+        if editor != "growth" and not has_values(model, editor)
+    ]
+    assert len(models) == 4 and not lacking
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_file_names_its_command_and_source_and_repeats_no_value(path: Path):
     model, editor = path.parent.name, path.stem
