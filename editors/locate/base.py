@@ -68,6 +68,7 @@ class LocateThenEdit(Editor):
             )
         self._groups: Groups = ()
         self._preserved: dict[int, Preserved] = {}
+        self._strengths: dict[str, float] = {}
         self._keys: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
         self._sampled_on = ""
 
@@ -111,10 +112,13 @@ class LocateThenEdit(Editor):
     def preserve(self, model: Model, report: Report = silent) -> dict[int, Preserved]:
         """The preserved directions of every layer: λp C + λn I."""
         preserved: dict[int, Preserved] = {}
+        means: list[float] = []
         for layer, moment in self._moments(model, report).items():
             report(_factoring(len(preserved), len(self.layers)))
             weighted = self.preservation_weight * moment.double().to(model.device)
             preserved[layer] = Dense(weighted, self.added_ridge)
+            means.append(float(weighted.diagonal().mean()))
+        self._strengths = _strengths(sum(means) / len(means), self.added_ridge)
         return preserved
 
     def prepare(self, model: Model, facts: Sequence[Fact] = (), report: Report = silent) -> None:
@@ -161,7 +165,7 @@ class LocateThenEdit(Editor):
             update=update,
             targets=targets.vectors,
             memory=memory,
-            diagnostics={name: float(values.mean()) for name, values in details.items()},
+            diagnostics={name: float(values.mean()) for name, values in details.items()} | self._strengths,
             details={name: values.tolist() for name, values in details.items()},
             seconds={"targets": optimised - begun, "insertion": time.perf_counter() - optimised},
         )
@@ -269,6 +273,13 @@ class LocateThenEdit(Editor):
 
 def _factoring(done: int, layers: int) -> Phase:
     return Phase(name="factoring what is preserved", count=done, total=layers, unit="layers")
+
+
+def _strengths(preservation: float, ridge: float) -> dict[str, float]:
+    """Strengths that can be compared across models: λp tr(C)/d, the mean eigenvalue of what is preserved, and
+    r = λn d / (λp tr C), the norm constraint beside it."""
+    share = {"constraint_share": ridge / preservation} if ridge and preservation else {}
+    return {"preservation": preservation} | share
 
 
 def _check(finite: bool, what: str, facts: Sequence[Fact], targets: Targets) -> None:

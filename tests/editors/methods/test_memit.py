@@ -57,6 +57,27 @@ def test_the_unrounded_update_is_the_plain_one_to_the_last_digits(family):
         assert difference.norm() < exact * expected[site.layer].norm()
 
 
+def test_strengths_are_told_in_a_form_that_models_share():
+    """λp tr(C)/d stays if keys are ten times as long and the weight a hundredth; r tells λn beside it."""
+    model, layers = tiny_model(), [0, 2]
+    given = moments(model)
+    longer = GivenMoments(matrices={layer: 100 * matrix for layer, matrix in given.matrices.items()})
+    constraint = {"norm_constraint": NormConstraint(weight=3.0)}
+    edits = []
+    for weight, source in ((0.5, given), (0.005, longer)):
+        made = make_memit(model, layers=layers, regularizers=constraint)
+        made = replace(made, preservation_weight=weight, moments=source)
+        made.prepare(model)
+        edits.append(made.edit(model, FACTS[:1]).diagnostics)
+    mean = sum(float(given.matrices[layer].diagonal().mean()) for layer in layers) / len(layers)
+    for told in edits:
+        assert told["preservation"] == pytest.approx(0.5 * mean, rel=1e-6)
+        assert told["constraint_share"] == pytest.approx(3.0 / (0.5 * mean), rel=1e-6)
+    made = make_memit(model, layers=layers)
+    made.prepare(model)
+    assert "constraint_share" not in made.edit(model, FACTS[:1]).diagnostics
+
+
 def test_encore_without_its_three_additions_is_memit():
     model = tiny_model()
     plain_memit, bare = make_memit(model), make_memit(model, name="encore", regularizers={})
