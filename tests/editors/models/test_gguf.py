@@ -1,5 +1,6 @@
 """Models in GGUF: the dequantized copy is the model that transformers dequantizes, and is made once."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,41 @@ def test_truncated_weights_leave_no_copy(file: Path, tmp_path: Path):
     with pytest.raises(ModelError, match=r"part\.gguf cannot be dequantized"):
         dequantized(str(part), tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
+def tampered(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def truncated(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def renamed(folder: Path) -> None:
+    (folder / "generation_config.json").rename(folder / "generation.json")
+
+
+def of_an_earlier_version(folder: Path) -> None:
+    (folder / "digest.txt").unlink()
+
+
+@pytest.mark.parametrize("damage", [tampered, truncated, renamed, of_an_earlier_version])
+def test_a_copy_that_is_not_as_it_was_written_is_made_again(
+    file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+):
+    folder = dequantized(str(file), tmp_path)
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert not caplog.records
+    damage(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} != written
+    assert dequantized(str(file), tmp_path) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
+    assert "dequantizing" in caplog.text and "again" in caplog.text
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]
 
 
 def test_other_files_are_refused_by_a_sentence(tmp_path: Path, file: Path):
