@@ -34,6 +34,16 @@ def test_a_file_is_described_without_a_model(table: str, capsys: pytest.CaptureF
     assert "prompt: 'Chad is'" in output
 
 
+def test_a_field_beside_the_one_that_is_read_is_listed(tmp_path: Path) -> None:
+    """In whichever row: the first one has only one of the two."""
+    path = tmp_path / "facts.csv"
+    path.write_text(
+        "subject,prompt,target,answer,ground_truth\nChad,{} is,Oslo,,Mali\nMali,{} is,Oslo,Rome,Chad\n"
+    )
+    lines = list(facts.report([str(path)]))
+    assert "  fields that are not read: answer" in lines
+
+
 def test_facts_of_a_run_are_described_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts.main(["data=atlas", "data.relations=[country_capital]", "data.part=null"]) == 0
     output = capsys.readouterr().out
