@@ -44,6 +44,8 @@ def main(arguments: Sequence[str]) -> str | int:
             print(line, flush=True)  # noqa: T201
     except NormscopeError as error:
         return f"error: {error}"
+    except BrokenPipeError:
+        raise  # nobody reads the output any more
     except OSError as error:
         return f"error: {error.filename} cannot be written ({error.strerror})"
     finally:

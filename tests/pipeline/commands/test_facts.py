@@ -1,6 +1,7 @@
 """The check of a file of facts, without and with a model."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,6 +57,18 @@ def test_mistakes_give_one_sentence(table: str) -> None:
     assert "data.limit=0" in str(facts.main([table, "data.limit=0"]))
     assert "add model=" in str(facts.main([table, "out=known.csv"]))
     assert "where the file is expected" in str(facts.main(["model=tiny-gpt2"]))
+
+
+def test_a_reader_that_stops_is_no_mistake_of_the_file(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `head` does: the error is left to the command line, which ends quietly."""
+
+    def report(_: list[str]) -> Iterator[str]:
+        yield "one"
+        raise BrokenPipeError
+
+    monkeypatch.setattr(facts, "report", report)
+    with pytest.raises(BrokenPipeError):
+        facts.main([table])
 
 
 def test_knowledge_is_asked_of_the_statement_and_every_paraphrase() -> None:
