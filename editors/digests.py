@@ -1,11 +1,12 @@
-"""Digests of tensors over all of their bytes, to tell models and files apart and to notice damage.
+"""Digests of tensors and files over all of their bytes, to tell models and files apart and to notice damage.
 
 XXH3 with 128 bits reads about 15 GB/s in one thread, some 15 times as much as SHA-256. It is not meant to
 withstand somebody who looks for a collision: caches are files of the user.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,6 +32,19 @@ def digest_of_values(tensors: Mapping[str, Tensor]) -> str:
 def digest_of_text(text: str) -> str:
     """32 hex digits over a text."""
     return xxh3_128(text.encode()).hexdigest()
+
+
+def digest_of_files(paths: Iterable[Path]) -> str:
+    """32 hex digits over the names and all bytes of files of one folder; their order does not matter."""
+    whole = xxh3_128()
+    buffer = memoryview(bytearray(_PIECE))
+    for path in sorted(paths):
+        digest = xxh3_128()
+        with path.open("rb", buffering=0) as file:
+            while size := file.readinto(buffer):
+                digest.update(buffer[:size])
+        whole.update(f"{path.name}\0".encode() + digest.digest())
+    return whole.hexdigest()
 
 
 def _digest(tensors: Mapping[str, Tensor], form: Callable[[Tensor], Tensor]) -> str:

@@ -178,7 +178,9 @@ class Checkpoint:
         dtype = getattr(torch, self.dtype)
         try:
             needed = weight_bytes(config, dtype)
-        except (RuntimeError, ValueError, TypeError, ArithmeticError, KeyError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # an entry of config.json raises whatever the class of the model does
             raise ModelError(self._sentence("configuration", error)) from error
         for place in dict.fromkeys((torch.device("cpu"), device)):
             check_fits(

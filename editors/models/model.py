@@ -50,6 +50,11 @@ class Model:
         self._masters: dict[Site, Tensor] = {}
         self._files = WeightFiles(files)
 
+    def __repr__(self) -> str:
+        """Name, size, precision and device."""
+        precision = str(self.dtype).removeprefix("torch.")
+        return f"<{self.name}: {self.depth} blocks of width {self.width}, {precision} on {self.device}>"
+
     @cached_property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks, lowest first."""

@@ -44,6 +44,8 @@ def main(arguments: Sequence[str]) -> str | int:
             print(line, flush=True)  # noqa: T201
     except NormscopeError as error:
         return f"error: {error}"
+    except BrokenPipeError:
+        raise  # nobody reads the output any more
     except OSError as error:
         return f"error: {error.filename} cannot be written ({error.strerror})"
     finally:
@@ -85,8 +87,7 @@ def layout_of_file(source: FactFile, factset: FactSet) -> Iterator[str]:
     entries = source.entries()
     layout = file_layout(entries, source.path)
     yield f"{source.path}: {layout.name} layout, {len(factset.facts):,} facts in {len(entries):,} rows"
-    first_row = next((entry.row for entry in entries if entry.row), {})
-    if unread := unread_names(first_row, layout):
+    if unread := unread_names([entry.row for entry in entries if entry.row], layout):
         yield f"  fields that are not read: {', '.join(unread)}"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editors.errors import ConfigError
+from pipeline.config.quoting import in_quotes
 from pipeline.paths import CONF
 
 USAGE = "python -m pipeline measure BASE EDITED... [option=value ...]"
@@ -30,8 +31,8 @@ def overrides(arguments: Sequence[str]) -> list[str]:
         raise ConfigError(f"{USAGE}: name the model that the others were made of, and at least one of these")
     base, *edited = models
     is_named = (CONF / "model" / f"{base}.yaml").is_file() and not Path(base).is_dir()
-    chosen = [f"model={base}"] if is_named else ["model=hf", f"model.path={_quoted(base)}"]
-    paths = ",".join(map(_quoted, edited))
+    chosen = [f"model={base}"] if is_named else ["model=hf", f"model.path={in_quotes(base)}"]
+    paths = ",".join(map(in_quotes, edited))
     return [
         *chosen,
         "intervention=checkpoints",
@@ -40,9 +41,3 @@ def overrides(arguments: Sequence[str]) -> list[str]:
         _STAGES,
         *options,
     ]
-
-
-def _quoted(path: str) -> str:
-    """The path as a text in Hydra's grammar."""
-    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

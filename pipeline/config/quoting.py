@@ -3,7 +3,9 @@
 And facts in one line each, which would need two kinds of quotes: `facts="The Eiffel Tower is in|Paris|Rome"`.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -11,9 +13,9 @@ from hydra.errors import HydraException
 
 _SYNTAX = frozenset(",[]{}()'\"\\$")
 """Characters that mean something in Hydra's grammar: a value with one of them is left as it is."""
-
-
 _FACTS = "facts="
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
+"""The beginning of an interpolation, with the backslashes before it: an even number escapes nothing."""
 
 
 def with_facts(arguments: Sequence[str]) -> list[str]:
@@ -32,8 +34,18 @@ def with_facts(arguments: Sequence[str]) -> list[str]:
 
 def in_quotes(text: str) -> str:
     """The text as a quoted value of Hydra's grammar."""
-    # an interpolation would be resolved even in quotes
-    return QuotedString(text.replace("${", r"\${"), Quote.single).with_quotes()
+    return QuotedString(literal(text), Quote.single).with_quotes()  # quotes do not prevent interpolation
+
+
+def literal(value: Any) -> Any:
+    """The value in the form that OmegaConf resolves to it: no text in it is an interpolation."""
+    if isinstance(value, str):
+        return _INTERPOLATION.sub(r"\1\1\\${", value)
+    if isinstance(value, Mapping):
+        return {key: literal(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [literal(item) for item in value]
+    return value
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:

@@ -44,6 +44,9 @@ class Part:
     """Every matrix that changes."""
     index: int = 0
     """Its place among the parts of the run, from 0."""
+    complete: bool = False
+    """Whether every measurement is complete, by all stages, as that of the end is: for models that stand for
+    themselves rather than for a step."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ _NUMBER = re.compile(r"(\d+)\D*$")
 class Checkpoints(Intervention):
     """Every model in turn takes the place of the base model, which is measured first.
 
+    Every stage measures every model, whatever its cadence is: there are only as many as somebody names.
     A run that was interrupted starts again: reading a model takes no longer than reading a saved state would.
     """
 
@@ -60,7 +61,7 @@ class Checkpoints(Intervention):
     def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
         """Measure the base model, then one model after another; raises ModelError for another shape."""
         edited = sites_of(range(model.depth), model.sites)
-        part = Part(name=self.name, unit="steps", total=self.places[-1], edited=edited)
+        part = Part(name=self.name, unit="steps", total=self.places[-1], edited=edited, complete=True)
         if not observer.look(model, part):
             return
         tokenizer, before = tokenizer_description(model.tokenizer), 0

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import ConfigError
 from pipeline.config.group_overrides import group_problems
+from pipeline.config.quoting import literal
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import ResolvedConfig, resolved
 from pipeline.paths import CONF
@@ -18,6 +19,8 @@ from pipeline.paths import CONF
 
 def composed(choices: Sequence[str], values: Mapping[str, Any]) -> ResolvedConfig:
     """The configuration with these choices, such as `editor=memit`, and these values in place of its own.
+
+    A text of `values` stands for itself: `${` begins no interpolation there.
 
     Raises:
         ConfigError: for a choice or a key that there is not, and for a model–editor pair without values.
@@ -29,7 +32,7 @@ def composed(choices: Sequence[str], values: Mapping[str, Any]) -> ResolvedConfi
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", [*choices, "~hydra/sweeper"])  # Hydra's own of that name would warn
         OmegaConf.set_struct(config, False)  # unknown keys are reported with all other problems
-        return resolved(cast(DictConfig, OmegaConf.merge(config, values)))
+        return resolved(cast(DictConfig, OmegaConf.merge(config, literal(values))))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(str(error).splitlines()[0]) from error
 

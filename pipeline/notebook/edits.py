@@ -1,7 +1,7 @@
 """Facts written into a model in memory, with the scores, norms and texts of before and after."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,16 @@ from torch import Tensor
 from analysis.inference.continuations import continuations
 from analysis.stages.base import Observation, Stage
 from editors.data import Fact
-from editors.errors import listed
+from editors.digests import digest_of_tensors
+from editors.errors import ConfigError, listed
 from editors.models.model import Model
 from editors.updates import Site
 from pipeline.build import build
 from pipeline.interventions.base import Plan
 from pipeline.interventions.knowledge_edit import KnowledgeEdit
 from pipeline.notebook.composition import check_choice
-from pipeline.notebook.models import configured
+from pipeline.notebook.fact_sources import fact_list
+from pipeline.notebook.models import configured, loaded
 from pipeline.tracking.display import progress_view
 
 _TOKENS = 12
@@ -48,9 +50,23 @@ class EditResult:
     after: Mapping[str, str]
     """The same after the edit."""
     _weights: Mapping[Site, Tensor] = field(repr=False)
+    """The matrices of before."""
+    _after: str = field(repr=False)
+    """The digest of the matrices of after."""
 
     def undo(self) -> None:
-        """Write back the matrices of before, bit for bit; later edits of the same matrices go with them."""
+        """Write back the matrices of before, bit for bit; nothing happens if the model has them already.
+
+        Raises:
+            ConfigError: if the matrices were changed since, as by a later edit: it would be lost, and undoing
+                it afterwards would bring this edit back.
+        """
+        before = digest_of_tensors({str(site): weight for site, weight in self._weights.items()})
+        if _digest(self.model, self._weights) not in (self._after, before):
+            raise ConfigError(
+                f"{listed(list(self.norms))} of {self.model.name} changed after this edit by {self.editor}: "
+                "undo later edits first, the last one before the others"
+            )
         self.model.restore(self._weights)
         self.model.was_edited()
 
@@ -71,42 +87,47 @@ class EditResult:
 
 
 def edit(
-    model: Model,
-    facts: Fact | Sequence[Fact],
+    model: Model | str | Path,
+    facts: Fact | str | Path | Sequence[Fact | str | Path],
     editor: str = "memit",
     *,
     batch_size: int | None = None,
     corpus: str | Path | None = None,
     seed: int = 0,
     layers: Sequence[int] | None = None,
-    regularizer: Sequence[str] | None = None,
+    regularizer: str | Sequence[str] | None = None,
     **values: Any,
 ) -> EditResult:
     """Write facts into the model, in place; `EditResult.undo` takes them out again.
 
-    `editor` is a name of `conf/editor`; its constants for this model are those of `conf/hparams`, and
-    `values` replace them, as in `preservation_weight=300, targets={"steps": 12}`. A model without constants
-    needs `layers` and the values that its editor lacks. `batch_size` facts are written at a time (all of
-    them, if it is not given). `corpus` is a text file for the second moments of keys, in place of the
-    model's own text.
+    `model` is loaded if it is a name, a folder or an id, as by `load`; a text in place of a fact is a source,
+    as for `facts`. `editor` is a name of `conf/editor`; its constants for this model are those of
+    `conf/hparams`, and `values` replace them, as in `preservation_weight=300, targets={"steps": 12}`. A model
+    without constants needs `layers` and the values that its editor lacks. `batch_size` facts are written at a
+    time; if it is not given, as many as the editor can: all of them, or one with ROME. `corpus` is a text
+    file for the second moments of keys, in place of the model's own text.
 
     Raises:
         ConfigError: for an unknown editor or value, and for values that are missing.
         DataError: for facts that the model cannot read.
     """
     check_choice("editor", editor)
+    regularizer = [regularizer] if isinstance(regularizer, str) else regularizer
     for name in regularizer or ():
         check_choice("regularizer", name)
-    facts = [facts] if isinstance(facts, Fact) else list(facts)
+    facts, model = fact_list(facts), loaded(model)
     own = {
         "editor": values,
-        "batch_size": batch_size or len(facts),
+        **({} if batch_size is None else {"batch_size": batch_size}),
         **({} if layers is None else {"layers": {"edit": list(layers)}}),
     }
     choices = [f"editor={editor}", f"seed={seed}"]
     if regularizer is not None:
         choices.append(f"regularizer=[{','.join(regularizer)}]")
     intervention, efficacy = _parts(model, len(facts), choices, own, corpus)
+    if batch_size is None:
+        largest = intervention.editor.largest_batch or len(facts)
+        intervention = replace(intervention, batch_size=min(len(facts), largest))
     plan = Plan(stream=tuple(facts), others=(), untouched=())
     intervention.check(model, plan)
     with progress_view() as view:
@@ -131,6 +152,7 @@ def edit(
         before=before,
         after=_texts(model, plan.stream),
         _weights=weights,
+        _after=_digest(model, weights),
     )
 
 
@@ -154,6 +176,10 @@ def _scores(efficacy: Stage, model: Model, facts: Sequence[Fact]) -> dict[str, f
 
 def _norms(model: Model, sites: Mapping[Site, Tensor]) -> dict[str, float]:
     return {f"{site.name}.{site.layer:02d}": float(model.current(site).double().norm()) for site in sites}
+
+
+def _digest(model: Model, sites: Iterable[Site]) -> str:
+    return digest_of_tensors({str(site): model.master(site) for site in sites})
 
 
 def _texts(model: Model, facts: Sequence[Fact]) -> dict[str, str]:

@@ -1,10 +1,11 @@
 """Facts by the name of a data set, from a file, or written out."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from editors.data import Fact
-from editors.errors import ConfigError
+from editors.errors import ConfigError, DataError
 from editors.text_files import local_path
 from pipeline.build import build_data
 from pipeline.notebook.composition import choices_of, composed
@@ -25,6 +26,30 @@ def facts(*sources: str | Path, **options: Any) -> tuple[Fact, ...]:
     if not sources:
         raise ConfigError('ns.facts() names no source: give a file, as in ns.facts("facts.csv")')
     return tuple(fact for source in sources for fact in _facts(str(source), options))
+
+
+def fact_list(facts: Fact | str | Path | Sequence[Fact | str | Path]) -> list[Fact]:
+    """One fact or several, each a `Fact` or a source of `facts`.
+
+    Raises:
+        DataError: for anything else.
+    """
+    return [
+        fact
+        for each in (facts if isinstance(facts, list | tuple | Iterator) else [facts])
+        for fact in _read(each)
+    ]
+
+
+def _read(fact: object) -> Sequence[Fact]:
+    if isinstance(fact, Fact):
+        return [fact]
+    if isinstance(fact, str | Path):
+        return _facts(str(fact), {})
+    raise DataError(
+        f"a fact is expected, but got {type(fact).__name__}: give ns.Fact(...), a line such as "
+        "'The capital of [Japan] is|Tokyo|Madrid', a file, or a list of these"
+    )
 
 
 def _facts(source: str, options: dict[str, Any]) -> tuple[Fact, ...]:

@@ -33,6 +33,11 @@ def load(model: str | Path, **options: object) -> Model:
         return build_model(plain).load(view.report)
 
 
+def loaded(model: Model | str | Path) -> Model:
+    """The model itself, or the one of this name, folder or id."""
+    return model if isinstance(model, Model) else load(model)
+
+
 def configured(
     model: Model,
     choices: Sequence[str],

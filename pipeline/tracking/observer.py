@@ -105,7 +105,7 @@ class Observer:
     def due(self, part: Part, count: int) -> bool:
         """Whether a stage measures after the step that leads to `count`."""
         before = self.counts.get(part.index, 0)
-        return any(stage.cadence.due(before, count, part.total) for stage in self.stages)
+        return any(stage.cadence.due(before, count, _end(part, count)) for stage in self.stages)
 
     def look(self, model: Model, part: Part, change: Change | None = None) -> bool:
         """Measure, log and judge; return whether to continue."""
@@ -175,7 +175,7 @@ class Observer:
                 self.report(_of_stages(f"measuring {stage.name}", number, len(due)))
             row |= self._measure(stage, model, observation, tables)
         row |= self._judge(model, observation, row)
-        if self.stopped:
+        if self.stopped and not observation.is_last:
             # the update is measured already; the measurements of the end are missing, and may alarm as well
             end = replace(observation, total=observation.count, before=observation.count, update={})
             for stage in self.stages:
@@ -201,10 +201,11 @@ class Observer:
         stream = self.plan.stream[: self.edits]
         subjects = {fact.subject for fact in stream}
         others = [fact for fact in self.plan.others if not stream or fact.subject in subjects]
+        count = self.counts.get(part.index, 0)
         return Observation(
-            count=self.counts.get(part.index, 0),
+            count=count,
             before=before,
-            total=part.total,
+            total=_end(part, count),
             unit=part.unit,
             part=part.index,
             changes=self.rows,
@@ -246,7 +247,7 @@ class Observer:
         return alarms
 
     def _act(self, on_alarm: OnAlarm, model: Model, observation: Observation) -> None:
-        if on_alarm == "stop" and not observation.is_last:
+        if on_alarm == "stop" and observation.count < self.parts[observation.part].total:
             self.stopped = True
         if on_alarm == "checkpoint":
             weights = {str(site): matrix for site, matrix in model.snapshot(observation.edited).items()}
@@ -274,11 +275,16 @@ class Observer:
         before = counted.get(part.index, 0)
         counted[part.index] = position.count
         observation = Observation(
-            count=position.count, before=before, total=part.total, unit=part.unit, part=part.index,
-            edited=part.edited, reference=self.reference,
+            count=position.count, before=before, total=_end(part, position.count), unit=part.unit,
+            part=part.index, edited=part.edited, reference=self.reference,
         )  # fmt: skip
         for judge in self.judges:
             self.alarms += judge.judge(observation, _numbers(row))
+
+
+def _end(part: Part, count: int) -> int:
+    """The count at which a part ends for its stages: at once, if every measurement is complete."""
+    return count if part.complete else part.total
 
 
 def _of_stages(name: str, number: int, stages: int) -> Phase:

@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, modeling_gguf_pytorch_utils
 
+from editors.digests import digest_of_files
 from editors.disk import PART, checksum, remove_parts
 from editors.errors import ModelError, first_line
 from editors.models.stored.gguf_header import CACHE, gguf_file, read_header
@@ -23,6 +24,9 @@ from editors.models.stored.model_types import unsupported
 from editors.phases import Phase, Report, silent
 
 log = logging.getLogger(__name__)
+
+_DIGEST = "digest.txt"
+"""The file of a copy that holds the digest of its other files."""
 
 
 def header_problem(header: Mapping[str, object], name: str) -> str | None:
@@ -34,7 +38,8 @@ def header_problem(header: Mapping[str, object], name: str) -> str | None:
 def dequantized(name: str, cache: Path = CACHE, report: Report = silent) -> Path:
     """The folder of the dequantized copy of a GGUF file, made unless it is there.
 
-    It is named by the SHA-256 of the file; one process makes it, others wait.
+    It is named by the SHA-256 of the file; one process makes it, others wait. A copy with other content than
+    was written is made again.
 
     Raises:
         ModelError: for a file that cannot be read or is of another family, or without the package gguf.
@@ -47,7 +52,22 @@ def dequantized(name: str, cache: Path = CACHE, report: Report = silent) -> Path
     with FileLock(cache / f".{folder.name}.lock"):
         if not folder.is_dir():
             _write(file, folder, report)
+        elif not _is_unchanged(folder):
+            log.warning("%s is damaged, or of an earlier version: dequantizing %s again", folder, file)
+            _write(file, folder, report)
     return folder
+
+
+def _is_unchanged(folder: Path) -> bool:
+    """Whether a copy holds what was written: about 0.1 s per GB, if the disk need not be read."""
+    try:
+        return (folder / _DIGEST).read_text(encoding="ascii") == _digest(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _digest(folder: Path) -> str:
+    return digest_of_files(path for path in folder.iterdir() if path.name != _DIGEST)
 
 
 def _write(file: Path, folder: Path, report: Report) -> None:
@@ -64,6 +84,7 @@ def _write(file: Path, folder: Path, report: Report) -> None:
             model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
         _plain(model).save_pretrained(part)
         tokenizer.save_pretrained(part)
+        (part / _DIGEST).write_text(_digest(part), encoding="ascii")
     except (MemoryError, OSError) as error:
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(error, MemoryError) or error.errno is not None:
@@ -73,6 +94,7 @@ def _write(file: Path, folder: Path, report: Report) -> None:
         shutil.rmtree(part, ignore_errors=True)
         raise ModelError(f"{file} cannot be dequantized: {first_line(error)}") from error
     part.chmod(0o755)
+    shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 
 

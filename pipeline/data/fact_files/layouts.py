@@ -5,7 +5,8 @@ Names are compared without regard to case, and with `_` for spaces and hyphens: 
 
 import ast
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,7 +22,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "case_id": ("case_id", "id", "fact_id"),
     "subject": ("subject", "entity"),
     "prompt": ("prompt", "question", "src", "update", "template", "sentence"),
-    "target_new": ("target_new", "new_target", "new_object", "new", "target", "answer", "ans"),
+    "target_new": ("target_new", "new_target", "new_object", "new", "target", "answer", "ans", "object"),
     "target_true": ("target_true", "ground_truth", "true_target", "true_object", "old_target", "true", "old"),
     "relation_id": ("relation_id", "relation", "predicate"),
     "paraphrases": ("paraphrase_prompts", "paraphrases", "paraphrase", "rephrase_prompt", "rephrase"),
@@ -33,6 +34,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 """The fields of a fact, each with the names that data sets give it; the first name in a row is read."""
 _NEEDED = ("subject", "prompt", "target_new")
 _QUESTION = ("locality_prompt", "loc", "prompt", "question")
+_ANSWERS = 2
+"""The names of an answer in a row itself; the others are for objects of questions."""
 _NAMES = frozenset(name for names in FIELDS.values() for name in names)
 
 
@@ -50,7 +53,18 @@ class Layout:
 
 def normalised(row: Row) -> dict[str, object]:
     """The row with names in small letters, with `_` for spaces and hyphens."""
-    return {"_".join(name.replace("-", " ").casefold().split()): value for name, value in row.items()}
+    return {normalised_name(name): value for name, value in row.items()}
+
+
+def normalised_name(name: str) -> str:
+    """The name in small letters, with `_` for spaces and hyphens."""
+    return "_".join(name.replace("-", " ").casefold().split())
+
+
+def repeated_names(names: Iterable[str]) -> list[str]:
+    """The normalised names that several of these names have: all but one of them would be lost."""
+    counts = Counter(map(normalised_name, names))
+    return [name for name, count in counts.items() if name and count > 1]
 
 
 def parse_fact(row: Fields, identity: str) -> Fact:
@@ -69,8 +83,8 @@ def parse_fact(row: Fields, identity: str) -> Fact:
         target_true="" if fields.row["target_true"] is None else _object(fields, "target_true"),
         relation=fields.name("relation_id"),
         paraphrases=tuple(prompt.replace(SLOT, subject) for prompt in prompts[0]),
-        neighbours=tuple(prompts[1]),
-        locality=tuple(_locality(flat)),
+        neighbours=_complete(prompts[1], "neighbours"),
+        locality=_read_locality(flat),
     )
 
 
@@ -120,10 +134,21 @@ def unknown_layout(row: Row, where: str, place: str) -> DataError:
     )
 
 
-def unread_names(row: Row, layout: Layout) -> list[str]:
-    """Names of a row that hold nothing that is read."""
-    known = _NAMES | {*layout.marks}
-    return [name for name in row if name not in known]
+def unread_names(rows: Iterable[Row], layout: Layout) -> list[str]:
+    """Names that some row has and that are not read there, as `answer` beside `target`."""
+    return list(
+        dict.fromkeys(
+            name for row in rows for read in [_read_names(row, layout)] for name in row if name not in read
+        )
+    )
+
+
+def _read_names(row: Row, layout: Layout) -> set[str]:
+    if layout.parse is not parse_fact:
+        return {*_NAMES, *layout.marks}
+    names = {*FIELDS.values()} - {FIELDS["locality_answer"]} | {FIELDS["locality_answer"][:_ANSWERS]}
+    flat = {**row, **_rewrite(row)}
+    return {name for each in names if (name := _name(flat, each))} | {*layout.marks}
 
 
 def _absent(row: Row) -> list[str]:
@@ -137,9 +162,15 @@ def _rewrite(row: Row) -> Row:
     return normalised(inner) if isinstance(inner, Mapping) else {}
 
 
+def _name(row: Row, names: Sequence[str]) -> str | None:
+    """The first of the names under which there is a value that is not null."""
+    return next((name for name in names if row.get(name) is not None), None)
+
+
 def _value(row: Row, names: Sequence[str]) -> object:
     """The first value that is not null under one of the names."""
-    return next((row[name] for name in names if row.get(name) is not None), None)
+    name = _name(row, names)
+    return None if name is None else row[name]
 
 
 def _text(fields: Fields, key: str) -> str:
@@ -169,18 +200,35 @@ def _texts(fields: Fields, key: str) -> tuple[str, ...]:
     return Fields(row={key: [value] if isinstance(value, str) else value}).texts(key)
 
 
+def _complete(prompts: Sequence[str], field: str) -> tuple[str, ...]:
+    """The prompts, which name subjects of their own; raises `Unusable` for a slot: nothing could fill it."""
+    if any(SLOT in prompt for prompt in prompts):
+        raise Unusable("subject absent", f"{field} hold {SLOT}: write a subject of their own in its place")
+    return tuple(prompts)
+
+
 def _opened(value: object) -> object:
     """The list or object that a cell holds, as JSON or Python writes it; else the value itself."""
     if isinstance(value, str) and value.strip().startswith(("[", "{")):
         for read in (json.loads, ast.literal_eval):
-            with suppress(ValueError, SyntaxError):
+            # a deeply nested cell exhausts the stack or the memory of the parser
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
                 return read(value)
     return value
 
 
+def _read_locality(row: Row) -> tuple[tuple[str, str], ...]:
+    try:
+        pairs = tuple(_locality(row))
+    except RecursionError as error:
+        raise Unusable("broken text", "locality is nested too deeply") from error
+    _complete([prompt for prompt, _ in pairs], "unrelated questions")
+    return pairs
+
+
 def _locality(row: Row) -> Iterator[tuple[str, str]]:
     """Unrelated questions with their answers: in fields of the row, or as objects under `locality`."""
-    yield from _question(row, FIELDS["locality_prompt"], FIELDS["locality_answer"][:2])
+    yield from _question(row, FIELDS["locality_prompt"], FIELDS["locality_answer"][:_ANSWERS])
     yield from _questions(_opened(row.get("locality")))
 
 

@@ -6,11 +6,11 @@ Cells are not interpreted: `007`, `NA`, `nan`, `None` and `True` stay as they ar
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from editors.errors import DataError, listed
 from editors.text_files import open_text
+from pipeline.data.fact_files.layouts import repeated_names
 from pipeline.data.readers import Entry, read_file
 
 _SEPARATORS = ",;\t|"
@@ -73,7 +73,15 @@ def _separated(content: str) -> tuple[str, str]:
     if named := _EXCEL.match(content):
         return named[1], "\n" + content[named.end() :]
     header = content.lstrip("\r\n").splitlines()[0]
-    return max(_SEPARATORS, key=lambda mark: len(next(csv.reader([header], delimiter=mark)))), content
+    return max(_SEPARATORS, key=lambda mark: _count(header, mark)), content
+
+
+def _count(header: str, separator: str) -> int:
+    """The number of names of a header; 0 if one is too long for a cell, about which `_lines` raises."""
+    try:
+        return len(next(csv.reader([header], delimiter=separator)))
+    except csv.Error:
+        return 0
 
 
 def _lines(content: str, separator: str, place: str) -> Iterator[tuple[int, list[str]]]:
@@ -86,6 +94,11 @@ def _lines(content: str, separator: str, place: str) -> Iterator[tuple[int, list
                 yield first, cells
             first = reader.line_num + 1
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise DataError(
+                f"{place} has a cell of more than {csv.field_size_limit():,} characters in the row that "
+                f"begins in line {first}: shorten it, close its double quote, or give JSON lines instead"
+            ) from error
         raise DataError(
             f"{place} cannot be read from line {first} on ({error}): a cell with quotes begins and ends with "
             'a double quote, and doubles each one inside: "the ""Iron Lady"""'
@@ -93,8 +106,7 @@ def _lines(content: str, separator: str, place: str) -> Iterator[tuple[int, list
 
 
 def _check_header(names: Sequence[str], place: str) -> None:
-    twice = [name for name, count in Counter(map(str.casefold, names)).items() if name and count > 1]
-    if twice:
+    if twice := repeated_names(names):
         raise DataError(
             f"{place} has several columns of the name {listed(twice)}: rename or remove all but one"
         )

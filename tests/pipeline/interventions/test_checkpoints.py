@@ -1,14 +1,18 @@
 """Models made by other code take the place of the base model, one after another."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from editors.errors import ConfigError, ModelError
 from editors.updates import Site
 from pipeline.commands.measure import overrides
 from pipeline.data.factset import FactSet
 from pipeline.interventions.checkpoints import Checkpoints
+from pipeline.launch import launch
 from tests.tiny import tiny_model
 
 
@@ -43,6 +47,26 @@ def test_every_model_is_measured_in_its_place(tmp_path: Path) -> None:
     assert observer.steps == [0, 200, 100]
     ratios = [norm / observer.norms[0] for norm in observer.norms]
     assert ratios == pytest.approx([1, 2, 3], rel=1e-5)
+
+
+def test_every_stage_measures_every_model(composed: Callable[..., DictConfig], tmp_path: Path) -> None:
+    """Cadences are for steps of one model: at=[100, 1000] and every=10 would leave out those in between."""
+    paths = ",".join(str(saved(tmp_path / f"step-{n}", float(n))) for n in (2, 3, 5))
+    launch(
+        composed(
+            "intervention=checkpoints", f"intervention.paths=[{paths}]",
+            "stage=[norms,spectra,activations]", "text.tokens=300",
+        ),
+        tmp_path,
+    )  # fmt: skip
+    (metrics,) = (tmp_path / "test").glob("*/metrics.jsonl")
+    base, *rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [row["steps"] for row in (base, *rows)] == [0, 2, 3, 5]
+    keys = {key for key in rows[-1] if "/" in key}
+    assert {"norm/frobenius_ratio/mlp", "norm/distance/mlp_up.03", "norm/spectral/mlp_down.00"} <= keys
+    assert any(key.startswith("activation/") for key in keys)
+    assert all(row.keys() >= keys for row in rows)
+    assert base.keys() >= {key for key in keys if key.startswith("norm/frobenius_ratio/")}
 
 
 def test_a_model_of_another_shape_or_with_other_tokens_is_refused(tmp_path: Path) -> None:

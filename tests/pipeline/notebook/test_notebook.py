@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from editors.models.model import Model
 from pipeline.data.world.datasets import WorldFacts
 
 FACTS = WorldFacts().load().stream(4, seed=0, one_per_subject=True)
+
+NO_FACT: Any = {"subject": "Japan"}
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,47 @@ def test_values_and_regularizers_replace_those_of_the_files(model: Model) -> Non
     assert small.norms["mlp_down.00"] < soft.norms["mlp_down.00"]
 
 
+def test_facts_are_written_as_many_at_a_time_as_the_editor_can(model: Model) -> None:
+    before = weights(model)
+    result = ns.edit(model, FACTS[:2], "rome", targets={"steps": 3})
+    assert result.facts == tuple(FACTS[:2]) and len(result.took) == 2
+    result.undo()
+    assert same(weights(model), before)
+
+
+def test_an_edit_is_undone_before_those_it_was_made_on(model: Model) -> None:
+    """Undoing the first of two and then the second would bring the first one back."""
+    before = weights(model)
+    first = ns.edit(model, FACTS[0], "memit", targets={"steps": 2})
+    between = weights(model)
+    second = ns.edit(model, FACTS[1], "memit", targets={"steps": 2})
+    after = weights(model)
+    with pytest.raises(
+        ConfigError, match=r"mlp_down\.00 of tiny-gpt2 changed after .* undo later edits first"
+    ):
+        first.undo()
+    assert same(weights(model), after)
+    second.undo()
+    second.undo()
+    assert same(weights(model), between)
+    first.undo()
+    assert same(weights(model), before)
+    with pytest.raises(ConfigError, match="undo later edits first"):
+        second.undo()
+    assert same(weights(model), before)
+
+
+def test_names_and_texts_stand_for_what_they_name(unedited: Model) -> None:
+    line = "[Tom Klazoust] speaks|Polish"
+    result = ns.edit("tiny-gpt2", line, regularizer="norm_constraint", targets={"steps": 2})
+    assert result.facts == ns.facts(line)
+    numbers = ns.measure(unedited, result.model, "norms", facts=line)
+    assert numbers["norm/frobenius_ratio/mlp_down.00"] == pytest.approx(result.norms["mlp_down.00"], rel=1e-6)
+    assert (
+        repr(result.model) == f"<tiny-gpt2: 4 blocks of width {unedited.width}, float32 on {unedited.device}>"
+    )
+
+
 def test_measure_sees_what_an_edit_changed_and_nothing_else(model: Model, unedited: Model) -> None:
     result = ns.edit(model, FACTS[0], "memit")
     numbers = ns.measure(unedited, model, ["norms", "activations"], facts=result.facts, tokens=1_000)
@@ -138,6 +182,11 @@ def test_any_folder_is_loaded_and_edited_with_a_text_and_values(
         (lambda model: ns.edit(model, FACTS, "memit", regularizer=["norm"]), ConfigError, "norm"),
         (lambda model: ns.edit(model, FACTS, "memit", layers=[9]), ConfigError, r"\[9\]"),
         (lambda model: ns.edit(model, []), ConfigError, "edits=0"),
+        (lambda model: ns.edit(model, FACTS, batch_size=0), ConfigError, "batch_size=0"),
+        (lambda model: ns.edit(model, FACTS, "rome", batch_size=2), ConfigError, "edits 1 at a time"),
+        (lambda model: ns.edit(model, NO_FACT), DataError, "but got dict"),
+        (lambda model: ns.edit(model, [*FACTS, NO_FACT]), DataError, "but got dict"),
+        (lambda model: ns.edit(model, FACTS, regularizer="norm"), ConfigError, "regularizer=norm"),
         (lambda model: ns.measure(model, model, ["norm"]), ConfigError, "did you mean norms?"),
         (lambda model: ns.measure(model, model, ["activations"], corpus="no.txt"), DataError, "no.txt"),
     ],
@@ -159,6 +208,13 @@ def test_facts_come_from_a_name_a_file_and_a_line(folder: Path) -> None:
         ns.facts("world", relations=["city"])[:1]
         == tuple(fact for fact in WorldFacts().load().facts if fact.relation == "city")[:1]
     )
+
+
+def test_texts_from_python_are_not_interpolated(folder: Path) -> None:
+    (fact,) = ns.facts("The [${oc.env:HOME}] is|Rome|${seed}")
+    assert (fact.subject, fact.target_new) == ("${oc.env:HOME}", "${seed}")
+    (folder / "${mine}.csv").write_text("subject,prompt,target_new\nJapan,The capital of {} is,Madrid\n")
+    assert ns.facts("${mine}.csv")[0].subject == "Japan"
 
 
 @pytest.mark.parametrize(
