@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from analysis.results.run_folder import RunFolder
+from analysis.stages.efficacy.records import unmeasured
+from analysis.stages.efficacy.stage import Efficacy
 from editors.base import Editor
 from editors.errors import ConfigError, DataError
 from editors.text_files import local_path
-from pipeline.build import build
+from pipeline.build import Parts, build
 from pipeline.commands.suggestion import best, trials_of
 from pipeline.config.allowed_classes import import_target
 from pipeline.config.models.published import LAYERS, Values, are_blocks, as_text, flat, nearest, published
@@ -37,6 +39,9 @@ from pipeline.sweeps.box import EDITED, Box, box, ranges
 log = logging.getLogger(__name__)
 
 USAGE = "python -m pipeline suggest model=X editor=Y [edits=50] [trials=12] [out=FOLDER] [option=value ...]"
+_SCORES = {"rewrite": "ES", "paraphrase": "PS", "neighbour": "NS"}
+_FIELDS = {"target_true": "true objects", "paraphrases": "paraphrases", "neighbours": "neighbours"}
+"""Fields of facts that the scores need, in words."""
 _PEAK = "trace/peak/mlp"
 _TRACED = 20
 """Facts whose causal trace says where the model looks facts up."""
@@ -98,7 +103,7 @@ def main(arguments: Sequence[str], compute: Callable[[Sequence[str]], None]) -> 
     others = [*published(editor["name"]).values()]
     space = box(others, guess, [guess[LAYERS]])
     first = {key: as_text(value) for key, value in space.guess.items()}
-    build(composed_run(as_overrides(first | trial(request, nodes, space))))  # tells mistakes before any work
+    check_measurable(build(composed_run(as_overrides(first | trial(request, nodes, space)))))
     peak = traced(request, nodes, compute) if len(guess[LAYERS]) < model["depth"] else None
     candidates = ranges(guess[LAYERS], peak, model["depth"])
     space = box(others, guess, candidates)
@@ -188,6 +193,24 @@ def guessed(nodes: Mapping[str, Any]) -> tuple[str, Values]:
             f"write conf/hparams/{nodes['model']['name']}/{editor}.yaml"
         )
     return f"the values of {origin}", {**values, **guess}
+
+
+def check_measurable(parts: Parts) -> None:
+    """Raise a ConfigError if the score of a trial cannot be measured with its facts.
+
+    Raises DataError as loading the facts does, and for too few of them.
+    """
+    facts = parts.intervention.plan(parts.data.load()).stream
+    (neighbours,) = (stage.neighbours for stage in parts.stages if isinstance(stage, Efficacy))
+    if not (kinds := unmeasured(facts, neighbours)):
+        return
+    fields = [name for field, name in _FIELDS.items() if not any(getattr(fact, field) for fact in facts)]
+    raise ConfigError(
+        f"the {len(facts)} facts of data={parts.data.name} do not measure "
+        f"{' and '.join(_SCORES[kind] for kind in kinds)}, but a search compares trials by ES, PS and NS: add "
+        f"{' and '.join(fields) or 'all fields to the same facts'} (docs/data.md), or leave out data, so that "
+        "the search takes facts of its own"
+    )
 
 
 def traced(

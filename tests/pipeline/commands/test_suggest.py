@@ -64,6 +64,27 @@ def test_a_mistake_in_an_option_is_told_before_anything_is_computed(tmp_path: Pa
         suggest.main(arguments, never)
 
 
+@pytest.mark.parametrize(
+    ("header", "row", "sentence"),
+    [
+        ("", "", "do not measure ES and PS and NS"),
+        ("", "", "add true objects and paraphrases and neighbours"),
+        ("target_true,paraphrases", "Oslo,It is", r"do not measure NS, .*: add neighbours \(docs"),
+        ("paraphrases,neighbours", "It is,He is", "ES and PS and NS, .*: add true objects "),
+    ],
+)
+def test_facts_without_a_score_are_refused_before_anything_is_computed(
+    tmp_path: Path, header: str, row: str, sentence: str
+):
+    table = tmp_path / "mine.csv"
+    table.write_text(f"subject,prompt,target_new,{header}\nChad,{{}} is,Rome,{row}\n".replace(",\n", "\n"))
+    options = ["data=file", f"data.path={table}", "edits=1", f"out={tmp_path}"]
+    with pytest.raises(ConfigError, match=f"the 1 facts of data=mine .*{sentence}"):
+        suggest.main(["model=tiny-gpt2", "editor=memit", *options], never)
+    with pytest.raises(DataError, match="edits=50, but data=mine has only 1 facts"):
+        suggest.main(["model=tiny-gpt2", "editor=memit", *options[:2], f"out={tmp_path}"], never)
+
+
 def test_an_editor_without_values_cannot_be_searched():
     nodes = described(request("model.depth=4")) | {"editor": {"name": "mine"}}
     nodes["layers"] = {"published": "???"}
