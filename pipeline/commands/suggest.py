@@ -204,12 +204,12 @@ def check_measurable(parts: Parts) -> None:
     (neighbours,) = (stage.neighbours for stage in parts.stages if isinstance(stage, Efficacy))
     if not (kinds := unmeasured(facts, neighbours)):
         return
-    fields = [name for field, name in _FIELDS.items() if not any(getattr(fact, field) for fact in facts)]
+    scores = " and ".join(_SCORES[kind] for kind in kinds)
+    absent = [name for field, name in _FIELDS.items() if not any(getattr(fact, field) for fact in facts)]
     raise ConfigError(
-        f"the {len(facts)} facts of data={parts.data.name} do not measure "
-        f"{' and '.join(_SCORES[kind] for kind in kinds)}, but a search compares trials by ES, PS and NS: add "
-        f"{' and '.join(fields) or 'all fields to the same facts'} (docs/data.md), or leave out data, so that "
-        "the search takes facts of its own"
+        f"the {len(facts)} facts of data={parts.data.name} do not measure {scores}, but a search compares "
+        f"trials by ES, PS and NS: add {' and '.join(absent) or 'all fields to the same facts'} "
+        "(docs/data.md), or leave out data, so that the search takes facts of its own"
     )
 
 
@@ -259,6 +259,7 @@ def searched(request: Request, space: Box) -> dict[str, str]:
         "hydra.sweeper.n_trials": str(request.trials),
         "hydra.sweeper.sampler.n_startup_trials": str(max(2, request.trials // 3)),
         "hydra.sweeper.first": f"[{{{first}}}]",
+        "hydra.sweeper.first_must_run": "true",
     }
 
 

@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from editors.errors import ConfigError, DataError
+from editors.errors import ConfigError, DataError, NumericsError
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.schema import resolved
 from pipeline.runs import signals
@@ -313,6 +313,40 @@ def test_too_many_failures_end_the_search(search):
 def test_a_search_without_a_result_gives_the_reason(search):
     with pytest.raises(DataError, match=r"all 2 trials failed; the first: .*objective=score"):
         search(lambda x: float("nan"), n_trials=2)
+
+
+def test_an_error_of_the_first_trial_ends_a_search_that_needs_it(search):
+    launched: list[float] = []
+
+    def refused(x: float) -> float:
+        launched.append(x)
+        raise ConfigError("the package is not installed")
+
+    with pytest.raises(ConfigError, match="not installed"):
+        search(refused, first=[{"x": 9.0}], first_must_run=True)
+    assert launched == [9.0]
+    _, study = search(first=[{"x": 9.0}], first_must_run=True)
+    assert parameters(study)[0] == 9.0 and ends(study) == ["complete"] * 4
+
+
+def test_a_search_without_results_may_be_replaced(search):
+    with pytest.raises(ConfigError, match="not installed"):
+        search(lambda x: (_ for _ in ()).throw(ConfigError("not installed")), first_must_run=True)
+    _, study = search(space="x=interval(20,30)", settings={"text": "another"}, n_trials=2)
+    assert ends(study) == ["complete"] * 2 and min(parameters(study)) >= 20
+    with pytest.raises(ConfigError, match="another name"):
+        search(settings={"text": "a third"})
+
+
+@pytest.mark.parametrize("first_must_run", [True, False])
+def test_a_first_trial_that_diverges_is_one_of_many(search, first_must_run: bool):
+    def large(x: float) -> float:
+        if x == 2:
+            raise NumericsError("the loss is NaN")
+        return float("nan") if x == 9 else x
+
+    _, study = search(large, first=[{"x": 9.0}, {"x": 2.0}], first_must_run=first_must_run)
+    assert ends(study) == ["failed", "failed", "complete", "complete"]
 
 
 def test_several_objectives_give_a_pareto_front(search):
