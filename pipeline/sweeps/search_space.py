@@ -5,6 +5,7 @@ included; `interval(0, 1)` and `range(0.0, 1.0, 0.1)` are floats; `tag(log, inte
 the logarithm.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,6 +68,16 @@ def any_of(distribution: BaseDistribution) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[0]
     return distribution.low  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def holds(distribution: BaseDistribution, value: object) -> bool:
+    """Whether the distribution can give the value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    low, high, step = (getattr(distribution, name) for name in ("low", "high", "step"))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        return False
+    return step is None or math.isclose((value - low) / step, round((value - low) / step), abs_tol=1e-8)
 
 
 def is_compatible(old: Space, new: Space) -> bool:
