@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from editors.base import Editor
 from editors.errors import ConfigError
 from editors.text_files import local_path
@@ -97,16 +95,14 @@ def trial(request: Request, nodes: Mapping[str, Any], space: Box) -> dict[str, s
 def first_point(request: Request, space: Box) -> dict[str, Any]:
     """The guess for every key that is searched, unless it lies outside of the range on the command line."""
     # imported here, because Optuna is an extra
-    from pipeline.sweeps.search_space import distribution_of, holds
+    from pipeline.sweeps.search_space import holds, parsed
 
-    parser = OverridesParser.create()
     values = {**space.fixed, **space.guess}
     point = {key: value for key, value in space.guess.items() if key not in request.options}
     for key, text in request.ranges.items():
-        distribution = distribution_of(parser.parse_override(f"{key}={text}"))
         value = as_text(values[key]) if isinstance(values.get(key), list) else values.get(key)
         point.pop(key, None)
-        if holds(distribution, value):
+        if holds(parsed(f"{key}={text}"), value):
             point[key] = value
     return point
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Transformer
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -28,6 +29,11 @@ def split(overrides: Sequence[Override]) -> tuple[Space, list[str]]:
     last = {override.get_key_element(): override for override in overrides}
     space = {key: distribution_of(each) for key, each in last.items() if each.is_sweep_override()}
     return space, [str(each.input_line) for key, each in last.items() if key not in space]
+
+
+def parsed(argument: str) -> BaseDistribution:
+    """The distribution of an argument with several values; raises as the parser and `distribution_of` do."""
+    return distribution_of(OverridesParser.create().parse_override(argument))
 
 
 def distribution_of(override: Override) -> BaseDistribution:
