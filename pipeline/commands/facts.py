@@ -85,7 +85,7 @@ def report(arguments: Sequence[str]) -> Iterator[str]:
 
 def _check_writable(out: Path, path: str | None) -> None:
     """Raise a ConfigError if a file cannot be written, or is the one that the facts are read from."""
-    if path and out.exists() and out.samefile(local_path(path)):
+    if path and out.exists() and local_path(path).exists() and out.samefile(local_path(path)):
         raise ConfigError(f"out={out} is the file that the facts are read from: give another one")
     if out.is_dir():
         raise ConfigError(f"out={out} is a folder: name a file in it, such as out={out / 'known.csv'}")

@@ -1,6 +1,5 @@
 """The best values of a search: their file in `conf/hparams`, and what to expect of them in plain words."""
 
-import re
 import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from analysis.results.run_folder import RunFolder
+from pipeline.config.models.missing import OF_A_RUN, group_of
 from pipeline.paths import CONF
 from pipeline.runs import atomic_files
 from pipeline.runs.layout import OUTPUTS
@@ -21,10 +21,6 @@ LEAST = 0.9
 NOISE = 0.02
 """Difference of two scores below which the norms decide; it is well within their scatter for 50 facts."""
 _WIDTH = 108
-_OF_THE_SEARCH = (
-    "edits batch_size seed data facts moments experiment overlay objective name launcher tracker hydra"
-).split()
-"""Groups of options that do not belong to the model."""
 VALUES = ("editor.", "regularizer.", "layers.")
 """Beginnings of the keys of values, which the file holds."""
 _ES, _STEPS, _NORM = "edit/success/seen.rewrite", "edit/optimiser_steps/mean", "norm/frobenius_ratio/edited"
@@ -106,8 +102,7 @@ class Suggestion:
         options = [
             f"{key}={value}"
             for key, value in self.options.items()
-            if re.split("[.@]", key.lstrip("+"))[0] not in _OF_THE_SEARCH
-            and not key.lstrip("+").startswith(VALUES)
+            if group_of(key) not in (*OF_A_RUN, "moments") and not key.lstrip("+").startswith(VALUES)
         ]
         return f"python -m pipeline {shlex.join([*folder, *options, *batch])}"
 
