@@ -35,8 +35,10 @@ from pipeline.commands.search_request import (
     trial,
 )
 from pipeline.commands.suggestion import VALUES, best, trials_of
+from pipeline.config.models.described import description
 from pipeline.config.models.published import LAYERS, Values, are_blocks, as_text, flat, nearest, published
 from pipeline.config.schema import composed, composed_run
+from pipeline.data.opened_texts import open_texts
 from pipeline.runs.layout import OUTPUTS, folder_of
 from pipeline.sweeps.box import EDITED, box, ranges
 from pipeline.sweeps.search import trials_class
@@ -82,7 +84,9 @@ def main(arguments: Sequence[str], compute: Callable[[Sequence[str]], None]) -> 
     values = [*published(editor["name"]).values()]
     space = box(values, guess, [guess[LAYERS]])
     first = {key: as_text(value) for key, value in space.guess.items()}
-    check_measurable(build(composed_run(as_overrides(first | trial(request, nodes, space)))))
+    parts = build(composed_run(as_overrides(first | trial(request, nodes, space))))
+    check_measurable(parts)
+    open_texts([parts.intervention, *parts.stages], parts.model.name)
     trials_class()  # a search without Optuna ends before any work
     peak = traced(request, nodes, compute) if len(guess[LAYERS]) < model["depth"] else None
     candidates = ranges(guess[LAYERS], peak, model["depth"])
@@ -121,6 +125,7 @@ def described(request: Request) -> dict[str, Any]:
 
     Raises:
         ConfigError: as the configuration, and for a model of unknown depth.
+        ModelError: for a model whose configuration cannot be read.
     """
     # the blocks of the editor refer to those of the pair, which may have none
     overrides = [
@@ -129,6 +134,7 @@ def described(request: Request) -> dict[str, Any]:
     ]
     nodes = composed(overrides, ("model", "editor", "regularizer", "layers", "moments"), may_lack_values=True)
     if not nodes["model"].get("depth"):
+        description(*(nodes["model"].get(key) for key in ("path", "revision", "gguf")))  # tells what is wrong
         raise ConfigError(f"model={request.options['model']} has no model.depth, the number of its blocks")
     return nodes
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from editors.errors import ConfigError, DataError
+from editors.errors import ConfigError, DataError, ModelError
 from pipeline.commands import search_request, suggest
 from pipeline.commands.search_request import Request, first_point, requested, searched, trial
 from pipeline.commands.suggest import described, guessed, traced
@@ -100,6 +100,21 @@ def test_facts_without_a_score_are_refused_before_anything_is_computed(
         suggest.main(["model=tiny-gpt2", "editor=memit", *options], never)
     with pytest.raises(DataError, match="edits=50, but data=mine has only 1 facts"):
         suggest.main(["model=tiny-gpt2", "editor=memit", *options[:2], f"out={tmp_path}"], never)
+
+
+def test_a_model_that_cannot_be_read_is_named():
+    with pytest.raises(ModelError, match=r"model\.path has no value: give the folder"):
+        described(requested(["model=hf", "editor=memit"]))
+    with pytest.raises(ModelError, match=r"model\.path=/no/such is no folder here"):
+        described(requested(["model=hf", "model.path=/no/such", "editor=memit"]))
+
+
+def test_a_text_that_cannot_be_read_is_told_before_anything_is_computed(tmp_path: Path):
+    (tmp_path / "empty.txt").write_text("\n")
+    text = ["corpus@model.corpus=file", f"model.corpus.path={tmp_path}/empty.txt", "data=atlas"]
+    cache = f"moments.folder={tmp_path}"
+    with pytest.raises(DataError, match=r"corpus\.path=.*empty\.txt holds no text"):
+        suggest.main(["model=tiny-gpt2", "editor=memit", *text, cache, f"out={tmp_path}"], never)
 
 
 def test_an_editor_without_values_cannot_be_searched():

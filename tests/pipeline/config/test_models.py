@@ -13,7 +13,7 @@ from pipeline.config.models.described import model_depth, model_name
 from pipeline.config.models.published import scaled
 from pipeline.config.models.sources import model_source
 from pipeline.config.resolvers import register_resolvers
-from pipeline.config.schema import resolved
+from pipeline.config.schema import composed, resolved
 from tests.pipeline.conftest import CONF
 
 
@@ -152,6 +152,15 @@ def test_what_lies_here_comes_before_the_network(tmp_path: Path, monkeypatch: py
     answers.clear()
     with pytest.raises(ConfigError, match="make real-setup, or pip install gguf"):
         model_source("org/absent", None, "package:no_such_package/a.gguf")
+
+
+def test_a_folder_in_place_of_an_id_is_loaded(tmp_path: Path):
+    override = ["model=smollm2-135m", f"model.path={tmp_path}"]
+    assert composed(override, ["model"])["model"]["source"] == "hub"
+    with pytest.raises(
+        ConfigError, match=r"^model.path=/no/such/folder is no folder here .* check the spelling"
+    ):
+        composed(["model=smollm2-135m", "model.path=/no/such/folder"], ["model"])
 
 
 def test_a_key_that_came_later_counts_only_with_a_value():
