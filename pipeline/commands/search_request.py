@@ -27,6 +27,8 @@ _MEASURED = {
     "tracker": "none",
 }
 """Measurements of a trial: none while it edits."""
+_LIST = re.compile(r"[^\[\](){}'\"]*,[^\[\](){}'\"]*")
+"""Values with commas that are neither a list nor in quotes."""
 _SEVERAL = re.compile(r"(tag|interval|range|choice|int|float)\(")
 
 
@@ -60,6 +62,15 @@ def requested(arguments: Sequence[str]) -> Request:
         for key in ("model", "editor")
         if "," in options.get(key, "")
     ]
+    problems += [
+        f"{key}={value}: write several values as '{key}=choice({value})'"
+        for key, value in options.items()
+        if key not in ("model", "editor") and _LIST.fullmatch(value)
+    ]
+    if "layers" in options:
+        problems.append(
+            f"layers={options['layers']}: a search takes blocks by number, such as layers.edit=[0,1]"
+        )
     trials, out = options.pop("trials", "12"), options.pop("out", "")
     if not trials.isdecimal() or int(trials) < 1:
         problems.append(f"trials={trials}, but a search has at least 1 trial")

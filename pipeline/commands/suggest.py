@@ -88,6 +88,7 @@ def main(arguments: Sequence[str], compute: Callable[[Sequence[str]], None]) -> 
     check_measurable(parts)
     open_texts([parts.intervention, *parts.stages], parts.model.name)
     trials_class()  # a search without Optuna ends before any work
+    first_point(request, space)  # as does one with a range that cannot be read
     peak = traced(request, nodes, compute) if len(guess[LAYERS]) < model["depth"] else None
     candidates = ranges(guess[LAYERS], peak, model["depth"])
     space = box(values, guess, candidates)

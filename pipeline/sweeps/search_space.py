@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Transformer
+from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from editors.errors import ConfigError
@@ -32,8 +33,12 @@ def split(overrides: Sequence[Override]) -> tuple[Space, list[str]]:
 
 
 def parsed(argument: str) -> BaseDistribution:
-    """The distribution of an argument with several values; raises as the parser and `distribution_of` do."""
-    return distribution_of(OverridesParser.create().parse_override(argument))
+    """The distribution of an argument with several values; raises ConfigError if there is none."""
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        raise ConfigError(f"{argument} cannot be searched: {str(error).splitlines()[0]}") from error
+    return distribution_of(override)
 
 
 def distribution_of(override: Override) -> BaseDistribution:

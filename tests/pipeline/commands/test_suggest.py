@@ -31,6 +31,11 @@ def request(*options: str) -> Request:
         (["model=tiny-gpt2", "editor=memit,rome"], "one editor at a time"),
         (["model=tiny-gpt2", "editor=memit", "trials=0"], "trials=0, but a search has at least 1 trial"),
         (["model=tiny-gpt2", "editor=memit", "trials=x"], "trials=x"),
+        (
+            ["model=tiny-gpt2", "editor=memit", "editor.kl=5,10"],
+            r"several values as 'editor\.kl=choice\(5,10\)'",
+        ),
+        (["model=tiny-gpt2", "editor=memit", "layers=late"], "layers=late: a search takes blocks by number"),
         (["--multirun"], "--multirun is no option of a search"),
     ],
 )
@@ -107,6 +112,13 @@ def test_a_model_that_cannot_be_read_is_named():
         described(requested(["model=hf", "editor=memit"]))
     with pytest.raises(ModelError, match=r"model\.path=/no/such is no folder here"):
         described(requested(["model=hf", "model.path=/no/such", "editor=memit"]))
+
+
+@pytest.mark.parametrize("values", ["interval(5", "range(5,9,shuffle=true)", "tag(linear,interval(1,2))"])
+def test_a_range_that_cannot_be_read_is_told_before_anything_is_computed(tmp_path: Path, values: str):
+    option = f"editor.targets.steps={values}"
+    with pytest.raises(ConfigError, match=r"^editor\.targets\.steps=.* cannot be searched: "):
+        suggest.main(["model=tiny-gpt2", "editor=memit", "edits=2", option, f"out={tmp_path}"], never)
 
 
 def test_a_text_that_cannot_be_read_is_told_before_anything_is_computed(tmp_path: Path):
