@@ -29,4 +29,7 @@ def open_storage(url: str, *, read_only: bool = False) -> "RDBStorage":
         ) from error
     except Exception as error:  # whatever a torn or foreign file makes SQLAlchemy raise
         cause = (str(error).splitlines() or [""])[0]
-        raise DataError(f"the search in {url} cannot be opened: {type(error).__name__}: {cause}") from error
+        raise DataError(
+            f"the search in {url} cannot be opened ({type(error).__name__}: {cause}): move that file away "
+            "for a new search, which finds the finished runs, or choose another name=…"
+        ) from error

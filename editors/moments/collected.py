@@ -83,9 +83,12 @@ class CollectedMoments:
         """The matrices of the layers in float64, from the cache if it holds them.
 
         Raises:
+            ConfigError: for a block of `layers` that the model does not have.
             DataError: for a corpus without text.
             NumericsError: for keys with NaN or infinity.
         """
+        if self.layers:
+            model.check_layers(self.layers, "moments.layers")
         store = self._store(model)
         with store.locked():
             cached = {layer: store.read(_moment_of(layer)) for layer in layers}

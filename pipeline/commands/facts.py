@@ -7,6 +7,7 @@ then writes the facts with a column `known`. Other options are those of a run.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,8 @@ def report(arguments: Sequence[str]) -> Iterator[str]:
     file = [] if named else ["data=file", f"data.path={in_quotes(path)}"]
     nodes = composed([*file, *overrides], groups)
     source = instance(nodes["data"])
+    if out:
+        _check_writable(out, nodes["data"].get("path"))
     factset = source.load()
     if isinstance(source, FactFile):
         yield from layout_of_file(source, factset)
@@ -80,6 +83,20 @@ def report(arguments: Sequence[str]) -> Iterator[str]:
     else:
         yield from _example(factset.facts[0])
         yield "add model=… for tokens, and for the facts that a model knows"
+
+
+def _check_writable(out: Path, path: str | None) -> None:
+    """Raise a ConfigError if a file cannot be written, or is the one that the facts are read from."""
+    if path and out.exists() and local_path(path).exists() and out.samefile(local_path(path)):
+        raise ConfigError(f"out={out} is the file that the facts are read from: give another one")
+    if out.is_dir():
+        raise ConfigError(f"out={out} is a folder: name a file in it, such as out={out / 'known.csv'}")
+    if not out.parent.is_dir():
+        raise ConfigError(
+            f"out={out} cannot be written: there is no folder {out.parent} (now in {Path.cwd()})"
+        )
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise ConfigError(f"out={out} cannot be written: choose a folder that you may write to")
 
 
 def layout_of_file(source: FactFile, factset: FactSet) -> Iterator[str]:

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editors.errors import ConfigError
+<<<<<<< HEAD
 from pipeline.config.quoting import in_quotes
+=======
+from editors.text_files import local_path
+>>>>>>> mendB
 from pipeline.paths import CONF
 
 USAGE = "python -m pipeline measure BASE EDITED... [option=value ...]"
@@ -25,8 +29,8 @@ def overrides(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: if fewer than two models are named.
     """
-    models = [argument for argument in arguments if "=" not in argument]
-    options = [argument for argument in arguments if "=" in argument]
+    models = [argument for argument in arguments if "=" not in argument or local_path(argument).exists()]
+    options = [argument for argument in arguments if argument not in models]
     if len(models) < 2 or any(model.startswith("-") for model in models):
         raise ConfigError(f"{USAGE}: name the model that the others were made of, and at least one of these")
     base, *edited = models

@@ -14,43 +14,43 @@ Other options are those of a run, such as data=file data.path=FACTS.
 """
 
 import logging
-import re
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from analysis.results.run_folder import RunFolder
-from editors.base import Editor
+from analysis.stages.efficacy.records import unmeasured
+from analysis.stages.efficacy.stage import Efficacy
 from editors.errors import ConfigError, DataError
-from editors.text_files import local_path
-from pipeline.build import build
-from pipeline.commands.suggestion import best, trials_of
-from pipeline.config.allowed_classes import import_target
+from pipeline.build import Parts, build
+from pipeline.commands.search_request import (
+    Request,
+    as_overrides,
+    first_point,
+    one_pass,
+    own_facts,
+    requested,
+    searched,
+    trial,
+)
+from pipeline.commands.suggestion import VALUES, best, trials_of
+from pipeline.config.models.described import description
 from pipeline.config.models.published import LAYERS, Values, are_blocks, as_text, flat, nearest, published
 from pipeline.config.schema import composed, composed_run
-from pipeline.data.atlas.facts import known_models
-from pipeline.paths import CONF, ROOT
+from pipeline.data.opened_texts import open_texts
 from pipeline.runs.layout import OUTPUTS, folder_of
-from pipeline.sweeps.box import EDITED, Box, box, ranges
+from pipeline.sweeps.box import EDITED, box, ranges
+from pipeline.sweeps.search import trials_class
 
 log = logging.getLogger(__name__)
 
-USAGE = "python -m pipeline suggest model=X editor=Y [edits=50] [trials=12] [out=FOLDER] [option=value ...]"
+_SCORES = {"rewrite": "ES", "paraphrase": "PS", "neighbour": "NS"}
+_FIELDS = {"target_true": "true objects", "paraphrases": "paraphrases", "neighbours": "neighbours"}
+"""Fields of facts that the scores need, in words."""
 _PEAK = "trace/peak/mlp"
 _TRACED = 20
 """Facts whose causal trace says where the model looks facts up."""
-_MEASURED = {
-    "stage": "[norms,efficacy]",
-    "stage.norms.cadence.every": "0",
-    "stage.norms.whole.every": "0",
-    "stage.efficacy.cadence.every": "0",
-    "stage.efficacy.scopes": "[seen]",
-    "stage.efficacy.generated": "0",
-    "tracker": "none",
-}
-"""Measurements of a trial: none while it edits."""
-_SEVERAL = re.compile(r"(tag|interval|range|choice|int|float)\(")
 _TRACE = {
     "intervention": "none",
     "stage": "[tracing]",
@@ -61,19 +61,6 @@ _TRACE = {
     "objective.score.metric": _PEAK,
     "tracker": "none",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """A search as the command line describes it."""
-
-    options: Mapping[str, str]
-    """Options of the runs by key, with the model and the editor."""
-    ranges: Mapping[str, str]
-    """Keys with several values, in the grammar of searches, in place of the published range."""
-    trials: int
-    out: Path
-    """Folder of configuration to which the file goes."""
 
 
 def main(arguments: Sequence[str], compute: Callable[[Sequence[str]], None]) -> str | int:
@@ -92,19 +79,27 @@ def main(arguments: Sequence[str], compute: Callable[[Sequence[str]], None]) -> 
     model, editor = nodes["model"], nodes["editor"]
     name = request.options.get("name", f"suggest-{model['name']}-{editor['name']}")
     file = request.out / "hparams" / model["name"] / f"{editor['name']}.yaml"
-    if file.exists():
-        raise ConfigError(f"{file} exists already: move it away, or give out=FOLDER for a new one")
+    check_new(file)
     origin, guess = guessed(nodes)
-    others = [*published(editor["name"]).values()]
-    space = box(others, guess, [guess[LAYERS]])
+    values = [*published(editor["name"]).values()]
+    space = box(values, guess, [guess[LAYERS]])
     first = {key: as_text(value) for key, value in space.guess.items()}
-    build(composed_run(as_overrides(first | trial(request, nodes, space))))  # tells mistakes before any work
+    parts = build(composed_run(as_overrides(first | trial(request, nodes, space))))
+    check_measurable(parts)
+    open_texts([parts.intervention, *parts.stages], parts.model.name)
+    trials_class()  # a search without Optuna ends before any work
+    first_point(request, space)  # as does one with a range that cannot be read
     peak = traced(request, nodes, compute) if len(guess[LAYERS]) < model["depth"] else None
     candidates = ranges(guess[LAYERS], peak, model["depth"])
-    space = box(others, guess, candidates)
-    options = trial(request, nodes, space) | searched(request, space) | {"name": name}
+    space = box(values, guess, candidates)
+    point = first_point(request, space)
+    options = trial(request, nodes, space) | searched(request, space, point) | {"name": name}
     if EDITED not in {*request.options, *request.ranges}:
-        options |= _one_pass(nodes, candidates)
+        options |= one_pass(nodes, candidates)
+    given = [
+        key for key in (*request.options, *request.ranges) if key.startswith(VALUES) and key not in point
+    ]
+    origin += f", apart from {', '.join(given)}" if given else ""
     log.info("search: %d trials of %s facts; the first has %s", request.trials, options["edits"], origin)
     compute(as_overrides(options))
     suggestion = best(trials_of(name), request.options, options, space.fixed, origin, peak)
@@ -116,36 +111,14 @@ def main(arguments: Sequence[str], compute: Callable[[Sequence[str]], None]) -> 
     return 0
 
 
-def as_overrides(options: Mapping[str, str]) -> list[str]:
-    """Options by key as on the command line."""
-    return [f"{key}={value}" for key, value in options.items()]
-
-
-def requested(arguments: Sequence[str]) -> Request:
-    """The request of a command line; raises ConfigError for options that cannot be searched with."""
-    if unknown := [argument for argument in arguments if "=" not in argument or argument.startswith("-")]:
-        raise ConfigError(f"{unknown[0]} is no option of a search; usage: {USAGE}")
-    options = dict(argument.split("=", 1) for argument in arguments)
-    problems = [f"{key}=… is missing; usage: {USAGE}" for key in ("model", "editor") if key not in options]
-    problems += [
-        f"{key}={options[key]}: a search is for one {key} at a time"
-        for key in ("model", "editor")
-        if "," in options.get(key, "")
-    ]
-    trials, out = options.pop("trials", "12"), options.pop("out", "")
-    if not trials.isdecimal() or int(trials) < 1:
-        problems.append(f"trials={trials}, but a search has at least 1 trial")
-    if not out and CONF != ROOT / "conf":
-        problems.append("out=… is missing: an installed package cannot be written to, name a folder")
-    if problems:
-        raise ConfigError("\n".join(problems))
-    several = {key: value for key, value in options.items() if _SEVERAL.match(value)}
-    return Request(
-        options={key: value for key, value in options.items() if key not in several},
-        ranges=several,
-        trials=int(trials),
-        out=local_path(out) if out else CONF,
-    )
+def check_new(file: Path) -> None:
+    """Raise a ConfigError if the file exists already, or cannot be written with its folders."""
+    if file.exists():
+        raise ConfigError(f"{file} exists already: move it away, or give out=FOLDER for a new one")
+    folder = next(folder for folder in file.parents if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        reason = "is not writable" if folder.is_dir() else "is a file"
+        raise ConfigError(f"{file} cannot be written, because {folder} {reason}: give out=FOLDER")
 
 
 def described(request: Request) -> dict[str, Any]:
@@ -153,6 +126,7 @@ def described(request: Request) -> dict[str, Any]:
 
     Raises:
         ConfigError: as the configuration, and for a model of unknown depth.
+        ModelError: for a model whose configuration cannot be read.
     """
     # the blocks of the editor refer to those of the pair, which may have none
     overrides = [
@@ -161,6 +135,7 @@ def described(request: Request) -> dict[str, Any]:
     ]
     nodes = composed(overrides, ("model", "editor", "regularizer", "layers", "moments"), may_lack_values=True)
     if not nodes["model"].get("depth"):
+        description(*(nodes["model"].get(key) for key in ("path", "revision", "gguf")))  # tells what is wrong
         raise ConfigError(f"model={request.options['model']} has no model.depth, the number of its blocks")
     return nodes
 
@@ -173,7 +148,7 @@ def guessed(nodes: Mapping[str, Any]) -> tuple[str, Values]:
     """
     editor, depth = nodes["editor"]["name"], nodes["model"]["depth"]
     others = published(editor)
-    keys = {key for values in others.values() for key in values}
+    keys = dict.fromkeys(key for values in others.values() for key in values)  # a set has no fixed order
     own = flat({key: nodes[key] or {} for key in ("editor", "regularizer")})
     values = {
         key: own[key] for key in keys if own.get(key, "???") not in (None, "???") and not are_blocks(own[key])
@@ -190,13 +165,31 @@ def guessed(nodes: Mapping[str, Any]) -> tuple[str, Values]:
     return f"the values of {origin}", {**values, **guess}
 
 
+def check_measurable(parts: Parts) -> None:
+    """Raise a ConfigError if the score of a trial cannot be measured with its facts.
+
+    Raises DataError as loading the facts does, and for too few of them.
+    """
+    facts = parts.intervention.plan(parts.data.load()).stream
+    (neighbours,) = (stage.neighbours for stage in parts.stages if isinstance(stage, Efficacy))
+    if not (kinds := unmeasured(facts, neighbours)):
+        return
+    scores = " and ".join(_SCORES[kind] for kind in kinds)
+    absent = [name for field, name in _FIELDS.items() if not any(getattr(fact, field) for fact in facts)]
+    raise ConfigError(
+        f"the {len(facts)} facts of data={parts.data.name} do not measure {scores}, but a search compares "
+        f"trials by ES, PS and NS: add {' and '.join(absent) or 'all fields to the same facts'} "
+        "(docs/data.md), or leave them out, so that the search takes facts of its own"
+    )
+
+
 def traced(
     request: Request, nodes: Mapping[str, Any], compute: Callable[[Sequence[str]], None]
 ) -> int | None:
     """The block whose MLP carries known facts; None, with a message, if no fact can be traced."""
     options = {key: value for key, value in request.options.items() if key not in _TRACE and key != "edits"}
     name = f"suggest-{nodes['model']['name']}-tracing"
-    overrides = as_overrides(_data(request, nodes) | options | _TRACE | {"name": name})
+    overrides = as_overrides(own_facts(request, nodes) | options | _TRACE | {"name": name})
     try:
         compute(overrides)
         peak = RunFolder(folder_of(OUTPUTS, composed_run(overrides))).final_summary()["metrics"][_PEAK]
@@ -205,59 +198,3 @@ def traced(
         return None
     log.info("causal tracing: the MLPs around block %d carry what the model knows", peak)
     return int(peak)
-
-
-def trial(request: Request, nodes: Mapping[str, Any], space: Box) -> dict[str, str]:
-    """The options of one run, without those that are searched."""
-    edits = request.options.get("edits", "50")
-    kind = import_target(nodes["editor"]["_target_"])
-    largest = getattr(kind, "largest_batch", Editor.largest_batch)
-    fixed = {key: as_text(value) for key, value in space.fixed.items()}
-    return {
-        **_MEASURED,
-        **_data(request, nodes),
-        "edits": edits,
-        "batch_size": edits if largest is None else str(min(int(edits), largest)),
-        **fixed,
-        **request.options,
-    }
-
-
-def searched(request: Request, space: Box) -> dict[str, str]:
-    """The options of the search itself: what is searched, from where, and how long."""
-    several = {key: value for key, value in space.space.items() if key not in request.options}
-    own = (*request.options, *request.ranges)
-    first = ",".join(f"{key}:{_quoted(value)}" for key, value in space.guess.items() if key not in own)
-    return {
-        **several,
-        **request.ranges,
-        "hydra/sweeper": "optuna",
-        "hydra.mode": "MULTIRUN",
-        "hydra.sweeper.n_trials": str(request.trials),
-        "hydra.sweeper.sampler.n_startup_trials": str(max(2, request.trials // 3)),
-        "hydra.sweeper.first": f"[{{{first}}}]",
-    }
-
-
-def _one_pass(nodes: Mapping[str, Any], candidates: Sequence[Sequence[int]]) -> dict[str, str]:
-    """The option by which one pass over the text collects the moments of all blocks that are tried."""
-    moments = nodes.get("moments") or {}
-    if "_target_" not in moments or not hasattr(import_target(moments["_target_"]), "layers"):
-        return {}
-    return {"+moments.layers": as_text(sorted({block for blocks in candidates for block in blocks}))}
-
-
-def _data(request: Request, nodes: Mapping[str, Any]) -> dict[str, str]:
-    """Facts that no experiment uses, if the options name none; for models of the built-in world its own."""
-    if {"data", "facts"} & set(request.options):
-        return {}
-    corpus = nodes["model"].get("corpus") or {}
-    if corpus.get("_target_", "").startswith("pipeline.data.world."):
-        return {"data": "world"}
-    model = request.options["model"]
-    known = {"data.known_by": model} if model in known_models() else {}
-    return {"data": "atlas", "data.part": "tuning", **known}
-
-
-def _quoted(value: object) -> str:
-    return f"'{value}'" if isinstance(value, str) else str(value)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from analysis.results.run_folder import RunFolder
+from pipeline.config.models.missing import OF_A_RUN, group_of
 from pipeline.paths import CONF
 from pipeline.runs import atomic_files
 from pipeline.runs.layout import OUTPUTS
@@ -20,9 +21,7 @@ LEAST = 0.9
 NOISE = 0.02
 """Difference of two scores below which the norms decide; it is well within their scatter for 50 facts."""
 _WIDTH = 108
-_OF_THE_SEARCH = ("edits", "seed", "data", "facts", "name", "launcher", "tracker", "moments", "batch_size")
-"""Groups of options that do not belong to the model."""
-_VALUES = ("editor.", "regularizer.", "layers.")
+VALUES = ("editor.", "regularizer.", "layers.")
 """Beginnings of the keys of values, which the file holds."""
 _ES, _STEPS, _NORM = "edit/success/seen.rewrite", "edit/optimiser_steps/mean", "norm/frobenius_ratio/edited"
 _SCORE = "edit/score/seen"
@@ -103,7 +102,7 @@ class Suggestion:
         options = [
             f"{key}={value}"
             for key, value in self.options.items()
-            if key.partition("@")[0].partition(".")[0] not in _OF_THE_SEARCH and not key.startswith(_VALUES)
+            if group_of(key) not in (*OF_A_RUN, "moments") and not key.lstrip("+").startswith(VALUES)
         ]
         return f"python -m pipeline {shlex.join([*folder, *options, *batch])}"
 
@@ -175,7 +174,7 @@ def best(
         origin: Where the values of the first trial come from.
         peak: Block at which causal tracing peaks.
     """
-    own = {key: value for key, value in given.items() if key.startswith(_VALUES)}
+    own = {key: value for key, value in given.items() if key.startswith(VALUES)}
     source = " ".join(f"{key}={options[key]}" for key in ("data", "data.part", "data.path") if key in options)
     most = max(trial.metrics[_SCORE] for trial in trials)
     good = [trial for trial in trials if trial.metrics[_SCORE] >= most - NOISE]

@@ -30,6 +30,8 @@ USED = ("edits", "batch_size", "steps", "editor", "regularizer", "moments", "lay
 """Keys that an intervention need not use; unused keys do not distinguish runs."""
 NO_LAYERS: ResolvedConfig = {"edit": []}
 """The layers that stages read if the intervention chooses none."""
+_NO_VALUE = re.compile(r"Missing mandatory value: ([\w.]+)")
+_RAISED = re.compile(r"^(Config|Data|Model)Error raised while resolving interpolation: ")
 _REFERENCE = re.compile(r"\$\{\s*(\w+)\s*[.}\[]")
 """An interpolation of the top level such as `${steps}` or `${layers.edit}`; the first key of its path."""
 
@@ -49,7 +51,7 @@ def resolved(config: DictConfig) -> ResolvedConfig:
     try:
         plain = cast(ResolvedConfig, OmegaConf.to_container(reduced, resolve=True))
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        raise ConfigError(_sentence(error)) from error
     plain["training"] = None  # the intervention holds all values that it uses
     for key in KEYS:
         plain.setdefault(key, None)
@@ -90,8 +92,16 @@ def _composition(overrides: Sequence[str]) -> Iterator[DictConfig]:
             config = compose("config", quoted(overrides))
         yield config
     except (HydraException, OmegaConfBaseException) as error:
-        cause = f" ({error.__cause__})" if error.__cause__ else ""
-        raise ConfigError(f"{str(error).splitlines()[0]}{cause}") from error
+        raise ConfigError(_sentence(error)) from error
+
+
+def _sentence(error: Exception) -> str:
+    """The first line of an error and its cause; that of our functions is a sentence already."""
+    first = str(error).splitlines()[0]
+    if missing := _NO_VALUE.search(first):
+        return f"{missing[1]} has no value: add {missing[1]}={'FILE' if missing[1].endswith('path') else '…'}"
+    cause = f" ({error.__cause__})" if error.__cause__ else ""
+    return _RAISED.sub("", first) + cause
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

@@ -4,7 +4,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from beartype import BeartypeConf
@@ -150,8 +150,12 @@ def _as_float(value: object, hint: object) -> object:
 
 
 def _type_name(hint: object) -> str:
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(str, get_args(hint)))}"
+    members = _members(hint)
+    if any(get_origin(each) is Literal for each in members):
+        choices = [get_args(each) if get_origin(each) is Literal else [_type_name(each)] for each in members]
+        return f"one of {', '.join(str(choice) for each in choices for choice in each)}"
+    if hint is NoneType:
+        return "null"
     return getattr(hint, "__name__", str(hint)).removeprefix("typing.")
 
 

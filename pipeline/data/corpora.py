@@ -15,6 +15,9 @@ from editors.text_files import existing_file, open_text
 from pipeline.data.readers import load_hub
 from pipeline.data.sources import FactSource
 
+_OPTION = "corpus.path"
+"""End of the key that names a file: `model.corpus.path`, `text.corpus.path`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextFile:
@@ -33,11 +36,15 @@ class TextFile:
         return self.path
 
     def __iter__(self) -> Iterator[str]:
-        """Documents without surrounding space; raises DataError if the file is missing or not UTF-8."""
-        with open_text(self.path, option="path") as lines:
+        """Documents without surrounding space; raises DataError if the file is missing, empty or no text."""
+        is_empty = True
+        with open_text(self.path, option=_OPTION) as lines:
             for filled, group in groupby(lines, key=lambda line: bool(line.strip())):
                 if filled:
+                    is_empty = False
                     yield self._document("".join(group).strip())
+        if is_empty:
+            raise DataError(f"{_OPTION}={self.path} holds no text: give a file with some")
 
     def _document(self, text: str) -> str:
         if text.startswith('{"') and _is_object(text.partition("\n")[0]):
@@ -48,7 +55,7 @@ class TextFile:
         return text
 
     def _file(self) -> Path:
-        return existing_file(self.path, option="path")
+        return existing_file(self.path, option=_OPTION)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """`hydra/sweeper=optuna`: the plugin that Hydra calls. The search is in trials.py; this needs no Optuna."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -8,6 +8,9 @@ from omegaconf import DictConfig
 
 from editors.errors import ConfigError
 from pipeline.config.hydra_internals import register_plugin, unregister_replaced
+
+if TYPE_CHECKING:
+    from pipeline.sweeps.trials import Trials
 
 
 class Search(Sweeper):
@@ -18,18 +21,21 @@ class Search(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take the configuration; raises ConfigError if Optuna is not installed."""
-        try:
-            from pipeline.sweeps.trials import Trials
-        except ImportError as error:
-            raise ConfigError(
-                f"hydra/sweeper=optuna needs Optuna ({error}): pip install 'normscope[optuna]'"
-            ) from error
-        self._trials = Trials(**self._settings)
+        self._trials = trials_class()(**self._settings)
         self._trials.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the search; `arguments` are the overrides of the command line."""
         self._trials.sweep(arguments)
+
+
+def trials_class() -> "type[Trials]":
+    """The class of the search; raises ConfigError if Optuna is not installed."""
+    try:
+        from pipeline.sweeps.trials import Trials
+    except ImportError as error:
+        raise ConfigError(f"a search needs Optuna ({error}): pip install 'normscope[optuna]'") from error
+    return Trials
 
 
 def install() -> None:

@@ -5,10 +5,13 @@ included; `interval(0, 1)` and `range(0.0, 1.0, 0.1)` are floats; `tag(log, inte
 the logarithm.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Transformer
+from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from editors.errors import ConfigError
@@ -27,6 +30,15 @@ def split(overrides: Sequence[Override]) -> tuple[Space, list[str]]:
     last = {override.get_key_element(): override for override in overrides}
     space = {key: distribution_of(each) for key, each in last.items() if each.is_sweep_override()}
     return space, [str(each.input_line) for key, each in last.items() if key not in space]
+
+
+def parsed(argument: str) -> BaseDistribution:
+    """The distribution of an argument with several values; raises ConfigError if there is none."""
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        raise ConfigError(f"{argument} cannot be searched: {str(error).splitlines()[0]}") from error
+    return distribution_of(override)
 
 
 def distribution_of(override: Override) -> BaseDistribution:
@@ -67,6 +79,16 @@ def any_of(distribution: BaseDistribution) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[0]
     return distribution.low  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def holds(distribution: BaseDistribution, value: object) -> bool:
+    """Whether the distribution can give the value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    low, high, step = (getattr(distribution, name) for name in ("low", "high", "step"))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        return False
+    return step is None or math.isclose((value - low) / step, round((value - low) / step), abs_tol=1e-8)
 
 
 def is_compatible(old: Space, new: Space) -> bool:

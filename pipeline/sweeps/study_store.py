@@ -11,7 +11,7 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
 from analysis.results.study_file import open_storage
-from editors.errors import ConfigError, DataError
+from editors.errors import ConfigError, DataError, NormscopeError
 from pipeline.runs.objectives import Direction
 from pipeline.sweeps.search_space import Space, is_compatible
 
@@ -49,16 +49,20 @@ def open_study(
         first: Parameters of the first trials of a new study; keys that are left out are sampled.
 
     Raises:
-        ConfigError: if the stored study is another search.
+        ConfigError: if the stored study is another search of which a trial has ended.
         DataError: if the storage cannot be opened, or its search space cannot be read.
     """
     storage = open_storage(url)
     if name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
-        if study.trials:
+        try:
             _check(study, url, identity, space)
-            return study
-        optuna.delete_study(study_name=name, storage=storage)  # it has no trials yet, so it may be replaced
+            if study.trials:
+                return study
+        except NormscopeError:
+            if any(trial.state.is_finished() for trial in study.trials):
+                raise
+        optuna.delete_study(study_name=name, storage=storage)  # it has no results, so it may be replaced
     study = optuna.create_study(study_name=name, storage=storage, directions=[*objectives.values()])
     study.set_metric_names([*objectives])
     for key, value in identity.items():

@@ -27,7 +27,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from analysis.results.run_folder import RunFolder
-from editors.errors import ConfigError, DataError, NormscopeError
+from editors.errors import ConfigError, DataError, NormscopeError, NumericsError
 from pipeline.config.file_cache import keep_files
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.hydra_internals import result_of
@@ -80,6 +80,7 @@ class Trials:
         seed: int | None,
         params: Mapping[str, Any] | None,
         first: Sequence[Mapping[str, Any]] = (),
+        first_must_run: bool = False,
     ) -> None:
         if n_trials < 1 or n_jobs < 1:
             raise ConfigError(f"hydra.sweeper: n_trials={n_trials}, n_jobs={n_jobs} have to be at least 1")
@@ -87,6 +88,7 @@ class Trials:
         self.n_trials, self.n_jobs, self.max_failure_rate = n_trials, n_jobs, max_failure_rate
         self._sampler, self._seed, self._params = sampler, seed, params or {}
         self._first = [dict(values) for values in first]
+        self._first_must_run = first_must_run
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take the objectives from the configuration.
@@ -120,6 +122,7 @@ class Trials:
         Raises:
             ConfigError: if the stored study is another search, or another process searches.
             DataError: if the storage cannot be read, or too many trials failed.
+            NormscopeError: as the run of the first trial, if it has to run; the trial then waits.
         """
         space, fixed = self._space(arguments)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -208,12 +211,19 @@ class Trials:
             log.warning("trial %d has no result yet: %s", job.number, error_line(error))
             return None
         except Exception as error:
+            if self._is_shared(job, error):
+                raise
             fail(study, job.number, sentence := error_line(error))
             log.warning("trial %d failed: %s", job.number, sentence)
             return sentence
         study.tell(job.number, values)
         log.info("trial %d: %s", job.number, self._sentence(values))
         return None
+
+    def _is_shared(self, job: _Job, error: Exception) -> bool:
+        """Whether every trial would end like the first: a mistake, and no number that diverged."""
+        is_mistake = isinstance(error, NormscopeError) and not isinstance(error, NumericsError)
+        return self._first_must_run and job.number == 0 and is_mistake
 
     def _returned(self, run: ResolvedConfig, job: JobReturn) -> Any:
         """The value of a job, or its error raised."""
@@ -230,7 +240,7 @@ class Trials:
         values = returned if isinstance(returned, list) else [returned]
         for name, value in zip(self._objectives, values, strict=True):
             if not isinstance(value, int | float) or not math.isfinite(value):
-                raise DataError(
+                raise NumericsError(
                     f"the run gives no number for objective={name} ({value}): it diverged, "
                     "or it did not measure the metrics of the objective"
                 )

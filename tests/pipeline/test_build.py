@@ -41,6 +41,7 @@ MISTAKES = {
     "plugins=[1]": r"plugins=\[1\] has to be a list",
     "plugins=[no_such_module]": r"plugins=\[no_such_module\] cannot be imported \(ModuleNotFoundError",
     "model.dtype=int8": r"model\.dtype=int8 has to be one of float64, float32, bfloat16, float16",
+    "+model.source=nope": r"model\.source=nope has to be one of hub, package, null",
     "launcher.threads=0": r"launcher\.threads=0 has to be a positive",
     "resume=perhaps": r"resume=perhaps has to be one of auto, never",
     "editor.preservation_weight=0": r"preservation_weight=0",

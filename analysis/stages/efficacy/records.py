@@ -149,6 +149,14 @@ def summarise(table: pd.DataFrame, scope: str) -> Measurement:
     return result
 
 
+def unmeasured(facts: Sequence[Fact], neighbours: int) -> list[str]:
+    """Kinds of prompts without which facts have no `edit/score` (`summarise`); empty if they have one."""
+    prompts = scored_prompts(facts, neighbours)
+    compared = {prompt.kind for prompt in prompts if prompt.target and prompt.rival}
+    answered = {prompt.kind for prompt in prompts if prompt.target}
+    return [] if answered.issuperset(QUESTIONS) else [kind for kind in KINDS if kind not in compared]
+
+
 def _harmonic_mean(values: Sequence[float]) -> float:
     """n / Σ 1/x, and 0 if any value is 0."""
     return 0.0 if min(values) <= 0 else len(values) / sum(1 / value for value in values)

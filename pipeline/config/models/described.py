@@ -76,24 +76,33 @@ def _config(path: str, revision: str | None) -> Mapping[str, Any]:
 
 def _downloaded(path: str, revision: str | None) -> Path:
     """`config.json` of a repository, from the cache if it is there."""
-    absent = f"model.path={path} is no folder here (now in {Path.cwd()})"
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) or path.startswith("."):
-        raise ModelError(f"{absent}, and no Hugging Face id: check the spelling")
+    if not is_hub_id(path):
+        raise ModelError(f"{absent(path)}, and no Hugging Face id: check the spelling")
     try:
         cached = try_to_load_from_cache(path, "config.json", revision=revision)
         if isinstance(cached, str):
             return Path(cached)
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
             raise ModelError(
-                f"{absent} and not in the hub's cache, and HF_HUB_OFFLINE forbids to ask the hub"
+                f"{absent(path)} and not in the hub's cache, and HF_HUB_OFFLINE forbids to ask the hub"
             )
         return Path(hf_hub_download(path, "config.json", revision=revision, etag_timeout=2))
     except ModelError:
         raise
     except Exception as error:  # of the network, the hub, or the spelling of an id
         raise ModelError(
-            f"{absent}, and the hub does not give it ({first_line(error)}): check the id"
+            f"{absent(path)}, and the hub does not give it ({first_line(error)}): check the id"
         ) from error
+
+
+def absent(path: str) -> str:
+    """The beginning of a sentence about a path that is no folder."""
+    return f"model.path={path} is no folder here (now in {Path.cwd()})"
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a path has the form of the id of a Hugging Face repository."""
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) is not None and not path.startswith(".")
 
 
 def _whole(value: object) -> int | None:

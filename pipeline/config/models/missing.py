@@ -1,8 +1,13 @@
 """All values that a configuration lacks, as one command to paste, with guesses if there are any."""
 
+import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
+from huggingface_hub import constants
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,6 +19,13 @@ from pipeline.config.secrets import without_secrets
 
 LAYERS = "layers.edit"
 _NO_VALUE = "..."
+_ARTICLES, _PACKAGES = "corpus@model.corpus=articles", ("gensim", "mwparserfromhell")
+"""The option that takes a text from packages, and these."""
+OF_A_RUN = (
+    "edits batch_size seed data facts stage experiment overlay objective name launcher tracker resume "
+    "keep_weights hydra"
+).split()
+"""Groups of options that belong to a single run, not to the model or its values."""
 
 
 def check_complete(config: DictConfig) -> None:
@@ -25,29 +37,53 @@ def check_complete(config: DictConfig) -> None:
     plain = OmegaConf.to_container(config, resolve=False)
     missing = [key for key in _missing(plain) if not key.startswith(("hydra.", "layers."))]
     lacks_layers = _lacks_layers(config)
+    if problems := list(_model_problems(config)):
+        raise ConfigError("\n".join(problems))  # without the model's depth there are no guesses
+    if lacks_layers or any(key.startswith("editor.") for key in missing):
+        keys = [LAYERS, *missing] if lacks_layers else missing
+        raise ConfigError("\n".join(_commands(config, keys)))
+    # single keys are reported with all other problems of the configuration
+
+
+def _commands(config: DictConfig, keys: Sequence[str]) -> Iterator[str]:
+    """The command with all keys that lack a value, and the one that searches for values."""
     model, editor = config.model.name, config.editor.name if config.get("editor") else None
-    problems = list(_model_problems(config))
-    if not lacks_layers and not problems and not any(key.startswith("editor.") for key in missing):
-        return  # single keys are reported with all other problems of the configuration
-    depth = None if problems else OmegaConf.select(config, "model.depth", default=None)
-    origin, values = nearest(str(editor), depth)
+    origin, values = nearest(str(editor), OmegaConf.select(config, "model.depth", default=None))
     guesses = {LAYERS if key == PUBLISHED else key: as_text(value) for key, value in values.items()}
-    keys = [LAYERS, *missing] if lacks_layers else missing
-    lines = list(problems)
-    if keys:
-        lacking = [f"{key}={guesses.get(key, _NO_VALUE)}" for key in keys]
-        lines.append(
-            f"there are no values for editor={editor} on model={model}: give {', '.join(keys)} on the "
-            f"command line, or write conf/hparams/{model}/{editor}.yaml:\n"
-            f"  python -m pipeline {shlex.join([*_given(), *lacking])}"
+    lacking = [f"{key}={guesses.get(key, _NO_VALUE)}" for key in keys]
+    text = [_ARTICLES] if _lacks_text(config) and _is_offline() else []
+    yield (
+        f"there are no values for editor={editor} on model={model}: give {', '.join(keys)} on the "
+        f"command line, or write conf/hparams/{model}/{editor}.yaml:\n"
+        f"  python -m pipeline {shlex.join([*_given(), *lacking, *text])}"
+    )
+    scaled = ", at the same relative depth" if LAYERS in keys else ""
+    if guessed := [key for key in keys if key in guesses]:
+        yield (
+            f"{' and '.join(guessed)}: a guess, from the values of {origin}{scaled}; this searches for "
+            f"good ones (docs/models.md):\n  python -m pipeline suggest {_search(str(editor), lacking, text)}"
         )
-        scaled = ", at the same relative depth" if LAYERS in keys else ""
-        if guessed := [key for key in keys if key in guesses]:
-            lines.append(
-                f"{' and '.join(guessed)}: a guess, from the values of {origin}{scaled}; this searches for "
-                f"good ones (docs/models.md):\n  python -m pipeline suggest {_search(str(editor), lacking)}"
-            )
-    raise ConfigError("\n".join(lines))
+    if _lacks_text(config) and not text:
+        yield f"{config.model.corpus.dataset} is downloaded from the hub; without a hub add {_ARTICLES}"
+
+
+def _lacks_text(config: DictConfig) -> bool:
+    """Whether the model's text has to be downloaded though a package on this machine holds another one."""
+    dataset = OmegaConf.select(config, "model.corpus.dataset", default=None)
+    is_chosen = any(each.startswith("corpus@model.corpus=") for each in _given())
+    is_read = bool(dataset) and config.get("moments") is not None
+    return is_read and not is_chosen and not is_cached(dataset) and all(map(find_spec, _PACKAGES))
+
+
+def is_cached(dataset: str) -> bool:
+    """Whether the cache of the hub or of the library `datasets` has a data set of the hub."""
+    hub = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}" / "snapshots"
+    prepared = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
+    return hub.is_dir() or (prepared / dataset.replace("/", "___")).is_dir()
+
+
+def _is_offline() -> bool:
+    return constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE") == "1"
 
 
 def _missing(node: object, path: str = "") -> Iterator[str]:
@@ -81,11 +117,23 @@ def _model_problems(config: DictConfig) -> Iterator[str]:
         yield f"{node.get('path') or node.get('gguf')}: {sentence}"
 
 
-def _search(editor: str, lacking: Sequence[str]) -> str:
-    """The options that search for values of the editor, with what is lacking besides."""
-    given = [each for each in _given() if not each.startswith(("editor=", "editor.", "layers"))]
-    others = [each for each in lacking if not each.startswith(("editor.", f"{LAYERS}="))]
-    return shlex.join([*given, f"editor={editor}", *others])
+def _search(editor: str, lacking: Sequence[str], text: Sequence[str]) -> str:
+    """The options that search for values of the editor on facts for tuning, with what is lacking besides."""
+    others = [*_given(), *lacking, *text]
+    kept = [each for each in others if group_of(each) not in (*OF_A_RUN, "editor", "layers", "model")]
+    model = [each for each in others if group_of(each) == "model"]
+    is_named = any(each.startswith("model=") for each in model)
+    return shlex.join([*([] if is_named else _default_model()), *model, f"editor={editor}", *kept])
+
+
+def group_of(argument: str) -> str:
+    """The first part of the key of an override: `stage` of `+stage.norms.scope=all` and of `stage/x=y`."""
+    return re.split(r"[.@=/]", argument.lstrip("+~"))[0]
+
+
+def _default_model() -> list[str]:
+    """The choice of the model of a command line that names none."""
+    return [f"model={HydraConfig.get().runtime.choices['model']}"] if HydraConfig.initialized() else []
 
 
 def _given() -> Sequence[str]:

@@ -13,6 +13,8 @@ from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from editors.disk import checksum
 from editors.errors import ConfigError
 from editors.models.stored.gguf_header import CACHE, PACKAGED, located
+from editors.text_files import local_path
+from pipeline.config.models.described import absent, is_hub_id
 
 _NEEDED = ("config.json", "tokenizer.json", "model.safetensors")
 _PATIENCE = 2.0
@@ -21,11 +23,15 @@ _PATIENCE = 2.0
 
 @cache  # a sweep asks once, so that all of its runs have the same weights
 def model_source(path: str, revision: str | None, gguf: str) -> str:
-    """`hub` or `package`.
+    """`hub` or `package`; a folder in place of the id is loaded like a repository of the hub.
 
     Raises:
         ConfigError: if neither has the model.
     """
+    if local_path(path).is_dir():
+        return "hub"
+    if not is_hub_id(path):
+        raise ConfigError(f"{absent(path)}, and no Hugging Face id: check the spelling")
     file = located(gguf)
     if all(isinstance(try_to_load_from_cache(path, name, revision=revision), str) for name in _NEEDED):
         return "hub"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analysis.stages.base import Observation, compare
-from analysis.stages.efficacy.records import summarise
+from analysis.stages.efficacy.records import summarise, unmeasured
 from analysis.stages.efficacy.stage import Efficacy, is_target
 from editors.data import Fact
 from editors.errors import ConfigError, DataError
@@ -68,6 +68,18 @@ def test_facts_without_a_true_object_have_accuracy_but_no_success():
     found = measured([fact])
     assert "edit/accuracy/seen.rewrite" in found
     assert not any(key.startswith(("edit/success", "edit/score")) for key in found)
+
+
+def test_exactly_facts_that_lack_no_kind_of_prompt_have_a_score():
+    plain = Fact(id="a", prompt="{} is", subject="Rob", target_new="big")
+    full = replace(plain, target_true="old", paraphrases=("It is Rob",), neighbours=("Ada is",))
+    zsre = replace(plain, paraphrases=("It is Rob",), locality=(("Ada is", "old"),))
+    variants = [plain, full, zsre]
+    variants += [replace(full, target_true=""), replace(full, paraphrases=()), replace(full, neighbours=())]
+    for fact in variants:
+        assert (not unmeasured([fact], 10)) == ("edit/score/seen" in measured([fact])), fact
+    assert unmeasured([plain], 10) == ["rewrite", "paraphrase", "neighbour"]
+    assert unmeasured([full], 0) == ["neighbour"]
 
 
 def test_the_final_records_have_a_row_per_edit_with_log_probabilities():

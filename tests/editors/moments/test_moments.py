@@ -389,6 +389,14 @@ def test_a_spectrum_is_computed_once(model: Model, tmp_path: Path, monkeypatch: 
     assert torch.equal(first.vectors, again.vectors)
 
 
+@pytest.mark.parametrize("block", [99, -1])
+def test_a_further_block_that_the_model_does_not_have_is_named(
+    model: Model, tmp_path: Path, block: int
+) -> None:
+    with pytest.raises(ConfigError, match=rf"moments\.layers=\[0, {block}\] but tiny-gpt2 has 4 blocks"):
+        make(tmp_path, layers=[0, block]).load(model, [1])
+
+
 def test_the_spectra_of_several_layers_take_one_pass(model: Model, tmp_path: Path) -> None:
     ran: list[int] = []
     handle = model.blocks[0].register_forward_hook(lambda *_: ran.append(0))

@@ -11,6 +11,7 @@ import torch
 from analysis.inference.knowledge import knowledge, rates
 from analysis.inference.scoring import Scorer
 from editors.data import Fact
+from pipeline import build
 from pipeline.commands import facts
 from pipeline.commands.fact_table import as_csv, row_of
 from pipeline.data.fact_files.fact_file import FactFile
@@ -59,6 +60,7 @@ def test_mistakes_give_one_sentence(table: str) -> None:
     assert "where the file is expected" in str(facts.main(["model=tiny-gpt2"]))
 
 
+<<<<<<< HEAD
 def test_a_reader_that_stops_is_no_mistake_of_the_file(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `head` does: the error is left to the command line, which ends quietly."""
 
@@ -69,6 +71,24 @@ def test_a_reader_that_stops_is_no_mistake_of_the_file(table: str, monkeypatch: 
     monkeypatch.setattr(facts, "report", report)
     with pytest.raises(BrokenPipeError):
         facts.main([table])
+=======
+def test_a_file_that_cannot_be_written_is_refused_before_the_model_is_loaded(
+    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "build_model", lambda _: pytest.fail("loads the model"))
+    link = tmp_path / "link.csv"
+    link.symlink_to(table)
+
+    def message(out: Path | str, *source: str) -> str:
+        return str(facts.main([*(source or [table]), "model=tiny-gpt2", f"out={out}"]))
+
+    assert "is the file that the facts are read from" in message(table)
+    assert "is the file that the facts are read from" in message(link)
+    assert "is the file that the facts are read from" in message(table, "data=file", f"data.path={table}")
+    assert Path(table).read_text() == TABLE
+    assert f"is a folder: name a file in it, such as out={tmp_path}/known.csv" in message(tmp_path)
+    assert f"there is no folder {tmp_path}/absent" in message(tmp_path / "absent" / "known.csv")
+>>>>>>> mendB
 
 
 def test_knowledge_is_asked_of_the_statement_and_every_paraphrase() -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from editors.errors import ConfigError, DataError
-from pipeline.commands import suggest
-from pipeline.commands.suggest import Request, described, guessed, requested, searched, traced, trial
+from editors.errors import ConfigError, DataError, ModelError
+from pipeline.commands import search_request, suggest
+from pipeline.commands.search_request import Request, first_point, requested, searched, trial
+from pipeline.commands.suggest import described, guessed, traced
 from pipeline.commands.suggestion import Suggestion, Trial, best
 from pipeline.config.models.published import LAYERS
+from pipeline.paths import CONF
 from pipeline.sweeps.box import Box
 from tests.pipeline.test_cli import run
 
@@ -29,6 +31,11 @@ def request(*options: str) -> Request:
         (["model=tiny-gpt2", "editor=memit,rome"], "one editor at a time"),
         (["model=tiny-gpt2", "editor=memit", "trials=0"], "trials=0, but a search has at least 1 trial"),
         (["model=tiny-gpt2", "editor=memit", "trials=x"], "trials=x"),
+        (
+            ["model=tiny-gpt2", "editor=memit", "editor.kl=5,10"],
+            r"several values as 'editor\.kl=choice\(5,10\)'",
+        ),
+        (["model=tiny-gpt2", "editor=memit", "layers=late"], "layers=late: a search takes blocks by number"),
         (["--multirun"], "--multirun is no option of a search"),
     ],
 )
@@ -43,7 +50,7 @@ def never(arguments: Sequence[str]) -> None:
 
 
 def test_an_installed_package_needs_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(suggest, "CONF", tmp_path)
+    monkeypatch.setattr(search_request, "CONF", tmp_path)
     with pytest.raises(ConfigError, match="out=… is missing"):
         request()
     assert request(f"out={tmp_path}/mine").out == tmp_path / "mine"
@@ -58,10 +65,68 @@ def test_a_file_is_never_overwritten(tmp_path: Path):
     assert file.read_text() == "mine"
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_computed(tmp_path: Path):
+    (tmp_path / "mine").write_text("a file")
+    for folder in ("mine", "mine/below"):
+        with pytest.raises(ConfigError, match=f"cannot be written, because {tmp_path}/mine is a file"):
+            suggest.main(["model=tiny-gpt2", "editor=memit", f"out={tmp_path}/{folder}"], never)
+
+
+def test_every_fact_of_the_command_line_is_read(tmp_path: Path):
+    lines = ["facts=The capital of [Japan] is|Tokyo|Madrid", "facts=The [Eiffel Tower] is in|Paris|Rome"]
+    options = request(*lines).options
+    assert (options["data"], options["edits"]) == ("lines", "2")
+    with pytest.raises(ConfigError, match="the 2 facts of data=lines do not measure PS and NS"):
+        suggest.main(["model=tiny-gpt2", "editor=memit", *lines, f"out={tmp_path}"], never)
+
+
 def test_a_mistake_in_an_option_is_told_before_anything_is_computed(tmp_path: Path):
     with pytest.raises(ConfigError, match="corpus"):
         arguments = ["model=tiny-gpt2", "editor=memit", "corpus@model.corpus=file", f"out={tmp_path}"]
         suggest.main(arguments, never)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "sentence"),
+    [
+        ("", "", "do not measure ES and PS and NS"),
+        ("", "", "add true objects and paraphrases and neighbours"),
+        ("target_true,paraphrases", "Oslo,It is", r"do not measure NS, .*: add neighbours \(docs"),
+        ("paraphrases,neighbours", "It is,He is", "ES and PS and NS, .*: add true objects "),
+    ],
+)
+def test_facts_without_a_score_are_refused_before_anything_is_computed(
+    tmp_path: Path, header: str, row: str, sentence: str
+):
+    table = tmp_path / "mine.csv"
+    table.write_text(f"subject,prompt,target_new,{header}\nChad,{{}} is,Rome,{row}\n".replace(",\n", "\n"))
+    options = ["data=file", f"data.path={table}", "edits=1", f"out={tmp_path}"]
+    with pytest.raises(ConfigError, match=f"the 1 facts of data=mine .*{sentence}"):
+        suggest.main(["model=tiny-gpt2", "editor=memit", *options], never)
+    with pytest.raises(DataError, match="edits=50, but data=mine has only 1 facts"):
+        suggest.main(["model=tiny-gpt2", "editor=memit", *options[:2], f"out={tmp_path}"], never)
+
+
+def test_a_model_that_cannot_be_read_is_named():
+    with pytest.raises(ModelError, match=r"model\.path has no value: give the folder"):
+        described(requested(["model=hf", "editor=memit"]))
+    with pytest.raises(ModelError, match=r"model\.path=/no/such is no folder here"):
+        described(requested(["model=hf", "model.path=/no/such", "editor=memit"]))
+
+
+@pytest.mark.parametrize("values", ["interval(5", "range(5,9,shuffle=true)", "tag(linear,interval(1,2))"])
+def test_a_range_that_cannot_be_read_is_told_before_anything_is_computed(tmp_path: Path, values: str):
+    option = f"editor.targets.steps={values}"
+    with pytest.raises(ConfigError, match=r"^editor\.targets\.steps=.* cannot be searched: "):
+        suggest.main(["model=tiny-gpt2", "editor=memit", "edits=2", option, f"out={tmp_path}"], never)
+
+
+def test_a_text_that_cannot_be_read_is_told_before_anything_is_computed(tmp_path: Path):
+    (tmp_path / "empty.txt").write_text("\n")
+    text = ["corpus@model.corpus=file", f"model.corpus.path={tmp_path}/empty.txt", "data=atlas"]
+    cache = f"moments.folder={tmp_path}"
+    with pytest.raises(DataError, match=r"corpus\.path=.*empty\.txt holds no text"):
+        suggest.main(["model=tiny-gpt2", "editor=memit", *text, cache, f"out={tmp_path}"], never)
 
 
 def test_an_editor_without_values_cannot_be_searched():
@@ -113,13 +178,36 @@ def test_facts_are_edited_together_unless_the_editor_takes_one():
     assert trial(request("data=file", "editor.kl=2"), nodes, SPACE)["editor.kl"] == "2"
 
 
+def options_of(*options: str) -> dict[str, str]:
+    wanted = request(*options)
+    return searched(wanted, SPACE, first_point(wanted, SPACE))
+
+
 def test_an_option_with_a_value_is_not_searched():
-    assert searched(request(), SPACE)["editor.weight"] == "..."
-    assert "editor.weight" not in searched(request("editor.weight=3"), SPACE)
-    assert searched(request("editor.weight=3"), SPACE)["hydra.sweeper.first"] == "[{}]"
-    ranged = searched(request("editor.weight=interval(1,2)"), SPACE)
-    assert (ranged["editor.weight"], ranged["hydra.sweeper.first"]) == ("interval(1,2)", "[{}]")
-    assert searched(request(), SPACE)["hydra.sweeper.first"] == "[{editor.weight:1.0}]"
+    assert options_of()["editor.weight"] == "..."
+    assert options_of()["hydra.sweeper.first"] == "[{editor.weight:1.0}]"
+    assert "editor.weight" not in options_of("editor.weight=3")
+    assert options_of("editor.weight=3")["hydra.sweeper.first"] == "[{}]"
+
+
+def test_the_first_trial_has_the_guess_where_a_range_of_the_command_line_holds_it():
+    assert options_of("editor.weight=interval(1,2)")["editor.weight"] == "interval(1,2)"
+    assert options_of("editor.weight=interval(1,2)")["hydra.sweeper.first"] == "[{editor.weight:1.0}]"
+    assert options_of("editor.weight=interval(2,3)")["hydra.sweeper.first"] == "[{}]"
+    wanted = request(
+        "editor.weight=choice(2,4)", "editor.kl=tag(log,interval(0.1,1))", "layers.edit=choice([0],[1])"
+    )
+    space = Box(space=SPACE.space, guess=SPACE.guess, fixed={"editor.kl": 0.5, "layers.edit": [1]})
+    assert first_point(wanted, space) == {"editor.kl": 0.5, "layers.edit": "[1]"}
+
+
+def test_the_order_of_the_values_is_that_of_the_files(monkeypatch: pytest.MonkeyPatch):
+    """A search draws its parameters in this order, so another order would be another search."""
+    nodes = described(request())
+    keys = [key for key in suggest.published("memit")["gpt2-xl"] if key != LAYERS]
+    for order in (keys, keys[::-1]):
+        monkeypatch.setattr(suggest, "published", lambda _, order=order: {"m": dict.fromkeys(order, 1.0)})
+        assert [key for key in guessed(nodes)[1] if key != LAYERS] == order
 
 
 def trial_of(number: int, score: float, norm: float = 1.0, success: float = 1.0) -> Trial:
@@ -143,6 +231,19 @@ def test_of_nearly_equal_trials_the_one_with_the_least_growth_is_best():
     found = suggestion(trial_of(0, 0.5), trial_of(1, 0.80, 1.5), trial_of(2, 0.79, 1.1), trial_of(3, 0.7))
     assert found.values["editor.weight"] == 6.67
     assert found.first == 0.5 and found.trials == 4
+
+
+def test_the_command_has_the_options_of_the_model_alone():
+    given = {
+        "model": "m",
+        "editor": "e",
+        "experiment": "x",
+        "overlay": "y",
+        "+data.part": "z",
+        "+editor.a": "1",
+    }
+    found = best([trial_of(0, 0.5)], given, {"edits": "2", "batch_size": "1"}, {}, "", None)
+    assert found.command(CONF) == "python -m pipeline model=m editor=e"
 
 
 def test_the_file_has_the_form_of_the_others_and_names_its_source(tmp_path: Path):

@@ -8,12 +8,12 @@ from hydra import compose, initialize_config_dir
 
 from editors.errors import ConfigError
 from pipeline.config.fingerprint import fingerprint
-from pipeline.config.models import sources
+from pipeline.config.models import missing, sources
 from pipeline.config.models.described import model_depth, model_name
 from pipeline.config.models.published import scaled
 from pipeline.config.models.sources import model_source
 from pipeline.config.resolvers import register_resolvers
-from pipeline.config.schema import resolved
+from pipeline.config.schema import composed, resolved
 from tests.pipeline.conftest import CONF
 
 
@@ -70,9 +70,66 @@ def test_layers_are_guessed_as_adjacent_blocks_at_the_same_relative_depth():
     assert scaled([3, 4, 5, 6, 7, 8], 28, to=1) == [0]
 
 
-def test_a_path_that_does_not_exist_is_named_with_everything_else():
+def test_no_command_is_printed_for_a_path_that_does_not_exist():
     text = message("model.path=/no/such/model")
-    assert "model.path=/no/such/model is no folder here" in text and "layers.edit=..." in text
+    assert "model.path=/no/such/model is no folder here" in text
+    assert "python -m pipeline" not in text and "..." not in text
+
+
+def test_the_search_leaves_out_what_belongs_to_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": 30}))
+    run = [
+        *(
+            "edits=9",
+            "batch_size=3",
+            "stage=[norms,efficacy]",
+            "+stage.norms.x=1",
+            "data=file",
+            "data.path=f.csv",
+        ),
+        *(
+            "name=mine",
+            "seed=3",
+            "launcher.threads=1",
+            "tracker=none",
+            "experiment=e",
+            "overlay=o",
+            "editor.kl=1",
+        ),
+    ]
+    given = ["model=hf", f"model.path={tmp_path}", "corpus@model.corpus=file", *run]
+    monkeypatch.setattr(missing, "_given", lambda: given)
+    command, search = message(f"model.path={tmp_path}", "corpus@model.corpus=file").split("pipeline suggest ")
+    assert all(each in command for each in given)
+    assert search.split() == [*given[:2], "model.corpus.path=...", "editor=memit", "corpus@model.corpus=file"]
+    monkeypatch.setattr(missing, "_given", lambda: [])
+    monkeypatch.setattr(missing, "_default_model", lambda: ["model=m"])
+    assert "pipeline suggest model=m editor=memit" in message(f"model.path={tmp_path}")
+
+
+def test_a_command_without_a_hub_takes_the_packaged_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": 30}))
+    text, path = "corpus@model.corpus=articles", f"model.path={tmp_path}"
+    monkeypatch.setattr(missing, "find_spec", lambda name: name)
+    monkeypatch.setattr(missing, "is_cached", lambda name: False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    commands = [line for line in message(path).splitlines() if line.startswith("  ")]
+    assert len(commands) == 2 and all(text in line for line in commands)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(missing.constants, "HF_HUB_OFFLINE", False)
+    assert message(path).count(text) == 1 and f"without a hub add {text}" in message(path)
+    assert text not in message(path, "corpus@model.corpus=world") + message(path, "editor=ft")
+    monkeypatch.setattr(missing, "is_cached", lambda name: True)
+    assert text not in message(path)
+
+
+def test_a_data_set_is_cached_as_files_or_as_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(missing.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "tables"))
+    assert not missing.is_cached("org/a") and not missing.is_cached("org/b")
+    (tmp_path / "hub" / "datasets--org--a" / "snapshots").mkdir(parents=True)
+    (tmp_path / "tables" / "org___b").mkdir(parents=True)
+    assert missing.is_cached("org/a") and missing.is_cached("org/b")
 
 
 def test_what_lies_here_comes_before_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -95,6 +152,15 @@ def test_what_lies_here_comes_before_the_network(tmp_path: Path, monkeypatch: py
     answers.clear()
     with pytest.raises(ConfigError, match="make real-setup, or pip install gguf"):
         model_source("org/absent", None, "package:no_such_package/a.gguf")
+
+
+def test_a_folder_in_place_of_an_id_is_loaded(tmp_path: Path):
+    override = ["model=smollm2-135m", f"model.path={tmp_path}"]
+    assert composed(override, ["model"])["model"]["source"] == "hub"
+    with pytest.raises(
+        ConfigError, match=r"^model.path=/no/such/folder is no folder here .* check the spelling"
+    ):
+        composed(["model=smollm2-135m", "model.path=/no/such/folder"], ["model"])
 
 
 def test_a_key_that_came_later_counts_only_with_a_value():

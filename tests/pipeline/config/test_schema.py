@@ -7,6 +7,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from editors.errors import ConfigError
+from pipeline.config import schema
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.schema import resolved
 
@@ -47,6 +48,14 @@ def test_plugins_do_not_distinguish_runs(composed: Callable[..., DictConfig]):
     assert fingerprint(first) == fingerprint(second)
     del first["plugins"]
     assert fingerprint(first) == fingerprint(second)
+
+
+def test_a_value_that_another_one_refers_to_is_named(composed: Callable[..., DictConfig]):
+    sentence = r"^data\.path has no value: add data\.path=FILE$"
+    with pytest.raises(ConfigError, match=sentence):
+        resolved(composed("data=file", "data.path=???"))
+    with pytest.raises(ConfigError, match=sentence):
+        schema.composed(["data=file"], ["data"])
 
 
 def test_an_interpolation_of_a_missing_key_is_named(composed: Callable[..., DictConfig]):

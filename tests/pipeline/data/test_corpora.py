@@ -30,6 +30,9 @@ def test_text_that_is_not_utf8_or_missing_is_refused(tmp_path: Path) -> None:
         list(TextFile(path=str(path)))
     with pytest.raises(DataError, match="does not exist"):
         list(TextFile(path=str(tmp_path / "absent")))
+    path.write_text("\n \n")
+    with pytest.raises(DataError, match=r"corpus\.path=.*a\.txt holds no text"):
+        list(TextFile(path=str(path)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from editors.errors import ConfigError, DataError
+from editors.errors import ConfigError, DataError, NumericsError
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.schema import resolved
 from pipeline.runs import signals
@@ -315,6 +315,40 @@ def test_a_search_without_a_result_gives_the_reason(search):
         search(lambda x: float("nan"), n_trials=2)
 
 
+def test_an_error_of_the_first_trial_ends_a_search_that_needs_it(search):
+    launched: list[float] = []
+
+    def refused(x: float) -> float:
+        launched.append(x)
+        raise ConfigError("the package is not installed")
+
+    with pytest.raises(ConfigError, match="not installed"):
+        search(refused, first=[{"x": 9.0}], first_must_run=True)
+    assert launched == [9.0]
+    _, study = search(first=[{"x": 9.0}], first_must_run=True)
+    assert parameters(study)[0] == 9.0 and ends(study) == ["complete"] * 4
+
+
+def test_a_search_without_results_may_be_replaced(search):
+    with pytest.raises(ConfigError, match="not installed"):
+        search(lambda x: (_ for _ in ()).throw(ConfigError("not installed")), first_must_run=True)
+    _, study = search(space="x=interval(20,30)", settings={"text": "another"}, n_trials=2)
+    assert ends(study) == ["complete"] * 2 and min(parameters(study)) >= 20
+    with pytest.raises(ConfigError, match="another name"):
+        search(settings={"text": "a third"})
+
+
+@pytest.mark.parametrize("first_must_run", [True, False])
+def test_a_first_trial_that_diverges_is_one_of_many(search, first_must_run: bool):
+    def large(x: float) -> float:
+        if x == 2:
+            raise NumericsError("the loss is NaN")
+        return float("nan") if x == 9 else x
+
+    _, study = search(large, first=[{"x": 9.0}, {"x": 2.0}], first_must_run=first_must_run)
+    assert ends(study) == ["failed", "failed", "complete", "complete"]
+
+
 def test_several_objectives_give_a_pareto_front(search):
     other = {**SCORE, "direction": "minimize"}
     _, study = search(lambda x: [x, x], objective={"gain": SCORE, "cost": other}, n_trials=4)
@@ -372,7 +406,7 @@ def test_the_range_of_a_stored_search_may_change(search):
 
 def test_a_file_that_is_no_database_is_a_sentence(search, tmp_path: Path):
     (tmp_path / "study.db").write_text("no database")
-    with pytest.raises(DataError, match=r"study\.db cannot be opened"):
+    with pytest.raises(DataError, match=r"study\.db cannot be opened .*: move that file away"):
         search()
 
 
