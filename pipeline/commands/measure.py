@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editors.errors import ConfigError
-<<<<<<< HEAD
-from pipeline.config.quoting import in_quotes
-=======
 from editors.text_files import local_path
->>>>>>> mendB
+from pipeline.config.quoting import in_quotes
 from pipeline.paths import CONF
 
 USAGE = "python -m pipeline measure BASE EDITED... [option=value ...]"

@@ -60,7 +60,6 @@ def test_mistakes_give_one_sentence(table: str) -> None:
     assert "where the file is expected" in str(facts.main(["model=tiny-gpt2"]))
 
 
-<<<<<<< HEAD
 def test_a_reader_that_stops_is_no_mistake_of_the_file(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `head` does: the error is left to the command line, which ends quietly."""
 
@@ -71,7 +70,8 @@ def test_a_reader_that_stops_is_no_mistake_of_the_file(table: str, monkeypatch: 
     monkeypatch.setattr(facts, "report", report)
     with pytest.raises(BrokenPipeError):
         facts.main([table])
-=======
+
+
 def test_a_file_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +88,6 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     assert Path(table).read_text() == TABLE
     assert f"is a folder: name a file in it, such as out={tmp_path}/known.csv" in message(tmp_path)
     assert f"there is no folder {tmp_path}/absent" in message(tmp_path / "absent" / "known.csv")
->>>>>>> mendB
 
 
 def test_knowledge_is_asked_of_the_statement_and_every_paraphrase() -> None:
