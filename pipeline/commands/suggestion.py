@@ -25,6 +25,7 @@ VALUES = ("editor.", "regularizer.", "layers.")
 """Beginnings of the keys of values, which the file holds."""
 _ES, _STEPS, _NORM = "edit/success/seen.rewrite", "edit/optimiser_steps/mean", "norm/frobenius_ratio/edited"
 _SCORE = "edit/score/seen"
+_PRESERVED, _CONSTRAINED = "edit/preservation/mean", "edit/constraint_share/mean"
 _MEANINGS = {
     "ES": (_ES, "of the facts are written: the new object is likelier than the old one"),
     "PS": ("edit/success/seen.paraphrase", "of their paraphrases follow"),
@@ -92,6 +93,8 @@ class Suggestion:
                 yield f"  {name} {self.metrics[key]:6.1%} {meaning}"
         if _NORM in self.metrics:
             yield f"  the norm of the edited matrices grows by a factor of {self.metrics[_NORM]:.4f}"
+        if _PRESERVED in self.metrics:
+            yield f"  what is preserved weighs {self._strength}, which can be compared with other models"
         if self.first is not None:
             yield f"  score {self.score:.3f}; the first trial, with {self.origin}, reaches {self.first:.3f}"
 
@@ -118,6 +121,12 @@ class Suggestion:
         atomic_files.write(file, "\n".join([*lines, _yaml(self.values)]))
 
     @property
+    def _strength(self) -> str:
+        """The weight of what is preserved, and of a norm constraint beside it, without dimension."""
+        constraint = f", r = {self.metrics[_CONSTRAINED]:.2g}" if _CONSTRAINED in self.metrics else ""
+        return f"λp tr(C)/d = {self.metrics[_PRESERVED]:.3g}{constraint}"
+
+    @property
     def _how(self) -> str:
         return f"{self.batch} at a time" if self.batch > 1 else "one by one"
 
@@ -129,6 +138,8 @@ class Suggestion:
             results.append(f"{self.metrics[_STEPS]:.0f} steps a fact")
         if _NORM in self.metrics:
             results.append(f"norm ratio {self.metrics[_NORM]:.4f}")
+        if _PRESERVED in self.metrics:
+            results.append(self._strength)
         sentences = [
             f"Ours: the best of {self.trials} trials with {self.facts}, edited {self._how}: "
             f"{', '.join(results)}."

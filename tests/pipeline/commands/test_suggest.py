@@ -1,6 +1,7 @@
 """The search for values of an editor on a model: one whole search, and each of its steps."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,18 @@ def test_the_file_has_the_form_of_the_others_and_names_its_source(tmp_path: Path
         "layers": {"published": [1, 2]},
         "editor": {"kl": 0.5, "steps": 20, "weight": 3.33},
     }
+
+
+def test_strengths_are_told_without_dimension():
+    trials = trial_of(0, 0.5), trial_of(1, 0.8)
+    assert "tr(C)" not in " ".join(suggestion(*trials).lines())
+    strong = replace(
+        trials[1],
+        metrics={**trials[1].metrics, "edit/preservation/mean": 57.31, "edit/constraint_share/mean": 0.04},
+    )
+    found = suggestion(trials[0], strong)
+    assert "what is preserved weighs λp tr(C)/d = 57.3, r = 0.04" in " ".join(found.lines())
+    assert "λp tr(C)/d = 57.3, r = 0.04" in found._found()
 
 
 def test_values_that_write_too_few_facts_are_not_recommended():
