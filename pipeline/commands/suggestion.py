@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from analysis.results.outcome import in_words, mostly_missed
+from analysis.results.run_files import Outcome
 from analysis.results.run_folder import RunFolder
 from pipeline.config.models.missing import OF_A_RUN, group_of
 from pipeline.paths import CONF
@@ -17,7 +19,7 @@ from pipeline.runs.layout import OUTPUTS
 from pipeline.sweeps.box import EDITED
 
 LEAST = 0.9
-"""Share of the facts that values have to write to be worth a file."""
+"""ES that values have to reach to be worth a file; most edits have to take besides."""
 NOISE = 0.02
 """Difference of two scores below which the norms decide; it is well within their scatter for 50 facts."""
 _WIDTH = 108
@@ -27,7 +29,7 @@ _ES, _STEPS, _NORM = "edit/success/seen.rewrite", "edit/optimiser_steps/mean", "
 _SCORE = "edit/score/seen"
 _PRESERVED, _CONSTRAINED = "edit/preservation/mean", "edit/constraint_share/mean"
 _MEANINGS = {
-    "ES": (_ES, "of the facts are written: the new object is likelier than the old one"),
+    "ES": (_ES, "of the new objects are likelier than the old ones"),
     "PS": ("edit/success/seen.paraphrase", "of their paraphrases follow"),
     "NS": ("edit/success/seen.neighbour", "of the prompts of neighbours keep their answer"),
 }
@@ -42,6 +44,8 @@ class Trial:
     """The values that were searched, by key."""
     metrics: Mapping[str, float]
     """The last value of every metric of its run."""
+    outcome: Outcome | None = None
+    """How many of its edits took; None if none was checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,8 @@ class Suggestion:
     """Values by key; numbers have three digits."""
     metrics: Mapping[str, float]
     """The last value of every metric."""
+    outcome: Outcome | None
+    """How many of the edits took; None if none was checked."""
     first: float | None
     """Score of the first trial; None if it has none."""
     origin: str
@@ -70,7 +76,8 @@ class Suggestion:
     @property
     def is_good(self) -> bool:
         """Whether the values write enough of the facts to be recommended."""
-        return self.metrics.get(_ES, 0.0) >= LEAST
+        missed = self.outcome is not None and mostly_missed(self.outcome)
+        return self.metrics.get(_ES, 0.0) >= LEAST and self.score > 0 and not missed
 
     @property
     def advice(self) -> str:
@@ -91,6 +98,8 @@ class Suggestion:
         for name, (key, meaning) in _MEANINGS.items():
             if key in self.metrics:
                 yield f"  {name} {self.metrics[key]:6.1%} {meaning}"
+        if self.outcome is not None:
+            yield f"  {in_words(self.outcome)}: the new object is the model's first choice"
         if _NORM in self.metrics:
             yield f"  the norm of the edited matrices grows by a factor of {self.metrics[_NORM]:.4f}"
         if _PRESERVED in self.metrics:
@@ -134,6 +143,8 @@ class Suggestion:
         """Source and results in one paragraph."""
         scores = {name: key for name, (key, _) in _MEANINGS.items()} | {"score": _SCORE}
         results = [f"{name} {self.metrics[key]:.2f}" for name, key in scores.items() if key in self.metrics]
+        if self.outcome is not None:
+            results.append(in_words(self.outcome))
         if _STEPS in self.metrics:
             results.append(f"{self.metrics[_STEPS]:.0f} steps a fact")
         if _NORM in self.metrics:
@@ -157,13 +168,16 @@ def trials_of(name: str) -> list[Trial]:
     from pipeline.sweeps.retries import RUN
     from pipeline.sweeps.study_store import complete_trials
 
+    trials = complete_trials(f"sqlite:///{OUTPUTS / name}/study.db", name)
+    summaries = [RunFolder(OUTPUTS / name / trial.user_attrs[RUN]).final_summary() for trial in trials]
     return [
         Trial(
             number=trial.number,
             values=trial.params,
-            metrics=RunFolder(OUTPUTS / name / trial.user_attrs[RUN]).final_summary()["metrics"],
+            metrics=summary["metrics"],
+            outcome=summary.get("outcome"),
         )
-        for trial in complete_trials(f"sqlite:///{OUTPUTS / name}/study.db", name)
+        for trial, summary in zip(trials, summaries, strict=True)
     ]
 
 
@@ -194,6 +208,7 @@ def best(
         options=given,
         values={key: _plain(value) for key, value in {**fixed, **own, **chosen.values}.items()},
         metrics=chosen.metrics,
+        outcome=chosen.outcome,
         first=next((trial.metrics[_SCORE] for trial in trials if trial.number == 0), None),
         origin=origin,
         peak=peak,

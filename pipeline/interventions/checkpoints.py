@@ -16,8 +16,8 @@ from editors.updates import sites_of
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
 
-_NUMBER = re.compile(r"(\d+)\D*$")
-"""The last number of a path, such as that of `checkpoint-500`."""
+_NUMBER = re.compile(r"(?:checkpoint|steps?|edits?|iter(?:ation)?s?)[-_]?(\d+)\D*$", re.IGNORECASE)
+"""The last number of a path if it counts steps or edits, such as that of `checkpoint-500`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class Checkpoints(Intervention):
     """Folders or Hugging Face ids, in the order of their making."""
     counts: Sequence[int] | None = None
     """Steps or edits that had been made when each was saved: their places on the x-axis. Null takes the last
-    number of every path if these ascend, as those of `checkpoint-500` do, and else 1, 2, 3, …"""
+    number of every path if all have one as `checkpoint-500`, `step_500` or `edits500` and these ascend, and
+    else 1, 2, 3, …"""
     dtype: Precision = "float32"
     """Precision of the models; that of the base model."""
     name: str = "checkpoints"

@@ -7,6 +7,7 @@ from typing import Any
 from editors.models.model import Model
 from editors.text_files import local_path
 from pipeline.build import build_model
+from pipeline.config.models.published import choice_of_values
 from pipeline.config.schema import ResolvedConfig
 from pipeline.notebook.composition import choices_of, composed
 from pipeline.tracking.display import progress_view
@@ -49,10 +50,12 @@ def configured(
     `corpus` is a text file in place of the model's own text.
     """
     named = model.name in choices_of("model")
-    place = {} if named else {"name": model.name, "path": model.hf.config.name_or_path or model.name}
+    path = model.hf.config.name_or_path or model.name
+    place = {} if named else {"name": model.name, "path": path, "depth": model.depth}
     own = {} if corpus is None else {"corpus": {"path": str(corpus)}}
     every = [
         f"model={model.name if named else _ANY}",
+        *([] if named else choice_of_values(model.name)),
         *([] if corpus is None else ["corpus@model.corpus=file"]),
         *choices,
     ]

@@ -52,6 +52,12 @@ def _commands(config: DictConfig, keys: Sequence[str]) -> Iterator[str]:
     guesses = {LAYERS if key == PUBLISHED else key: as_text(value) for key, value in values.items()}
     lacking = [f"{key}={guesses.get(key, _NO_VALUE)}" for key in keys]
     text = [_ARTICLES] if _lacks_text(config) and _is_offline() else []
+    if not HydraConfig.initialized():  # in Python there is no command line to complete
+        yield (
+            f"there are no values for editor={editor} on model={model}: give {', '.join(lacking)}, or write "
+            f"conf/hparams/{model}/{editor}.yaml, for example by python -m pipeline suggest (docs/models.md)"
+        )
+        return
     yield (
         f"there are no values for editor={editor} on model={model}: give {', '.join(keys)} on the "
         f"command line, or write conf/hparams/{model}/{editor}.yaml:\n"

@@ -60,8 +60,13 @@ def with_values(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     name = options.get("model.name") or model_name(options.get("model.path"), options.get("model.gguf"))
     folders = [CONF, *(Path(after) for flag, after in pairwise(arguments) if flag in ("--config-dir", "-cd"))]
+    return [*arguments, *choice_of_values(name, folders)]
+
+
+def choice_of_values(name: str | None, folders: Sequence[Path] = (CONF,)) -> list[str]:
+    """The choice of the values in `hparams/<name>`, empty if no folder of configuration has them."""
     has_values = bool(name) and any((folder / "hparams" / name).is_dir() for folder in folders)
-    return [*arguments, *([f"hparams={name}/${{editor}}"] if has_values else [])]
+    return [f"hparams={name}/${{editor}}"] if has_values else []
 
 
 def scaled(layers: Sequence[int], depth: int, to: int) -> list[int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from analysis.results.run_files import Outcome
 from editors.errors import ConfigError, DataError, ModelError
 from pipeline.commands import search_request, suggest
 from pipeline.commands.search_request import Request, first_point, requested, searched, trial
@@ -279,6 +280,15 @@ def test_strengths_are_told_without_dimension():
 def test_values_that_write_too_few_facts_are_not_recommended():
     assert suggestion(trial_of(0, 0.8, success=0.9)).is_good
     assert not suggestion(trial_of(0, 0.8, success=0.88)).is_good
+    assert not suggestion(trial_of(0, 0.0)).is_good, "no neighbour or no paraphrase is right"
+    # the new objects can be the likelier ones before any edit
+    for took, good in ((20, False), (30, True)):
+        outcome: Outcome = {"edits": 50, "checked": 50, "took": took}
+        found = suggestion(replace(trial_of(0, 0.8), outcome=outcome))
+        assert found.is_good == good
+        assert f"{took} of 50 edits took: the new object is the model's first choice" in " ".join(
+            found.lines()
+        )
 
 
 def test_a_search_writes_values_that_the_model_then_has(tmp_path: Path):

@@ -82,6 +82,9 @@ def test_a_model_of_another_shape_or_with_other_tokens_is_refused(tmp_path: Path
         (["step_5_final", "step_7_final"], [5, 7]),
         (["run/checkpoint-500", "run/checkpoint-100"], [1, 2]),
         (["a", "b-2"], [1, 2]),
+        (["smollm2-135m-edited"], [1]),
+        (["/tmp/s2_edited"], [1]),
+        (["run/global_step100", "run/edits_250"], [100, 250]),
     ],
 )
 def test_places_come_from_the_paths_if_their_numbers_ascend(paths: list[str], places: list[int]) -> None:

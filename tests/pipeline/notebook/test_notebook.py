@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import normscope as ns
 from editors.errors import ConfigError, DataError, ModelError
 from editors.models.model import Model
 from pipeline.data.world.datasets import WorldFacts
+from pipeline.notebook.models import configured
+from pipeline.paths import CONF
+from tests.tiny import tiny_model
 
 FACTS = WorldFacts().load().stream(4, seed=0, one_per_subject=True)
 
@@ -231,3 +235,16 @@ def test_sources_that_hold_no_facts_are_refused(
 ) -> None:
     with pytest.raises(error, match=named):
         ns.facts(*sources, **options)
+
+
+def test_a_model_of_ones_own_has_the_values_that_bear_its_name(folder: Path):
+    """As on the command line; `tiny` is a folder of values, and no model of `conf/model`."""
+    model = tiny_model()
+    model.name = "tiny"
+    plain = configured(model, ["editor=memit", "intervention=knowledge_edit"], {})
+    own = yaml.safe_load((CONF / "hparams" / "tiny" / "memit.yaml").read_text())
+    assert plain["editor"]["preservation_weight"] == own["editor"]["preservation_weight"]
+    model.name = "mine"
+    with pytest.raises(ConfigError, match=r"write conf/hparams/mine/memit\.yaml, for example") as error:
+        configured(model, ["editor=memit", "intervention=knowledge_edit"], {})
+    assert "give layers.edit=[" in str(error.value) and "command line" not in str(error.value)
