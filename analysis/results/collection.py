@@ -145,7 +145,8 @@ def varying_keys(settings: Iterable[Mapping[str, str]]) -> list[str]:
     """Settings that change the edited model and in which the configurations differ.
 
     A setting that is at several places with the same values, as interpolations are, is listed once, by its
-    shortest path.
+    shortest path. Settings that follow from a name that is listed, such as those of one control of a replay,
+    are not listed.
     """
     configurations = list(settings)
     keys = dict.fromkeys(chain.from_iterable(configurations))
@@ -155,7 +156,19 @@ def varying_keys(settings: Iterable[Mapping[str, str]]) -> list[str]:
     shortest: dict[tuple[str | None, ...], str] = {}
     for key in sorted(varying, key=len):
         shortest.setdefault((key.rpartition(".")[2], *(values.get(key) for values in configurations)), key)
-    return [key for key in varying if key in shortest.values()]
+    names = [key for key in shortest.values() if key.endswith(".name")]
+    return [key for key in varying if key in shortest.values() and not _follows(key, names, configurations)]
+
+
+def _follows(key: str, names: Sequence[str], settings: Sequence[Mapping[str, str]]) -> bool:
+    """Whether only some configurations have the setting, and one of the names tells its value."""
+    if all(key in values for values in settings):
+        return False
+    return any(
+        len({(values.get(name), values.get(key)) for values in settings})
+        == len({values.get(name) for values in settings})
+        for name in names
+    )
 
 
 def _is_setting(key: str) -> bool:

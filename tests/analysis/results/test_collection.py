@@ -43,6 +43,24 @@ def test_runs_that_differ_by_seed_alone_share_a_series(experiment: Path):
     assert runs["seed"].tolist() == [0, 1, 0, 1, 0, 1]
 
 
+def test_settings_that_follow_from_a_name_are_not_repeated(write_run: WriteRun):
+    """As the second moments of one control; a setting that several runs of a name differ in stays."""
+    for control in (
+        {"name": "real"},
+        {"name": "whitened", "ridge": 1e-6, "moments": {"tokens": 100_000}},
+        {"name": "drift", "distance": 0.1},
+        {"name": "drift", "distance": 0.2},
+    ):
+        folder = write_run(editor="rome", settings={"intervention": {"name": "replay", "control": control}})
+    series = set(collect(folder.parent).runs["series"])  # pyright: ignore[reportPossiblyUnboundVariable]
+    assert {label.partition(", ")[2] for label in series} == {
+        "control.name=real, control.distance=–",
+        "control.name=whitened, control.distance=–",
+        "control.name=drift, control.distance=0.1",
+        "control.name=drift, control.distance=0.2",
+    }
+
+
 def test_a_swept_setting_splits_the_series_and_is_named(write_run: WriteRun, tmp_path: Path):
     for weight in (1, 10):
         write_run(editor="encore", settings={"regularizer": {"norm_constraint": {"norm_weight": weight}}})
