@@ -78,7 +78,10 @@ def file_layout(entries: Iterable[Entry], path: str) -> Layout:
         return layout
     if not rows:
         raise DataError(f"data.path={path} holds no row that can be read: give one JSON object per fact")
-    raise unknown_layout(rows[0].row or {}, rows[0].where, f"data.path={path}")
+    # a cell that is empty in the first row may be filled in another: its name tells what was meant
+    every = {name: value for entry in rows for name, value in (entry.row or {}).items()}
+    first = every if layout_of(every) is None else rows[0].row or {}
+    raise unknown_layout(first, rows[0].where, f"data.path={path}")
 
 
 def _with_ids(entries: Sequence[Entry]) -> list[Entry]:

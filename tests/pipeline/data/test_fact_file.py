@@ -165,6 +165,10 @@ REFUSED = {
     "empty": ("", "is empty"),
     "blank": (" \r\n\n", "is empty"),
     "header": ("subject,prompt,target\n", r"only a header \(subject, prompt, target\)"),
+    "wrong column, first empty": (
+        "subject,prompt,tarket_new\nChad,{} is,\nMali,{} is,Oslo\n",
+        "'tarket_new' meant to be 'target_new'",
+    ),
     "wrong column": ("subject,prompt,tarket_new\nChad,{} is,Oslo\n", "'tarket_new' meant to be 'target_new'"),
     "no subject": ("prompt,target_new\nChad is,Oslo\n", "line 2, has no field subject"),
     "two missing": ("prompt,colour\nChad is,red\n", "no field subject .* and no field target_new"),
