@@ -113,7 +113,7 @@ class Suggestion:
         batch = [f"batch_size={self.batch}"] if self.batch > 1 else []
         options = [
             f"{key}={value}"
-            for key, value in self.options.items()
+            for key, value in sorted(self.options.items(), key=_pair_first)
             if group_of(key) not in (*OF_A_RUN, "moments") and not key.lstrip("+").startswith(VALUES)
         ]
         return f"python -m pipeline {shlex.join([*folder, *options, *batch])}"
@@ -160,6 +160,11 @@ class Suggestion:
         if self.peak is not None:
             sentences.append(f"Causal tracing peaks at block {self.peak}.")
         return " ".join(sentences)
+
+
+def _pair_first(option: tuple[str, str]) -> bool:
+    """Sorts the model and the editor before all other options."""
+    return option[0] not in ("model", "editor")
 
 
 def trials_of(name: str) -> list[Trial]:

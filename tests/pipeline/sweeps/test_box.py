@@ -56,8 +56,8 @@ def test_values_are_read_with_those_that_a_file_builds_on():
 
 def test_numbers_of_blocks_are_scaled_to_another_depth():
     origin, values = nearest("lti", 24)
-    assert origin == "llama2-7b"
-    assert values[LAYERS] == [2, 3, 4, 5] or values[LAYERS] == [3, 4, 5, 6]
+    assert origin == "gpt-j-6b"
+    assert len(values[LAYERS]) == 5 and values[LAYERS][0] in (2, 3)
     assert values["editor.targets.middle_layer"] < 24
     assert nearest("lti", None) == ("", {})
     assert nearest("no such editor", 24) == ("", {})
