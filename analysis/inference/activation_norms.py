@@ -71,8 +71,7 @@ class Collector:
     def run(self, batch: Batch) -> None:
         """One forward pass: collect the vectors of the compared tokens and the norms of all counted ones."""
         model = self.model
-        counted = batch.mask.clone()
-        counted[:, : self.sample.leading] = False
+        counted = batch.after(self.sample.leading)
         leading = batch.mask & ~counted
         row, column, sample = samples_in_batch(batch, self.sample.positions, self.offsets)
 

@@ -110,6 +110,12 @@ class Batch:
     ids: Int[Tensor, "row token"]
     mask: Bool[Tensor, "row token"]
 
+    def after(self, leading: int) -> Bool[Tensor, "row token"]:
+        """The mask without the first `leading` tokens of every document."""
+        counted = self.mask.clone()
+        counted[:, :leading] = False
+        return counted
+
 
 def batches(documents: Sequence[Document], model: Model, batch_tokens: int) -> Iterator[Batch]:
     """All documents, sorted by length, at most `batch_tokens` padded tokens at a time."""

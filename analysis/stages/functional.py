@@ -76,7 +76,7 @@ class FunctionalDrift(Stage):
         drift = _drift(model, reference, observation.edited)
         sums = _Sums()
         for batch in batches(self._documents, model, self.batch_tokens):
-            sums.add(_unedited_pass(model, drift, batch, self._counted(batch), with_output=True))
+            sums.add(_unedited_pass(model, drift, batch, batch.after(self.leading), with_output=True))
         result = sums.metrics("functional", observation.edited)
         facts = observation.untouched[: self.facts]
         if facts:
@@ -85,11 +85,6 @@ class FunctionalDrift(Stage):
                 subjects.add(_unedited_pass(model, drift, batch, last, with_output=False))
             result |= subjects.metrics("functional_subjects", observation.edited)
         return result | sums.output_metrics()
-
-    def _counted(self, batch: Batch) -> Tensor:
-        counted = batch.mask.clone()
-        counted[:, : self.leading] = False
-        return counted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,8 @@ from analysis.statistics.monotone import explained_share, rank_correlation
 
 FUNCTIONAL = "norm/functional/edited"
 LOSS = "text/loss/held_out"
+CONTROL = "intervention.control.name"
+"""The setting that names the control of a replay."""
 _AT = ["run", "part", "count"]
 _NORM = "growth of the norm"
 _PREDICTORS = {
@@ -54,18 +56,20 @@ def points(evidence: Evidence) -> pd.DataFrame:
     return table[moved]
 
 
+def _by_seed(evidence: Evidence) -> dict[object, pd.DataFrame]:
+    """The points of all runs of a seed, by seed."""
+    table = points(evidence)
+    seeds = evidence.runs["seed"].reindex(table.index.get_level_values("run")).to_numpy()
+    return dict(iter(table.groupby(seeds)))
+
+
 def _correlations(evidence: Evidence, predictor: str, damage: str) -> pd.Series:
     """|rank correlation| of a predictor with a damage over the points of all runs of a seed, by seed."""
-    table = points(evidence)
-    if table.empty:
-        return pd.Series(dtype=float)
-    seeds = evidence.runs["seed"].reindex(table.index.get_level_values("run")).to_numpy()
-    return pd.Series(
-        {
-            seed: abs(rank_correlation(rows[predictor].to_numpy(float), rows[damage].to_numpy(float)))
-            for seed, rows in table.groupby(seeds)
-        }
-    ).dropna()
+    correlations = {
+        seed: abs(rank_correlation(rows[predictor].to_numpy(float), rows[damage].to_numpy(float)))
+        for seed, rows in _by_seed(evidence).items()
+    }
+    return pd.Series(correlations, dtype=float).dropna()
 
 
 def _repeats(value: Callable[[Evidence], pd.Series]) -> Measure:
@@ -86,16 +90,12 @@ def _advantage(evidence: Evidence) -> pd.Series:
 
 def _table(evidence: Evidence) -> pd.DataFrame:
     """One row per predictor and damage: rank correlation and monotone share, means over seeds."""
-    table, rows = points(evidence), []
-    if table.empty:
-        return table
-    seeds = evidence.runs["seed"].reindex(table.index.get_level_values("run")).to_numpy()
+    groups, rows = [*_by_seed(evidence).values()], []
+    if not groups:
+        return pd.DataFrame()
     for damage in _DAMAGE:
         for predictor in _PREDICTORS:
-            pairs = [
-                (group[predictor].to_numpy(float), group[damage].to_numpy(float))
-                for _, group in table.groupby(seeds)
-            ]
+            pairs = [(group[predictor].to_numpy(float), group[damage].to_numpy(float)) for group in groups]
             rows.append(
                 {
                     "damage": damage,
@@ -104,8 +104,8 @@ def _table(evidence: Evidence) -> pd.DataFrame:
                     "explained by a monotone curve": pd.Series(
                         [explained_share(x, y) for x, y in pairs]
                     ).mean(),
-                    "points by seed": len(table) / len(pairs),
-                    "seeds": len(pairs),
+                    "points by seed": sum(map(len, groups)) / len(groups),
+                    "seeds": len(groups),
                 }
             )
     return pd.DataFrame(rows).dropna(subset=["rank correlation"])
@@ -117,7 +117,7 @@ def _chart(evidence: Evidence, predictor: str, x_label: str) -> TrackChart | Non
     table = table[np.isfinite(table.to_numpy()).all(axis=1) & (table[predictor] > 0).to_numpy()]
     if table.empty:
         return None
-    controls = evidence.setting("intervention.control.name")
+    controls = evidence.setting(CONTROL)
     names = controls.reindex(table.index.get_level_values("run")).to_numpy()
     tracks = [
         Track(

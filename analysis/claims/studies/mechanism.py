@@ -7,7 +7,7 @@ from analysis.claims.studies import law
 from analysis.claims.studies.activations import NORM_ONLY, cosine
 from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN, LATE, PROBE, Study, Table, falls, rises
 
-_CONTROL = "intervention.control.name"
+_CONTROL = law.CONTROL
 _REAL = "real"
 _CONTROLS = (
     "At the end, by control: real, W + Δ; random_direction, a random step as long as Δ, and "
