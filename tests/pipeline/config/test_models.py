@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
 
 from editors.errors import ConfigError
 from pipeline.config.fingerprint import fingerprint
@@ -39,12 +41,29 @@ def test_the_depth_is_that_of_the_configuration(tmp_path: Path):
 
 
 def message(*overrides: str) -> str:
+    """What the command line refuses `overrides` with."""
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", ["model=hf", *overrides])
-    with pytest.raises(ConfigError) as caught:
-        resolved(config)
+        config = compose("config", ["model=hf", *overrides], return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    try:
+        with pytest.raises(ConfigError) as caught:
+            resolved(config)
+    finally:
+        HydraConfig.instance().cfg = None
     return str(caught.value)
+
+
+def test_python_is_told_what_to_give_without_a_command(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": 30}))
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["model=hf", f"model.path={tmp_path}"])
+    with pytest.raises(ConfigError, match=r"no values for editor=memit .*give layers\.edit=\[") as caught:
+        resolved(config)
+    assert "on the command line" not in str(caught.value)
 
 
 def test_everything_that_is_lacking_is_told_at_once_with_guesses(tmp_path: Path):
@@ -54,7 +73,6 @@ def test_everything_that_is_lacking_is_told_at_once_with_guesses(tmp_path: Path)
     assert "editor.preservation_weight=" in text and "weight=..." not in text
     assert "pipeline suggest" in text
     assert "model.corpus.path=..." in text and "a guess" in text and "docs/models.md" in text
-    assert "pipeline suggest model=hf" not in text  # nothing was given on a command line
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bloom"}))
     described = tmp_path.parent / f"{tmp_path.name}-bloom"
     tmp_path.rename(described)
@@ -102,9 +120,8 @@ def test_the_search_leaves_out_what_belongs_to_a_run(tmp_path: Path, monkeypatch
     command, search = message(f"model.path={tmp_path}", "corpus@model.corpus=file").split("pipeline suggest ")
     assert all(each in command for each in given)
     assert search.split() == [*given[:2], "model.corpus.path=...", "editor=memit", "corpus@model.corpus=file"]
-    monkeypatch.setattr(missing, "_given", lambda: [])
-    monkeypatch.setattr(missing, "_default_model", lambda: ["model=m"])
-    assert "pipeline suggest model=m editor=memit" in message(f"model.path={tmp_path}")
+    monkeypatch.setattr(missing, "_given", lambda: [])  # a command that changed nothing
+    assert "pipeline suggest model=hf editor=memit" in message(f"model.path={tmp_path}")
 
 
 def test_a_command_without_a_hub_takes_the_packaged_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
