@@ -12,7 +12,7 @@ from pipeline.build import Parts, build
 from pipeline.checkpoints.kept_weights import keep_weights
 from pipeline.config.fingerprint import Config
 from pipeline.config.schema import ResolvedConfig
-from pipeline.data.opened_texts import open_texts
+from pipeline.data.opened_texts import in_sample, open_texts
 from pipeline.interventions import distributed as processes
 from pipeline.runs.folder import RunBusy, RunDir
 from pipeline.runs.machine_errors import as_machine_error
@@ -35,6 +35,8 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests, displ
     intervention = parts.intervention
     plan = intervention.plan(parts.data.load())
     open_texts([intervention, *parts.stages, *parts.judges], parts.model.name)
+    for sentence in in_sample(intervention, parts.stages, parts.model.name):
+        log.warning("%s", sentence)
     model = parts.model.load(display.report)
     intervention.check(model, plan)
     plan = intervention.select(model, plan, display.report)

@@ -26,6 +26,9 @@ def overrides(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: if fewer than two models are named.
     """
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)  # noqa: T201
+        raise SystemExit(0)
     models = [argument for argument in arguments if "=" not in argument or local_path(argument).exists()]
     options = [argument for argument in arguments if argument not in models]
     if len(models) < 2 or any(model.startswith("-") for model in models):

@@ -8,11 +8,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from editors.errors import ConfigError, ModelError, listed
 from editors.models.loading import Checkpoint, Precision
 from editors.models.model import Model
 from editors.models.tokenization import tokenizer_description
-from editors.updates import sites_of
+from editors.updates import Site, sites_of
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
 
@@ -60,21 +62,39 @@ class Checkpoints(Intervention):
         return Plan(untouched=facts.facts)
 
     def run(self, model: Model, plan: Plan, observer: StepObserver) -> None:
-        """Measure the base model, then one model after another; raises ModelError for another shape."""
-        edited = sites_of(range(model.depth), model.sites)
+        """Measure the base model, then one model after another.
+
+        Every model is read twice: at first only to check it and to find the matrices in which it differs,
+        which count as edited.
+
+        Raises:
+            ModelError: if a model has another shape or other tokens, before anything is measured.
+        """
+        edited = self._changed(model)
         part = Part(name=self.name, unit="steps", total=self.places[-1], edited=edited, complete=True)
         if not observer.look(model, part):
             return
-        tokenizer, before = tokenizer_description(model.tokenizer), 0
+        before = 0
         for path, count in zip(self.paths, self.places, strict=True):
-            other = Checkpoint(name=path, path=path, dtype=self.dtype, device="cpu").load()
-            _check_alike(other, model, tokenizer)
-            model.hf.load_state_dict(other.hf.state_dict())
+            model.hf.load_state_dict(self._read(path).hf.state_dict())
             model.was_trained()
             change = Change(steps=count - before)
             before = count
             if not observer.look(model, part, change):
                 return
+
+    def _read(self, path: str) -> Model:
+        return Checkpoint(name=path, path=path, dtype=self.dtype, device="cpu").load()
+
+    def _changed(self, model: Model) -> Sequence[Site]:
+        """Matrices of the base model in which one of the models differs."""
+        tokenizer, changed = tokenizer_description(model.tokenizer), set()
+        sites = sites_of(range(model.depth), model.sites)
+        for path in self.paths:
+            other = self._read(path)
+            _check_alike(other, model, tokenizer)
+            changed |= {s for s in sites if not torch.equal(other.current(s), model.current(s).cpu())}
+        return [site for site in sites if site in changed]
 
 
 def _check_alike(other: Model, model: Model, tokenizer: str) -> None:

@@ -24,8 +24,8 @@ def measure(
     """What distinguishes a model from the one it was made of; they need the same shape.
 
     `stages` are names of `conf/stage`; docs/metrics.md defines their keys. `facts` are those written into
-    the edited model, if they are known, as for `edit`. `corpus` is a text file in place of the model's own
-    text; `tokens` tokens of it are read.
+    the edited model, if they are known, as for `edit`. `corpus` is a text file, whose blank lines separate
+    documents, or a name of `conf/corpus`, in place of the model's own text; `tokens` tokens of it are read.
 
     Raises:
         ConfigError: for an unknown stage.

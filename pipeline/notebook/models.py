@@ -47,19 +47,28 @@ def configured(
 ) -> ResolvedConfig:
     """The configuration of a loaded model with further choices and values.
 
-    `corpus` is a text file in place of the model's own text.
+    `corpus` is a text file, or a name of `conf/corpus`, in place of the model's own text.
     """
     named = model.name in choices_of("model")
     path = model.hf.config.name_or_path or model.name
     place = {} if named else {"name": model.name, "path": path, "depth": model.depth}
-    own = {} if corpus is None else {"corpus": {"path": str(corpus)}}
+    chosen, own = _text(corpus)
     every = [
         f"model={model.name if named else _ANY}",
         *([] if named else choice_of_values(model.name)),
-        *([] if corpus is None else ["corpus@model.corpus=file"]),
+        *chosen,
         *choices,
     ]
     return composed(every, {**values, "model": place | own})
+
+
+def _text(corpus: str | Path | None) -> tuple[list[str], dict[str, Any]]:
+    """The choice of a text, and the values that it needs."""
+    if corpus is None:
+        return [], {}
+    if str(corpus) in choices_of("corpus") and not local_path(str(corpus)).exists():
+        return [f"corpus@model.corpus={corpus}"], {}
+    return ["corpus@model.corpus=file"], {"corpus": {"path": str(corpus)}}
 
 
 NO_EDITS = ("intervention=cpt",)

@@ -9,6 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from pipeline.command_line import COMMANDS, MEASURE, SUGGEST
+from pipeline.commands import measure
 from pipeline.config.resolvers import register_resolvers
 from pipeline.sweeps import search
 from tests.paths import ROOT
@@ -76,3 +78,16 @@ def test_every_experiment_sweeps_as_it_says(path: Path):
         composed = compose("config", [f"experiment={path.stem}"], return_hydra_config=True)
     sweeper = "Search" if "hydra/sweeper: optuna" in path.read_text() else "Sweep"
     assert OmegaConf.select(composed, "hydra.sweeper._target_") == f"hydra_plugins.normscope.{sweeper}"
+
+
+def test_the_help_names_every_command():
+    """Hydra prints it, and knows options alone."""
+    text = OmegaConf.load(CONF / "config.yaml").hydra.help.header
+    assert all(f"\n{name} " in text for name in (*COMMANDS, MEASURE, SUGGEST))
+
+
+def test_a_command_for_a_run_explains_itself(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        measure.overrides(["--help"])
+    assert ended.value.code == 0
+    assert "BASE EDITED" in capsys.readouterr().out

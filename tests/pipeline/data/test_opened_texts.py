@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from analysis.inference.texts import TextSet
+from analysis.stages.functional import FunctionalDrift
 from editors.errors import ConfigError, DataError
 from editors.moments.collected import CollectedMoments
 from pipeline.data.corpora import TextFile
-from pipeline.data.opened_texts import open_texts
+from pipeline.data.opened_texts import in_sample, open_texts
 from pipeline.data.pairs import PairRows
 from pipeline.interventions.training.examples import Completions
 from tests.tiny import TEXT, tiny_model
@@ -104,3 +105,19 @@ def test_pairs_are_opened_like_texts(tmp_path: Path):
     examples = Completions(pairs=PairRows(path=str(tmp_path / "absent.jsonl")), length=8)
     with pytest.raises(DataError, match=r"absent\.jsonl"):
         open_texts([Holder(inner=examples)], "tiny")
+
+
+def test_drift_measured_on_the_text_of_the_second_moments_is_told(tmp_path: Path):
+    """Whether they are cached or not: the editor made drift small there."""
+    model, folder = tiny_model("gpt2"), str(tmp_path)
+    moments = CollectedMoments(corpus=Near(), tokens=20, folder=folder)
+    same, other = (
+        [FunctionalDrift(texts=TextSet(corpus=each, otherwise=Near()))]
+        for each in (None, Near(label="other"))
+    )
+    for _ in range(2):
+        (sentence,) = in_sample(Holder(inner=moments), same, model.name)
+        assert "corpus@text.corpus=" in sentence
+        assert not [*in_sample(Holder(inner=moments), other, model.name)]
+        moments.load(model, [0])
+    assert not [*in_sample(Holder(inner=None, text=Near()), same, model.name)]

@@ -22,8 +22,10 @@ class Observer:
     def __init__(self) -> None:
         self.norms: list[float] = []
         self.steps: list[int] = []
+        self.edited: list[Site] = []
 
     def look(self, model, part, change=None) -> bool:
+        self.edited = list(part.edited)
         self.norms.append(float(model.current(Site("mlp_down", 0)).norm()))
         self.steps.append(change.steps if change else 0)
         return True
@@ -47,6 +49,7 @@ def test_every_model_is_measured_in_its_place(tmp_path: Path) -> None:
     assert observer.steps == [0, 200, 100]
     ratios = [norm / observer.norms[0] for norm in observer.norms]
     assert ratios == pytest.approx([1, 2, 3], rel=1e-5)
+    assert observer.edited == [Site("mlp_down", 0)]  # the others are the same in every model
 
 
 def test_every_stage_measures_every_model(composed: Callable[..., DictConfig], tmp_path: Path) -> None:
@@ -73,6 +76,21 @@ def test_a_model_of_another_shape_or_with_other_tokens_is_refused(tmp_path: Path
     folder = saved(tmp_path / "other", 1.0)
     with pytest.raises(ModelError, match="not of the shape"):
         Checkpoints(paths=[str(folder)]).run(tiny_model("llama", double=False), None, Observer())
+
+
+def test_a_refused_model_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    paths = [str(saved(tmp_path / "step-2", 2.0)), str(saved(tmp_path / "step-3", 3.0))]
+    observer = Observer()
+    (tmp_path / "step-3" / "model.safetensors").unlink()
+    with pytest.raises(ModelError):
+        Checkpoints(paths=paths).run(tiny_model(double=False), None, observer)
+    assert not observer.steps
+
+
+def test_models_that_equal_the_base_have_no_edited_matrix(tmp_path: Path) -> None:
+    observer = Observer()
+    Checkpoints(paths=[str(saved(tmp_path / "same", 1.0))]).run(tiny_model(double=False), None, observer)
+    assert observer.edited == [] and len(observer.norms) == 2
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,15 @@ def test_measure_sees_what_an_edit_changed_and_nothing_else(model: Model, unedit
     assert again[key] == 1.0
 
 
+def test_a_text_is_a_file_or_a_name_of_conf(unedited: Model, inputs: Path) -> None:
+    named = ns.measure(unedited, unedited, "activations", corpus="world", tokens=500)
+    own = ns.measure(unedited, unedited, "activations", tokens=500)
+    assert named == own
+    assert ns.measure(unedited, unedited, "activations", corpus=inputs / "text.txt", tokens=200) != own
+    with pytest.raises(DataError, match="wrld"):
+        ns.measure(unedited, unedited, "activations", corpus="wrld")
+
+
 def test_any_folder_is_loaded_and_edited_with_a_text_and_values(
     folder: Path, checkpoint: Path, inputs: Path
 ) -> None:
