@@ -20,6 +20,9 @@ from pipeline.data.readers import Entry
 
 log = logging.getLogger(__name__)
 
+_TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
+"""What a cell of the column `known` may say."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FactFile:
@@ -32,6 +35,8 @@ class FactFile:
     """Number of usable facts to read, from the beginning; null reads all."""
     drop_conflicts: bool = False
     """Keep only the first of several facts about the same subject and relation, as MultiCounterFact does."""
+    known: bool = False
+    """Read only rows whose field `known` is true, which `python -m pipeline facts … out=FILE` writes."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -41,6 +46,8 @@ class FactFile:
         """The validated facts; raises DataError if the file has none, or fields of no known layout."""
         entries = self.entries()
         layout = file_layout(entries, self.path)
+        if self.known:
+            entries = _known(entries, self.path)
         factset = read_facts(
             _with_ids(entries),
             layout.parse,
@@ -59,6 +66,24 @@ class FactFile:
             entry if entry.row is None else entry._replace(row=_normalised(entry.row, entry.where, self.path))
             for entry in read_rows(self.path)
         ]
+
+
+def _known(entries: Sequence[Entry], path: str) -> Sequence[Entry]:
+    """The rows that are marked as known; raises DataError if there are none."""
+    marks = [str((entry.row or {}).get("known", "")).strip().casefold() for entry in entries]
+    if not any(marks):
+        raise DataError(
+            f"data.known=true, but data.path={path} has no field 'known': python -m pipeline facts {path} "
+            "model=… out=FILE writes one"
+        )
+    if unread := sorted({*marks} - {*_TRUE, *_FALSE, ""}):
+        raise DataError(
+            f"data.path={path}: known={listed([repr(mark) for mark in unread])} is neither true nor false"
+        )
+    kept = [entry for entry, mark in zip(entries, marks, strict=True) if mark in _TRUE]
+    if not kept:
+        raise DataError(f"data.known=true, but no row of data.path={path} is known")
+    return kept
 
 
 def _normalised(row: Mapping[str, object], where: str, path: str) -> Mapping[str, object]:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,22 @@ def test_published_files_are_read_as_their_own_sources_read_them() -> None:
         for name in ("qaedit_1k.json", "wikibigedit_3k.json", "zsre_3k.json")
     }
     assert counts == {"qaedit_1k.json": 996, "wikibigedit_3k.json": 3000, "zsre_3k.json": 3000}
+
+
+def test_only_rows_marked_as_known_are_read(tmp_path: Path):
+    rows = [
+        FLAT | {"subject": name, "Known": mark}
+        for name, mark in (("Chad", True), ("Mali", False), ("Niger", True))
+    ]
+    source = replace(written(tmp_path, rows), known=True)
+    assert [fact.subject for fact in source.load().facts] == ["Chad", "Niger"]
+    assert len(replace(source, known=False).load().facts) == 3
+
+
+@pytest.mark.parametrize(
+    ("mark", "sentence"),
+    [({}, "no field 'known'"), ({"known": "maybe"}, "'maybe' is neither"), ({"known": "FALSE"}, "no row")],
+)
+def test_marks_that_leave_no_fact_are_refused(tmp_path: Path, mark: dict[str, object], sentence: str):
+    with pytest.raises(DataError, match=sentence):
+        replace(written(tmp_path, [FLAT | mark]), known=True).load()
