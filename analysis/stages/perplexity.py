@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 import torch
 
 from analysis.inference.scoring import HEAD_TOKENS, score_tokens
@@ -37,6 +38,9 @@ class Perplexity(Stage):
     cadence: Cadence = field(default_factory=lambda: Cadence(at=(1000, 10_000)))
     batch_tokens: int = 2048
     """Tokens of one forward pass, padding included."""
+    losses: bool = False
+    """Keep the loss of every document in the table `losses`: part, count, document, tokens after the first
+    one, and their mean loss in nats."""
 
     def __post_init__(self) -> None:
         self.check_minimums(batch_tokens=1)
@@ -47,22 +51,35 @@ class Perplexity(Stage):
 
     def measure(self, model: Model, observation: Observation) -> Measurement:
         """One pass over the texts."""
-        value = loss(model, self._documents, self.batch_tokens)
+        sums = document_losses(model, self._documents, self.batch_tokens)
+        tokens = np.array([len(document) - 1 for document in self._documents])
+        value = float(sums.sum() / tokens.sum())
         with np.errstate(over="ignore"):
-            return {"text/loss/held_out": value, "text/perplexity/held_out": float(np.exp(value))}
+            result: Measurement = {
+                "text/loss/held_out": value,
+                "text/perplexity/held_out": float(np.exp(value)),
+            }
+        if self.losses:
+            place = {"part": observation.part, "count": observation.count}
+            columns = {"document": range(len(tokens)), "tokens": tokens, "loss": sums / tokens}
+            result["losses"] = pd.DataFrame(place | columns)
+        return result
 
 
 @torch.inference_mode()
-def loss(model: Model, documents: Sequence[Document], batch_tokens: int) -> float:
-    """Mean negative log-likelihood of a token, in nats, summed in float64."""
-    total = sum(_batch_loss(model, batch, batch_tokens) for batch in batches(documents, model, batch_tokens))
-    return total / sum(len(document) - 1 for document in documents)
+def document_losses(model: Model, documents: Sequence[Document], batch_tokens: int) -> np.ndarray:
+    """Negative log-likelihood of every document but its first token, in nats, summed in float64."""
+    sums = np.zeros(len(documents))
+    for batch in batches(documents, model, batch_tokens):
+        sums[list(batch.index)] = _batch_losses(model, batch, batch_tokens)
+    return sums
 
 
-def _batch_loss(model: Model, batch: Batch, batch_tokens: int) -> float:
-    """Negative log-likelihood of all tokens of a batch that follow another one, summed."""
+def _batch_losses(model: Model, batch: Batch, batch_tokens: int) -> Sequence[float]:
+    """Negative log-likelihood of each document of a batch, summed over its tokens."""
     has_context = batch.mask[:, 1:]
     hidden = model.hidden(batch.ids, batch.mask)[:, :-1][has_context]
     targets = batch.ids[:, 1:][has_context]
     log_probabilities, _ = score_tokens(model, hidden, targets, at_once=min(batch_tokens, HEAD_TOKENS))
-    return -float(log_probabilities.double().sum())
+    counts = has_context.sum(dim=1).tolist()
+    return [-float(each.double().sum()) for each in log_probabilities.split(counts)]

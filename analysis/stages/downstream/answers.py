@@ -69,6 +69,23 @@ def log_likelihoods(task: ConfigurableTask) -> dict[str, float]:
     return {"log_likelihood": math.fsum(values) / len(values)}
 
 
+def judged(task: ConfigurableTask) -> Iterator[tuple[bool, float]]:
+    """Whether each document of the last evaluation is right, and its right choice's log-likelihood in nats.
+
+    Of several right choices it is that of the likeliest. Nothing for texts without choices whose likelihood
+    tells a class: none of them is right or wrong.
+    """
+    if class_field(task):
+        return
+    for document in documents(task):
+        values = [_likelihood(request) for request in document.requests]
+        if len(values) == 1:
+            yield bool(document.requests[0].resps[0][1]), values[0]
+        else:
+            first = max(range(len(values)), key=values.__getitem__)
+            yield first in document.right, max(values[choice] for choice in document.right)
+
+
 def class_field(task: ConfigurableTask) -> str | None:
     """The field with the class of a document whose text's likelihood is its score; None for other tasks."""
     return (task.config.metadata or {}).get(CLASS_FIELD)

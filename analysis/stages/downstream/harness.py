@@ -24,7 +24,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import env as environment
 
-from analysis.stages.downstream.answers import chance_of, class_field, class_scores, log_likelihoods
+from analysis.stages.downstream.answers import chance_of, class_field, class_scores, judged, log_likelihoods
 from analysis.stages.downstream.chance import Comparison, compare_accuracy, compare_area, roc_area
 from analysis.stages.downstream.lm import InMemoryLM, choice_groups
 from analysis.stages.downstream.tasks.source import TaskFiles
@@ -114,6 +114,12 @@ class Harness:
             name: self._task_score(results, name, members, [counts[member] for member in members])
             for name, members in (groups | alone).items()
         }
+
+    def answers(self) -> Iterator[tuple[str, int, bool, float]]:
+        """Task, number of the document, whether it is right, and log-likelihood, of the last evaluation."""
+        for name, task in self.tasks.items():
+            for number, (is_right, likelihood) in enumerate(judged(task)):
+                yield name, number, is_right, likelihood
 
     def _task_score(
         self, results: Mapping[str, Results], name: str, members: Sequence[str], sizes: Sequence[int]

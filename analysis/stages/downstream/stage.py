@@ -21,6 +21,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from analysis.stages.base import Cadence, Measurement, Observation, Stage
 from analysis.stages.downstream.tasks.source import TaskFiles, TaskSource
 from editors.data import Fact
@@ -59,6 +61,9 @@ class Downstream(Stage):
     """Seed of the harness' choice of examples, for tasks that draw them."""
     batch_tokens: int = 8192
     """Padded tokens of a batch."""
+    answers: bool = False
+    """Keep the answer to every document in the table `answers`: part, count, task, document, right, and the
+    log-likelihood of the right choice in nats."""
 
     def __post_init__(self) -> None:
         for option, value in (("limit", self.limit), ("batch_tokens", self.batch_tokens)):
@@ -86,17 +91,19 @@ class Downstream(Stage):
                 )
                 for name, (files, folder) in folders.items()
             ]  # fmt: skip
-        self._unedited = model, self._scores(model)
+        self._unedited = model, self._scores(model), self._answers()
         self._above_chance = {name: _is_above_chance(score) for name, score in self._unedited[1].items()}
         self._warn_of_chance()
 
     def measure(self, model: Model, observation: Observation) -> Measurement:
         """Evaluate every task; the unedited model was evaluated by `prepare`."""
-        prepared, scores = self._unedited
+        prepared, scores, answers = self._unedited
         if not (observation.is_unedited and model is prepared):
-            scores = self._scores(model)
+            scores, answers = self._scores(model), self._answers()
         tasks = (self._metrics(name, score, observation) for name, score in scores.items())
         metrics: Measurement = {key: value for task in tasks for key, value in task}
+        if self.answers:
+            metrics["answers"] = answers.assign(part=observation.part, count=observation.count)
         return {**metrics, **_mean([scores[name] for name in self._top if self._above_chance[name]])}
 
     @property
@@ -105,6 +112,11 @@ class Downstream(Stage):
 
     def _scores(self, model: Model) -> "dict[str, TaskScore]":
         return {name: score for harness in self._harnesses for name, score in harness.score(model).items()}
+
+    def _answers(self) -> pd.DataFrame:
+        """The answers of the last evaluation, one row per document."""
+        rows = [row for harness in self._harnesses for row in harness.answers()] if self.answers else []
+        return pd.DataFrame(rows, columns=["task", "document", "right", "log_likelihood"])
 
     def _warn_of_chance(self) -> None:
         """Name the tasks that the unedited model does no better than by chance, each with its interval."""

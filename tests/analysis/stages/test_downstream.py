@@ -8,6 +8,7 @@ from pathlib import Path
 import datasets
 import jaxtyping
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -210,3 +211,19 @@ def test_bad_input_is_told_when_the_stage_is_made():
         Downstream(tasks={"own": ItemTasks(items={"walk": ITEMS}, limit=-1)})
     with pytest.raises(ConfigError, match=r"stage\.downstream\.tasks.*walk"):
         Downstream(tasks={name: ItemTasks(items={"walk": ITEMS}) for name in ("one", "two")})
+
+
+def test_the_table_of_answers_gives_the_accuracy_of_every_task():
+    model = tiny_model(double=False)
+    downstream = replace(stage(walk=solved(model, ITEMS, wrong=1), again=ITEMS[:2]), answers=True)
+    downstream.prepare(model)
+    model.hf.get_output_embeddings().weight.data.neg_()
+    for count in (0, 4):
+        found = downstream.measure(model, replace(START, count=count, total=9))
+        table = found["answers"]
+        assert isinstance(table, pd.DataFrame) and set(table["count"]) == {count}
+        for task, rows in table.groupby("task"):
+            assert rows["right"].mean() == pytest.approx(found[f"downstream/{task}/acc"])
+            assert rows["document"].tolist() == [*range(len(rows))]
+        model.hf.get_output_embeddings().weight.data.neg_()
+    assert "answers" not in measured(stage(walk=ITEMS), model)

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis.inference.scoring import Scorer
+from analysis.stages.base import Observation
+from analysis.stages.downstream.stage import Downstream
 from analysis.stages.downstream.tasks.passages import PassageTasks
 from editors.errors import ConfigError, DataError
 from tests.analysis.task_files import loaded, measured
@@ -57,3 +60,15 @@ def test_a_text_that_is_too_short_and_a_limit_below_one_are_refused(tmp_path: Pa
         PassageTasks(corpus=TEXT).write(tmp_path, "tasks.real")
     with pytest.raises(ConfigError, match=r"tasks\.real\.words=0"):
         PassageTasks(corpus=TEXT, words=0).write(tmp_path, "tasks.real")
+
+
+def test_a_word_is_right_if_it_is_the_first_choice():
+    model = tiny_model(double=False)
+    stage = Downstream(tasks={"x": PassageTasks(corpus=TEXT, words=3)}, answers=True)
+    stage.prepare(model)
+    table = stage.measure(model, Observation(count=0, total=1))["answers"]
+    assert isinstance(table, pd.DataFrame)
+    rows = table[table["task"] == "next_word"]
+    scores = Scorer(model).score([("Rob lives in", "the"), ("Ada speaks of", "the")])
+    assert rows["right"].tolist() == scores.exact.tolist()
+    assert rows["log_likelihood"].tolist() == pytest.approx(scores.log_probability.tolist(), rel=1e-5)

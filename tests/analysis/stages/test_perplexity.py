@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import pandas as pd
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -11,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from analysis.inference.scoring import score_tokens
 from analysis.inference.texts import TextSet
 from analysis.stages.base import Observation
-from analysis.stages.perplexity import Perplexity, loss
+from analysis.stages.perplexity import Perplexity, document_losses
 from editors.errors import ConfigError
 from editors.models.model import Model
 from editors.models.tokenization import tokenize
@@ -37,6 +38,10 @@ class TextList:
 def documents(model: Model) -> list[tuple[int, ...]]:
     sentences = [*TEXT, "English is spoken.", "You are little. The river."]
     return [tokenize(model.tokenizer, text).ids[:50] for text in sentences]
+
+
+def loss(model: Model, texts: Sequence[tuple[int, ...]], batch_tokens: int) -> float:
+    return float(document_losses(model, texts, batch_tokens).sum() / sum(len(ids) - 1 for ids in texts))
 
 
 def by_hand(model: Model, texts: Sequence[tuple[int, ...]]) -> float:
@@ -104,3 +109,16 @@ def test_a_model_that_gives_no_numbers_has_no_perplexity():
 def test_a_batch_without_a_token_is_refused():
     with pytest.raises(ConfigError, match=r"stage\.perplexity\.batch_tokens=0.*at least 1"):
         Perplexity(texts=TextSet(corpus=TextList()), batch_tokens=0)
+
+
+def test_the_table_of_documents_gives_the_loss_and_each_document_its_own():
+    model = tiny_model(double=False)
+    stage = Perplexity(texts=TextSet(corpus=TextList(), tokens=60), losses=True)
+    stage.prepare(model)
+    found = stage.measure(model, replace(SEEN, count=7, total=9))
+    table = found["losses"]
+    assert isinstance(table, pd.DataFrame) and set(table["count"]) == {7}
+    mean = (table["loss"] * table["tokens"]).sum() / table["tokens"].sum()
+    assert mean == pytest.approx(found["text/loss/held_out"])
+    texts = TextSet(corpus=TextList(), tokens=60).read(model)
+    assert table["loss"].tolist() == pytest.approx([by_hand(model, [ids]) for ids in texts], rel=1e-5)
