@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
 
 from analysis.results.collection import Collection
+from analysis.results.run_folder import RunFolder
+from analysis.results.run_tables import read_table
 from analysis.results.tables import rows_matching
 
 Measure = Callable[["Evidence"], pd.DataFrame]
@@ -37,6 +39,17 @@ class Evidence:
         runs = self.collection.runs.set_index("run")
         return runs.assign(regularizers=[", ".join(sorted(self._regularizers[run])) for run in runs.index])
 
+    @cached_property
+    def length(self) -> int:
+        """Edits or steps of the longest run."""
+        counts = self.collection.metrics["count"]
+        return 0 if counts.empty else int(counts.max())
+
+    def until(self, count: int) -> "Evidence":
+        """The same runs as they were after so many edits or steps."""
+        metrics = self.collection.metrics
+        return Evidence(replace(self.collection, metrics=metrics[metrics["count"] <= count]))
+
     def setting(self, key: str) -> pd.Series:
         """The text of a setting for every run, empty if a run does not have it; index `run`."""
         values = {run: self.collection.settings[run].get(key, "") for run in self.runs.index}
@@ -54,6 +67,16 @@ class Evidence:
         """All rows of a metric in the order of measurement, with the columns of the tidy table."""
         metrics = self.collection.metrics
         return metrics[metrics["key"] == key]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The rows of a table of all runs that have it, such as `answers`, with their `run`."""
+        rows: list[pd.DataFrame] = []
+        for run, folder in self.collection.folders.items():
+            path = folder / f"{name}.parquet"
+            if path.exists():
+                RunFolder(folder).verify(path.name)
+                rows.append(pd.DataFrame(read_table(path)).assign(run=run))
+        return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
     def last(self, key: str) -> pd.Series:
         """The last value of a metric by run, finite or not."""

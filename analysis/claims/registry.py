@@ -2,6 +2,7 @@
 
 from analysis.claims.studies import (
     activations,
+    collapse,
     encore,
     history,
     layers,
@@ -14,6 +15,7 @@ from analysis.claims.studies import (
 from analysis.claims.study import Study
 
 STUDIES: tuple[Study, ...] = (
+    *collapse.STUDIES,
     *weights.STUDIES,
     *activations.STUDIES,
     *mechanism.STUDIES,

@@ -15,6 +15,8 @@ ENCORE = "arXiv 2502.01636"
 EDITED, DOWNSTREAM, SCORE = SCORES["norm_ratio"], SCORES["downstream"], SCORES["score"]
 SUCCESS, KNOWN = SCORES["es"], SCORES["known_unedited"]
 LATE, PROBE = SCORES["activation_late"], SCORES["probe"]
+SOURCE_EDITS = 2000
+"""Edits after which arXiv 2502.19416 has its numbers."""
 NOTICEABLE = 0.01
 """Smallest change of an accuracy, or of an activation's norm, that counts: one question in a hundred."""
 NOTICEABLE_ALONE = SINGLE_REPEAT_FACTOR * NOTICEABLE
@@ -54,6 +56,8 @@ class Study:
     series: tuple[str, ...] = ()
     """Columns or settings that name the lines of the figures, each the mean over the runs that share them;
     empty for the names used in reports."""
+    scale: str = ""
+    """The column of the page that its runs belong to, if they are all of one scale; see `SCALES` there."""
     same_as: str = ""
     """Another experiment with the same runs, read if the folder of this one has none."""
     at: tuple[int, ...] = ()

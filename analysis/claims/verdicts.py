@@ -1,14 +1,17 @@
-"""Whether the runs show a claim of a paper.
+"""Whether the runs show a claim of a paper, in four words.
 
 A claim is a statement with its source and a threshold on a number that we measure. The number is measured in
 cases, for example one per editor, each with repeats, such as seeds; a case has a mean and its 95 % interval
 over the repeats. A mean nearer to the threshold than the smallest effect that counts does not hold; a single
 repeat, which has no interval, has to be five times as far from it. The verdict depends on the cases alone:
 
-* `appears`: in every case the whole interval lies on the claimed side of the threshold, and no run failed;
-* `appears in part`: in some cases;
-* `does not appear`: in none, and some case speaks against it or broke;
-* `not measurable at this scale`: there is no case, or all are undecided.
+* `confirmed`: in every case the whole interval lies on the claimed side of the threshold, and no run failed;
+* `partly`: in some cases;
+* `not seen`: in none, although the effect would have been seen: the runs are as long as the source's, and the
+  whole interval of some case excludes half of the source's effect, or the smallest effect that counts if the
+  source gives no number; or a repeat broke;
+* `untested`: in none, and it could not have been seen: no run has the number, all cases are undecided, or
+  the runs are shorter than the source's. Then the trend tells where it would reach the source's number.
 """
 
 from dataclasses import dataclass
@@ -16,11 +19,12 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from analysis.claims.evidence import Evidence, Measure
-from analysis.statistics.intervals import over_seeds
+from analysis.statistics.intervals import CONFIDENCE, over_seeds
 
-Verdict = Literal["appears", "appears in part", "does not appear", "not measurable at this scale"]
+Verdict = Literal["confirmed", "partly", "not seen", "untested"]
 Side = Literal["above", "below"]
 
 OPEN = "open question"
@@ -31,7 +35,10 @@ SINGLE_REPEAT_FACTOR = 5
 """Distance of a single repeat from the threshold, in multiples of the smallest effect that counts: 0.05 of
 accuracies, about two standard errors of the difference of two shares of a thousand answers."""
 
-_COLUMNS = ("case", "mean", "low", "high", "seeds", "broken", "holds", "against")
+POWER = 0.8
+"""Chance with which the minimum detectable effect would be seen."""
+
+_COLUMNS = ("case", "mean", "low", "high", "seeds", "broken", "holds", "against", "detectable")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +54,12 @@ class Claim:
     measure: Measure
     side: Side
     """The side of the threshold on which the claim puts the quantity."""
+    source_value: float | None = None
+    """The quantity in the source, if it gives a number."""
+    null: float | None = None
+    """The quantity if nothing happened; None for the threshold. The source's effect is counted from it."""
+    source_length: int | None = None
+    """Edits or steps after which the source has its number; None if it does not say, or any will do."""
     threshold: float = 0.0
     smallest_effect: float = ROUNDING
     """Smallest distance of a mean from the threshold that counts."""
@@ -65,26 +78,60 @@ class Finding:
     claim: Claim
     verdict: Verdict
     cases: pd.DataFrame
-    """One row per case: case, mean, low, high, seeds (finite repeats), broken (others), holds, against.
+    """One row per case: case, mean, low, high, seeds (finite repeats), broken (others), holds, against,
+    detectable.
 
     A case holds if its whole interval is on the claimed side and none of its repeats broke. It is against the
     claim if its whole interval is on the other side or, with several repeats, short of the smallest effect
-    that counts; a claim of `always` has a case against it if any repeat is. All other cases are undecided.
+    that counts, and excludes half of the source's effect if the source gives a number; a claim of `always`
+    has a case against it if any repeat is. All other cases are undecided. Detectable is the minimum
+    detectable effect: the distance from the threshold that would have been seen with a chance of 80 %, of
+    logarithms for a ratio; for a single repeat the distance that counts.
     """
+    length: int = 0
+    """Edits or steps of the longest run."""
+    trend: float | None = None
+    """Change of the mean per edit or step, of logarithms for a ratio, over the second half of the runs; only
+    of one case in runs that are shorter than the source's."""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the runs are shorter than the source's."""
+        return self.length < (self.claim.source_length or 0)
+
+    @property
+    def reach(self) -> float | None:
+        """Edits or steps at which the trend leads to the source's number, or else to the threshold.
+
+        None if it leads away from it.
+        """
+        if self.trend is None:
+            return None
+        aim = self.claim.threshold if self.claim.source_value is None else self.claim.source_value
+        left = _difference(aim, float(self.cases["mean"].iloc[0]), self.claim)
+        return self.length + left / self.trend if left * self.trend > 0 else None
 
 
 def judge(claim: Claim, evidence: Evidence) -> Finding:
     """The verdict on a claim; repeats that are not finite count as on the wrong side."""
+    cases, length = _judged(claim, evidence), evidence.length
+    failed = any(run.status == "failed" for run in evidence.collection.unfinished)
+    is_short = length < (claim.source_length or 0)
+    verdict = _verdict(cases, failed=failed, is_short=is_short)
+    trend = _trend(claim, evidence, cases) if is_short and len(cases) == 1 and verdict == "untested" else None
+    return Finding(claim=claim, verdict=verdict, cases=cases, length=length, trend=trend)
+
+
+def _judged(claim: Claim, evidence: Evidence) -> pd.DataFrame:
+    """The cases of a claim, as `Finding` describes them."""
     repeats = claim.measure(evidence)
     if repeats.empty:
-        nothing = pd.DataFrame(columns=[*_COLUMNS])
-        return Finding(claim=claim, verdict="not measurable at this scale", cases=nothing)
+        return pd.DataFrame(columns=[*_COLUMNS])
     cases = _cases(claim, repeats)
     near, far = ("low", "high") if claim.side == "above" else ("high", "low")
     has_intervals = "low" in repeats
-    is_large = _distances(cases["mean"], claim) >= _smallest_effects(
-        claim, cases, has_intervals=has_intervals
-    )
+    smallest = _smallest_effects(claim, cases, has_intervals=has_intervals)
+    is_large = _distances(cases["mean"], claim) >= smallest
     cases["holds"] = _beyond(cases[near], claim.side, claim.threshold) & is_large & (cases["broken"] == 0)
     other: Side = "below" if claim.side == "above" else "above"
     if claim.always:
@@ -92,17 +139,54 @@ def judge(claim: Claim, evidence: Evidence) -> Finding:
     else:
         falls_short = _beyond(cases[far], other, _shifted_threshold(claim)) & (cases["seeds"] > 1)
         cases["against"] = (_beyond(cases[far], other, claim.threshold) & is_large) | falls_short
-    failed = any(run.status == "failed" for run in evidence.collection.unfinished)
-    return Finding(claim=claim, verdict=_verdict(cases, failed), cases=cases)
+        cases["against"] &= _beyond(cases[far], other, _half_way(claim))
+    cases["detectable"] = _detectable(claim, cases, smallest)
+    return cases
 
 
-def _verdict(cases: pd.DataFrame, failed: bool) -> Verdict:
+def _verdict(cases: pd.DataFrame, *, failed: bool, is_short: bool) -> Verdict:
+    if cases.empty:
+        return "untested"
     if bool(cases["holds"].all()) and not failed:
-        return "appears"
+        return "confirmed"
     if bool(cases["holds"].any()):
-        return "appears in part"
-    is_contradicted = bool(cases["against"].any() or cases["broken"].any())
-    return "does not appear" if is_contradicted else "not measurable at this scale"
+        return "partly"
+    is_contradicted = bool(cases["against"].any()) and not is_short
+    return "not seen" if is_contradicted or bool(cases["broken"].any()) else "untested"
+
+
+def _half_way(claim: Claim) -> float:
+    """Half of the source's effect, at most the threshold; beyond all values if it gives no number."""
+    if claim.source_value is None:
+        return np.inf if claim.side == "above" else -np.inf
+    null = claim.threshold if claim.null is None else claim.null
+    half = (null * claim.source_value) ** 0.5 if claim.ratio else (null + claim.source_value) / 2
+    return (min if claim.side == "above" else max)(half, claim.threshold)
+
+
+def _detectable(claim: Claim, cases: pd.DataFrame, smallest: np.ndarray) -> np.ndarray:
+    """Minimum detectable effect of every case: half the interval × (1 + z(POWER) / its quantile)."""
+    low, high = (cases[end].to_numpy(dtype=float) for end in ("low", "high"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        half = np.abs(np.log(high / low) if claim.ratio else high - low) / 2
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, df=np.maximum(cases["seeds"].to_numpy(dtype=float) - 1, 1))
+    seen = half * (1 + stats.norm.ppf(POWER) / quantile)
+    return np.where(claim.always | ~(half > 0), smallest, seen)
+
+
+def _trend(claim: Claim, evidence: Evidence, cases: pd.DataFrame) -> float | None:
+    """Change of the mean per edit or step over the second half of the runs."""
+    middle = evidence.length // 2
+    earlier = _judged(claim, evidence.until(middle))
+    if len(earlier) != 1 or not middle:
+        return None
+    change = _difference(float(cases["mean"].iloc[0]), float(earlier["mean"].iloc[0]), claim)
+    return change / (evidence.length - middle) if np.isfinite(change) and change else None
+
+
+def _difference(value: float, other: float, claim: Claim) -> float:
+    """value − other, of logarithms for a ratio."""
+    return float(np.log(value / other)) if claim.ratio else value - other
 
 
 def _cases(claim: Claim, repeats: pd.DataFrame) -> pd.DataFrame:

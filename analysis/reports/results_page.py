@@ -26,7 +26,7 @@ from analysis.results.run_folder import runs_in
 from editors.errors import DataError
 
 SCALES: Mapping[str, str] = MappingProxyType(
-    {"built-in": "", "real facts": "_facts", "paper scale": "_paper"}
+    {"built-in": "", "SmolLM2": "_counterfact", "real facts": "_facts", "paper scale": "_paper"}
 )
 """Columns of the page, each with the suffix of its experiments' folders."""
 
@@ -138,7 +138,7 @@ def _template() -> jinja2.Template:
 def _collections(roots: Sequence[Path], study: Study) -> dict[str, Collection]:
     """The finished runs of an experiment by scale, or those of the experiment that has the same runs."""
     collections = {}
-    for scale, suffix in SCALES.items():
+    for scale, suffix in ({study.scale: ""} if study.scale else SCALES).items():
         for name in filter(None, (study.name, study.same_as)):
             folders = [root / f"{name}{suffix}" for root in roots]
             if finished := [folder for folder in folders if any(run.is_done for run in runs_in(folder))]:
@@ -187,7 +187,7 @@ def _threshold(claim: Claim) -> str:
 
 
 def _scale_verdict(scale: str, finding: Finding, evidence: Evidence) -> ScaleVerdict:
-    details = ", ".join(filter(None, (_value(finding), missing(evidence.collection))))
+    details = ", ".join(filter(None, (_value(finding), _trend(finding), missing(evidence.collection))))
     return ScaleVerdict(column=scale, verdict=finding.verdict, details=details)
 
 
@@ -225,6 +225,18 @@ def _value(finding: Finding) -> str:
     return f"{text}; from {_interval(least)} ({least['case']}) to {_interval(most)} ({most['case']})"
 
 
+def _trend(finding: Finding) -> str:
+    """How far runs are from the source's length, and where the trend leads; empty if they are as long."""
+    if not finding.is_short or finding.verdict != "untested":
+        return ""
+    text = f"{finding.length:,} of the source's {finding.claim.source_length:,} edits or steps"
+    if finding.trend is None:
+        return text
+    if finding.reach is None:
+        return f"{text}, the trend leads away from it"
+    return f"{text}, by the trend reached at {written(float(f'{finding.reach:.2g}'))}"
+
+
 def _interval(case: pd.Series) -> str:
     broke = f", {case['broken']:.0f} more broke" if case["broken"] else ""
     mean = written(float(case["mean"]))
@@ -236,8 +248,8 @@ def _interval(case: pd.Series) -> str:
 
 def _cases(finding: Finding) -> pd.DataFrame:
     """The cases of a finding with the headings of the page."""
-    renamed = {"mean": "value", "seeds": "repeats"}
-    columns = ["case", "mean", "low", "high", "seeds", "broken", "holds"]
+    renamed = {"mean": "value", "seeds": "repeats", "detectable": "detectable effect"}
+    columns = ["case", "mean", "low", "high", "seeds", "broken", "detectable", "holds"]
     if not finding.cases["broken"].any():
         columns.remove("broken")
     cases = finding.cases.astype({"seeds": int, "broken": int}).sort_values("case")
@@ -266,7 +278,8 @@ def _pictures(study: Study, evidence: Mapping[str, Evidence], page: Path) -> Ite
         for name, caption, chart in (*_figures(study, one), *drawings):
             if chart is None:
                 continue
-            stem = page.parent / page.stem / f"{study.name}{SCALES[scale]}-{name}"
+            suffix = "" if study.scale else SCALES[scale]
+            stem = page.parent / page.stem / f"{study.name}{suffix}-{name}"
             (path,) = save(chart, stem, ["png"], dots=_DOTS)
             where = f" ({scale})" if len(evidence) > 1 else ""
             yield Picture(

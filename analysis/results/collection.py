@@ -41,6 +41,8 @@ class Collection:
     settings: Mapping[str, Mapping[str, str]]
     """Flattened configuration by run."""
     provenance: Mapping[str, Mapping[str, str]]
+    folders: Mapping[str, Path]
+    """The folder of every run, for its tables."""
     sentences: Mapping[str, Mapping[str, str]]
     """The sentence of each alarm of a run, by signature."""
     unfinished: tuple[Unfinished, ...]
@@ -98,6 +100,7 @@ def _combine(
         runs=table,
         settings=settings,
         provenance=provenance,
+        folders={name: run.folder for name, run in runs.items()},
         sentences={name: run.sentences for name, run in runs.items()},
         unfinished=unfinished,
         notes=notes,

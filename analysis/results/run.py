@@ -6,6 +6,7 @@ Whatever cannot be read (a failed run, a line torn by a crash) is left out with 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -46,6 +47,7 @@ class Unfinished:
 class Run:
     """A finished run as it lies on disk."""
 
+    folder: Path
     description: Mapping[str, str | int | float]
     """`run`, the fields of `_DESCRIPTION` (`edits`: facts in all), `steps` and `tokens` of all training,
     `statistics`: source of the editor's second moments, `took`: the edits that took, as `outcome.in_words`
@@ -93,6 +95,7 @@ def read_run(folder: RunFolder) -> Run | Unfinished:
     settings, settings_notes = _settings(folder)
     provenance, provenance_notes = _provenance(folder)
     return Run(
+        folder=folder.path,
         description=description,
         parts=parts,
         settings=settings,
@@ -123,6 +126,7 @@ def read_unmarked(folder: RunFolder) -> Run:
     unknown = {"seconds": float("nan"), "statistics": "", "took": "", "stopped": ""}
     description = {"run": folder.name, **known, **_totals(metrics), **unknown}
     return Run(
+        folder=folder.path,
         description=description,
         parts=_parts(description, metrics, folder.summary().get("parts", [])),
         settings=settings,

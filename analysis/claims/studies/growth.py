@@ -12,6 +12,8 @@ from analysis.plots.figures.curves import growth_terms
 from analysis.statistics.growth_laws import fit_growth_laws
 from analysis.statistics.intervals import over_seeds
 
+LEAST_GROWTH = 0.001
+"""Smallest growth of a norm that counts: a thousandth."""
 LAWFUL = 0.95
 """Share of the variance of log r that a law has to explain to be named."""
 
@@ -26,6 +28,8 @@ def growth(by: Sequence[str]) -> Claim:
         measure=lambda evidence: evidence.repeats(evidence.last(EDITED), by),
         side="above",
         threshold=1.0,
+        smallest_effect=LEAST_GROWTH,
+        smallest_effect_alone=LEAST_GROWTH,
         ratio=True,
         always=True,
     )

@@ -1,6 +1,7 @@
 """Studies of where the claims hold: models, sizes, domains, kinds of training, optimisers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from analysis.claims.study import (
     LATE,
     NORM_GROWTH,
     PROBE,
+    SOURCE_EDITS,
     Drawing,
     Study,
     Table,
@@ -52,8 +54,9 @@ def _by_kind(
 
         return numbers_of_kind
 
+    edited = falls(f"{statement}: edits.", quantity, measure(edits=True), source=source, reported=reported)
     return (
-        falls(f"{statement}: edits.", quantity, measure(edits=True), source=source, reported=reported),
+        replace(edited, source_length=SOURCE_EDITS),
         falls(f"{statement}: training.", quantity, measure(edits=False)),
     )
 

@@ -70,7 +70,7 @@ def test_a_sequence_too_short_to_last_four_times_as_long_is_undecided(
 ):
     evidence = histories(write_run, (1, (), 100), (100, (), batch_at))
     (claim,) = [one for one in study("history").claims if one.statement.startswith("Batches of 100")]
-    assert judge(claim, evidence).verdict == "not measurable at this scale"
+    assert judge(claim, evidence).verdict == "untested"
 
 
 def test_a_sequence_that_never_collapses_lasted_at_least_its_length(collapsing: Evidence):
@@ -90,8 +90,8 @@ def test_a_sequence_is_compared_with_one_batch_by_its_norm(write_run: WriteRun):
         rewrite(folder, {200: {norm: ratio}})
     evidence = Evidence(collect(folder.parent))
     ends, nearer, *_ = (judge(claim, evidence) for claim in study("history").claims)
-    assert ends.cases["mean"].tolist() == [pytest.approx(0.025)] and ends.verdict == "appears"
-    assert nearer.cases["mean"].tolist() == [pytest.approx(0.025 - 0.25)] and nearer.verdict == "appears"
+    assert ends.cases["mean"].tolist() == [pytest.approx(0.025)] and ends.verdict == "confirmed"
+    assert nearer.cases["mean"].tolist() == [pytest.approx(0.025 - 0.25)] and nearer.verdict == "confirmed"
 
 
 def test_both_of_encores_parts_are_compared_with_the_best_of_less(write_run: WriteRun):
@@ -104,7 +104,7 @@ def test_both_of_encores_parts_are_compared_with_the_best_of_less(write_run: Wri
     evidence = Evidence(collect(folder.parent))
     by_words = {claim.statement: judge(claim, evidence) for claim in study("encore").claims}
     best = by_words["With both, MEMIT keeps more downstream ability than with one or neither."]
-    assert best.cases["mean"].tolist() == [pytest.approx(-0.1)] and best.verdict == "does not appear"
+    assert best.cases["mean"].tolist() == [pytest.approx(-0.1)] and best.verdict == "not seen"
     assert by_words["MPES saves editing time."].cases.empty, "a single pair of runs tells nothing of time"
 
 
@@ -197,7 +197,7 @@ def test_controls_are_compared_with_the_real_edits_of_their_seed(write_run: Writ
     (claim,) = [each for each in study("mechanism").claims if each.statement.startswith("Scaling W back")]
     finding = judge(claim, evidence)
     assert finding.cases["mean"].tolist() == [pytest.approx(-0.55)]
-    assert finding.verdict == "does not appear"
+    assert finding.verdict == "not seen"
 
 
 @pytest.mark.parametrize("follows", ["functional", "norm"])
@@ -226,7 +226,7 @@ def test_the_law_is_seen_where_damage_follows_the_energy_and_not_where_it_follow
     told = table[table["damage"] == "loss on text"].set_index("told by")["rank correlation"]
     expected = "functional drift" if follows == "functional" else "growth of the norm"
     assert told[expected] == pytest.approx(1) and told.abs().min() < 0.9
-    wanted = "appears" if follows == "functional" else "does not appear"
+    wanted = "confirmed" if follows == "functional" else "not seen"
     assert (orders.verdict, better.verdict) == (wanted, wanted)
     charts = [drawing.build(evidence) for drawing in law.DRAWINGS]
     assert all(isinstance(chart, TrackChart) and len(chart.tracks) == 4 for chart in charts)

@@ -35,20 +35,20 @@ def claim(repeats: dict[str, list[float]], side: Side = "above", threshold: floa
 @pytest.mark.parametrize(
     ("repeats", "side", "verdict"),
     [
-        ({"a": [1.0, 1.1, 0.9], "b": [2.0, 2.1]}, "above", "appears"),
-        ({"a": [1.0, 1.1, 0.9], "b": [-2.0, -2.1]}, "above", "appears in part"),
-        ({"a": [5.0, -4.0, 0.5]}, "above", "not measurable at this scale"),
-        ({"a": [-5.0, 4.0, -0.5]}, "above", "not measurable at this scale"),
-        ({"a": [5.0, -4.0, 0.5], "b": [-1.0, -1.1]}, "above", "does not appear"),
-        ({"a": [-1.0, -1.1], "b": [-2.0]}, "above", "does not appear"),
-        ({"a": [-1.0, -1.01, -0.99]}, "below", "appears"),
-        ({"a": [1.0]}, "above", "appears"),
-        ({"a": [5.0, -4.0, 0.5], "b": [1.0, 1.1]}, "above", "appears in part"),
-        ({"a": [0.0, 0.0]}, "above", "does not appear"),
-        ({}, "above", "not measurable at this scale"),
-        ({"a": [1.0, 1.1, NAN]}, "above", "does not appear"),
-        ({"a": [NAN]}, "above", "does not appear"),
-        ({"a": [1.0, float("inf")], "b": [1.0]}, "above", "appears in part"),
+        ({"a": [1.0, 1.1, 0.9], "b": [2.0, 2.1]}, "above", "confirmed"),
+        ({"a": [1.0, 1.1, 0.9], "b": [-2.0, -2.1]}, "above", "partly"),
+        ({"a": [5.0, -4.0, 0.5]}, "above", "untested"),
+        ({"a": [-5.0, 4.0, -0.5]}, "above", "untested"),
+        ({"a": [5.0, -4.0, 0.5], "b": [-1.0, -1.1]}, "above", "not seen"),
+        ({"a": [-1.0, -1.1], "b": [-2.0]}, "above", "not seen"),
+        ({"a": [-1.0, -1.01, -0.99]}, "below", "confirmed"),
+        ({"a": [1.0]}, "above", "confirmed"),
+        ({"a": [5.0, -4.0, 0.5], "b": [1.0, 1.1]}, "above", "partly"),
+        ({"a": [0.0, 0.0]}, "above", "not seen"),
+        ({}, "above", "untested"),
+        ({"a": [1.0, 1.1, NAN]}, "above", "not seen"),
+        ({"a": [NAN]}, "above", "not seen"),
+        ({"a": [1.0, float("inf")], "b": [1.0]}, "above", "partly"),
     ],
 )
 def test_the_verdict_is_that_of_the_intervals(
@@ -76,7 +76,7 @@ def test_repeats_that_all_fall_short_of_what_counts_speak_against_it(
 ):
     repeats = {"nothing": [threshold] * 2, "little": [threshold + 0.004 * sign, threshold + 0.0041 * sign]}
     finding = judge(replace(claim(repeats, side, threshold), smallest_effect=0.01), evidence)
-    assert finding.cases["against"].all() and finding.verdict == "does not appear"
+    assert finding.cases["against"].all() and finding.verdict == "not seen"
     cases = judge(replace(claim(repeats, side, threshold), smallest_effect=0.001), evidence).cases.set_index(
         "case"
     )
@@ -144,18 +144,18 @@ def test_a_last_value_that_is_no_number_is_not_replaced_by_an_earlier_one(write_
     evidence = Evidence(collect(folders[0].parent))
     grows = replace(claim({}), measure=ends(key, minus=1.0))
     finding = judge(grows, evidence)
-    assert finding.verdict == "does not appear"
+    assert finding.verdict == "not seen"
     assert finding.cases[["seeds", "broken"]].to_numpy().tolist() == [[1, 1]]
     assert (steadiness(key)(evidence)["value"] < 1).sum() == 1
 
 
 def test_nothing_appears_whole_where_a_run_failed(evidence: Evidence, write_run: WriteRun):
     grows = claim({"a": [1.0, 1.0]})
-    assert judge(grows, evidence).verdict == "appears"
+    assert judge(grows, evidence).verdict == "confirmed"
     failed = write_run(editor="rome", seed=9)
     (failed / "DONE").unlink()
     (failed / "FAILED").write_text("out of memory")
-    assert judge(grows, Evidence(collect(failed.parent))).verdict == "appears in part"
+    assert judge(grows, Evidence(collect(failed.parent))).verdict == "partly"
 
 
 def test_partners_are_cases_of_their_own_and_no_repeats(write_run: WriteRun):
@@ -172,3 +172,56 @@ def test_partners_are_cases_of_their_own_and_no_repeats(write_run: WriteRun):
 
 def test_a_regularizer_that_no_run_has_is_compared_with_nothing(evidence: Evidence):
     assert evidence.effect(evidence.last("edit/score/seen"), "rect").empty
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([0.5, 0.52, 0.51], "confirmed"),  # the source's number
+        ([0.9, 0.91, 0.89], "not seen"),  # half of the effect, 0.75, and the threshold are excluded
+        ([0.7, 0.95, 0.8], "untested"),  # neither is
+        ([0.79, 0.795, 0.79], "untested"),  # on the claimed side, but too near to the threshold
+    ],
+)
+def test_half_of_the_effect_of_the_source_has_to_be_excluded(
+    values: list[float], verdict: str, evidence: Evidence
+):
+    halves = replace(claim({"late": values}, "below", 0.8), source_value=0.5, null=1.0, smallest_effect=0.01)
+    assert judge(halves, evidence).verdict == verdict
+
+
+def test_an_effect_short_of_the_threshold_is_undecided_beyond_half_of_the_effect(evidence: Evidence):
+    doubles = replace(claim({"a": [1.8, 1.81]}, threshold=2.0), source_value=2.5, null=1.0, ratio=True)
+    assert judge(doubles, evidence).verdict == "untested"  # half of the way from 1 to 2.5 is 1.58
+    low = replace(doubles, measure=claim({"a": [1.2, 1.21]}).measure)
+    assert judge(low, evidence).verdict == "not seen"
+
+
+def test_a_run_shorter_than_the_source_refutes_nothing_and_has_a_trend(evidence: Evidence):
+    key = "norm/frobenius_ratio/edited"
+    only = evidence.of_editor(evidence.last(key), "memit").index[:1]
+
+    def measure(runs: Evidence) -> pd.DataFrame:
+        return pd.DataFrame({"case": "memit", "value": runs.last(key)[only]})
+
+    grows = replace(claim({}, threshold=1e6), measure=measure, source_length=evidence.length)
+    finding = judge(grows, evidence)
+    assert (finding.verdict, finding.is_short, finding.trend) == ("not seen", False, None)
+    finding = judge(replace(grows, source_length=10 * evidence.length), evidence)
+    assert (finding.verdict, finding.is_short) == ("untested", True)
+    now, middle = (
+        float(measure(each)["value"].iloc[0]) for each in (evidence, evidence.until(finding.length // 2))
+    )
+    assert finding.trend == pytest.approx((now - middle) / (finding.length - finding.length // 2))
+    assert finding.reach == pytest.approx(finding.length + (1e6 - now) / finding.trend)
+    away = replace(grows, side="below", threshold=0.0, source_length=10 * evidence.length)
+    assert judge(away, evidence).reach is None
+
+
+def test_what_could_have_been_seen_is_wider_than_the_interval(evidence: Evidence):
+    cases = judge(
+        replace(claim({"three": [1.0, 1.1, 0.9], "one": [2.0]}), smallest_effect=0.01), evidence
+    ).cases
+    half = (cases["high"] - cases["low"])[0] / 2
+    assert half < cases["detectable"][0] < 2 * half
+    assert cases["detectable"][1] == pytest.approx(0.05)  # a single repeat: the distance that counts

@@ -123,7 +123,7 @@ def test_the_page_names_uncommitted_changes(root: Path, write_run: WriteRun):
 def test_synthetic_growth_appears(root: Path):
     verdicts = write_results([root], root / "results.md")
     grows = [line for line in verdicts if line.startswith("norms_editing: ")]
-    assert grows[0].startswith("norms_editing: appears (built-in)")
+    assert grows[0].startswith("norms_editing: confirmed (built-in)")
 
 
 def test_a_folder_without_runs_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
