@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.evidence import Evidence, Measure, Values, change, changes, last
+from analysis.claims.studies.activations import late_halves
 from analysis.claims.studies.growth import every_update, growth, laws_by
 from analysis.claims.study import (
     DOWNSTREAM,
@@ -151,8 +152,9 @@ STUDIES = (
                 "share of never-edited facts still known, at the end minus at the start",
                 changes(KNOWN, ("model", "editor")),
             ),
+            late_halves(("model", "editor")),
         ),
-        figures=("norms", "known"),
+        figures=("norms", "activations", "known"),
         series=("editor", "model"),
         lines=4,
         tables=(laws_by(("model", "editor")),),

@@ -18,6 +18,8 @@ TRAINING = (
     "intervention",
     "intervention.learning_rate",
 )
+KINDS = {"cpt": "continual pretraining", "fft": "full fine-tuning", "lora": "LoRA"}
+"""Kinds of training of which the source claims that norms grow."""
 SEQUENTIAL = ("memit", "rect", "alphaedit")
 """Editors whose growth arXiv 2602.02543 describes, without PRUNE, which here compresses only at the end."""
 
@@ -106,15 +108,23 @@ def _static_moves(evidence: Evidence) -> pd.DataFrame:
     return evidence.repeats(largest.agg(lambda values: values.max(skipna=False)))
 
 
+def _trained_by(kind: str, words: str) -> Claim:
+    """The claim that norms grow under one kind of training."""
+
+    def measure(evidence: Evidence) -> pd.DataFrame:
+        ratio, kinds = evidence.last(EDITED), evidence.runs["intervention"]
+        return evidence.repeats(ratio[kinds.reindex(ratio.index) == kind], TRAINING)
+
+    return replace(growth(TRAINING), statement=f"The Frobenius norm grows under {words}.", measure=measure)
+
+
 STUDIES = (
     Study(
         name="norms_posttraining",
         question="Does the norm of updated matrices always grow under continual pretraining, full "
-        "fine-tuning and LoRA, whatever the optimiser, weight decay and learning rate? SGD has momentum 0.9 "
-        "and takes 100 times the rate that is named, so that its weight decay acts 500 to 1,000 times as "
-        "much.",
+        "fine-tuning and LoRA, with weight decay and without?",
         claims=(
-            growth(TRAINING),
+            *(_trained_by(kind, words) for kind, words in KINDS.items()),
             Claim(
                 statement="Every updated matrix grows.",
                 source=f"{NORM_GROWTH}, abstract",
@@ -217,6 +227,7 @@ STUDIES = (
             ),
         ),
         figures=("layers", "norms", "growth"),
+        at=(100, 200, 300, 400, 500),
         tables=(laws_by(SEQUENCE),),
     ),
 )
