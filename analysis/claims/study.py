@@ -56,6 +56,10 @@ class Study:
     series: tuple[str, ...] = ()
     """Columns or settings that name the lines of the figures, each the mean over the runs that share them;
     empty for the names used in reports."""
+    protocol: str = ""
+    """What the source did, as far as it says."""
+    threats: tuple[str, ...] = ()
+    """What may make its results wrong, or not hold elsewhere, one sentence each."""
     scale: str = ""
     """The column of the page that its runs belong to, if they are all of one scale; see `SCALES` there."""
     same_as: str = ""

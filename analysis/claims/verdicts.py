@@ -38,7 +38,7 @@ accuracies, about two standard errors of the difference of two shares of a thous
 POWER = 0.8
 """Chance with which the minimum detectable effect would be seen."""
 
-_COLUMNS = ("case", "mean", "low", "high", "seeds", "broken", "holds", "against", "detectable")
+_COLUMNS = ("case", "mean", "low", "high", "seeds", "broken", "holds", "against", "detectable", "p")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +79,27 @@ class Finding:
     verdict: Verdict
     cases: pd.DataFrame
     """One row per case: case, mean, low, high, seeds (finite repeats), broken (others), holds, against,
-    detectable.
+    detectable, p.
 
     A case holds if its whole interval is on the claimed side and none of its repeats broke. It is against the
     claim if its whole interval is on the other side or, with several repeats, short of the smallest effect
     that counts, and excludes half of the source's effect if the source gives a number; a claim of `always`
     has a case against it if any repeat is. All other cases are undecided. Detectable is the minimum
     detectable effect: the distance from the threshold that would have been seen with a chance of 80 %, of
-    logarithms for a ratio; for a single repeat the distance that counts.
+    logarithms for a ratio; for a single repeat the distance that counts. p is that of a mean at the
+    threshold, by the interval; NaN without one.
     """
     length: int = 0
     """Edits or steps of the longest run."""
     trend: float | None = None
     """Change of the mean per edit or step, of logarithms for a ratio, over the second half of the runs; only
     of one case in runs that are shorter than the source's."""
+
+    @property
+    def p(self) -> float:
+        """The largest p of a case that holds: that of the statement that all of them do; NaN without one."""
+        holding = self.cases.loc[self.cases["holds"].astype(bool), "p"].astype(float)
+        return float(holding.max(skipna=False)) if len(holding) else np.nan
 
     @property
     def is_short(self) -> bool:
@@ -141,6 +148,7 @@ def _judged(claim: Claim, evidence: Evidence) -> pd.DataFrame:
         cases["against"] = (_beyond(cases[far], other, claim.threshold) & is_large) | falls_short
         cases["against"] &= _beyond(cases[far], other, _half_way(claim))
     cases["detectable"] = _detectable(claim, cases, smallest)
+    cases["p"] = _p_values(claim, cases, is_normal=has_intervals)
     return cases
 
 
@@ -172,6 +180,17 @@ def _detectable(claim: Claim, cases: pd.DataFrame, smallest: np.ndarray) -> np.n
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, df=np.maximum(cases["seeds"].to_numpy(dtype=float) - 1, 1))
     seen = half * (1 + stats.norm.ppf(POWER) / quantile)
     return np.where(claim.always | ~(half > 0), smallest, seen)
+
+
+def _p_values(claim: Claim, cases: pd.DataFrame, *, is_normal: bool) -> np.ndarray:
+    """Two-sided p of a mean at the threshold; half an interval is its quantile × the error."""
+    low, high = (cases[end].to_numpy(dtype=float) for end in ("low", "high"))
+    distance = _distances(cases["mean"], claim).to_numpy(dtype=float)
+    df = np.where(is_normal, np.inf, np.maximum(cases["seeds"].to_numpy(dtype=float) - 1, 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        half = np.abs(np.log(high / low) if claim.ratio else high - low) / 2
+        score = distance / half * stats.t.ppf((1 + CONFIDENCE) / 2, df=df)
+    return np.where(claim.always | ~(half > 0), np.nan, 2 * stats.t.sf(score, df=df))
 
 
 def _trend(claim: Claim, evidence: Evidence, cases: pd.DataFrame) -> float | None:

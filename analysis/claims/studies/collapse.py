@@ -220,6 +220,7 @@ STUDIES = (
         figures=("norms", "downstream", "activations", "probes", "scores"),
         series=CASE,
         scale="SmolLM2",
-        tables=(Table(title="At the end, by editor", build=_at_the_end), laws_by(CASE)),
+        tables=(Table(title="At the end, by editor", build=_at_the_end), laws_by(CASE), *law.TABLES),
+        drawings=law.DRAWINGS,
     ),
 )

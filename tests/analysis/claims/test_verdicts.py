@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -225,3 +226,14 @@ def test_what_could_have_been_seen_is_wider_than_the_interval(evidence: Evidence
     half = (cases["high"] - cases["low"])[0] / 2
     assert half < cases["detectable"][0] < 2 * half
     assert cases["detectable"][1] == pytest.approx(0.05)  # a single repeat: the distance that counts
+
+
+def test_p_is_that_of_students_test_of_the_threshold(evidence: Evidence):
+    from scipy import stats
+
+    values = [1.0, 1.4, 1.9]
+    finding = judge(claim({"three": values, "one": [2.0]}, threshold=0.5), evidence)
+    expected = stats.ttest_1samp(values, 0.5).pvalue
+    assert finding.cases["p"][0] == pytest.approx(expected) and np.isnan(finding.cases["p"][1])
+    assert np.isnan(finding.p)  # one of the cases that hold has none
+    assert judge(claim({"three": [1.0, 1.1, 0.9]}), evidence).p < 0.05

@@ -1,6 +1,7 @@
 """The page of results: every claim of every experiment, made from runs alone."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
+from analysis.claims.headlines import HEADLINES
 from analysis.claims.registry import STUDIES
 from analysis.reports.results_page import write_results
 from analysis.results.markdown import cell, linked, markdown
@@ -27,37 +29,73 @@ def root(write_run: WriteRun, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_page_has_every_claim_and_its_pictures_exist(root: Path):
+def pages(page: Path) -> dict[str, str]:
+    """The pages of experiments by name."""
+    return {path.stem: path.read_text() for path in (page.parent / page.stem).glob("*.md")}
+
+
+def pictures(text: str) -> list[str]:
+    return [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.strip().startswith("![")]
+
+
+def test_every_experiment_with_runs_has_a_page_with_its_claims_and_pictures(root: Path):
     page = root / "docs" / "results.md"
     verdicts = write_results([root], page)
+    run = {study.name: study for study in STUDIES if study.name in ("norms_editing", "subspace_shift")}
+    written = pages(page)
+    assert written.keys() == run.keys()
+    assert len(verdicts) == 2 * len(run["norms_editing"].claims) + len(run["subspace_shift"].claims)
+    for name, text in written.items():
+        assert all(cell(claim.statement) in text for claim in run[name].claims)
+        assert pictures(text) and all((page.parent / "results" / path).is_file() for path in pictures(text))
+    assert any("norms_editing_facts" in path for path in pictures(written["norms_editing"]))
+
+
+def test_the_first_screen_is_short_and_its_links_exist(root: Path):
+    page = root / "docs" / "results.md"
+    write_results([root], page)
     text = page.read_text()
-    assert len(verdicts) == 2 * sum(len(study.claims) for study in STUDIES)
-    for study in STUDIES:
-        assert f"\n## {study.name}\n" in text
-        assert all(cell(claim.statement) in text for claim in study.claims)
-    pictures = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
-    assert pictures and all((page.parent / picture).is_file() for picture in pictures)
-    assert any("norms_editing_facts" in picture for picture in pictures)
-    assert "| built-in | real facts |" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == len(HEADLINES) <= 12
+    links = re.findall(r"\]\((results/[^)]+)\)", text)
+    assert links and all((page.parent / link).is_file() for link in links)
+    assert len(text.split()) <= 1200
+    probes = next(row for row in rows if "probes fail" in row)
+    assert "2 of 2: " in probes and "🟢 confirmed" in probes
+
+
+def test_the_cases_lie_beside_the_page(root: Path):
+    page = root / "results.md"
+    write_results([root], page)
+    cases = pd.read_csv(root / "results" / "norms_editing.csv")
+    assert {"claim", "scale", "verdict", "case", "mean", "low", "high", "detectable", "p"} <= {*cases.columns}
+    assert set(cases["scale"]) == {"built-in", "real facts"}
+    grows = cases[(cases["scale"] == "built-in") & cases["claim"].str.contains("matrices grows")]
+    assert sorted(grows["case"]) == ["memit", "rome"] and (grows["seeds"] == 3).all()
 
 
 def test_an_experiment_without_runs_is_answered_by_those_of_the_same_one(root: Path, write_run: WriteRun):
     write_run(name="norms_by_layer", editor="memit", seed=0)
     write_results([root], root / "results.md")
-    lead, _, sections = (root / "results.md").read_text().partition("## Summary")
-    assert "from 19 runs" in lead
-    section = sections.partition("\n## activation_norms\n")[2].partition("\n## ")[0]
-    assert "* built-in: 1 finished runs of norms_by_layer" in section
+    assert "from 19 runs" in (root / "results.md").read_text()
+    assert "* built-in: 1 finished runs of norms_by_layer" in pages(root / "results.md")["activation_norms"]
 
 
-def test_only_pictures_of_the_page_itself_are_deleted(root: Path):
-    page, pictures = root / "mine.md", root / "mine"
-    pictures.mkdir()
-    page.write_text("![old](mine/old.png)\n")
+def test_only_pictures_of_the_pages_themselves_are_deleted(root: Path):
+    page, folder = root / "mine.md", root / "mine"
+    folder.mkdir()
+    (folder / "norms_editing.md").write_text("![old](old.png)\n")
     for name in ("old.png", "holiday.png"):
-        (pictures / name).touch()
+        (folder / name).touch()
     write_results([root], page)
-    assert not (pictures / "old.png").exists() and (pictures / "holiday.png").exists()
+    assert not (folder / "old.png").exists() and (folder / "holiday.png").exists()
+
+
+def test_a_study_of_one_scale_has_its_runs_in_the_folder_of_its_name(root: Path, write_run: WriteRun):
+    write_run(name="collapse", editor="memit", edits=60)
+    verdicts = write_results([root], root / "results.md")
+    collapse = [line for line in verdicts if line.startswith("collapse: ")]
+    assert collapse and all("(SmolLM2)" in line for line in collapse)
 
 
 @pytest.mark.parametrize(
@@ -80,11 +118,11 @@ def test_the_page_is_the_same_for_the_same_runs(root: Path):
     write_results([root], first)
     (again.parent / "results").mkdir(parents=True)
     (again.parent / "results" / "stale.png").touch()
-    again.write_text("![stale](results/stale.png)\n")
+    (again.parent / "results" / "norms_editing.md").write_text("![stale](stale.png)\n")
     write_results([root], again)
-    assert first.read_text() == again.read_text()
-    pictures = [sorted(path.name for path in page.parent.rglob("*.png")) for page in (first, again)]
-    assert pictures[0] == pictures[1] != []
+    assert first.read_text() == again.read_text() and pages(first) == pages(again)
+    files = [sorted(path.name for path in page.parent.rglob("*.png")) for page in (first, again)]
+    assert files[0] == files[1] != []
 
 
 def test_runs_of_several_folders_are_combined(root: Path, write_run: WriteRun, tmp_path: Path):
@@ -94,10 +132,10 @@ def test_runs_of_several_folders_are_combined(root: Path, write_run: WriteRun, t
     fake_runs.write_run(kept, name="norms_editing_facts", editor="encore", seed=5)
     fake_runs.write_run(kept, name="encore_facts", editor="encore", seed=5)
     write_results([root, kept], root / "results.md")
-    text = (root / "results.md").read_text()
-    assert "from 20 runs" in text
-    assert "* real facts: 7 finished runs of norms_editing_facts" in text
-    assert "* real facts: 1 finished runs of encore_facts" in text
+    assert "from 20 runs" in (root / "results.md").read_text()
+    written = pages(root / "results.md")
+    assert "* real facts: 7 finished runs of norms_editing_facts" in written["norms_editing"]
+    assert "* real facts: 1 finished runs of encore_facts" in written["encore"]
 
 
 def test_lengths_and_batches_that_are_not_crossed_are_listed_together(root: Path, write_run: WriteRun):
@@ -107,7 +145,7 @@ def test_lengths_and_batches_that_are_not_crossed_are_listed_together(root: Path
     lengths = (
         "; 1 of 60 edits in batches of 1; 1 of 60 edits in batches of 10; 1 of 120 edits in batches of 10; "
     )
-    assert lengths in (root / "results.md").read_text()
+    assert lengths in pages(root / "results.md")["encore"]
 
 
 def test_the_page_names_uncommitted_changes(root: Path, write_run: WriteRun):
@@ -115,9 +153,8 @@ def test_the_page_names_uncommitted_changes(root: Path, write_run: WriteRun):
     code = write_run(name="encore", editor="encore") / "provenance.json"
     code.write_text(json.dumps({"git": {"commit": "abc", "dirty": True}}))
     write_results([root], root / "results.md")
-    text = (root / "results.md").read_text()
-    assert "1 of the runs with changes that were not committed" in text
-    assert "downstream accuracy of the unedited model" in text
+    assert "1 of the runs with changes that were not committed" in (root / "results.md").read_text()
+    assert "downstream accuracy of the unedited model" in pages(root / "results.md")["encore"]
 
 
 def test_synthetic_growth_appears(root: Path):

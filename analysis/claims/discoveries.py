@@ -1,0 +1,155 @@
+"""What the runs show and the papers do not say: sentences whose numbers come from the runs.
+
+A sentence says what was found even if it is not what was expected. One whose numbers are missing is left out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.claims.evidence import Evidence
+from analysis.claims.studies import law
+from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN
+from analysis.results.markdown import written
+
+_DECAY = "intervention.weight_decay"
+_RHO = "norm/growth_rho/edited"
+_TASK = "downstream/known_facts/acc"
+_ALL = 0.9
+"""Share of known facts from which nearly all are left."""
+_SMALL = 0.5
+"""|ρ| up to which growth is mostly that of steps at right angles."""
+_EXPLAINED = "explained by a monotone curve"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovery:
+    """A sentence about the runs of an experiment, and the figure beside it."""
+
+    experiment: str
+    picture: str
+    sentence: Callable[[Evidence], str]
+    """Empty if the runs do not have its numbers."""
+
+
+def what_orders_damage(evidence: Evidence) -> str:
+    """Whether damage follows the norm or the functional drift."""
+    table = law.table(evidence)
+    if table.empty:
+        return ""
+    rows = table.set_index(["damage", "told by"])
+    known = "known facts" if ("known facts", law.DRIFT) in rows.index else "facts never edited"
+    damages = [d for d in (known, "loss on text") if {(d, law.DRIFT), (d, law.NORM)} <= {*rows.index}]
+    if not damages:
+        return ""
+    drift, norm = (rows.loc[[(damage, ruler) for damage in damages]] for ruler in (law.DRIFT, law.NORM))
+    orders = bool((drift["rank correlation"].abs() >= law.ORDERS).all())
+    better = bool((drift[_EXPLAINED].to_numpy() > norm[_EXPLAINED].to_numpy()).all())
+    claims = {
+        (True, True): "Damage follows what the drift does to keys that occur, not its norm",
+        (
+            False,
+            True,
+        ): "Functional drift tells more of the damage than the norm does, but does not put all of "
+        "it in order",
+    }
+    claim = claims.get(
+        (orders, better), "Functional drift does not tell the damage better than the norm does"
+    )
+    numbers = [
+        f"{written(float(d))} of the change in {damage}, the norm {written(float(n))}"
+        for damage, d, n in zip(damages, drift[_EXPLAINED], norm[_EXPLAINED], strict=True)
+    ]
+    points = float(drift["points by seed"].iloc[0])
+    return (
+        f"**{claim}.** Over real edits and their controls ({points:.0f} measurements a seed), a monotone "
+        f"curve of the functional drift explains {'; and '.join(numbers)}."
+    )
+
+
+def _by_control(evidence: Evidence, key: str) -> pd.Series:
+    """The mean over seeds of the last value of a metric, by control."""
+    values = evidence.last(key)
+    return values.groupby(evidence.setting(law.CONTROL).reindex(values.index)).mean()
+
+
+def norm_alone(evidence: Evidence) -> str:
+    """What steps of the same length cost where keys are rare, and real steps where the norm is kept."""
+    key = _TASK if len(evidence.last(_TASK)) else KNOWN
+    ratio, known = _by_control(evidence, EDITED), _by_control(evidence, key)
+    if not {"real", "whitened_direction", "norm_kept"} <= {*ratio.index} & {*known.index}:
+        return ""
+    texts = {
+        name: f"{written(float(ratio[name]))} times the norm, {written(float(known[name]))}"
+        for name in ratio.index
+    }
+    costs_nothing = known["whitened_direction"] >= _ALL and known["norm_kept"] <= 1 - _ALL
+    title = (
+        "The same length of steps can cost nothing, and an unchanged norm everything"
+        if costs_nothing
+        else "What steps of one length cost depends on where they go"
+    )
+    return (
+        f"**{title}.** Share of known facts left: real edits, {texts['real']}; random steps as long where "
+        f"keys are rare, {texts['whitened_direction']}; real edits with W scaled back to its norm, "
+        f"{texts['norm_kept']}."
+    )
+
+
+def growth_is_pythagorean(evidence: Evidence) -> str:
+    """How far growth is from that of orthogonal steps."""
+    rho = evidence.last(_RHO)
+    if rho.empty:
+        return ""
+    means = rho.groupby(evidence.runs["editor"].reindex(rho.index)).mean().sort_values()
+    ends = [f"{written(float(means.iloc[place]))} ({means.index[place]})" for place in (0, -1)]
+    title = (
+        "Growth is the sum of squares of steps that barely know of W"
+        if (means.abs() <= _SMALL).all()
+        else "Steps do not only go at right angles to W"
+    )
+    return (
+        f"**{title}.** ‖W‖² = ‖W₀‖² + (1 + ρ) Σ‖Δ‖², with ρ from {' to '.join(ends)}; 0 is what steps at "
+        "right angles to W give."
+    )
+
+
+def decay_stops_growth(evidence: Evidence) -> str:
+    """What weight decay does to the norm and to the loss, under AdamW."""
+    is_adam = evidence.setting("intervention.optimizer.kind").str.casefold() == "adamw"
+    decay = pd.to_numeric(evidence.setting(_DECAY), errors="coerce")
+    ratio, loss = evidence.last(EDITED), evidence.last("train/loss/step")
+    groups = [is_adam & (decay == 0), is_adam & (decay > 0)]
+    means = [(ratio[g.reindex(ratio.index)].mean(), loss[g.reindex(loss.index)].mean()) for g in groups]
+    if any(pd.isna(value) for pair in means for value in pair):
+        return ""
+    (free, free_loss), (held, held_loss) = means
+    title = "Weight decay decides whether a training grows" if held < 1 < free else "Weight decay and growth"
+    return (
+        f"**{title}.** Pretraining with AdamW ends at "
+        f"{written(float(free))} times the norm without decay and at {written(float(held))} with "
+        f"{decay.max():g}, at a training loss of {written(float(free_loss))} and {written(float(held_loss))}."
+    )
+
+
+def reset_destroys(evidence: Evidence) -> str:
+    """What scaling W back to its norm costs."""
+    effects = {name: evidence.effect(evidence.last(key), "norm_reset") for name, key in
+               (("never-edited facts still known", KNOWN), ("downstream accuracy", DOWNSTREAM))}  # fmt: skip
+    if any(each.empty for each in effects.values()):
+        return ""
+    changes = [f"{name} by {written(float(each.mean()))}" for name, each in effects.items()]
+    is_cure = any(each.mean() > 0 for each in effects.values())
+    title = f"Scaling matrices back to their norm {'helps' if is_cure else 'is no cure'}"
+    return f"**{title}.** It changes {' and '.join(changes)}."
+
+
+DISCOVERIES = (
+    Discovery(experiment="mechanism", picture="law", sentence=what_orders_damage),
+    Discovery(experiment="mechanism", picture="norm_law", sentence=norm_alone),
+    Discovery(experiment="norms_editing", picture="growth", sentence=growth_is_pythagorean),
+    Discovery(experiment="optimizer_sweep", picture="training", sentence=decay_stops_growth),
+    Discovery(experiment="norm_reset", picture="", sentence=reset_destroys),
+)
+"""In the order of the page; the first is its first sentence."""

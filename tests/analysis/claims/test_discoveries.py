@@ -1,0 +1,94 @@
+"""Sentences about the runs: their numbers are those of the runs, and their words follow from these."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis.claims.discoveries import (
+    DISCOVERIES,
+    decay_stops_growth,
+    growth_is_pythagorean,
+    norm_alone,
+    reset_destroys,
+    what_orders_damage,
+)
+from analysis.claims.evidence import Evidence
+from analysis.claims.registry import STUDIES
+from analysis.results.collection import collect
+from tests.fake_runs import WriteRun, write_rows
+
+RATIO, DRIFT, KNOWN, LOSS = (
+    "norm/frobenius_ratio/edited", "norm/functional/edited", "edit/known/unedited", "text/loss/held_out",
+)  # fmt: skip
+
+
+def replayed(write_run: WriteRun, control: str, rows: list[dict[str, float]]) -> Path:
+    """A run of a control with these numbers, one row each ten edits."""
+    settings = {"intervention": {"name": "replay", "control": {"name": control}}}
+    folder = write_run(editor="memit", name="mechanism", settings=settings)
+    write_rows(folder, [{"step": n, "edits": 10 * n} | row for n, row in enumerate(rows)])
+    return folder
+
+
+def runs(folder: Path) -> Evidence:
+    return Evidence(collect(folder.parent))
+
+
+def series(damages: list[float], ratios: list[float], drifts: list[float]) -> list[dict[str, float]]:
+    return [
+        {RATIO: ratio, DRIFT: drift, KNOWN: 1 - damage, LOSS: 3 + damage}
+        for damage, ratio, drift in zip(damages, ratios, drifts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("follows", "words"),
+    [
+        ("drift", "Damage follows what the drift does"),
+        ("norm", "Functional drift does not tell the damage better"),
+    ],
+)
+def test_the_first_sentence_says_what_the_damage_follows(write_run: WriteRun, follows: str, words: str):
+    damages, others = [0.0, 0.1, 0.3, 0.6], [0.0, 0.5, 0.2, 0.4]
+    for control in ("real", "scaled"):
+        drifts, growth = (damages, others) if follows == "drift" else (others, damages)
+        folder = replayed(write_run, control, series(damages, [1 + each for each in growth], drifts))
+    assert what_orders_damage(runs(folder)).startswith(f"**{words}")
+
+
+def test_controls_of_the_same_length_are_told_with_their_numbers(write_run: WriteRun):
+    for control, ratio, left in (
+        ("real", 9.0, 0.5),
+        ("whitened_direction", 9.5, 1.0),
+        ("norm_kept", 1.0, 0.0),
+    ):
+        folder = replayed(write_run, control, series([0.0, 1 - left], [1.0, ratio], [0.0, 1.0]))
+    sentence = norm_alone(runs(folder))
+    assert sentence.startswith("**The same length of steps can cost nothing")
+    assert "real edits, 9 times the norm, 0.5;" in sentence and "9.5 times the norm, 1;" in sentence
+
+
+def test_they_are_told_otherwise_where_the_whitened_steps_cost_something(write_run: WriteRun):
+    for control, left in (("real", 0.5), ("whitened_direction", 0.4), ("norm_kept", 0.0)):
+        folder = replayed(write_run, control, series([0.0, 1 - left], [1.0, 9.0], [0.0, 1.0]))
+    assert norm_alone(runs(folder)).startswith("**What steps of one length cost")
+
+
+def test_growth_names_the_editors_at_its_ends(write_run: WriteRun):
+    for editor, rho in (("rome", -0.1), ("memit", 0.2)):
+        folder = write_run(editor=editor)
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        write_rows(folder, [*lines[:-1], lines[-1] | {"norm/growth_rho/edited": rho}])
+    sentence = growth_is_pythagorean(runs(folder))
+    assert sentence.startswith("**Growth is the sum of squares") and "-0.1 (rome) to 0.2 (memit)" in sentence
+
+
+def test_a_sentence_without_its_numbers_is_left_out(write_run: WriteRun):
+    evidence = runs(write_run(editor="memit", name="mechanism"))
+    sentences = (what_orders_damage, norm_alone, growth_is_pythagorean, decay_stops_growth, reset_destroys)
+    assert [sentence(evidence) for sentence in sentences] == [""] * 5
+
+
+def test_every_sentence_is_about_an_experiment_of_the_page():
+    assert {each.experiment for each in DISCOVERIES} <= {study.name for study in STUDIES}
