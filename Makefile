@@ -9,7 +9,7 @@ JOBS   ?= 2
 # activation_norms is left out because its runs are those of norms_by_layer
 EXPERIMENTS := causal_trace norms_posttraining norms_editing norms_by_layer baseline_norms subspace_shift \
   mechanism_record mechanism encore mitigation norm_reset history universality cross_architecture optimizer_sweep \
-  threshold layer_sweep
+  alarms threshold layer_sweep
 # runs on real facts, which took hours: docs/results.md shows them beside those of outputs/
 KEPT := docs/facts
 # a CounterFact file for `make facts`, and how its experiments are run

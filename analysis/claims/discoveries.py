@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.studies import law
+from analysis.claims.studies.damage import law
 from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN
 from analysis.results.markdown import written
 

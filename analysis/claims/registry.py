@@ -1,17 +1,7 @@
 """All experiments, in the order of the page of results."""
 
-from analysis.claims.studies import (
-    activations,
-    collapse,
-    encore,
-    history,
-    layers,
-    mechanism,
-    mitigation,
-    scope,
-    threshold,
-    weights,
-)
+from analysis.claims.studies import activations, encore, history, layers, mitigation, scope, weights
+from analysis.claims.studies.damage import alarms, collapse, mechanism, threshold
 from analysis.claims.study import Study
 
 STUDIES: tuple[Study, ...] = (
@@ -23,6 +13,7 @@ STUDIES: tuple[Study, ...] = (
     *mitigation.STUDIES,
     *history.STUDIES,
     *scope.STUDIES,
+    *alarms.STUDIES,
     *threshold.STUDIES,
     *layers.STUDIES,
 )

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.study import SCORE, Study, Table
+from analysis.claims.study import EDITED, SCORE, Study, Table
 from analysis.claims.verdicts import Claim
 
 _TRACING = "arXiv 2202.05262, section 2"
@@ -44,9 +44,11 @@ def _traced(evidence: Evidence) -> pd.DataFrame:
 
 
 def _by_block(evidence: Evidence) -> pd.DataFrame:
-    """By run: model, editor, seed, block, score, and effect of its MLP at the subject before any edit."""
+    """By run: model, editor, seed, block, score, norm ratio, and effect of its MLP before any edit."""
     block = pd.to_numeric(evidence.setting("layers.edit").str.strip("[]"), errors="coerce")
-    table = evidence.runs[["model", "editor", "seed"]].assign(block=block, score=evidence.last(SCORE))
+    table = evidence.runs[["model", "editor", "seed"]].assign(
+        block=block, score=evidence.last(SCORE), norm_ratio=evidence.last(EDITED)
+    )
     rows = evidence.matching("trace/mlp", r"subject_last\.(?P<layer>\d{1,3})").astype({"layer": float})
     traced = rows.groupby(["run", "layer"])["value"].first()
     edited = pd.MultiIndex.from_arrays([table.index, table["block"]])
@@ -55,7 +57,9 @@ def _by_block(evidence: Evidence) -> pd.DataFrame:
 
 def _score_and_effect(evidence: Evidence) -> pd.DataFrame:
     """One row per editor and block: means over seeds."""
-    return _by_block(evidence).groupby(["model", "editor", "block"])[["score", "effect"]].mean().reset_index()
+    rows = _by_block(evidence).rename(columns={"norm_ratio": "norm ratio"})
+    numbers = ["score", "norm ratio", "effect"]
+    return rows.groupby(["model", "editor", "block"])[numbers].mean().reset_index()
 
 
 def _traced_is_best(evidence: Evidence) -> pd.DataFrame:
@@ -115,6 +119,11 @@ STUDIES = (
             ),
         ),
         figures=("layer_sweep",),
-        tables=(Table(title="Score and traced effect by block", build=_score_and_effect),),
+        tables=(
+            Table(
+                title="Score, growth of the edited norm, and traced effect by block, at equal edits",
+                build=_score_and_effect,
+            ),
+        ),
     ),
 )

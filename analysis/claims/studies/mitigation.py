@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.claims.evidence import Evidence, effects
+from analysis.claims.evidence import SEQUENCE, Evidence, Measure
 from analysis.claims.study import (
     DOWNSTREAM,
     EDITED,
@@ -22,6 +22,8 @@ from analysis.plots.charts.canvas import NEUTRAL, PALETTE
 from analysis.plots.charts.points import Spread, Track, TrackChart
 from analysis.plots.charts.scales import scale_for
 
+_PERIOD = "intervention.editor.regularizers.norm_reset.every"
+"""The setting with the edits between two resets."""
 _BUDGET = 0.05
 """Edit success that a regularizer may cost within the same budget."""
 _REGULARIZERS = (
@@ -175,6 +177,16 @@ def _saves(statement: str, ability: str, key: str) -> Claim:
     return rises(statement, quantity, measure)
 
 
+def _reset(key: str) -> Measure:
+    """Last value with the reset minus without it, in cases by editor and period."""
+
+    def measure(evidence: Evidence) -> pd.DataFrame:
+        differences = evidence.effect(evidence.last(key), "norm_reset")
+        return evidence.repeats(differences, (*SEQUENCE, _PERIOD))
+
+    return measure
+
+
 STUDIES = (
     Study(
         name="mitigation",
@@ -217,29 +229,30 @@ STUDIES = (
     ),
     Study(
         name="norm_reset",
-        question="Does scaling the edited matrices back to their unedited norm save what the model can do? "
+        question="Does scaling the edited matrices back to their unedited norm, after every edit or every "
+        "20, save what the model can do? "
         "It shrinks the unedited part of W too, so that this does not part growth from the loss of that.",
         claims=(
             rises(
                 "Scaling W back to its unedited norm saves downstream ability.",
                 "mean downstream accuracy with the reset minus without",
-                effects(DOWNSTREAM, "norm_reset"),
+                _reset(DOWNSTREAM),
             ),
             rises(
                 "Scaling W back to its unedited norm saves facts that nobody edited.",
                 "share of never-edited facts still known, with the reset minus without",
-                effects(KNOWN, "norm_reset"),
+                _reset(KNOWN),
             ),
             Claim(
                 statement="The reset costs no edit success.",
                 quantity="share of edits that succeed (ES), with the reset minus without",
-                measure=effects(SUCCESS, "norm_reset"),
+                measure=_reset(SUCCESS),
                 side="above",
                 threshold=-_BUDGET,
                 smallest_effect_alone=NOTICEABLE_ALONE,
             ),
         ),
         figures=("norms", "known", "downstream", "scores"),
-        series=("editor", "regularizers"),
+        series=("editor", "regularizers", _PERIOD),
     ),
 )

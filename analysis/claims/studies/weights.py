@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.claims.evidence import SEQUENCE, Evidence, Measure, last_values, steadiness
+from analysis.claims.studies.difficulty import DIFFICULTY
 from analysis.claims.studies.growth import LAWFUL, every_update, growth, laws_by
 from analysis.claims.study import EDITED, NORM_GROWTH, Study, Table
 from analysis.claims.verdicts import Claim, Side
@@ -181,7 +182,7 @@ STUDIES = (
             ),
         ),
         figures=("norms", "growth"),
-        tables=(laws_by(SEQUENCE),),
+        tables=(laws_by(SEQUENCE), DIFFICULTY),
     ),
     Study(
         name="norms_by_layer",

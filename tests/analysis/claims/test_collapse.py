@@ -7,7 +7,7 @@ import pytest
 
 from analysis.claims.evidence import Evidence
 from analysis.claims.registry import STUDIES
-from analysis.claims.studies.collapse import KNOWN_TASK, answer_changes
+from analysis.claims.studies.damage.collapse import KNOWN_TASK, answer_changes
 from analysis.claims.verdicts import Finding, judge
 from analysis.results.collection import collect
 from tests.fake_runs import WriteRun

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.claims.evidence import Evidence
 from analysis.claims.registry import STUDIES
-from analysis.claims.studies import law
+from analysis.claims.studies.damage import law
 from analysis.claims.study import Study
 from analysis.claims.verdicts import judge
 from analysis.plots.charts.points import TrackChart

@@ -3,8 +3,8 @@
 import pandas as pd
 
 from analysis.claims.evidence import Evidence, Measure, Values, change, last
-from analysis.claims.studies import law
 from analysis.claims.studies.activations import NORM_ONLY, cosine
+from analysis.claims.studies.damage import law
 from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN, LATE, PROBE, Study, Table, falls, rises
 
 _CONTROL = law.CONTROL

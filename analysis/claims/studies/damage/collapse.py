@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.evidence import Evidence, Measure
-from analysis.claims.studies import law
 from analysis.claims.studies.activations import late_halves, probes_fail, share_of_edited
+from analysis.claims.studies.damage import law
 from analysis.claims.studies.growth import LEAST_GROWTH, every_update, laws_by
 from analysis.claims.study import (
     DOWNSTREAM,

@@ -1,0 +1,1 @@
+"""Studies of what a changed model loses, and which number tells it."""
