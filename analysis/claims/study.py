@@ -56,6 +56,8 @@ class Study:
     series: tuple[str, ...] = ()
     """Columns or settings that name the lines of the figures, each the mean over the runs that share them;
     empty for the names used in reports."""
+    facets: tuple[str, ...] = ()
+    """Columns or settings among `series` that have panels of their own instead of lines."""
     protocol: str = ""
     """What the source did, as far as it says."""
     threats: tuple[str, ...] = ()

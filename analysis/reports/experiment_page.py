@@ -1,7 +1,8 @@
 """The page of one experiment: its claims with their cases, its tables and its pictures."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,11 +10,15 @@ import pandas as pd
 from analysis.claims.evidence import Evidence
 from analysis.claims.study import EDITED, Study
 from analysis.claims.verdicts import ROUNDING, Claim, Finding, judge
+from analysis.plots.charts.canvas import PALETTE
+from analysis.plots.charts.lines import LineChart
 from analysis.plots.charts.save import Chart, save
-from analysis.plots.figures.registry import charts
+from analysis.plots.figures.registry import FigureSpec, charts
 from analysis.reports.run_descriptions import missing, what_was_run
 from analysis.results.markdown import written
 
+_PANELS = 12
+"""Most panels of a picture with a group of them for every value; further ones of each group are left out."""
 _DOTS = 220
 """Resolution of the pictures, per inch."""
 
@@ -212,7 +217,7 @@ def _pictures(
     """The study's figures and drawings at every scale, written into the folder."""
     for scale, one in evidence.items():
         drawings = ((drawing.name, drawing.caption, drawing.build(one)) for drawing in study.drawings)
-        for name, caption, chart in (*_figures(study, one), *drawings):
+        for name, caption, chart in (*figures(study, one), *drawings):
             if chart is None:
                 continue
             stem = folder / f"{study.name}{suffixes.get(scale, '')}-{name}"
@@ -227,11 +232,48 @@ def _pictures(
             )
 
 
-def _figures(study: Study, evidence: Evidence) -> Iterator[tuple[str, str, Chart]]:
+def _faceted(study: Study, groups: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, str, Chart]]:
+    """The figures whose panels are those of every group of rows, with its name in their titles."""
+    found: dict[str, list[tuple[str, FigureSpec, Chart]]] = {}
+    for name, rows in groups.items():
+        ordered = rows.sort_values("series", kind="stable")
+        for spec, chart in charts(ordered, study.figures, at=study.at):
+            found.setdefault(spec.name, []).append((name, spec, chart))
+    for figure, parts in found.items():
+        _, spec, first = parts[0]
+        if not isinstance(first, LineChart):
+            for name, _, chart in parts:
+                yield f"{figure}-{stem(name)}", f"{spec.caption} ({name})", chart
+            continue
+        most = max(1, _PANELS // len(parts))
+        panels = tuple(
+            replace(panel, title=": ".join(filter(None, (name, panel.title))))
+            for name, _, chart in parts
+            if isinstance(chart, LineChart)
+            for panel in chart.panels[:most]
+        )
+        yield figure, spec.caption, replace(first, panels=panels)
+
+
+def stem(name: str) -> str:
+    """A part of a file's name: letters, digits and hyphens."""
+    return re.sub(r"[^\w]+", "-", name).strip("-")
+
+
+def figures(study: Study, evidence: Evidence) -> Iterator[tuple[str, str, Chart]]:
     """Name, caption and chart of the study's figures; many series are split over several pictures."""
     metrics = evidence.collection.metrics
     if study.series:
-        metrics = metrics.assign(series=metrics["run"].map(evidence.cases(study.series)))
+        lines = [key for key in study.series if key not in study.facets]
+        metrics = metrics.assign(series=metrics["run"].map(evidence.cases(lines)))
+    facets = evidence.cases(study.facets) if study.facets else pd.Series(dtype=str)
+    if facets.nunique() > 1:
+        labels = sorted(metrics["series"].unique())
+        colours = {label: PALETTE[place % len(PALETTE)] for place, label in enumerate(labels)}
+        rows = metrics.assign(colour=metrics["series"].map(colours))
+        groups = rows.groupby(metrics["run"].map(facets), sort=True)
+        yield from _faceted(study, {str(name): rows for name, rows in groups})
+        return
     names = sorted(metrics["series"].unique())
     if not study.series:  # together in one picture, the largest would flatten the others
         largest = metrics[metrics["key"] == EDITED].groupby("series")["value"].max()

@@ -160,7 +160,7 @@ STUDIES = (
         ),
         figures=("norms", "downstream", "scores"),
         series=(*SEQUENCE, "regularizers"),
-        lines=4,
+        facets=SEQUENCE,
         tables=(Table(title="At the end, by editor and regularizers", build=_by_part),),
     ),
 )

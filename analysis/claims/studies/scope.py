@@ -156,7 +156,7 @@ STUDIES = (
         ),
         figures=("norms", "activations", "known"),
         series=("editor", "model"),
-        lines=4,
+        facets=("model",),
         tables=(laws_by(("model", "editor")),),
     ),
     Study(

@@ -149,7 +149,7 @@ STUDIES = (
         ),
         figures=("training",),
         series=TRAINING,
-        lines=6,
+        facets=("intervention",),
         tables=(
             Table(
                 title="Share of trained matrices that grew, by site, over optimisers, rates and seeds",

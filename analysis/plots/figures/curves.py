@@ -1,6 +1,7 @@
 """From rows of the tidy table to the lines of a chart."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,31 @@ from analysis.plots.figures.profiles import PART, last, profiles, start
 from analysis.results.tables import rows_matching
 from analysis.statistics.intervals import over_seeds
 
+EDITORS = (
+    "memit", "rome", "encore", "alphaedit", "ultraedit", "emmet", "pmet",
+    "r_rome", "mend", "rect", "prune", "ft", "ft_l", "lora",
+)  # fmt: skip
+"""Editors with a colour of their own, in the order of `PALETTE`."""
+
 
 def palette(metrics: pd.DataFrame) -> dict[str, str]:
-    """A colour per series, the same in every figure of the table."""
-    names = metrics["series"].unique()
-    return {str(name): PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
+    """A colour per series, the same in every figure of the table.
+
+    An editor has the same colour in all tables. Further series of it, and those of other editors, take the
+    colours that no editor of the table has, in their order. A column `colour` goes before all that.
+    """
+    if "colour" in metrics:
+        given = metrics.drop_duplicates("series")[["series", "colour"]]
+        return {str(series): str(colour) for series, colour in given.itertuples(index=False)}
+    editors = metrics.drop_duplicates("series").set_index("series")["editor"].astype(str)
+    own = {name: PALETTE[place] for place, name in enumerate(EDITORS)}
+    taken = {own[editor] for editor in editors if editor in own}
+    free = cycle([colour for colour in PALETTE if colour not in taken] or PALETTE)
+    colours: dict[str, str] = {}
+    for series, editor in editors.items():
+        colour = own.get(editor)
+        colours[str(series)] = next(free) if colour is None or colour in colours.values() else colour
+    return colours
 
 
 def panels(candidates: Iterable[tuple[str, Sequence[Line]]]) -> tuple[Panel, ...]:

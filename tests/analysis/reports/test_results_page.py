@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
+from analysis.claims.evidence import Evidence
 from analysis.claims.headlines import HEADLINES
 from analysis.claims.registry import STUDIES
+from analysis.reports.experiment_page import figures
 from analysis.reports.results_page import write_results
+from analysis.results.collection import collect
 from analysis.results.markdown import cell, linked, markdown
 from editors.errors import DataError
 from tests import fake_runs
@@ -192,3 +195,17 @@ def test_every_study_is_an_experiment_with_figures_that_exist(study):
     assert (CONF / "experiment" / f"{study.name}.yaml").is_file()
     selected_figures(study.figures)
     assert study.claims and study.question.endswith(("?", "."))
+
+
+def test_a_facet_has_panels_of_its_own_and_a_series_its_colour_in_all(write_run: WriteRun):
+    for seed, chosen in enumerate(({}, {"mpes": {"_target_": "editors.MPES", "hits": 4}})):
+        settings = {"intervention": {"name": "knowledge_edit", "editor": {"regularizers": chosen}}}
+        for editor in ("memit", "rome"):
+            if chosen or editor == "rome":  # one of the groups lacks a series
+                folder = write_run(name="encore", editor=editor, seed=seed, settings=settings)
+    (study,) = (study for study in STUDIES if study.name == "encore")
+    charts = {name: chart for name, _, chart in figures(study, Evidence(collect(folder.parent)))}
+    norms = charts["norms"]
+    assert [panel.title for panel in norms.panels] == ["memit", "rome"]
+    colours = [{line.label: line.colour for line in panel.lines} for panel in norms.panels]
+    assert colours[0]["mpes"] == colours[1]["mpes"] and len(set(colours[1].values())) == 2
