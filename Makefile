@@ -10,8 +10,8 @@ JOBS   ?= 2
 EXPERIMENTS := causal_trace norms_posttraining norms_editing norms_by_layer baseline_norms subspace_shift \
   mechanism_record mechanism encore mitigation norm_reset history universality cross_architecture optimizer_sweep \
   alarms threshold layer_sweep
-# runs on real facts, which took hours: docs/results.md shows them beside those of outputs/
-KEPT := docs/facts
+# runs on real facts and on a real model, which took hours: docs/results.md shows them beside those of outputs/
+KEPT := docs/facts docs/real
 # a CounterFact file for `make facts`, and how its experiments are run
 FACTS  ?= counterfact.jsonl
 REAL   := overlay=facts data.path=$(FACTS) +intervention.cycle=true hydra.sweeper.params.seed=0 \

@@ -19,7 +19,7 @@ from analysis.results.markdown import written
 
 _PANELS = 12
 """Most panels of a picture with a group of them for every value; further ones of each group are left out."""
-_DOTS = 220
+DOTS_PER_INCH = 220
 """Resolution of the pictures, per inch."""
 
 
@@ -221,7 +221,7 @@ def _pictures(
             if chart is None:
                 continue
             stem = folder / f"{study.name}{suffixes.get(scale, '')}-{name}"
-            (path,) = save(chart, stem, ["png"], dots=_DOTS)
+            (path,) = save(chart, stem, ["png"], dots=DOTS_PER_INCH)
             where = f" ({scale})" if len(evidence) > 1 else ""
             yield Picture(
                 path=path.name,

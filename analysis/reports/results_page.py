@@ -6,6 +6,7 @@ the rule.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,10 +15,13 @@ import jinja2
 from analysis.claims.discoveries import DISCOVERIES
 from analysis.claims.evidence import Evidence
 from analysis.claims.headlines import BUILT_IN, HEADLINES, REAL, findings
+from analysis.claims.hero import CAPTION, CONTROLS, SEQUENCES, hero
 from analysis.claims.registry import STUDIES
 from analysis.claims.study import Study
 from analysis.claims.verdicts import Finding
-from analysis.reports.experiment_page import Section, brief, section, trend
+from analysis.plots.charts.hero import draw_hero
+from analysis.plots.charts.save import save_figure
+from analysis.reports.experiment_page import DOTS_PER_INCH, Section, brief, section, trend
 from analysis.reports.run_descriptions import made_from
 from analysis.results.collection import collect
 from analysis.results.markdown import cell, linked, markdown
@@ -92,6 +96,7 @@ def write_results(roots: Sequence[Path], page: Path) -> list[str]:
     _write(
         page,
         "results",
+        hero=_hero(evidence, folder),
         lead=made_from([one.collection for scales in evidence.values() for one in scales.values()]),
         rows=_rows(evidence, sections),
         found=_found(evidence, sections),
@@ -127,6 +132,17 @@ def _scales(roots: Sequence[Path], study: Study) -> dict[str, Evidence]:
 def _suffixes(study: Study) -> Mapping[str, str]:
     """What the names of an experiment's pictures end in, by scale."""
     return {} if study.scale else {scale: endings[0] for scale, endings in SCALES.items()}
+
+
+def _hero(evidence: _Evidence, folder: Path) -> str:
+    """The figure at the top, written into the folder: its caption, or nothing without the runs for it."""
+    for column, name in SEQUENCES.items():
+        sequences, controls = evidence[name].get(column), evidence[CONTROLS].get(column)
+        chart = hero(sequences, controls) if sequences and controls else None
+        if chart is not None:
+            save_figure(partial(draw_hero, chart), folder / "hero", ["png", "svg"], dots=DOTS_PER_INCH)
+            return f"{column}: {CAPTION}."
+    return ""
 
 
 def _rows(evidence: _Evidence, sections: Mapping[str, Section]) -> list[Row]:

@@ -132,6 +132,13 @@ STUDIES = (
                 side="above",
             ),
         ),
+        protocol=f"{NORM_GROWTH}: 100, 500 and 2,000 edits, norms of activations on 10,000 tokens by block "
+        f"(figure 4).",
+        threats=(
+            "The last third of four blocks is a single block.",
+            "Whether the source's means hold the first token of a text is not known: in real models its "
+            "norm is a hundred times that of others.",
+        ),
         figures=("activations", "shares"),
         at=(100, 500, 2000),
         same_as="norms_by_layer",
@@ -178,6 +185,12 @@ STUDIES = (
                 threshold=0.75,
                 smallest_effect_alone=NOTICEABLE_ALONE,
             ),
+        ),
+        protocol=f"{NORM_GROWTH}: logistic regressions that tell two blocks apart, trained on the unedited "
+        f"model, after 2,000 edits (figure 5).",
+        threats=(
+            "A hundred edits, a twentieth of the source's; norms_by_layer has probes after 2,000.",
+            "Features are standardised here, which the source does not say of its own.",
         ),
         figures=("probes", "probe_matrix", "activations"),
     ),

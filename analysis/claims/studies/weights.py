@@ -148,6 +148,12 @@ STUDIES = (
             ),
         ),
         figures=("training",),
+        protocol=f"{NORM_GROWTH}: a Llama-2-7B under continual pretraining, full fine-tuning and LoRA "
+        f"(figure 1). Data and steps are not known to us.",
+        threats=(
+            "Three hundred steps of a model of four blocks; real trainings have thousands and other data.",
+            "One optimiser, AdamW, at one rate for each kind of training; optimizer_sweep has others.",
+        ),
         series=TRAINING,
         facets=("intervention",),
         tables=(
@@ -209,6 +215,13 @@ STUDIES = (
         ),
         figures=("layers", "norms"),
         at=(100, 500, 2000),
+        protocol="arXiv 2502.01636: 10,000 edits of CounterFact in batches of 100 in several blocks of "
+        "GPT2-XL, Llama-2-7B and Llama-3-8B (figures 1 and 4).",
+        threats=(
+            "One block of four is edited, and one edit of so small a matrix adds more to its norm than in "
+            "large models.",
+            "Batches of 100 make twenty updates of 2,000 edits.",
+        ),
         tables=(laws_by(SEQUENCE),),
     ),
     Study(

@@ -5,7 +5,7 @@ module, beside the function that draws it with matplotlib at the width of a jour
 `analysis/plots/interactive` draws the same charts with Plotly for the page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, assert_never
 
@@ -45,12 +45,19 @@ def save(chart: Chart, stem: Path, formats: Sequence[Format], *, dots: int = 300
 
     `dots` is the resolution of the PNG per inch.
     """
+    return save_figure(lambda: draw(chart), stem, formats, dots=dots)
+
+
+def save_figure(
+    drawing: Callable[[], Figure], stem: Path, formats: Sequence[Format], *, dots: int = 300
+) -> list[Path]:
+    """The same of any drawing."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     # Without a date the same data give the same bytes.
     undated: dict[Format, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in formats]
     with mpl.rc_context(fname=STYLE):
-        figure = draw(chart)
+        figure = drawing()
         for path, ending in zip(paths, formats, strict=True):
             figure.savefig(path, metadata=undated.get(ending), dpi=dots)
     return paths

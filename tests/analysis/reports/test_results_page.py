@@ -18,7 +18,7 @@ from analysis.results.collection import collect
 from analysis.results.markdown import cell, linked, markdown
 from editors.errors import DataError
 from tests import fake_runs
-from tests.fake_runs import WriteRun
+from tests.fake_runs import WriteRun, write_rows
 from tests.paths import CONF
 
 
@@ -209,3 +209,23 @@ def test_a_facet_has_panels_of_its_own_and_a_series_its_colour_in_all(write_run:
     assert [panel.title for panel in norms.panels] == ["memit", "rome"]
     colours = [{line.label: line.colour for line in panel.lines} for panel in norms.panels]
     assert colours[0]["mpes"] == colours[1]["mpes"] and len(set(colours[1].values())) == 2
+
+
+def test_the_figure_at_the_top_needs_sequences_and_controls(root: Path, write_run: WriteRun):
+    page = root / "results.md"
+    for editor in ("memit", "rome"):
+        write_run(name="alarms", editor=editor)
+    write_results([root], page)
+    assert "hero.png" not in page.read_text()
+    for control in ("real", "scaled"):
+        settings = {"intervention": {"name": "replay", "control": {"name": control}}}
+        folder = write_run(name="mechanism", editor="memit", settings=settings)
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        drift = [
+            {"norm/functional/edited": 0.1 * n, "edit/known/unedited": 1 - 0.01 * n}
+            for n in range(len(lines))
+        ]
+        write_rows(folder, [line | more for line, more in zip(lines, drift, strict=True)])
+    write_results([root], page)
+    assert "![norms, known facts, and what tells the damage](results/hero.png)" in page.read_text()
+    assert all((root / "results" / f"hero.{ending}").stat().st_size > 1000 for ending in ("png", "svg"))

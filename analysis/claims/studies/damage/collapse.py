@@ -218,6 +218,14 @@ STUDIES = (
             ),
         ),
         figures=("norms", "downstream", "activations", "probes", "scores"),
+        protocol=f"{NORM_GROWTH}: 2,000 edits one by one; {ENCORE}: 10,000 edits in batches of 100; both "
+        f"of CounterFact, on models of 1.5 to 8 thousand million weights.",
+        threats=(
+            "A model of 135 million weights, quantised to five bits where it comes from the package.",
+            "Values of the editors were searched with 50 facts in one batch, five trials each; a sequence of "
+            "batches of 20 may prefer others.",
+            "Some known facts may share an object or a relation with edited ones.",
+        ),
         series=CASE,
         scale="SmolLM2",
         tables=(Table(title="At the end, by editor", build=_at_the_end), laws_by(CASE), *law.TABLES),

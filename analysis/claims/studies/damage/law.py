@@ -116,9 +116,16 @@ def table(evidence: Evidence) -> pd.DataFrame:
     return pd.DataFrame(rows).dropna(subset=["rank correlation"])
 
 
-def _chart(evidence: Evidence, predictor: str, x_label: str) -> TrackChart | None:
-    """The loss against a predictor, a track for every control or editor."""
-    table = points(evidence)[[predictor, "loss on text"]].dropna()
+def chart(
+    evidence: Evidence,
+    predictor: str,
+    x_label: str,
+    *,
+    damage: str = "loss on text",
+    y_label: str = "loss on text − unedited (nats)",
+) -> TrackChart | None:
+    """A damage against a predictor, a track for every control or editor."""
+    table = points(evidence)[[predictor, damage]].dropna()
     table = table[np.isfinite(table.to_numpy()).all(axis=1) & (table[predictor] > 0).to_numpy()]
     if table.empty:
         return None
@@ -129,7 +136,7 @@ def _chart(evidence: Evidence, predictor: str, x_label: str) -> TrackChart | Non
             label=str(name) or "edits",
             colour=colour,
             x=Spread.exact(rows[predictor].tolist()),
-            y=Spread.exact(rows["loss on text"].tolist()),
+            y=Spread.exact(rows[damage].tolist()),
             notes=[f"{name}, {count} edits" for _, _, count in rows.index],
             joined=False,
         )
@@ -138,7 +145,7 @@ def _chart(evidence: Evidence, predictor: str, x_label: str) -> TrackChart | Non
     return TrackChart(
         tracks=tuple(tracks),
         x_label=x_label,
-        y_label="loss on text − unedited (nats)",
+        y_label=y_label,
         scale=scale_for(table[predictor].to_numpy()),
     )
 
@@ -173,11 +180,11 @@ DRAWINGS = (
         name="law",
         caption="Change of the loss on text against the functional drift, a point for each measurement of "
         "each run.",
-        build=lambda evidence: _chart(evidence, "functional drift", "functional drift"),
+        build=lambda evidence: chart(evidence, "functional drift", "functional drift"),
     ),
     Drawing(
         name="norm_law",
         caption="The same points against the growth of the norm, |‖W‖ / ‖W₀‖ − 1|.",
-        build=lambda evidence: _chart(evidence, NORM, "|norm ratio − 1|"),
+        build=lambda evidence: chart(evidence, NORM, "|norm ratio − 1|"),
     ),
 )

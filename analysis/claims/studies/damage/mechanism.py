@@ -124,6 +124,11 @@ STUDIES = (
             ),
             *law.CLAIMS,
         ),
+        threats=(
+            "All controls replay the same sequence of edits of a seed, so that their points depend on each "
+            "other.",
+            "The monotone curves are fitted to the points that they explain.",
+        ),
         figures=("activations", "probes", "ability"),
         series=(_CONTROL,),
         tables=(Table(title=_CONTROLS, build=_controls), *law.TABLES),

@@ -1,0 +1,87 @@
+"""One row of three panels as wide as a page: growth, what is left, and what tells it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.plots.charts.canvas import COLUMN_WIDTH, NEUTRAL, dot, scale_axis, settle, whole_numbers
+from analysis.plots.charts.lines import Line, LineChart
+from analysis.plots.charts.points import TrackChart
+
+_HEIGHT = 2.5
+"""Inches."""
+_APART = 0.075
+"""Least distance of two labels, as a share of the axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeroChart:
+    """The charts of the three panels; of the first two, the lines of all their panels are drawn in one."""
+
+    growth: LineChart
+    ability: LineChart
+    drift: TrackChart
+    norm: TrackChart
+    """The inset of the third panel: the same points against another number."""
+    titles: tuple[str, str, str]
+
+
+def draw_hero(chart: HeroChart) -> Figure:
+    """The three panels; lines carry their names at their right ends."""
+    figure = Figure(figsize=(2 * COLUMN_WIDTH, _HEIGHT), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(1, 3))
+    for axis, lines in zip(axes, (chart.growth, chart.ability), strict=False):
+        _draw_lines(axis, lines)
+    _draw_points(axes[2], chart.drift)
+    axes[2].set_ylabel(chart.drift.y_label, parse_math=False)
+    entries = [dot(track.label, track.colour) for track in chart.drift.tracks]
+    figure.legend(entries, [track.label for track in chart.drift.tracks], loc="outside lower center", ncols=5)
+    inset = axes[2].inset_axes((0.12, 0.17, 0.34, 0.34))  # little drift and much damage hardly go together
+    _draw_points(inset, chart.norm)
+    inset.tick_params(labelsize=5, pad=1)
+    inset.xaxis.set_major_locator(MaxNLocator(3))
+    inset.yaxis.set_major_locator(MaxNLocator(3))
+    inset.set_xlabel(chart.norm.x_label, fontsize=5, labelpad=1, parse_math=False)
+    for axis, title in zip(axes, chart.titles, strict=True):
+        axis.set_title(title, parse_math=False)
+    return settle(figure)
+
+
+def _draw_lines(axis: Axes, chart: LineChart) -> None:
+    for line in chart.lines:
+        axis.plot(line.x, line.y, color=line.colour, linestyle=line.style, linewidth=1)
+        axis.fill_between(line.x, line.low, line.high, color=line.colour, alpha=0.18, linewidth=0)
+    whole_numbers(axis)
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    scale_axis(axis, "y", chart.scale, chart.view)
+    axis.set_xlabel(chart.x_label, parse_math=False)
+    axis.set_ylabel(chart.y_label, parse_math=False)
+    _name_ends(axis, chart.lines)
+
+
+def _name_ends(axis: Axes, lines: Sequence[Line]) -> None:
+    """The name of every line beside its last point, moved up where two would overlap."""
+    to_share = axis.transScale + axis.transLimits
+    ends = [(float(to_share.transform((line.x[-1], line.y[-1]))[1]), line) for line in lines if len(line.y)]
+    below = -np.inf
+    for share, line in sorted(ends, key=lambda end: end[0]):
+        below = max(share, below + _APART)
+        axis.annotate(
+            line.label, (1.02, below), xycoords="axes fraction", color=line.colour, fontsize=6, va="center",
+            parse_math=False,
+        )  # fmt: skip
+
+
+def _draw_points(axis: Axes, chart: TrackChart) -> None:
+    for track in chart.tracks:
+        axis.plot(track.x.mean, track.y.mean, "o", color=track.colour, markersize=2.5)
+    scale_axis(axis, "x", chart.scale, chart.x_view)
+    scale_axis(axis, "y", "linear", chart.y_view)
+    axis.set_xlabel(chart.x_label, parse_math=False)
+    axis.axhline(0, color=NEUTRAL, linewidth=0.4)
