@@ -93,6 +93,8 @@ def _message(error: Exception) -> str:
     hint = ""
     if "add --multirun" in str(error):
         hint = "\nlauncher=pool and slurm sweep without it: check the spelling of launcher= and launcher.*"
+    if (part := "stage/downstream/tasks") in str(error) and "Could not override" in str(error):
+        hint = f"\n{part} is chosen, and stage=[…] leaves out what has them: add downstream to the list"
     if sys.argv[1:2] and (
         close := difflib.get_close_matches(sys.argv[1], (*COMMANDS, MEASURE, SUGGEST), n=1)
     ):

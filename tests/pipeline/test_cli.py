@@ -41,6 +41,11 @@ def test_a_mistake_ends_with_a_sentence_and_status_one(
     assert "Traceback" not in process.stderr
 
 
+def test_tasks_without_their_stage_are_explained(tmp_path: Path):
+    process = run(tmp_path, "experiment=real", "stage=[norms]")
+    assert process.returncode == 1 and "add downstream to the list" in process.stderr
+
+
 def test_an_output_folder_that_cannot_be_written_is_named(overrides: list[str], tmp_path: Path):
     (tmp_path / "outputs").write_text("a file, not a folder")
     process = run(tmp_path, *overrides)
