@@ -154,7 +154,8 @@ def _threshold(claim: Claim) -> str:
 
 
 def _scale_verdict(scale: str, finding: Finding, evidence: Evidence) -> ScaleVerdict:
-    details = ", ".join(filter(None, (value(finding), trend(finding), missing(evidence.collection))))
+    parts = (value(finding), detectable(finding), trend(finding), missing(evidence.collection))
+    details = ", ".join(filter(None, parts))
     return ScaleVerdict(column=scale, verdict=finding.verdict, details=details)
 
 
@@ -179,6 +180,18 @@ def value(finding: Finding) -> str:
     if _interval(least) == _interval(most):
         return f"{text}; {_interval(least)} in each"
     return f"{text}; from {_interval(least)} ({least['case']}) to {_interval(most)} ({most['case']})"
+
+
+def detectable(finding: Finding) -> str:
+    """The effects that would have been seen, where none was; empty for other verdicts."""
+    if finding.verdict not in ("not seen", "untested") or finding.cases.empty:
+        return ""
+    effects = finding.cases["detectable"].astype(float).dropna()
+    if effects.empty:
+        return ""
+    ends = dict.fromkeys(written(float(end)) for end in (effects.min(), effects.max()))
+    unit = " of the logarithm" if finding.claim.ratio else ""
+    return f"minimum detectable effect {' to '.join(ends)}{unit}"
 
 
 def trend(finding: Finding) -> str:

@@ -12,7 +12,8 @@ from analysis.__main__ import main
 from analysis.claims.evidence import Evidence
 from analysis.claims.headlines import HEADLINES
 from analysis.claims.registry import STUDIES
-from analysis.reports.experiment_page import figures
+from analysis.claims.verdicts import Claim, judge
+from analysis.reports.experiment_page import detectable, figures
 from analysis.reports.results_page import write_results
 from analysis.results.collection import collect
 from analysis.results.markdown import cell, linked, markdown
@@ -65,6 +66,15 @@ def test_the_first_screen_is_short_and_its_links_exist(root: Path):
     assert len(text.split()) <= 1200
     probes = next(row for row in rows if "probes fail" in row)
     assert "2 of 2: " in probes and "🟢 confirmed" in probes
+
+
+@pytest.mark.parametrize(("values", "shown"), [([-1.0, -1.1, -0.9], True), ([1.0, 1.1, 0.9], False)])
+def test_what_could_have_been_seen_stands_beside_what_was_not(root: Path, values: list[float], shown: bool):
+    rows = pd.DataFrame({"case": "a", "value": values})
+    claim = Claim(statement="it grows", quantity="growth", measure=lambda _: rows, side="above")
+    found = judge(claim, Evidence(collect(root / "norms_editing")))
+    text = f"minimum detectable effect {found.cases['detectable'].iloc[0]:.3g}"
+    assert detectable(found) == (text if shown else "")
 
 
 def test_the_cases_lie_beside_the_page(root: Path):
