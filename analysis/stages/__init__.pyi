@@ -11,6 +11,7 @@ from .downstream.stage import Downstream as Downstream
 from .efficacy.stage import Efficacy as Efficacy
 from .functional import FunctionalDrift as FunctionalDrift
 from .generation import Generation as Generation
+from .generation_match import GenerationMatch as GenerationMatch
 from .norms import Norms as Norms
 from .perplexity import Perplexity as Perplexity
 from .probes.stage import Probes as Probes

@@ -122,7 +122,10 @@ def test_every_phase_before_the_first_edit_and_of_the_last_measurement_is_shown(
     assert names[-3:] == [*stages, 4]
 
 
-EVERY = "norms,functional,spectra,activations,probes,efficacy,generation,perplexity,downstream,tracing"
+EVERY = (
+    "norms,functional,spectra,activations,probes,efficacy,generation,generation_match,perplexity,downstream,"
+    "tracing"
+)
 QUICK = (
     "text.tokens=600",
     "stage.downstream.limit=4",
