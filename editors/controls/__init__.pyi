@@ -10,4 +10,5 @@ from .controls import (
 from .growth import Growth as Growth
 from .norm_rescaled import NormRescaled as NormRescaled
 from .recorded_edits import RecordedEdits as RecordedEdits
+from .rotated import Rotated as Rotated
 from .whitened import WhitenedDirection as WhitenedDirection

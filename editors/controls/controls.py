@@ -9,6 +9,7 @@
     grow_all           W g in all L blocks        the growth, but no longer local
     drift_kept         W₀ + a D, D = W + Δ − W₀   the direction with a drift of bounded length
     whitened_direction W + G C⁻¹ ‖Δ‖ / ‖G C⁻¹‖    a step as long, where keys are rare (`whitened.py`)
+    rotated            R W, ‖R W − W‖ = ‖Δ‖        a drift as long without any growth (`rotated.py`)
     spread             W + Δ / √L in all L blocks  a step of the same length in all blocks
     norm_rescaled      W + Δ, and the next norm on the residual stream is rescaled (`norm_rescaled.py`)
 """

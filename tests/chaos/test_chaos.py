@@ -58,6 +58,7 @@ CONTROLS = (
     "drift_kept",
     "scaled",
     "grow_all",
+    "rotated",
     "spread",
     "norm_rescaled",
 )

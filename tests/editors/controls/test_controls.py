@@ -17,6 +17,7 @@ from editors.controls.controls import (
 )
 from editors.controls.norm_rescaled import NormRescaled, norm_after
 from editors.controls.recorded_edits import RecordedEdits
+from editors.controls.rotated import Rotated
 from editors.controls.whitened import WhitenedDirection
 from editors.errors import ConfigError, DataError
 from editors.models.model import Model
@@ -58,6 +59,7 @@ CONTROLS: dict[str, Callable[[Path], Control]] = {
     "scaled": lambda _: Scaled(),
     "grow_all": lambda _: GrowAll(),
     "drift_kept": lambda _: DriftKept(),
+    "rotated": lambda _: Rotated(),
     "spread": lambda _: Spread(),
     "norm_rescaled": lambda _: NormRescaled(corpus=Lines(), tokens=80),
     "whitened_direction": whitened,
@@ -124,6 +126,36 @@ def test_random_directions_differ_by_seed_edit_and_site():
         for seed, edits, site in [(0, 0, SITES[0]), (0, 1, SITES[0]), (1, 0, SITES[0]), (0, 0, SITES[1])]
     ]
     assert all(not torch.allclose(one, other) for i, one in enumerate(drawn) for other in drawn[:i])
+
+
+@EVERY
+def test_a_rotation_is_as_long_as_the_real_step_and_keeps_all_singular_values(family: str, tmp_path: Path):
+    unedited = tiny_model(family)
+    for real, applied, model in steps(tmp_path, family, Rotated()):
+        for site, delta in applied.items():
+            length = min(real[site].norm(), 2 * norm(unedited, site))
+            assert delta.norm() == pytest.approx(length, rel=1e-9)
+            before, now = (torch.linalg.svdvals(each.current(site).double()) for each in (unedited, model))
+            torch.testing.assert_close(now, before, rtol=1e-9, atol=1e-12)
+            keys = torch.randn(now.shape[0], unedited.current(site).shape[1], dtype=torch.float64)
+            outputs = [(keys @ each.current(site).double().T).norm(dim=1) for each in (unedited, model)]
+            torch.testing.assert_close(*outputs)
+
+
+def test_rotations_differ_by_seed_edit_and_site_and_leave_one_direction_of_an_odd_number():
+    model = tiny_model()
+    first = updates(model)[0]
+    drawn = [
+        Rotated(seed=seed).act(model, first, edits)[site].dense()
+        for seed, edits, site in [(0, 0, SITES[0]), (0, 1, SITES[0]), (1, 0, SITES[0]), (0, 0, SITES[1])]
+    ]
+    assert all(not torch.allclose(one, other) for i, one in enumerate(drawn) for other in drawn[:i])
+    weight = torch.eye(5, dtype=torch.float64)
+    delta = Rotated()._turn(weight, SITES[0], Delta(left=0.5 * weight), 0)
+    turned = weight + delta.dense()
+    torch.testing.assert_close(turned @ turned.T, weight)
+    assert delta.norm() == pytest.approx(0.5 * 5**0.5)
+    assert int((torch.linalg.eigvals(turned) - 1).abs().min() < 1e-9)
 
 
 @EVERY

@@ -31,6 +31,7 @@ CONTROLS = (
     "whitened_direction",
     "scaled",
     "grow_all",
+    "rotated",
     "spread",
     "norm_rescaled",
 )

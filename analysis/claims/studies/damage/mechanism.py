@@ -13,9 +13,9 @@ _CONTROLS = (
     "At the end, by control: real, W + Δ; random_direction, a random step as long as Δ, and "
     "whitened_direction, such a step where keys are rare; norm_kept, W + Δ scaled to ‖W₀‖ after each; "
     "drift_kept, W₀ and the sum of the edits cut to a tenth of its length; scaled, W alone at the norm that "
-    "the real edits lead to, and grow_all, every block at that norm; spread, Δ / √L in each of L blocks; "
-    "norm_rescaled, W + Δ and the next norm layer scaled back. Norms are over all matrices that a control "
-    "changes"
+    "the real edits lead to, and grow_all, every block at that norm; rotated, W turned at random by as "
+    "much, so that its norm and singular values stay; spread, Δ / √L in each of L blocks; norm_rescaled, W "
+    "+ Δ and the next norm layer scaled back. Norms are over all matrices that a control changes"
 )
 _UNMOVED = 1e-4
 """Changes of an activation's norm ratio up to this size are rounding."""
