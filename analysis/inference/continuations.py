@@ -40,6 +40,14 @@ class _Request:
     """Number of tokens to generate."""
 
 
+@dataclass(frozen=True)
+class _Endings:
+    """What ends a continuation."""
+
+    tokens: Sequence[int]
+    texts: Sequence[str] = ()
+
+
 @torch.inference_mode()
 def continuations(
     model: Model,
@@ -61,13 +69,39 @@ def continuations(
         NumericsError: if the model's scores are NaN or infinite.
     """
     requests = _requests(model, prompts, tokens, counts_prompt)
-    end_tokens = _end_tokens(model) if stops else []
-    texts: dict[int, str] = {}
+    endings = _Endings(_end_tokens(model) if stops else [])
+    new = _all(model, requests, endings, sampling, batch_tokens)
+    return [_decode(model, request.ids, new[request.index]) for request in requests]
+
+
+@torch.inference_mode()
+def greedy_tokens(
+    model: Model, prompts: Sequence[Ids], *, tokens: int, stop: Sequence[str] = (), batch_tokens: int = 8192
+) -> list[Ids]:
+    """The tokens that follow each prompt, up to the end-of-text token or just beyond a text of `stop`.
+
+    Raises:
+        NumericsError: if the model's scores are NaN or infinite.
+    """
+    requests = [_Request(i, ids, tokens) for i, ids in enumerate(prompts)]
+    new = _all(model, requests, _Endings(_end_tokens(model), stop), None, batch_tokens)
+    return [new[request.index] for request in requests]
+
+
+def _all(
+    model: Model,
+    requests: Sequence[_Request],
+    endings: _Endings,
+    sampling: TopK | None,
+    batch_tokens: int,
+) -> dict[int, Ids]:
+    """The new tokens of every request, by its index."""
+    found: dict[int, Ids] = {}
     with _without_defaults(model.hf), _seeded(sampling):
         for group in _groups(requests, model.max_tokens, batch_tokens):
-            for request, new in zip(group, _generate(model, group, end_tokens, sampling), strict=True):
-                texts[request.index] = _decode(model, request.ids, new)
-    return [texts[i] for i in range(len(prompts))]
+            for request, new in zip(group, _generate(model, group, endings, sampling), strict=True):
+                found[request.index] = new
+    return found
 
 
 def _requests(model: Model, prompts: Sequence[str], tokens: int, counts_prompt: bool) -> list[_Request]:
@@ -98,10 +132,9 @@ def _groups(requests: Sequence[_Request], max_tokens: int, batch_tokens: int) ->
         yield group
 
 
-def _generate(
-    model: Model, group: Sequence[_Request], end_tokens: Sequence[int], sampling: TopK | None
-) -> list[Ids]:
+def _generate(model: Model, group: Sequence[_Request], endings: _Endings, sampling: TopK | None) -> list[Ids]:
     """The new tokens of each row, up to its end-of-text token."""
+    end_tokens = endings.tokens
     ids, mask = (x.to(model.device) for x in pad([request.ids for request in group], "left"))
     config = GenerationConfig(
         max_new_tokens=max(request.new for request in group),
@@ -110,6 +143,7 @@ def _generate(
         eos_token_id=list(end_tokens) or None,
         pad_token_id=end_tokens[0] if end_tokens else 0,
         use_cache=True,
+        **({"stop_strings": [*endings.texts]} if endings.texts else {}),
     )
     generate = cast(Callable[..., Tensor], model.hf.generate)
     output = generate(
@@ -117,6 +151,7 @@ def _generate(
         attention_mask=mask.long(),
         generation_config=config,
         logits_processor=LogitsProcessorList([_FiniteScores()]),
+        **({"tokenizer": model.tokenizer} if endings.texts else {}),
     )
     rows = output[:, ids.shape[1] :].tolist()
     return [_before_end(row[: request.new], end_tokens) for request, row in zip(group, rows, strict=True)]

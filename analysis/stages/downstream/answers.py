@@ -51,6 +51,8 @@ def class_scores(task: ConfigurableTask) -> list[tuple[int, float]]:
             (int(d.requests[0].doc[field]), _likelihood(d.requests[0]) / len(d.requests[0].arguments[1]))
             for d in documents(task)
         ]
+    if is_written(task):
+        return []
     every = list(documents(task))
     continuations = {tuple(request.arguments[1] for request in document.requests) for document in every}
     if len(continuations) != 1 or len(set(next(iter(continuations)))) != 2:
@@ -73,9 +75,9 @@ def judged(task: ConfigurableTask) -> Iterator[tuple[bool, float]]:
     """Whether each document of the last evaluation is right, and its right choice's log-likelihood in nats.
 
     Of several right choices it is that of the likeliest. Nothing for texts without choices whose likelihood
-    tells a class: none of them is right or wrong.
+    tells a class, of which none is right or wrong, and for answers that the model writes.
     """
-    if class_field(task):
+    if class_field(task) or is_written(task):
         return
     for document in documents(task):
         values = [_likelihood(request) for request in document.requests]
@@ -84,6 +86,11 @@ def judged(task: ConfigurableTask) -> Iterator[tuple[bool, float]]:
         else:
             first = max(range(len(values)), key=values.__getitem__)
             yield first in document.right, max(values[choice] for choice in document.right)
+
+
+def is_written(task: ConfigurableTask) -> bool:
+    """Whether the model writes its answers."""
+    return task.OUTPUT_TYPE == "generate_until"
 
 
 def class_field(task: ConfigurableTask) -> str | None:

@@ -33,7 +33,9 @@ from editors.models.model import Model
 
 ACCURACIES = ("acc", "acc_norm")
 """Shares of right documents, by total likelihood and by likelihood per letter; the first one counts."""
-METRICS = (*ACCURACIES, "f1", "mcc")
+WRITTEN = ("exact_match", "em", "prompt_level_strict_acc")
+"""Shares of texts that a model wrote and that are right, of tasks without choices."""
+METRICS = (*ACCURACIES, *WRITTEN, "f1", "mcc")
 """Metrics of the harness that are reported for a task if it has them."""
 
 Results = Mapping[str, Any]
@@ -76,7 +78,9 @@ class Harness:
                 _build(task, files.shots, self._limit, seed, option)
                 _check_classes(task, option)
             groups = [group for task in self.tasks.values() for group in choice_groups(task)]
-        requests = [i for task in self.tasks.values() for i in task.instances]
+        requests = [
+            i for task in self.tasks.values() for i in task.instances if task.OUTPUT_TYPE != "generate_until"
+        ]
         self._lm = InMemoryLM(requests, model, batch_tokens, groups)
 
     @property
@@ -141,7 +145,7 @@ class Harness:
 
 
 def _accuracy_of(values: Mapping[str, float]) -> str | None:
-    return next((name for name in ACCURACIES if name in values), None)
+    return next((name for name in (*ACCURACIES, *WRITTEN) if name in values), None)
 
 
 def _pooled_stderr(accuracies: Sequence[float], sizes: Sequence[int]) -> float | None:
@@ -213,12 +217,18 @@ def _build(task: ConfigurableTask, shots: int | None, limit: int | None, seed: i
     """Render all prompts once; the harness would do it at every evaluation, with other random examples.
 
     Raises:
-        ConfigError: for a task that is not scored by likelihoods, and for more examples than there are.
+        ConfigError: for a task that is scored by the likelihood of whole texts, or samples, and for more
+            examples than there are.
     """
-    if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood"):
+    if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood", "generate_until"):
         raise ConfigError(
-            f"{option}: {task.task_name} asks for {task.OUTPUT_TYPE}, but only tasks that are scored by "
-            f"likelihoods can be measured; leave it out"
+            f"{option}: {task.task_name} asks for {task.OUTPUT_TYPE}, which is not measured: leave it out"
+        )
+    options = task.config.generation_kwargs or {}
+    if options.get("do_sample") or float(options.get("temperature") or 0) > 0:
+        raise ConfigError(
+            f"{option}: {task.task_name} samples its texts, which would differ from measurement to "
+            f"measurement; leave it out"
         )
     if shots is not None:
         task.set_config("num_fewshot", shots)

@@ -1,22 +1,26 @@
-"""A model in memory as a language model of the lm-evaluation-harness: it answers requests for likelihoods.
+"""A model in memory as a language model of the lm-evaluation-harness: it answers requests.
 
-Requests are tokenised once, as by the harness' own wrapper of Hugging Face models, and read off few passes.
+Requests for likelihoods are tokenised once, as by the harness' own wrapper of Hugging Face models, and read
+off few passes. Texts are written greedily, with a cache of keys and values.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 
+from analysis.inference.continuations import greedy_tokens
 from analysis.inference.scoring import Ids, Query
 from analysis.stages.downstream.answers import documents
 from analysis.stages.downstream.likelihoods import Likelihoods
-from editors.errors import DataError
+from editors.errors import DataError, NumericsError
 from editors.models.model import Model
-from editors.models.tokenization import tokenize_all
+from editors.models.tokenization import tokenize, tokenize_all
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +37,7 @@ class ChoiceGroup:
 
 
 class InMemoryLM(LM):
-    """Computes the likelihoods of a fixed list of requests, which are tokenised in the constructor."""
+    """Computes the likelihoods of fixed requests, tokenised in the constructor, and writes texts."""
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class InMemoryLM(LM):
     ) -> None:
         super().__init__()
         self.model = model
+        self._batch_tokens = batch_tokens
         place = {id(request): i for i, request in enumerate(requests)}
         self._groups = [([place[id(r)] for r in group.requests], place[id(group.wrong)]) for group in groups]
         self._pairs = [_pair(request) for request in requests]
@@ -68,8 +73,40 @@ class InMemoryLM(LM):
         raise NotImplementedError
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Never called: tasks that need it are refused when they are loaded."""
-        raise NotImplementedError
+        """The greedy text after each context, before the first text at which its task stops.
+
+        Empty from a model whose scores are no numbers.
+        """
+        texts: dict[int, str] = {}
+        groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+        for place, request in enumerate(requests):
+            options = cast(Mapping[str, Any], normalize_gen_kwargs(dict(request.arguments[1])))
+            groups.setdefault((options["max_gen_toks"], tuple(options["until"])), []).append(place)
+        for (tokens, stops), places in groups.items():
+            contexts = [str(requests[place].arguments[0]) for place in places]
+            texts |= zip(places, self._written(contexts, tokens, stops), strict=True)
+        return [texts[place] for place in range(len(requests))]
+
+    def _written(self, contexts: Sequence[str], tokens: int, stops: Sequence[str]) -> list[str]:
+        """Greedy texts of at most `tokens` tokens; a context that leaves no room loses its beginning."""
+        tokenizer, room = self.model.tokenizer, self.model.max_tokens - tokens
+        if room < 1:
+            raise DataError(
+                f"a downstream task writes {tokens} tokens, but {self.model.name} reads only "
+                f"{self.model.max_tokens}: leave it out"
+            )
+        begin = tokenizer.bos_token
+        has_begin = [bool(begin) and context.startswith(str(begin)) for context in contexts]
+        ids = [
+            tokenize(tokenizer, context, special=not has).ids[-room:]
+            for context, has in zip(contexts, has_begin, strict=True)
+        ]
+        try:
+            new = greedy_tokens(self.model, ids, tokens=tokens, stop=stops, batch_tokens=self._batch_tokens)
+        except NumericsError:
+            return [""] * len(contexts)
+        decoded = [str(tokenizer.decode(list(each), skip_special_tokens=True)) for each in new]
+        return [postprocess_generated_text(text, [*stops], None) for text in decoded]
 
 
 def choice_groups(task: ConfigurableTask) -> Iterator[ChoiceGroup]:

@@ -1,9 +1,11 @@
 """Downstream ability: can the model still do the tasks that language models are compared on?
 
 Multiple-choice tasks such as GLUE and MMLU do not mention the edited facts; an accuracy that falls towards
-chance is damage to general ability. The likeliest choice counts as the answer, so nothing is generated:
+chance is damage to general ability. The likeliest choice counts as the answer:
 
     answer = argmax over choices c of log P(c | prompt),   acc = share of documents answered correctly
+
+Where a task has no choices, the model writes its answer greedily, and the task says what counts as a match.
 
 Official and own tasks run through the lm-evaluation-harness (EleutherAI) on the model in memory. Sources
 (`tasks/`) write task files into a folder, `harness.py` loads them once, and every measurement scores the same
@@ -37,15 +39,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class Downstream(Stage):
-    """Accuracy on multiple-choice tasks.
+    """Accuracy on tasks.
 
-    Keys: `downstream/<task>/acc`, `/stderr`, for tasks that have them `/acc_norm`, `/f1`, `/mcc`, `/auc` and
-    `/log_likelihood`, and at the first measurement `/documents` and `/above_chance`; `<task>` is a task or a
-    group. `downstream/mean/acc` is the plain mean over those of the configured tasks that the unedited model
-    does better than by chance, among which a group such as MMLU counts as one; a task without accuracy enters
-    with its accuracy by length, or else its area under the ROC curve. `downstream/mean/stderr` is its
-    standard error √(Σ sᵢ²) / k over k tasks, absent if that of a task is. Without such a task there is no
-    mean.
+    Keys: `downstream/<task>/acc`, `/stderr`, for tasks that have them `/acc_norm`, `/exact_match`, `/em`,
+    `/prompt_level_strict_acc`, `/f1`, `/mcc`, `/auc` and `/log_likelihood`, and at the first measurement
+    `/documents` and `/above_chance`; `<task>` is a task or a group. `downstream/mean/acc` is the plain mean
+    over those of the configured tasks that the unedited model does better than by chance, among which a group
+    such as MMLU counts as one; a task without accuracy enters with its accuracy by length, its share of
+    matches, or else its area under the ROC curve. `downstream/mean/stderr` is its standard error √(Σ sᵢ²) / k
+    over k tasks, absent if that of a task is. Without such a task there is no mean.
 
     Raises:
         ConfigError, DataError: in the constructor, for anything that is wrong with a source.

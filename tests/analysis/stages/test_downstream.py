@@ -2,7 +2,7 @@
 
 import logging
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import datasets
@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 import torch
 
+from analysis.inference.continuations import continuations
 from analysis.inference.scoring import Scorer
 from analysis.stages.base import Measurement, Observation
 from analysis.stages.downstream.stage import Downstream
 from analysis.stages.downstream.tasks.items import ItemTasks
-from analysis.stages.downstream.tasks.source import TaskFiles, TaskSource
+from analysis.stages.downstream.tasks.source import TaskFiles, TaskSource, write_task
 from editors.errors import ConfigError
 from editors.models.model import Model
 from tests.tiny import tiny_model
@@ -227,3 +228,54 @@ def test_the_table_of_answers_gives_the_accuracy_of_every_task():
             assert rows["document"].tolist() == [*range(len(rows))]
         model.hf.get_output_embeddings().weight.data.neg_()
     assert "answers" not in measured(stage(walk=ITEMS), model)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A task whose answers the model writes."""
+
+    answers: tuple[str, ...]
+    more: dict[str, object] = field(default_factory=dict)
+
+    def write(self, folder: Path, option: str) -> TaskFiles:
+        rows = [
+            {"question": item.text, "answer": text} for item, text in zip(ITEMS, self.answers, strict=False)
+        ]
+        content = {
+            "test_split": "test", "output_type": "generate_until", "doc_to_text": "question",
+            "doc_to_target": "answer", "generation_kwargs": {"until": ["."], "max_gen_toks": 4} | self.more,
+            "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+            "metadata": {"version": 1.0},
+        }  # fmt: skip
+        write_task(folder, "questions", content, {"test": rows})
+        return TaskFiles(names=("questions",))
+
+
+def test_answers_that_a_model_writes_are_right_if_they_match():
+    model = tiny_model(double=False)
+    texts = continuations(model, [item.text for item in ITEMS[:4]], tokens=4)
+    answers = [text.split(".")[0] for text in texts]
+    assert any(answers)
+    source = Questions((*answers[:3], "something else"))
+    downstream = Downstream(tasks={"own": source}, answers=True)
+    found = measured(downstream, model)
+    assert found["downstream/questions/exact_match"] == 0.75
+    assert found["downstream/questions/stderr"] == pytest.approx((0.75 * 0.25 / 3) ** 0.5)
+    assert found["downstream/mean/acc"] == 0.75 and found["downstream/questions/above_chance"] == 1
+    model.hf.get_output_embeddings().weight.data.fill_(float("nan"))
+    broken = downstream.measure(model, replace(START, count=1, before=0))
+    assert broken["downstream/questions/exact_match"] == sum(not answer for answer in answers[:3]) / 4
+
+
+def test_written_and_chosen_answers_are_measured_together():
+    model = tiny_model(double=False)
+    tasks = {"own": ItemTasks(items={"walk": solved(model, ITEMS)}), "written": Questions(("x", "y", "z"))}
+    found = measured(Downstream(tasks=tasks), model)
+    assert found["downstream/walk/acc"] == 1 and found["downstream/questions/exact_match"] == 0
+
+
+def test_a_task_that_samples_is_refused():
+    model = tiny_model(double=False)
+    source = Questions(("x",), more={"do_sample": True, "temperature": 0.7})
+    with pytest.raises(ConfigError, match="samples its texts"):
+        Downstream(tasks={"own": source}).prepare(model)

@@ -62,6 +62,22 @@ def test_likelihoods_are_those_of_the_harness_own_wrapper(family: str, kind: Kin
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("gpt2", "plain"), ("llama", "bos"), ("llama", "metaspace"), ("neox", "types")],
+)
+@pytest.mark.parametrize("until", [[], ["e"], ["the", "."]])
+def test_texts_are_those_of_the_harness_own_wrapper(family: str, kind: Kind, until: list[str]):
+    model = tiny_model(family, kind, double=False)
+    options = {"until": until, "max_gen_toks": 9}
+    contexts = [text for text in TEXTS if text] + [LONG]
+    requests = [Instance("generate_until", {}, (text, options), i) for i, text in enumerate(contexts)]
+    ours = InMemoryLM([], model, 200).generate_until(requests)
+    harness = HFLM(pretrained=model.hf, tokenizer=model.tokenizer, batch_size=1, backend="causal")
+    theirs = harness.generate_until(requests, disable_tqdm=True)
+    assert ours == theirs and any(ours)
+
+
 def test_a_prompt_that_is_cut_is_cut_alike():
     ours, theirs = answered(tiny_model(double=False), [(LONG, ENDS[1])])
     assert ours == pytest.approx(theirs, abs=1e-4)
