@@ -17,7 +17,6 @@ TRAINING = (
     "intervention.optimizer.kind",
     "intervention.weight_decay",
     "intervention",
-    "intervention.learning_rate",
 )
 KINDS = {"cpt": "continual pretraining", "fft": "full fine-tuning", "lora": "LoRA"}
 """Kinds of training of which the source claims that norms grow."""
