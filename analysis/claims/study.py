@@ -68,7 +68,7 @@ class Study:
     """Another experiment with the same runs, read if the folder of this one has none."""
     at: tuple[int, ...] = ()
     """Counts of edits or steps shown in figures by block; empty for a middle and the last count."""
-    lines: int = 8
+    lines: int = 10
     """Most lines per picture; more would not have colours of their own."""
 
 

@@ -15,7 +15,7 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def explained_share(x: np.ndarray, y: np.ndarray) -> float:
-    """Share of the variance of y that the best monotone function of x explains, rising or falling.
+    """Share of the variance of y that the best rising function of x explains.
 
     1 − Σ(y − ŷ)² / Σ(y − ȳ)² with ŷ by isotonic regression on the same points, so that it is optimistic for
     few of them. NaN as for `rank_correlation`.
@@ -24,5 +24,5 @@ def explained_share(x: np.ndarray, y: np.ndarray) -> float:
     x, y = x[usable], y[usable]
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    fitted = IsotonicRegression(increasing=rank_correlation(x, y) >= 0).fit(x, y).predict(x)
+    fitted = IsotonicRegression().fit(x, y).predict(x)
     return float(1 - np.square(y - fitted).sum() / np.square(y - y.mean()).sum())

@@ -148,7 +148,7 @@ STUDIES = (
         ),
         figures=("scores", "norms", "known"),
         series=("batch_size", "regularizers"),
-        lines=4,
+        facets=("batch_size",),
         tables=(Table(title="Collapse by batch size", build=_batches),),
     ),
 )

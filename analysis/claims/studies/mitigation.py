@@ -254,5 +254,6 @@ STUDIES = (
         ),
         figures=("norms", "known", "downstream", "scores"),
         series=("editor", "regularizers", _PERIOD),
+        facets=("editor",),
     ),
 )

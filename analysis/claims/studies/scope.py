@@ -188,7 +188,7 @@ STUDIES = (
         ),
         figures=("training", "loss"),
         series=("intervention.weight_decay", "intervention.optimizer.kind"),
-        lines=5,
+        facets=("intervention.weight_decay",),
         tables=(Table(title="At the end, by optimiser and weight decay", build=_optimisers),),
     ),
 )

@@ -81,7 +81,8 @@ def test_growth_names_the_editors_at_its_ends(write_run: WriteRun):
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         write_rows(folder, [*lines[:-1], lines[-1] | {"norm/growth_rho/edited": rho}])
     sentence = growth_is_pythagorean(runs(folder))
-    assert sentence.startswith("**Growth is the sum of squares") and "-0.1 (rome) to 0.2 (memit)" in sentence
+    assert sentence.startswith("**Growth is mostly the sum of squares") and "2 of 2 editors" in sentence
+    assert "-0.1 (rome) to 0.2 (memit)" in sentence
 
 
 def test_a_sentence_without_its_numbers_is_left_out(write_run: WriteRun):

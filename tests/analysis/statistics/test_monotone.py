@@ -1,4 +1,4 @@
-"""Rank correlation and the share that a monotone curve explains."""
+"""Rank correlation and the share that a rising curve explains."""
 
 import math
 
@@ -10,10 +10,12 @@ from analysis.statistics.monotone import explained_share, rank_correlation
 X = np.arange(1.0, 9.0)
 
 
-@pytest.mark.parametrize("curve", [np.log, np.exp, np.negative, lambda x: -(x**3)])
-def test_any_monotone_curve_is_explained_whole(curve):
-    assert abs(rank_correlation(X, curve(X))) == pytest.approx(1)
+@pytest.mark.parametrize("curve", [np.log, np.exp, lambda x: x**3])
+def test_any_rising_curve_is_explained_whole_and_a_falling_one_not_at_all(curve):
+    assert rank_correlation(X, curve(X)) == pytest.approx(1)
     assert explained_share(X, curve(X)) == pytest.approx(1)
+    assert rank_correlation(X, -curve(X)) == pytest.approx(-1)
+    assert explained_share(X, -curve(X)) == pytest.approx(0)
 
 
 def test_noise_is_explained_little_and_a_curve_with_noise_in_part():

@@ -127,7 +127,7 @@ STUDIES = (
         threats=(
             "All controls replay the same sequence of edits of a seed, so that their points depend on each "
             "other.",
-            "The monotone curves are fitted to the points that they explain.",
+            "The rising curves are fitted to the points that they explain.",
         ),
         figures=("activations", "probes", "ability"),
         series=(_CONTROL,),
