@@ -9,17 +9,18 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.studies.damage import law
+from analysis.claims.studies.damage import alarms, law
 from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN
 from analysis.results.markdown import written
 
-_DECAY = "intervention.weight_decay"
 _RHO = "norm/growth_rho/edited"
 _TASK = "downstream/known_facts/acc"
 _ALL = 0.9
 """Share of known facts from which nearly all are left."""
 _SMALL = 0.5
 """|ρ| up to which growth is mostly that of steps at right angles."""
+_TELLS = 0.75
+"""Area under a ROC curve from which a number is said to tell."""
 _MOST = 0.75
 """Share of editors of which a sentence says "mostly"."""
 _EXPLAINED = "explained by a rising curve"
@@ -118,21 +119,20 @@ def growth_is_pythagorean(evidence: Evidence) -> str:
     )
 
 
-def decay_stops_growth(evidence: Evidence) -> str:
-    """What weight decay does to the norm and to the loss, under AdamW."""
-    is_adam = evidence.setting("intervention.optimizer.kind").str.casefold() == "adamw"
-    decay = pd.to_numeric(evidence.setting(_DECAY), errors="coerce")
-    ratio, loss = evidence.last(EDITED), evidence.last("train/loss/step")
-    groups = [is_adam & (decay == 0), is_adam & (decay > 0)]
-    means = [(ratio[g.reindex(ratio.index)].mean(), loss[g.reindex(loss.index)].mean()) for g in groups]
-    if any(pd.isna(value) for pair in means for value in pair):
+def early_signs(evidence: Evidence) -> str:
+    """What an early norm and an early functional drift tell about which runs lose most."""
+    numbers = alarms.areas(evidence)
+    if not {"norm ratio", "functional drift"} <= {*numbers.index}:
         return ""
-    (free, free_loss), (held, held_loss) = means
-    title = "Weight decay decides whether a training grows" if held < 1 < free else "Weight decay and growth"
+    norm, drift = float(numbers["norm ratio"]), float(numbers["functional drift"])
+    title = (
+        "Early in a sequence the functional drift tells which runs will lose most, the norm does not"
+        if drift >= _TELLS > norm
+        else "What an early number tells about which runs will lose most"
+    )
     return (
-        f"**{title}.** Pretraining with AdamW ends at "
-        f"{written(float(free))} times the norm without decay and at {written(float(held))} with "
-        f"{decay.max():g}, at a training loss of {written(float(free_loss))} and {written(float(held_loss))}."
+        f"**{title}.** At an eighth of the edits, the area under the ROC curve is {written(drift)} for the "
+        f"functional drift and {written(norm)} for the norm; 0.5 is chance ({len(evidence.runs)} runs)."
     )
 
 
@@ -151,8 +151,8 @@ def reset_destroys(evidence: Evidence) -> str:
 DISCOVERIES = (
     Discovery(experiment="mechanism", picture="law", sentence=what_orders_damage),
     Discovery(experiment="mechanism", picture="norm_law", sentence=norm_alone),
+    Discovery(experiment="alarms", picture="known", sentence=early_signs),
     Discovery(experiment="norms_editing", picture="growth", sentence=growth_is_pythagorean),
-    Discovery(experiment="optimizer_sweep", picture="training", sentence=decay_stops_growth),
     Discovery(experiment="norm_reset", picture="", sentence=reset_destroys),
 )
 """In the order of the page; the first is its first sentence."""

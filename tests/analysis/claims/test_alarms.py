@@ -61,7 +61,7 @@ def test_a_lead_is_negative_if_the_alarm_comes_too_late(evidence: Evidence):
 
 def test_an_early_number_is_judged_by_the_order_of_the_runs(evidence: Evidence):
     norm, drift = (judge(claim, evidence) for claim in STUDY.claims[1:])
-    assert norm.cases["mean"].tolist() == [0.0]  # the run that loses nothing has the largest norm
+    assert norm.cases["mean"].tolist() == [0.0]  # the run that loses least has the largest norm
     assert drift.cases["mean"].tolist() == [1.0] and drift.verdict == "confirmed"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from analysis.claims.discoveries import (
     DISCOVERIES,
-    decay_stops_growth,
+    early_signs,
     growth_is_pythagorean,
     norm_alone,
     reset_destroys,
@@ -85,9 +85,22 @@ def test_growth_names_the_editors_at_its_ends(write_run: WriteRun):
     assert "-0.1 (rome) to 0.2 (memit)" in sentence
 
 
+@pytest.mark.parametrize(
+    ("drifts", "words"), [((0.1, 0.5), "Early in a sequence"), ((0.5, 0.1), "What an early")]
+)
+def test_an_early_number_that_tells_the_end_is_named(
+    write_run: WriteRun, drifts: tuple[float, float], words: str
+):
+    for name, left, ratio, drift in zip(("kept", "lost"), (0.9, 0.1), (9.0, 2.0), drifts, strict=True):
+        folder = write_run(editor="memit", editor_label=name, name="alarms")
+        moments = [(0, 1.0, 1.0, 0.0), (10, 1.0, ratio, drift), (80, left, ratio, drift)]
+        write_rows(folder, [{"edits": n, KNOWN: known, RATIO: r, DRIFT: d} for n, known, r, d in moments])
+    assert early_signs(runs(folder)).startswith(f"**{words}")
+
+
 def test_a_sentence_without_its_numbers_is_left_out(write_run: WriteRun):
     evidence = runs(write_run(editor="memit", name="mechanism"))
-    sentences = (what_orders_damage, norm_alone, growth_is_pythagorean, decay_stops_growth, reset_destroys)
+    sentences = (what_orders_damage, norm_alone, growth_is_pythagorean, early_signs, reset_destroys)
     assert [sentence(evidence) for sentence in sentences] == [""] * 5
 
 
