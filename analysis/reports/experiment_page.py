@@ -278,7 +278,8 @@ def figures(study: Study, evidence: Evidence) -> Iterator[tuple[str, str, Chart]
     metrics = evidence.collection.metrics
     if study.series:
         lines = [key for key in study.series if key not in study.facets]
-        metrics = metrics.assign(series=metrics["run"].map(evidence.cases(lines)))
+        names = evidence.cases(lines).replace("", "none")  # of runs without a regularizer
+        metrics = metrics.assign(series=metrics["run"].map(names))
     facets = evidence.cases(study.facets) if study.facets else pd.Series(dtype=str)
     if facets.nunique() > 1:
         labels = sorted(metrics["series"].unique())
