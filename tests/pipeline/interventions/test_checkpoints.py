@@ -124,7 +124,7 @@ def test_measure_is_short_for_a_run() -> None:
     assert overrides(["folder", "b"])[:2] == ["model=hf", "model.path='folder'"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["base"], ["base", "stage=[norms]"], ["--help", "base"]])
+@pytest.mark.parametrize("arguments", [[], ["base"], ["base", "stage=[norms]"], ["--base", "edited"]])
 def test_measure_needs_two_models(arguments: list[str]) -> None:
     with pytest.raises(ConfigError, match="measure BASE EDITED"):
         overrides(arguments)
