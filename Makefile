@@ -67,7 +67,7 @@ paper: $(STAMP) ## the papers' experiments on the built-in models, then docs/res
 	$(PY) -m analysis results outputs $(KEPT); \
 	if [ -n "$$failed" ]; then echo "paper: runs failed in$$failed"; exit 1; fi
 
-facts: $(STAMP) ## the column of real facts: FACTS=counterfact.jsonl, hours on two cores; continues after an interruption
+facts: $(STAMP) ## the runs on real facts: FACTS=counterfact.jsonl, hours on two cores; continues after an interruption
 	test -d outputs/models/tiny-gpt2-counterfact || \
 	  $(PY) -m pipeline build_world facts=$(FACTS) limit=1000 out=outputs/models/tiny-gpt2-counterfact
 	$(PY) -m pipeline experiment=norms_editing $(REAL) edits=2000 batch_size=100 \
