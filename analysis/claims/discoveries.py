@@ -14,7 +14,6 @@ from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN
 from analysis.results.markdown import written
 
 _RHO = "norm/growth_rho/edited"
-_TASK = "downstream/known_facts/acc"
 _ALL = 0.9
 """Share of known facts from which nearly all are left."""
 _SMALL = 0.5
@@ -23,7 +22,6 @@ _TELLS = 0.75
 """Area under a ROC curve from which a number is said to tell."""
 _MOST = 0.75
 """Share of editors of which a sentence says "mostly"."""
-_EXPLAINED = "explained by a rising curve"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +46,19 @@ def what_orders_damage(evidence: Evidence) -> str:
         return ""
     drift, norm = (rows.loc[[(damage, ruler) for damage in damages]] for ruler in (law.DRIFT, law.NORM))
     orders = bool((drift["rank correlation"] >= law.ORDERS).all())
-    better = bool((drift[_EXPLAINED].to_numpy() > norm[_EXPLAINED].to_numpy()).all())
-    claims = {
-        (True, True): "Damage follows what the drift does to keys that occur, not its norm",
-        (
-            False,
-            True,
-        ): "Functional drift tells more of the damage than the norm does, but does not put all of "
-        "it in order",
-    }
-    claim = claims.get(
-        (orders, better), "Functional drift does not tell the damage better than the norm does"
-    )
+    better = bool((drift[law.EXPLAINED].to_numpy() > norm[law.EXPLAINED].to_numpy()).all())
+    if not better:
+        claim = "Functional drift does not tell the damage better than the norm does"
+    elif orders:
+        claim = "Damage follows what the drift does to keys that occur, not its norm"
+    else:
+        claim = (
+            "Functional drift tells more of the damage than the norm does, but does not put all of it in "
+            "order"
+        )
     numbers = [
         f"{written(float(d))} of the change in {damage}, the norm {written(float(n))}"
-        for damage, d, n in zip(damages, drift[_EXPLAINED], norm[_EXPLAINED], strict=True)
+        for damage, d, n in zip(damages, drift[law.EXPLAINED], norm[law.EXPLAINED], strict=True)
     ]
     points = float(drift["points by seed"].iloc[0])
     return (
@@ -79,7 +75,7 @@ def _by_control(evidence: Evidence, key: str) -> pd.Series:
 
 def norm_alone(evidence: Evidence) -> str:
     """What steps of the same length cost where keys are rare, and real steps where the norm is kept."""
-    key = _TASK if len(evidence.last(_TASK)) else KNOWN
+    _, key = law.knowledge(evidence)
     ratio, known = _by_control(evidence, EDITED), _by_control(evidence, key)
     if not {"real", "whitened_direction", "norm_kept"} <= {*ratio.index} & {*known.index}:
         return ""
@@ -138,8 +134,8 @@ def early_signs(evidence: Evidence) -> str:
 
 def reset_destroys(evidence: Evidence) -> str:
     """What scaling W back to its norm costs."""
-    effects = {name: evidence.effect(evidence.last(key), "norm_reset") for name, key in
-               (("never-edited facts still known", KNOWN), ("downstream accuracy", DOWNSTREAM))}  # fmt: skip
+    keys = {"never-edited facts still known": KNOWN, "downstream accuracy": DOWNSTREAM}
+    effects = {name: evidence.effect(evidence.last(key), "norm_reset") for name, key in keys.items()}
     if any(each.empty for each in effects.values()):
         return ""
     changes = [f"{name} by {written(float(each.mean()))}" for name, each in effects.items()]

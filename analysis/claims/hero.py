@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.claims.evidence import Evidence
 from analysis.claims.headlines import BUILT_IN, REAL
 from analysis.claims.studies.damage import law
-from analysis.claims.study import EDITED, KNOWN
+from analysis.claims.study import EDITED
 from analysis.plots.charts.hero import HeroChart
 from analysis.plots.charts.lines import LineChart, Panel
 from analysis.plots.figures.curves import palette, series_lines
@@ -15,7 +15,6 @@ from analysis.plots.figures.curves import palette, series_lines
 SEQUENCES = {REAL: "collapse", BUILT_IN: "alarms"}
 """The experiment with sequences by several editors, by column; a real model goes before."""
 CONTROLS = "mechanism"
-_TASK = "downstream/known_facts/acc"
 CAPTION = (
     "(a) norm of the edited matrices over the unedited one, by editor; (b) share of facts that nobody edited "
     "and the model still knows; (c) its change against the functional drift, for real edits and controls, "
@@ -25,13 +24,13 @@ CAPTION = (
 
 def hero(sequences: Evidence, controls: Evidence) -> HeroChart | None:
     """The chart; None if the runs lack a number that it needs."""
-    known = _TASK if len(sequences.last(_TASK)) else KNOWN
+    _, known = law.knowledge(sequences)
     growth = _curves(sequences, EDITED, "‖W‖ / ‖W₀‖", is_ratio=True)
     ability = _curves(sequences, known, "known facts", is_ratio=False)
-    damage = "known facts" if len(controls.last(_TASK)) else "facts never edited"
+    damage, _ = law.knowledge(controls)
     drift, norm = (
         law.chart(controls, predictor, label, damage=damage, y_label="change of known facts")
-        for predictor, label in ((law.DRIFT, "functional drift"), (law.NORM, "|norm ratio − 1|"))
+        for predictor, label in ((law.DRIFT, law.DRIFT), (law.NORM, "|norm ratio − 1|"))
     )
     if norm is not None:
         norm = replace(norm, scale="linear")

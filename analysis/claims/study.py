@@ -14,6 +14,8 @@ NORM_GROWTH = "arXiv 2502.19416"
 ENCORE = "arXiv 2502.01636"
 EDITED, DOWNSTREAM, SCORE = SCORES["norm_ratio"], SCORES["downstream"], SCORES["score"]
 SUCCESS, KNOWN = SCORES["es"], SCORES["known_unedited"]
+KNOWN_ASKED = "downstream/known_facts/acc"
+"""The share of known facts in runs that ask for them as a task."""
 LATE, PROBE = SCORES["activation_late"], SCORES["probe"]
 SOURCE_EDITS = 2000
 """Edits after which arXiv 2502.19416 has its numbers."""

@@ -74,6 +74,14 @@ def continuations(
     return [_decode(model, request.ids, new[request.index]) for request in requests]
 
 
+def free_texts(model: Model, prompts: Sequence[str], *, tokens: int, batch_tokens: int = 8192) -> list[str]:
+    """Greedy continuations; empty ones from a model whose scores are no numbers, which writes nothing."""
+    try:
+        return continuations(model, prompts, tokens=tokens, batch_tokens=batch_tokens)
+    except NumericsError:
+        return [""] * len(prompts)
+
+
 @torch.inference_mode()
 def greedy_tokens(
     model: Model, prompts: Sequence[Ids], *, tokens: int, stop: Sequence[str] = (), batch_tokens: int = 8192

@@ -1,24 +1,19 @@
 """The page of one experiment: its claims with their cases, its tables and its pictures."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.study import EDITED, Study
+from analysis.claims.study import Study
 from analysis.claims.verdicts import ROUNDING, Claim, Finding, judge
-from analysis.plots.charts.canvas import PALETTE
-from analysis.plots.charts.lines import LineChart
-from analysis.plots.charts.save import Chart, save
-from analysis.plots.figures.registry import FigureSpec, charts
+from analysis.plots.charts.save import save
 from analysis.reports.run_descriptions import missing, what_was_run
+from analysis.reports.study_figures import figures
 from analysis.results.markdown import written
 
-_PANELS = 12
-"""Most panels of a picture with a group of them for every value; further ones of each group are left out."""
 DOTS_PER_INCH = 220
 """Resolution of the pictures, per inch."""
 
@@ -92,25 +87,28 @@ def section(
 
     `suffixes` tells pictures of one scale from those of another.
     """
+    findings = [{scale: judge(claim, one) for scale, one in evidence.items()} for claim in study.claims]
     return Section(
         name=study.name,
         question=study.question,
         lead=[f"{scale}: {what_was_run(one.collection)}" for scale, one in evidence.items()],
-        claims=[_claim_row(claim, evidence) for claim in study.claims],
+        claims=[
+            _claim_row(claim, found, evidence) for claim, found in zip(study.claims, findings, strict=True)
+        ],
         tables=[*_tables(study, evidence)],
         pictures=[*_pictures(study, evidence, folder, suffixes)],
         protocol=study.protocol,
         threats=study.threats,
-        cases=_all_cases(study, evidence),
+        cases=_all_cases(findings),
     )
 
 
-def _all_cases(study: Study, evidence: Mapping[str, Evidence]) -> pd.DataFrame:
+def _all_cases(findings: Sequence[Mapping[str, Finding]]) -> pd.DataFrame:
     """One row per claim, scale and case."""
-    findings = [(scale, judge(claim, one)) for claim in study.claims for scale, one in evidence.items()]
     tables = [
         found.cases.assign(claim=found.claim.statement, scale=scale, verdict=found.verdict)
-        for scale, found in findings
+        for of_claim in findings
+        for scale, found in of_claim.items()
         if len(found.cases)
     ]
     if not tables:
@@ -133,8 +131,7 @@ def brief(finding: Finding) -> str:
     )
 
 
-def _claim_row(claim: Claim, evidence: Mapping[str, Evidence]) -> ClaimRow:
-    findings = {scale: judge(claim, one) for scale, one in evidence.items()}
+def _claim_row(claim: Claim, findings: Mapping[str, Finding], evidence: Mapping[str, Evidence]) -> ClaimRow:
     return ClaimRow(
         statement=claim.statement,
         source=claim.source,
@@ -243,59 +240,3 @@ def _pictures(
                 alt=f"{study.name}: {name}{where}",
                 caption=f"{caption}{where}",
             )
-
-
-def _faceted(study: Study, groups: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, str, Chart]]:
-    """The figures whose panels are those of every group of rows, with its name in their titles."""
-    found: dict[str, list[tuple[str, FigureSpec, Chart]]] = {}
-    for name, rows in groups.items():
-        ordered = rows.sort_values("series", kind="stable")
-        for spec, chart in charts(ordered, study.figures, at=study.at):
-            found.setdefault(spec.name, []).append((name, spec, chart))
-    for figure, parts in found.items():
-        _, spec, first = parts[0]
-        if not isinstance(first, LineChart):
-            for name, _, chart in parts:
-                yield f"{figure}-{stem(name)}", f"{spec.caption} ({name})", chart
-            continue
-        most = max(1, _PANELS // len(parts))
-        panels = tuple(
-            replace(panel, title=": ".join(filter(None, (name, panel.title))))
-            for name, _, chart in parts
-            if isinstance(chart, LineChart)
-            for panel in chart.panels[:most]
-        )
-        yield figure, spec.caption, replace(first, panels=panels)
-
-
-def stem(name: str) -> str:
-    """A part of a file's name: letters, digits and hyphens."""
-    return re.sub(r"[^\w]+", "-", name).strip("-")
-
-
-def figures(study: Study, evidence: Evidence) -> Iterator[tuple[str, str, Chart]]:
-    """Name, caption and chart of the study's figures; many series are split over several pictures."""
-    metrics = evidence.collection.metrics
-    if study.series:
-        lines = [key for key in study.series if key not in study.facets]
-        names = evidence.cases(lines).replace("", "none")  # of runs without a regularizer
-        metrics = metrics.assign(series=metrics["run"].map(names))
-    facets = evidence.cases(study.facets) if study.facets else pd.Series(dtype=str)
-    if facets.nunique() > 1:
-        labels = sorted(metrics["series"].unique())
-        colours = {label: PALETTE[place % len(PALETTE)] for place, label in enumerate(labels)}
-        rows = metrics.assign(colour=metrics["series"].map(colours))
-        groups = rows.groupby(metrics["run"].map(facets), sort=True)
-        yield from _faceted(study, {str(name): rows for name, rows in groups})
-        return
-    names = sorted(metrics["series"].unique())
-    if not study.series:  # together in one picture, the largest would flatten the others
-        largest = metrics[metrics["key"] == EDITED].groupby("series")["value"].max()
-        names.sort(key=lambda name: (largest.get(name, 0.0), name))
-    parts = [names[first : first + study.lines] for first in range(0, len(names), study.lines)]
-    for place, part in enumerate(parts, start=1):
-        # colours follow the order of the rows
-        rows = pd.concat([metrics[metrics["series"] == name] for name in part])
-        for spec, chart in charts(rows, study.figures, at=study.at) if study.figures else []:
-            name = spec.name if len(parts) == 1 else f"{spec.name}-{place}"
-            yield name, spec.caption, chart

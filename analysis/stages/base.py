@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from analysis.stages.reference import Reference
@@ -140,9 +139,7 @@ def compare(
     `facts` are those written into `edited`, if they are known. Matrices count as edited if they differ.
     """
     reference = Reference(unedited)
-    changed = [
-        s for s, before in reference.weights.items() if not torch.equal(before, edited.current(s).cpu())
-    ]
+    changed = reference.changed(edited)
     count = max(len(facts), 1)
     observation = Observation(
         count=count, total=count, seen=facts, latest=facts, edited=changed, reference=reference

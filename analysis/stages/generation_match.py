@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
-from analysis.inference.continuations import continuations
+from analysis.inference.continuations import free_texts
 from analysis.inference.scoring import Scorer
 from analysis.stages.base import Cadence, Measurement, Observation, Stage
 from editors.data import Fact
-from editors.errors import ConfigError, NumericsError
+from editors.errors import ConfigError
 from editors.models.model import Model
 
 Form = Literal["question", "instruction", "chat"]
@@ -105,10 +105,7 @@ class GenerationMatch(Stage):
     def _answers(self, model: Model, prompts: Sequence[str]) -> list[str]:
         """Greedy answers up to the first stop; empty ones from a model whose scores are no numbers."""
         asked = [self._question(model, prompt) for prompt in prompts]
-        try:
-            texts = continuations(model, asked, tokens=self.tokens, batch_tokens=self.batch_tokens)
-        except NumericsError:
-            return [""] * len(prompts)
+        texts = free_texts(model, asked, tokens=self.tokens, batch_tokens=self.batch_tokens)
         return [until_stop(text) for text in texts]
 
     def _question(self, model: Model, prompt: str) -> str:

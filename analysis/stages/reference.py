@@ -19,6 +19,14 @@ class Reference:
         norms = frobenius(model.current(site) for site in self.weights)
         self.norms: dict[Site, float] = dict(zip(self.weights, norms, strict=True))
 
+    def changed(self, model: Model) -> list[Site]:
+        """The matrices in which a model of the same shape differs."""
+        return [
+            site
+            for site, before in self.weights.items()
+            if not torch.equal(before, model.current(site).cpu())
+        ]
+
 
 class UneditedWeights(Mapping[Site, Tensor]):
     """Every named matrix on the CPU as it was at the start, in the precision of the model.

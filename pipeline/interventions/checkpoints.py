@@ -8,13 +8,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
+from analysis.stages.reference import Reference
 from editors.errors import ConfigError, ModelError, listed
 from editors.models.loading import Checkpoint, Precision
 from editors.models.model import Model
 from editors.models.tokenization import tokenizer_description
-from editors.updates import Site, sites_of
+from editors.updates import Site
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
 
@@ -88,13 +87,13 @@ class Checkpoints(Intervention):
 
     def _changed(self, model: Model) -> Sequence[Site]:
         """Matrices of the base model in which one of the models differs."""
-        tokenizer, changed = tokenizer_description(model.tokenizer), set()
-        sites = sites_of(range(model.depth), model.sites)
+        tokenizer, unedited = tokenizer_description(model.tokenizer), Reference(model)
+        changed: set[Site] = set()
         for path in self.paths:
             other = self._read(path)
             _check_alike(other, model, tokenizer)
-            changed |= {s for s in sites if not torch.equal(other.current(s), model.current(s).cpu())}
-        return [site for site in sites if site in changed]
+            changed |= {*unedited.changed(other)}
+        return [site for site in unedited.weights if site in changed]
 
 
 def _check_alike(other: Model, model: Model, tokenizer: str) -> None:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 import torch
 
-from analysis.inference.continuations import continuations
+from analysis.inference.continuations import free_texts
 from analysis.inference.scoring import Scorer
 from analysis.stages.base import Cadence, Measurement, Observation, Stage
 from analysis.stages.efficacy.records import (
@@ -40,7 +40,7 @@ from analysis.stages.efficacy.records import (
 )
 from analysis.stages.efficacy.retention import retention, unreplaced
 from editors.data import Fact
-from editors.errors import ConfigError, NumericsError
+from editors.errors import ConfigError
 from editors.models.model import Model
 
 SCOPES = ("latest", "seen", "sample", "first")
@@ -172,10 +172,7 @@ class Efficacy(Stage):
 
     def _generation_scores(self, model: Model, facts: Sequence[Fact]) -> Measurement:
         """Shares of the facts that the model completes in free text."""
-        try:
-            texts = continuations(model, [fact.statement for fact in facts], tokens=self.generated_tokens)
-        except NumericsError:  # a model whose scores are NaN writes nothing
-            texts = [""] * len(facts)
+        texts = free_texts(model, [fact.statement for fact in facts], tokens=self.generated_tokens)
         pairs = [(text, fact.target_new) for text, fact in zip(texts, facts, strict=True)]
         return {
             "edit/generated/seen.exact": sum(is_target(*pair) for pair in pairs) / len(pairs),

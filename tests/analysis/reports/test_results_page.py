@@ -14,8 +14,9 @@ from analysis.claims.headlines import HEADLINES
 from analysis.claims.registry import STUDIES
 from analysis.claims.verdicts import Claim, judge
 from analysis.reports import experiment_page, results_page
-from analysis.reports.experiment_page import detectable, figures
+from analysis.reports.experiment_page import detectable
 from analysis.reports.results_page import write_results
+from analysis.reports.study_figures import figures
 from analysis.results.collection import collect
 from analysis.results.markdown import cell, linked, markdown
 from editors.errors import DataError

@@ -18,6 +18,7 @@ from analysis.claims.study import (
     DOWNSTREAM,
     EDITED,
     ENCORE,
+    KNOWN_ASKED,
     LATE,
     NORM_GROWTH,
     PROBE,
@@ -64,9 +65,17 @@ def _intervals(evidence: Evidence, changes: Mapping[str, np.ndarray], by: Sequen
     return pd.DataFrame(rows)
 
 
-def _lost(tasks: Sequence[str]) -> Measure:
-    """Change of the share of right answers, with the interval over seeds and documents."""
-    return lambda evidence: _intervals(evidence, answer_changes(evidence, tasks), CASE)
+def _forgets(statement: str, quantity: str, tasks: Sequence[str]) -> Claim:
+    """The claim that answers to tasks are lost, with intervals over seeds and documents."""
+    claim = falls(
+        statement,
+        quantity,
+        lambda evidence: _intervals(evidence, answer_changes(evidence, tasks), CASE),
+        threshold=_LOST,
+        source=f"{NORM_GROWTH}, abstract",
+        reported="performance degrades",
+    )
+    return replace(claim, source_length=SOURCE_EDITS)
 
 
 def _is_encore(evidence: Evidence) -> pd.Series:
@@ -112,7 +121,7 @@ def _at_the_end(evidence: Evidence) -> pd.DataFrame:
         "‖W‖ / ‖W₀‖": evidence.last(EDITED),
         "functional drift": evidence.last(law.FUNCTIONAL),
         "loss on text": evidence.change(law.LOSS),
-        "known facts": evidence.last("downstream/known_facts/acc"),
+        "known facts": evidence.last(KNOWN_ASKED),
         "downstream": evidence.last(DOWNSTREAM),
         "late activations": evidence.last(LATE),
         "probes": evidence.last(PROBE),
@@ -158,27 +167,15 @@ STUDIES = (
             ),
             late_halves(CASE),
             probes_fail(CASE),
-            replace(
-                falls(
-                    "Facts that nobody edited are forgotten.",
-                    "share of known facts answered, at the end minus at the start",
-                    _lost(KNOWN_TASK),
-                    threshold=_LOST,
-                    source=f"{NORM_GROWTH}, abstract",
-                    reported="performance degrades",
-                ),
-                source_length=SOURCE_EDITS,
+            _forgets(
+                "Facts that nobody edited are forgotten.",
+                "share of known facts answered, at the end minus at the start",
+                KNOWN_TASK,
             ),
-            replace(
-                falls(
-                    "Abilities that have nothing to do with the facts are lost.",
-                    "share of right words in running text, at the end minus at the start",
-                    _lost(TEXT_TASKS),
-                    threshold=_LOST,
-                    source=f"{NORM_GROWTH}, abstract",
-                    reported="performance degrades",
-                ),
-                source_length=SOURCE_EDITS,
+            _forgets(
+                "Abilities that have nothing to do with the facts are lost.",
+                "share of right words in running text, at the end minus at the start",
+                TEXT_TASKS,
             ),
             Claim(
                 statement="ENCORE saves as much of the optimiser's steps as the source saves of the time.",

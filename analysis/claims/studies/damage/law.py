@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.evidence import Evidence, Measure
-from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN, Drawing, Table
+from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN, KNOWN_ASKED, Drawing, Table
 from analysis.claims.verdicts import Claim
 from analysis.plots.charts.canvas import PALETTE
 from analysis.plots.charts.points import Spread, Track, TrackChart
@@ -32,13 +32,15 @@ _PREDICTORS = {
 """Numbers that may tell the damage, by their name in tables."""
 _DAMAGE = {
     "loss on text": LOSS,
-    "known facts": "downstream/known_facts/acc",
+    "known facts": KNOWN_ASKED,
     "facts never edited": KNOWN,
     "downstream": DOWNSTREAM,
 }
 """Numbers that damage changes."""
 _RISES = ("loss on text",)
 """Those that damage raises; it lowers the others."""
+EXPLAINED = "explained by a rising curve"
+"""Column of the table: share of a damage's variance."""
 _LEAST = 0.1
 """Smallest difference of two rank correlations that counts."""
 ORDERS = 0.9
@@ -59,8 +61,14 @@ def points(evidence: Evidence) -> pd.DataFrame:
         first = table[name].groupby(level="run").transform("first")
         table[name] = table[name] - first
     table[NORM] = (table[NORM] - 1).abs()
-    moved = table["functional drift"] > 0
+    moved = table[DRIFT] > 0
     return table[moved]
+
+
+def knowledge(evidence: Evidence) -> tuple[str, str]:
+    """The damage to what the model knows, and its metric: known facts where they are asked as a task."""
+    name = "known facts" if len(evidence.last(KNOWN_ASKED)) else "facts never edited"
+    return name, _DAMAGE[name]
 
 
 def _by_seed(evidence: Evidence) -> dict[object, pd.DataFrame]:
@@ -97,7 +105,7 @@ def _repeats(value: Callable[[Evidence], pd.Series]) -> Measure:
 
 def _advantage(evidence: Evidence) -> pd.Series:
     """By how much the functional drift orders the loss better than the growth of the norm does."""
-    functional, norm = (_correlations(evidence, each, "loss on text") for each in ("functional drift", NORM))
+    functional, norm = (_correlations(evidence, each, "loss on text") for each in (DRIFT, NORM))
     return functional - norm.reindex(functional.index)
 
 
@@ -114,9 +122,7 @@ def table(evidence: Evidence) -> pd.DataFrame:
                     "damage": damage,
                     "told by": predictor,
                     "rank correlation": pd.Series([rank_correlation(x, y) for x, y in pairs]).mean(),
-                    "explained by a rising curve": pd.Series(
-                        [explained_share(x, y) for x, y in pairs]
-                    ).mean(),
+                    EXPLAINED: pd.Series([explained_share(x, y) for x, y in pairs]).mean(),
                     "points by seed": sum(map(len, groups)) / len(groups),
                     "seeds": len(groups),
                 }
@@ -163,7 +169,7 @@ CLAIMS = (
         statement="The functional drift orders the damage of real edits and of all their controls.",
         quantity="rank correlation of the functional drift with the change of the loss on text, over every "
         "measurement of every run of a seed",
-        measure=_repeats(lambda evidence: _correlations(evidence, "functional drift", "loss on text")),
+        measure=_repeats(lambda evidence: _correlations(evidence, DRIFT, "loss on text")),
         side="above",
         threshold=ORDERS,
     ),
@@ -189,7 +195,7 @@ DRAWINGS = (
         name="law",
         caption="Change of the loss on text against the functional drift, a point for each measurement of "
         "each run.",
-        build=lambda evidence: chart(evidence, "functional drift", "functional drift"),
+        build=lambda evidence: chart(evidence, DRIFT, DRIFT),
     ),
     Drawing(
         name="norm_law",
