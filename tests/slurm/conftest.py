@@ -1,6 +1,7 @@
 """A real Slurm on this machine, and sweeps on it as a user starts them."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from tests.paths import ROOT
 
 SCRIPT = Path(__file__).with_name("cluster.sh")
+DAEMON_LOGS = ("slurmctld.log", "slurmd.log")
 # seconds until a wait fails; other work may keep the machine busy
 PATIENCE = 240
 RUN = [
@@ -48,6 +50,16 @@ class Cluster:
         """State by job and array index, such as `12_0`, of all jobs that Slurm knows."""
         lines = self.ask("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T").split()
         return dict(line.split("|") for line in lines)
+
+    def is_idle(self) -> bool:
+        """Whether Slurm counts no job on its node, not even one that is ending."""
+        return set(self.ask("sinfo", "-h", "-o", "%T").split()) == {"idle"}
+
+    def history(self, job: str) -> str:
+        """What Slurm's daemons wrote about a job, and the end of each log."""
+        about = re.compile(rf"JobId={job}\b|\[{job}\.|job {job}\b", re.IGNORECASE)
+        logs = [(self.folder / "log" / name).read_text().splitlines() for name in DAEMON_LOGS]
+        return "\n".join(line for lines in logs for line in [*filter(about.search, lines), "…", *lines[-5:]])
 
     def is_served(self, job: str) -> bool:
         """Whether a daemon of the node still serves this job."""

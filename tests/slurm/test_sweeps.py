@@ -137,6 +137,7 @@ def start_again(sweep: Sweep) -> None:
     The processes of its first start are waited for: Slurm takes a late report of their end for the second's.
     """
     sweep.until(lambda: waits(sweep) and not sweep.cluster.is_served(sweep.job()))
+    sweep.until(sweep.cluster.is_idle)
     start_now(sweep)
 
 
@@ -178,7 +179,7 @@ def test_a_preempted_run_continues(
     under_way(sweep)
     preempted(sweep)
     start_again(sweep)
-    assert sweep.ended() == 0, sweep.output
+    assert sweep.ended() == 0, f"{sweep.output}\n{sweep.cluster.history(sweep.job())}\n{log_of(sweep)}"
     assert "Restarts=1" in cluster.ask("scontrol", "show", "job", sweep.job())
     assert "resuming from" in log_of(sweep)
     assert whole.ended() == 0, whole.output
