@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.plots.charts.canvas import COLUMN_WIDTH, NEUTRAL, dot, scale_axis, settle, whole_numbers
-from analysis.plots.charts.lines import Line, LineChart
+from analysis.plots.charts.lines import Line, LineChart, draw_on
 from analysis.plots.charts.points import TrackChart
 
 _HEIGHT = 2.5
@@ -54,9 +54,7 @@ def draw_hero(chart: HeroChart) -> Figure:
 
 
 def _draw_lines(axis: Axes, chart: LineChart) -> None:
-    for line in chart.lines:
-        axis.plot(line.x, line.y, color=line.colour, linestyle=line.style, linewidth=1)
-        axis.fill_between(line.x, line.low, line.high, color=line.colour, alpha=0.18, linewidth=0)
+    draw_on(axis, chart.lines)
     whole_numbers(axis)
     axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     scale_axis(axis, "y", chart.scale, chart.view)

@@ -23,6 +23,8 @@ from analysis.plots.charts.canvas import (
 from analysis.plots.charts.scales import Scale, view
 
 Style = Literal["solid", "dashed", "dotted"]
+Curve = tuple[Sequence[float], Sequence[float]]
+"""x and y."""
 
 _ALONE = 2.2
 """Inches that a single panel is high."""
@@ -31,6 +33,11 @@ _HEIGHTS: Mapping[int, float] = MappingProxyType({1: 1.65, 2: 1.4, 3: 1.4, 4: 1.
 _LEAST = 1.15
 """Inches that panels side by side are high, by the number of rows; the last holds for more rows."""
 
+FAINT = 0.5
+"""Opacity of the curve of one seed."""
+_THIN = 0.5
+"""Its width in points."""
+
 _CROWDED = 16
 _SMALL = 1.8
 """Points from which dots would touch one another, and how large they are then."""
@@ -38,7 +45,7 @@ _SMALL = 1.8
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A curve with its band."""
+    """A curve with the interval around it, or with the curves that it is the mean of."""
 
     label: str
     colour: str
@@ -47,6 +54,8 @@ class Line:
     low: Sequence[float]
     """Lower edge of the band; equal to `y` if there is none."""
     high: Sequence[float]
+    seeds: tuple[Curve, ...] = ()
+    """The curve of every seed, where they are too few for a band."""
     style: Style = "solid"
     strength: float = 1.0
     """Opacity, which tells apart the curves of one series that come in an order."""
@@ -92,7 +101,7 @@ class LineChart:
         """Limits of the y-axis."""
         if self.limits:
             return self.limits
-        edges = np.concatenate([[*line.low, *line.high] for line in self.lines])
+        edges = np.concatenate([_reach(line) for line in self.lines])
         return view(values_of(self.lines), edges, self.scale)
 
     @property
@@ -105,6 +114,11 @@ class LineChart:
 def values_of(lines: Sequence[Line]) -> np.ndarray:
     """The values of all lines in one array."""
     return np.concatenate([np.asarray(line.y, dtype=float) for line in lines]) if lines else np.empty(0)
+
+
+def _reach(line: Line) -> list[float]:
+    """Every height that something of the line has."""
+    return [*line.low, *line.high, *(y for _, heights in line.seeds for y in heights)]
 
 
 def draw_lines(chart: LineChart) -> Figure:
@@ -120,7 +134,22 @@ def draw_lines(chart: LineChart) -> Figure:
 
 
 def _draw_panel(axis: Axes, panel: Panel, chart: LineChart) -> None:
-    for line in panel.lines:
+    draw_on(axis, panel.lines)
+    head(axis, panel.title, columns=min(chart.columns, len(chart.panels)))
+    whole_numbers(axis)
+    if chart.x_scale != "linear":
+        scale_axis(axis, "x", chart.x_scale, chart.x_view)
+    scale_axis(axis, "y", chart.scale, chart.view)
+
+
+def draw_on(axis: Axes, lines: Sequence[Line]) -> None:
+    """Lines with their bands or seeds, without anything else of a chart."""
+    for line in lines:
+        for x, y in line.seeds:
+            axis.plot(
+                x, y, color=line.colour, linestyle=line.style, alpha=FAINT * line.strength,
+                linewidth=_THIN, marker="",
+            )  # fmt: skip
         dots = [index for index, x in enumerate(line.x) if x in line.marked]
         axis.plot(
             line.x, line.y, linestyle=line.style, color=line.colour, alpha=line.strength, marker="o",
@@ -131,11 +160,6 @@ def _draw_panel(axis: Axes, panel: Panel, chart: LineChart) -> None:
             axis.fill_between(
                 line.x, line.low, line.high, color=line.colour, alpha=0.18 * line.strength, linewidth=0
             )
-    head(axis, panel.title, columns=min(chart.columns, len(chart.panels)))
-    whole_numbers(axis)
-    if chart.x_scale != "linear":
-        scale_axis(axis, "x", chart.x_scale, chart.x_view)
-    scale_axis(axis, "y", chart.scale, chart.view)
 
 
 def _legend(chart: LineChart) -> list[Line2D]:

@@ -1,13 +1,13 @@
 """From rows of the tidy table to the lines of a chart."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
 import pandas as pd
 
 from analysis.plots.charts.canvas import NEUTRAL, PALETTE
-from analysis.plots.charts.lines import Line, LineChart, Panel, Style, values_of
+from analysis.plots.charts.lines import Curve, Line, LineChart, Panel, Style, values_of
 from analysis.plots.charts.scales import Scale, scale_for
 from analysis.plots.figures.profiles import PART, last, profiles, start
 from analysis.results.tables import rows_matching
@@ -18,6 +18,10 @@ EDITORS = (
     "r_rome", "mend", "rect", "prune", "ft", "ft_l", "lora",
 )  # fmt: skip
 """Editors with a colour of their own, in the order of `PALETTE`."""
+
+MANY_SEEDS = 5
+"""Seeds from which the interval of their mean says more than they do: that of two is thirteen times as wide
+as they are apart."""
 
 
 def palette(metrics: pd.DataFrame) -> dict[str, str]:
@@ -82,14 +86,14 @@ def series_lines(
 ) -> list[Line]:
     """One line per series: `value` of the rows against the column `x`, with dots at the places `dots`."""
     points = over_seeds(rows, by=("series", x), log=log)
-    names = set(points["series"])
+    of_series = dict(list(rows.groupby("series")))
     return [
         line(
-            points[points["series"] == name], x, label=name, colour=colour, style=style, strength=strength,
-            marked=(dots or {}).get(name, frozenset()),
+            points[points["series"] == name], of_series[name], x, label=name, colour=colour, style=style,
+            strength=strength, marked=(dots or {}).get(name, frozenset()),
         )
         for name, colour in colours.items()
-        if name in names
+        if name in set(points["series"])
     ]  # fmt: skip
 
 
@@ -105,9 +109,12 @@ def unedited_lines(before: pd.DataFrame) -> list[Line]:
     starts = over_seeds(before, by=("model", "layer"), log=True)
     models = starts["model"].unique().tolist()
     return [
-        line(starts[starts["model"] == model], "layer", label=unedited(model, models), colour=NEUTRAL)
+        line(
+            starts[starts["model"] == model], before[before["model"] == model], "layer",
+            label=unedited(model, models), colour=NEUTRAL,
+        )
         for model in models
-    ]
+    ]  # fmt: skip
 
 
 def unedited(model: str, models: Sequence[str]) -> str:
@@ -202,6 +209,7 @@ def counts_scale(counts: pd.Series) -> Scale:
 
 def line(
     points: pd.DataFrame,
+    rows: pd.DataFrame,
     x: str,
     *,
     label: str,
@@ -210,16 +218,29 @@ def line(
     strength: float = 1.0,
     marked: frozenset[float] = frozenset(),
 ) -> Line:
-    """A line through the rows of `over_seeds`, from left to right."""
+    """A line through `points`, the means of `over_seeds`, from left to right.
+
+    Its band is their interval from `MANY_SEEDS` seeds on; fewer are shown as they are, the curves in `rows`.
+    """
     ordered = points.sort_values(x)
+    few = ordered["seeds"].max() < MANY_SEEDS
     return Line(
         label=label,
         colour=colour,
         x=ordered[x].astype(float).tolist(),
         y=ordered["mean"].tolist(),
-        low=ordered["low"].tolist(),
-        high=ordered["high"].tolist(),
+        low=ordered["mean" if few else "low"].tolist(),
+        high=ordered["mean" if few else "high"].tolist(),
+        seeds=tuple(_curves_of_seeds(rows, x)) if few else (),
         style=style,
         strength=strength,
         marked=marked,
     )
+
+
+def _curves_of_seeds(rows: pd.DataFrame, x: str) -> Iterator[Curve]:
+    """x and value of every part of a run, if there are several."""
+    finite = rows[np.isfinite(rows["value"])].sort_values(x, kind="stable")
+    parts = [part for _, part in finite.groupby(PART)]
+    if len(parts) > 1:
+        yield from ((part[x].astype(float).tolist(), part["value"].tolist()) for part in parts)

@@ -1,8 +1,8 @@
 """The figures of the papers, drawn from the tidy table of any set of runs.
 
 A figure is one row of `FIGURES` with a function from the data to a chart. It is left out if the function
-returns None, because the table has none of its keys. Lines are means over seeds, bands 95 % intervals of the
-mean.
+returns None, because the table has none of its keys. Lines are means over seeds, thin lines single seeds, and
+bands, from five seeds on, 95 % intervals of the mean.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.plots.charts.canvas import NEUTRAL
-from analysis.plots.charts.lines import Line, LineChart, Style
+from analysis.plots.charts.lines import FAINT, Line, LineChart, Style
 from analysis.plots.interactive.page_layout import (
     add_key,
     drawn_at,
@@ -51,15 +51,20 @@ def hover_lines(chart: LineChart) -> go.Figure:
 
 def thinned(line: Line) -> np.ndarray:
     """Indices of the points to keep: evenly spaced, with both ends and all marked points."""
-    every = np.unique(np.linspace(0, len(line.x) - 1, min(len(line.x), _POINTS)).round().astype(int))
+    every = _evenly(len(line.x))
     dots = [index for index, x in enumerate(line.x) if x in line.marked]
     return np.union1d(every, np.array(dots[:_POINTS], dtype=int))
+
+
+def _evenly(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, _POINTS)).round().astype(int))
 
 
 def _add(figure: go.Figure, line: Line, chart: LineChart, place: dict[str, int], *, legend: bool) -> None:
     keep = thinned(line)
     arrays = {name: np.asarray(getattr(line, name), dtype=float)[keep] for name in ("x", "y", "low", "high")}
     label, x = plain(line.label), drawn_at(arrays["x"], chart.x_scale)
+    _add_seeds(figure, line, chart, place)
     band = bool(np.any(arrays["high"] > arrays["low"]))
     if band:
         edges = drawn_at(np.concatenate([arrays["high"], arrays["low"][::-1]]), chart.scale)
@@ -81,6 +86,19 @@ def _add(figure: go.Figure, line: Line, chart: LineChart, place: dict[str, int],
         line={"color": line.colour, "width": 2, "dash": _DASHES[line.style]},
         marker={"line": {"width": 0}, "size": [9 if dot else 0 for dot in dots]}, **place,
     )  # fmt: skip
+
+
+def _add_seeds(figure: go.Figure, line: Line, chart: LineChart, place: dict[str, int]) -> None:
+    """The thin lines of the seeds, which come and go with their mean."""
+    for places, heights in line.seeds:
+        every = _evenly(len(places))
+        figure.add_scatter(
+            x=drawn_at(np.asarray(places, dtype=float)[every], chart.x_scale),
+            y=drawn_at(np.asarray(heights, dtype=float)[every], chart.scale),
+            mode="lines", line={"color": line.colour, "width": 1, "dash": _DASHES[line.style]},
+            opacity=FAINT * line.strength, hoverinfo="skip", legendgroup=plain(line.label), showlegend=False,
+            **place,
+        )  # fmt: skip
 
 
 def _meaning(line: Line, chart: LineChart) -> str:

@@ -178,12 +178,28 @@ def test_growth_leaves_out_runs_with_incomplete_terms(write_run: WriteRun):
     assert {line.label for line in lines_of(metrics, "growth").lines} == {"rome"}
 
 
-def test_bands_contain_their_line_and_one_seed_has_none(metrics: pd.DataFrame):
+def test_few_seeds_are_thin_lines_around_their_mean(metrics: pd.DataFrame):
     for line in lines_of(metrics, "scores").lines:
+        heights = np.array([y for _, y in line.seeds])
+        assert len(heights) == metrics["seed"].nunique() and all(x == line.x for x, _ in line.seeds)
+        assert heights.mean(axis=0) == pytest.approx(line.y)
+        assert list(line.low) == list(line.y) == list(line.high)
+    for line in lines_of(metrics[metrics["seed"] == 0], "scores").lines:
+        assert not line.seeds and list(line.low) == list(line.y) == list(line.high)
+
+
+def test_from_five_seeds_on_a_band_replaces_them(metrics: pd.DataFrame):
+    noise = np.random.default_rng(0)
+    copies = [
+        metrics.assign(
+            run=metrics["run"] + f"-{copy}", value=metrics["value"] * noise.uniform(0.9, 1.1, len(metrics))
+        )
+        for copy in range(3)
+    ]
+    for line in lines_of(pd.concat(copies), "scores").lines:
+        assert not line.seeds
         assert np.all(np.asarray(line.low) <= line.y) and np.all(np.asarray(line.y) <= line.high)
         assert np.any(np.asarray(line.low) < line.y)
-    for line in lines_of(metrics[metrics["seed"] == 0], "scores").lines:
-        assert list(line.low) == list(line.y) == list(line.high)
 
 
 def test_a_series_has_one_colour_in_all_figures(metrics: pd.DataFrame):
