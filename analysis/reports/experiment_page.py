@@ -47,6 +47,8 @@ class Picture:
 
     path: str
     """Its name in the folder of the page."""
+    drawing: str
+    """Name of the same as SVG."""
     name: str
     """Name of the figure."""
     scale: str
@@ -231,10 +233,11 @@ def _pictures(
             if chart is None:
                 continue
             stem = folder / f"{study.name}{suffixes.get(scale, '')}-{name}"
-            (path,) = save(chart, stem, ["png"], dots=DOTS_PER_INCH)
+            path, drawing = save(chart, stem, ["png", "svg"], dots=DOTS_PER_INCH)
             where = f" ({scale})" if len(evidence) > 1 else ""
             yield Picture(
                 path=path.name,
+                drawing=drawing.name,
                 name=name,
                 scale=scale,
                 alt=f"{study.name}: {name}{where}",

@@ -90,7 +90,8 @@ def write_results(roots: Sequence[Path], page: Path) -> list[str]:
     for name, each in sections.items():
         _write(folder / f"{name}.md", "experiment", section=each)
         each.cases.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
-    current = {picture.path for each in sections.values() for picture in each.pictures}
+    pictures = [picture for each in sections.values() for picture in each.pictures]
+    current = {name for picture in pictures for name in (picture.path, picture.drawing)}
     for name in shown - current:  # pictures that the pages, as they were until now, showed and show no more
         (folder / name).unlink(missing_ok=True)
     _write(
@@ -201,7 +202,8 @@ def _picture(sections: Mapping[str, Section], experiment: str, scale: str, name:
 def _shown(folder: Path) -> set[str]:
     """Pictures of the folder that its pages show; other files there are not theirs."""
     texts = [page.read_text(encoding="utf-8", errors="replace") for page in folder.glob("*.md")]
-    return {path.name for path in folder.glob("*.png") if any(f"({path.name})" in text for text in texts)}
+    files = {path.name for ending in ("png", "svg") for path in folder.glob(f"*.{ending}")}
+    return {name for name in files if any(f"({name})" in text for text in texts)}
 
 
 def _write(path: Path, template: str, **values: object) -> None:

@@ -48,7 +48,7 @@ def pages(page: Path) -> dict[str, str]:
 
 
 def pictures(text: str) -> list[str]:
-    return [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.strip().startswith("![")]
+    return re.findall(r"!\[[^\]]*\]\((\S+?\.png)\)", text)
 
 
 def test_every_experiment_with_runs_has_a_page_with_its_claims_and_pictures(root: Path):
@@ -60,6 +60,9 @@ def test_every_experiment_with_runs_has_a_page_with_its_claims_and_pictures(root
     assert len(verdicts) == 2 * len(run["norms_editing"].claims) + len(run["subspace_shift"].claims)
     for name, text in written.items():
         assert all(cell(claim.statement) in text for claim in run[name].claims)
+        drawings = re.findall(r"\]\(([^)\s]+\.svg)\)", text)
+        assert [path.replace(".svg", ".png") for path in drawings] == pictures(text)
+        assert all((page.parent / "results" / path).is_file() for path in drawings)
         assert pictures(text) and all((page.parent / "results" / path).is_file() for path in pictures(text))
     assert any("norms_editing_facts" in path for path in pictures(written["norms_editing"]))
 
@@ -106,11 +109,12 @@ def test_an_experiment_without_runs_is_answered_by_those_of_the_same_one(root: P
 def test_only_pictures_of_the_pages_themselves_are_deleted(root: Path):
     page, folder = root / "mine.md", root / "mine"
     folder.mkdir()
-    (folder / "norms_editing.md").write_text("![old](old.png)\n")
-    for name in ("old.png", "holiday.png"):
+    (folder / "norms_editing.md").write_text("[![old](old.png)](old.svg)\n")
+    for name in ("old.png", "old.svg", "holiday.png", "holiday.svg"):
         (folder / name).touch()
     write_results([root], page)
-    assert not (folder / "old.png").exists() and (folder / "holiday.png").exists()
+    assert not any((folder / name).exists() for name in ("old.png", "old.svg"))
+    assert all((folder / name).exists() for name in ("holiday.png", "holiday.svg"))
 
 
 def test_a_study_of_one_scale_has_its_runs_in_the_folder_of_its_name(root: Path, write_run: WriteRun):
