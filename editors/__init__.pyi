@@ -8,6 +8,7 @@ from .errors import (
     NumericsError as NumericsError,
 )
 from .methods.alphaedit import AlphaEdit as AlphaEdit
+from .methods.betaedit import BetaEdit as BetaEdit
 from .methods.emmet import EMMET as EMMET
 from .methods.finetune import FineTuning as FineTuning
 from .methods.lora import LoRAEditing as LoRAEditing

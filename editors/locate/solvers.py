@@ -94,6 +94,64 @@ class NullSpace(Preserved):
             self._inverse = self.solve(torch.eye(width).to(self._directions))
 
 
+class RefreshedNullSpace(Preserved):
+    """A = w C + Σ K Kᵀ + ridge I inside a null space that is found anew after every `every` keys.
+
+    The null space holds the eigenvectors of M with eigenvalues below `threshold`: first of C, then of
+    (Σ K Kᵀ / n + w C) / (w + 1) with n keys so far. Outside of it A is infinite, so that
+    A⁻¹ = V (Vᵀ (w C + Σ K Kᵀ) V + ridge I)⁻¹ Vᵀ with V (in, rank) those vectors. C, Σ K Kᵀ and A⁻¹ are dense.
+
+    Source: BetaEdit (arXiv 2605.09285), whose system P (K Kᵀ + Σ K Kᵀ + w C) + ridge I has this solution.
+    """
+
+    def __init__(
+        self, moment: Float[Tensor, "in in"], *, weight: float, threshold: float, ridge: float, every: int
+    ) -> None:
+        self.rank = 0
+        """Dimensions of the null space."""
+        self._moment = moment.double()
+        self._weight, self._threshold, self._ridge, self._every = weight, threshold, ridge, every
+        self._remembered = torch.zeros_like(self._moment)
+        self._count = self._refreshed = 0
+        self._inverse = self._inverted(self._moment)
+
+    def solve(self, keys: Float[Tensor, "in n"]) -> Float[Tensor, "in n"]:
+        """A⁻¹ K.
+
+        Raises:
+            NumericsError: if edits have used up the null space.
+        """
+        if not self.rank:
+            raise NumericsError(
+                f"no direction is left for new facts after {self._count} edits: "
+                f"raise editor.threshold ({self._threshold:g})"
+            )
+        return self._inverse @ keys.to(self._inverse)
+
+    def add(self, keys: Float[Tensor, "in n"]) -> None:
+        """A ← A + K Kᵀ, and a new null space if it is time."""
+        keys = keys.to(self._moment)
+        self._remembered += keys @ keys.T
+        self._count += keys.shape[1]
+        if self._count - self._refreshed >= self._every:
+            self._refreshed = self._count
+            known = self._remembered / self._count + self._weight * self._moment
+            self._inverse = self._inverted(known / (self._weight + 1))
+        elif self.rank:
+            half = _correction(keys, self.solve(keys))
+            self._inverse -= half @ half.T
+
+    def _inverted(self, known: Float[Tensor, "in in"]) -> Float[Tensor, "in in"]:
+        """A⁻¹ in the null space of `known`."""
+        values, vectors = torch.linalg.eigh(known)
+        free = vectors[:, values < self._threshold]
+        self.rank = free.shape[1]
+        inside = free.T @ (self._weight * self._moment + self._remembered) @ free
+        inside.diagonal().add_(self._ridge)
+        half = torch.linalg.solve_triangular(torch.linalg.cholesky(inside), free.T, upper=False)
+        return half.T @ half
+
+
 def least_squares(
     preserved: Preserved, keys: Float[Tensor, "in n"], residual: Float[Tensor, "out n"]
 ) -> tuple[Float[Tensor, "out n"], Float[Tensor, "in n"]]:

@@ -1,13 +1,16 @@
-"""Fine-tuning of a few matrices on the facts of one batch: FT, FT-L and FT-M.
+"""Fine-tuning of a few matrices on the facts of one batch: FT, FT-L, FT-M and LocFT.
 
 Adam on W minimises the mean over facts of the mean over target tokens of −log P(token):
   FT    predicts every target token from the distribution after the prompt (`prompt_last`), as published;
   FT-L  also clamps W into [W₀ − ε, W₀ + ε] after every step. W₀ is W before *this* edit, so that the drift
         over a sequence stays unbounded;
-  FT-M  predicts each target token after the tokens before it (`teacher_forced`).
+  FT-M  predicts each target token after the tokens before it (`teacher_forced`);
+  LocFT does the same on all facts at once, in passes over batches of them in random order, and trains the end
+        of text after every target, so that an answer stops where the object ends.
 
 Source: kmeng01/rome `baselines/ft` (arXiv 2202.05262); FT-L is Zhu et al. 2020 (arXiv 2012.00363); FT-M is
-EasyEdit's (arXiv 2401.01286). Deviation: only the matrix is trained; the published code also trains the
+EasyEdit's (arXiv 2401.01286); LocFT is ICT-STAR/LocFT `fine-tune.py` (arXiv 2509.22072), whose order has no
+seed. Deviation: only the matrix is trained; the published code also trains the
 bias of the module if it has one (GPT-2, GPT-J). Its mask compares ids with the unknown token; ours follows
 from lengths.
 """
@@ -105,7 +108,7 @@ class FineTuning(AdamEditor):
                     matrix.clamp_(before[site] - self.norm_bound, before[site] + self.norm_bound)
                 model.write(site, matrix)
 
-        return self.minimise(self.readings(model, facts), self.sites, step)
+        return self.minimise(model, facts, self.sites, step)
 
     def _bounded(self, change: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
         """The change within ±ε: W − W₀ may exceed it by the last bit of W."""

@@ -4,10 +4,11 @@
 `AdamEditor` adds the training loop of the editors that take many steps on one batch of facts.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -93,6 +94,10 @@ class AdamEditor(GradientEditor):
     """Multiple of each trained parameter that is added to its gradient."""
     facts_at_once: int = 64
     """Facts in one optimiser step; more need more memory."""
+    ends: bool = False
+    """Whether the tokenizer's end of text is trained as the last token of every target."""
+    shuffle: int | None = None
+    """Seed of a new order of the facts in every pass; null keeps the order that they were given in."""
     loss_threshold: float
     """Parts whose mean loss is below it take no step; the edit ends once that of the batch is below it."""
 
@@ -120,29 +125,46 @@ class AdamEditor(GradientEditor):
         """A new optimiser of these parameters."""
         return torch.optim.Adam(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
 
-    def readings(self, model: Model, facts: Sequence[Fact]) -> list[Reading]:
-        """The facts in parts of `facts_at_once`, run up to the lowest trained block."""
-        return read_in_parts(model, facts, self.objective, self.sites, self.facts_at_once)
-
-    def minimise(self, readings: Sequence[Reading], sites: Sequence[Site], step: Step) -> dict[str, float]:
+    def minimise(
+        self, model: Model, facts: Sequence[Fact], sites: Sequence[Site], step: Step
+    ) -> dict[str, float]:
         """Take steps until the loss is below the threshold or all passes are done.
 
         `sites` are the matrices whose inputs and outputs each evaluation records for `step`. Returns the mean
         loss of the first and of the last pass, each part measured before its step, and the number of steps.
         """
-        count = sum(len(reading.facts) for reading in readings)
         losses, steps = [], 0
-        for _ in range(self.steps):
+        for readings in self._passes(model, facts):
             total = 0.0
             for reading in readings:
                 loss = self._descend(reading, sites, step)
                 total += loss * len(reading.facts)
                 if loss >= self.loss_threshold:
                     steps += 1
-            losses.append(total / count)
+            losses.append(total / len(facts))
             if losses[-1] < self.loss_threshold:
                 break
         return {"loss_start": losses[0], "loss_end": losses[-1], "optimiser_steps": float(steps)}
+
+    def _passes(self, model: Model, facts: Sequence[Fact]) -> Iterator[Sequence[Reading]]:
+        """The facts of every pass in parts of `facts_at_once`, run up to the lowest trained block.
+
+        Training changes nothing below that block, so that facts in the same order are read once.
+        """
+        readings: Sequence[Reading] = ()
+        for number in range(self.steps):
+            if self.shuffle is not None or not readings:
+                ordered = [facts[place] for place in self._order(number, len(facts))]
+                readings = read_in_parts(
+                    model, ordered, self.objective, self.sites, self.facts_at_once, ends=self.ends
+                )
+            yield readings
+
+    def _order(self, number: int, count: int) -> Sequence[int]:
+        """The places of the facts in one pass, another in every edit and pass if they are shuffled."""
+        if self.shuffle is None:
+            return range(count)
+        return np.random.default_rng([self.shuffle, self.edits, number]).permutation(count).tolist()
 
     def _descend(self, reading: Reading, sites: Sequence[Site], step: Step) -> float:
         """One step, unless the loss is below the threshold; the mean loss before it."""

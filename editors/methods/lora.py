@@ -24,7 +24,7 @@ from editors.data import Fact
 from editors.errors import ConfigError
 from editors.methods.gradient_editor import AdamEditor
 from editors.models.adapters import Adapters, LoRA, seeded
-from editors.models.gradients import Evaluation, Objective, Reading
+from editors.models.gradients import Evaluation, Objective
 from editors.models.model import Model
 from editors.updates import Site, sites_of
 
@@ -80,10 +80,9 @@ class LoRAEditing(AdamEditor):
             NumericsError: for a loss or a change with NaN or infinity.
         """
         begun = time.perf_counter()
-        readings = self.readings(model, facts)
         with self._attached(model) as adapters, seeded(self._seed(1)):
             adapters.train()
-            diagnostics = self._train(readings, adapters)
+            diagnostics = self._train(model, facts, adapters)
             products = adapters.products()
         update = self.regularized({site: products[site] for site in self.sites}, model, facts)
         diagnostics["drift_norm"] = sum(delta.square() for delta in update.values()) ** 0.5
@@ -102,7 +101,7 @@ class LoRAEditing(AdamEditor):
         finally:
             adapters.detach()
 
-    def _train(self, readings: Sequence[Reading], adapters: Adapters) -> dict[str, float]:
+    def _train(self, model: Model, facts: Sequence[Fact], adapters: Adapters) -> dict[str, float]:
         """Train the adapters in place; reported losses include dropout."""
         parameters = adapters.parameters()
         adam = self.adam(parameters)
@@ -113,4 +112,4 @@ class LoRAEditing(AdamEditor):
                 parameter.grad = gradient
             adam.step()
 
-        return self.minimise(readings, [], step)
+        return self.minimise(model, facts, [], step)

@@ -1,18 +1,21 @@
-"""UltraEdit: one forward and one backward pass, and a ridge regression for every named matrix.
+"""UltraEdit and StableEdit: one forward and one backward pass, and a ridge regression for every named matrix.
 
 For the tokens of a batch, h are the inputs of a matrix (rows of H) and g the gradients of the loss with
 respect to its outputs. Both are standardised with the mean and standard deviation over all tokens of all
 edits so far, including this batch (ĥ, ĝ), and
   v = −η ‖ĥ‖² ĝ for every token (rows of V),
-  Δ = Vᵀ H (Hᵀ H + I)⁻¹ = Vᵀ (H Hᵀ + I)⁻¹ H,
+  Δ = Vᵀ H (Hᵀ H + α I)⁻¹ = Vᵀ (H Hᵀ + α I)⁻¹ H,
 the ridge-regression map from the raw (unstandardised) keys to the intended changes of the outputs. All tokens
 of prompt and target are used, including the last. There is no training; the only state kept between edits is
 these statistics.
+  StableEdit uses only the tokens that predict a target, and whitens their gradients: ĝ = Σ^(−1/2) (g − mean)
+with the covariance Σ over all edits so far, once there are more tokens than g has dimensions.
 
-Source: Gu et al. 2025 (arXiv 2505.14679) and EasyEdit `models/ultraedit`. As there, matrices of equal
-shape share their statistics. Deviations from the paper: the loss sums over target tokens and is not a mean
-over a chunk of facts, so that a fact's gradient does not depend on the others (standardising removes the
-factor); sums of squares are exact (the published code counts n instead of n − 1) and kept in float64.
+Source: Gu et al. 2025 (arXiv 2505.14679) and EasyEdit `models/ultraedit`; StableEdit is arXiv 2605.11836 and
+MINE-USTC/StableEdit. As there, matrices of equal shape share their statistics. Deviations: the loss sums over
+target tokens and is not a mean over a chunk of facts, so that a fact's gradient does not depend on the others
+(standardising removes the factor); sums of squares are exact (the published code counts n instead of n − 1)
+and kept in float64; StableEdit's warm-up is left out, by which it writes other facts before those of the run.
 """
 
 import time
@@ -58,12 +61,18 @@ class UltraEdit(GradientEditor):
     """Edited matrices: the blocks of each site; blocks outside `layers` are not edited."""
     learning_rate: float = 1e-6
     """η, scale of the intended changes."""
+    ridge: float = 1.0
+    """α, by which the regression is damped; a larger one gives smaller updates."""
+    predicting: bool = False
+    """Whether only tokens that predict a target are used (StableEdit), or all of prompt and target."""
+    whitening: bool = False
+    """Whether gradients are whitened by their covariance (StableEdit), or standardised one by one."""
 
     check_every: ClassVar[int] = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("editor", learning_rate=self.learning_rate)
+        check_positive("editor", learning_rate=self.learning_rate, ridge=self.ridge)
         if not self.sites:
             raise ConfigError(
                 f"layers.edit={list(self.layers)} holds no block of editor.matrices={dict(self.matrices)}; "
@@ -107,12 +116,14 @@ class UltraEdit(GradientEditor):
         evaluation = read_targets(model, facts, "teacher_forced", lowest).evaluate(self.sites)
         gradients = {
             site: TokenGradients(token_gradients.keys.double(), token_gradients.outputs.double())
-            for site, token_gradients in evaluation.gradients(evaluation.losses.sum()).items()
+            for site, token_gradients in evaluation.gradients(
+                evaluation.losses.sum(), predicting=self.predicting
+            ).items()
         }
         solve_start_time = time.perf_counter()
         statistics = self._merged_statistics(model, gradients)
         solved = {
-            site: _solve(token_gradients, statistics[_shape_key(model, site)], self.learning_rate)
+            site: _solve(token_gradients, statistics[_shape_key(model, site)], self.learning_rate, self.ridge)
             for site, token_gradients in gradients.items()
         }
         update = self.regularized(solved, model, facts)
@@ -133,22 +144,23 @@ class UltraEdit(GradientEditor):
         super().commit(model, facts, edit)
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
-        """The number of edits; count, mean and square of every shape of matrix."""
+        """The number of edits; count, mean and square of every shape of matrix, and products if whitened."""
         return super().state_dict(since) | {
-            f"{shape_key}.{part}": getattr(statistics, part)
+            f"{shape_key}.{part}": value
             for shape_key, statistics in self._statistics.items()
-            for part in ("count", "mean", "square")
+            for part, value in vars(statistics).items()
+            if value is not None
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore the statistics, bit for bit."""
         super().load_state_dict(state)
-        shape_keys = dict.fromkeys(key.rsplit(".", 1)[0] for key in state if key != "edits")
-        parts = ("count", "mean", "square")
-        self._statistics = {
-            shape_key: RunningStatistics(*(state[f"{shape_key}.{part}"] for part in parts))
-            for shape_key in shape_keys
-        }
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            if key != "edits":
+                shape_key, part = key.rsplit(".", 1)
+                parts.setdefault(shape_key, {})[part] = value
+        self._statistics = {shape_key: RunningStatistics(**named) for shape_key, named in parts.items()}
 
     def _merged_statistics(
         self, model: Model, gradients: Mapping[Site, TokenGradients]
@@ -156,32 +168,36 @@ class UltraEdit(GradientEditor):
         """The statistics of all tokens so far, including this batch."""
         merged = dict(self._statistics)
         for site, token_gradients in gradients.items():
-            shape_key, batch = _shape_key(model, site), RunningStatistics.of(token_gradients.features())
+            whitened = token_gradients.outputs.shape[1] if self.whitening else 0
+            shape_key = _shape_key(model, site)
+            batch = RunningStatistics.of(token_gradients.features(), whitened)
             if shape_key in merged:
                 batch = merged[shape_key].on(token_gradients.keys.device).merged(batch)
             merged[shape_key] = batch
         return merged
 
 
-def _solve(gradients: TokenGradients, statistics: RunningStatistics, learning_rate: float) -> Delta:
-    """Δ = Vᵀ H (Hᵀ H + I)⁻¹, solved on the smaller side.
+def _solve(
+    gradients: TokenGradients, statistics: RunningStatistics, learning_rate: float, ridge: float = 1.0
+) -> Delta:
+    """Δ = Vᵀ H (Hᵀ H + α I)⁻¹, solved on the smaller side.
 
     The system is (token, token) if there are no more tokens than inputs.
     """
     keys, (tokens, width) = gradients.keys, gradients.keys.shape
-    standardised_features = statistics.standardised(gradients.features(), EPSILON)
+    standardised_features = statistics.whitened(gradients.features(), EPSILON)
     standardised_keys, standardised_gradients = standardised_features.split(
         [width, gradients.outputs.shape[1]], dim=1
     )
     values = -learning_rate * (standardised_keys**2).sum(dim=1, keepdim=True) * standardised_gradients
     if tokens <= width:
-        return Delta(left=_ridge_solve(keys @ keys.T, values).T, right=keys.T)
-    return Delta(left=_ridge_solve(keys.T @ keys, keys.T @ values).T)
+        return Delta(left=_ridge_solve(keys @ keys.T, values, ridge).T, right=keys.T)
+    return Delta(left=_ridge_solve(keys.T @ keys, keys.T @ values, ridge).T)
 
 
-def _ridge_solve(gram: Float[Tensor, "n n"], rhs: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
-    """Solve (G + I) X = B by Cholesky. Overwrites the diagonal of gram."""
-    gram.diagonal().add_(1)
+def _ridge_solve(gram: Float[Tensor, "n n"], rhs: Float[Tensor, "n m"], ridge: float) -> Float[Tensor, "n m"]:
+    """Solve (G + α I) X = B by Cholesky. Overwrites the diagonal of gram."""
+    gram.diagonal().add_(ridge)
     factor, _ = torch.linalg.cholesky_ex(gram)  # NaN if the input is not finite; checked with the update
     return torch.cholesky_solve(rhs, factor)
 

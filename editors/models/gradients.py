@@ -6,7 +6,7 @@ below the lowest named one are run once; the head runs only at the positions tha
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -19,7 +19,7 @@ from editors.models.hooks import capture
 from editors.models.memory import count_saved
 from editors.models.model import Model
 from editors.models.partial_forward import PartialForward, record
-from editors.models.tokenization import longest_fact, pad, tokenize_prompt
+from editors.models.tokenization import TokenizedPrompt, longest_fact, pad, tokenize_prompt
 from editors.updates import Site
 
 Objective = Literal["prompt_last", "teacher_forced"]
@@ -53,20 +53,29 @@ class Evaluation:
     outputs: Mapping[Site, Tensor]
     reading: "Reading"
 
-    def gradients(self, loss: Float[Tensor, ""]) -> dict[Site, TokenGradients]:
-        """Keys and gradients of every matrix at every token, at least in float32."""
+    def gradients(self, loss: Float[Tensor, ""], *, predicting: bool = False) -> dict[Site, TokenGradients]:
+        """Keys and gradients of every matrix at every token, at least in float32.
+
+        With `predicting` only at the tokens that predict a target.
+        """
         sites = list(self.outputs)
         gradients = torch.autograd.grad(loss, [self.outputs[site] for site in sites])
+        tokens = self.reading.positions if predicting else self.reading.real
         pairs = zip(sites, gradients, strict=True)
-        return {site: self._at_tokens(site, gradient) for site, gradient in pairs}
+        return {site: self._at_tokens(site, gradient, tokens) for site, gradient in pairs}
 
-    def _at_tokens(self, site: Site, gradient: Float[Tensor, "row token wide"]) -> TokenGradients:
-        model, real = self.reading.forward.model, self.reading.real
+    def _at_tokens(
+        self,
+        site: Site,
+        gradient: Float[Tensor, "row token wide"],
+        tokens: Bool[Tensor, "row token"] | tuple[Tensor, Tensor],
+    ) -> TokenGradients:
+        model = self.reading.forward.model
         rows = model.family.fused.get(site.name)
         if rows is not None:
             gradient = gradient[..., rows(model.hf.config)]
         precise = torch.promote_types(model.dtype, torch.float32)
-        return TokenGradients(self.inputs[site].detach()[real].to(precise), gradient[real].to(precise))
+        return TokenGradients(self.inputs[site].detach()[tokens].to(precise), gradient[tokens].to(precise))
 
 
 @dataclass(frozen=True)
@@ -120,15 +129,21 @@ class Reading:
             )
 
 
-def read_targets(model: Model, facts: Sequence[Fact], objective: Objective, first: int) -> Reading:
+def read_targets(
+    model: Model, facts: Sequence[Fact], objective: Objective, first: int, *, ends: bool = False
+) -> Reading:
     """Tokenise the facts, run them up to block `first`, and find the positions that predict their targets.
 
-    Padding follows from lengths, never from a token's id, so that a target may hold any token.
+    With `ends`, the tokenizer's end of text is the last token of every target. Padding follows from lengths,
+    never from a token's id, so that a target may hold any token.
 
     Raises:
         DataError: if prompt and target share a token.
+        ConfigError: for `ends` with a tokenizer that has no end of text.
     """
     prompted = [tokenize_prompt(model.tokenizer, fact, target=fact.target_new) for fact in facts]
+    if ends:
+        prompted = [_ended(row, model) for row in prompted]
     lengths = [len(row.target_ids) for row in prompted]
     prompts = [len(row.ids) - length for row, length in zip(prompted, lengths, strict=True)]
     owner = torch.arange(len(facts)).repeat_interleave(torch.tensor(lengths))
@@ -148,13 +163,26 @@ def read_targets(model: Model, facts: Sequence[Fact], objective: Objective, firs
     return Reading(facts, forward, real, (row, column), source, targets, owner)
 
 
+def _ended(row: TokenizedPrompt, model: Model) -> TokenizedPrompt:
+    end = model.tokenizer.eos_token_id
+    if end is None:
+        raise ConfigError(f"the tokenizer of {model.name} has no end of text: set editor.ends=false")
+    return replace(row, ids=(*row.ids, end), target_ids=(*row.target_ids, end))
+
+
 def read_in_parts(
-    model: Model, facts: Sequence[Fact], objective: Objective, sites: Sequence[Site], size: int
+    model: Model,
+    facts: Sequence[Fact],
+    objective: Objective,
+    sites: Sequence[Site],
+    size: int,
+    *,
+    ends: bool = False,
 ) -> list[Reading]:
     """The facts in parts of at most `size`, each run up to the lowest of the sites."""
     lowest = min(site.layer for site in sites)
     parts = [facts[i : i + size] for i in range(0, len(facts), size)]
-    return [read_targets(model, part, objective, lowest) for part in parts]
+    return [read_targets(model, part, objective, lowest, ends=ends) for part in parts]
 
 
 def check_sites(model: Model, sites: Sequence[Site], key: str = "editor.matrices") -> None:

@@ -3,6 +3,7 @@
 Published steps, regularizers as in `conf/editor`, a batch of ten where a method has batches.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from editors.data import Fact
 from editors.locate.contexts import GivenContexts, Groups
 from editors.locate.targets import TargetOptimizer
 from editors.methods.alphaedit import AlphaEdit
+from editors.methods.betaedit import BetaEdit
 from editors.methods.emmet import EMMET
 from editors.methods.finetune import FineTuning
 from editors.methods.lora import LoRAEditing
@@ -79,12 +81,18 @@ def _alphaedit(bench: Workbench, targets: TargetOptimizer = TARGETS) -> Editor:
     return AlphaEdit(**shared, threshold=0.5, regularizers={"history": History()})
 
 
+def _betaedit(bench: Workbench) -> Editor:
+    shared = _located(bench, "betaedit", bench.memit_contexts, TARGETS)
+    return BetaEdit(**shared, threshold=0.5, preservation_weight=100.0, regularizers={"history": History()})
+
+
 def _ft(bench: Workbench, **changes: object) -> Editor:
     return FineTuning(**({"name": "ft", "layers": [1]} | changes))
 
 
-def _ultraedit(bench: Workbench) -> Editor:
-    return UltraEdit(name="ultraedit", layers=[8, 9, 10], matrices={"mlp_down": [8, 9, 10]})
+def _ultraedit(bench: Workbench, **changes: object) -> Editor:
+    given = {"name": "ultraedit", "layers": [8, 9, 10], "matrices": {"mlp_down": [8, 9, 10]}}
+    return UltraEdit(**(given | changes))
 
 
 def _lora(bench: Workbench) -> Editor:
@@ -116,12 +124,15 @@ EDITORS: Mapping[str, tuple[int, Callable[[Workbench], Editor]]] = MappingProxyT
         "emmet": (BATCH, _emmet),
         "pmet": (BATCH, _pmet),
         "alphaedit": (BATCH, _alphaedit),
+        "betaedit": (BATCH, _betaedit),
         "lti": (BATCH, lambda bench: _memit(bench, "lti", DISTILLED, history=History())),
         "alphaedit_lti": (BATCH, lambda bench: _alphaedit(bench, DISTILLED)),
         "ft": (BATCH, _ft),
         "ft_l": (BATCH, lambda bench: _ft(bench, layers=[0], norm_bound=5e-4)),
         "ft_m": (BATCH, lambda bench: _ft(bench, objective="teacher_forced")),
+        "locft": (BATCH, lambda bench: _ft(bench, objective="teacher_forced", ends=True, shuffle=0)),
         "ultraedit": (BATCH, _ultraedit),
+        "stableedit": (BATCH, lambda bench: _ultraedit(bench, predicting=True, whitening=True)),
         "mend": (BATCH, _mend),
         "lora": (BATCH, _lora),
     }
@@ -130,9 +141,10 @@ EDITORS: Mapping[str, tuple[int, Callable[[Workbench], Editor]]] = MappingProxyT
 
 
 def main() -> None:
-    """Print the seconds per fact of every editor, edit, application and commit together."""
+    """Print the seconds per fact of every editor, or those named: edit, application and commit together."""
     bench, table = Workbench(), Table("editor", "facts in a batch", "s per fact")
-    for name, (batch, make) in tqdm(EDITORS.items()):
+    chosen = {name: EDITORS[name] for name in sys.argv[1:]} or EDITORS
+    for name, (batch, make) in tqdm(chosen.items()):
         table.add_row(name, str(batch), f"{_seconds(bench, batch, make(bench)):.2f}")
     Console().print(table)
 

@@ -8,6 +8,7 @@ from editors.base import Editor
 from editors.data import Fact
 from editors.locate.base import LocateThenEdit
 from editors.methods.alphaedit import AlphaEdit
+from editors.methods.betaedit import BetaEdit
 from editors.methods.emmet import EMMET
 from editors.methods.finetune import FineTuning
 from editors.methods.lora import LoRAEditing
@@ -66,6 +67,12 @@ def make_alphaedit(model: Model, **changes: object) -> LocateThenEdit:
     return AlphaEdit(**(_shared(model, regularizers={"history": History()}) | given | changes))
 
 
+def make_betaedit(model: Model, **changes: object) -> LocateThenEdit:
+    """As above; a new null space after every second fact."""
+    given = {"name": "betaedit", "targets": optimizer(), "threshold": 0.7, "ridge": 0.5, "refresh": 2}
+    return BetaEdit(**(_shared(model, regularizers={"history": History()}) | given | changes))
+
+
 def distilled(**changes: float) -> DistilledTargets:
     """The new object weighs more than usual: what a random teacher says is noise."""
     return DistilledTargets(**(SHORT | {"middle_layer": 2, "nll_weight": 1.0} | changes))
@@ -83,6 +90,13 @@ def make_finetuning(model: Model, **changes: object) -> FineTuning:
     return FineTuning(**({"name": "ft", "layers": [1], "steps": 4} | changes))
 
 
+def make_locft(model: Model, **changes: object) -> FineTuning:
+    """Without its random order, which other orders of the same facts would not repeat."""
+    return make_finetuning(
+        model, **({"name": "locft", "objective": "teacher_forced", "ends": True} | changes)
+    )
+
+
 def make_lora(model: Model, adapters: dict[str, object] | None = None, **changes: object) -> LoRAEditing:
     """Without dropout, by whose masks the order of facts would matter."""
     given = {"rank": 2, "alpha": 8.0, "sites": ["attn_o", "mlp_down"], "layers": [2, 1]}
@@ -93,6 +107,11 @@ def make_lora(model: Model, adapters: dict[str, object] | None = None, **changes
 def make_ultraedit(model: Model, **changes: object) -> UltraEdit:
     given = {"name": "ultraedit", "layers": [1, 2], "matrices": {"mlp_down": [1, 2], "mlp_up": [1]}}
     return UltraEdit(**(given | {"learning_rate": 1e-4} | changes))
+
+
+def make_stableedit(model: Model, **changes: object) -> UltraEdit:
+    given = {"name": "stableedit", "whitening": True, "predicting": True}
+    return make_ultraedit(model, **(given | changes))
 
 
 def make_hypernetwork(model: Model, sites: Sequence[Site], **design: object) -> Hypernetwork:
@@ -123,6 +142,7 @@ LOCATING: dict[str, Callable[..., LocateThenEdit]] = {
     "emmet_exact": lambda model, **changes: make_emmet(model, ridge=0.0, **changes),
     "pmet": make_pmet,
     "alphaedit": make_alphaedit,
+    "betaedit": make_betaedit,
     "lti": make_lti,
     "alphaedit_lti": make_alphaedit_lti,
 }
@@ -134,8 +154,10 @@ EDITORS: dict[str, Callable[[Model], Editor]] = {
     "ft": make_finetuning,
     "ft_l": lambda model: make_finetuning(model, name="ft_l", norm_bound=1.5e-3),
     "ft_m": lambda model: make_finetuning(model, name="ft_m", objective="teacher_forced"),
+    "locft": make_locft,
     "lora": make_lora,
     "ultraedit": make_ultraedit,
+    "stableedit": make_stableedit,
     "mend": make_mend,
 }
 

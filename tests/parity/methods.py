@@ -10,13 +10,16 @@ from editors.base import Editor
 from editors.locate.contexts import GivenContexts
 from editors.locate.targets import TargetOptimizer
 from editors.methods.alphaedit import AlphaEdit
+from editors.methods.betaedit import BetaEdit
 from editors.methods.emmet import EMMET
+from editors.methods.finetune import FineTuning
 from editors.methods.memit import MEMIT
 from editors.methods.mend.editor import MEND
 from editors.methods.mend.files import from_published, shapes_of
 from editors.methods.mend.network import Design
 from editors.methods.pmet import PMET, JointTargets
 from editors.methods.rome import ROME
+from editors.methods.ultraedit import UltraEdit
 from editors.moments.moment_sources import GivenMoments
 from editors.regularizers.base import Regularizer
 from editors.regularizers.history import History
@@ -93,6 +96,33 @@ def _alphaedit(case: Case) -> Editor:
     return AlphaEdit(**shared, threshold=threshold, ridge=ridge)
 
 
+def _betaedit(case: Case) -> Editor:
+    """The published code always preserves the keys of earlier edits."""
+    published, shared = case.hparams, _shared(case, _block_targets(case))
+    shared["regularizers"] = shared["regularizers"] | {"history": History()}
+    return BetaEdit(
+        **shared,
+        preservation_weight=float(published["lambda1"]),
+        ridge=float(published["lambda2"]),
+        refresh=published["tau"],
+        threshold=float(published["nullspace_threshold"]),
+    )
+
+
+def _locft(case: Case) -> Editor:
+    """In the order given: the published code draws one without a seed."""
+    published = case.hparams
+    return FineTuning(
+        name="locft",
+        layers=published["layers"],
+        objective="teacher_forced",
+        steps=published["num_steps"],
+        learning_rate=published["lr"],
+        facts_at_once=published["batch_size"],
+        ends=True,
+    )
+
+
 def _pmet(case: Case) -> Editor:
     factor, weight = float(case.hparams["nll_loss_factor"]), float(case.hparams["mom2_update_weight"])
     targets = JointTargets(**_settings(case), nll_weight=factor, loss_layer=case.hparams.get("v_loss_layer"))
@@ -117,12 +147,28 @@ def _mend(case: Case) -> Editor:
     return MEND(name="mend", layers=sorted(layers), matrices=list(matrices), hypernetwork=network)
 
 
+def _stableedit(case: Case) -> Editor:
+    published = case.hparams
+    return UltraEdit(
+        name="stableedit",
+        layers=published["layers"],
+        matrices={"mlp_down": published["layers"]},
+        learning_rate=published["lr"],
+        ridge=published["alpha"],
+        predicting=True,
+        whitening=True,
+    )
+
+
 METHODS: dict[str, Callable[[Case], Editor]] = {
     "rome": _rome,
     "memit": _memit,
     "encore": _memit,
     "emmet": _emmet,
     "alphaedit": _alphaedit,
+    "betaedit": _betaedit,
+    "locft": _locft,
     "pmet": _pmet,
     "mend": _mend,
+    "stableedit": _stableedit,
 }

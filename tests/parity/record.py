@@ -3,7 +3,10 @@
     python -m tests.parity.record tests/parity/recorded
 
 The models are random and tiny; the outputs come from `tests.plain`, which shares no solver, no replay and
-no batching with the editors.
+no batching with the editors. Those of `betaedit`, `locft` and `stableedit` come from the published code
+(lbq8942/BetaEdit at 740e323, ICT-STAR/LocFT at 51db785, MINE-USTC/StableEdit at 6ea8eae), run on the same
+models and inputs: LocFT with the facts in their order; StableEdit without its warm-up, with the sum of the
+losses, and with its ε only where it keeps a deviation from zero. This command leaves them as they are.
 """
 
 import json
@@ -31,8 +34,8 @@ PUBLISHED = {
     "mom2_update_weight": 2.0,
 }
 TOLERANCES = {
-    "float64": {"single": 1e-9, "batch": 1e-9},
-    "float32": {"single": 1e-3, "batch": 1e-4},
+    "float64": {"single": 1e-9, "batch": 1e-9, "sequential": 1e-9},
+    "float32": {"single": 1e-3, "batch": 1e-4, "sequential": 1e-3},
 }
 
 

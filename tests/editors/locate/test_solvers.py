@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from editors.errors import NumericsError
-from editors.locate.solvers import Dense, NullSpace, _correction, equality, least_squares
+from editors.locate.solvers import (
+    Dense,
+    NullSpace,
+    RefreshedNullSpace,
+    _correction,
+    equality,
+    least_squares,
+)
 
 IN, OUT, N = 40, 12, 5
 
@@ -181,3 +188,56 @@ def test_history_makes_sequential_equal_batch_in_the_null_space_too(problem, kno
         total = total + dense(least_squares(space, key, value - total @ key))
         space.add(key)
     torch.testing.assert_close(total, dense(least_squares(NullSpace(known, ridge=2.0), keys, values)))
+
+
+HALF = 0.9
+"""Between the eigenvalues of the first moment."""
+
+
+@pytest.fixture
+def refreshed(problem) -> RefreshedNullSpace:
+    """About half of the space is null; it is found anew with every second batch of keys."""
+    a, keys, _ = problem
+    return RefreshedNullSpace(a, weight=3.0, threshold=HALF, ridge=0.5, every=2 * keys.shape[1])
+
+
+def betaedit(a, remembered, projection, keys, residual) -> torch.Tensor:
+    """Δ of BetaEdit as its code solves it, without using any symmetry."""
+    system = projection @ (keys @ keys.T + remembered + 3.0 * a) + 0.5 * torch.eye(IN).double()
+    return torch.linalg.solve(system, projection @ keys @ residual.T).T
+
+
+def projection_below(matrix: torch.Tensor) -> torch.Tensor:
+    left, values, _ = torch.linalg.svd(matrix)
+    free = left[:, values < HALF]
+    return free @ free.T
+
+
+def test_a_refreshed_null_space_is_the_published_system(problem, refreshed: RefreshedNullSpace):
+    """Before it is found anew, after earlier keys, and with the new one."""
+    a, keys, residual = problem
+    remembered, projection, ranks = torch.zeros_like(a), projection_below(a), []
+    for batch in range(4):
+        ours = dense(least_squares(refreshed, keys, residual))
+        torch.testing.assert_close(ours, betaedit(a, remembered, projection, keys, residual))
+        ranks.append(refreshed.rank)
+        refreshed.add(keys)
+        remembered = remembered + keys @ keys.T
+        if batch % 2:
+            known = remembered / ((batch + 1) * keys.shape[1]) + 3.0 * a
+            projection = projection_below(known / 4.0)
+    assert ranks[0] == ranks[1] != ranks[2]
+
+
+def test_a_refreshed_null_space_excludes_what_was_written(problem, refreshed: RefreshedNullSpace):
+    _, keys, residual = problem
+    refreshed.add(1e6 * torch.cat([keys, keys], dim=1))
+    new = keys + torch.roll(keys, 1, dims=0)
+    delta = dense(least_squares(refreshed, new, residual))
+    assert delta.norm() > 1e-2 and (delta @ keys).norm() < 1e-9 * delta.norm() * keys.norm()
+
+
+def test_a_null_space_that_is_used_up_is_reported(refreshed: RefreshedNullSpace):
+    refreshed.add(100 * torch.eye(IN).double())
+    with pytest.raises(NumericsError, match=rf"no direction is left for new facts after {IN} edits: raise"):
+        refreshed.solve(torch.ones(IN, 1).double())

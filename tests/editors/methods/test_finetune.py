@@ -205,3 +205,43 @@ def test_regularizers_of_updates_and_weights_apply_and_others_are_refused():
     assert after == pytest.approx(norms)
     with pytest.raises(ConfigError, match=r"mpes .* stop .* ft"):
         finetune(regularizers={"mpes": MPES()})
+
+
+def test_the_end_of_text_is_one_more_target():
+    model = tiny_model()
+    end = model.tokenizer.eos_token_id
+    plain, ended = (read_targets(model, FACTS, "teacher_forced", 1, ends=ends) for ends in (False, True))
+    assert (ended.lengths - plain.lengths == 1).all()
+    last = ended.lengths.cumsum(0) - 1
+    assert (ended.targets[last] == end).all() and (ended.owner[last] == torch.arange(len(FACTS))).all()
+    gained = ended.evaluate([]).losses - plain.evaluate([]).losses
+    for fact, difference in zip(FACTS, gained.tolist(), strict=True):
+        ids = tokenize_prompt(model.tokenizer, fact, target=fact.target_new).ids
+        said = model.hf(torch.tensor([ids])).logits[0, -1].log_softmax(dim=-1)
+        assert difference == pytest.approx(-float(said[end]), rel=1e-9)
+
+
+def test_a_model_without_an_end_of_text_is_refused(monkeypatch: pytest.MonkeyPatch):
+    model = tiny_model()
+    monkeypatch.setattr(type(model.tokenizer), "eos_token_id", None, raising=False)
+    with pytest.raises(ConfigError, match=r"has no end of text: set editor\.ends=false"):
+        finetune(ends=True).edit(model, FACTS)
+
+
+def test_shuffled_passes_depend_on_seed_and_edit_alone():
+    def change(seed: int | None, facts: int = 0) -> Tensor:
+        model = tiny_model()
+        editor = finetune(shuffle=seed, facts_at_once=1)
+        editor.edits = facts
+        (delta,) = editor.edit(model, FACTS).update.values()
+        return delta.dense()
+
+    assert torch.equal(change(0), change(0)) and torch.equal(change(None, 3), change(None))
+    assert not torch.equal(change(0), change(1)) and not torch.equal(change(0), change(0, facts=3))
+    assert not torch.equal(change(0), change(None))
+
+
+def test_every_pass_has_every_fact_once():
+    orders = [finetune(shuffle=5)._order(number, 20) for number in range(4)]
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4

@@ -8,7 +8,7 @@ from editors.regularizers.history import History
 from editors.regularizers.norm_constraint import NormConstraint
 from editors.updates import Site
 from tests import plain
-from tests.editors.cases import make_alphaedit, make_emmet, make_memit, make_pmet, perform
+from tests.editors.cases import make_alphaedit, make_betaedit, make_emmet, make_memit, make_pmet, perform
 from tests.editors.locate.test_targets import REACHABLE
 from tests.tiny import FACTS, TEMPLATES, moments, optimizer, tiny_model
 
@@ -91,6 +91,13 @@ def test_alphaedit_without_preserved_directions_is_memit():
     torch.testing.assert_close(update(free, model), update(plain_ridge, model), rtol=1e-5, atol=1e-7)
 
 
+def test_betaedit_that_preserves_nothing_in_its_null_space_is_alphaedit():
+    model = tiny_model()
+    ours = make_betaedit(model, layers=[1], preservation_weight=1e-12, regularizers={})
+    other = make_alphaedit(model, layers=[1], regularizers={})
+    torch.testing.assert_close(update(ours, model), update(other, model), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("make", [make_alphaedit, make_memit])
 def test_the_norm_constraint_is_a_ridge_in_every_editor(make):
     model = tiny_model()
@@ -123,5 +130,9 @@ def test_settings_that_cannot_be_are_refused_in_a_sentence():
             make_alphaedit(model, **wrong)
     with pytest.raises(ConfigError, match=r"lies below every eigenvalue .* layer 0 .*no direction is free"):
         make_alphaedit(model, threshold=1e-9).prepare(model)
+    with pytest.raises(ConfigError, match=r"lies below every eigenvalue .* layer 0 .*no direction is free"):
+        make_betaedit(model, threshold=1e-9).prepare(model)
+    with pytest.raises(ConfigError, match=r"editor\.refresh=0, but it has to be positive"):
+        make_betaedit(model, refresh=0)
     with pytest.raises(ConfigError, match=r"targets\.learning_rate=-1.0, but it has to be positive"):
         optimizer(learning_rate=-1.0)

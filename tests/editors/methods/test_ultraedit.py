@@ -87,6 +87,52 @@ def test_statistics_of_parts_are_those_of_the_whole():
     assert whole.standardised(rows, EPSILON).std(dim=0).allclose(torch.ones(4, dtype=torch.float64))
 
 
+def test_whitened_coordinates_have_the_identity_as_covariance():
+    """And the others are standardised; until there are enough rows, all are."""
+    mixed = torch.randn(6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rows = torch.randn(60, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) @ mixed + 5
+    parts = [RunningStatistics.of(part, 4) for part in rows.split([5, 15, 40])]
+    whole = parts[0].merged(parts[1]).merged(parts[2])
+    white = whole.whitened(rows, EPSILON)
+    torch.testing.assert_close(white[:, 2:].T @ white[:, 2:] / (60 - 4 - 1), torch.eye(4).double())
+    assert torch.equal(white[:, :2], whole.standardised(rows, EPSILON)[:, :2])
+    few = parts[0].whitened(rows, EPSILON)
+    assert torch.equal(few, parts[0].standardised(rows, EPSILON))
+
+
+def test_whitening_does_not_depend_on_the_units_of_gradients():
+    rows = torch.randn(60, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scaled = torch.cat([rows[:, :2], rows[:, 2:] * 1e3], dim=1)
+    white = [RunningStatistics.of(each, 4).whitened(each, EPSILON) for each in (rows, scaled)]
+    torch.testing.assert_close(white[0], white[1])
+
+
+def test_stableedit_reads_the_tokens_that_predict():
+    model, editor = tiny_model(), ultraedit(predicting=True, whitening=True)
+    edit = editor.edit(model, FACTS)
+    targets = [tokenize_prompt(model.tokenizer, fact, target=fact.target_new).target_ids for fact in FACTS]
+    assert edit.diagnostics["tokens"] == sum(map(len, targets))
+
+
+def test_the_covariance_is_kept_between_edits():
+    model, editor, other = tiny_model(), ultraedit(whitening=True), ultraedit(whitening=True)
+    editor.commit(model, FACTS[:1], editor.edit(model, FACTS[:1]))
+    state = editor.state_dict()
+    assert state["128x32.products"].shape == (32, 32) and state["32x128.products"].shape == (128, 128)
+    other.load_state_dict(state)
+    one, two = (each.edit(model, FACTS[1:]).update for each in (editor, other))
+    assert all(torch.equal(one[site].dense(), two[site].dense()) for site in one)
+
+
+def test_a_larger_ridge_gives_a_smaller_update():
+    model = tiny_model()
+    sizes = [
+        sum(delta.square() for delta in ultraedit(ridge=ridge).edit(model, FACTS).update.values())
+        for ridge in (0.1, 1.0, 10.0)
+    ]
+    assert sizes == sorted(sizes, reverse=True) and sizes[2] < 0.9 * sizes[0]
+
+
 def test_one_token_alone_has_no_deviation_and_asks_for_no_change():
     keys = torch.ones(1, 3, dtype=torch.float64)
     statistics = RunningStatistics.of(torch.cat([keys, keys], dim=1))

@@ -19,7 +19,7 @@ HPARAMS = CONF / "hparams"
 EDITORS = sorted(path.stem for path in (CONF / "editor").glob("*.yaml"))
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "hf")
 FILES = sorted(HPARAMS.glob("*/*.yaml"))
-SOURCED = ("hparams/", "Ours", "experiments/")
+SOURCED = ("hparams/", "config/", "configs/", "Ours", "experiments/")
 """One of these occurs in the comment on the source of a file's values."""
 
 
