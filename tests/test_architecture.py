@@ -23,14 +23,16 @@ ALLOWED = {
     "editors.text_files": "errors",
     "editors.tensor_files": "digests disk errors",
     "editors.update_files": "errors updates tensor_files",
+    "editors.solvers": "errors",
     "editors.models": "phases disk errors updates data digests text_files",
     "editors.moments": "phases disk errors data tensor_files text_files models",
     "editors.base": "phases errors updates data models",
-    "editors.regularizers": "errors updates data models base",
+    "editors.regularizers": "errors updates data solvers models base",
     "editors.controls": "phases errors updates data update_files models moments base",
-    "editors.locate": "phases errors updates data text_files models moments base regularizers",
+    "editors.locate": "phases errors updates data text_files solvers models moments base regularizers",
     "editors.methods": (
-        "phases disk errors updates data tensor_files text_files models moments base regularizers locate"
+        "phases disk errors updates data tensor_files text_files solvers models moments base regularizers "
+        "locate"
     ),
     "analysis.units": "",
     "analysis.metrics": "",

@@ -8,11 +8,4 @@ from .shifted_forward import (
     divergence as divergence,
     run_to_shift as run_to_shift,
 )
-from .solvers import (
-    Dense as Dense,
-    NullSpace as NullSpace,
-    Preserved as Preserved,
-    equality as equality,
-    least_squares as least_squares,
-)
 from .targets import TargetOptimizer as TargetOptimizer

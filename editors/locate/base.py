@@ -22,13 +22,13 @@ from editors.errors import ConfigError, NumericsError, check_positive
 from editors.locate.contexts import ContextSource, Groups
 from editors.locate.keys import KeyPass, Keys, keys_of
 from editors.locate.memory_estimate import estimated
-from editors.locate.solvers import Dense, Preserved
 from editors.locate.targets import TargetOptimizer
 from editors.models.model import Model
 from editors.moments.moment_sources import SITE, MomentSource
 from editors.phases import Phase, Report, silent
 from editors.regularizers.base import Progress, Regularizer
 from editors.regularizers.composition import RegularizerChain
+from editors.solvers import Dense, Preserved
 from editors.updates import Delta, Site, plain
 
 
@@ -157,7 +157,7 @@ class LocateThenEdit(Editor):
         targets = self._chain.aim(self._find(model, facts))
         optimised = time.perf_counter()
         update, memory, residuals = self._insert(model, facts, targets)
-        update = self._chain.finish(update, model, Progress(self.edits, self.edits + len(facts)))
+        update = self._chain.finish(update, model, facts, Progress(self.edits, self.edits + len(facts)))
         details = _details(targets, memory, residuals)
         for site, delta in update.items():
             _check(delta.is_finite(), f"the update of {site}", facts, targets)
@@ -173,6 +173,7 @@ class LocateThenEdit(Editor):
     def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
         """Preserve the keys of an applied edit if a regularizer remembers them."""
         super().commit(model, facts, edit)
+        self._chain.commit()
         which = self._chain.remembers(self.remembered or "before")
         if which is None:
             return
@@ -181,11 +182,9 @@ class LocateThenEdit(Editor):
             self._remember(layer, keys[layer])
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
-        """The number of edits, and per layer the keys remembered after the first `since` edits.
-
-        The sizes of their batches are saved beside them.
-        """
-        state = super().state_dict(since)
+        """The number of edits, the state of the regularizers, and per layer the keys remembered after the
+        first `since` edits, with the sizes of their batches."""
+        state = super().state_dict(since) | self._chain.state_dict()
         for layer, remembered in self._keys.items():
             ends = accumulate(batch.shape[1] for batch in remembered)
             keys = [batch for batch, end in zip(remembered, ends, strict=True) if end > since]
@@ -197,6 +196,7 @@ class LocateThenEdit(Editor):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Remember the keys again, in a prepared editor; pieces are loaded in order."""
         super().load_state_dict(state)
+        self._chain.load_state_dict(state)
         for layer in self.layers:
             if f"keys.{layer}" in state:
                 sizes = state[f"batches.{layer}"].tolist()

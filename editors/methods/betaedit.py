@@ -20,10 +20,10 @@ from editors.data import Fact
 from editors.errors import ConfigError, check_positive
 from editors.locate.base import LocateThenEdit
 from editors.locate.keys import Keys
-from editors.locate.solvers import Preserved, RefreshedNullSpace, least_squares
 from editors.models.model import Model
 from editors.moments.moment_sources import SITE
 from editors.phases import Report, silent
+from editors.solvers import Preserved, RefreshedNullSpace, least_squares
 from editors.updates import Delta
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from editors.errors import ConfigError
 from editors.locate.base import LocateThenEdit
 from editors.locate.keys import Keys
-from editors.locate.solvers import Preserved, equality
+from editors.solvers import Preserved, equality
 from editors.updates import Delta
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from editors.base import Cause, Editor
+from editors.base import Cause, Edit, Editor
 from editors.data import Fact
 from editors.errors import NumericsError, check_not_negative, check_positive
 from editors.models.gradients import (
@@ -70,7 +70,7 @@ class GradientEditor(Editor):
             NumericsError: for NaN or infinity in a change, with the matrix and the first fact.
         """
         progress = Progress(self.edits, self.edits + len(facts))
-        update = self._chain.shape(update, model, progress)
+        update = self._chain.shape(update, model, facts, progress)
         for site, delta in update.items():
             if not delta.is_finite():
                 raise NumericsError(
@@ -78,6 +78,20 @@ class GradientEditor(Editor):
                     f"{len(facts)} facts from {facts[0].id} on; {self.remedy}; nothing was changed"
                 )
         return update
+
+    def commit(self, model: Model, facts: Sequence[Fact], edit: Edit) -> None:
+        """Count the facts of an applied edit, and let the regularizers remember it."""
+        super().commit(model, facts, edit)
+        self._chain.commit()
+
+    def state_dict(self, since: int = 0) -> dict[str, Tensor]:
+        """The number of edits, and the state of the regularizers."""
+        return super().state_dict(since) | self._chain.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from them, after `prepare`."""
+        super().load_state_dict(state)
+        self._chain.load_state_dict(state)
 
 
 @dataclass(kw_only=True)

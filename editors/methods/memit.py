@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from editors.locate.base import Keys, LocateThenEdit
-from editors.locate.solvers import Preserved, least_squares
+from editors.solvers import Preserved, least_squares
 from editors.updates import Delta
 
 

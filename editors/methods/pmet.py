@@ -20,8 +20,8 @@ from torch import Tensor
 from editors.locate.base import LocateThenEdit
 from editors.locate.keys import Keys
 from editors.locate.shifted_forward import Predictions, ShiftedForward
-from editors.locate.solvers import Preserved, least_squares
 from editors.locate.targets import TargetOptimizer
+from editors.solvers import Preserved, least_squares
 from editors.updates import Delta
 
 

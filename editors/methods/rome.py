@@ -27,10 +27,10 @@ from editors.data import Fact
 from editors.errors import ConfigError
 from editors.locate.base import LocateThenEdit
 from editors.locate.keys import Keys
-from editors.locate.solvers import Dense, Preserved, equality
 from editors.models.model import Model
 from editors.moments.moment_sources import SITE
 from editors.phases import Report, silent
+from editors.solvers import Dense, Preserved, equality
 from editors.updates import Delta
 
 

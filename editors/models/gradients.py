@@ -53,6 +53,13 @@ class Evaluation:
     outputs: Mapping[Site, Tensor]
     reading: "Reading"
 
+    def keys(self, site: Site) -> Float[Tensor, "token in"]:
+        """The inputs of one matrix at every token, at least in float32."""
+        model = self.reading.forward.model
+        return (
+            self.inputs[site].detach()[self.reading.real].to(torch.promote_types(model.dtype, torch.float32))
+        )
+
     def gradients(self, loss: Float[Tensor, ""], *, predicting: bool = False) -> dict[Site, TokenGradients]:
         """Keys and gradients of every matrix at every token, at least in float32.
 

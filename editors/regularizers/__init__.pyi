@@ -8,4 +8,5 @@ from .norm_constraint import NormConstraint as NormConstraint
 from .norm_reset import NormReset as NormReset
 from .prune import Prune as Prune
 from .rect import Rect as Rect
+from .simie import SimIE as SimIE
 from .subspace_guard import SubspaceGuard as SubspaceGuard

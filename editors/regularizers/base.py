@@ -14,7 +14,7 @@ in the order of this table, whatever the order in the configuration. A regulariz
 its point and inherits the others, which do nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -86,9 +86,22 @@ class Regularizer:
         """Update: the part of one layer's update that is written."""
         return delta
 
+    def read(self, model: Model, sites: Sequence[Site], facts: Sequence[Fact]) -> None:
+        """Update: measure what the update depends on; the facts are about to be edited together."""
+
     def finish(self, site: Site, delta: Delta, weight: Float[Tensor, "out in"], progress: Progress) -> Delta:
         """Update, weight: the final update, once all layers are solved; `weight` is W before it."""
         return delta
+
+    def commit(self) -> None:
+        """Update: remember what was read, once the update is applied."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Update: what is remembered of earlier edits; empty for most."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Update: remember it again, after `prepare`."""
 
 
 def check_every(name: str, every: int) -> None:

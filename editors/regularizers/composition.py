@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
+from torch import Tensor
+
 from editors.base import Targets
 from editors.data import Fact
 from editors.errors import ConfigError
@@ -42,6 +44,7 @@ class RegularizerChain:
                 f"{min(resets)[1]} scales the matrix more often than {min(prunes)[1]} compresses its "
                 f"drift, which is then not that of the edits; drop one, or reset at most as often"
             )
+        self._named = dict(regularizers)
         self._ordered = sorted(regularizers.values(), key=lambda r: (POINTS.index(r.point), r.order))
 
     @property
@@ -83,15 +86,39 @@ class RegularizerChain:
             delta = regularizer.project(site, delta)
         return delta
 
-    def finish(self, update: WeightUpdate, model: Model, progress: Progress) -> dict[Site, Delta]:
+    def finish(
+        self, update: WeightUpdate, model: Model, facts: Sequence[Fact], progress: Progress
+    ) -> dict[Site, Delta]:
         """The whole update after all regularizers; the model's weights are those before it."""
         finished = dict(update)
         for regularizer in self._ordered:
+            regularizer.read(model, list(finished), facts)
             for site, delta in finished.items():
                 finished[site] = regularizer.finish(site, delta, model.current(site), progress)
         return finished
 
-    def shape(self, update: WeightUpdate, model: Model, progress: Progress) -> dict[Site, Delta]:
+    def shape(
+        self, update: WeightUpdate, model: Model, facts: Sequence[Fact], progress: Progress
+    ) -> dict[Site, Delta]:
         """`project` and `finish` together, for an editor that finds the updates of its matrices together."""
         projected = {site: self.project(site, delta) for site, delta in update.items()}
-        return self.finish(projected, model, progress)
+        return self.finish(projected, model, facts, progress)
+
+    def commit(self) -> None:
+        """Let all regularizers remember the edit that was finished last."""
+        for regularizer in self._ordered:
+            regularizer.commit()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the regularizers remember of earlier edits."""
+        return {
+            f"{name}.{key}": tensor
+            for name, regularizer in self._named.items()
+            for key, tensor in regularizer.state_dict().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Let them remember it again, after `prepare`."""
+        for name, regularizer in self._named.items():
+            own = {key.removeprefix(f"{name}."): t for key, t in state.items() if key.startswith(f"{name}.")}
+            regularizer.load_state_dict(own)

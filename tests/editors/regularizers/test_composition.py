@@ -19,6 +19,7 @@ from editors.regularizers.norm_constraint import NormConstraint
 from editors.regularizers.norm_reset import NormReset
 from editors.regularizers.prune import Prune
 from editors.regularizers.rect import Rect
+from editors.regularizers.simie import SimIE
 from editors.regularizers.subspace_guard import SubspaceGuard
 from tests.editors.cases import LOCATING, bits, make_alphaedit, make_memit, make_rome, perform, same_bits
 from tests.editors.locate.test_targets import REACHABLE
@@ -44,6 +45,7 @@ EVERY_KIND: dict[str, Callable[[], Regularizer]] = {
     "subspace_guard": SubspaceGuard,
     "hypersphere": Hypersphere,
     "norm_reset": lambda: NormReset(every=2),
+    "simie": SimIE,
 }
 SINGLE = ("rome", "r_rome")
 EDITORS = (*SINGLE, "memit", "emmet", "emmet_exact", "pmet", "alphaedit", "lti")
@@ -96,6 +98,7 @@ RESUMED: dict[str, dict[str, Callable[[], Regularizer]]] = {
     "history after": {"history": lambda: History(keys="after"), "rect": Rect},
     "prune": {"prune": lambda: Prune(every=9), "history": History},
     "norm reset": {"norm_reset": lambda: NormReset(every=9)},
+    "simie": {"simie": lambda: SimIE(weight=3.0), "history": History},
     "anchor and sphere": {"norm_anchor": lambda: NormAnchor(samples=2), "hypersphere": Hypersphere},
 }
 
@@ -119,12 +122,13 @@ def test_a_restored_editor_continues_with_the_same_bits(editor, case):
 
 @pytest.mark.parametrize("backwards", [False, True])
 def test_regularizers_of_one_point_act_in_a_fixed_order(model, backwards):
-    """The guard, the sphere, rect and prune do not commute, and norm_reset comes last."""
+    """The guard, the sphere, rect, prune and simie do not commute, and norm_reset comes last."""
     chosen = {
         "subspace_guard": SubspaceGuard(energy=0.3),
         "hypersphere": Hypersphere(),
         "rect": Rect(),
         "prune": Prune(every=1),
+        "simie": SimIE(),
         "norm_reset": NormReset(every=3),
     }
     if backwards:
@@ -139,9 +143,11 @@ def test_regularizers_of_one_point_act_in_a_fixed_order(model, backwards):
     swapped = chosen["subspace_guard"].project(SITE, chosen["hypersphere"].project(SITE, delta))
     assert (swapped.dense() - expected.dense()).norm() > 1e-3 * expected.norm()
     projected = expected
-    for name in ("rect", "prune", "norm_reset"):
+    chosen["simie"].read(model, [SITE], FACTS)
+    for name in ("rect", "prune", "simie", "norm_reset"):
         expected = chosen[name].finish(SITE, expected, weight, Progress(2, 3))
-    assert torch.equal(chain.finish({SITE: projected}, model, Progress(2, 3))[SITE].dense(), expected.dense())
+    finished = chain.finish({SITE: projected}, model, FACTS, Progress(2, 3))
+    assert torch.equal(finished[SITE].dense(), expected.dense())
 
 
 REFUSED = {

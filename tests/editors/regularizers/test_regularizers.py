@@ -1,13 +1,17 @@
 """The property that defines each regularizer, on an update or on an edit."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 
 from editors.base import Targets
+from editors.data import Fact
 from editors.errors import ConfigError
+from editors.models.hooks import capture
 from editors.models.model import Model
+from editors.models.tokenization import tokenize_prompt
 from editors.regularizers.base import Progress, Regularizer
 from editors.regularizers.hypersphere import Hypersphere
 from editors.regularizers.mpes import MPES
@@ -16,6 +20,7 @@ from editors.regularizers.norm_constraint import NormConstraint
 from editors.regularizers.norm_reset import NormReset
 from editors.regularizers.prune import Prune
 from editors.regularizers.rect import Rect
+from editors.regularizers.simie import SimIE
 from editors.regularizers.subspace_guard import SubspaceGuard
 from editors.updates import Delta, Site
 from tests.editors.cases import make_memit, perform
@@ -258,3 +263,46 @@ def test_values_that_cannot_be_are_refused_with_their_name(kind, value):
     ((name, wrong),) = value.items()
     with pytest.raises(ConfigError, match=rf"regularizer\..*{name}={wrong}"):
         kind(**value)
+
+
+def tokens_of(model: Model, facts: Sequence[Fact]) -> torch.Tensor:
+    """Inputs of the matrix at every token of prompt and target, one fact at a time."""
+    keys = []
+    for fact in facts:
+        ids = tokenize_prompt(model.tokenizer, fact, target=fact.target_new).ids
+        with capture(inputs={"h": model.module(*SITE)}) as read:
+            model.hf(torch.tensor([ids]))
+        keys.append(read["h"][0].detach())
+    return torch.cat(keys).T.double()
+
+
+def test_simie_fits_the_update_to_its_effect_on_all_tokens_so_far():
+    """As published: P ← P + K Kᵀ, Δ′ = Δ K Kᵀ P⁻¹; an edit that is not applied leaves no trace."""
+    model, rule = tiny_model(), SimIE(weight=2.0)
+    weight = model.weight(*SITE)
+    rule.prepare(model, [SITE])
+    system = 2.0 * torch.eye(model.weight(*SITE).shape[1]).double()
+    for facts, applied in ((FACTS[:1], True), (FACTS[1:], False), (FACTS[1:2], True), (FACTS, True)):
+        delta = delta_of(model)
+        rule.read(model, [SITE], facts)
+        keys = tokens_of(model, facts)
+        with_these = system + keys @ keys.T
+        expected = delta.dense().double() @ keys @ keys.T @ torch.linalg.inv(with_these)
+        torch.testing.assert_close(rule.finish(SITE, delta, weight, DUE).dense(), expected)
+        if applied:
+            rule.commit()
+            system = with_these
+
+
+def test_simie_keeps_an_update_on_its_own_tokens_as_less_is_asked_of_others():
+    model, delta, gaps = tiny_model(), delta_of(tiny_model()), []
+    keys = tokens_of(model, FACTS)
+    for strength in (10.0, 1e-2, 1e-6):
+        rule = SimIE(weight=strength)
+        rule.prepare(model, [SITE])
+        rule.read(model, [SITE], FACTS)
+        change = (rule.finish(SITE, delta, model.weight(*SITE), DUE).dense() - delta.dense().double()) @ keys
+        gaps.append(float(change.norm()))
+    assert gaps == sorted(gaps, reverse=True) and gaps[2] < 1e-4 * gaps[0]
+    with pytest.raises(ConfigError, match=r"regularizer\.simie\.weight=0, but it has to be positive"):
+        SimIE(weight=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from editors.errors import NumericsError
-from editors.locate.solvers import (
+from editors.solvers import (
     Dense,
     NullSpace,
     RefreshedNullSpace,
@@ -241,3 +241,20 @@ def test_a_null_space_that_is_used_up_is_reported(refreshed: RefreshedNullSpace)
     refreshed.add(100 * torch.eye(IN).double())
     with pytest.raises(NumericsError, match=rf"no direction is left for new facts after {IN} edits: raise"):
         refreshed.solve(torch.ones(IN, 1).double())
+
+
+def test_history_and_a_ridge_anchor_a_sequence_at_the_unedited_weights(problem):
+    """RLSEdit: one solution for all edits that pays for every step away from W₀."""
+    a, keys, residual = problem
+    start = torch.randn(OUT, IN, generator=torch.Generator().manual_seed(1)).double()
+    values = start @ keys + residual
+    preserved, weight = Dense(a, ridge=0.7), start
+    for column in range(N):
+        key, value = keys[:, column : column + 1], values[:, column : column + 1]
+        weight = weight + dense(least_squares(preserved, key, value - weight @ key))
+        preserved.add(key)
+    weight.requires_grad_()
+    drift = weight - start
+    objective = ((weight @ keys - values) ** 2).sum() + (drift @ a * drift).sum() + 0.7 * (drift**2).sum()
+    (gradient,) = torch.autograd.grad(objective, weight)
+    assert gradient.abs().max() < 1e-10
