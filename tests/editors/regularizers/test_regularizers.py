@@ -304,5 +304,5 @@ def test_simie_keeps_an_update_on_its_own_tokens_as_less_is_asked_of_others():
         change = (rule.finish(SITE, delta, model.weight(*SITE), DUE).dense() - delta.dense().double()) @ keys
         gaps.append(float(change.norm()))
     assert gaps == sorted(gaps, reverse=True) and gaps[2] < 1e-4 * gaps[0]
-    with pytest.raises(ConfigError, match=r"regularizer\.simie\.weight=0, but it has to be positive"):
-        SimIE(weight=0)
+    with pytest.raises(ConfigError, match=r"regularizer\.simie\.weight=0\.0, but it has to be positive"):
+        SimIE(weight=0.0)
