@@ -8,7 +8,7 @@ touched: the effect of a layer's update on the layers above is added to the reco
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import ClassVar, Literal
 
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from editors.base import Cause, Edit, Editor, Targets
 from editors.data import SLOT, Fact
-from editors.errors import ConfigError, NumericsError, check_positive
+from editors.errors import ConfigError, check_positive
 from editors.locate.contexts import ContextSource, Groups
+from editors.locate.diagnostics import check_finite, details, strengths
 from editors.locate.keys import KeyPass, Keys, keys_of
 from editors.locate.memory_estimate import estimated
 from editors.locate.targets import TargetOptimizer
@@ -29,7 +30,14 @@ from editors.phases import Phase, Report, silent
 from editors.regularizers.base import Progress, Regularizer
 from editors.regularizers.composition import RegularizerChain
 from editors.solvers import Dense, Preserved
-from editors.updates import Delta, Site, plain
+from editors.updates import Delta, Site, WeightUpdate, plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocatedEdit(Edit):
+    """An edit and its update before regularizers changed it."""
+
+    solved: WeightUpdate
 
 
 @dataclass(kw_only=True)
@@ -47,6 +55,11 @@ class LocateThenEdit(Editor):
     """Second moments C of the corpus' keys."""
     preservation_weight: float = 1.0
     """λp, weight of the second moment of the corpus' keys; a larger one preserves more and edits less."""
+    compensate: bool = False
+    """Whether an edit makes up for what regularizers took from the update before it; needs `history`."""
+    replay: bool = False
+    """Whether targets are set at the first edited block, and every later block's are what the model makes of
+    them; otherwise they are set at the last, and the residual is spread over the blocks."""
     regularizers: Mapping[str, Regularizer] = field(default_factory=dict)
     """Regularizers at any point of an edit."""
 
@@ -60,7 +73,17 @@ class LocateThenEdit(Editor):
     def __post_init__(self) -> None:
         self.layers = sorted(self.layers)
         check_positive("editor", preservation_weight=self.preservation_weight)
+        if self.replay and self.measured_at != "block":
+            raise ConfigError(
+                f"editor.replay sets targets at the output of blocks, but {self.name} sets them inside one: "
+                "drop it or use memit"
+            )
         self._chain = RegularizerChain(self.regularizers, self.name)
+        if self.compensate and not self._chain.remembers(self.remembered or "before"):
+            raise ConfigError(
+                "editor.compensate corrects the equations of all edits so far, so that it needs the "
+                "regularizer history; drop the one or add the other"
+            )
         if self.remembered is None and self._chain.remembers("before"):
             raise ConfigError(
                 f"history keeps the keys of earlier edits, but {self.name} has no place for them in its "
@@ -71,6 +94,8 @@ class LocateThenEdit(Editor):
         self._strengths: dict[str, float] = {}
         self._keys: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
         self._sampled_on = ""
+        self._missing: dict[int, Tensor] = {}
+        """Per layer, what regularizers changed in the last update: Δ′ − Δ."""
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -118,7 +143,7 @@ class LocateThenEdit(Editor):
             weighted = self.preservation_weight * moment.double().to(model.device)
             preserved[layer] = Dense(weighted, self.added_ridge)
             means.append(float(weighted.diagonal().mean()))
-        self._strengths = _strengths(sum(means) / len(means), self.added_ridge)
+        self._strengths = strengths(sum(means) / len(means), self.added_ridge)
         return preserved
 
     def prepare(self, model: Model, facts: Sequence[Fact] = (), report: Report = silent) -> None:
@@ -156,17 +181,18 @@ class LocateThenEdit(Editor):
         begun = time.perf_counter()
         targets = self._chain.aim(self._find(model, facts))
         optimised = time.perf_counter()
-        update, memory, residuals = self._insert(model, facts, targets)
-        update = self._chain.finish(update, model, facts, Progress(self.edits, self.edits + len(facts)))
-        details = _details(targets, memory, residuals)
+        solved, memory, residuals = self._insert(model, facts, targets)
+        update = self._chain.finish(solved, model, facts, Progress(self.edits, self.edits + len(facts)))
+        per_fact = details(targets, memory, residuals)
         for site, delta in update.items():
-            _check(delta.is_finite(), f"the update of {site}", facts, targets)
-        return Edit(
+            check_finite(delta.is_finite(), f"the update of {site}", facts, targets)
+        return LocatedEdit(
             update=update,
+            solved=solved,
             targets=targets.vectors,
             memory=memory,
-            diagnostics={name: float(values.mean()) for name, values in details.items()} | self._strengths,
-            details={name: values.tolist() for name, values in details.items()},
+            diagnostics={name: float(values.mean()) for name, values in per_fact.items()} | self._strengths,
+            details={name: values.tolist() for name, values in per_fact.items()},
             seconds={"targets": optimised - begun, "insertion": time.perf_counter() - optimised},
         )
 
@@ -174,6 +200,12 @@ class LocateThenEdit(Editor):
         """Preserve the keys of an applied edit if a regularizer remembers them."""
         super().commit(model, facts, edit)
         self._chain.commit()
+        if self.compensate:
+            assert isinstance(edit, LocatedEdit), "another editor made this edit"
+            self._missing = {
+                site.layer: plain(delta.dense().double() - edit.solved[site].dense().double())
+                for site, delta in edit.update.items()
+            }
         which = self._chain.remembers(self.remembered or "before")
         if which is None:
             return
@@ -185,6 +217,7 @@ class LocateThenEdit(Editor):
         """The number of edits, the state of the regularizers, and per layer the keys remembered after the
         first `since` edits, with the sizes of their batches."""
         state = super().state_dict(since) | self._chain.state_dict()
+        state |= {f"missing.{layer}": matrix for layer, matrix in self._missing.items()}
         for layer, remembered in self._keys.items():
             ends = accumulate(batch.shape[1] for batch in remembered)
             keys = [batch for batch, end in zip(remembered, ends, strict=True) if end > since]
@@ -197,6 +230,9 @@ class LocateThenEdit(Editor):
         """Remember the keys again, in a prepared editor; pieces are loaded in order."""
         super().load_state_dict(state)
         self._chain.load_state_dict(state)
+        self._missing = {
+            layer: state[f"missing.{layer}"] for layer in self.layers if f"missing.{layer}" in state
+        }
         for layer in self.layers:
             if f"keys.{layer}" in state:
                 sizes = state[f"batches.{layer}"].tolist()
@@ -213,12 +249,16 @@ class LocateThenEdit(Editor):
         if model.digest != self._sampled_on:
             self._groups, self._sampled_on = self.contexts.groups(model, report), model.digest
 
+    @property
+    def _target_layer(self) -> int:
+        return self.layers[0] if self.replay else self.layers[-1]
+
     def _find(self, model: Model, facts: Sequence[Fact]) -> Targets:
-        return self.targets.find(model, facts, self._groups, self.layers[-1], self._chain.stop)
+        return self.targets.find(model, facts, self._groups, self._target_layer, self._chain.stop)
 
     def _unstopped(self, model: Model, facts: Sequence[Fact]) -> Targets:
         """Targets of the bare prompts, without a stop rule."""
-        return self.targets.find(model, facts, ((SLOT,),), self.layers[-1], Regularizer())
+        return self.targets.find(model, facts, ((SLOT,),), self._target_layer, Regularizer())
 
     @torch.no_grad()
     def _insert(
@@ -226,21 +266,36 @@ class LocateThenEdit(Editor):
     ) -> tuple[dict[Site, Delta], dict[int, Tensor], Tensor]:
         """Solve the layers one after another, each for the residual left by the earlier ones."""
         walk = KeyPass(model, facts, self._groups, self.layers)
+        goals = walk.replayed(targets.vectors) if self.replay else {self.layers[-1]: targets.vectors}
         update, memory, residuals = {}, {}, torch.empty(0)
         for i, layer in enumerate(self.layers):
-            keys, current = walk.measure(layer, self.measured_at, self.averages_output)
+            measured = layer if self.replay else self.layers[-1]
+            keys, current = walk.measure(layer, self.measured_at, self.averages_output, measured)
             site = Site(SITE, layer)
-            residual = (targets.vectors - current).T
+            residual = (goals[measured] - current).T
             finite = bool(residual.isfinite().all() and keys.mean.isfinite().all())
-            _check(finite, f"a key or residual of {site}", facts, targets)
+            check_finite(finite, f"a key or residual of {site}", facts, targets)
             residuals = residual.norm(dim=0) if i == 0 else residuals
-            part = self.spread(len(self.layers) - i)
-            delta = self.solve(self._preserved[layer], keys, residual.double() * part)
+            part = 1.0 if self.replay else self.spread(len(self.layers) - i)
+            delta = self._solve(layer, keys, residual.double() * part)
             update[site], memory[layer] = self._chain.project(site, delta), keys.mean
-            _check(update[site].is_finite(), f"the update of {site}", facts, targets)
+            check_finite(update[site].is_finite(), f"the update of {site}", facts, targets)
             if layer != self.layers[-1]:
                 walk.write(layer, update[site], until=self.layers[i + 1])
         return update, memory, residuals
+
+    def _solve(self, layer: int, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
+        """Δ, or with D = Δ′ − Δ of the last edit the solution for R + D K, less D.
+
+        That is (R Kᵀ − E) (A + K Kᵀ)⁻¹ with E = D A, the error that D has left in the equations of all edits
+        so far. Source: arXiv 2605.26670 and Wangzzzzzzzz/OTE-SE-Alignment, whose A also holds the identity.
+        """
+        preserved, missing = self._preserved[layer], self._missing.get(layer)
+        if missing is None:
+            return self.solve(preserved, keys, residual)
+        missing = missing.to(residual)
+        delta = self.solve(preserved, keys, residual + missing @ keys.mean.double())
+        return replace(delta, left=delta.dense().double() - missing, right=None)
 
     def _moments(self, model: Model, report: Report) -> dict[int, Float[Tensor, "in in"]]:
         """The second moments, with their widths checked."""
@@ -273,39 +328,3 @@ class LocateThenEdit(Editor):
 
 def _factoring(done: int, layers: int) -> Phase:
     return Phase(name="factoring what is preserved", count=done, total=layers, unit="layers")
-
-
-def _strengths(preservation: float, ridge: float) -> dict[str, float]:
-    """Strengths that can be compared across models: λp tr(C)/d, the mean eigenvalue of what is preserved, and
-    r = λn d / (λp tr C), the norm constraint beside it."""
-    share = {"constraint_share": ridge / preservation} if ridge and preservation else {}
-    return {"preservation": preservation} | share
-
-
-def _check(finite: bool, what: str, facts: Sequence[Fact], targets: Targets) -> None:
-    if finite:
-        return
-    norms = targets.vectors.norm(dim=1)
-    worst = int(norms.nan_to_num(float("inf")).argmax())
-    raise NumericsError(
-        f"{what} is not finite while editing {len(facts)} facts; the largest "
-        f"target is that of fact {facts[worst].id}, norm {float(norms[worst]):.3g}; nothing was changed"
-    )
-
-
-def _details(
-    targets: Targets, memory: Mapping[int, Tensor], residuals: Float[Tensor, " n"]
-) -> dict[str, Float[Tensor, " n"]]:
-    """Diagnostics per fact: norms of the target, of the vector before it, of the keys (mean over layers) and
-    of the residual at the first edited layer; steps and loss of the target's optimisation, and whether it was
-    correct (`Targets`)."""
-    keys = torch.stack([k.norm(dim=0) for k in memory.values()])
-    return {
-        "target_norm": targets.vectors.norm(dim=1).double().cpu(),
-        "initial_norm": targets.initial.norm(dim=1).double().cpu(),
-        "key_norm": keys.double().mean(dim=0).cpu(),
-        "residual_norm": residuals.double().cpu(),
-        "optimiser_steps": targets.steps.double().cpu(),
-        "target_loss": targets.losses.double().cpu(),
-        "target_correct": targets.correct.double().cpu(),
-    }

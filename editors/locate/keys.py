@@ -7,6 +7,7 @@ residual stream; only the blocks between two edited layers are run again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -68,12 +69,14 @@ class KeyPass:
         self._size = len(flat(groups))
         self._subject = torch.tensor([len(row) - 1 for row in ids], device=model.device) - lengths
 
-    def measure(self, layer: int, module: str, averaged: bool) -> tuple[Keys, Float[Tensor, "n out"]]:
-        """Keys of `layer`, and the output of `module` in the last layer at the subjects.
+    def measure(
+        self, layer: int, module: str, averaged: bool, last: int
+    ) -> tuple[Keys, Float[Tensor, "n out"]]:
+        """Keys of `layer`, and the output of `module` in block `last` at the subjects.
 
         The output is that of the bare prompts or, if `averaged`, the mean over the templates.
         """
-        last, rows = self.layers[-1], torch.arange(len(self._subject), device=self.model.device)
+        rows = torch.arange(len(self._subject), device=self.model.device)
         selected = rows if averaged else rows[:: self._size]
         with capture(outputs={"v": self.model.module(module, last)}) as captured:
             for flow in self._flows:
@@ -91,6 +94,25 @@ class KeyPass:
         if averaged:
             output = mean_over(self.groups, output.view(-1, self._size, output.shape[-1]))
         return Keys(mean_over(self.groups, keys).T, keys[:, 0].T), output
+
+    def replayed(self, targets: Float[Tensor, "n out"]) -> dict[int, Float[Tensor, "n out"]]:
+        """Outputs of every edited block at the subjects of the bare prompts, with `targets` at the lowest.
+
+        Called before anything is written.
+        """
+        first, last = self.layers[0], self.layers[-1]
+        bare = torch.arange(0, len(self._subject), self._size, device=self.model.device)
+        for flow in self._flows[:-1]:
+            flow.forward.run(flow.hidden, first, last)
+        forward = self._rows.forward.select(bare)
+        hidden = forward.run(self._rows.hidden[bare], first, first).clone()
+        at = torch.arange(len(bare), device=bare.device), self._subject[bare]
+        hidden[at] = targets.to(hidden)
+        goals = {first: targets}
+        for below, layer in pairwise(self.layers):
+            hidden = forward.run(hidden, below + 1, layer)
+            goals[layer] = hidden[at].to(targets)
+        return goals
 
     def write(self, layer: int, delta: Delta, until: int) -> None:
         """Run up to block `until` as if Δ were in place."""

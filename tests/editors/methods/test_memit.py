@@ -7,6 +7,7 @@ import torch
 from tokenizers import processors
 
 from editors.errors import ConfigError, NumericsError
+from editors.locate.keys import Keys
 from editors.methods.memit import MEMIT
 from editors.moments.moment_sources import GivenMoments
 from editors.regularizers.base import Regularizer
@@ -33,6 +34,71 @@ def test_memit_is_the_plain_path_with_all_facts_in_one_batch(family, layers):
     expected = plain.memit(model, FACTS, TEMPLATES, layers, preserved, optimizer())
     for layer, delta in expected.items():
         torch.testing.assert_close(found[Site("mlp_down", layer)].dense(), delta)
+
+
+@EVERY
+@pytest.mark.parametrize("layers", [[0, 1], [0, 2], [1]])
+def test_forward_replay_is_the_plain_path_with_a_target_for_every_block(family, layers):
+    model = tiny_model(family)
+    made = make_memit(model, layers=layers, replay=True)
+    made.prepare(model)
+    before = bits(model)
+    found = made.edit(model, FACTS).update
+    assert same_bits(model, before)
+    preserved = {layer: 0.5 * m for layer, m in moments(model).matrices.items()}
+    expected = plain.replayed_memit(model, FACTS, TEMPLATES, layers, preserved, optimizer())
+    assert len(found) == len(layers)
+    for layer, delta in expected.items():
+        torch.testing.assert_close(found[Site("mlp_down", layer)].dense(), delta)
+
+
+@pytest.mark.parametrize("make", [make_memit, make_alphaedit])
+def test_forward_replay_with_one_block_changes_nothing(make):
+    model, updates = tiny_model(), []
+    for replay in (False, True):
+        made = make(model, layers=[1], replay=replay)
+        made.prepare(model)
+        (delta,) = made.edit(model, FACTS).update.values()
+        updates.append(delta.dense())
+    torch.testing.assert_close(*updates)
+
+
+def test_forward_replay_is_refused_where_targets_lie_inside_a_block():
+    with pytest.raises(ConfigError, match=r"editor\.replay sets targets at the output of blocks, but rome"):
+        make_rome(tiny_model(), replay=True)
+
+
+def test_compensation_is_the_published_error_in_the_equations():
+    """Δ = (R Kᵀ − E) (A + K Kᵀ)⁻¹ with E = (Δ′ − Δ) (A₀ + K₀ K₀ᵀ), after one edit that RECT has cut."""
+    model, rules = tiny_model(), {"history": History(keys="before"), "rect": Rect(keep=0.3)}
+    made = make_memit(model, layers=[1], regularizers=rules, compensate=True)
+    made.prepare(model)
+    a = 0.5 * moments(model).matrices[1].double()
+    start, keys = model.weight("mlp_down", 1).clone(), keys_in(model, FACTS[:2])
+    first = made.edit(model, FACTS[:2])
+    solved = plain.memit(model, FACTS[:2], TEMPLATES, [1], {1: a}, optimizer())[1].double()
+    model.apply(first.update)
+    made.commit(model, FACTS[:2], first)
+    a = a + keys @ keys.T
+    error = (model.weight("mlp_down", 1) - start - solved).double() @ a
+    new = keys_in(model, FACTS[2:])
+    vectors = [plain.target(model, fact, TEMPLATES, 1, optimizer()) for fact in FACTS[2:]]
+    written = [plain.written(model, fact, (("{}",),), "block", 1) for fact in FACTS[2:]]
+    residual = (torch.stack(vectors) - torch.stack(written)).T.double()
+    expected = (residual @ new.T - error) @ torch.linalg.inv(a + new @ new.T)
+    ours = made._solve(1, Keys(new, new), residual).dense().double()
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+    plainly = residual @ new.T @ torch.linalg.inv(a + new @ new.T)
+    assert (expected - plainly).norm() > 0.1 * plainly.norm()
+
+
+def keys_in(model, facts) -> torch.Tensor:
+    return torch.stack([plain.key(model, fact, TEMPLATES, 1) for fact in facts]).double().T
+
+
+def test_compensation_needs_a_history():
+    with pytest.raises(ConfigError, match=r"editor\.compensate .* needs the regularizer history;"):
+        make_memit(tiny_model(), regularizers={"rect": Rect()}, compensate=True)
 
 
 class Unrounded(MEMIT):

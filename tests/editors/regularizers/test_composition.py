@@ -108,7 +108,14 @@ RESUMED: dict[str, dict[str, Callable[[], Regularizer]]] = {
 def test_a_restored_editor_continues_with_the_same_bits(editor, case):
     """Two editors prepared on the unedited model; one edits from the start, the other takes over."""
     model = tiny_model()
-    made, twin = (editor(model, regularizers={k: v() for k, v in RESUMED[case].items()}) for _ in range(2))
+    made, twin = (
+        editor(
+            model,
+            regularizers={kind: make() for kind, make in RESUMED[case].items()},
+            compensate="history" in RESUMED[case],
+        )
+        for _ in range(2)
+    )
     for each in (made, twin):
         each.prepare(model, FACTS)
     perform(model, made, MANY, FACTS[:1])
