@@ -6,8 +6,9 @@ precision and strides of every change: the layout of factors decides about the l
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, cast
 
@@ -127,6 +128,36 @@ def read_updates(folder: Path) -> list[Recorded]:
             raise DataError(f"{path} holds the updates of {edits - first} edits, but its name says otherwise")
         batches += piece
     return batches
+
+
+def first_edits(batches: Sequence[Recorded], edits: int) -> list[Recorded]:
+    """The batches with the first `edits` facts; raises DataError if none of them ends there."""
+    ends = list(accumulate(len(batch.facts) for batch in batches))
+    if edits not in ends:
+        raise DataError(
+            f"edits={edits}, but the run made {ends[-1]} edits, {ends[0]} at a time: choose a number at "
+            "which one of its batches ended"
+        )
+    return list(batches[: ends.index(edits) + 1])
+
+
+def check_undo(batches: Sequence[Recorded], facts: Collection[str]) -> None:
+    """Check that these facts can be taken back: an update of several facts only as a whole.
+
+    Raises:
+        DataError: for a fact that was not edited, or without the others of its batch.
+    """
+    edited = {fact for batch in batches for fact in batch.facts}
+    if unknown := [fact for fact in facts if fact not in edited]:
+        raise DataError(f"undo={unknown[0]}, but the run did not edit that fact: its ledger names the facts")
+    for batch in batches:
+        chosen = [fact for fact in batch.facts if fact in facts]
+        if chosen and len(chosen) < len(batch.facts):
+            rest = [fact for fact in batch.facts if fact not in facts]
+            raise DataError(
+                f"undo={chosen[0]}, but one update wrote that fact together with {len(rest)} others: name "
+                f"them too ({','.join(rest[:3])}{',…' if rest[3:] else ''}), or edit with batch_size=1"
+            )
 
 
 def span(path: Path) -> tuple[int, int]:

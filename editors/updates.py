@@ -57,6 +57,10 @@ class Delta:
         right = None if self.right is None else self.right.to(device)
         return replace(self, left=self.left.to(device), right=right)
 
+    def scaled(self, factor: float) -> "Delta":
+        """The change times a number, in the same layout."""
+        return replace(self, left=factor * self.left)
+
     def square(self) -> float:
         """‖Δ‖²_F, in float64; from thin factors it is ⟨leftᵀ left, rightᵀ right⟩."""
         left = self.left.double()

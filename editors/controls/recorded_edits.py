@@ -29,6 +29,8 @@ class RecordedEdits(Editor):
     """The recorded batches, in order."""
     control: Control = field(default_factory=Control)
     """The control that transforms the updates; by default they stay unchanged."""
+    undone: frozenset[str] = frozenset()
+    """Ids of facts whose updates are left out, batch by batch."""
     name: str = "replay"
     check_every: ClassVar[int] = 0
     _done: int = field(default=0, init=False, repr=False)
@@ -73,6 +75,8 @@ class RecordedEdits(Editor):
                 "facts: edit the recorded facts in their order"
             )
         update = {site: delta.to(model.weight(*site).device) for site, delta in batch.update.items()}
+        if batch.facts[0] in self.undone:
+            update = {site: delta.scaled(0.0) for site, delta in update.items()}
         changed = self.control.act(model, update, self.edits)
         return Edit(update=changed, seconds={"reading": time.perf_counter() - begun})
 

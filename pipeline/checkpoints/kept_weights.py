@@ -4,6 +4,7 @@ A run that edits may have kept its updates instead: applied to the loaded model 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from editors.errors import DataError
 from editors.models.gradients import check_sites
 from editors.models.model import Model
 from editors.tensor_files import read_tensors, write_tensors
-from editors.update_files import Recorded, read_updates
+from editors.update_files import Recorded, check_undo, first_edits, read_updates
 from pipeline.checkpoints.kept_updates import FOLDER as UPDATES
 
 WEIGHTS = "weights.safetensors"
@@ -39,14 +40,52 @@ def keep_weights(model: Model, folder: Path) -> None:
     write_tensors(folder / WEIGHTS, changed, durable=True)
 
 
-def kept_changes(run: Path) -> Callable[[Model], None]:
+@dataclass(frozen=True, kw_only=True)
+class Undo:
+    """Edits of a run that are taken back; by default none."""
+
+    facts: tuple[str, ...] = ()
+    """Ids of the facts."""
+    edits: int | None = None
+    """Number of edits, from the first, that are kept; None keeps all."""
+
+    def __bool__(self) -> bool:
+        """Whether anything is taken back."""
+        return bool(self.facts) or self.edits is not None
+
+    def __str__(self) -> str:
+        """For a reader of the model's card."""
+        parts = [f"all after the first {self.edits}"] if self.edits is not None else []
+        return " and ".join([*parts, *([f"those of {', '.join(self.facts)}"] if self.facts else [])])
+
+    def remaining(self, batches: Sequence[Recorded]) -> list[Recorded]:
+        """The batches that stay, in their order; raises DataError if the edits cannot be taken back."""
+        kept = list(batches) if self.edits is None else first_edits(batches, self.edits)
+        check_undo(kept, self.facts)
+        return [batch for batch in kept if batch.facts[0] not in self.facts]
+
+
+NOTHING = Undo()
+
+
+def kept_changes(run: Path, undo: Undo = NOTHING) -> Callable[[Model], None]:
     """A function that changes the model of a run, as loaded, into the one that the run ended with.
+
+    With `undo` into the one that the remaining updates lead to, in their order.
 
     Raises:
         DataError: if the run kept neither weights nor updates, they are not as they were written, or it ended
-            with the model that it began with.
+            with the model that it began with; or if edits cannot be taken back.
     """
     path = run / WEIGHTS
+    if undo:
+        if not (run / UPDATES).is_dir():
+            raise DataError(
+                f"{run} kept no updates, so that no edit can be taken back: compute it again with "
+                "intervention.keep_updates=true resume=never"
+            )
+        RunFolder(run).verify(f"{UPDATES}/*")
+        return partial(_edit, undo.remaining(read_updates(run / UPDATES)))
     if not path.is_file() and (run / UPDATES).is_dir():
         RunFolder(run).verify(f"{UPDATES}/*")
         return partial(_edit, read_updates(run / UPDATES))

@@ -2,8 +2,9 @@
 
 The folder is read by `AutoModelForCausalLM.from_pretrained(DIR)`, vLLM, lm-eval and `python -m pipeline
 model=hf model.path=DIR`. The run must have kept its weights (`keep_weights=true`) or its updates
-(`intervention.keep_updates=true`). If the model is from a plug-in, the command has to name the plug-in,
-`plugins=my_module`: the plug-ins of the run's configuration are not imported.
+(`intervention.keep_updates=true`), from which single edits can be taken back: `undo=ID,…` or `edits=N`, which
+keeps the first N (`python -m pipeline ledger RUN` lists them). If the model is from a plug-in, the command
+has to name the plug-in, `plugins=my_module`: the plug-ins of the run's configuration are not imported.
 """
 
 import argparse
@@ -15,15 +16,15 @@ from tempfile import TemporaryDirectory
 import transformers
 from safetensors import SafetensorError
 
-from analysis.results.run_folder import RunFolder, run_folders
+from analysis.results.run_folder import RunFolder
 from editors.errors import DataError, ModelError, NormscopeError, first_line
 from editors.models.model import Model
 from editors.text_files import local_path
 from pipeline.build import build_model
-from pipeline.checkpoints.kept_weights import kept_changes
+from pipeline.checkpoints.kept_weights import NOTHING, Undo, kept_changes
 from pipeline.commands.model_card import card
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
-from pipeline.runs.layout import warn_if_unverifiable
+from pipeline.runs.layout import finished_run, warn_if_unverifiable
 
 
 def main(arguments: Sequence[str]) -> str | int:
@@ -31,13 +32,16 @@ def main(arguments: Sequence[str]) -> str | int:
     parser = argparse.ArgumentParser(prog="python -m pipeline export", description=__doc__)
     parser.add_argument("run", type=local_path, metavar="RUN", help="the folder of a finished run")
     parser.add_argument("out", type=_out, metavar="out=DIR", help="a folder that is empty or does not exist")
-    parser.add_argument("plugins", type=_plugins, nargs="?", default=(), metavar="plugins=MODULE,...",
-                        help="modules with classes of the run's model that you trust")  # fmt: skip
+    parser.add_argument("settings", type=_setting, nargs="*", metavar="key=value",
+                        help="plugins=MODULE,… are modules with classes of the run's model that you trust; "
+                        "undo=ID,… takes the edits of facts back; edits=N keeps only the first")  # fmt: skip
     options = parser.parse_args(arguments)
+    chosen = dict(options.settings)
+    undo = Undo(facts=chosen.get("undo", ()), edits=int(chosen["edits"][0]) if "edits" in chosen else None)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        print(export(options.run, options.out, options.plugins))  # noqa: T201 - for scripts
+        print(export(options.run, options.out, chosen.get("plugins", ()), undo))  # noqa: T201 - for scripts
     except NormscopeError as error:
         return f"error: {error}"
     except (OSError, SafetensorError) as error:
@@ -46,21 +50,22 @@ def main(arguments: Sequence[str]) -> str | int:
     return 0
 
 
-def export(run: Path, out: Path, plugins: Sequence[str] = ()) -> Path:
+def export(run: Path, out: Path, plugins: Sequence[str] = (), undo: Undo = NOTHING) -> Path:
     """Write the final model of a run into `out`, completely or not at all; returns `out`.
 
-    `plugins` are modules outside of this project whose classes the model may use.
+    `plugins` are modules outside of this project whose classes the model may use; `undo` takes edits back.
 
     Raises:
-        DataError: if the folder is no finished run with weights, or `out` is not empty.
+        DataError: if the folder is no finished run with weights, `out` is not empty, or an edit cannot be
+            taken back.
         ConfigError: if the run's configuration or the files of its initial model have changed.
         ModelError: if the initial model cannot be loaded.
     """
-    run = _finished(run)
+    run = finished_run(run)
     warn_if_unverifiable(run)
     target = _target(out, run)
-    readme = card(RunFolder(run))
-    model = edited_model(run, plugins)
+    readme = card(RunFolder(run), taken_back=str(undo))
+    model = edited_model(run, plugins, undo)
     _make_writable(model)
     target.parent.mkdir(parents=True, exist_ok=True)
     # beside the target, so that it can be renamed; another name than that of any folder there
@@ -88,15 +93,15 @@ def _target(out: Path, run: Path) -> Path:
     return target
 
 
-def edited_model(run: Path, plugins: Sequence[str] = ()) -> Model:
+def edited_model(run: Path, plugins: Sequence[str] = (), undo: Undo = NOTHING) -> Model:
     """The final model of a run, on the CPU, in the precision of the run.
 
     Raises:
-        DataError: if the run kept no weights.
+        DataError: if the run kept no weights, or an edit cannot be taken back.
         ConfigError: if the files of its initial model have changed since.
         ModelError: if the initial model cannot be loaded.
     """
-    change = kept_changes(run)
+    change = kept_changes(run, undo)
     config = RunFolder(run).config()
     checkpoint = replace(build_model(config, plugins), device="cpu", device_map=None)
     own = (checkpoint.path, checkpoint.gguf)
@@ -119,21 +124,6 @@ def _make_writable(model: Model) -> None:
         generation.do_sample = True
 
 
-def _finished(folder: Path) -> Path:
-    """The only run in the folder; raises DataError if it is not finished or there are several."""
-    run, *others = run_folders([folder])
-    if others:
-        raise DataError(
-            f"{folder} holds {len(others) + 1} runs: name one of them, such as {run.path} "
-            f"(python -m pipeline status {folder} lists them)"
-        )
-    if not run.is_done:
-        raise DataError(
-            f"{run.path} is not finished: python -m pipeline status {run.path.parent} shows its progress"
-        )
-    return run.path
-
-
 def _out(text: str) -> Path:
     key, sign, path = text.partition("=")
     if key != "out" or not sign or not path:
@@ -141,8 +131,11 @@ def _out(text: str) -> Path:
     return local_path(path)
 
 
-def _plugins(text: str) -> tuple[str, ...]:
-    key, sign, modules = text.partition("=")
-    if key != "plugins" or not sign:
-        raise argparse.ArgumentTypeError(f"{text!r} has to be plugins=MODULE,...")
-    return tuple(module.strip() for module in modules.strip("[]").split(",") if module.strip())
+def _setting(text: str) -> tuple[str, tuple[str, ...]]:
+    key, sign, values = text.partition("=")
+    chosen = tuple(value.strip() for value in values.strip("[]").split(",") if value.strip())
+    if key not in ("plugins", "undo", "edits") or not sign:
+        raise argparse.ArgumentTypeError(f"{text!r} has to be plugins=MODULE,… or undo=ID,… or edits=N")
+    if key == "edits" and not (len(chosen) == 1 and chosen[0].isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} has to be a number of edits")
+    return key, chosen

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from editors.data import SLOT, Fact
 from editors.errors import ConfigError, NormscopeError
 from editors.text_files import local_path
-from pipeline.commands.fact_table import as_csv, row_of
 from pipeline.config.instances import instance
 from pipeline.config.quoting import in_quotes
 from pipeline.config.schema import composed
 from pipeline.data.fact_files.fact_file import FactFile, file_layout
 from pipeline.data.fact_files.layouts import unread_names
+from pipeline.data.fact_files.written import as_csv, row_of
 from pipeline.data.factset import FactSet
 
 if TYPE_CHECKING:

@@ -40,8 +40,10 @@ class EditRecord(TypedDict):
 _RECORDS = FileType(list[EditRecord])
 
 
-def card(run: RunFolder) -> str:
+def card(run: RunFolder, taken_back: str = "") -> str:
     """The card of a finished run as Markdown with YAML front matter.
+
+    `taken_back` says which of its edits the exported model is without.
 
     Raises:
         DataError: if a file of the run cannot be used.
@@ -62,7 +64,7 @@ def card(run: RunFolder) -> str:
         "tags": list(filter(_ID.fullmatch, tags)),
     }
     sections = {
-        "What was done": _items(_done(config, summary, base)),
+        "What was done": _items(chain(_done(config, summary, base), _undone(taken_back))),
         "Edited facts": _facts(records) if edits else [],
         "Before and after": _table(numbers),
         "Warnings": _items(
@@ -118,6 +120,13 @@ def _done(config: Mapping[str, Any], summary: Mapping[str, Any], base: str) -> I
     yield "facts", _source(_node(config, "data"))
     yield "seed", config.get("seed")
     yield "stopped early", "by an alarm" if summary.get("stopped") else ""
+
+
+def _undone(taken_back: str) -> Iterator[tuple[str, object]]:
+    yield (
+        "edits taken back",
+        f"{taken_back}; all numbers are those of the run with them" if taken_back else "",
+    )
 
 
 def _source(data: Mapping[str, Any]) -> str:

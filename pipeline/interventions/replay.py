@@ -12,7 +12,7 @@ from editors.errors import ConfigError, DataError
 from editors.models.gradients import check_sites
 from editors.models.model import Model
 from editors.phases import Report, silent
-from editors.update_files import Recorded, read_updates
+from editors.update_files import Recorded, check_undo, first_edits, read_updates
 from pipeline.checkpoints.kept_updates import FOLDER
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Intervention, Plan, StepObserver
@@ -38,6 +38,8 @@ class Replay(Intervention):
     """The change that is written instead of each update."""
     edits: int | None = None
     """Number of edits to apply, from the first on; null applies all."""
+    undo: Sequence[str | int] = ()
+    """Ids of facts whose updates are left out, although the facts count as edited."""
     save_every: int = 100
     """Edits between two checkpoints; 0 saves only on request."""
     name: str = "replay"
@@ -79,6 +81,11 @@ class Replay(Intervention):
         """Apply one recorded batch after another, with the checkpoints and axis of `KnowledgeEdit`."""
         self._editing.run(model, plan, observer)
 
+    @property
+    def _undone(self) -> frozenset[str]:
+        """Ids are texts; Hydra reads those of digits as numbers."""
+        return frozenset(map(str, self.undo))
+
     @cached_property
     def _run(self) -> Path:
         run = run_of(self.source, self.model.get("name"), self.seed)
@@ -90,22 +97,14 @@ class Replay(Intervention):
         """The recorded batches that are applied."""
         RunFolder(self._run).verify(f"{FOLDER}/*")
         batches = read_updates(self._run / FOLDER)
-        if self.edits is None:
-            return batches
-        ends: list[int] = []
-        for batch in batches:
-            ends.append(len(batch.facts) + (ends[-1] if ends else 0))
-        if self.edits not in ends:
-            raise ConfigError(
-                f"intervention.edits={self.edits}, but {self.source} made {ends[-1]} edits, {ends[0]} at a "
-                "time: choose a number at which one of its batches ended"
-            )
-        return batches[: ends.index(self.edits) + 1]
+        chosen = batches if self.edits is None else first_edits(batches, self.edits)
+        check_undo(chosen, self._undone)
+        return chosen
 
     @cached_property
     def _editing(self) -> KnowledgeEdit:
         return KnowledgeEdit(
-            editor=RecordedEdits(batches=self._batches, control=self.control),
+            editor=RecordedEdits(batches=self._batches, control=self.control, undone=self._undone),
             edits=sum(len(batch.facts) for batch in self._batches),
             batch_size=len(self._batches[0].facts),
             save_every=self.save_every,

@@ -6,7 +6,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from analysis.results.run_folder import MARKS, RunFolder, runs_in
+from analysis.results.run_folder import MARKS, RunFolder, run_folders, runs_in
 from analysis.results.seal import UNVERIFIABLE
 from editors.errors import ConfigError, DataError
 from editors.text_files import local_path
@@ -53,6 +53,21 @@ def summary_of(folder: Path) -> dict[str, Any]:
             "away to compute this run"
         )
     return summary
+
+
+def finished_run(folder: Path) -> Path:
+    """The only run in the folder; raises DataError if it is not finished or there are several."""
+    run, *others = run_folders([folder])
+    if others:
+        raise DataError(
+            f"{folder} holds {len(others) + 1} runs: name one of them, such as {run.path} "
+            f"(python -m pipeline status {folder} lists them)"
+        )
+    if not run.is_done:
+        raise DataError(
+            f"{run.path} is not finished: python -m pipeline status {run.path.parent} shows its progress"
+        )
+    return run.path
 
 
 def run_of(text: str, model: object = None, seed: object = None) -> Path:

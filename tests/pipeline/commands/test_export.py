@@ -18,9 +18,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from analysis.results.run_folder import RunFolder
+from editors.update_files import read_updates
 from pipeline import experiment
 from pipeline.checkpoints import kept_weights
-from pipeline.commands import export
+from pipeline.checkpoints.kept_weights import Undo
+from pipeline.commands import export, ledger
 from pipeline.commands.model_card import card
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.schema import resolved
@@ -234,7 +236,7 @@ def test_an_export_removes_nothing_that_it_did_not_make(
         (out.parent / name).mkdir(parents=True)
         (out.parent / name / "thesis.tex").write_text("years of work")
     before = sorted(out.parent.rglob("*"))
-    monkeypatch.setattr(export, "card", lambda run: 1 / 0)
+    monkeypatch.setattr(export, "card", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export.export(run, out)
     monkeypatch.undo()
@@ -303,3 +305,73 @@ def test_lm_eval_loads_the_folder(composed: Composed, ended: list[nn.Module], tm
     assert likelihood[0] == pytest.approx(
         float(log_probabilities.gather(1, ids[0, start:, None]).sum()), rel=1e-4
     )
+
+
+BY_TWO = ("stage=[norms]", "editor=memit", "regularizer=[history]", "intervention.keep_updates=true")
+
+
+def test_the_last_edits_are_taken_back_to_the_bit(composed: Composed, ended: list[nn.Module], tmp_path: Path):
+    """As a run that ended there."""
+    finished(composed(*BY_TWO, "batch_size=2", "edits=2", "keep_weights=true"), tmp_path / "short")
+    run = finished(composed(*BY_TWO, "batch_size=2", "edits=6"), tmp_path / "long")
+    check_same(export.export(run, tmp_path / "out", undo=Undo(edits=2)), ended[0])
+    card_of = (tmp_path / "out" / "README.md").read_text()
+    assert "all after the first 2; all numbers are those of the run with them" in card_of
+    message = message_for(run, f"out={tmp_path / 'more'}", "edits=3")
+    assert "made 6 edits, 2 at a time: choose a number at which one of its batches ended" in message
+
+
+def test_one_edit_is_taken_back_and_the_others_stay(composed: Composed, tmp_path: Path):
+    run = finished(composed(*BY_TWO, "edits=4"), tmp_path)
+    batches = read_updates(run / "updates")
+    second = batches[1].facts[0]
+    assert export.main([str(run), f"out={tmp_path / 'out'}", f"undo={second}"]) == 0
+    whole, without = export.edited_model(run), AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    for site, delta in batches[1].update.items():
+        name = next(n for n, p in whole.hf.named_parameters() if p is whole.module(*site).weight)
+        gone = whole.hf.get_parameter(name) - without.get_parameter(name)
+        gone = gone.T if gone.shape != delta.dense().shape else gone
+        torch.testing.assert_close(gone.double(), delta.dense().double(), rtol=1e-3, atol=1e-6)
+    assert f"those of {second}" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_what_cannot_be_taken_back_is_said_in_a_sentence(composed: Composed, tmp_path: Path):
+    run = finished(composed(*BY_TWO, "batch_size=2", "edits=4"), tmp_path)
+    first, other = read_updates(run / "updates")[0].facts
+    out = f"out={tmp_path / 'out'}"
+    assert f"together with 1 others: name them too ({other})" in message_for(run, out, f"undo={first}")
+    assert "did not edit that fact: its ledger names" in message_for(run, out, "undo=nobody")
+    shutil.rmtree(run / "updates")
+    assert "kept no updates, so that no edit can be taken back" in message_for(run, out, f"undo={first}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_replay_can_leave_edits_out(composed: Composed, tmp_path: Path):
+    run = finished(composed(*BY_TWO, "edits=3"), tmp_path)
+    second = read_updates(run / "updates")[1].facts[0]
+    chosen = ("intervention=replay", f"intervention.source={run}", f"intervention.undo=[{second}]")
+    replayed = finished(composed("stage=[norms]", "keep_weights=true", *chosen), tmp_path / "again")
+    export.export(run, tmp_path / "one", undo=Undo(facts=(second,)))
+    export.export(replayed, tmp_path / "two")
+    one, two = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("one", "two"))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_the_ledger_lists_every_edit(composed: Composed, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    stages = ("stage=[norms,efficacy]", *BY_TWO[1:])
+    run = finished(composed(*stages, "edits=3"), tmp_path)
+    rows = ledger.ledger(run)
+    assert [row["edit"] for row in rows] == [1, 2, 3]
+    assert all(isinstance(row["took"], bool) and isinstance(row["alive"], bool) for row in rows)
+    sizes = [sum(d.square() for d in batch.update.values()) ** 0.5 for batch in read_updates(run / "updates")]
+    assert [row["update norm"] for row in rows] == pytest.approx(sizes)
+    assert ledger.main([str(run), f"out={tmp_path / 'ledger.csv'}"]) == 0
+    table = pd.read_csv(tmp_path / "ledger.csv")
+    assert table["id"].astype(str).tolist() == [row["id"] for row in rows] and table["fact"].notna().all()
+    assert ledger.main([str(run)]) == 0
+    assert "of 3 edits are alive at the end" in capsys.readouterr().out
+
+
+def test_the_ledger_of_a_run_without_edits_is_refused(training: Composed, tmp_path: Path):
+    run = finished(training("intervention=cpt"), tmp_path)
+    assert "edited no facts" in str(ledger.main([str(run)]))

@@ -13,8 +13,8 @@ from analysis.inference.scoring import Scorer
 from editors.data import Fact
 from pipeline import build
 from pipeline.commands import facts
-from pipeline.commands.fact_table import as_csv, row_of
 from pipeline.data.fact_files.fact_file import FactFile
+from pipeline.data.fact_files.written import as_csv, row_of
 from tests.tiny import FACTS, tiny_model
 
 TABLE = "subject,prompt,target,colour\nChad,{} is,Oslo,red\nMali,It is,Oslo,red\n"

@@ -172,7 +172,7 @@ def test_fewer_edits_than_were_recorded_end_where_a_batch_did(composed: Composed
     run = recorded(composed, tmp_path, "batch_size=2")
     again = replaying(composed, tmp_path, run, "intervention.edits=2")
     assert rows(again, ("edits",)) == rows(run, ("edits",))[:2]
-    with pytest.raises(ConfigError, match=r"intervention\.edits=3.* made 4 edits, 2 at a time"):
+    with pytest.raises(DataError, match=r"edits=3.* made 4 edits, 2 at a time"):
         replaying(composed, tmp_path, run, "intervention.edits=3")
 
 
