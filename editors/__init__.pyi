@@ -14,6 +14,7 @@ from .methods.finetune import FineTuning as FineTuning
 from .methods.lora import LoRAEditing as LoRAEditing
 from .methods.memit import MEMIT as MEMIT
 from .methods.mend.editor import MEND as MEND
+from .methods.mose import OrthogonalEditing as OrthogonalEditing
 from .methods.pmet import PMET as PMET
 from .methods.rome import ROME as ROME
 from .methods.ultraedit import UltraEdit as UltraEdit

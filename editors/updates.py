@@ -114,6 +114,11 @@ def factors(update: WeightUpdate) -> dict[str, Tensor]:
     return {name: plain(tensor) for name, tensor in tensors.items()}
 
 
+def at_least_float32(weight: Tensor) -> Tensor:
+    """The weight in at least float32, in which differences of half precision are exact."""
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))
+
+
 def plain(tensor: Tensor) -> Tensor:
     """The same numbers, laid out in memory as if read from a file; the layout affects last bits of products.
 

@@ -30,7 +30,7 @@ from analysis.stages.base import Cadence, Measurement, Observation, Stage
 from analysis.stages.reference import Reference
 from editors.data import Fact
 from editors.models.model import Model
-from editors.updates import Delta, Site, WeightUpdate, factors, from_factors
+from editors.updates import Delta, Site, WeightUpdate, at_least_float32, factors, from_factors
 
 
 @dataclass(kw_only=True)
@@ -121,7 +121,10 @@ class Norms(Stage):
         self._before = {site: model.current(site).clone() for site in observation.edited}
         if not is_next or set(before) != set(self._before):
             return {}
-        return {site: Delta(left=_wide(now) - _wide(before[site])) for site, now in self._before.items()}
+        return {
+            site: Delta(left=at_least_float32(now) - at_least_float32(before[site]))
+            for site, now in self._before.items()
+        }
 
     def _ratios_of_growth(
         self, terms: Mapping[Site, tuple[float, float]], observation: Observation
@@ -202,11 +205,6 @@ def _entries(memory: Mapping[str, Tensor], prefix: str) -> dict[Site, Tensor]:
         for name, value in memory.items()
         if name.startswith(prefix)
     }
-
-
-def _wide(weight: Tensor) -> Tensor:
-    """The matrix in at least float32, in which differences of half precision are exact."""
-    return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def _double(number: float) -> Tensor:

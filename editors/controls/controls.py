@@ -26,7 +26,7 @@ from editors.controls.noise import gaussian, generator_for
 from editors.errors import ConfigError
 from editors.models.model import Model
 from editors.update_files import Recorded
-from editors.updates import Delta, Site, WeightUpdate, sites_of
+from editors.updates import Delta, Site, WeightUpdate, at_least_float32, sites_of
 
 _TINY = 1e-300
 """Keeps a quotient finite if nothing has drifted."""
@@ -120,7 +120,7 @@ class Scaled(Control):
 
     def prepare(self, model: Model, edited: Sequence[Site]) -> None:
         """Copy the unedited matrices, to which the real updates are added."""
-        self._real = {site: _at_least_float32(model.current(site)).clone() for site in edited}
+        self._real = {site: at_least_float32(model.current(site)).clone() for site in edited}
 
     def act(self, model: Model, update: WeightUpdate, edits: int) -> WeightUpdate:
         """W (g − 1)."""
@@ -183,7 +183,7 @@ class DriftKept(Control):
 
     def prepare(self, model: Model, edited: Sequence[Site]) -> None:
         """Copy the unedited matrices."""
-        self._unedited = {site: _at_least_float32(model.current(site)).clone() for site in edited}
+        self._unedited = {site: at_least_float32(model.current(site)).clone() for site in edited}
 
     def act(self, model: Model, update: WeightUpdate, edits: int) -> WeightUpdate:
         """The changes that lead to these matrices."""
@@ -257,7 +257,3 @@ def _sum(deltas: Sequence[Delta]) -> Delta:
 
 def _norm(weight: Float[Tensor, "out in"]) -> float:
     return float(weight.double().norm())
-
-
-def _at_least_float32(weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
-    return weight.to(torch.promote_types(weight.dtype, torch.float32))

@@ -7,6 +7,7 @@ from .lora import LoRAEditing as LoRAEditing
 from .lti import DistilledTargets as DistilledTargets
 from .memit import MEMIT as MEMIT
 from .mend.editor import MEND as MEND
+from .mose import OrthogonalEditing as OrthogonalEditing
 from .pmet import PMET as PMET, JointTargets as JointTargets
 from .rome import ROME as ROME
 from .ultraedit import UltraEdit as UltraEdit

@@ -27,6 +27,7 @@ from editors.methods.memit import MEMIT
 from editors.methods.mend.editor import MEND
 from editors.methods.mend.files import shapes_of
 from editors.methods.mend.network import Hypernetwork
+from editors.methods.mose import OrthogonalEditing
 from editors.methods.pmet import PMET, JointTargets
 from editors.methods.rome import ROME
 from editors.methods.ultraedit import UltraEdit
@@ -132,6 +133,7 @@ EDITORS: Mapping[str, tuple[int, Callable[[Workbench], Editor]]] = MappingProxyT
         "ft_m": (BATCH, lambda bench: _ft(bench, objective="teacher_forced")),
         "locft": (BATCH, lambda bench: _ft(bench, objective="teacher_forced", ends=True, shuffle=0)),
         "ultraedit": (BATCH, _ultraedit),
+        "mose": (1, lambda bench: OrthogonalEditing(name="mose", layers=[4, 5, 6])),
         "stableedit": (BATCH, lambda bench: _ultraedit(bench, predicting=True, whitening=True)),
         "mend": (BATCH, _mend),
         "lora": (BATCH, _lora),

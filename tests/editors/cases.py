@@ -17,6 +17,7 @@ from editors.methods.memit import MEMIT
 from editors.methods.mend.editor import MEND
 from editors.methods.mend.files import shapes_of
 from editors.methods.mend.network import Design, Hypernetwork
+from editors.methods.mose import OrthogonalEditing
 from editors.methods.pmet import PMET, JointTargets
 from editors.methods.rome import ROME
 from editors.methods.ultraedit import UltraEdit
@@ -114,6 +115,12 @@ def make_stableedit(model: Model, **changes: object) -> UltraEdit:
     return make_ultraedit(model, **(given | changes))
 
 
+def make_mose(model: Model, **changes: object) -> OrthogonalEditing:
+    """A bound as wide as the tiny model needs."""
+    given = {"name": "mose", "layers": [1, 2], "steps": 4, "bound": 1e-2, "facts_at_once": 8}
+    return OrthogonalEditing(**(given | changes))
+
+
 def make_hypernetwork(model: Model, sites: Sequence[Site], **design: object) -> Hypernetwork:
     """A random one, down the gradient, that knows mean and deviation of the tiny model's facts."""
     given = {"rank": 4, "step_size": -1e-4}
@@ -159,6 +166,7 @@ EDITORS: dict[str, Callable[[Model], Editor]] = {
     "ultraedit": make_ultraedit,
     "stableedit": make_stableedit,
     "mend": make_mend,
+    "mose": make_mose,
 }
 
 

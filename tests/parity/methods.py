@@ -17,6 +17,7 @@ from editors.methods.memit import MEMIT
 from editors.methods.mend.editor import MEND
 from editors.methods.mend.files import from_published, shapes_of
 from editors.methods.mend.network import Design
+from editors.methods.mose import OrthogonalEditing
 from editors.methods.pmet import PMET, JointTargets
 from editors.methods.rome import ROME
 from editors.methods.ultraedit import UltraEdit
@@ -147,6 +148,17 @@ def _mend(case: Case) -> Editor:
     return MEND(name="mend", layers=sorted(layers), matrices=list(matrices), hypernetwork=network)
 
 
+def _mose(case: Case) -> Editor:
+    published = case.hparams
+    return OrthogonalEditing(
+        name="mose",
+        layers=published["layers"],
+        blocks=published["block"],
+        steps=published["num_steps"],
+        learning_rate=published["lr"],
+    )
+
+
 def _stableedit(case: Case) -> Editor:
     published = case.hparams
     return UltraEdit(
@@ -170,5 +182,6 @@ METHODS: dict[str, Callable[[Case], Editor]] = {
     "locft": _locft,
     "pmet": _pmet,
     "mend": _mend,
+    "mose": _mose,
     "stableedit": _stableedit,
 }
