@@ -18,6 +18,7 @@ from pipeline.checkpoints.edits import EditCheckpoint
 from pipeline.checkpoints.kept_updates import Updates
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
+from pipeline.interventions.fact_order import Order, ordered
 from pipeline.interventions.unreadable_facts import Unreadable, readable
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class KnowledgeEdit(Intervention):
     """Seed of the order of the facts."""
     one_per_subject: bool = True
     """At most one edit per subject: a second one would overwrite the key of the first."""
+    order: Order = "given"
+    """`given` by the seed, `reverse`, or by similarity of keys, `clustered` or `dispersed`."""
     cycle: bool = False
     """If there are more edits than facts, edit the same facts again, to other objects."""
     save_every: int = 100
@@ -64,6 +67,11 @@ class KnowledgeEdit(Intervention):
             raise ConfigError(
                 f"intervention.unreadable={self.unreadable}, but it is one of "
                 f"{', '.join(get_args(Unreadable))}"
+            )
+        if self.order != "given" and self.cycle:
+            raise ConfigError(
+                f"intervention.order={self.order} moves facts, but with intervention.cycle=true a later one "
+                "replaces an earlier one: drop one of the two"
             )
         if self.save_every < 0:
             raise ConfigError(f"intervention.save_every={self.save_every}, but it cannot be negative")
@@ -93,10 +101,12 @@ class KnowledgeEdit(Intervention):
         check_sites(model, self.editor.sites)
 
     def select(self, model: Model, plan: Plan, report: Report = silent) -> Plan:
-        """The plan without facts that the model cannot read; raises DataError if they are refused."""
+        """The plan in its order, without facts that the model cannot read; raises DataError if refused."""
         contexts = self.editor.contexts_of(model, plan.stream, report)
         report(Phase(name="reading the facts"))
         selected = readable(model, plan, contexts, self.unreadable)
+        first = min(site.layer for site in self.editor.sites)
+        selected = replace(selected, stream=ordered(model, selected.stream, self.order, first))
         self._check_batches(selected.stream)
         return selected
 
