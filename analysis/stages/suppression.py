@@ -1,0 +1,162 @@
+"""Is the old object erased or hushed: by block, after a sentence about its subject, with a part of the drift.
+
+An edit that makes the new object the first choice may leave the old one in the model. Asked are edited facts
+whose old object was the unedited model's first choice.
+
+    lens       probability of the first token of the old and the new object after the prompt, read off the
+               output of every block through the final norm and the head
+    attacked   share whose old object is likelier than the new one after a sentence with another fact of the
+               same subject, which the run did not edit
+    restored   share whose old object is the first choice again once the drift D = W − W₀ of every edited
+               matrix is reduced to (1 − energy) ‖D‖²: by its largest singular directions, or as a whole,
+               √(1 − energy) D. What the first restores and the second does not lies in few directions.
+
+Sources: attacks arXiv 2505.12636, singular directions arXiv 2505.20819. Deviation: the attack takes a fact of
+the data where the paper takes sentences of an encyclopedia.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analysis.inference.scoring import Scorer
+from analysis.stages.base import Cadence, Measurement, Observation, Stage
+from editors.data import Fact
+from editors.errors import ConfigError
+from editors.models.hooks import capture
+from editors.models.model import Model
+from editors.models.tokenization import pad, tokenize_prompt
+from editors.updates import Site, at_least_float32
+
+Reduction = Callable[[Float[Tensor, "out in"]], Float[Tensor, "out in"]]
+_PROMPTS = 64
+"""Prompts of one forward pass."""
+
+
+@dataclass(kw_only=True)
+class Suppression(Stage):
+    """What is left of the old objects of facts that the unedited model knew.
+
+    Keys: `edit/lens/old.block.<layer>` and `edit/lens/new.block.<layer>`; `edit/hushed/attacked` and
+    `.plain`, the latter without the sentence before; `edit/hushed/restored` by singular directions,
+    `.shrunk` as a whole, and `.unchanged` with the whole drift. Facts without an old object, and those that
+    the unedited model did not know, are not asked about; without any there are no numbers.
+    """
+
+    name: str = "suppression"
+    cadence: Cadence = field(default_factory=lambda: Cadence(at=(100, 1000, 10_000)))
+    facts: int = 100
+    """Most edited facts that are asked about, spread over those so far."""
+    energy: float = 0.5
+    """Share of ‖D‖² that is taken away."""
+
+    def __post_init__(self) -> None:
+        self.check_minimums(facts=1)
+        if not 0 < self.energy < 1:
+            raise ConfigError(f"stage.{self.name}.energy={self.energy}, but it has to lie between 0 and 1")
+
+    def prepare(self, model: Model, planned: Sequence[Fact] = ()) -> None:
+        """Find the planned facts that the unedited model knows."""
+        self._scorer = Scorer(model)
+        asked = [fact for fact in planned if fact.target_true]
+        pairs = [(fact.statement, fact.target_true) for fact in asked]
+        exact = self._scorer.score(pairs).exact.tolist() if pairs else []
+        self._known = {fact.id for fact, known in zip(asked, exact, strict=True) if known}
+
+    def measure(self, model: Model, observation: Observation) -> Measurement:
+        """Ask about the known facts among the edits so far; nothing before the first edit."""
+        facts = self._chosen([fact for fact in observation.seen if fact.id in self._known])
+        if not facts:
+            return {}
+        self._scorer.model = model
+        result = _lens(model, facts) | self._attacked(facts, observation.others)
+        reference = observation.reference
+        if reference is not None:
+            result["edit/hushed/unchanged"] = self._first(facts)
+            for name, reduction in (("restored", self._without_largest), ("shrunk", self._shrunk)):
+                with _reduced(model, reference.weights, observation.edited, reduction):
+                    result[f"edit/hushed/{name}"] = self._first(facts)
+        return result
+
+    def _chosen(self, facts: Sequence[Fact]) -> Sequence[Fact]:
+        count = min(self.facts, len(facts))
+        return [facts[place * len(facts) // count] for place in range(count)]
+
+    def _first(self, facts: Sequence[Fact]) -> float:
+        """Share of the facts whose old object is the first choice."""
+        exact = self._scorer.score([(fact.statement, fact.target_true) for fact in facts]).exact
+        return float(exact.double().mean())
+
+    def _attacked(self, facts: Sequence[Fact], others: Sequence[Fact]) -> Measurement:
+        """Share whose old object is likelier, with and without a sentence about the subject."""
+        sentences = {
+            fact.subject: f"{fact.statement} {fact.target_true}. " for fact in others if fact.target_true
+        }
+        chosen = [fact for fact in facts if fact.subject in sentences]
+        if not chosen:
+            return {}
+        prompts = {
+            "plain": [fact.statement for fact in chosen],
+            "attacked": [sentences[fact.subject] + fact.statement for fact in chosen],
+        }
+        return {f"edit/hushed/{name}": self._likelier(chosen, asked) for name, asked in prompts.items()}
+
+    def _likelier(self, facts: Sequence[Fact], prompts: Sequence[str]) -> float:
+        pairs = list(zip(prompts, facts, strict=True))
+        old = self._scorer.score([(prompt, fact.target_true) for prompt, fact in pairs]).log_probability
+        new = self._scorer.score([(prompt, fact.target_new) for prompt, fact in pairs]).log_probability
+        return float((old > new).double().mean())
+
+    def _without_largest(self, drift: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+        """The drift without the fewest largest singular directions that hold `energy` of ‖D‖²."""
+        left, values, right = torch.linalg.svd(drift, full_matrices=False)
+        held = values.square().cumsum(dim=0) / values.square().sum().clamp(min=1e-30)
+        taken = 1 + int((held < self.energy).sum())
+        return (left[:, taken:] * values[taken:]) @ right[taken:]
+
+    def _shrunk(self, drift: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+        """The whole drift with as little energy."""
+        return (1 - self.energy) ** 0.5 * drift
+
+
+@contextmanager
+def _reduced(
+    model: Model, unedited: Mapping[Site, Tensor], sites: Sequence[Site], reduction: Reduction
+) -> Iterator[None]:
+    """The model with W₀ and a part of the drift in every edited matrix, for as long as the context lasts."""
+    before = model.snapshot(sites)
+    try:
+        for site, weight in before.items():
+            start = at_least_float32(unedited[site].to(weight.device))
+            model.write(site, start + reduction(at_least_float32(weight) - start))
+        yield
+    finally:
+        model.restore(before)
+
+
+@torch.no_grad()
+def _lens(model: Model, facts: Sequence[Fact]) -> Measurement:
+    """Mean probability of the first token of the old and the new object after every block."""
+    sums: dict[str, float] = {}
+    for first in range(0, len(facts), _PROMPTS):
+        part = facts[first : first + _PROMPTS]
+        pairs = {
+            "old": [tokenize_prompt(model.tokenizer, fact, target=fact.target_true) for fact in part],
+            "new": [tokenize_prompt(model.tokenizer, fact, target=fact.target_new) for fact in part],
+        }
+        prompts = [row.ids[: len(row.ids) - len(row.target_ids)] for row in pairs["old"]]
+        ids, mask = (each.to(model.device) for each in pad(prompts))
+        with capture(outputs={layer: model.block(layer) for layer in range(model.depth)}) as states:
+            model.hidden(ids, mask)
+        at = torch.arange(len(part), device=ids.device), mask.sum(dim=1) - 1
+        for layer in range(model.depth):
+            said = model.log_probability(states[layer][at]).exp()
+            for name, rows in pairs.items():
+                tokens = torch.tensor([row.target_ids[0] for row in rows], device=ids.device)
+                key = f"edit/lens/{name}.block.{layer:02d}"
+                sums[key] = sums.get(key, 0.0) + float(said.gather(1, tokens[:, None]).double().sum())
+    return {key: total / len(facts) for key, total in sums.items()}
