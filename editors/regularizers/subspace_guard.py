@@ -23,20 +23,19 @@ from editors.updates import Delta, Site
 class SubspaceGuard(Regularizer):
     """Removes the part of an update in the dominant singular subspace of the unedited matrix (REVIVE).
 
-    With W₀ = U Σ Vᵀ, k is the smallest number of singular directions whose squared singular values sum to at
-    least the share `energy` of ‖W₀‖²_F. Every component u_i v_jᵀ with i ≤ k or j ≤ k is removed:
+    With W₀ = U Σ Vᵀ, k is the smallest number of singular directions whose singular values sum to at least
+    the share `energy` of all, Σσ. Every component u_i v_jᵀ with i ≤ k or j ≤ k is removed:
     Δ ← (I − U_k U_kᵀ) Δ (I − V_k V_kᵀ).
 
-    Source: arXiv 2601.11042. No code is published; that energy means squared singular values is our
-    interpretation of the paper.
+    Source: arXiv 2601.11042, whose energy is Σσ and not Σσ²; no code is published.
     """
 
     point: ClassVar[Point] = "update"
     order: ClassVar[int] = 0
 
     energy: float = 0.1
-    """Share of ‖W₀‖²_F that is protected (0.1 is our choice); larger values protect more directions and
-    weaken the edits."""
+    """Share of Σσ that is protected (0.1 is our choice); larger values protect more directions and weaken the
+    edits."""
     _bases: dict[Site, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
     """U_k (outputs × k) and V_k (inputs × k) of each site."""
 
@@ -50,7 +49,7 @@ class SubspaceGuard(Regularizer):
         """
         for site in sites:
             left, values, right = torch.linalg.svd(model.current(site).double(), full_matrices=False)
-            rank = smallest_count(values**2, self.energy)
+            rank = smallest_count(values, self.energy)
             self._bases[site] = left[:, :rank].clone(), right[:rank].T.clone()
 
     def project(self, site: Site, delta: Delta) -> Delta:
