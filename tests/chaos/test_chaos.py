@@ -30,11 +30,14 @@ SHORT = [
 ]
 EDITS = [*SHORT, "edits=12", "intervention.save_every=3"]
 TRAINING = [*SHORT, "steps=8", "training.save_every=2", "training.adapter.dropout=0.1"]
-REGULARIZERS = "history,norm_anchor,norm_reset,prune,subspace_guard,hypersphere,rect"
+REGULARIZERS = "history,norm_anchor,norm_reset,prune,subspace_guard,hypersphere,rect,simie"
 RUNS: dict[str, list[str]] = {
     **{
         editor: [*EDITS, f"editor={editor}"]
-        for editor in "rome r_rome memit pmet emmet alphaedit encore lti ft ft_l ft_m ultraedit mend".split()
+        for editor in (
+            "rome r_rome memit pmet emmet alphaedit betaedit encore lti ft ft_l ft_m locft ultraedit "
+            "stableedit mose mend"
+        ).split()
     },
     "lora editor": [*EDITS, "editor=lora", "edits=6"],
     **{name: [*EDITS, f"regularizer=[{name}]", "batch_size=2"] for name in REGULARIZERS.split(",")},
@@ -71,6 +74,7 @@ RUNS |= {
 }  # fmt: skip
 RECORDED = [*EDITS, "intervention.keep_updates=true", "name=real"]
 """What replays apply again."""
+RUNS["compensation"] = [*EDITS, "editor=rect", "editor.compensate=true", "batch_size=2"]
 RUNS["prune"] += ["regularizer.prune.every=4"]
 RUNS["norm_reset"] += ["regularizer.norm_reset.every=4"]
 RUNS["norm_anchor"] += ["regularizer.norm_anchor.samples=6"]
