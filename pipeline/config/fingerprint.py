@@ -15,8 +15,9 @@ IRRELEVANT = frozenset(
 """Top-level keys that say where and how a run is computed and tracked; they change no number."""
 SILENT = frozenset({"save_every", "check_memory", "keep_updates", "cache"})
 """Keys that change no number at any depth."""
-LATER = frozenset({"gguf"})
-"""Keys that came after the first runs: without a value they are left out, and those keep their names."""
+LATER = frozenset({"gguf", "replay", "compensate", "undo"})
+"""Keys that came after the first runs: without a value (null, false, an empty list) they are left out, and
+those runs keep their names."""
 
 
 def fingerprint(config: Config) -> str:
@@ -35,7 +36,7 @@ def _canonical(value: object, key: object = None) -> object:
         return {
             str(key): _canonical(item, key)
             for key, item in value.items()
-            if key not in SILENT and not (key in LATER and item is None)
+            if key not in SILENT and not (key in LATER and not item)
         }
     if isinstance(value, list | tuple):
         return [_canonical(item) for item in value]
