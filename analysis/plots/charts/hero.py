@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -64,16 +63,32 @@ def _draw_lines(axis: Axes, chart: LineChart) -> None:
 
 
 def _name_ends(axis: Axes, lines: Sequence[Line]) -> None:
-    """The name of every line beside its last point, moved up where two would overlap."""
+    """The name of every line beside its last point, or as near to it as others allow."""
     to_share = axis.transScale + axis.transLimits
     ends = [(float(to_share.transform((line.x[-1], line.y[-1]))[1]), line) for line in lines if len(line.y)]
-    below = -np.inf
-    for share, line in sorted(ends, key=lambda end: end[0]):
-        below = max(share, below + _APART)
+    ends.sort(key=lambda end: end[0])
+    places = spread_apart([share for share, _ in ends], _APART)
+    for place, (_, line) in zip(places, ends, strict=True):
         axis.annotate(
-            line.label, (1.02, below), xycoords="axes fraction", color=line.colour, fontsize=6, va="center",
+            line.label, (1.02, place), xycoords="axes fraction", color=line.colour, fontsize=6, va="center",
             parse_math=False,
         )  # fmt: skip
+
+
+def spread_apart(places: Sequence[float], least: float) -> list[float]:
+    """Ascending places moved at least so far apart; those of a crowd stay around their mean."""
+    crowds: list[list[float]] = []
+    for place in places:
+        crowds.append([place])
+        while len(crowds) > 1 and _spread(crowds[-1], least)[0] < _spread(crowds[-2], least)[-1] + least:
+            last = crowds.pop()
+            crowds[-1] += last
+    return [place for crowd in crowds for place in _spread(crowd, least)]
+
+
+def _spread(crowd: Sequence[float], least: float) -> list[float]:
+    middle, half = sum(crowd) / len(crowd), (len(crowd) - 1) / 2
+    return [middle + (number - half) * least for number in range(len(crowd))]
 
 
 def _draw_points(axis: Axes, chart: TrackChart) -> None:
