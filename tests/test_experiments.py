@@ -1,5 +1,6 @@
 """Experiments, their claims, the Makefile and README's table name the same."""
 
+import json
 import re
 from collections import defaultdict
 
@@ -7,6 +8,7 @@ import yaml
 
 from analysis.claims.registry import STUDIES
 from analysis.results.collection import collect
+from pipeline.config.fingerprint import fingerprint
 from tests.paths import ROOT
 
 FILES = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -37,6 +39,22 @@ def test_an_experiment_begins_with_its_command():
         text = path.read_text()
         assert yaml.safe_load(text)["name"] == path.stem
         assert text.splitlines()[1].startswith(f"# python -m pipeline experiment={path.stem}")
+
+
+def test_kept_runs_of_the_real_model_are_complete_and_anonymous():
+    """Without the texts of facts, which are others', and without places of a machine."""
+    folders = [path for path in (ROOT / "docs" / "real").iterdir() if path.is_dir()]
+    assert folders
+    for folder in folders:
+        found = collect(folder)
+        assert not found.unfinished and not found.notes and set(found.runs["name"]) == {folder.name}
+        for run in folder.iterdir():
+            tree = json.loads((run / "provenance.json").read_text())
+            assert not {"host", "platform", "command"} & set(tree) and tree["git"]["dirty"] is False
+            config = (run / "config.yaml").read_text()
+            assert fingerprint(yaml.safe_load(config)) == run.name
+            assert not re.search(r"(?<![\w.])/(work|tmp|home|root)/", config + json.dumps(tree))
+            assert not (run / "records.parquet").exists()
 
 
 def test_kept_runs_are_complete_and_anonymous():
