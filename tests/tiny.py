@@ -12,10 +12,12 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     PretrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 from editors.data import Fact
@@ -68,6 +70,10 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "mistral": lambda: MistralConfig(**_LLAMA, num_key_value_heads=2, sliding_window=16),
     "qwen2": lambda: Qwen2Config(**_LLAMA, num_key_value_heads=2, tie_word_embeddings=True),
     "qwen3": lambda: Qwen3Config(**_LLAMA, num_key_value_heads=2, head_dim=8),
+    "smollm3": lambda: SmolLM3Config(
+        **_LLAMA, num_key_value_heads=2, no_rope_layer_interval=2, pad_token_id=0
+    ),
+    "phi3": lambda: Phi3Config(**_LLAMA, num_key_value_heads=2, pad_token_id=0),
 }
 
 

@@ -43,6 +43,27 @@ def _interleaved(part: int) -> Rows:
     return rows
 
 
+def _grouped(part: int) -> Rows:
+    """Rows of q, k or v if they are stacked and keys and values may have fewer heads (Phi-3)."""
+
+    def rows(config: PretrainedConfig) -> slice:
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        queries, others = config.num_attention_heads * size, config.num_key_value_heads * size
+        starts = (0, queries, queries + others, queries + 2 * others)
+        return slice(starts[part], starts[part + 1])
+
+    return rows
+
+
+def _half(part: int) -> Rows:
+    """Rows of gate or up if they are stacked (Phi-3)."""
+
+    def rows(config: PretrainedConfig) -> slice:
+        return slice(part * config.intermediate_size, (part + 1) * config.intermediate_size)
+
+    return rows
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """Paths of one architecture family; block paths are relative to the block."""
@@ -131,6 +152,31 @@ FAMILIES = (
             "mlp_gate": "mlp.gate_proj",
             "mlp_up": "mlp.up_proj",
             "mlp_down": "mlp.down_proj",
+        },
+    ),
+    Family(
+        name="phi3",
+        model_types=MODEL_TYPES["phi3"],
+        blocks="model.layers",
+        final_norm="model.norm",
+        input_norm="input_layernorm",
+        attention="self_attn",
+        mlp="mlp",
+        sites={
+            "attn_q": "self_attn.qkv_proj",
+            "attn_k": "self_attn.qkv_proj",
+            "attn_v": "self_attn.qkv_proj",
+            "attn_o": "self_attn.o_proj",
+            "mlp_gate": "mlp.gate_up_proj",
+            "mlp_up": "mlp.gate_up_proj",
+            "mlp_down": "mlp.down_proj",
+        },
+        fused={
+            "attn_q": _grouped(0),
+            "attn_k": _grouped(1),
+            "attn_v": _grouped(2),
+            "mlp_gate": _half(0),
+            "mlp_up": _half(1),
         },
     ),
 )

@@ -7,7 +7,8 @@ MODEL_TYPES = MappingProxyType(
         "gpt2": ("gpt2",),
         "gptj": ("gptj",),
         "neox": ("gpt_neox",),
-        "llama": ("llama", "mistral", "qwen2", "qwen3"),
+        "llama": ("llama", "mistral", "qwen2", "qwen3", "smollm3"),
+        "phi3": ("phi3",),
     }
 )
 """Name of each family to the `model_type` entries of its configurations."""

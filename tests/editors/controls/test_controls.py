@@ -250,7 +250,7 @@ def test_a_whitened_direction_has_the_real_length_and_little_energy_on_keys(fami
                 float((change.dense().double() @ moments[site.layer] * change.dense().double()).sum())
                 for change in (delta, loud[site])
             ]
-            assert energies[0] < 0.1 * energies[1]
+            assert energies[0] < 0.2 * energies[1]
 
 
 def test_second_moments_are_those_of_down_projections(tmp_path: Path):
@@ -272,7 +272,7 @@ def test_norm_rescaled_keeps_the_mean_norm_that_the_next_norm_layer_writes(famil
         real.apply(update)
     for site in SITES:
         assert torch.equal(model.current(site), real.current(site)), "the edits are the real ones"
-        assert control._output_norm(real, site.layer) != pytest.approx(unedited[site.layer], rel=1e-4)
+        assert control._output_norm(real, site.layer) != pytest.approx(unedited[site.layer], rel=1e-6)
         assert control._output_norm(model, site.layer) == pytest.approx(unedited[site.layer], rel=1e-9)
     control.put_back(model)
     assert same_bits(model, bits(real))
