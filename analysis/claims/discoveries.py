@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.claims.evidence import Evidence
 from analysis.claims.studies.damage import alarms, law
-from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN
+from analysis.claims.study import EDITED
 from analysis.results.markdown import written
 
 _RHO = "norm/growth_rho/edited"
@@ -21,7 +21,9 @@ _SMALL = 0.5
 _TELLS = 0.75
 """Area under a ROC curve from which a number is said to tell."""
 _MOST = 0.75
-"""Share of editors of which a sentence says "mostly"."""
+"""Share of editors, or of known facts, of which a sentence says "most"."""
+_HARDLY = 1.05
+"""Growth of the norm up to which it hardly moves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,23 +134,40 @@ def early_signs(evidence: Evidence) -> str:
     )
 
 
-def reset_destroys(evidence: Evidence) -> str:
-    """What scaling W back to its norm costs."""
-    keys = {"never-edited facts still known": KNOWN, "downstream accuracy": DOWNSTREAM}
-    effects = {name: evidence.effect(evidence.last(key), "norm_reset") for name, key in keys.items()}
-    if any(each.empty for each in effects.values()):
+def forgets_at_a_small_norm(evidence: Evidence) -> str:
+    """What the editor whose norm grew least has cost."""
+    _, key = law.knowledge(evidence)
+    ends = pd.DataFrame(
+        {
+            "norm": evidence.last(EDITED),
+            "left": evidence.last(key),
+            "drift": evidence.last(law.FUNCTIONAL),
+            "loss": evidence.change(law.LOSS),
+        }
+    ).dropna()
+    if ends.empty:
         return ""
-    changes = [f"{name} by {written(float(each.mean()))}" for name, each in effects.items()]
-    is_cure = any(each.mean() > 0 for each in effects.values())
-    title = f"Scaling matrices back to their norm {'helps' if is_cure else 'is no cure'}"
-    return f"**{title}.** It changes {' and '.join(changes)}."
+    means = ends.groupby(evidence.runs["editor"].reindex(ends.index)).mean().sort_values("norm")
+    editor, least = means.index[0], means.iloc[0]
+    lost = least["left"] <= 1 - _MOST and least["norm"] <= _HARDLY
+    title = (
+        "A language model can lose most of what it knew while its norms hardly move"
+        if lost
+        else "What edits cost at the smallest growth of the norm"
+    )
+    edits = int(evidence.runs["edits"].max())
+    return (
+        f"**{title}.** {edits:,} edits by `{editor}`: {written(float(least['norm']))} times the norm, "
+        f"{written(float(least['left']))} of the known facts left, {written(float(least['loss']))} nats more "
+        f"loss on text; the functional drift is {written(float(least['drift']))}."
+    )
 
 
 DISCOVERIES = (
     Discovery(experiment="mechanism", picture="law", sentence=what_orders_damage),
+    Discovery(experiment="collapse", picture="downstream", sentence=forgets_at_a_small_norm),
     Discovery(experiment="mechanism", picture="norm_law", sentence=norm_alone),
     Discovery(experiment="alarms", picture="known", sentence=early_signs),
     Discovery(experiment="norms_editing", picture="growth", sentence=growth_is_pythagorean),
-    Discovery(experiment="norm_reset", picture="", sentence=reset_destroys),
 )
 """In the order of the page; the first is its first sentence."""

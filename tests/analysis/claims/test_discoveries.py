@@ -8,9 +8,9 @@ import pytest
 from analysis.claims.discoveries import (
     DISCOVERIES,
     early_signs,
+    forgets_at_a_small_norm,
     growth_is_pythagorean,
     norm_alone,
-    reset_destroys,
     what_orders_damage,
 )
 from analysis.claims.evidence import Evidence
@@ -98,9 +98,35 @@ def test_an_early_number_that_tells_the_end_is_named(
     assert early_signs(runs(folder)).startswith(f"**{words}")
 
 
+@pytest.mark.parametrize(
+    ("ratio", "left", "words"),
+    [
+        (1.02, 0.1, "A language model can lose most of what it knew while its norms hardly move"),
+        (1.02, 0.9, "What edits cost at the smallest growth"),
+        (1.5, 0.1, "What edits cost at the smallest growth"),
+    ],
+)
+def test_the_smallest_growth_is_told_with_what_it_cost(
+    write_run: WriteRun, ratio: float, left: float, words: str
+):
+    for editor, grows in (("memit", 3.0), ("rome", ratio)):
+        folder = write_run(editor=editor, name="collapse", edits=40)
+        write_rows(
+            folder,
+            [
+                {"edits": 0, RATIO: 1.0, KNOWN: 1.0, LOSS: 3.0, DRIFT: 0.0},
+                {"edits": 40, RATIO: grows, KNOWN: left, LOSS: 3.5, DRIFT: 0.7},
+            ],
+        )
+    sentence = forgets_at_a_small_norm(runs(folder))
+    assert sentence.startswith(f"**{words}")
+    assert "40 edits by `rome`" in sentence and "0.5 nats more loss" in sentence
+    assert f"{ratio:g} times the norm, {left:g} of the known facts left" in sentence
+
+
 def test_a_sentence_without_its_numbers_is_left_out(write_run: WriteRun):
     evidence = runs(write_run(editor="memit", name="mechanism"))
-    sentences = (what_orders_damage, norm_alone, growth_is_pythagorean, early_signs, reset_destroys)
+    sentences = (what_orders_damage, norm_alone, growth_is_pythagorean, early_signs, forgets_at_a_small_norm)
     assert [sentence(evidence) for sentence in sentences] == [""] * 5
 
 
