@@ -35,11 +35,11 @@ def main(arguments: Sequence[str]) -> str | int:
     parser.add_argument("out", type=_out, nargs="?", metavar="out=FILE.csv", help="the file to write")
     options = parser.parse_args(arguments)
     try:
-        rows = ledger(finished_run(options.run))
+        run = finished_run(options.run)
         if options.out is None:
-            _print(rows)
+            _print(ledger(run, sizes=SHOWN))
         else:
-            _write(rows, options.out)
+            _write(ledger(run), options.out)
     except NormscopeError as error:
         return f"error: {error}"
     except OSError as error:
@@ -47,8 +47,10 @@ def main(arguments: Sequence[str]) -> str | int:
     return 0
 
 
-def ledger(run: Path) -> list[Row]:
+def ledger(run: Path, sizes: int | None = None) -> list[Row]:
     """A row per edit of a finished run; a cell is None if the run does not know.
+
+    The size of updates, which have to be read for it, is told of the first `sizes` edits, None of all.
 
     Raises:
         DataError: if the run edited nothing, or a file of it cannot be used.
@@ -58,7 +60,7 @@ def ledger(run: Path) -> list[Row]:
     if not edits:
         raise DataError(f"{run} edited no facts: its summary says what it did")
     ends = {record.get("id"): record for record in tables.get("records", [])}
-    norms = _norms(run)
+    norms = _norms(run, len(edits) if sizes is None else sizes)
     return [
         {
             "edit": edit.get("edit"),
@@ -73,17 +75,16 @@ def ledger(run: Path) -> list[Row]:
     ]
 
 
-def _norms(run: Path) -> dict[str, float]:
-    """‖Δ‖ over all matrices of the update that wrote each fact, which others of its batch share."""
-    if not (run / UPDATES).is_dir():
-        return {}
-    RunFolder(run).verify(f"{UPDATES}/*")
-    return {
-        fact: sum(delta.square() for delta in update.values()) ** 0.5
-        for batch in read_updates(run / UPDATES)
-        for update in [batch.update]
-        for fact in batch.facts
-    }
+def _norms(run: Path, edits: int) -> dict[str, float]:
+    """‖Δ‖ over all matrices of the update that wrote each of the first edits; its batch shares it."""
+    norms: dict[str, float] = {}
+    for batch in read_updates(run / UPDATES) if (run / UPDATES).is_dir() else []:
+        if len(norms) >= edits:
+            break
+        RunFolder(run).verify(f"{UPDATES}/{batch.path.name}")
+        norm = sum(delta.square() for delta in batch.update.values()) ** 0.5
+        norms |= dict.fromkeys(batch.facts, norm)
+    return norms
 
 
 def _sentence(record: Row) -> str | None:
