@@ -83,7 +83,7 @@ def _norms(run: Path, edits: int) -> dict[str, float]:
             break
         RunFolder(run).verify(f"{UPDATES}/{batch.path.name}")
         norm = sum(delta.square() for delta in batch.update.values()) ** 0.5
-        norms |= dict.fromkeys(batch.facts, norm)
+        norms.update((fact, norm) for fact in batch.facts)
     return norms
 
 
