@@ -53,7 +53,16 @@ class Dense(Preserved):
         self.inverse -= half @ half.T
 
 
-class NullSpace(Preserved):
+class FreeSpace(Preserved):
+    """Preserved directions that leave a null space."""
+
+    @property
+    @abstractmethod
+    def rank(self) -> int:
+        """Dimensions of the null space."""
+
+
+class NullSpace(FreeSpace):
     """A = ridge I inside the null space of the preserved keys, and infinite outside of it.
 
     A⁻¹ = (I − U Uᵀ) / ridge − H Hᵀ with U (in, rank) the preserved directions and H Hᵀ the part that
@@ -94,7 +103,7 @@ class NullSpace(Preserved):
             self._inverse = self.solve(torch.eye(width).to(self._directions))
 
 
-class RefreshedNullSpace(Preserved):
+class RefreshedNullSpace(FreeSpace):
     """A = w C + Σ K Kᵀ + ridge I inside a null space that is found anew after every `every` keys.
 
     The null space holds the eigenvectors of M with eigenvalues below `threshold`: first of C, then of
@@ -107,13 +116,17 @@ class RefreshedNullSpace(Preserved):
     def __init__(
         self, moment: Float[Tensor, "in in"], *, weight: float, threshold: float, ridge: float, every: int
     ) -> None:
-        self.rank = 0
-        """Dimensions of the null space."""
+        self._rank = 0
         self._moment = moment.double()
         self._weight, self._threshold, self._ridge, self._every = weight, threshold, ridge, every
         self._remembered = torch.zeros_like(self._moment)
         self._count = self._refreshed = 0
         self._inverse = self._inverted(self._moment)
+
+    @property
+    def rank(self) -> int:
+        """Dimensions of the null space."""
+        return self._rank
 
     def solve(self, keys: Float[Tensor, "in n"]) -> Float[Tensor, "in n"]:
         """A⁻¹ K.
@@ -121,7 +134,7 @@ class RefreshedNullSpace(Preserved):
         Raises:
             NumericsError: if edits have used up the null space.
         """
-        if not self.rank:
+        if not self._rank:
             raise NumericsError(
                 f"no direction is left for new facts after {self._count} edits: "
                 f"raise editor.threshold ({self._threshold:g})"
@@ -137,7 +150,7 @@ class RefreshedNullSpace(Preserved):
             self._refreshed = self._count
             known = self._remembered / self._count + self._weight * self._moment
             self._inverse = self._inverted(known / (self._weight + 1))
-        elif self.rank:
+        elif self._rank:
             half = _correction(keys, self.solve(keys))
             self._inverse -= half @ half.T
 
@@ -145,7 +158,7 @@ class RefreshedNullSpace(Preserved):
         """A⁻¹ in the null space of `known`."""
         values, vectors = torch.linalg.eigh(known)
         free = vectors[:, values < self._threshold]
-        self.rank = free.shape[1]
+        self._rank = free.shape[1]
         inside = free.T @ (self._weight * self._moment + self._remembered) @ free
         inside.diagonal().add_(self._ridge)
         half = torch.linalg.solve_triangular(torch.linalg.cholesky(inside), free.T, upper=False)

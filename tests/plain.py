@@ -291,11 +291,11 @@ def replayed_memit(
     for fact in facts:
         prompts = Prompts(model, fact, (("{}",),), None)
         block, row, at = model.block(layers[0]), prompts.ids[:1], prompts.at[:1]
-        shift = target(model, fact, groups, layers[0], settings) - prompts.initial(block)
-        with _shifted(block, at, shift):
-            for layer in layers:
+        vector = target(model, fact, groups, layers[0], settings)
+        goals[layers[0]].append(vector)
+        with _shifted(block, at, vector - prompts.initial(block)):
+            for layer in layers[1:]:
                 goals[layer].append(_outputs(model, row, model.block(layer))[0, at[0]])
-    goals[layers[0]] = [target(model, fact, groups, layers[0], settings) for fact in facts]
     before = {layer: model.weight("mlp_down", layer).clone() for layer in layers}
     deltas: dict[int, Tensor] = {}
     for layer in layers:

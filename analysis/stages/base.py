@@ -95,6 +95,12 @@ class Observation:
         return self.part == 0 and self.count == 0
 
 
+def spread_over(facts: Sequence[Fact], most: int | None) -> Sequence[Fact]:
+    """At most so many of the facts, evenly from first to last; None takes all."""
+    count = min(most or len(facts), len(facts))
+    return [facts[place * len(facts) // count] for place in range(count)]
+
+
 class Stage(ABC):
     """A measurement with its own cadence. Only `measure` has to be implemented."""
 

@@ -21,7 +21,7 @@ from typing import Literal, cast
 
 from analysis.inference.continuations import free_texts
 from analysis.inference.scoring import Scorer
-from analysis.stages.base import Cadence, Measurement, Observation, Stage
+from analysis.stages.base import Cadence, Measurement, Observation, Stage, spread_over
 from editors.data import Fact
 from editors.errors import ConfigError
 from editors.models.model import Model
@@ -66,12 +66,12 @@ class GenerationMatch(Stage):
             )
         self._scorer = Scorer(model)
         self._planned = planned
-        others = [prompt for fact in self._chosen(planned) for prompt in _unrelated(fact)]
+        others = [prompt for fact in spread_over(planned, self.facts) for prompt in _unrelated(fact)]
         self._others = dict(zip(others, self._answers(model, others), strict=True))
 
     def measure(self, model: Model, observation: Observation) -> Measurement:
         """Ask about the edits so far; before the first, about those that are planned."""
-        facts = self._chosen(observation.seen or self._planned)
+        facts = spread_over(observation.seen or self._planned, self.facts)
         self._scorer.model = model
         result: Measurement = {}
         for kind in ("rewrite", "paraphrase"):
@@ -119,11 +119,6 @@ class GenerationMatch(Stage):
         # the tokenizer writes its first token again
         begins = tokenizer("").input_ids[:1] == [tokenizer.bos_token_id] and bool(tokenizer.bos_token)
         return text.removeprefix(str(tokenizer.bos_token)) if begins else text
-
-    def _chosen(self, facts: Sequence[Fact]) -> Sequence[Fact]:
-        """The facts that are asked about, spread evenly."""
-        count = min(self.facts or len(facts), len(facts))
-        return [facts[place * len(facts) // count] for place in range(count)]
 
 
 def normalised(text: str) -> str:

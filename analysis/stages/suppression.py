@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.inference.scoring import Scorer
-from analysis.stages.base import Cadence, Measurement, Observation, Stage
+from analysis.stages.base import Cadence, Measurement, Observation, Stage, spread_over
 from editors.data import Fact
 from editors.errors import ConfigError
 from editors.models.hooks import capture
@@ -69,7 +69,7 @@ class Suppression(Stage):
 
     def measure(self, model: Model, observation: Observation) -> Measurement:
         """Ask about the known facts among the edits so far; nothing before the first edit."""
-        facts = self._chosen([fact for fact in observation.seen if fact.id in self._known])
+        facts = spread_over([fact for fact in observation.seen if fact.id in self._known], self.facts)
         if not facts:
             return {}
         self._scorer.model = model
@@ -81,10 +81,6 @@ class Suppression(Stage):
                 with _reduced(model, reference.weights, observation.edited, reduction):
                     result[f"edit/hushed/{name}"] = self._first(facts)
         return result
-
-    def _chosen(self, facts: Sequence[Fact]) -> Sequence[Fact]:
-        count = min(self.facts, len(facts))
-        return [facts[place * len(facts) // count] for place in range(count)]
 
     def _first(self, facts: Sequence[Fact]) -> float:
         """Share of the facts whose old object is the first choice."""

@@ -10,35 +10,20 @@ Source: Fang et al. 2025 (arXiv 2410.02355) and its code, which solves the same 
 using its symmetry; ours is float64.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
-from editors.base import Edit
-from editors.data import Fact
 from editors.errors import ConfigError
-from editors.locate.base import LocateThenEdit
-from editors.locate.keys import Keys
-from editors.models.model import Model
-from editors.moments.moment_sources import SITE
-from editors.phases import Report, silent
-from editors.solvers import NullSpace, Preserved, least_squares
-from editors.updates import Delta
+from editors.locate.null_space import NullSpaceEditor
+from editors.moments.moment_sources import Spectrum
+from editors.solvers import FreeSpace, NullSpace
 
 
 @dataclass(kw_only=True)
-class AlphaEdit(LocateThenEdit):
+class AlphaEdit(NullSpaceEditor):
     """Least squares in the null space of the preserved keys."""
 
     remembered: ClassVar[Literal["before", "after"] | None] = "after"
-
-    threshold: float = 0.02
-    """Eigenvalue of C below which a direction counts as null."""
-    ridge: float = 10.0
-    """L₂, multiple of the identity inside the null space; a larger one gives smaller updates."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,33 +46,7 @@ class AlphaEdit(LocateThenEdit):
             f"blocks (layers.edit={list(self.layers)})"
         )
 
-    def preserve(self, model: Model, report: Report = silent) -> dict[int, Preserved]:
-        """The directions of C with large eigenvalues.
-
-        Raises:
-            ConfigError: if no direction is null.
-        """
-        spaces: dict[int, Preserved] = {}
-        for layer, spectrum in self.moments.spectra(model, self.layers, report).items():
-            self._check_width(model, layer, spectrum.vectors)
-            known = spectrum.values >= self.threshold
-            if bool(known.all()):
-                raise ConfigError(
-                    f"editor.threshold={self.threshold} lies below every eigenvalue of the second moment of "
-                    f"layer {layer} (the smallest is {float(spectrum.values[0]):.3g}): no direction is free"
-                )
-            spaces[layer] = NullSpace(spectrum.vectors[:, known], self.ridge + self.added_ridge)
-        return spaces
-
-    def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
-        """The update, with the share of null directions as a mean over the layers."""
-        edit = super().edit(model, facts)
-        shares = [space.rank for space in self._preserved.values() if isinstance(space, NullSpace)]
-        width = model.weight(SITE, self.layers[0]).shape[1]
-        null = sum(shares) / len(shares) / width
-        return replace(edit, diagnostics={**edit.diagnostics, "null_space_share": null})
-
-    def solve(self, preserved: Preserved, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
-        """Δ = R Kᵀ (A + K Kᵀ)⁻¹ with A = ridge I + S in the null space."""
-        left, right = least_squares(preserved, keys.mean, residual)
-        return Delta(left=left, right=right)
+    def space(self, spectrum: Spectrum) -> FreeSpace:
+        """The directions of C with large eigenvalues, and A = ridge I + S outside of them."""
+        known = spectrum.values >= self.threshold
+        return NullSpace(spectrum.vectors[:, known], self.ridge + self.added_ridge)

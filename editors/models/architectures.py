@@ -5,7 +5,7 @@ Sites have the same names everywhere, metric keys included.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -82,6 +82,25 @@ class Family:
     """Rows of the sites that share a matrix with others."""
 
 
+_LLAMA = Family(
+    name="llama",
+    model_types=MODEL_TYPES["llama"],
+    blocks="model.layers",
+    final_norm="model.norm",
+    input_norm="input_layernorm",
+    attention="self_attn",
+    mlp="mlp",
+    sites={
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_o": "self_attn.o_proj",
+        "mlp_gate": "mlp.gate_proj",
+        "mlp_up": "mlp.up_proj",
+        "mlp_down": "mlp.down_proj",
+    },
+)
+
 FAMILIES = (
     Family(
         name="gpt2",
@@ -136,40 +155,18 @@ FAMILIES = (
         },
         fused={"attn_q": _interleaved(0), "attn_k": _interleaved(1), "attn_v": _interleaved(2)},
     ),
-    Family(
-        name="llama",
-        model_types=MODEL_TYPES["llama"],
-        blocks="model.layers",
-        final_norm="model.norm",
-        input_norm="input_layernorm",
-        attention="self_attn",
-        mlp="mlp",
-        sites={
-            "attn_q": "self_attn.q_proj",
-            "attn_k": "self_attn.k_proj",
-            "attn_v": "self_attn.v_proj",
-            "attn_o": "self_attn.o_proj",
-            "mlp_gate": "mlp.gate_proj",
-            "mlp_up": "mlp.up_proj",
-            "mlp_down": "mlp.down_proj",
-        },
-    ),
-    Family(
+    _LLAMA,
+    replace(
+        _LLAMA,
         name="phi3",
         model_types=MODEL_TYPES["phi3"],
-        blocks="model.layers",
-        final_norm="model.norm",
-        input_norm="input_layernorm",
-        attention="self_attn",
-        mlp="mlp",
         sites={
+            **_LLAMA.sites,
             "attn_q": "self_attn.qkv_proj",
             "attn_k": "self_attn.qkv_proj",
             "attn_v": "self_attn.qkv_proj",
-            "attn_o": "self_attn.o_proj",
             "mlp_gate": "mlp.gate_up_proj",
             "mlp_up": "mlp.gate_up_proj",
-            "mlp_down": "mlp.down_proj",
         },
         fused={
             "attn_q": _grouped(0),

@@ -20,7 +20,7 @@ from editors.models.memory import count_saved
 from editors.models.model import Model
 from editors.models.partial_forward import PartialForward, record
 from editors.models.tokenization import TokenizedPrompt, longest_fact, pad, tokenize_prompt
-from editors.updates import Site
+from editors.updates import Site, at_least_float32
 
 Objective = Literal["prompt_last", "teacher_forced"]
 """Positions that predict target tokens: all at the prompt's end, or each after the tokens before it."""
@@ -55,10 +55,7 @@ class Evaluation:
 
     def keys(self, site: Site) -> Float[Tensor, "token in"]:
         """The inputs of one matrix at every token, at least in float32."""
-        model = self.reading.forward.model
-        return (
-            self.inputs[site].detach()[self.reading.real].to(torch.promote_types(model.dtype, torch.float32))
-        )
+        return at_least_float32(self.inputs[site].detach()[self.reading.real])
 
     def gradients(self, loss: Float[Tensor, ""], *, predicting: bool = False) -> dict[Site, TokenGradients]:
         """Keys and gradients of every matrix at every token, at least in float32.
@@ -81,8 +78,8 @@ class Evaluation:
         rows = model.family.fused.get(site.name)
         if rows is not None:
             gradient = gradient[..., rows(model.hf.config)]
-        precise = torch.promote_types(model.dtype, torch.float32)
-        return TokenGradients(self.inputs[site].detach()[tokens].to(precise), gradient[tokens].to(precise))
+        keys = self.inputs[site].detach()[tokens]
+        return TokenGradients(at_least_float32(keys), at_least_float32(gradient[tokens]))
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,23 @@ from torch import Tensor
 from editors.data import SLOT, Fact
 from editors.locate.keys import keys_of
 from editors.models.model import Model
+from editors.updates import Site
 
 Order = Literal["given", "reverse", "clustered", "dispersed"]
 
 
-def ordered(model: Model, facts: Sequence[Fact], order: Order, layer: int) -> Sequence[Fact]:
+def ordered(model: Model, facts: Sequence[Fact], order: Order, edited: Sequence[Site]) -> Sequence[Fact]:
     """The facts as they are given, backwards, or in a chain that begins with the first.
 
     `clustered` appends the fact whose key is most similar to that of the fact before, `dispersed` the least
-    similar. Similarity is the cosine of keys, less their mean: the inputs of the down projection of block
-    `layer` at the last token of the subject of the bare prompt.
+    similar. Similarity is the cosine of keys, less their mean: the inputs of the down projection of the
+    lowest edited block at the last token of the subject of the bare prompt.
     """
     if order == "given":
         return facts
     if order == "reverse":
         return facts[::-1]
+    layer = min(site.layer for site in edited)
     keys = torch.cat([keys_of(model, [fact], ((SLOT,),), [layer])[layer] for fact in facts], dim=1).T
     return [facts[place] for place in chain(keys, largest=order == "clustered")]
 

@@ -105,8 +105,7 @@ class KnowledgeEdit(Intervention):
         contexts = self.editor.contexts_of(model, plan.stream, report)
         report(Phase(name="reading the facts"))
         selected = readable(model, plan, contexts, self.unreadable)
-        first = min(site.layer for site in self.editor.sites)
-        selected = replace(selected, stream=ordered(model, selected.stream, self.order, first))
+        selected = replace(selected, stream=ordered(model, selected.stream, self.order, self.editor.sites))
         self._check_batches(selected.stream)
         return selected
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from analysis.inference.continuations import continuations
-from analysis.stages.base import Observation
+from analysis.stages.base import Observation, spread_over
 from analysis.stages.generation_match import (
     INSTRUCTION,
     GenerationMatch,
@@ -90,8 +90,8 @@ def test_the_planned_edits_are_asked_about_before_the_first():
 
 def test_the_edits_are_spread_and_limited():
     stage = GenerationMatch(facts=2)
-    assert stage._chosen([*FACTS, *FACTS][:4]) == [FACTS[0], FACTS[2]]
-    assert [*replace(stage, facts=None)._chosen(FACTS[:3])] == [*FACTS[:3]]
+    assert spread_over([*FACTS, *FACTS][:4], stage.facts) == [FACTS[0], FACTS[2]]
+    assert [*spread_over(FACTS[:3], replace(stage, facts=None).facts)] == [*FACTS[:3]]
 
 
 def test_a_question_may_have_an_instruction_or_be_a_message():

@@ -9,12 +9,14 @@ from omegaconf import DictConfig
 from editors.data import SLOT
 from editors.errors import ConfigError
 from editors.locate.keys import keys_of
+from editors.updates import Site
 from pipeline.build import build
 from pipeline.config.schema import resolved
 from pipeline.interventions.fact_order import chain, ordered
 from tests.tiny import FACTS, tiny_model
 
 Composed = Callable[..., DictConfig]
+SITES = [Site("mlp_down", 2), Site("mlp_down", 1)]
 
 
 def steps(keys: torch.Tensor, places: list[int]) -> float:
@@ -37,10 +39,10 @@ def test_a_chain_has_every_row_once_and_similar_or_unlike_neighbours():
 def test_facts_are_ordered_by_keys_of_their_bare_prompts():
     model = tiny_model()
     keys = keys_of(model, FACTS, ((SLOT,),), [1])[1].T
-    by_key = ordered(model, FACTS, "clustered", 1)
+    by_key = ordered(model, FACTS, "clustered", SITES)
     assert [fact.id for fact in by_key] == [FACTS[i].id for i in chain(keys, largest=True)]
-    assert list(ordered(model, FACTS, "reverse", 1)) == list(FACTS)[::-1]
-    assert ordered(model, FACTS, "given", 1) is FACTS
+    assert list(ordered(model, FACTS, "reverse", SITES)) == list(FACTS)[::-1]
+    assert ordered(model, FACTS, "given", SITES) is FACTS
 
 
 def test_an_unknown_order_and_one_of_replaced_facts_are_refused(composed: Composed):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from analysis.stages.base import spread_over
 from analysis.stages.downstream.tasks.passages import CONTENT
 from analysis.stages.downstream.tasks.source import TaskFiles, check_counts, write_task
 from editors.data import Fact
@@ -54,8 +55,7 @@ class KnownFacts:
         facts = [fact for fact in self.source.load().facts if fact.target_true]
         if not facts:
             raise DataError(f"{option}: no fact has a true object: choose others by {option}.source")
-        count = min(self.limit or len(facts), len(facts))
-        asked = [facts[place * len(facts) // count] for place in range(count)]
+        asked = spread_over(facts, self.limit)
         rows = [{"context": fact.statement, "word": fact.target_true} for fact in asked]
         write_task(folder, "known_facts", CONTENT, {"test": rows})
-        return TaskFiles(names=("known_facts",), limit=count)
+        return TaskFiles(names=("known_facts",), limit=len(asked))
