@@ -35,6 +35,10 @@ SINGLE_REPEAT_FACTOR = 5
 """Distance of a single repeat from the threshold, in multiples of the smallest effect that counts: 0.05 of
 accuracies, about two standard errors of the difference of two shares of a thousand answers."""
 
+LEFT_OUT = 0.01
+"""Share of its edits or steps that a run as long as the source's may lack, such as facts that a model
+cannot read."""
+
 POWER = 0.8
 """Chance with which the minimum detectable effect would be seen."""
 
@@ -104,7 +108,7 @@ class Finding:
     @property
     def is_short(self) -> bool:
         """Whether the runs are shorter than the source's."""
-        return self.length < (self.claim.source_length or 0)
+        return is_short(self.length, self.claim)
 
     @property
     def reach(self) -> float | None:
@@ -123,10 +127,15 @@ def judge(claim: Claim, evidence: Evidence) -> Finding:
     """The verdict on a claim; repeats that are not finite count as on the wrong side."""
     cases, length = _judged(claim, evidence), evidence.length
     failed = any(run.status == "failed" for run in evidence.collection.unfinished)
-    is_short = length < (claim.source_length or 0)
-    verdict = _verdict(cases, failed=failed, is_short=is_short)
-    trend = _trend(claim, evidence, cases) if is_short and len(cases) == 1 and verdict == "untested" else None
+    short = is_short(length, claim)
+    verdict = _verdict(cases, failed=failed, is_short=short)
+    trend = _trend(claim, evidence, cases) if short and len(cases) == 1 and verdict == "untested" else None
     return Finding(claim=claim, verdict=verdict, cases=cases, length=length, trend=trend)
+
+
+def is_short(length: int, claim: Claim) -> bool:
+    """Whether runs of this length are shorter than the source's, by more than `LEFT_OUT` of it."""
+    return length < (1 - LEFT_OUT) * (claim.source_length or 0)
 
 
 def _judged(claim: Claim, evidence: Evidence) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.claims.evidence import Evidence, changes, effects, ends, steadiness
-from analysis.claims.verdicts import Claim, Side, judge
+from analysis.claims.verdicts import Claim, Side, is_short, judge
 from analysis.results.collection import collect
 from tests.fake_runs import WriteRun, write_rows
 
@@ -210,6 +210,8 @@ def test_a_run_shorter_than_the_source_refutes_nothing_and_has_a_trend(evidence:
     assert (finding.verdict, finding.is_short, finding.trend) == ("not seen", False, None)
     finding = judge(replace(grows, source_length=10 * evidence.length), evidence)
     assert (finding.verdict, finding.is_short) == ("untested", True)
+    assert not is_short(1980, replace(grows, source_length=2000))
+    assert is_short(1979, replace(grows, source_length=2000))
     now, middle = (
         float(measure(each)["value"].iloc[0]) for each in (evidence, evidence.until(finding.length // 2))
     )
