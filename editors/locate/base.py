@@ -315,6 +315,7 @@ class LocateThenEdit(Editor):
     def _check(self, model: Model) -> None:
         """Raise a `ConfigError` if the editor cannot edit this model."""
         model.check_layers(self.layers)
+        self.targets.check(model)
         if self.layers[-1] == model.depth - 1:
             raise ConfigError(
                 f"layers.edit={list(self.layers)} ends at the last block of {model.name}, where what is "

@@ -18,7 +18,7 @@ from editors.errors import ConfigError, NumericsError, check_not_negative, check
 from editors.locate.contexts import Groups, flat
 from editors.locate.shifted_forward import InitialState, Predictions, ShiftedForward, run_to_shift
 from editors.models.model import Model
-from editors.models.products import onednn_products
+from editors.models.products import has_bfloat16_products, onednn_products
 from editors.models.tokenization import tokenize_prompt
 from editors.regularizers.base import Regularizer
 
@@ -53,6 +53,9 @@ class TargetOptimizer:
     """Block whose output, through norm and head, gives the target's likelihood; null is the last."""
     facts_at_once: int = 50
     """Facts optimised in one pass; more need more memory. The result does not depend on it."""
+    precision: Literal["bfloat16"] | None = None
+    """bfloat16 rounds the factors of products with weights in the steps (sums stay in float32), but none that
+    give v_init or what is inserted; null rounds nothing."""
 
     inside: ClassVar[bool] = False
     """Whether the shift acts inside the block and so changes the input of the block's later modules."""
@@ -76,6 +79,21 @@ class TargetOptimizer:
             f"({self.learning_rate:g}) or editor.targets.max_norm_ratio ({self.max_norm_ratio:g})"
         )
 
+    def check(self, model: Model) -> None:
+        """Raise a `ConfigError` if the products of this model cannot have the precision asked for."""
+        if self.precision is None:
+            return
+        key = f"editor.targets.precision={self.precision}"
+        if model.device.type != "cpu" or model.dtype != torch.float32:
+            kind = f"{str(model.dtype).removeprefix('torch.')} on {model.device.type}"
+            raise ConfigError(
+                f"{key} is for a float32 model on a CPU, and {model.name} is {kind}: leave it out"
+            )
+        if not has_bfloat16_products():
+            raise ConfigError(
+                f"{key} needs a CPU with bfloat16 instructions, which this one lacks: leave it out"
+            )
+
     def contexts_of(self, facts: Sequence[Fact], groups: Groups) -> Sequence[Sequence[str]]:
         """The templates in which each fact is read."""
         return [flat(groups)] * len(facts)
@@ -89,11 +107,10 @@ class TargetOptimizer:
             NumericsError: for a loss that is NaN or infinite, with the fact's id.
         """
         order = sorted(range(len(facts)), key=lambda i: _tail(model, facts[i]))
-        with onednn_products(model.hf):
-            chunks = [
-                self._optimise(model, [facts[i] for i in part], groups, layer, stop)
-                for part in _chunks(order, self.facts_at_once)
-            ]
+        chunks = [
+            self._optimise(model, [facts[i] for i in part], groups, layer, stop)
+            for part in _chunks(order, self.facts_at_once)
+        ]
         back = torch.tensor(order).argsort()
         return Targets(
             *(torch.cat([getattr(one, name) for one in chunks])[back] for name in Targets.__annotations__)
@@ -130,7 +147,15 @@ class TargetOptimizer:
     def _optimise(
         self, model: Model, facts: Sequence[Fact], groups: Groups, layer: int, stop: Regularizer
     ) -> Targets:
-        batch, initial = self.begin(model, facts, groups, layer)
+        with onednn_products(model.hf):
+            batch, initial = self.begin(model, facts, groups, layer)
+        with onednn_products(model.hf, rounded=self.precision == "bfloat16"):
+            return self._descend(facts, batch, initial, stop)
+
+    def _descend(
+        self, facts: Sequence[Fact], batch: ShiftedForward, initial: InitialState, stop: Regularizer
+    ) -> Targets:
+        """Adam on the shifts of all facts; a fact that is final leaves the batch."""
         norms = initial.vectors.norm(dim=2, keepdim=True)
         shift = torch.zeros_like(initial.vectors, requires_grad=True)
         adam = torch.optim.Adam([shift], lr=self.learning_rate)

@@ -17,9 +17,10 @@ from transformers.pytorch_utils import Conv1D
 
 
 @contextmanager
-def onednn_products(model: nn.Module) -> Iterator[None]:
+def onednn_products(model: nn.Module, *, rounded: bool = False) -> Iterator[None]:
     """Linear modules with float32 weights on a CPU multiply through oneDNN inside the `with` block.
 
+    If `rounded`, inputs and weights are rounded to bfloat16 for it, and the products are summed in float32.
     Gradients are those of the inputs. A weight that needs a gradient, another precision, and another device
     are left to PyTorch, as are modules whose `forward` something else has replaced (offloaded weights).
     """
@@ -27,9 +28,14 @@ def onednn_products(model: nn.Module) -> Iterator[None]:
         if _available():
             for module in model.modules():
                 if type(module) in (nn.Linear, Conv1D) and "forward" not in vars(module):
-                    module.forward = partial(_forward, module, module.forward)
+                    module.forward = partial(_forward, module, module.forward, rounded)
                     stack.callback(delattr, module, "forward")
         yield
+
+
+def has_bfloat16_products() -> bool:
+    """Whether this build of PyTorch and this processor multiply in bfloat16."""
+    return _available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _available() -> bool:
@@ -39,13 +45,13 @@ def _available() -> bool:
 
 
 def _forward(
-    module: nn.Module, usual: Callable[[Tensor], Tensor], inputs: Float[Tensor, "*any in"]
+    module: nn.Module, usual: Callable[[Tensor], Tensor], rounded: bool, inputs: Float[Tensor, "*any in"]
 ) -> Float[Tensor, "*any out"]:
     weight, bias = module.weight, module.bias
     assert isinstance(weight, Tensor)
     if not _suits(inputs, weight) or (isinstance(bias, Tensor) and bias.requires_grad):
         return usual(inputs)
-    return _Product.apply(inputs, weight.T if isinstance(module, Conv1D) else weight, bias)
+    return _Product.apply(inputs, weight.T if isinstance(module, Conv1D) else weight, bias, rounded)
 
 
 def _suits(inputs: Tensor, weight: Tensor) -> bool:
@@ -55,21 +61,38 @@ def _suits(inputs: Tensor, weight: Tensor) -> bool:
 
 
 def _multiplied(
-    inputs: Float[Tensor, "*any in"], weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None
+    inputs: Float[Tensor, "*any in"],
+    weight: Float[Tensor, "out in"],
+    bias: Float[Tensor, " out"] | None,
+    rounded: bool,
 ) -> Float[Tensor, "*any out"]:
     """x Wᵀ + b."""
-    return torch.ops.mkldnn._linear_pointwise(inputs.contiguous(), weight, bias, "none", [], "")
+    with _precision("bf16" if rounded else "ieee"):
+        return torch.ops.mkldnn._linear_pointwise(inputs.contiguous(), weight, bias, "none", [], "")
+
+
+@contextmanager
+def _precision(name: str) -> Iterator[None]:
+    """oneDNN multiplies float32 matrices in this precision inside the `with` block."""
+    # not for whole passes: rounded, the small products of the fused attention take ten times as long
+    matmul = torch.backends.mkldnn.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, name
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 class _Product(torch.autograd.Function):
     """x Wᵀ + b, and the gradient by x."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, rounded: bool) -> Tensor:
         ctx.save_for_backward(weight)
-        return _multiplied(inputs, weight, bias)
+        ctx.rounded = rounded
+        return _multiplied(inputs, weight, bias, rounded)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,), (weight,) = grad_outputs, ctx.saved_tensors
-        return _Product.apply(gradient, weight.T, None), None, None
+        return _Product.apply(gradient, weight.T, None, ctx.rounded), None, None, None

@@ -22,7 +22,12 @@ from tests.benchmarks.second_moments import statistics_5_layers
 from tests.benchmarks.sequence import sequence_with_history, sequence_without_history
 from tests.benchmarks.stages import stages_all
 from tests.benchmarks.state import state_7b_width
-from tests.benchmarks.utilisation import memit_batch_smollm2, memit_single_smollm2, rome_single_smollm2
+from tests.benchmarks.utilisation import (
+    memit_batch_smollm2,
+    memit_rounded_smollm2,
+    memit_single_smollm2,
+    rome_single_smollm2,
+)
 from tests.benchmarks.workbench import Workbench
 
 ROWS: Mapping[str, Callable[[Workbench], Row]] = MappingProxyType(
@@ -33,6 +38,7 @@ ROWS: Mapping[str, Callable[[Workbench], Row]] = MappingProxyType(
         "alphaedit_batch100": alphaedit_batch100,
         "encore_batch100": encore_batch100,
         "memit_batch_smollm2": memit_batch_smollm2,
+        "memit_rounded_smollm2": memit_rounded_smollm2,
         "memit_single_smollm2": memit_single_smollm2,
         "rome_single_smollm2": rome_single_smollm2,
         "statistics_5_layers": statistics_5_layers,

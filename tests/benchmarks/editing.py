@@ -38,7 +38,7 @@ def rome_single(bench: Workbench) -> Row:
         fast=lambda: rome.edit(bench.model, [fact]),
         plain=lambda: plain.rome(bench.model, fact, groups, 5, moment, ROME_TARGETS),
         note="layer 5, 21 contexts",
-        difference=_difference(rome.edit(bench.model, [fact]), {5: expected}),
+        difference=difference(rome.edit(bench.model, [fact]), {5: expected}),
     )
 
 
@@ -50,7 +50,7 @@ def memit_single(bench: Workbench) -> Row:
         fast=lambda: memit.edit(bench.model, facts(1)),
         plain=lambda: _plain_memit(bench, 1),
         note="layers 3-7",
-        difference=_difference(memit.edit(bench.model, facts(1)), _plain_memit(bench, 1)),
+        difference=difference(memit.edit(bench.model, facts(1)), _plain_memit(bench, 1)),
     )
 
 
@@ -65,7 +65,7 @@ def memit_batch100(bench: Workbench) -> Row:
         extrapolated(lambda count: _plain_memit(bench, count), BATCH),
         f"layers 3-7; {SCALED}; insertion {share:.0%} of the time",
         insertion_share=share,
-        difference=_difference(editor.edit(bench.model, facts(3)), _plain_memit(bench, 3)),
+        difference=difference(editor.edit(bench.model, facts(3)), _plain_memit(bench, 3)),
     )
 
 
@@ -96,7 +96,7 @@ def alphaedit_batch100(bench: Workbench) -> Row:
         fast_s,
         extrapolated(slow, BATCH),
         f"layers 3-7, null space {free.shape[1]} of {len(free)}; {SCALED}",
-        difference=_difference(editor.edit(bench.model, facts(3)), slow(3)),
+        difference=difference(editor.edit(bench.model, facts(3)), slow(3)),
     )
 
 
@@ -138,7 +138,7 @@ def _plain_memit(bench: Workbench, count: int) -> dict[int, torch.Tensor]:
     return plain.memit(bench.model, facts(count), bench.memit_contexts, LAYERS, kept, MEMIT_TARGETS)
 
 
-def _difference(edit: Edit, expected: Mapping[int, torch.Tensor]) -> float:
+def difference(edit: Edit, expected: Mapping[int, torch.Tensor]) -> float:
     """Largest relative Frobenius difference of a layer's update."""
     return max(
         float((delta.dense() - expected[site.layer]).norm() / expected[site.layer].norm())

@@ -9,6 +9,7 @@ that these bytes take at the speed of a copy.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -20,8 +21,8 @@ from editors.methods.memit import MEMIT
 from editors.methods.rome import ROME
 from editors.models.model import Model
 from editors.models.products import onednn_products
-from tests.benchmarks.editing import MEMIT_TARGETS, ROME_TARGETS
-from tests.benchmarks.measure import Row, against, timed
+from tests.benchmarks.editing import MEMIT_TARGETS, ROME_TARGETS, difference
+from tests.benchmarks.measure import Row, against, alternate, timed
 from tests.benchmarks.workbench import LAYERS, Workbench, facts
 
 SIDE, COPIED = 2048, 2**26
@@ -36,6 +37,22 @@ def memit_batch_smollm2(bench: Workbench) -> Row:
 def memit_single_smollm2(bench: Workbench) -> Row:
     """One fact over five layers."""
     return _row("memit_single_smollm2", bench, _memit(bench), 1)
+
+
+def memit_rounded_smollm2(bench: Workbench) -> Row:
+    """Twenty facts at once with products in bfloat16 inside the steps, against those in float32."""
+    exact, batch = _memit(bench), facts(20)
+    rounded = replace(exact, targets=replace(MEMIT_TARGETS, precision="bfloat16"))
+    for editor in (exact, rounded):
+        editor.prepare(bench.deep)
+    expected = {site.layer: delta.dense() for site, delta in exact.edit(bench.deep, batch).update.items()}
+    return alternate(
+        "memit_rounded_smollm2",
+        fast=partial(rounded.edit, bench.deep, batch),
+        plain=partial(exact.edit, bench.deep, batch),
+        note="products of the steps in bfloat16, 20 facts",
+        difference=difference(rounded.edit(bench.deep, batch), expected),
+    )
 
 
 def rome_single_smollm2(bench: Workbench) -> Row:

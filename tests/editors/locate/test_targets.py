@@ -5,10 +5,12 @@ import torch
 
 from editors.data import Fact
 from editors.errors import ConfigError, NumericsError
+from editors.locate import targets
 from editors.locate.targets import TargetOptimizer
 from editors.models.hooks import replace_output
 from editors.models.model import Model
 from editors.models.partial_forward import record
+from editors.models.products import has_bfloat16_products
 from editors.models.tokenization import tokenize_prompt
 from editors.regularizers.base import Regularizer
 from editors.regularizers.mpes import MPES
@@ -100,6 +102,31 @@ def test_a_loss_that_is_no_number_names_the_fact():
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ConfigError, match=r"targets\.steps=0, .*positive"):
         TargetOptimizer(steps=0)
+
+
+def test_targets_of_bfloat16_products_are_close_and_what_is_not_optimised_is_equal():
+    if not has_bfloat16_products():
+        pytest.skip("this processor has no products in bfloat16")
+    model = tiny_model(double=False)
+    exact, rounded = (
+        optimizer(precision=precision).find(model, FACTS, TEMPLATES, 1, NONE)
+        for precision in (None, "bfloat16")
+    )
+    assert torch.equal(exact.initial, rounded.initial)
+    assert not torch.equal(exact.vectors, rounded.vectors)
+    shifts = [found.vectors - found.initial for found in (exact, rounded)]
+    assert torch.nn.functional.cosine_similarity(*shifts).min() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("double", "supported", "reason"), [(True, True, "float64"), (False, False, "lacks")]
+)
+def test_a_precision_that_products_cannot_have_is_refused(
+    double, supported, reason, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(targets, "has_bfloat16_products", lambda: supported)
+    with pytest.raises(ConfigError, match=rf"editor\.targets\.precision=bfloat16 .*{reason}"):
+        optimizer(precision="bfloat16").check(tiny_model(double=double))
 
 
 @EVERY

@@ -57,3 +57,17 @@ def test_the_products_of_both_directions_go_through_onednn(monkeypatch: pytest.M
     with onednn_products(torch.nn.Sequential(linear)):
         linear(torch.ones(4, 3, requires_grad=True)).sum().backward()
     assert rows == [4, 4]
+
+
+def test_factors_are_rounded_to_bfloat16_inside_the_block_alone():
+    if not products.has_bfloat16_products():
+        pytest.skip("this processor has no products in bfloat16")
+    linear = torch.nn.Linear(256, 128, bias=False).requires_grad_(False)
+    inputs = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
+    rounded = (inputs.bfloat16().double() @ linear.weight.bfloat16().double().T).float()
+    exact = inputs @ linear.weight.T
+    with onednn_products(torch.nn.Sequential(linear), rounded=True):
+        torch.testing.assert_close(linear(inputs), rounded)
+        torch.testing.assert_close(inputs @ linear.weight.T, exact, msg="other products are exact")
+    with onednn_products(torch.nn.Sequential(linear)):
+        torch.testing.assert_close(linear(inputs), exact)
