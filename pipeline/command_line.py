@@ -31,7 +31,7 @@ from pipeline.runs.signals import SAVE
 from pipeline.sweeps import search
 from pipeline.sweeps.grid import Sweep
 
-COMMANDS = ("status", "export", "ledger", "upload", "dashboard", "build_world", "facts")
+COMMANDS = ("status", "export", "ledger", "keep", "upload", "dashboard", "build_world", "facts")
 """Modules of `pipeline.commands`, each with its own `main`."""
 MEASURE, SUGGEST = "measure", "suggest"
 """The command that stands for the options of a run, and the one that runs a search."""

@@ -24,7 +24,7 @@ from analysis.stages.efficacy.records import unmeasured
 from analysis.stages.efficacy.stage import Efficacy
 from editors.errors import ConfigError, DataError
 from pipeline.build import Parts, build
-from pipeline.commands.search_request import (
+from pipeline.commands.suggestions.search_request import (
     Request,
     as_overrides,
     first_point,
@@ -34,7 +34,7 @@ from pipeline.commands.search_request import (
     searched,
     trial,
 )
-from pipeline.commands.suggestion import VALUES, best, trials_of
+from pipeline.commands.suggestions.suggestion import VALUES, best, trials_of
 from pipeline.config.models.described import description
 from pipeline.config.models.published import LAYERS, Values, are_blocks, as_text, flat, nearest, published
 from pipeline.config.schema import composed, composed_run

@@ -9,10 +9,11 @@ import yaml
 
 from analysis.results.run_files import Outcome
 from editors.errors import ConfigError, DataError, ModelError
-from pipeline.commands import search_request, suggest
-from pipeline.commands.search_request import Request, first_point, requested, searched, trial
+from pipeline.commands import suggest
 from pipeline.commands.suggest import described, guessed, traced
-from pipeline.commands.suggestion import Suggestion, Trial, best
+from pipeline.commands.suggestions import search_request
+from pipeline.commands.suggestions.search_request import Request, first_point, requested, searched, trial
+from pipeline.commands.suggestions.suggestion import Suggestion, Trial, best
 from pipeline.config.models.published import LAYERS
 from pipeline.paths import CONF
 from pipeline.sweeps.box import Box

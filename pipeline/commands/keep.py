@@ -1,0 +1,98 @@
+"""Small copies of finished runs, to publish or to keep: `python -m pipeline keep RUN… out=FOLDER`.
+
+A copy, `FOLDER/<run>`, has all that tables, figures and verdicts are drawn from: configuration, provenance,
+metrics (compressed), tables, summary, and a seal of its own. It has no weights, updates or checkpoints, no
+texts of facts, and not the name of the machine. Settings stay as they were given, paths among them.
+"""
+
+import argparse
+import gzip
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from analysis.results.run_files import json_object
+from analysis.results.run_folder import RunFolder
+from analysis.results.seal import Seal, unpacked, written
+from editors.errors import DataError, NormscopeError
+from editors.text_files import local_path
+from pipeline.runs.layout import finished_run, warn_if_unverifiable
+
+METRICS = "metrics.jsonl"
+LEFT_OUT = frozenset({"records.parquet", "weights.safetensors", "updates", "checkpoints", "adapter"})
+"""Files and folders of a run that a copy lacks; `records.parquet` has the texts of facts."""
+_OF_THE_MACHINE = ("command", "host", "platform")
+"""Keys of `provenance.json`."""
+
+
+def main(arguments: Sequence[str]) -> str | int:
+    """Copy the runs of the command line; returns an exit status, or the message of an error."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline keep", description=__doc__)
+    parser.add_argument(
+        "runs", type=local_path, nargs="+", metavar="RUN", help="the folder of a finished run"
+    )
+    parser.add_argument("out", type=_out, metavar="out=FOLDER", help="the folder of the copies")
+    options = parser.parse_args(arguments)
+    try:
+        for run in options.runs:
+            print(keep(run, options.out))  # noqa: T201 - for scripts
+    except NormscopeError as error:
+        return f"error: {error}"
+    except OSError as error:
+        return f"error: {error.filename} cannot be written: {error.strerror}"
+    return 0
+
+
+def keep(run: Path, out: Path) -> Path:
+    """Copy a finished run into `out`, completely or not at all; returns the folder of the copy.
+
+    Raises:
+        DataError: if the run is not finished, a file of it was changed, or the copy exists already.
+    """
+    run = finished_run(run)
+    warn_if_unverifiable(run)
+    folder = RunFolder(run)
+    folder.verify("*")
+    target = out / run.name
+    if target.exists():
+        raise DataError(f"{target} exists already: remove it, or name another folder with out=")
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{run.name}.", dir=out) as made:
+        part = Path(made, run.name)
+        part.mkdir()  # with the user's permissions; the temporary folder is private
+        for name in written(run):
+            if Path(name).parts[0] not in LEFT_OUT:
+                _copy(run / name, part / name)
+        done = (run / "DONE").read_text(encoding="utf-8")
+        finished = (json_object(done) or {"finished": done.strip()})["finished"]
+        (part / "DONE").write_text(Seal.of(part).text(str(finished)), encoding="utf-8")
+        part.replace(target)
+    return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.name == METRICS:
+        # without a time, so that equal metrics give equal files
+        with unpacked(source) as file, gzip.GzipFile(f"{target}.gz", "wb", mtime=0) as packed:
+            shutil.copyfileobj(file, packed)
+    elif source.name == "provenance.json":
+        content = _nameless(json.loads(source.read_text(encoding="utf-8")))
+        target.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    else:
+        shutil.copyfile(source, target)
+
+
+def _nameless(attempt: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance of a run and of its earlier attempts without what names the machine."""
+    rest = {key: value for key, value in attempt.items() if key not in _OF_THE_MACHINE}
+    return rest | {"earlier": [_nameless(each) for each in attempt.get("earlier", [])]}
+
+
+def _out(text: str) -> Path:
+    key, sign, path = text.partition("=")
+    if key != "out" or not sign or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} has to be out=FOLDER, the folder of the copies")
+    return local_path(path)

@@ -1,0 +1,1 @@
+"""What `suggest` searches for, and what it found."""
