@@ -1,4 +1,4 @@
-"""The templates of CONTRIBUTING.md work as they stand, in a folder outside of the project."""
+"""The templates of docs/extend.md work as they stand, in a folder outside of the project."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import pytest
 
 from tests.paths import ROOT
 
+PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 TEMPLATE = re.compile(r"^```(?:python|yaml)\n# (\S+\.(?:py|yaml))\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """A fenced block whose first line is a comment with the path of the file."""
 
@@ -19,7 +20,7 @@ TEMPLATE = re.compile(r"^```(?:python|yaml)\n# (\S+\.(?:py|yaml))\n(.*?)^```$", 
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder with every template of the page."""
     folder = tmp_path_factory.mktemp("mine")
-    templates = TEMPLATE.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    templates = TEMPLATE.findall(PAGE)
     assert len(templates) == 9
     for name, content in [*templates, ("my_package/__init__.py", "")]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -29,8 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def commands() -> list[list[str]]:
     """The commands above the templates, without the interpreter."""
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("\\\n", "")
-    section = text[text.index("## Templates") : text.index("### An editor")]
+    text = PAGE.replace("\\\n", "")
+    section = text[text.index("## Templates") : text.index("## An editor")]
     return [line.split()[1:] for line in section.splitlines() if line.startswith("python -m")]
 
 

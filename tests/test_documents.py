@@ -14,13 +14,18 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def tree(page: Path, heading: str) -> Iterator[str]:
-    """The paths of the first code block below a heading: two spaces of indentation per folder."""
+    """The paths of the first code block below a heading: two spaces of indentation per folder.
+
+    Words of a description that end with a slash are folders below.
+    """
     section = page.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
+    block = re.sub(r"\n {4,}", " ", section.split("```")[1])
     folder = ""
-    for line in section.split("```")[1].strip("\n").splitlines():
+    for line in block.strip("\n").splitlines():
         name = line.split()[0]
         folder = folder if line.startswith(" ") else name
         yield folder + name if line.startswith(" ") else name
+        yield from (name + part for part in line.split()[1:] if part.endswith("/"))
 
 
 def anchors(page: Path) -> set[str]:
@@ -67,7 +72,14 @@ def test_relative_links_lead_to_files_and_headings(page: Path):
         assert not anchor or anchor in anchors(path), target
 
 
+def test_the_readme_is_short_and_links_every_page_of_docs():
+    readme = ROOT / "README.md"
+    assert len(readme.read_text(encoding="utf-8").split()) <= 900
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} - {"docs/style.md"}
+    assert pages <= {target.partition("#")[0] for target in links(readme)}
+
+
 def test_links_and_headings_are_found():
     assert sum(len(list(links(page))) for page in PAGES) > 100
-    assert "plug-ins" in anchors(ROOT / "README.md")
+    assert "templates" in anchors(ROOT / "docs" / "extend.md")
     assert "docs/sweeps.md#browse" in set(links(ROOT / "README.md"))

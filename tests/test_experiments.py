@@ -1,4 +1,4 @@
-"""Experiments, their claims, the Makefile and README's table name the same."""
+"""Experiments, their claims, the Makefile and the table of docs/experiments.md name the same."""
 
 import json
 import re
@@ -15,8 +15,8 @@ FILES = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
 CLAIMS_NOTHING = {"quickstart", "search_encore", "mechanism_record", "real", "order", "durability"}
 
 
-def test_readme_lists_every_experiment_once():
-    section = (ROOT / "README.md").read_text().partition("### Experiments")[2].partition("\n## ")[0]
+def test_the_page_lists_every_experiment_once():
+    section = (ROOT / "docs" / "experiments.md").read_text().partition("## List")[2].partition("\n## ")[0]
     assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.M)) == [path.stem for path in FILES]
 
 

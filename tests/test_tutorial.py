@@ -1,4 +1,4 @@
-"""What the tutorial, its notebook and the README say in Python runs as it stands."""
+"""What the tutorial, its notebook and docs/python.md say in Python runs as it stands."""
 
 import json
 import re
@@ -80,9 +80,8 @@ def test_the_notebook_is_the_tutorial_without_outputs():
     assert len(cells("markdown")) >= len(tutorial)
 
 
-def test_what_the_readme_does_from_python_runs(elsewhere: Path):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    first, second, third, *_ = blocks(text[text.index("## From Python") :])
+def test_what_the_page_does_from_python_runs(elsewhere: Path):
+    first, second, third = blocks((ROOT / "docs" / "python.md").read_text(encoding="utf-8"))
     names: dict[str, Any] = {}
     exec(first, names)
     unedited = BuiltInCheckpoint(name="tiny-gpt2").load()

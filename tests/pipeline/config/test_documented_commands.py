@@ -97,7 +97,8 @@ def test_all_kinds_of_files_document_commands():
     assert len(RUNS) > 250
     for kind in (["Makefile"], ["README.md"], ["docs", "sweeps.md"], ["conf", "editor", "rome.yaml"]):
         assert list(commands(ROOT.joinpath(*kind)))
-    assert any("intervention/sharding=fsdp" in command.words for command in commands(ROOT / "README.md"))
+    trainings = commands(ROOT / "docs" / "interventions.md")
+    assert any("intervention/sharding=fsdp" in command.words for command in trainings)
 
 
 @pytest.mark.parametrize("command", RUNS, ids=lambda command: " ".join(command.words)[:90])
