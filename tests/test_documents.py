@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.paths import ROOT
+from tests.paths import CONF, ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```.*?^```", re.M | re.S)
@@ -77,6 +77,25 @@ def test_the_readme_is_short_and_links_every_page_of_docs():
     assert len(readme.read_text(encoding="utf-8").split()) <= 900
     pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} - {"docs/style.md"}
     assert pages <= {target.partition("#")[0] for target in links(readme)}
+
+
+@pytest.mark.parametrize(
+    ("page", "group"),
+    [("editors", "editor"), ("regularizers", "regularizer"), ("stages", "stage"),
+     ("interventions", "intervention"), ("interventions", "intervention/control")],
+)  # fmt: skip
+def test_a_page_names_every_option_of_its_group(page: str, group: str):
+    options = {path.stem for path in (CONF / group).glob("*.yaml")} - {"none", "training"}
+    assert options <= set(re.findall(r"`(\w+)`", (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")))
+
+
+def test_the_readme_counts_the_methods_of_the_pages():
+    counts = {}
+    for page in ("editors", "regularizers"):
+        first_table = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8").partition("|---")[2]
+        counts[page] = len(re.findall(r"^\| `", first_table.partition("\n\n")[0], re.M))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "{editors} editors, {regularizers} regularizers".format(**counts) in readme
 
 
 def test_links_and_headings_are_found():

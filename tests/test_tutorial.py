@@ -1,4 +1,4 @@
-"""What the tutorial, its notebook and docs/python.md say in Python runs as it stands."""
+"""What the tutorial, its notebook, docs/python.md and the README say in Python runs as it stands."""
 
 import json
 import re
@@ -71,6 +71,16 @@ def test_the_tutorial_edits_a_real_model(elsewhere: Path, capsys):
     printed = capsys.readouterr().out
     said = [fact.target_new in printed.split(fact.statement)[1][:40] for fact in names["mine"]]
     assert sum(said) >= 2, printed
+
+
+@pytest.mark.slow
+def test_the_readme_edits_a_real_model(elsewhere: Path):
+    require_smollm2(elsewhere)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(*blocks(readme), names)
+    ((prompt, before),), ((_, after),) = names["result"].before.items(), names["result"].after.items()
+    assert f"| {prompt} | {before.strip()} | {after.strip()} |" in readme
 
 
 def test_the_notebook_is_the_tutorial_without_outputs():
