@@ -29,7 +29,7 @@ export WANDB_MODE ?= offline
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup real-setup run real paper facts test check bench chaos load clean
+.PHONY: help setup real-setup run real paper facts docs test check bench chaos load clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -78,6 +78,10 @@ facts: $(STAMP) ## the runs on real facts: FACTS=counterfact.jsonl, hours on two
 	$(PY) -m pipeline experiment=encore $(REAL) $(NO_TEXT) edits=2000 batch_size=1
 	$(PY) -m pipeline experiment=encore $(REAL) $(NO_TEXT) edits=10000 batch_size=100
 	$(PY) -m analysis results outputs $(KEPT)
+
+docs: $(STAMP) ## build the documentation into build/site, every warning an error, and serve it at localhost:8000
+	$(VENV)/bin/zensical build --strict --clean
+	$(VENV)/bin/zensical serve
 
 test: $(STAMP) ## the tests (TESTS=... selects some, such as TESTS='-m slow'; JOBS=... processes)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup $(TESTS)

@@ -1,0 +1,85 @@
+"""The site of docs/ builds without a warning, loads nothing from elsewhere, and shows every page and name."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.paths import ROOT
+
+CONFIG = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
+PUBLIC = {name: ROOT / name / "__init__.pyi" for name in ("editors", "analysis", "pipeline")}
+PUBLIC["normscope"] = ROOT / "normscope.py"
+LOADS = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
+"""By tag the attribute with the address of what a browser loads."""
+
+pytestmark = pytest.mark.xdist_group("site")  # they share one build
+
+
+def nav_pages(entries: list[Any]) -> Iterator[str]:
+    """The pages of a part of the navigation, in its order."""
+    for entry in entries:
+        (target,) = entry.values()
+        yield from [target] if isinstance(target, str) else nav_pages(target)
+
+
+class Loaded(HTMLParser):
+    """The addresses that a page loads from other hosts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        address = dict(attrs).get(LOADS.get(tag, "")) or ""
+        if re.match(r"(\w+:)?//", address):
+            self.addresses.append(address)
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    """The built site; a warning, such as a link or an anchor to nowhere, is an error."""
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return ROOT / CONFIG["site_dir"]
+
+
+def test_every_page_is_in_the_navigation_or_a_page_of_results():
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    listed = list(nav_pages(CONFIG["nav"]))
+    assert len(listed) == len({*listed})
+    assert {*listed} == {page for page in pages if not page.startswith("results/")}
+
+
+def test_the_site_has_every_page_and_its_search(site: Path):
+    for page in nav_pages(CONFIG["nav"]):
+        folder = page.removesuffix(".md").removesuffix("index").removesuffix("README")
+        assert (site / folder / "index.html").is_file(), page
+    assert "MEMIT" in (site / "search.json").read_text(encoding="utf-8")
+    assert not list(site.rglob("metrics.jsonl.gz"))
+
+
+def test_no_page_loads_anything_from_elsewhere(site: Path):
+    loaded = Loaded()
+    for page in site.rglob("*.html"):
+        loaded.feed(page.read_text(encoding="utf-8"))
+    for style in site.rglob("*.css"):
+        loaded.addresses += re.findall(r"url\([\"']?((?:\w+:)?//[^)]*)", style.read_text(encoding="utf-8"))
+    assert loaded.addresses == []
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_python_pages_show_every_public_name(module: str, site: Path):
+    public = re.findall(r"\b(\w+) as \1\b", PUBLIC[module].read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "api" / f"{module}.md").read_text(encoding="utf-8")
+    assert public and re.findall(r"^::: (\S+)$", page, re.M) == [f"{module}.{name}" for name in public]
+    built = (site / "api" / module / "index.html").read_text(encoding="utf-8")
+    shown = re.findall(r'<h3 id="\S*?(\w+)"', built)
+    assert {*public} <= {*shown}
