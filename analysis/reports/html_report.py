@@ -15,12 +15,15 @@ from analysis.plots.charts.save import Chart, save
 from analysis.plots.figures.metric_figures import MOST, key_charts, other_keys
 from analysis.plots.figures.registry import FIGURES, FigureSpec, X, charts, save_figures
 from analysis.plots.interactive.draw import interactive
+from analysis.reports.conclusions import conclusions
+from analysis.reports.fact_table import fact_table
 from analysis.reports.optuna_study import Search
 from analysis.results.collection import Collection
 from analysis.results.tables import (
     alarm_list,
     alarm_order_text,
     as_text,
+    best,
     differing_settings,
     kind,
     per_series,
@@ -92,6 +95,9 @@ def render(
     return templates.get_template("report.html.j2").render(
         title=title,
         lead=_lead(runs),
+        conclusions=conclusions(collection),
+        best=best(collection),
+        facts=fact_table(collection),
         repeats=bool(runs.groupby("series").size().max() > 1),
         kind=kind(collection.runs),
         editors=per_series(collection),

@@ -132,18 +132,19 @@ def alarm_order_text(collection: Collection) -> pd.DataFrame:
 
 
 def per_series(collection: Collection, columns: Sequence[str] = tuple(HEADINGS)) -> pd.DataFrame:
-    """Means as text, with several seeds ± half the interval; columns of `HEADINGS` that some run measured.
+    """Means over seeds as text, in columns of `HEADINGS` that some run measured.
 
-    The first row of each model holds the figures of the unedited model if they were measured.
+    Three seeds or more are followed by ± half their 95 % interval, of two it is the range. The first row of
+    each model holds the figures of the unedited model if they were measured.
     """
     table = summary(collection)
     rows = pd.concat([_unedited(collection), table], ignore_index=True)
     idle = () if not table[["steps", "tokens"]].to_numpy().any() else ("edits",)
     idle = [column for column in (*idle, "steps", "tokens") if not table[column].any()]
     columns = [c for c in columns if c not in ("series", *idle) and rows[c].notna().any()]
-    long = rows.melt(id_vars="series", value_vars=columns, var_name="column", value_name="value")
-    cells = over_seeds(long.astype({"value": float}), by=("series", "column"))
-    cells["text"] = [_cell(*row) for row in cells[["column", "mean", "high"]].itertuples(index=False)]
+    cells = _means(rows, columns)
+    parts = ["column", "mean", "high", "seeds", "min", "max"]
+    cells["text"] = [_cell(*row) for row in cells[parts].itertuples(index=False)]
     text = cells.pivot(index="series", columns="column", values="text").reindex(
         index=rows["series"].unique(), columns=columns, fill_value=MISSING
     )
@@ -152,6 +153,23 @@ def per_series(collection: Collection, columns: Sequence[str] = tuple(HEADINGS))
     if repeats.max() > 1:
         text.insert(1, "seeds", [str(repeats.get(series, MISSING)) for series in text["series"]])
     return text.rename(columns={**HEADINGS, "series": kind(collection.runs)})
+
+
+def best(collection: Collection) -> dict[str, tuple[str, frozenset[str]]]:
+    """By heading of `per_series`: the direction that is better, ↑ or ↓, and the series with the best mean.
+
+    Only of metrics of which one direction is better; no series if there are fewer than two.
+    """
+    columns = [column for column in HEADINGS if column in _SCORED and _SCORED[column].better]
+    table = summary(collection)
+    means = _means(table, [column for column in columns if table[column].notna().any()])
+    found: dict[str, tuple[str, frozenset[str]]] = {}
+    for column, rows in means.groupby("column"):
+        direction = _SCORED[str(column)].better
+        top = rows["mean"].max() if direction == "↑" else rows["mean"].min()
+        leaders = rows.loc[rows["mean"] == top, "series"] if len(rows) > 1 else []
+        found[HEADINGS[str(column)]] = direction, frozenset(map(str, leaders))
+    return found
 
 
 def kind(runs: pd.DataFrame) -> str:
@@ -224,7 +242,18 @@ def _unedited(collection: Collection) -> pd.DataFrame:
     return rows.assign(series=label, edits=0, steps=0, tokens=0)
 
 
-def _cell(column: str, mean: float, high: float) -> str:
+def _means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The means of these columns over the rows of a series, as `over_seeds` gives them, and min and max."""
+    long = rows.melt(id_vars="series", value_vars=list(columns), var_name="column", value_name="value")
+    long = long.astype({"value": float})
+    by = ["series", "column"]
+    ends = long[np.isfinite(long["value"])].groupby(by)["value"].agg(["min", "max"]).reset_index()
+    return over_seeds(long, by=by).merge(ends, on=by)
+
+
+def _cell(column: str, mean: float, high: float, seeds: int, smallest: float, largest: float) -> str:
+    if seeds == 2 and largest > smallest:
+        return f"{_written(column, smallest)}–{_written(column, largest)}"
     half = f" ± {_written(column, high - mean)}" if high > mean else ""
     return _written(column, mean) + half
 

@@ -11,9 +11,11 @@ import pytest
 from analysis.__main__ import main
 from analysis.plots.figures.metric_figures import other_keys
 from analysis.plots.figures.registry import FIGURES, charts
+from analysis.reports.conclusions import conclusions
+from analysis.reports.fact_table import fact_table
 from analysis.reports.html_report import render
 from analysis.results.collection import collect
-from analysis.results.tables import NARROW, alarm_order_text, per_series
+from analysis.results.tables import NARROW, alarm_order_text, per_series, summary
 from tests.fake_runs import WriteRun
 
 HOSTILE = (
@@ -220,9 +222,50 @@ def test_any_metric_is_drawn_by_its_key(own_metric: Path, tmp_path: Path, capsys
     )
 
 
+def test_the_conclusions_are_the_numbers_of_the_tables(experiment: Path):
+    table = summary(collect(experiment)).groupby("series")[["norm_ratio", "known_unedited"]].mean()
+    grew, kept, alarmed = conclusions(collect(experiment))
+    assert all(f"{ratio:#.3g} ({series})" in grew for series, ratio in table["norm_ratio"].items())
+    assert all(f"{share:.0%} ({series})" in kept for series, share in table["known_unedited"].items())
+    assert "norm_growth after" in alarmed and "encore" not in alarmed  # whose runs raised no alarm
+
+
+def test_edits_that_did_not_take_come_first(write_run: WriteRun):
+    run = write_run(editor="memit")
+    content = json.loads((run / "summary.json").read_text())
+    content["outcome"] = {"edits": 50, "checked": 50, "took": 20}
+    (run / "summary.json").write_text(json.dumps(content))
+    assert conclusions(collect(run.parent))[0].startswith("Most edits did not take")
+    content["outcome"]["took"] = 30
+    (run / "summary.json").write_text(json.dumps(content))
+    assert "did not take" not in " ".join(conclusions(collect(run.parent)))
+
+
+def test_the_facts_of_one_run_of_every_editor_are_listed(experiment: Path):
+    write_records(experiment / "memit-0-0", {"target_true": ["Paris", None]})
+    write_records(experiment / "memit-1-0", {})
+    (experiment / "rome-0-0" / "records.parquet").write_bytes(b"no table")
+    facts = fact_table(collect(experiment))
+    assert facts["series"].tolist() == ["memit", "memit"]
+    assert facts["prompt"].tolist() == ["Ada lives in", "Rob lives in"]
+    assert facts["true object"].tolist() == ["Paris", ""]
+    assert facts["−log P new"].tolist() == ["0.25", "3.00"] and facts["alive"].tolist() == ["yes", "no"]
+
+
+def write_records(run: Path, more: dict[str, list[str | None]]) -> None:
+    """Two facts at the end of a run."""
+    content = {
+        "subject": ["Ada", "Rob"], "prompt": ["{} lives in"] * 2, "target_new": ["Rome", "Oslo"],
+        "log_p_new.rewrite": [-0.25, -3.0], "accuracy.rewrite": [1.0, 0.0], **more,
+    }  # fmt: skip
+    pd.DataFrame(content).to_parquet(run / "records.parquet")
+
+
 @pytest.mark.browser
 def test_a_browser_shows_every_figure(hostile: Path):
-    """Without errors, without requests, and without executing hostile text."""
+    """Without errors, without requests, and without executing hostile text; from wide screens to phones."""
+    write_records(hostile / "memit-0-0", {"target_true": [HOSTILE, "Bergen"]})
+    grown = summary(collect(hostile)).query("series == 'rome'")["norm_ratio"].mean()
     chromium = shutil.which("chromium") or pytest.skip("no chromium on the path")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     page_file = hostile / "report.html"
@@ -244,9 +287,20 @@ def test_a_browser_shows_every_figure(hostile: Path):
             assert box and box["width"] > 300 and box["height"] > 200, name
             assert page.locator(f"#figure-{name}").locator(marks).count() > 0, name
         shown, title = page.inner_text("main"), page.title()
+        with page.expect_download() as download:
+            page.locator("button[data-save=csv]").first.click()
+        saved = pd.read_csv(download.value.path())
+        page.fill("#find", "bergen")
+        found = page.locator("#facts tbody tr:visible").all_inner_texts()
+        for width in (1400, 420):  # neither cut nor scrolled sideways, once the figures have their new size
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
         legend = page.locator("#figure-norms .legendtext").all_text_contents()
         browser.close()
     assert problems == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
     assert title == HOSTILE and HOSTILE in shown
+    assert [row.split("\t")[1] for row in found] == ["Rob lives in"]
+    last = saved[(saved["name"] == "rome") & (saved["line"] == "solid")].iloc[-1]
+    assert last["x"] == 60 and last["y"] == pytest.approx(grown)
     assert HOSTILE in " ".join(legend)

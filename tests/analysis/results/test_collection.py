@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from analysis.results.collection import IDENTITY, _brief, collect
 from analysis.results.run import MOMENT
 from analysis.results.run_folder import RunFolder
-from analysis.results.tables import alarm_order, differing_settings, per_series, summary
+from analysis.results.tables import alarm_order, best, differing_settings, per_series, summary
 from analysis.statistics.intervals import over_seeds
 from editors.errors import DataError
 from tests.fake_runs import WriteRun, write_rows
@@ -215,13 +216,31 @@ def test_scores_that_no_run_measured_stay_empty(write_run: WriteRun):
     assert "ES" not in table.columns and table.loc["memit", "norm ratio"] == "4.000"
 
 
-def test_the_printed_table_gives_the_interval_over_seeds(experiment: Path):
+def test_the_printed_table_gives_the_range_of_two_seeds(experiment: Path):
     """And the values of the unedited model."""
     table = per_series(collect(experiment)).set_index("editor")
     assert table.index.tolist() == ["unedited", "encore", "memit", "rome"]
     assert table.loc["unedited", ["edits", "ES", "norm ratio"]].tolist() == ["0", "–", "1.000"]
     assert table["seeds"].tolist() == ["–", "2", "2", "2"]
-    assert "±" in table.loc["rome", "never edited"]
+    values = summary(collect(experiment)).query("series == 'rome'")["known_unedited"]
+    assert table.loc["rome", "never edited"] == f"{values.min():.3f}–{values.max():.3f}"
+
+
+def test_the_printed_table_gives_the_interval_of_three_seeds(write_run: WriteRun):
+    for seed in range(3):
+        folder = write_run(editor="rome", seed=seed).parent
+    values = summary(collect(folder))["known_unedited"]
+    half = stats.t.ppf(0.975, 2) * values.std() / 3**0.5
+    table = per_series(collect(folder)).set_index("editor")
+    assert table.loc["rome", "never edited"] == f"{values.mean():.3f} ± {half:.3f}"
+
+
+def test_the_best_mean_is_that_of_the_better_direction(experiment: Path):
+    means = summary(collect(experiment)).groupby("series")[["known_unedited", "perplexity"]].mean()
+    marked = best(collect(experiment))
+    assert marked["never edited"] == ("↑", {means["known_unedited"].idxmax()})
+    assert marked["perplexity"] == ("↓", {means["perplexity"].idxmin()})
+    assert "norm ratio" not in marked  # neither direction is better
 
 
 def test_alarm_order_counts_runs_and_ranks_within_each_run(write_run: WriteRun):
