@@ -18,10 +18,11 @@ from yaml import MarkedYAMLError
 
 from editors.errors import ConfigError, NormscopeError
 from pipeline.commands import measure
-from pipeline.config.group_overrides import group_problems
 from pipeline.config.hydra_internals import register_plugin
 from pipeline.config.models.published import with_values
-from pipeline.config.quoting import quoted, with_facts
+from pipeline.config.overrides.groups import group_problems
+from pipeline.config.overrides.quoting import quoted, with_facts
+from pipeline.config.overrides.refused import sentence
 from pipeline.config.resolvers import register_resolvers
 from pipeline.launch import task
 from pipeline.launchers.pool import Pool
@@ -74,7 +75,12 @@ def _compute(arguments: Sequence[str]) -> None:
     # composed by Hydra, which would raise a ValueError for these
     if problems := list(group_problems([a for a in sys.argv[1:] if not a.startswith("-")])):
         raise ConfigError("\n".join(problems))
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+    except SystemExit as left:
+        if isinstance(left.__cause__, NormscopeError):
+            raise left.__cause__ from None
+        raise
 
 
 def _register_plugins() -> None:
@@ -91,6 +97,7 @@ def _message(error: Exception) -> str:
     """Hydra's message with its cause, which often names the actual mistake, and a hint."""
     cause = f" ({error.__cause__})" if error.__cause__ else ""
     hint = ""
+    first = sentence(error, [argument for argument in sys.argv[1:] if not argument.startswith("-")])
     if "add --multirun" in str(error):
         hint = "\nlauncher=pool and slurm sweep without it: check the spelling of launcher= and launcher.*"
     if (part := "stage/downstream/tasks") in str(error) and "Could not override" in str(error):
@@ -99,4 +106,4 @@ def _message(error: Exception) -> str:
         close := difflib.get_close_matches(sys.argv[1], (*COMMANDS, MEASURE, SUGGEST), n=1)
     ):
         hint = f"\ndid you mean python -m pipeline {close[0]}?"
-    return f"{error}{cause}{hint}"
+    return f"{first or f'{error}{cause}'}{hint}"

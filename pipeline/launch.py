@@ -30,8 +30,10 @@ def task(config: DictConfig) -> Value:
     try:
         return launch(config, OUTPUTS)
     except NormscopeError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            log.error("%s", error)
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            # past Hydra, which would announce a failed job first; command_line.py raises the cause
+            raise SystemExit(1) from error
+        log.error("%s", error)
         raise
 
 

@@ -16,7 +16,7 @@ from editors.data import SLOT, Fact
 from editors.errors import ConfigError, NormscopeError
 from editors.text_files import local_path
 from pipeline.config.instances import instance
-from pipeline.config.quoting import in_quotes
+from pipeline.config.overrides.quoting import in_quotes
 from pipeline.config.schema import composed
 from pipeline.data.fact_files.fact_file import FactFile, file_layout
 from pipeline.data.fact_files.layouts import unread_names

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from editors.errors import ConfigError
 from editors.text_files import local_path
-from pipeline.config.quoting import in_quotes
+from pipeline.config.overrides.quoting import in_quotes
 from pipeline.paths import CONF
 
 USAGE = "python -m pipeline measure BASE EDITED... [option=value ...]"

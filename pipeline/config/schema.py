@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from editors.errors import ConfigError
 from pipeline.config.hydra_internals import unregister_replaced
 from pipeline.config.models.missing import check_complete
-from pipeline.config.quoting import quoted
+from pipeline.config.overrides.quoting import quoted
+from pipeline.config.overrides.refused import sentence
 from pipeline.config.resolvers import register_resolvers
 from pipeline.paths import CONF
 
@@ -51,7 +52,7 @@ def resolved(config: DictConfig) -> ResolvedConfig:
     try:
         plain = cast(ResolvedConfig, OmegaConf.to_container(reduced, resolve=True))
     except OmegaConfBaseException as error:
-        raise ConfigError(_sentence(error)) from error
+        raise ConfigError(sentence(error, overrides) or _sentence(error)) from error
     plain["training"] = None  # the intervention holds all values that it uses
     for key in KEYS:
         plain.setdefault(key, None)

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import ConfigError
-from pipeline.config.group_overrides import group_problems
-from pipeline.config.quoting import literal
+from pipeline.config.overrides.groups import group_problems
+from pipeline.config.overrides.quoting import literal
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import ResolvedConfig, resolved
 from pipeline.paths import CONF

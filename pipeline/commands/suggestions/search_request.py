@@ -11,7 +11,7 @@ from editors.errors import ConfigError
 from editors.text_files import local_path
 from pipeline.config.allowed_classes import import_target
 from pipeline.config.models.published import as_text
-from pipeline.config.quoting import with_facts
+from pipeline.config.overrides.quoting import with_facts
 from pipeline.data.atlas.facts import known_models
 from pipeline.paths import CONF, ROOT
 from pipeline.sweeps.box import Box

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from analysis.__main__ import main as analysis
 from pipeline.command_line import COMMANDS, MEASURE, SUGGEST
 from pipeline.commands.suggestions.search_request import requested
-from pipeline.config.quoting import with_facts
+from pipeline.config.overrides.quoting import with_facts
 from pipeline.config.resolvers import register_resolvers
 from tests.paths import CONF, ROOT
 

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from editors.errors import ConfigError, NormscopeError
 from pipeline.build import build
-from pipeline.config.group_overrides import group_problems
 from pipeline.config.instances import instance
-from pipeline.config.quoting import in_quotes, literal, quoted
+from pipeline.config.overrides.groups import group_problems
+from pipeline.config.overrides.quoting import in_quotes, literal, quoted
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved
 from pipeline.config.validation import node_problems

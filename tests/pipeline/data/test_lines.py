@@ -4,7 +4,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from editors.errors import DataError
-from pipeline.config.quoting import with_facts
+from pipeline.config.overrides.quoting import with_facts
 from pipeline.data.fact_files.lines import FactLines, row_of
 
 
