@@ -83,6 +83,13 @@ def test_the_readme_edits_a_real_model(elsewhere: Path):
     assert f"| {prompt} | {before.strip()} | {after.strip()} |" in readme
 
 
+@pytest.mark.slow
+def test_the_cookbook_edits_a_real_model(elsewhere: Path, capsys: pytest.CaptureFixture[str]):
+    require_smollm2(elsewhere)
+    exec(*blocks((ROOT / "docs" / "cookbook.md").read_text(encoding="utf-8")), {})
+    assert "city of Rome" in capsys.readouterr().out
+
+
 def test_the_notebook_is_the_tutorial_without_outputs():
     tutorial = blocks((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
     assert ["".join(cell["source"]).strip() for cell in cells("code")] == tutorial

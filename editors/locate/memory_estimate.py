@@ -46,11 +46,18 @@ def estimated(
     cache, graph = _one_fact(model, targets, facts, groups, layers[-1])
     at_once = min(len(facts), targets.facts_at_once)
     return Memory(
-        # the second moments and the inverses of all layers, and two more matrices while one is factored
-        statistics=(2 * len(layers) + 2) * width**2 * torch.float64.itemsize,
+        statistics=statistics_bytes(width, len(layers)),
         targets=at_once * cache + max(at_once * graph, _forward(model, together * tokens)),
         insertion=_forward(model, len(rows) * tokens),
     )
+
+
+def statistics_bytes(width: int, layers: int) -> int:
+    """Bytes of second moments and inverses for so many layers with keys of this width, in float64.
+
+    Two more matrices are held while one is factored.
+    """
+    return (2 * layers + 2) * width**2 * torch.float64.itemsize
 
 
 def _forward(model: Model, tokens: int) -> int:
