@@ -5,6 +5,6 @@ import pytest
 from tests.pages import GENERATED, Generated
 
 
-@pytest.mark.parametrize("generated", GENERATED, ids=lambda generated: generated.page)
+@pytest.mark.parametrize("generated", GENERATED, ids=lambda generated: generated.name)
 def test_a_computed_part_is_current(generated: Generated):
-    assert generated.is_current(), f"{generated.page}: run python -m tests.pages"
+    assert generated.is_current(), f"{generated.name}: run python -m tests.pages"

@@ -66,6 +66,12 @@ def test_the_site_has_every_page_and_its_search(site: Path):
     assert not list(site.rglob("metrics.jsonl.gz"))
 
 
+def test_the_index_for_models_leads_to_pages(site: Path):
+    addresses = re.findall(r"^- \[.*?\]\((.*?)\): .", (site / "llms.txt").read_text(encoding="utf-8"), re.M)
+    assert len(addresses) == len(list(nav_pages(CONFIG["nav"]))) - 1  # all but the first page
+    assert all((site / address / "index.html").is_file() for address in addresses)
+
+
 def test_no_page_loads_anything_from_elsewhere(site: Path):
     loaded = Loaded()
     for page in site.rglob("*.html"):

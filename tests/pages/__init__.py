@@ -3,35 +3,43 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.pages import memory, messages
+from tests.pages import index_for_models, memory, messages
 from tests.paths import ROOT
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The end of a page, from its last heading of the second level on."""
+    """A file of docs/ that is computed as a whole or from its last heading of the second level on."""
 
-    page: str
+    name: str
     content: Callable[[], str]
-    """The Markdown below the paragraph under that heading."""
+    below: str | None = None
+    """The heading and the paragraph under it stay, and the content follows; null computes all."""
 
     def text(self) -> str:
-        """The page as it should be."""
-        begin, heading, end = self._stored().rpartition("\n## ")
-        title, paragraph, _ = end.split("\n\n", 2)
-        return f"{begin}{heading}{title}\n\n{paragraph}\n\n{self.content()}"
+        """The file as it should be."""
+        if self.below is None:
+            return self.content()
+        begin, heading, end = self._stored().partition(f"\n## {self.below}\n\n")
+        assert heading, f"{self.name} has no heading {self.below}"
+        paragraph = end.partition("\n\n")[0]
+        return f"{begin}{heading}{paragraph}\n\n{self.content()}"
 
     def write(self) -> None:
-        """Write the page."""
+        """Write the file."""
         text = self.text()
-        (ROOT / "docs" / self.page).write_text(text, encoding="utf-8")
+        (ROOT / "docs" / self.name).write_text(text, encoding="utf-8")
 
     def is_current(self) -> bool:
-        """Whether the page is as it should be."""
+        """Whether the file is as it should be."""
         return self._stored() == self.text()
 
     def _stored(self) -> str:
-        return (ROOT / "docs" / self.page).read_text(encoding="utf-8")
+        return (ROOT / "docs" / self.name).read_text(encoding="utf-8")
 
 
-GENERATED = (Generated("troubleshooting.md", messages.page), Generated("memory.md", memory.page))
+GENERATED = (
+    Generated("troubleshooting.md", messages.page, below="Every message with a way out"),
+    Generated("memory.md", memory.page, below="Weights and second moments"),
+    Generated("llms.txt", index_for_models.page),
+)
