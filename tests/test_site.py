@@ -1,11 +1,15 @@
 """The site of docs/ builds without a warning, loads nothing from elsewhere, and shows every page and name."""
 
 import re
+import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Iterator
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,8 @@ PUBLIC = {name: ROOT / name / "__init__.pyi" for name in ("editors", "analysis",
 PUBLIC["normscope"] = ROOT / "normscope.py"
 LOADS = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
 """By tag the attribute with the address of what a browser loads."""
+
+FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 
 pytestmark = pytest.mark.xdist_group("site")  # they share one build
 
@@ -40,6 +46,22 @@ class Loaded(HTMLParser):
         address = dict(attrs).get(LOADS.get(tag, "")) or ""
         if re.match(r"(\w+:)?//", address):
             self.addresses.append(address)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files without a line per request."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(site: Path) -> Iterator[str]:
+    """The address of the site."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +111,27 @@ def test_the_python_pages_show_every_public_name(module: str, site: Path):
     built = (site / "api" / module / "index.html").read_text(encoding="utf-8")
     shown = re.findall(r'<h3 id="\S*?(\w+)"', built)
     assert {*public} <= {*shown}
+
+
+@pytest.mark.browser
+def test_a_browser_searches_the_site_and_shows_it_on_a_narrow_screen(served: str):
+    """Without a request to another host, without an error, and without scrolling sideways."""
+    chromium = shutil.which("chromium") or pytest.skip("no chromium on the path")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    problems, requests = [], []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        page = browser.new_page(viewport={"width": 420, "height": 900})
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        for name in ("", "start/", "editors/", "metrics/", "results/", "api/editors/"):
+            page.goto(served + name)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 420, name
+        page.set_viewport_size({"width": 1400, "height": 900})
+        page.goto(served)
+        page.get_by_role("button", name="Search").first.click()
+        page.locator("input[aria-label=Search]").fill("preservation weight")
+        page.get_by_text(re.compile(r"^[1-9]\d* results$")).wait_for()
+        browser.close()
+    assert problems == []
+    assert [url for url in requests if not url.startswith((served, "data:", "blob:"))] == []
