@@ -39,7 +39,7 @@ def test_a_recipe_runs(title: str, tmp_path: Path):
     ids: list[str] = []
     for words in UNMARKED[title]:
         is_run = words[1] == "pipeline" and ("=" in words[2] or words[2] == "-m")
-        line = [word.replace("<id>", *ids[:1]) if "<id>" in word else word for word in words]
+        line = [word.replace("<id>", ids[0]) if "<id>" in word else word for word in words]
         printed = _output([*line, *(FEWER if is_run else ())], tmp_path)
         if words[2] == "ledger":
             ids = re.findall(r"world-\d+-\w+", printed)
