@@ -122,6 +122,7 @@ def test_a_browser_searches_the_site_and_shows_it_on_a_narrow_screen(served: str
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
         page = browser.new_page(viewport={"width": 420, "height": 900})
+        page.set_default_timeout(90_000)  # other programs may use the same cores
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
         for name in ("", "start/", "editors/", "metrics/", "results/", "api/editors/"):
