@@ -128,6 +128,7 @@ def make_hypernetwork(model: Model, sites: Sequence[Site], **design: object) -> 
     generator = torch.Generator().manual_seed(0)
     for parameter in network.networks():
         parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
+    network.to(model.device)
     evaluation = read_targets(model, FACTS, "teacher_forced", min(s.layer for s in sites)).evaluate(sites)
     network.observe(evaluation.gradients(evaluation.losses.sum()))
     return network.eval()
