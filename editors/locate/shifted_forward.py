@@ -10,10 +10,10 @@ which costs more than its padding as long as a batch is small.
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from editors.data import Fact
@@ -57,15 +57,23 @@ class TargetPositions:
     tokens: Int[Tensor, "active template aim"]
     weights: Float[Tensor, "active aim"]
     """1 / number of target tokens, 0 for padding."""
+    lengths: Int[Tensor, " active"]
+    """Number of target tokens; on the host, because the shape of `index` depends on it."""
 
-    @property
-    def real(self) -> Bool[Tensor, "active template aim"]:
-        """False for padding."""
-        return (self.weights > 0)[:, None].expand_as(self.tokens)
+    @cached_property
+    def index(self) -> tuple[Int[Tensor, " aim"], Int[Tensor, " aim"], Int[Tensor, " aim"]]:
+        """Fact, template and place of every target token, without padding."""
+        _, templates, longest = self.tokens.shape
+        real = (torch.arange(longest) < self.lengths[:, None])[:, None].expand(-1, templates, -1)
+        fact, template, place = (part.to(self.tokens.device) for part in real.nonzero(as_tuple=True))
+        return fact, template, place
 
-    def select(self, index: Int[Tensor, " kept"]) -> "TargetPositions":
-        """The positions of some facts."""
-        return TargetPositions(self.columns[index], self.tokens[index], self.weights[index])
+    def select(self, kept: Int[Tensor, " kept"]) -> "TargetPositions":
+        """The positions of some facts, given on the host."""
+        there = kept.to(self.tokens.device)
+        return TargetPositions(
+            self.columns[there], self.tokens[there], self.weights[there], self.lengths[kept]
+        )
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,9 @@ class ShiftedForward:
         """Add the shifts, run the blocks above, and read the predictions."""
         states = self._states(shift[self.facts])
         top = self.prompts.model.depth - 1
-        hidden, anchors = states[self.loss_layer][self._index()], states[top][:, -1, 0]
+        fact, template, _ = index = self.positions.index
+        hidden = states[self.loss_layer][fact, template, self.positions.columns[index]]
+        anchors = states[top][:, -1, 0]
         both = self.prompts.model.log_probability(torch.cat([hidden, anchors]))
         targets, anchor = both.split([len(hidden), self.count])
         return Predictions(targets, anchor, None if self.middle is None else states[self.middle][:, :, 0])
@@ -127,26 +137,21 @@ class ShiftedForward:
         """Number of rows of a fact."""
         return self.prompts.hidden.shape[0] // self.count
 
-    def _index(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Fact, template and column of every target token."""
-        fact, template, aim = self.positions.real.nonzero(as_tuple=True)
-        return fact, template, self.positions.columns[fact, template, aim]
-
-    def spread(self, values: Tensor) -> Tensor:
-        """Values of the target tokens as (active, template, aim), 0 for padding."""
+    def spread(self, values: Shaped[Tensor, " aim"]) -> Shaped[Tensor, "active template place"]:
+        """Values of the target tokens as (active, template, place), 0 for padding."""
         empty = torch.zeros(self.positions.tokens.shape, dtype=values.dtype, device=values.device)
-        return empty.masked_scatter(self.positions.real, values)
+        return empty.index_put(self.positions.index, values)
 
     def likelihood(self, predictions: Predictions) -> Float[Tensor, " active"]:
         """−log P of the target: mean over templates of the mean over tokens."""
-        tokens = self.positions.tokens[self.positions.real]
+        tokens = self.positions.tokens[self.positions.index]
         score = self.spread(predictions.targets.gather(1, tokens[:, None]).squeeze(1))
         return -(score * self.positions.weights[:, None]).sum(dim=2).mean(dim=1)
 
     def correct(self, predictions: Predictions) -> Bool[Tensor, "active template"]:
         """Whether every target token of a template is the model's first choice."""
-        hit = predictions.targets.detach().argmax(dim=1) == self.positions.tokens[self.positions.real]
-        return (self.spread(hit) | ~self.positions.real).all(dim=2)
+        missed = predictions.targets.detach().argmax(dim=1) != self.positions.tokens[self.positions.index]
+        return ~self.spread(missed).any(dim=2)
 
     def drift(self, predictions: Predictions) -> Float[Tensor, " active"]:
         """KL(now ‖ before) of the anchors' next-token distribution."""
@@ -156,16 +161,15 @@ class ShiftedForward:
         """The same batch with further reference values of each fact."""
         return replace(self, references=dict(self.references) | values)
 
-    def select(self, rest: Bool[Tensor, " active"]) -> "ShiftedForward":
-        """The batch without the facts that are final."""
-        index = rest.nonzero().squeeze(1).to(self.facts)
-        within = torch.arange(self._rows, device=index.device)
+    def select(self, kept: Int[Tensor, " kept"]) -> "ShiftedForward":
+        """The batch with only these of its facts, given on the host, which then waits for no device."""
+        there, within = kept.to(self.facts.device), torch.arange(self._rows, device=self.facts.device)
         return replace(
             self,
-            prompts=self.prompts.select((index[:, None] * self._rows + within).reshape(-1)),
-            facts=self.facts[index],
-            positions=self.positions.select(index),
-            references={name: value[index] for name, value in self.references.items()},
+            prompts=self.prompts.select((there[:, None] * self._rows + within).reshape(-1)),
+            facts=self.facts[there],
+            positions=self.positions.select(kept),
+            references={name: value[there] for name, value in self.references.items()},
         )
 
 
@@ -235,7 +239,8 @@ def _target_positions(rows: Sequence[Sequence[TokenizedPrompt]], like: Tensor) -
             begin = len(row.ids) - row.subject_last - length
             columns[i, j, :length] = torch.arange(begin, begin + length)
             tokens[i, j, :length] = torch.tensor(row.target_ids)
-    return TargetPositions(columns.to(like.device), tokens.to(like.device), weights.to(like.device))
+    lengths = torch.tensor([len(fact[0].target_ids) for fact in rows])
+    return TargetPositions(columns.to(like.device), tokens.to(like.device), weights.to(like.device), lengths)
 
 
 def _add_first(hidden: Float[Tensor, "row token width"], shift: Float[Tensor, "row width"]) -> Tensor:

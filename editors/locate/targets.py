@@ -160,10 +160,8 @@ class TargetOptimizer:
         shift = torch.zeros_like(initial.vectors, requires_grad=True)
         adam = torch.optim.Adam([shift], lr=self.learning_rate)
         final_shift, losses = torch.zeros_like(initial.vectors), torch.zeros_like(norms[:, 0, 0])
-        steps = torch.zeros(len(facts), dtype=torch.long)
-        hits = torch.zeros(len(facts), dtype=torch.long, device=shift.device)
-        bare = torch.zeros(len(facts), dtype=torch.bool, device=shift.device)
-        reached = torch.zeros(len(facts), dtype=torch.bool, device=shift.device)
+        steps, hits = (torch.zeros(len(facts), dtype=torch.long, device=shift.device) for _ in range(2))
+        bare, reached = (torch.zeros(len(facts), dtype=torch.bool, device=shift.device) for _ in range(2))
         for step in range(self.steps):
             active, predictions = batch.facts, batch.run(shift)
             if step == 0:
@@ -171,27 +169,32 @@ class TargetOptimizer:
             correct, drift = batch.correct(predictions), self.kl_weight * batch.drift(predictions)
             decay = (self.decay * shift[active].norm(dim=2) / norms[active, :, 0] ** 2).sum(dim=1)
             loss = self.fit(batch, predictions, reached[active]) + drift + decay
-            _check(loss, facts, active, shift)
             reached[active] = correct.all(dim=1)
             hits[active] += stop.satisfied(correct).long()
             done = (loss.detach() < self.loss_threshold) | self.settled(drift.detach(), correct)
             if stop.patience:
                 done |= hits[active] >= stop.patience
+            # the only time in a step that the host waits for the device
+            finite, done = torch.stack([loss.detach().isfinite(), done]).cpu()
+            _check(finite, facts, active, shift)
             if step == self.steps - 1:
-                done[:] = True
-            final = active[done]
-            final_shift[final], losses[final] = shift.detach()[final], loss.detach()[done]
-            steps[final.cpu()], bare[final] = step, correct[done, 0]
+                done = torch.ones_like(done)
+            if bool(done.any()):
+                ended = done.nonzero()[:, 0].to(active.device)
+                final = active[ended]
+                final_shift[final], losses[final] = shift.detach()[final], loss.detach()[ended]
+                steps[final], bare[final] = step, correct[ended, 0]
             if bool(done.all()):
                 break
+            rest = (~done).nonzero()[:, 0]
             adam.zero_grad()
-            loss[~done].sum().backward()
+            loss[rest.to(loss.device)].sum().backward()
             adam.step()
             with torch.no_grad():
                 bound = self.max_norm_ratio * norms / shift.norm(dim=2, keepdim=True).clamp(min=1e-30)
                 shift *= bound.clamp(max=1.0)
-            if bool(done.any()):
-                batch = batch.select(~done)
+            if len(rest) < len(done):
+                batch = batch.select(rest)
         last = initial.vectors[:, -1]
         return Targets(last + final_shift[:, -1], last, initial.written, losses, steps, bare)
 
@@ -206,12 +209,12 @@ def _chunks(order: Sequence[int], size: int) -> list[Sequence[int]]:
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
-def _check(loss: Tensor, facts: Sequence[Fact], active: Tensor, shift: Tensor) -> None:
-    """Raise a `NumericsError` for a loss that is NaN or infinite."""
-    bad = (~loss.detach().isfinite()).nonzero().flatten()
-    if len(bad):
-        index = int(active[bad[0]])
-        raise NumericsError(
-            f"the loss of the target of fact {facts[index].id} is not finite (norm of its shift: "
-            f"{float(shift.detach()[index].norm()):.3g}); lower targets.learning_rate or compute in float32"
-        )
+def _check(finite: Bool[Tensor, " active"], facts: Sequence[Fact], active: Tensor, shift: Tensor) -> None:
+    """Raise a `NumericsError` for the first fact, if any, whose loss is NaN or infinite."""
+    if bool(finite.all()):
+        return
+    index = int(active[int(finite.long().argmin())])
+    raise NumericsError(
+        f"the loss of the target of fact {facts[index].id} is not finite (norm of its shift: "
+        f"{float(shift.detach()[index].norm()):.3g}); lower targets.learning_rate or compute in float32"
+    )

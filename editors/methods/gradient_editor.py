@@ -183,8 +183,6 @@ class AdamEditor(GradientEditor):
     def _descend(self, reading: Reading, sites: Sequence[Site], step: Step) -> float:
         """One step, unless the loss is below the threshold; the mean loss before it."""
         evaluation = reading.evaluate(sites)
-        loss = (evaluation.losses / reading.lengths).mean()
-        value = float(loss.detach())
-        if value >= self.loss_threshold:
-            step(evaluation, loss)
-        return value
+        if evaluation.value >= self.loss_threshold:
+            step(evaluation, evaluation.mean)
+        return evaluation.value

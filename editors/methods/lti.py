@@ -78,9 +78,11 @@ class DistilledTargets(TargetOptimizer):
     ) -> Float[Tensor, " active"]:
         """The three terms besides the weight decay."""
         assert predictions.middle is not None
-        model, real = batch.prompts.model, batch.positions.real
-        last = batch.spread(divergence(predictions.targets, batch.references["last"][real])).sum(dim=(1, 2))
-        last = (last + batch.drift(predictions)) / (real.sum(dim=(1, 2)) + 1)
+        model, positions = batch.prompts.model, batch.positions
+        teacher = batch.references["last"][positions.index]
+        last = batch.spread(divergence(predictions.targets, teacher)).sum(dim=(1, 2))
+        rows = positions.tokens.shape[1] * positions.lengths.to(last.device)
+        last = (last + batch.drift(predictions)) / (rows + 1)
         middle = divergence(model.log_probability(predictions.middle), batch.references["middle"]).mean(dim=1)
         return (
             self.nll_weight * batch.likelihood(predictions)
@@ -101,7 +103,7 @@ class DistilledTargets(TargetOptimizer):
         predictions = teacher.run(torch.zeros_like(initial.vectors))
         assert predictions.middle is not None
         last = predictions.targets.new_zeros(*teacher.positions.tokens.shape, predictions.targets.shape[-1])
-        last[teacher.positions.real] = predictions.targets
+        last[teacher.positions.index] = predictions.targets
         return {"last": last, "middle": model.log_probability(predictions.middle)}
 
 

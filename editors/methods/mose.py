@@ -168,7 +168,8 @@ def cayley(skew: Skew) -> Skew:
     """(I − S) (I + S)⁻¹ for the skew-symmetric part of S, which is orthogonal."""
     skew = 0.5 * (skew - skew.transpose(1, 2))
     one = torch.eye(skew.shape[1]).to(skew)
-    return torch.linalg.solve(one + skew, one - skew, left=False)
+    # I + S is never singular; without the check a GPU need not be waited for
+    return torch.linalg.solve_ex(one + skew, one - skew, left=False).result
 
 
 class _Rotation:

@@ -5,8 +5,10 @@ no parameter needs a gradient of its own, whichever way a family stores a matrix
 below the lowest named one are run once; the head runs only at the positions that predict a target.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -49,13 +51,17 @@ class Evaluation:
 
     losses: Float[Tensor, " fact"]
     """Sum over each fact's target tokens of −log P(token)."""
+    mean: Float[Tensor, ""]
+    """Mean over facts of the mean over target tokens."""
+    value: float
+    """The same number, without its graph."""
     inputs: Mapping[Site, Tensor]
     outputs: Mapping[Site, Tensor]
     reading: "Reading"
 
     def keys(self, site: Site) -> Float[Tensor, "token in"]:
         """The inputs of one matrix at every token, at least in float32."""
-        return at_least_float32(self.inputs[site].detach()[self.reading.real])
+        return at_least_float32(self.inputs[site].detach()[self.reading.tokens])
 
     def gradients(self, loss: Float[Tensor, ""], *, predicting: bool = False) -> dict[Site, TokenGradients]:
         """Keys and gradients of every matrix at every token, at least in float32.
@@ -64,7 +70,7 @@ class Evaluation:
         """
         sites = list(self.outputs)
         gradients = torch.autograd.grad(loss, [self.outputs[site] for site in sites])
-        tokens = self.reading.positions if predicting else self.reading.real
+        tokens = self.reading.positions if predicting else self.reading.tokens
         pairs = zip(sites, gradients, strict=True)
         return {site: self._at_tokens(site, gradient, tokens) for site, gradient in pairs}
 
@@ -72,7 +78,7 @@ class Evaluation:
         self,
         site: Site,
         gradient: Float[Tensor, "row token wide"],
-        tokens: Bool[Tensor, "row token"] | tuple[Tensor, Tensor],
+        tokens: tuple[Tensor, Tensor],
     ) -> TokenGradients:
         model = self.reading.forward.model
         rows = model.family.fused.get(site.name)
@@ -89,7 +95,7 @@ class Reading:
     facts: Sequence[Fact]
     forward: PartialForward
     real: Bool[Tensor, "row token"]
-    """False for padding."""
+    """False for padding; on the host, because the shape of `tokens` depends on it."""
     positions: tuple[Int[Tensor, " position"], Int[Tensor, " position"]]
     """Row and column of every predicting position."""
     source: Int[Tensor, " target"]
@@ -98,15 +104,20 @@ class Reading:
     """The target tokens."""
     owner: Int[Tensor, " target"]
     """Index of the fact that each target token belongs to."""
+    lengths: Int[Tensor, " fact"]
+    """Number of target tokens of each fact."""
 
-    @property
-    def lengths(self) -> Int[Tensor, " fact"]:
-        """Number of target tokens of each fact."""
-        return self.owner.bincount(minlength=len(self.facts))
+    @cached_property
+    def tokens(self) -> tuple[Int[Tensor, " token"], Int[Tensor, " token"]]:
+        """Row and column of every token that is no padding."""
+        row, column = (place.to(self.owner.device) for place in self.real.nonzero(as_tuple=True))
+        return row, column
 
     @torch.enable_grad()
     def evaluate(self, sites: Sequence[Site]) -> Evaluation:
         """Run the remaining blocks with the current weights and score the targets.
+
+        The host waits for the device once.
 
         Raises:
             NumericsError: for a loss that is NaN or infinite, with the fact's id.
@@ -121,10 +132,13 @@ class Reading:
         nll = -predictions[self.source, self.targets]
         losses = torch.zeros(len(self.facts), dtype=nll.dtype, device=nll.device)
         losses = losses.index_add(0, self.owner, nll)
-        self._check(losses.detach())
-        return Evaluation(losses, inputs, outputs, self)
+        mean = (losses / self.lengths).mean()
+        value = float(mean.detach())
+        if not math.isfinite(value):
+            self._refuse(losses.detach())
+        return Evaluation(losses, mean, value, inputs, outputs, self)
 
-    def _check(self, losses: Float[Tensor, " fact"]) -> None:
+    def _refuse(self, losses: Float[Tensor, " fact"]) -> None:
         bad = (~losses.isfinite()).nonzero().flatten().tolist()
         if bad:
             raise NumericsError(
@@ -161,10 +175,10 @@ def read_targets(
         positions, source = (owner, last[owner] + steps), torch.arange(len(owner))
     targets = torch.tensor([token for row in prompted for token in row.target_ids])
     forward = record(model, [()] * len(rows), rows, first)
-    row, column, source, targets, owner, real = (
-        value.to(model.device) for value in (*positions, source, targets, owner, pad(rows)[1])
+    row, column, source, targets, owner, counts = (
+        value.to(model.device) for value in (*positions, source, targets, owner, torch.tensor(lengths))
     )
-    return Reading(facts, forward, real, (row, column), source, targets, owner)
+    return Reading(facts, forward, pad(rows)[1], (row, column), source, targets, owner, counts)
 
 
 def _ended(row: TokenizedPrompt, model: Model) -> TokenizedPrompt:

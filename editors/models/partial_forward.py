@@ -108,9 +108,9 @@ def record(
     """
     last = model.depth - 1 if last is None else last
     stems, row = _stems(prefixes, shared or [0] * len(prefixes))
+    rest = [prefix[len(stems[i]) :] for prefix, i in zip(prefixes, row.tolist(), strict=True)]
     row = row.to(model.device)
     past, known = _extended(model, stems, None, torch.zeros(len(stems), 0, dtype=torch.bool), last)
-    rest = [prefix[len(stems[i]) :] for prefix, i in zip(prefixes, row.tolist(), strict=True)]
     past, known = _extended(model, rest, None if past is None else select_rows(past, row), known[row], last)
     return _recorded(model, pad(tails), known, past, first, last)
 

@@ -1,12 +1,15 @@
 """Every editor on a second device: no tensor is left behind on the CPU."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from editors.base import Editor
+from editors.locate.base import LocateThenEdit
+from editors.methods.gradient_editor import AdamEditor
 from editors.updates import Site
 from tests.editors.cases import EDITORS, perform
 from tests.second_device import SECOND, SecondDevice, moved
@@ -47,3 +50,41 @@ def test_every_family_is_edited_on_the_device(family):
     with SecondDevice() as device:
         update = last_update("encore", family, device)
         assert all(bool(delta.isfinite().all()) for delta in update.values())
+
+
+def waits(editor: str, steps: int) -> int:
+    """How often the host waits for the device while so many steps are taken, edit and insertion together."""
+    with SecondDevice() as device:
+        model = moved(tiny_model(), device)
+        made = EDITORS[editor](model)
+        if isinstance(made, LocateThenEdit):
+            made.targets = replace(made.targets, steps=steps, loss_threshold=0.0)
+        else:
+            assert isinstance(made, AdamEditor)
+            made.steps, made.loss_threshold = steps, 0.0
+        made.prepare(model)
+        device.waits.clear()
+        edit = made.edit(model, FACTS[:1])
+        assert edit.diagnostics["optimiser_steps"] == steps - isinstance(made, LocateThenEdit)
+        return device.waits.total()
+
+
+@pytest.mark.parametrize("editor", sorted(EDITORS.keys() - {"ultraedit", "stableedit", "mend"}))
+def test_a_step_makes_the_host_wait_at_most_once(editor):
+    """Editors that take steps; a step of the targets has one answer to wait for: which of them are done."""
+    assert 0 < waits(editor, 4) - waits(editor, 2) <= 2
+
+
+def test_facts_that_end_early_cost_no_more_waits():
+    """The batch shrinks on the host."""
+    with SecondDevice() as device:
+        model = moved(tiny_model(), device)
+        made = EDITORS["memit"](model)
+        assert isinstance(made, LocateThenEdit)
+        made.targets = replace(made.targets, steps=12, loss_threshold=9.0)
+        made.prepare(model)
+        device.waits.clear()
+        steps = made.edit(model, FACTS).details["optimiser_steps"]
+        assert len(set(steps)) > 1
+        optimising = [count for line, count in device.waits.items() if "targets.py" in line]
+        assert optimising == [max(steps) + 1]
