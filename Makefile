@@ -29,7 +29,7 @@ export WANDB_MODE ?= offline
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup real-setup run real paper facts docs test check bench chaos load clean
+.PHONY: help setup real-setup run real paper facts docs test check bench gpu chaos load clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -93,6 +93,10 @@ check: $(STAMP) ## style, format and types
 
 bench: $(STAMP) ## speed against a plain reference path on the same work
 	$(PY) -m tests.benchmarks
+
+# with the Python that is given, not with .venv, whose PyTorch may be without CUDA
+gpu: ## everything that only a GPU can show, in nine minutes, with PYTHON=... (tests/gpu/README.md)
+	$(PYTHON) -m tests.gpu out=outputs/gpu
 
 chaos: $(STAMP) ## kill every kind of run at random moments; the resumed runs have to give the same bits
 	$(PY) -m pytest -m chaos tests/chaos

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from editors.locate.base import LocateThenEdit
@@ -76,15 +77,12 @@ def _memit(bench: Workbench) -> MEMIT:
 def _row(name: str, bench: Workbench, editor: LocateThenEdit, count: int, runs: int = 3) -> Row:
     model, batch = bench.deep, facts(count)
     editor.prepare(model)
-    with FlopCounterMode(
-        display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: _flops}
-    ) as counter:
-        editor.edit(model, batch)
+    flops = counted(lambda: editor.edit(model, batch))
     speeds, seconds = [gemm_speed()], []
     for _ in range(runs):
         seconds.append(timed(lambda: editor.edit(model, batch)))
         speeds.append(gemm_speed())
-    fastest, flops, speed = min(seconds), counter.get_total_flops(), max(speeds)
+    fastest, speed = min(seconds), max(speeds)
     read = 2 * editor.targets.steps * _bytes_above(model, editor.layers[-1])
     reading = read / copy_speed() / fastest
     note = (
@@ -93,6 +91,14 @@ def _row(name: str, bench: Workbench, editor: LocateThenEdit, count: int, runs: 
     )
     more = {"facts": count, "flops": flops, "gemm": speed, "reading": reading}
     return against(name, fastest, flops / speed, note, **more)
+
+
+def counted(work: Callable[[], object]) -> int:
+    """Floating-point operations of the work."""
+    mapping = {torch.ops.mkldnn._linear_pointwise: _flops}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 def _bytes_above(model: Model, layer: int) -> int:
@@ -106,12 +112,15 @@ def _flops(inputs: Sequence[int], weight: Sequence[int], *_: object, **__: objec
     return 2 * math.prod(inputs) * weight[0]
 
 
-def gemm_speed() -> float:
-    """Floating-point operations per second of a large float32 product, through MKL or through oneDNN."""
-    linear, rows = torch.nn.Linear(SIDE, SIDE, bias=False).requires_grad_(False), torch.randn(SIDE, SIDE)
+def gemm_speed(side: int = SIDE, place: Tensor | None = None) -> float:
+    """Floating-point operations per second of a large product in the precision and on the device of `place`,
+    by default float32 on the CPU; there through MKL or through oneDNN."""
+    like = torch.empty(0) if place is None else place
+    linear = torch.nn.Linear(side, side, bias=False).requires_grad_(False).to(like)
+    rows = torch.randn(side, side).to(like)
     usual = _fastest(partial(linear, rows))
     with onednn_products(linear):
-        return 2 * SIDE**3 / min(usual, _fastest(partial(linear, rows)))
+        return 2 * side**3 / min(usual, _fastest(partial(linear, rows)))
 
 
 def copy_speed() -> float:

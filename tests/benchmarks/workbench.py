@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from editors.data import Fact
 from editors.locate.contexts import Groups
@@ -23,10 +29,15 @@ class Workbench:
     """Made when a row first asks for it."""
 
     @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """A small one, which every model has."""
+        return tokenizer()
+
+    @cached_property
     def model(self) -> Model:
         """The GPT-2-small shape with random weights."""
         torch.manual_seed(0)
-        return Model(GPT2LMHeadModel(GPT2Config()), tokenizer(), name="gpt2-small-shape")
+        return Model(GPT2LMHeadModel(GPT2Config()), self.tokenizer, name="gpt2-small-shape")
 
     @cached_property
     def deep(self) -> Model:
@@ -41,7 +52,7 @@ class Workbench:
             num_key_value_heads=3,
             tie_word_embeddings=True,
         )
-        return Model(LlamaForCausalLM(config), tokenizer(), name="smollm2-135m-shape")
+        return Model(LlamaForCausalLM(config), self.tokenizer, name="smollm2-135m-shape")
 
     @cached_property
     def memit_contexts(self) -> Groups:
@@ -56,7 +67,7 @@ class Workbench:
     def _prefixed(self, lengths: Sequence[int]) -> tuple[str, ...]:
         rng, words = random.Random(0), " ".join(TEXT).replace(".", "").split()
         texts = [" ".join(rng.choices(words, k=12)) for _ in lengths]
-        tokens = [tokenize(self.model.tokenizer, text) for text in texts]
+        tokens = [tokenize(self.tokenizer, text) for text in texts]
         return tuple(
             f"{text[: token.spans[length - 1][1]]}. {{}}"
             for text, token, length in zip(texts, tokens, lengths, strict=True)
