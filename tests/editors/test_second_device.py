@@ -1,6 +1,6 @@
 """Every editor on a second device: no tensor is left behind on the CPU."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,36 +10,60 @@ from torch import Tensor
 from editors.base import Editor
 from editors.locate.base import LocateThenEdit
 from editors.methods.gradient_editor import AdamEditor
+from editors.models.model import Model
+from editors.regularizers.history import History
+from editors.regularizers.hypersphere import Hypersphere
+from editors.regularizers.norm_anchor import NormAnchor
+from editors.regularizers.norm_reset import NormReset
+from editors.regularizers.prune import Prune
+from editors.regularizers.rect import Rect
+from editors.regularizers.simie import SimIE
+from editors.regularizers.subspace_guard import SubspaceGuard
 from editors.updates import Site
-from tests.editors.cases import EDITORS, perform
+from tests.editors.cases import EDITORS, make_finetuning, make_memit, perform
 from tests.second_device import SECOND, SecondDevice, moved
 from tests.tiny import FACTS, FAMILIES, tiny_model
 
-EACH = pytest.mark.parametrize("editor", EDITORS)
+RULES: dict[str, Callable[[Model], Editor]] = {
+    "norm_anchor": lambda model: make_memit(model, regularizers={"anchor": NormAnchor()}),
+    "rect": lambda model: make_memit(model, regularizers={"history": History(), "rect": Rect()}),
+    "prune": lambda model: make_memit(model, regularizers={"prune": Prune(every=2)}),
+    "subspace_guard": lambda model: make_memit(model, regularizers={"guard": SubspaceGuard()}),
+    "hypersphere": lambda model: make_memit(model, regularizers={"sphere": Hypersphere()}),
+    "simie": lambda model: make_finetuning(model, regularizers={"simie": SimIE()}),
+    "norm_reset": lambda model: make_memit(model, regularizers={"reset": NormReset()}),
+    "replay": lambda model: make_memit(model, replay=True),
+    "compensate": lambda model: make_memit(
+        model, compensate=True, regularizers={"history": History(), "rect": Rect()}
+    ),
+}
+"""Regularizers that no editor of the table has, and options."""
 
 
-def last_update(editor: str, family: str, device: SecondDevice | None = None) -> Mapping[Site, Tensor]:
+def last_update(
+    make: Callable[[Model], Editor], family: str, device: SecondDevice | None = None
+) -> Mapping[Site, Tensor]:
     """The third of three edits, by an editor restored from the state that the first two left on the disk."""
     model = tiny_model(family) if device is None else moved(tiny_model(family), device)
 
     def prepared() -> Editor:
-        made = EDITORS[editor](model)
-        made.prepare(model)
+        made = make(model)
+        made.prepare(model, FACTS)
         return made
 
-    first = prepared()
+    first, twin = prepared(), prepared()
     perform(model, first, FACTS[:1], FACTS[1:2])
-    twin = prepared()
     twin.load_state_dict({key: value.cpu() for key, value in first.state_dict().items()})
     return {site: delta.dense() for site, delta in twin.edit(model, FACTS[2:]).update.items()}
 
 
-@EACH
+@pytest.mark.parametrize("editor", [*EDITORS, *RULES])
 def test_a_sequence_of_edits_stays_on_the_device_of_the_model(editor):
     """The numbers are those of the CPU; only attention is computed in another order."""
-    expected = last_update(editor, "gpt2")
+    make = (EDITORS | RULES)[editor]
+    expected = last_update(make, "gpt2")
     with SecondDevice() as device:
-        update = last_update(editor, "gpt2", device)
+        update = last_update(make, "gpt2", device)
         assert {delta.device for delta in update.values()} == {SECOND}
         for site, delta in expected.items():
             torch.testing.assert_close(update[site].cpu(), delta, rtol=1e-5, atol=1e-9)
@@ -48,7 +72,7 @@ def test_a_sequence_of_edits_stays_on_the_device_of_the_model(editor):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_edited_on_the_device(family):
     with SecondDevice() as device:
-        update = last_update("encore", family, device)
+        update = last_update(EDITORS["encore"], family, device)
         assert all(bool(delta.isfinite().all()) for delta in update.values())
 
 
