@@ -1,5 +1,6 @@
 """What each control keeps of the real edits, and what it does not."""
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from editors.update_files import read_updates
 from editors.updates import Delta, Site, WeightUpdate
 from tests.editors.cases import bits, perform, same_bits
 from tests.editors.controls.test_recorded_edits import keep
+from tests.second_device import SECOND, SecondDevice, moved
 from tests.tiny import FACTS, FAMILIES, TEXT, tiny_model
 
 SITES = (Site("mlp_down", 1), Site("mlp_down", 2))
@@ -323,3 +325,24 @@ def test_a_model_in_half_precision_can_be_replayed(control: str, tmp_path: Path)
     model.hf.bfloat16()
     perform(model, replayed(tmp_path, model, CONTROLS[control](tmp_path)), FACTS[:1])
     assert all(bool(value.isfinite().all()) for value in bits(model).values())
+
+
+def last_applied(folder: Path, control: Control, device: SecondDevice | None = None) -> WeightUpdate:
+    """The last of three edits, by a control restored from the state that the first two left on the disk."""
+    model = tiny_model() if device is None else moved(tiny_model(), device)
+    first = replayed(folder, model, control)
+    twin = RecordedEdits(batches=first.batches, control=copy.deepcopy(control))
+    twin.prepare(model)
+    perform(model, first, FACTS[:1], FACTS[1:2])
+    twin.load_state_dict({key: value.cpu() for key, value in first.state_dict().items()})
+    return twin.edit(model, FACTS[2:]).update
+
+
+@EACH
+def test_a_control_stays_on_the_device_of_the_model(control: str, tmp_path: Path):
+    expected = last_applied(tmp_path / "here", CONTROLS[control](tmp_path / "one"))
+    with SecondDevice() as device:
+        applied = last_applied(tmp_path / "there", CONTROLS[control](tmp_path / "two"), device)
+        assert {delta.dense().device for delta in applied.values()} == {SECOND}
+        for site, delta in expected.items():
+            torch.testing.assert_close(applied[site].dense().cpu(), delta.dense(), rtol=1e-6, atol=1e-9)
