@@ -27,6 +27,7 @@ from editors.methods.mend.settings import Training
 from editors.methods.mend.trainer import Numbers, Trainer
 from editors.models.model import Model
 from tests.editors.cases import bits, make_mend, same_bits
+from tests.second_device import SECOND, SecondDevice, moved
 from tests.tiny import FACTS, tiny_model
 
 PEOPLE = "Ada Bob Cleo Dan Eve Finn".split()
@@ -273,3 +274,16 @@ def test_losses_are_those_of_the_whole_model_with_the_update_applied():
     for b, a, ours in zip(before, after, (predictions[2], predictions[1]), strict=True):
         expected = (b.exp() * (b - a)).sum(dim=-1).mean()
         torch.testing.assert_close(divergence(b, ours), expected, rtol=1e-8, atol=1e-12)
+
+
+def test_training_stays_on_the_device_of_the_model(tmp_path: Path):
+    """Also after an interruption, which left a file."""
+    with SecondDevice() as device:
+        model = moved(tiny_model(), device)
+        trained(model, editor(tmp_path), steps=2)
+        rows = trained(model, editor(tmp_path))
+        made = editor(tmp_path)
+        made.prepare(model)
+        update = made.edit(model, people(PEOPLE)[:1]).update
+    assert rows[-1][0] == SHORT.steps
+    assert {delta.left.device for delta in update.values()} == {SECOND}
