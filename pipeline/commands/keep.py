@@ -14,7 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from analysis.results.run_files import json_object
+import pyarrow.parquet as pq
+
+from analysis.results.run_files import json_object, read_object
 from analysis.results.run_folder import RunFolder
 from analysis.results.seal import Seal, unpacked, written
 from editors.errors import DataError, NormscopeError
@@ -22,8 +24,10 @@ from editors.text_files import local_path
 from pipeline.runs.layout import finished_run, warn_if_unverifiable
 
 METRICS = "metrics.jsonl"
-LEFT_OUT = frozenset({"records.parquet", "weights.safetensors", "updates", "checkpoints", "adapter"})
-"""Files and folders of a run that a copy lacks; `records.parquet` has the texts of facts."""
+LEFT_OUT = frozenset({"weights.safetensors", "updates", "checkpoints", "adapter"})
+"""Files and folders of a run that a copy lacks."""
+_TEXTS = frozenset({"prompt", "subject", "text", "generated"})
+"""Columns of tables that a copy lacks as well: those with texts of facts."""
 _OF_THE_MACHINE = ("command", "host", "platform")
 """Keys of `provenance.json`."""
 
@@ -57,6 +61,8 @@ def keep(run: Path, out: Path) -> Path:
     folder = RunFolder(run)
     folder.verify("*")
     target = out / run.name
+    if out.resolve().is_relative_to(run.resolve()):
+        raise DataError(f"out={out} is inside the run: name a folder outside of it")
     if target.exists():
         raise DataError(f"{target} exists already: remove it, or name another folder with out=")
     out.mkdir(parents=True, exist_ok=True)
@@ -64,7 +70,7 @@ def keep(run: Path, out: Path) -> Path:
         part = Path(made, run.name)
         part.mkdir()  # with the user's permissions; the temporary folder is private
         for name in written(run):
-            if Path(name).parts[0] not in LEFT_OUT:
+            if Path(name).parts[0] not in LEFT_OUT and not _has_texts(run / name):
                 _copy(run / name, part / name)
         done = (run / "DONE").read_text(encoding="utf-8")
         finished = (json_object(done) or {"finished": done.strip()})["finished"]
@@ -73,13 +79,17 @@ def keep(run: Path, out: Path) -> Path:
     return target
 
 
+def _has_texts(path: Path) -> bool:
+    return path.suffix == ".parquet" and bool(_TEXTS & set(pq.read_schema(path).names))
+
+
 def _copy(source: Path, target: Path) -> None:
     if source.name == METRICS:
         # without a time, so that equal metrics give equal files
         with unpacked(source) as file, gzip.GzipFile(f"{target}.gz", "wb", mtime=0) as packed:
             shutil.copyfileobj(file, packed)
     elif source.name == "provenance.json":
-        content = _nameless(json.loads(source.read_text(encoding="utf-8")))
+        content = _nameless(read_object(source) or {})
         target.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     else:
         shutil.copyfile(source, target)
@@ -88,7 +98,9 @@ def _copy(source: Path, target: Path) -> None:
 def _nameless(attempt: Mapping[str, Any]) -> dict[str, Any]:
     """The provenance of a run and of its earlier attempts without what names the machine."""
     rest = {key: value for key, value in attempt.items() if key not in _OF_THE_MACHINE}
-    return rest | {"earlier": [_nameless(each) for each in attempt.get("earlier", [])]}
+    earlier = attempt.get("earlier")
+    attempts = earlier if isinstance(earlier, list) else []
+    return rest | {"earlier": [_nameless(each) for each in attempts if isinstance(each, Mapping)]}
 
 
 def _out(text: str) -> Path:

@@ -99,7 +99,8 @@ def with_slot(prompt: str, subject: str) -> str:
     spans = mentions(subject, prompt)
     places = len(spans) + prompt.count(SLOT)
     if places != 1:
-        raise Unusable("subject twice" if places else "subject absent", "write {} once in its place")
+        way = f"{subject!r} in {prompt[:80]!r}: write {{}} once in place of the subject, capitals count"
+        raise Unusable("subject twice" if places else "subject absent", way)
     if not spans:
         return prompt
     start, end = spans[0]

@@ -1,4 +1,4 @@
-"""Numbers of a `config.json`: sizes, and constants with which a model would compute NaN."""
+"""Numbers of a `config.json` or GGUF header: sizes, and constants with which a model would compute NaN."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -10,6 +10,10 @@ _SIZES = (
 )
 _OPTIONAL_SIZES = ("intermediate_size", "n_inner", "num_key_value_heads", "head_dim", "rotary_dim")
 """These may be null."""
+_LISTED = ("num_hidden_layers", "n_layer", "num_labels")
+"""Numbers of which transformers makes a list before the weights are looked at."""
+MOST = 10_000
+"""The largest of these; the deepest models have some hundred blocks."""
 _POSITIVE = ("layer_norm_epsilon", "layer_norm_eps", "rms_norm_eps", "rope_theta", "rotary_emb_base")
 _OPTIONAL_POSITIVE = (
     *("factor", "attention_factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"),
@@ -28,6 +32,9 @@ def number_problems(config: Mapping[str, Any]) -> Iterator[str]:
         value = config.get(key, 1)
         if not (key in _OPTIONAL_SIZES and value is None) and not _is_size(value):
             yield f"{key}={value!r} has to be a positive whole number"
+    for key in _LISTED:
+        if isinstance(value := config.get(key), int) and value > MOST:
+            yield f"{key}={value} has to be at most {MOST:,}"
     yield from _constant_problems(config, _POSITIVE, "")
     for name in _ROTARY:
         if isinstance(rotary := config.get(name), Mapping):

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, m
 from editors.digests import digest_of_files
 from editors.disk import PART, checksum, remove_parts
 from editors.errors import ModelError, first_line
+from editors.models.stored.config_numbers import MOST
 from editors.models.stored.gguf_header import CACHE, gguf_file, read_header
 from editors.models.stored.model_types import unsupported
 from editors.phases import Phase, Report, silent
@@ -30,9 +31,15 @@ _DIGEST = "digest.txt"
 
 
 def header_problem(header: Mapping[str, object], name: str) -> str | None:
-    """A sentence if a header is of an architecture that is not supported."""
-    sentence = unsupported(header.get("general.architecture"))
-    return sentence and f"model.gguf={name}: {sentence}"
+    """A sentence if a header is of an architecture that is not supported, or of a depth that no model has."""
+    architecture = header.get("general.architecture")
+    if sentence := unsupported(architecture):
+        return f"model.gguf={name}: {sentence}"
+    key = f"{architecture}.block_count"
+    blocks = header.get(key)
+    if not isinstance(blocks, int) or not 1 <= blocks <= MOST:
+        return f"model.gguf={name}: {key} is {blocks}, but has to be 1 to {MOST:,}: copy the file again"
+    return None
 
 
 def dequantized(name: str, cache: Path = CACHE, report: Report = silent) -> Path:

@@ -9,7 +9,7 @@ import torch
 
 from editors.errors import ConfigError, ModelError
 from editors.models.loading import Checkpoint
-from editors.models.stored.gguf import dequantized
+from editors.models.stored.gguf import dequantized, header_problem
 from editors.models.stored.gguf_header import gguf_file, located, read_header
 from editors.phases import Phase
 
@@ -100,6 +100,12 @@ def test_the_header_gives_numbers_and_texts(file: Path):
     header = read_header(file)
     assert header["general.architecture"] == "llama" and header["llama.block_count"] == 2
     assert header["tokenizer.chat_template"] == "{{ messages[0]['content'] }}"
+
+
+@pytest.mark.parametrize("blocks", [0, -1, 2**31, "2", None])
+def test_a_depth_that_no_model_has_is_named_before_anything_is_made(blocks: object):
+    header = {"general.architecture": "llama", "llama.block_count": blocks}
+    assert f"model.gguf=x: llama.block_count is {blocks}" in str(header_problem(header, "x"))
 
 
 @pytest.mark.parametrize("size", [0, 3, 20, 100, 700])

@@ -12,7 +12,12 @@ from pipeline.commands import keep
 from pipeline.launch import launch
 
 Composed = Callable[..., DictConfig]
-SMALL = ("stage=[norms,efficacy]", "edits=2", "keep_weights=true", "intervention.keep_updates=true")
+SMALL = (
+    "stage=[norms,efficacy,generation]",
+    "edits=2",
+    "keep_weights=true",
+    "intervention.keep_updates=true",
+)
 
 
 def finished(config: DictConfig, root: Path) -> Path:
@@ -32,6 +37,7 @@ def test_a_copy_has_the_numbers_and_lacks_texts_weights_and_the_machine(
         "DONE", "config.yaml", "edits.parquet", "metrics.jsonl.gz", "provenance.json", "summary.json",
     }  # fmt: skip
     RunFolder(copy).verify("*")
+    assert {"records.parquet", "generations.parquet"} <= {path.name for path in run.iterdir()}
     assert RunFolder(copy).rows() == RunFolder(run).rows()
     assert RunFolder(copy).final_summary() == RunFolder(run).final_summary()
     provenance = json.loads((copy / "provenance.json").read_text())
@@ -41,6 +47,7 @@ def test_a_copy_has_the_numbers_and_lacks_texts_weights_and_the_machine(
 
 def test_what_cannot_be_kept_is_refused(composed: Composed, tmp_path: Path):
     run = finished(composed("stage=[norms]", "edits=1"), tmp_path / "runs")
+    assert "is inside the run" in str(keep.main([str(run), f"out={run / 'kept'}"]))
     arguments = [str(run), f"out={tmp_path / 'kept'}"]
     assert keep.main(arguments) == 0
     assert "exists already" in str(keep.main(arguments))
