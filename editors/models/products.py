@@ -6,7 +6,7 @@ rows with a 1536 by 576 matrix took half of MKL's time. Both round in float32, b
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -34,8 +34,9 @@ def onednn_products(model: nn.Module, *, rounded: bool = False) -> Iterator[None
 
 
 def has_bfloat16_products() -> bool:
-    """Whether this build of PyTorch and this processor multiply in bfloat16."""
-    return _available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether PyTorch, from 2.9 on, and this processor multiply in bfloat16."""
+    has_setting = hasattr(torch.backends.mkldnn, "matmul")
+    return _available() and has_setting and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _available() -> bool:
@@ -67,16 +68,17 @@ def _multiplied(
     rounded: bool,
 ) -> Float[Tensor, "*any out"]:
     """x Wᵀ + b."""
-    with _precision("bf16" if rounded else "ieee"):
+    with _bfloat16() if rounded else nullcontext():
         return torch.ops.mkldnn._linear_pointwise(inputs.contiguous(), weight, bias, "none", [], "")
 
 
 @contextmanager
-def _precision(name: str) -> Iterator[None]:
-    """oneDNN multiplies float32 matrices in this precision inside the `with` block."""
+def _bfloat16() -> Iterator[None]:
+    """oneDNN rounds the factors of float32 products to bfloat16 inside the `with` block."""
     # not for whole passes: rounded, the small products of the fused attention take ten times as long
-    matmul = torch.backends.mkldnn.matmul
-    before, matmul.fp32_precision = matmul.fp32_precision, name
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    assert matmul is not None  # has_bfloat16_products() was asked
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
     try:
         yield
     finally:

@@ -52,7 +52,7 @@ def resolved(config: DictConfig) -> ResolvedConfig:
     try:
         plain = cast(ResolvedConfig, OmegaConf.to_container(reduced, resolve=True))
     except OmegaConfBaseException as error:
-        raise ConfigError(sentence(error, overrides) or _sentence(error)) from error
+        raise ConfigError(_sentence(error)) from error
     plain["training"] = None  # the intervention holds all values that it uses
     for key in KEYS:
         plain.setdefault(key, None)
@@ -93,7 +93,7 @@ def _composition(overrides: Sequence[str]) -> Iterator[DictConfig]:
             config = compose("config", quoted(overrides))
         yield config
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_sentence(error)) from error
+        raise ConfigError(sentence(error, overrides) or _sentence(error)) from error
 
 
 def _sentence(error: Exception) -> str:

@@ -131,7 +131,8 @@ def test_the_first_row_of_each_reason_is_named_with_its_field(tmp_path: Path) ->
         row(4, prompt="Nobody is"),
     )
     expected = (
-        r"\(missing field: 2, first line 1: target_true; subject absent: 2, first line 2: 'Person 2' in .*write \{\} once in"
+        r"\(missing field: 2, first line 1: target_true; "
+        r"subject absent: 2, first line 2: 'Person 2' in .*write \{\} once in"
     )
     with pytest.raises(DataError, match=expected):
         CounterFact(path=path).load()
