@@ -29,7 +29,7 @@ export WANDB_MODE ?= offline
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup real-setup run real paper facts docs test check bench gpu chaos load clean
+.PHONY: help setup real-setup run real paper facts docs test long check bench gpu chaos load clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ docs: $(STAMP) ## build the documentation into build/site, every warning an erro
 
 test: $(STAMP) ## the tests (TESTS=... selects some, such as TESTS='-m slow'; JOBS=... processes)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
+
+long: $(STAMP) ## the tests that make test leaves out: every recipe of the cookbook, every part of make gpu on a CPU
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup -m long
 
 check: $(STAMP) ## style, format and types
 	$(VENV)/bin/ruff check .

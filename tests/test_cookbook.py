@@ -33,7 +33,7 @@ def test_recipes_with_commands_are_marked_or_run():
     assert all("```" in RECIPES[title] for title in RECIPES.keys() - UNMARKED.keys())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("title", [title for title, lines in UNMARKED.items() if lines])
 def test_a_recipe_runs(title: str, tmp_path: Path):
     ids: list[str] = []

@@ -141,7 +141,7 @@ def _facts(records: Sequence[Mapping[str, object]]) -> list[str]:
         for row in records[:SHOWN]
     ]
     left = [f"\nand {len(records) - SHOWN} more."] if len(records) > SHOWN else []
-    return [*_rows(("prompt", "before", "written"), rows), *left] if rows else []
+    return [*_rows(("prompt", "true object", "written"), rows), *left] if rows else []
 
 
 def _numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, Ends]:

@@ -69,6 +69,7 @@ def test_a_sequence_of_edits_stays_on_the_device_of_the_model(editor):
             torch.testing.assert_close(update[site].cpu(), delta, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_edited_on_the_device(family):
     with SecondDevice() as device:

@@ -58,7 +58,7 @@ def test_the_budgets_fit_into_nine_minutes():
     assert sum(part.budget for part in PARTS) <= TOTAL < 9 * 60
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_part_ends_without_a_gpu(tmp_path: Path):
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.gpu", f"out={tmp_path}"]

@@ -79,7 +79,7 @@ def test_figures_of_plugins_are_drawn(package: Path, experiment: Path, tmp_path:
 def test_a_report_shows_the_figures_of_a_plugin(package: Path, experiment: Path):
     assert main(["report", str(experiment), "--plugin", "my_figures.times"]) == 0
     page = (experiment / "report.html").read_text()
-    assert "<h3>90 · Time of a step</h3>" in page and 'id="figure-mine"' in page
+    assert "· Time of a step</h3>" in page and "<code>--only 90</code>" in page and 'id="figure-mine"' in page
     assert {"mine.png", "mine.svg", "mine.pdf"} < figure_files(experiment)
 
 
