@@ -1,5 +1,6 @@
 """The site of docs/ builds without a warning, loads nothing from elsewhere, and shows every page and name."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.paths import ROOT
 
@@ -66,11 +68,17 @@ def served(site: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def site() -> Path:
-    """The built site; a warning, such as a link or an anchor to nowhere, is an error."""
-    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return ROOT / CONFIG["site_dir"]
+    """The site, built once in a run of tests; a warning, such as a link to nowhere, is an error."""
+    folder = ROOT / CONFIG["site_dir"]
+    built, run = folder.with_name("site.run"), os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_name("site.lock")):
+        if not built.exists() or built.read_text() != run:
+            command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            built.write_text(run)
+    return folder
 
 
 def test_every_page_is_in_the_navigation_or_a_page_of_results():
