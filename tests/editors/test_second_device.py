@@ -57,6 +57,7 @@ def last_update(
     return {site: delta.dense() for site, delta in twin.edit(model, FACTS[2:]).update.items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("editor", [*EDITORS, *RULES])
 def test_a_sequence_of_edits_stays_on_the_device_of_the_model(editor):
     """The numbers are those of the CPU; only attention is computed in another order."""

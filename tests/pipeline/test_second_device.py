@@ -47,7 +47,7 @@ def measured(composed: Composed, device: SecondDevice | None = None) -> Measurem
     return measurement
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_stage_stays_on_the_device_of_the_model(composed: Composed):
     """The numbers are those of the CPU; only attention is computed in another order."""
     expected = measured(composed)
