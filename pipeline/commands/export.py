@@ -10,6 +10,7 @@ has to name the plug-in, `plugins=my_module`: the plug-ins of the run's configur
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +24,7 @@ from editors.text_files import local_path
 from pipeline.build import build_model
 from pipeline.checkpoints.kept_weights import NOTHING, Undo, kept_changes
 from pipeline.commands.model_card import card
+from pipeline.paths import out_path
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
 from pipeline.runs.layout import finished_run, warn_if_unverifiable
 
@@ -31,7 +33,12 @@ def main(arguments: Sequence[str]) -> str | int:
     """Export the run of the command line; returns an exit status, or the message of an error."""
     parser = argparse.ArgumentParser(prog="python -m pipeline export", description=__doc__)
     parser.add_argument("run", type=local_path, metavar="RUN", help="the folder of a finished run")
-    parser.add_argument("out", type=_out, metavar="out=DIR", help="a folder that is empty or does not exist")
+    parser.add_argument(
+        "out",
+        type=partial(out_path, form="DIR, the folder to write"),
+        metavar="out=DIR",
+        help="a folder that is empty or does not exist",
+    )
     parser.add_argument("settings", type=_setting, nargs="*", metavar="key=value",
                         help="plugins=MODULE,… are modules with classes of the run's model that you trust; "
                         "undo=ID,… takes the edits of facts back; edits=N keeps only the first")  # fmt: skip
@@ -122,13 +129,6 @@ def _make_writable(model: Model) -> None:
             generation.validate(strict=True)
     except ValueError:
         generation.do_sample = True
-
-
-def _out(text: str) -> Path:
-    key, sign, path = text.partition("=")
-    if key != "out" or not sign or not path:
-        raise argparse.ArgumentTypeError(f"{text!r} has to be out=DIR, the folder to write")
-    return local_path(path)
 
 
 def _setting(text: str) -> tuple[str, tuple[str, ...]]:

@@ -10,6 +10,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,13 +18,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from analysis.results.run_files import json_object, read_object
-from analysis.results.run_folder import RunFolder
+from analysis.results.run_folder import METRICS, PROVENANCE, RunFolder
 from analysis.results.seal import Seal, unpacked, written
 from editors.errors import DataError, NormscopeError
 from editors.text_files import local_path
+from pipeline.paths import out_path
 from pipeline.runs.layout import finished_run, warn_if_unverifiable
 
-METRICS = "metrics.jsonl"
 LEFT_OUT = frozenset({"weights.safetensors", "updates", "checkpoints", "adapter"})
 """Files and folders of a run that a copy lacks."""
 _TEXTS = frozenset({"prompt", "subject", "text", "generated"})
@@ -38,7 +39,12 @@ def main(arguments: Sequence[str]) -> str | int:
     parser.add_argument(
         "runs", type=local_path, nargs="+", metavar="RUN", help="the folder of a finished run"
     )
-    parser.add_argument("out", type=_out, metavar="out=FOLDER", help="the folder of the copies")
+    parser.add_argument(
+        "out",
+        type=partial(out_path, form="FOLDER, the folder of the copies"),
+        metavar="out=FOLDER",
+        help="the folder of the copies",
+    )
     options = parser.parse_args(arguments)
     try:
         for run in options.runs:
@@ -88,7 +94,7 @@ def _copy(source: Path, target: Path) -> None:
         # without a time, so that equal metrics give equal files
         with unpacked(source) as file, gzip.GzipFile(f"{target}.gz", "wb", mtime=0) as packed:
             shutil.copyfileobj(file, packed)
-    elif source.name == "provenance.json":
+    elif source.name == PROVENANCE:
         content = _nameless(read_object(source) or {})
         target.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     else:
@@ -101,10 +107,3 @@ def _nameless(attempt: Mapping[str, Any]) -> dict[str, Any]:
     earlier = attempt.get("earlier")
     attempts = earlier if isinstance(earlier, list) else []
     return rest | {"earlier": [_nameless(each) for each in attempts if isinstance(each, Mapping)]}
-
-
-def _out(text: str) -> Path:
-    key, sign, path = text.partition("=")
-    if key != "out" or not sign or not path:
-        raise argparse.ArgumentTypeError(f"{text!r} has to be out=FOLDER, the folder of the copies")
-    return local_path(path)

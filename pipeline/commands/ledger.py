@@ -9,6 +9,7 @@ import argparse
 import csv
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +21,7 @@ from editors.errors import DataError, NormscopeError
 from editors.text_files import local_path
 from editors.update_files import read_updates
 from pipeline.checkpoints.kept_updates import FOLDER as UPDATES
+from pipeline.paths import out_path
 from pipeline.runs.layout import finished_run
 
 Row = Mapping[str, object]
@@ -32,7 +34,13 @@ def main(arguments: Sequence[str]) -> str | int:
     """Print or write the table; returns an exit status, or the message of an error."""
     parser = argparse.ArgumentParser(prog="python -m pipeline ledger", description=__doc__)
     parser.add_argument("run", type=local_path, metavar="RUN", help="the folder of a finished run")
-    parser.add_argument("out", type=_out, nargs="?", metavar="out=FILE.csv", help="the file to write")
+    parser.add_argument(
+        "out",
+        type=partial(out_path, form="FILE.csv"),
+        nargs="?",
+        metavar="out=FILE.csv",
+        help="the file to write",
+    )
     options = parser.parse_args(arguments)
     try:
         run = finished_run(options.run)
@@ -127,10 +135,3 @@ def _write(rows: Sequence[Row], path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     print(path, file=sys.stdout)  # noqa: T201 - for scripts
-
-
-def _out(text: str) -> Path:
-    key, sign, path = text.partition("=")
-    if key != "out" or not sign or not path:
-        raise argparse.ArgumentTypeError(f"{text!r} has to be out=FILE.csv")
-    return local_path(path)
