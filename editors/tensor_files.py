@@ -39,7 +39,10 @@ def write_tensors(
     if texts and len(texts) > 1:
         texts = {_TEXTS: json.dumps(texts, sort_keys=True)}
     with replacing(path, durable=durable) as part:
+        part.touch()
+        mode = part.stat().st_mode  # as the user's umask says; safetensors makes files for the user alone
         save_file(plain, part, metadata=texts)
+        part.chmod(mode)
 
 
 def read_tensors(path: Path, names: Iterable[str] | None = None, *, remedy: str) -> dict[str, Tensor]:

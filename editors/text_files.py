@@ -13,13 +13,18 @@ from typing import TextIO
 from editors.errors import DataError
 
 _GZIP = b"\x1f\x8b"
+_MOST_PACKED = 200
+"""Most bytes of text in a byte of a gzip file; text has 3 to 20, and a bomb a thousand."""
+_ALWAYS_UNPACKED = 1 << 26
+"""Bytes up to which the share does not matter."""
+_CHUNK = 1 << 20
 _SAVE = "save it as UTF-8"
 _KINDS = {
     codecs.BOM_UTF32_LE: ("text in UTF-32", _SAVE),
     codecs.BOM_UTF32_BE: ("text in UTF-32", _SAVE),
     codecs.BOM_UTF16_LE: ("text in UTF-16", _SAVE),
     codecs.BOM_UTF16_BE: ("text in UTF-16", _SAVE),
-    b"PK\x03\x04": ("a zip archive", "unpack it"),
+    b"PK\x03\x04": ("a zip archive, as spreadsheets are", "unpack it, or save its table as CSV"),
     b"BZh": ("compressed with bzip2", "unpack it"),
     b"\xfd7zXZ": ("compressed with xz", "unpack it"),
     b"\x28\xb5\x2f\xfd": ("compressed with Zstandard", "unpack it"),
@@ -61,6 +66,7 @@ def open_text(path: str, *, option: str, newline: str | None = None) -> Iterator
     """
     file, place = existing_file(path, option=option), f"{option}={path}"
     try:
+        _check_unpacked_size(file, place)
         with _unpacked(file) as stream:
             _check_kind(stream.read(64), place)
             stream.seek(0)
@@ -78,6 +84,21 @@ def _unpacked(file: Path) -> gzip.GzipFile | io.BufferedReader:
     with file.open("rb") as raw:
         packed = raw.read(len(_GZIP)) == _GZIP
     return gzip.GzipFile(file) if packed else file.open("rb")
+
+
+def _check_unpacked_size(file: Path, place: str) -> None:
+    """Raise a DataError for a gzip file that would fill the memory."""
+    most, size = max(_ALWAYS_UNPACKED, _MOST_PACKED * file.stat().st_size), 0
+    with _unpacked(file) as stream:
+        if not isinstance(stream, gzip.GzipFile):
+            return
+        while size <= most and (chunk := stream.read(_CHUNK)):
+            size += len(chunk)
+    if size > most:
+        raise DataError(
+            f"{place} unpacks to more than {_MOST_PACKED} times its size, which no text does: download it "
+            "again, or unpack it"
+        )
 
 
 def _first_fault(file: Path) -> str:

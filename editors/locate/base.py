@@ -152,7 +152,8 @@ class LocateThenEdit(Editor):
         if self._preserved:
             return
         self._sample(model, report)
-        report(Phase(name="calibrating regularizers"))
+        if self.regularizers:
+            report(Phase(name="calibrating regularizers"))
         self._chain.calibrate(lambda sample: self._unstopped(model, sample), facts)
         self._chain.prepare(model, self.sites)
         self._preserved = self.preserve(

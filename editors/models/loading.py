@@ -81,6 +81,7 @@ class Checkpoint:
         self._check_place(files)
         files.check()
         config = self._read("configuration", AutoConfig)
+        config.return_dict = True  # the form of the answer, which a configuration may set, is ours to choose
         if self.depth not in (None, config.num_hidden_layers):
             raise ModelError(
                 f"model.depth={self.depth}, but {self.path} has {config.num_hidden_layers} blocks; correct it"
@@ -225,6 +226,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
     if tokenizer.eos_token_id is None:
         problems.append(
             f"the tokenizer in {path} has no end-of-text token: set eos_token in its tokenizer_config.json"
+        )
+    if not isinstance(longest := tokenizer.model_max_length, int | float):
+        problems.append(
+            f"the tokenizer in {path} has model_max_length={longest!r}: make it a number in its "
+            "tokenizer_config.json, or take the entry out"
         )
     if dropout := getattr(_backend(tokenizer), "dropout", None):
         problems.append(

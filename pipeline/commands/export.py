@@ -82,6 +82,8 @@ def export(run: Path, out: Path, plugins: Sequence[str] = (), undo: Undo = NOTHI
         model.hf.save_pretrained(part)
         model.tokenizer.save_pretrained(part)
         (part / "README.md").write_text(readme, encoding="utf-8")
+        for file in part.iterdir():  # safetensors writes files that nobody else can read
+            file.chmod((part / "README.md").stat().st_mode)
         part.replace(target)
     return out
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editors.data import SLOT, Fact
-from editors.errors import ConfigError, NormscopeError
+from editors.errors import ConfigError, NormscopeError, listed
 from editors.text_files import local_path
 from pipeline.config.instances import instance
 from pipeline.config.overrides.quoting import in_quotes
@@ -105,7 +105,7 @@ def layout_of_file(source: FactFile, factset: FactSet) -> Iterator[str]:
     layout = file_layout(entries, source.path)
     yield f"{source.path}: {layout.name} layout, {len(factset.facts):,} facts in {len(entries):,} rows"
     if unread := unread_names([entry.row for entry in entries if entry.row], layout):
-        yield f"  fields that are not read: {', '.join(unread)}"
+        yield f"  fields that are not read: {listed(unread, most=8)}"
 
 
 def described(factset: FactSet) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """Rows of a local file or of a data set on the Hugging Face hub, each with its place for messages."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from editors.errors import DataError
@@ -36,33 +38,43 @@ def read_file(path: str, option: str = "data.path") -> Iterator[Entry]:
         return
     # not str.splitlines, which also ends lines at characters that may stand inside a JSON string
     lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
-    if len(lines) > 1 and _object(lines[0][1]) is None and _object(content):
+    if len(lines) > 1 and _object(lines[0][1], place) is None and _object(content, place):
         raise DataError(f"{place} is one JSON object: give a list of objects, or one object per line")
     first = lines[0][1].strip() if lines else "{"
-    if not first.startswith("{") and all(_object(line) is None for _, line in lines):
+    if not first.startswith("{") and all(_object(line, place) is None for _, line in lines):
         raise DataError(
             f"{place} holds no JSON object (it begins with {first[:20]!r}): "
             "give a JSON list of objects, or one object per line"
         )
     for index, (number, line) in enumerate(lines):
-        yield Entry(index, f"line {number}", _object(line))
+        where = f"line {number}"
+        yield Entry(index, where, _object(line, f"{place}, {where},"))
 
 
 def _rows_of_list(content: str, place: str) -> Iterator[Entry]:
     try:
-        rows = json.loads(content)
+        rows = json.loads(content, object_pairs_hook=partial(_without_repeats, place=place))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is not valid JSON ({error}): repair it or download it again") from error
     for index, row in enumerate(rows):
         yield Entry(index, f"row {index + 1}", row if isinstance(row, dict) else None)
 
 
-def _object(line: str) -> Mapping[str, object] | None:
+def _object(line: str, place: str) -> Mapping[str, object] | None:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=partial(_without_repeats, place=place))
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
+
+
+def _without_repeats(pairs: Sequence[tuple[str, object]], place: str) -> Mapping[str, object]:
+    """The object of these fields; raises DataError for a name that stands twice: one value would be lost."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise DataError(f"{place} has an object with two fields {name!r}: remove or rename one")
+    return fields
 
 
 def load_hub(

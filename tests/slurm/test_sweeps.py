@@ -136,9 +136,12 @@ def start_again(sweep: Sweep) -> None:
 
     The processes of its first start are waited for: Slurm takes a late report of their end for the second's.
     """
-    sweep.until(lambda: waits(sweep) and not sweep.cluster.is_served(sweep.job()))
-    sweep.until(sweep.cluster.is_idle)
+    sweep.until(lambda: can_start(sweep))
     start_now(sweep)
+
+
+def can_start(sweep: Sweep) -> bool:
+    return waits(sweep) and not sweep.cluster.is_served(sweep.job()) and sweep.cluster.is_idle()
 
 
 def waits(sweep: Sweep) -> bool:
@@ -206,7 +209,7 @@ def test_a_run_that_slurm_stops_for_its_time_continues(cluster: Cluster, whole: 
     sweep.task(None).suspend()  # until Slurm's signal, so that a quick machine does not end before its time
     start_again(sweep)
     while sweep.process.poll() is None:  # on a slow machine it takes several rounds
-        if waits(sweep):
+        if can_start(sweep):
             with suppress(subprocess.CalledProcessError):  # it has started meanwhile
                 start_now(sweep)
         time.sleep(1)

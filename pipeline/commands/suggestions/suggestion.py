@@ -94,7 +94,7 @@ class Suggestion:
 
     def lines(self) -> Iterator[str]:
         """What to expect of the values."""
-        yield f"best of {self.trials} trials with {self.facts}, edited {self._how}:"
+        yield f"suggested after {self.trials} trials with {self.facts}, edited {self._how}:"
         for name, (key, meaning) in _MEANINGS.items():
             if key in self.metrics:
                 yield f"  {name} {self.metrics[key]:6.1%} {meaning}"

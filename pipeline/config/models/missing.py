@@ -54,7 +54,8 @@ def _commands(config: DictConfig, keys: Sequence[str]) -> Iterator[str]:
     text = [_ARTICLES] if _lacks_text(config) and _is_offline() else []
     if not HydraConfig.initialized():  # in Python there is no command line to complete
         yield (
-            f"there are no values for editor={editor} on model={model}: give {', '.join(lacking)}, or write "
+            f"there are no values for editor={editor} on model={model}: give "
+            f"{', '.join(map(_as_argument, lacking))}, or write "
             f"conf/hparams/{model}/{editor}.yaml, for example by python -m pipeline suggest (docs/models.md)"
         )
         return
@@ -71,6 +72,11 @@ def _commands(config: DictConfig, keys: Sequence[str]) -> Iterator[str]:
         )
     if _lacks_text(config) and not text:
         yield f"{config.model.corpus.dataset} is downloaded from the hub; without a hub add {_ARTICLES}"
+
+
+def _as_argument(option: str) -> str:
+    """An option of a command line as an argument of `edit` in Python."""
+    return option.replace(LAYERS, "layers").removeprefix("editor.")
 
 
 def _lacks_text(config: DictConfig) -> bool:

@@ -135,10 +135,14 @@ def unknown_layout(row: Row, where: str, place: str) -> DataError:
 
 
 def unread_names(rows: Iterable[Row], layout: Layout) -> list[str]:
-    """Names that some row has and that are not read there, as `answer` beside `target`."""
+    """Names under which some row has a value that is not read, as `answer` beside `target`."""
     return list(
         dict.fromkeys(
-            name for row in rows for read in [_read_names(row, layout)] for name in row if name not in read
+            name
+            for row in rows
+            for read in [_read_names(row, layout)]
+            for name, value in row.items()
+            if value is not None and name not in read
         )
     )
 

@@ -445,6 +445,16 @@ def test_a_tokenizer_without_an_end_of_text_token_is_refused(folder: Path):
     refused(folder, "has no end-of-text token")
 
 
+def test_a_length_that_is_no_number_is_refused(folder: Path):
+    settle(folder, "tokenizer_config.json", model_max_length="512")
+    refused(folder, "has model_max_length='512': make it a number")
+
+
+def test_the_form_of_the_answer_is_not_the_checkpoints_to_choose(folder: Path):
+    settle(folder, return_dict=False)
+    assert load(folder).hf(torch.tensor([[1]])).logits.shape[:2] == (1, 1)
+
+
 def test_a_tokenizer_smaller_than_the_embedding_is_fine_and_a_larger_one_refused(folder: Path):
     model = tiny_model(double=False)
     free = model.hf.config.vocab_size - len(model.tokenizer)

@@ -113,6 +113,7 @@ def test_the_exported_model_is_the_one_that_the_run_ended_with(
     assert len(names) == 2 and all(".0.mlp" in name or ".1.mlp" in name for name in names)
     out = export.export(run, tmp_path / "out" / "model")
     check_same(out, ended[0])
+    assert len({path.stat().st_mode for path in (*out.iterdir(), *run.iterdir()) if path.is_file()}) == 1
     assert "cannot be verified" not in caplog.text
     config = (run / "config.yaml").read_text()  # as a run of version 0.0 wrote it
     (run / "config.yaml").write_text(config.replace("editors.models.loading", "editors.model.loading"))

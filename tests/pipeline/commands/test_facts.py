@@ -46,6 +46,12 @@ def test_a_field_beside_the_one_that_is_read_is_listed(tmp_path: Path) -> None:
     assert "  fields that are not read: answer" in lines
 
 
+def test_a_field_without_a_value_is_not_listed_as_unread(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    path.write_text('[{"subject": "Chad", "prompt": "{} is", "target_new": "Oslo", "target_true": null}]')
+    assert "not read" not in "\n".join(facts.report([str(path)]))
+
+
 def test_facts_of_a_run_are_described_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts.main(["data=atlas", "data.relations=[country_capital]", "data.part=null"]) == 0
     output = capsys.readouterr().out

@@ -299,7 +299,7 @@ def test_a_search_writes_values_that_the_model_then_has(tmp_path: Path):
     options = ["model=tiny-gpt2", "editor=memit", "edits=2", "trials=2", "launcher.threads=1", f"out={out}"]
     process = run(tmp_path, "suggest", *options)
     assert process.returncode == 0, process.stderr
-    assert "best of 2 trials with 2 facts of data=world, edited 2 at a time" in process.stdout
+    assert "suggested after 2 trials with 2 facts of data=world, edited 2 at a time" in process.stdout
     assert f"--config-dir {out} model=tiny-gpt2 editor=memit" in process.stdout
     values = yaml.safe_load((out / "hparams" / "tiny-gpt2" / "memit.yaml").read_text())
     assert set(values["editor"]) >= {"preservation_weight", "targets"} and values["layers"]["published"]
