@@ -1,4 +1,4 @@
-"""The commands: `python -m analysis report outputs/<experiment>`, `figures …` and `compare <run> <run>`."""
+"""The commands: `python -m analysis report outputs/<experiment>`, `leaderboard outputs`, and others."""
 
 import argparse
 import math
@@ -12,6 +12,7 @@ from analysis.plots.figures.metric_figures import key_charts
 from analysis.plots.figures.plugin_figures import figures_with
 from analysis.plots.figures.registry import FIGURES, FigureSpec, charts, save_figures, selected_figures
 from analysis.reports.html_report import write_report
+from analysis.reports.leaderboard import write_leaderboard
 from analysis.reports.metrics_page import render_metrics
 from analysis.reports.optuna_study import searches
 from analysis.reports.results_page import write_results
@@ -103,6 +104,14 @@ def results(options: argparse.Namespace) -> int:
     return 0
 
 
+def leaderboard(options: argparse.Namespace) -> int:
+    """Write the page that compares editors over all runs; prints its path."""
+    with _writing(options.to) as folder:
+        page = write_leaderboard(options.roots, folder)
+    _say(f"leaderboard: {page}")
+    return 0
+
+
 def metrics(options: argparse.Namespace) -> int:
     """Write the page of metrics; prints its path."""
     with _writing(options.to) as page:
@@ -140,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
         "--to", type=local_path, default=Path("docs/results.md"), help="default: docs/results.md"
     )
     page.set_defaults(run=results)
+    board = commands.add_parser("leaderboard", help="editors compared over all runs, as a page and as CSV")
+    board.add_argument(
+        "roots", nargs="+", type=local_path, metavar="outputs", help="folders that hold experiments' folders"
+    )
+    board.add_argument("--to", type=local_path, default=Path("outputs"), help="folder; default: outputs")
+    board.set_defaults(run=leaderboard)
     keys = commands.add_parser("metrics", help="the definitions of all metrics, as docs/metrics.md")
     keys.add_argument(
         "--to", type=local_path, default=Path("docs/metrics.md"), help="default: docs/metrics.md"

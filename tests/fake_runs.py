@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import yaml
@@ -186,8 +187,8 @@ def _write(
     """Write a finished run's files; returns its folder."""
     folder.mkdir(parents=True)
     common = {
-        "run": folder.name, "name": folder.parent.name, "model": "tiny-gpt2", "data": "world",
-        "stopped": False,
+        "run": folder.name, "name": folder.parent.name, "data": "world", "stopped": False,
+        "model": cast(Mapping[str, str], config["model"]).get("name", "tiny-gpt2"),
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (folder / "provenance.json").write_text(json.dumps(provenance))

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from tests.browser import watched_page
 from tests.paths import ROOT
 
 CONFIG = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
@@ -24,8 +24,6 @@ PUBLIC = {name: ROOT / name / "__init__.pyi" for name in ("editors", "analysis",
 PUBLIC["normscope"] = ROOT / "normscope.py"
 LOADS = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
 """By tag the attribute with the address of what a browser loads."""
-
-FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 
 pytestmark = pytest.mark.xdist_group("site")  # they share one build
 
@@ -124,15 +122,8 @@ def test_the_python_pages_show_every_public_name(module: str, site: Path):
 @pytest.mark.browser
 def test_a_browser_searches_the_site_and_shows_it_on_a_narrow_screen(served: str):
     """Without a request to another host, without an error, and without scrolling sideways."""
-    chromium = shutil.which("chromium") or pytest.skip("no chromium on the path")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    problems, requests = [], []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        page = browser.new_page(viewport={"width": 420, "height": 900})
-        page.set_default_timeout(90_000)  # other programs may use the same cores
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
+    with watched_page(width=420) as watched:
+        page = watched.page
         for name in ("", "start/", "editors/", "metrics/", "results/", "api/editors/"):
             page.goto(served + name)
             assert page.evaluate("document.documentElement.scrollWidth") <= 420, name
@@ -141,6 +132,5 @@ def test_a_browser_searches_the_site_and_shows_it_on_a_narrow_screen(served: str
         page.get_by_role("button", name="Search").first.click()
         page.locator("input[aria-label=Search]").fill("preservation weight")
         page.get_by_text(re.compile(r"^[1-9]\d* results$")).wait_for()
-        browser.close()
-    assert problems == []
-    assert [url for url in requests if not url.startswith((served, "data:", "blob:"))] == []
+    assert watched.problems == []
+    assert watched.outside(served) == []

@@ -58,6 +58,23 @@ def collect(*folders: Path) -> Collection:
     Raises:
         DataError: if a folder is no experiment, or holds no finished run.
     """
+    return _combine(*_read(folders))
+
+
+def collect_by(columns: Sequence[str], *folders: Path) -> dict[tuple[object, ...], Collection]:
+    """The same runs in parts: those with the same values in these columns of `Collection.runs`.
+
+    A series is told from the others of its part alone.
+    """
+    runs, unfinished, notes = _read(folders)
+    parts: dict[tuple[object, ...], dict[str, Run]] = {}
+    for name, run in runs.items():
+        parts.setdefault(tuple(run.description[column] for column in columns), {})[name] = run
+    return {values: _combine(part, unfinished, notes) for values, part in parts.items()}
+
+
+def _read(folders: Sequence[Path]) -> tuple[dict[str, Run], tuple[Unfinished, ...], tuple[str, ...]]:
+    """The finished runs by name, the others, and remarks."""
     read = [read_run(folder) for folder in chain.from_iterable(map(_run_folders, folders))]
     unfinished = tuple(run for run in read if isinstance(run, Unfinished))
     runs: dict[str, Run] = {}
@@ -74,7 +91,7 @@ def collect(*folders: Path) -> Collection:
         notes.append(f"The files of {older} run(s) could not be verified, because {UNVERIFIABLE}.")
     if not runs:
         raise DataError(_nothing_finished(folders, unfinished))
-    return _combine(runs, unfinished, tuple(notes))
+    return runs, unfinished, tuple(notes)
 
 
 def collect_run(folder: Path) -> Collection:

@@ -142,17 +142,22 @@ def per_series(collection: Collection, columns: Sequence[str] = tuple(HEADINGS))
     idle = () if not table[["steps", "tokens"]].to_numpy().any() else ("edits",)
     idle = [column for column in (*idle, "steps", "tokens") if not table[column].any()]
     columns = [c for c in columns if c not in ("series", *idle) and rows[c].notna().any()]
+    text = means_as_text(rows, columns)
+    repeats = table.groupby("series").size()
+    if repeats.max() > 1:
+        text.insert(1, "seeds", [str(repeats.get(series, MISSING)) for series in text["series"]])
+    return text.rename(columns={**HEADINGS, "series": kind(collection.runs)})
+
+
+def means_as_text(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Means of these columns over the rows of a series, with their scatter; the first column is `series`."""
     cells = _means(rows, columns)
     parts = ["column", "mean", "high", "seeds", "min", "max"]
     cells["text"] = [_cell(*row) for row in cells[parts].itertuples(index=False)]
     text = cells.pivot(index="series", columns="column", values="text").reindex(
         index=rows["series"].unique(), columns=columns, fill_value=MISSING
     )
-    text = text.fillna(MISSING).rename_axis(columns=None).reset_index()
-    repeats = table.groupby("series").size()
-    if repeats.max() > 1:
-        text.insert(1, "seeds", [str(repeats.get(series, MISSING)) for series in text["series"]])
-    return text.rename(columns={**HEADINGS, "series": kind(collection.runs)})
+    return text.fillna(MISSING).rename_axis(columns=None).reset_index()
 
 
 def best(collection: Collection) -> dict[str, tuple[str, frozenset[str]]]:
@@ -160,15 +165,21 @@ def best(collection: Collection) -> dict[str, tuple[str, frozenset[str]]]:
 
     Only of metrics of which one direction is better; no series if there are fewer than two.
     """
-    columns = [column for column in HEADINGS if column in _SCORED and _SCORED[column].better]
-    table = summary(collection)
-    means = _means(table, [column for column in columns if table[column].notna().any()])
-    found: dict[str, tuple[str, frozenset[str]]] = {}
-    for column, rows in means.groupby("column"):
-        direction = _SCORED[str(column)].better
-        top = rows["mean"].max() if direction == "↑" else rows["mean"].min()
-        leaders = rows.loc[rows["mean"] == top, "series"] if len(rows) > 1 else []
-        found[HEADINGS[str(column)]] = direction, frozenset(map(str, leaders))
+    better = {
+        column: _SCORED[column].better for column in HEADINGS if column in _SCORED and _SCORED[column].better
+    }
+    found = leaders(summary(collection), better)
+    return {HEADINGS[column]: (better[column], series) for column, series in found.items()}
+
+
+def leaders(rows: pd.DataFrame, better: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    """By column of `better`, which says ↑ or ↓, the series with the best mean; none if there is only one."""
+    means = _means(rows, [column for column in better if rows[column].notna().any()])
+    found: dict[str, frozenset[str]] = {}
+    for column, each in means.groupby("column"):
+        top = each["mean"].max() if better[str(column)] == "↑" else each["mean"].min()
+        first = each.loc[each["mean"] == top, "series"] if len(each) > 1 else []
+        found[str(column)] = frozenset(map(str, first))
     return found
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +15,7 @@ from analysis.reports.fact_table import fact_table
 from analysis.reports.html_report import render
 from analysis.results.collection import collect
 from analysis.results.tables import NARROW, alarm_order_text, per_series, summary
+from tests.browser import watched_page
 from tests.fake_runs import WriteRun
 
 HOSTILE = (
@@ -23,10 +23,6 @@ HOSTILE = (
 )
 SHOWN = {spec.name for spec in FIGURES} - {"training", "adapters", "loss", "layer_sweep"}
 """Figures of runs that edit facts."""
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -266,17 +262,10 @@ def test_a_browser_shows_every_figure(hostile: Path):
     """Without errors, without requests, and without executing hostile text; from wide screens to phones."""
     write_records(hostile / "memit-0-0", {"target_true": [HOSTILE, "Bergen"]})
     grown = summary(collect(hostile)).query("series == 'rome'")["norm_ratio"].mean()
-    chromium = shutil.which("chromium") or pytest.skip("no chromium on the path")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     page_file = hostile / "report.html"
     page_file.write_text(page_of(hostile, title=HOSTILE))
-    problems, requests = [], []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
+    with watched_page(width=1200) as watched:
+        page = watched.page
         page.goto(page_file.as_uri())
         page.wait_for_function(
             f"document.querySelectorAll('.js-plotly-plot .main-svg').length >= {len(SHOWN)}"
@@ -292,13 +281,11 @@ def test_a_browser_shows_every_figure(hostile: Path):
         saved = pd.read_csv(download.value.path())
         page.fill("#find", "bergen")
         found = page.locator("#facts tbody tr:visible").all_inner_texts()
-        for width in (1400, 420):  # neither cut nor scrolled sideways, once the figures have their new size
-            page.set_viewport_size({"width": width, "height": 900})
-            page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
+        for width in (1400, 420):
+            watched.resize(width)
         legend = page.locator("#figure-norms .legendtext").all_text_contents()
-        browser.close()
-    assert problems == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    assert watched.problems == []
+    assert watched.outside("file:") == []
     assert title == HOSTILE and HOSTILE in shown
     assert [row.split("\t")[1] for row in found] == ["Rob lives in"]
     last = saved[(saved["name"] == "rome") & (saved["line"] == "solid")].iloc[-1]

@@ -256,4 +256,5 @@ def test_a_model_of_ones_own_has_the_values_that_bear_its_name(folder: Path):
     model.name = "mine"
     with pytest.raises(ConfigError, match=r"write conf/hparams/mine/memit\.yaml, for example") as error:
         configured(model, ["editor=memit", "intervention=knowledge_edit"], {})
-    assert "give layers=[1], preservation_weight=" in str(error.value) and "command line" not in str(error.value)
+    assert "give layers=[1], preservation_weight=" in str(error.value)
+    assert "command line" not in str(error.value)
