@@ -67,7 +67,7 @@ def panel_grid(
 def settle(figure: Figure) -> Figure:
     """Lay the figure out once, not again for every format."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # with any engine, even none, savefig would draw everything twice
     return figure
 
 
