@@ -129,6 +129,20 @@ def write_run(
     return _write(root / name / f"{editor}-{seed}-{same}", config, rows, summary, provenance)
 
 
+def keep_metrics(folder: Path, *beginnings: str) -> None:
+    """Leave only metrics with these beginnings in runs of an experiment, of which few figures are drawn."""
+
+    def kept(row: Mapping[str, object]) -> dict[str, object]:
+        return {key: value for key, value in row.items() if "/" not in key or key.startswith(beginnings)}
+
+    for rows in folder.glob("*/metrics.jsonl"):
+        summary = rows.with_name("summary.json")
+        lines = [json.dumps(kept(json.loads(line))) for line in rows.read_text().splitlines()]
+        rows.write_text("".join(f"{line}\n" for line in lines))
+        content = json.loads(summary.read_text())
+        summary.write_text(json.dumps(content | {"metrics": kept(content["metrics"])}))
+
+
 def write_parts(
     root: Path, *parts: Part, seed: int = 0, name: str = "quick", settings: Mapping[str, object] | None = None
 ) -> Path:

@@ -10,6 +10,7 @@ from analysis import plugins
 from analysis.__main__ import main
 from analysis.plots.figures.plugin_figures import figures_with
 from analysis.plots.figures.registry import FIGURES
+from tests.fake_runs import keep_metrics
 
 MODULE = '''
 """One figure of each table of runs, and one of a metric that no run has."""
@@ -62,6 +63,7 @@ def figure_files(folder: Path) -> set[str]:
 
 def test_figures_of_plugins_are_drawn(package: Path, experiment: Path, tmp_path: Path, capsys):
     """By name and by number, of several modules; the registry itself does not change."""
+    keep_metrics(experiment, "norm/frobenius_ratio/", "time/")
     command = ["figures", str(experiment), "--format", "svg", "--plugin", "my_figures.times"]
     command += ["--plugin", "my_figures.other"]
     assert main([*command, "--to", str(tmp_path / "a"), "--only", "mine,92,norms"]) == 0
@@ -77,6 +79,7 @@ def test_figures_of_plugins_are_drawn(package: Path, experiment: Path, tmp_path:
 
 
 def test_a_report_shows_the_figures_of_a_plugin(package: Path, experiment: Path):
+    keep_metrics(experiment, "norm/frobenius_ratio/edited", "time/")
     assert main(["report", str(experiment), "--plugin", "my_figures.times"]) == 0
     page = (experiment / "report.html").read_text()
     assert "· Time of a step</h3>" in page and "<code>--only 90</code>" in page and 'id="figure-mine"' in page

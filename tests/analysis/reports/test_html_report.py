@@ -16,7 +16,7 @@ from analysis.reports.html_report import render
 from analysis.results.collection import collect
 from analysis.results.tables import NARROW, alarm_order_text, per_series, summary
 from tests.browser import watched_page
-from tests.fake_runs import WriteRun
+from tests.fake_runs import WriteRun, keep_metrics
 
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> $x_$"
@@ -185,6 +185,7 @@ def own_metric(write_run: WriteRun) -> Path:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     own = [{**row, OWN: 0.1 * row["edits"], "logit/<b>/$x$": 1.0} for row in rows]
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in own))
+    keep_metrics(folder.parent, "norm/frobenius_ratio/edited", "time/", "logit/")
     return folder.parent
 
 

@@ -10,6 +10,7 @@ from analysis.plots.interactive.draw import interactive
 from analysis.reports.html_report import render
 from analysis.reports.optuna_study import searches
 from analysis.results.collection import collect
+from tests.fake_runs import keep_metrics
 from tests.optuna_files import old_study
 
 optuna = pytest.importorskip("optuna")
@@ -103,6 +104,7 @@ def test_a_trial_that_was_left_in_order_waits(tmp_path: Path):
 
 def test_the_report_shows_it_and_escapes_everything(experiment: Path):
     store(experiment, [(1.0, [0.5]), (2.0, None)])
+    keep_metrics(experiment, "norm/frobenius_ratio/edited")
     before = (experiment / "study.db").read_bytes()
     assert main(["report", str(experiment)]) == 0
     page = (experiment / "report.html").read_text()
