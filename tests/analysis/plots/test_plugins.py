@@ -63,7 +63,7 @@ def figure_files(folder: Path) -> set[str]:
 
 def test_figures_of_plugins_are_drawn(package: Path, experiment: Path, tmp_path: Path, capsys):
     """By name and by number, of several modules; the registry itself does not change."""
-    keep_metrics(experiment, "norm/frobenius_ratio/", "time/")
+    keep_metrics(experiment, "norm/frobenius_ratio/", "activation/", "time/")
     command = ["figures", str(experiment), "--format", "svg", "--plugin", "my_figures.times"]
     command += ["--plugin", "my_figures.other"]
     assert main([*command, "--to", str(tmp_path / "a"), "--only", "mine,92,norms"]) == 0
