@@ -41,7 +41,7 @@ def _took(collection: Collection) -> Iterator[str]:
 def _grew(table: pd.DataFrame) -> Iterator[str]:
     means = _by_series(table, "norm_ratio")
     if len(means):
-        ratios = _listed([f"{ratio:#.3g} ({series})" for series, ratio in means.items()])
+        ratios = _listed([f"{ratio:.3g} ({series})" for series, ratio in means.items()])
         yield f"The changed matrices end at this many times their norm: {ratios}."
 
 

@@ -1,0 +1,1 @@
+"""What an export is described by, and where it can be sent."""
