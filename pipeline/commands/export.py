@@ -3,8 +3,9 @@
 The folder is read by `AutoModelForCausalLM.from_pretrained(DIR)`, vLLM, lm-eval and `python -m pipeline
 model=hf model.path=DIR`. The run must have kept its weights (`keep_weights=true`) or its updates
 (`intervention.keep_updates=true`), from which single edits can be taken back: `undo=ID,…` or `edits=N`, which
-keeps the first N (`python -m pipeline ledger RUN` lists them). If the model is from a plug-in, the command
-has to name the plug-in, `plugins=my_module`: the plug-ins of the run's configuration are not imported.
+keeps the first N (`python -m pipeline ledger RUN` lists them). `push=USER/NAME` also sends the folder to the
+hub, into a new private repository. If the model is from a plug-in, the command has to name the plug-in,
+`plugins=my_module`: the plug-ins of the run's configuration are not imported.
 """
 
 import argparse
@@ -23,7 +24,8 @@ from editors.models.model import Model
 from editors.text_files import local_path
 from pipeline.build import build_model
 from pipeline.checkpoints.kept_weights import NOTHING, Undo, kept_changes
-from pipeline.commands.model_card import card
+from pipeline.commands.exports.card import card
+from pipeline.commands.exports.hub import check_destination, push
 from pipeline.paths import out_path
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
 from pipeline.runs.layout import finished_run, warn_if_unverifiable
@@ -41,14 +43,19 @@ def main(arguments: Sequence[str]) -> str | int:
     )
     parser.add_argument("settings", type=_setting, nargs="*", metavar="key=value",
                         help="plugins=MODULE,… are modules with classes of the run's model that you trust; "
-                        "undo=ID,… takes the edits of facts back; edits=N keeps only the first")  # fmt: skip
+                        "undo=ID,… takes the edits of facts back; edits=N keeps only the first; "
+                        "push=USER/NAME sends the folder to the hub")  # fmt: skip
     options = parser.parse_args(arguments)
     chosen = dict(options.settings)
     undo = Undo(facts=chosen.get("undo", ()), edits=int(chosen["edits"][0]) if "edits" in chosen else None)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
+        for repository in chosen.get("push", ()):
+            check_destination(repository)
         print(export(options.run, options.out, chosen.get("plugins", ()), undo))  # noqa: T201 - for scripts
+        for repository in chosen.get("push", ()):
+            print(f"{push(options.out, repository)} (private)")  # noqa: T201
     except NormscopeError as error:
         return f"error: {error}"
     except (OSError, SafetensorError) as error:
@@ -136,8 +143,12 @@ def _make_writable(model: Model) -> None:
 def _setting(text: str) -> tuple[str, tuple[str, ...]]:
     key, sign, values = text.partition("=")
     chosen = tuple(value.strip() for value in values.strip("[]").split(",") if value.strip())
-    if key not in ("plugins", "undo", "edits") or not sign:
-        raise argparse.ArgumentTypeError(f"{text!r} has to be plugins=MODULE,… or undo=ID,… or edits=N")
+    if key not in ("plugins", "undo", "edits", "push") or not sign:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has to be plugins=MODULE,…, undo=ID,…, edits=N or push=USER/NAME"
+        )
     if key == "edits" and not (len(chosen) == 1 and chosen[0].isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} has to be a number of edits")
+    if key == "push" and len(chosen) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} has to name one repository, USER/NAME")
     return key, chosen

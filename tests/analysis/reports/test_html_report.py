@@ -222,7 +222,7 @@ def test_any_metric_is_drawn_by_its_key(own_metric: Path, tmp_path: Path, capsys
 def test_the_conclusions_are_the_numbers_of_the_tables(experiment: Path):
     table = summary(collect(experiment)).groupby("series")[["norm_ratio", "known_unedited"]].mean()
     grew, kept, alarmed = conclusions(collect(experiment))
-    assert all(f"{ratio:#.3g} ({series})" in grew for series, ratio in table["norm_ratio"].items())
+    assert all(f"{ratio:.3g} ({series})" in grew for series, ratio in table["norm_ratio"].items())
     assert all(f"{share:.0%} ({series})" in kept for series, share in table["known_unedited"].items())
     assert "norm_growth after" in alarmed and "encore" not in alarmed  # whose runs raised no alarm
 

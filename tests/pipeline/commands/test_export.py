@@ -23,7 +23,7 @@ from pipeline import experiment
 from pipeline.checkpoints import kept_weights
 from pipeline.checkpoints.kept_weights import Undo
 from pipeline.commands import export, ledger
-from pipeline.commands.model_card import card
+from pipeline.commands.exports.card import card
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.schema import resolved
 from pipeline.launch import launch

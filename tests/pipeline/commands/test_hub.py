@@ -1,13 +1,17 @@
 """Models are sent to a hub only where they can arrive: a stand-in on this machine takes its place."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from omegaconf import DictConfig
 
+from analysis.results.run_folder import runs_in
 from editors.errors import ConfigError
+from pipeline.commands import export
 from pipeline.commands.exports.hub import check_destination, push
+from pipeline.launch import launch
 from tests.hub import TOKEN, Hub, local_hub
 
 
@@ -39,6 +43,22 @@ def test_an_empty_repository_takes_a_model_and_one_with_files_is_refused(hub: Hu
     hub.repositories["someone/full"] = {".gitattributes": b"", "model.safetensors": b""}
     with pytest.raises(ConfigError, match=r"holds files already, such as model\.safetensors: name a new"):
         check_destination("someone/full")
+
+
+def test_an_exported_model_is_sent_with_its_card(
+    hub: Hub, composed: Callable[..., DictConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    launch(composed("stage=[norms]", "keep_weights=true", "edits=1"), tmp_path)
+    (run,), out = runs_in(tmp_path / "test"), tmp_path / "model"
+    capsys.readouterr()
+    assert export.main([str(run.path), f"out={out}", "push=someone/edited"]) == 0
+    assert capsys.readouterr().out == f"{out}\n{hub.address}/someone/edited (private)\n"
+    sent = hub.repositories["someone/edited"]
+    assert sent == {path.name: path.read_bytes() for path in out.iterdir()} and "README.md" in sent
+    assert "holds files already" in str(
+        export.main([str(run.path), f"out={tmp_path / 'again'}", "push=someone/edited"])
+    )
+    assert not (tmp_path / "again").exists(), "refused before the export"
 
 
 @pytest.mark.parametrize(
