@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from editors.errors import ConfigError
 from pipeline.config.models.described import model_depth, model_name
 from pipeline.config.models.sources import model_source
+from pipeline.config.overrides.groups import group_help
 
 
 def span(which: str, depth: int | None) -> list[int]:
@@ -47,6 +48,7 @@ def stem(path: str) -> str:
 
 def register_resolvers() -> None:
     """Make `${span:…}`, `${last:…}`, `${stem:…}`, `${variant:…}` and those of models known to OmegaConf."""
+    OmegaConf.register_new_resolver("group_help", group_help, replace=True)
     OmegaConf.register_new_resolver("variant", variant, replace=True)
     OmegaConf.register_new_resolver("model_source", model_source, replace=True)
     OmegaConf.register_new_resolver("model_name", model_name, replace=True)

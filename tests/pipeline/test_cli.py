@@ -41,6 +41,16 @@ def test_a_mistake_ends_with_a_sentence_and_status_one(
     assert "Traceback" not in process.stderr and "Error executing job" not in process.stderr
 
 
+def test_the_help_fits_two_screens_and_has_every_group(tmp_path: Path):
+    process = run(tmp_path, "--help")
+    lines = process.stdout.splitlines()
+    assert process.returncode == 0 and len(lines) <= 100
+    folders = {path.parent.relative_to(CONF) for path in CONF.glob("*/**/*.yaml")}
+    groups = {str(folder) for folder in folders if folder.parts[0] not in ("hparams", "hydra")}
+    assert {line.partition(":")[0] for line in lines[lines.index("") :]} >= groups
+    assert "hparams" not in process.stdout
+
+
 def test_tasks_without_their_stage_are_explained(tmp_path: Path):
     process = run(tmp_path, "experiment=real", "stage=[norms]")
     assert process.returncode == 1 and "add downstream to the list" in process.stderr

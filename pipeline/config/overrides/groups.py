@@ -1,5 +1,6 @@
 """Choices of configuration groups that name no file, for which Hydra has no sentence."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from functools import cache
 
@@ -9,6 +10,9 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 
 from pipeline.paths import CONF
+
+_WIDTH = 110
+"""Columns of the help."""
 
 
 def group_problems(arguments: Sequence[str]) -> Iterator[str]:
@@ -25,6 +29,12 @@ def group_problems(arguments: Sequence[str]) -> Iterator[str]:
         group = override.key_or_group
         if not override.is_delete() and (CONF / group).is_dir():
             yield from _problems(override, group)
+
+
+def group_help(group: str, words: str) -> str:
+    """A group of configurations for the help: what it is for, and its files."""
+    choices = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+    return f"{group}: {words}\n{textwrap.fill(choices, _WIDTH, initial_indent='  ', subsequent_indent='  ')}"
 
 
 def _problems(override: Override, group: str) -> Iterator[str]:
