@@ -73,7 +73,7 @@ class Fact:
     """One request to edit: after it, `statement` should be continued by `target_new`.
 
     Holds text only, no tokens and no tensors. Every text is stored `clean`, and blank paraphrases, neighbours
-    and locality pairs are left out: nothing could be read off their scores.
+    and pairs are left out: nothing could be read off their scores.
     Source: CounterFact (Meng et al. 2022, arXiv 2202.05262).
     """
 
@@ -97,6 +97,8 @@ class Fact:
     """Unrelated (prompt, answer) pairs whose answer should not change (zsRE)."""
     replaces: str = ""
     """Id of an earlier edit of the same prompt that this fact replaces."""
+    portability: tuple[tuple[str, str], ...] = ()
+    """(prompt, answer) pairs that follow from the edit, such as questions of two steps (EasyEdit, MQuAKE)."""
 
     def __post_init__(self) -> None:
         for name in ("prompt", "subject", "target_new", "target_true"):
@@ -104,8 +106,9 @@ class Fact:
         for name in ("paraphrases", "neighbours"):
             prompts = (clean(prompt) for prompt in getattr(self, name))
             object.__setattr__(self, name, tuple(prompt for prompt in prompts if prompt))
-        pairs = ((clean(prompt), clean(answer)) for prompt, answer in self.locality)
-        object.__setattr__(self, "locality", tuple(pair for pair in pairs if all(pair)))
+        for name in ("locality", "portability"):
+            pairs = ((clean(prompt), clean(answer)) for prompt, answer in getattr(self, name))
+            object.__setattr__(self, name, tuple(pair for pair in pairs if all(pair)))
         if self.prompt.count(SLOT) != 1:
             raise DataError(f"fact {self.id}: the prompt {self.prompt!r} needs the slot {{}} exactly once")
         for name in ("subject", "target_new"):

@@ -42,7 +42,7 @@ def scored(fact: Fact) -> Iterator[Reading]:
     """Every prompt of the fact with each object, as stages score an edit."""
     for prompt in (fact.statement, *fact.paraphrases, *fact.neighbours):
         yield from (Reading(prompt, target) for target in (fact.target_new, fact.target_true) if target)
-    yield from (Reading(*pair) for pair in fact.locality)
+    yield from (Reading(*pair) for pair in (*fact.locality, *fact.portability))
 
 
 def faults(model: Model, readings: Sequence[Sequence[Reading]]) -> list[str]:

@@ -119,6 +119,7 @@ def described(factset: FactSet) -> Iterator[str]:
     yield f"  with paraphrases: {sum(bool(fact.paraphrases) for fact in facts):,}"
     yield f"  with neighbours: {sum(bool(fact.neighbours) for fact in facts):,}"
     yield f"  with unrelated questions: {sum(bool(fact.locality) for fact in facts):,}"
+    yield f"  with questions that follow from the edit: {sum(bool(fact.portability) for fact in facts):,}"
     longest = max(facts, key=lambda fact: len(fact.statement))
     yield f"  longest prompt: {len(longest.statement)} characters, fact {longest.id}"
 

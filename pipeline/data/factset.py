@@ -213,7 +213,10 @@ def _reasons(factset: FactSet) -> str:
 
 def _content_id(fact: Fact) -> str:
     """First 12 hex digits of SHA-256 over every field of a fact without id."""
-    return hashlib.sha256(repr(astuple(fact)).encode()).hexdigest()[:12]
+    values = astuple(fact)
+    if not fact.portability:  # the last field, without which older ids were made
+        values = values[:-1]
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:12]
 
 
 def _check_ids(clashes: Sequence[str], source: str) -> None:

@@ -17,6 +17,7 @@ Reason = Literal[
     "subject absent",
     "subject twice",
     "empty target",
+    "several edits",
     "identical targets",
     "duplicate",
     "conflicting duplicate",

@@ -1,8 +1,9 @@
 """Scores of each fact: a table with one row per fact, and the means that are logged.
 
 `target` is the object that should follow a prompt: the new one after the edited prompt and its paraphrases,
-the true one after neighbours, the recorded answer after locality prompts; `rival` is the other one of new and
-true. With P the per-token geometric mean of an object's probability under teacher forcing:
+the true one after neighbours, the recorded answer after locality and portability prompts; `rival` is the
+other one of new and true. With P the per-token geometric mean of an object's probability under teacher
+forcing:
 
     success          P(target) > P(rival), strict
     magnitude        P(target) − P(rival)
@@ -28,11 +29,13 @@ KINDS = ("rewrite", "paraphrase", "neighbour")
 """Kinds of CounterFact's prompts."""
 QUESTIONS = ("rewrite", "paraphrase", "locality")
 """Kinds of zsRE's prompts."""
+PORTABILITY = "portability"
+"""The kind of prompts whose answer follows from the edit."""
 REPORTED = {
     "success": KINDS,
     "magnitude": KINDS,
-    "accuracy": KINDS,
-    "token_accuracy": QUESTIONS,
+    "accuracy": (*KINDS, PORTABILITY),
+    "token_accuracy": (*QUESTIONS, PORTABILITY),
     "invariance": ("locality",),
 }
 """Kinds of prompts for which each quantity is logged."""
@@ -65,6 +68,7 @@ def scored_prompts(facts: Sequence[Fact], neighbours: int) -> list[ScoredPrompt]
         prompts += [ScoredPrompt(i, "paraphrase", text, new, true) for text in fact.paraphrases]
         prompts += [ScoredPrompt(i, "neighbour", text, true, new) for text in fact.neighbours[:neighbours]]
         prompts += [ScoredPrompt(i, "locality", text, answer) for text, answer in fact.locality]
+        prompts += [ScoredPrompt(i, PORTABILITY, text, answer) for text, answer in fact.portability]
     return prompts
 
 

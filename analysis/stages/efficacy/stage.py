@@ -13,7 +13,9 @@ of a continuation's probability under teacher forcing,
 
 and zsRE's (Mitchell et al. 2022, arXiv 2110.11309, as kmeng01/memit scores it): the share of the object's
 tokens that are the first choice, after the edited question, its paraphrase, and of the recorded answer after
-an unrelated question (locality). All are averaged within a fact, then over facts; `records.py` computes them.
+an unrelated question (locality). Where facts have questions whose answer follows from the edit (portability;
+Yao et al. 2023, arXiv 2305.13172, and MQuAKE, arXiv 2305.14795), their answers are scored as well. All are
+averaged within a fact, then over facts; `records.py` computes them.
 
 Teacher forcing gives away the length of the object and corrects the model after every token, so a model may
 score well and write something else (Yang et al. 2025, "The Mirage of Model Editing", arXiv 2502.11177).
@@ -53,7 +55,7 @@ class Efficacy(Stage):
     Keys, for the scopes `latest`, `seen`, `sample` and `first50`, and the kinds `rewrite`, `paraphrase`,
     `neighbour` (CounterFact) and `locality` (zsRE): `edit/success/<scope>.<kind>` (ES, PS, NS),
     `edit/magnitude/<scope>.<kind>` (EM, PM, NM: mean difference of the two probabilities),
-    `edit/accuracy/<scope>.<kind>` (the whole object is the first choice),
+    `edit/accuracy/<scope>.<kind>` (the whole object is the first choice; also of `portability`),
     `edit/token_accuracy/<scope>.<kind>`, `edit/invariance/<scope>.locality` (share of the answer's tokens in
     whose place the first choice is the unedited model's), `edit/score/<scope>`, the harmonic mean of the
     three successes, else of zsRE's three token accuracies. `edit/retention/NNNN`: ES by age.

@@ -28,14 +28,19 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "paraphrases": ("paraphrase_prompts", "paraphrases", "paraphrase", "rephrase_prompt", "rephrase"),
     "neighbours": ("neighborhood_prompts", "neighbourhood_prompts", "neighbours", "neighbors"),
     "locality_prompt": ("locality_prompt", "loc"),
-    "locality_answer": ("locality_ground_truth", "loc_ans", "ground_truth", "answer"),
+    "locality_answer": ("locality_ground_truth", "loc_ans"),
     "locality": ("locality",),
+    "portability_prompt": ("portability_prompt", "mhop"),
+    "portability_answer": ("portability_ground_truth", "mhop_ans"),
+    "portability": ("portability",),
 }
 """The fields of a fact, each with the names that data sets give it; the first name in a row is read."""
 _NEEDED = ("subject", "prompt", "target_new")
-_QUESTION = ("locality_prompt", "loc", "prompt", "question")
-_ANSWERS = 2
-"""The names of an answer in a row itself; the others are for objects of questions."""
+_QUESTION = ("locality_prompt", "loc", "prompt", "question", "new_question")
+_QUESTIONS = {"locality": "unrelated questions", "portability": "questions that follow from the edit"}
+"""Kinds of questions, in words."""
+_ANSWER = ("locality_ground_truth", "loc_ans", "ground_truth", "answer", "new_answer")
+"""The names of question and answer in an object of questions."""
 _NAMES = frozenset(name for names in FIELDS.values() for name in names)
 
 
@@ -84,11 +89,27 @@ def parse_fact(row: Fields, identity: str) -> Fact:
         relation=fields.name("relation_id"),
         paraphrases=tuple(prompt.replace(SLOT, subject) for prompt in prompts[0]),
         neighbours=_complete(prompts[1], "neighbours"),
-        locality=_read_locality(flat),
+        locality=_questions_of(flat, "locality"),
+        portability=_questions_of(flat, "portability"),
     )
 
 
+def parse_mquake(row: Fields, identity: str) -> Fact:
+    """The fact of a case of MQuAKE with one edit, whose questions of several steps have a new answer.
+
+    Raises `Unusable`. Source: Zhong et al. 2023 (arXiv 2305.14795).
+    """
+    edits, questions = row.row["requested_rewrite"], row.row["questions"]
+    if not isinstance(edits, list) or len(edits) != 1:
+        raise Unusable("several edits", "a case is read if it asks for one edit")
+    asked = questions if isinstance(questions, list) else [questions]
+    follow = [{"question": question, "answer": row.row["new_answer"]} for question in asked]
+    own = {"case_id": row.row.get("case_id"), "requested_rewrite": edits[0], "portability": follow}
+    return parse_fact(Fields(row=own), identity)
+
+
 LAYOUTS = (
+    Layout("MQuAKE's", ("requested_rewrite", "questions", "new_answer"), parse_mquake),
     Layout("CounterFact's", ("requested_rewrite",), parse_fact),
     Layout("CounterFact's (flat)", ("prompt", "target_new", "neighborhood_prompts"), parse_fact),
     Layout("zsRE's (MEND)", ("subject", "src", "answers"), ZsRE().parse),
@@ -150,9 +171,8 @@ def unread_names(rows: Iterable[Row], layout: Layout) -> list[str]:
 def _read_names(row: Row, layout: Layout) -> set[str]:
     if layout.parse is not parse_fact:
         return {*_NAMES, *layout.marks}
-    names = {*FIELDS.values()} - {FIELDS["locality_answer"]} | {FIELDS["locality_answer"][:_ANSWERS]}
     flat = {**row, **_rewrite(row)}
-    return {name for each in names if (name := _name(flat, each))} | {*layout.marks}
+    return {name for each in FIELDS.values() if (name := _name(flat, each))} | {*layout.marks}
 
 
 def _absent(row: Row) -> list[str]:
@@ -221,19 +241,15 @@ def _opened(value: object) -> object:
     return value
 
 
-def _read_locality(row: Row) -> tuple[tuple[str, str], ...]:
+def _questions_of(row: Row, kind: str) -> tuple[tuple[str, str], ...]:
+    """Questions with answers: in fields of the row such as `locality_prompt`, or as objects under `kind`."""
     try:
-        pairs = tuple(_locality(row))
+        own = _question(row, FIELDS[f"{kind}_prompt"], FIELDS[f"{kind}_answer"])
+        pairs = (*own, *_questions(_opened(row.get(kind))))
     except RecursionError as error:
-        raise Unusable("broken text", "locality is nested too deeply") from error
-    _complete([prompt for prompt, _ in pairs], "unrelated questions")
+        raise Unusable("broken text", f"{kind} is nested too deeply") from error
+    _complete([prompt for prompt, _ in pairs], _QUESTIONS[kind])
     return pairs
-
-
-def _locality(row: Row) -> Iterator[tuple[str, str]]:
-    """Unrelated questions with their answers: in fields of the row, or as objects under `locality`."""
-    yield from _question(row, FIELDS["locality_prompt"], FIELDS["locality_answer"][:_ANSWERS])
-    yield from _questions(_opened(row.get("locality")))
 
 
 def _questions(node: object) -> Iterator[tuple[str, str]]:
@@ -243,7 +259,7 @@ def _questions(node: object) -> Iterator[tuple[str, str]]:
             yield from _questions(item)
     elif isinstance(node, Mapping):
         inner = normalised(node)
-        yield from _question(inner, _QUESTION, FIELDS["locality_answer"])
+        yield from _question(inner, _QUESTION, _ANSWER)
         for value in inner.values():
             if isinstance(value, Mapping) or (isinstance(value, list) and not _value(inner, _QUESTION)):
                 yield from _questions(value)

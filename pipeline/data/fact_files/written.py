@@ -20,6 +20,7 @@ def row_of(fact: Fact) -> dict[str, object]:
         "paraphrase_prompts": list(fact.paraphrases),
         "neighborhood_prompts": list(fact.neighbours),
         "locality": [{"prompt": prompt, "ground_truth": answer} for prompt, answer in fact.locality],
+        "portability": [{"prompt": prompt, "ground_truth": answer} for prompt, answer in fact.portability],
     }
 
 

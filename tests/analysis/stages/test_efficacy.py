@@ -229,3 +229,15 @@ def test_a_locality_prompt_without_an_answer_is_left_out():
     fact = replace(FACTS[0], locality=(("Who walks to town?", ""), ("People speak", "French")))
     found = measured([fact])
     assert found["edit/invariance/seen.locality"] == 1
+
+
+def test_what_follows_from_an_edit_counts_where_the_model_says_it_and_changes_no_other_score():
+    prompt = "The mother tongue of {} is"
+    said = first_choice(tiny_model(), prompt.replace("{}", "Ada")).strip()
+    asked = prompt.replace("{}", "Ada")
+    plain = measured([FACTS[0]])
+    for answer, share in ((said, 1.0), ("zzz", 0.0)):
+        found = measured([replace(FACTS[0], portability=((asked, answer),))])
+        assert found["edit/accuracy/seen.portability"] == share
+        assert all(found[key] == plain[key] for key in plain if key.startswith("edit/"))
+    assert not any("portability" in key for key in plain)

@@ -59,7 +59,23 @@ LAYOUTS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
             "locality": {"Specificity": [{"prompt": "Who wrote Emma?", "ground_truth": [["Austen"]]}]},
             "portability": {"Reasoning": [{"prompt": "What flag?", "ground_truth": "none"}]},
         },
-        {"paraphrases": (REPHRASED,), "locality": UNRELATED},
+        {"paraphrases": (REPHRASED,), "locality": UNRELATED, "portability": (("What flag?", "none"),)},
+    ),
+    "MQuAKE's": (
+        {
+            "requested_rewrite": [
+                FLAT | {"target_new": {"str": "Oslo"}, "target_true": {"str": "N'Djamena"}, "question": "?"}
+            ],
+            "questions": ["Who is the mayor of the capital of Chad?", "Who runs Chad's capital?"],
+            "answer": "Senoussi",
+            "new_answer": "Rieber",
+        },
+        {
+            "portability": (
+                ("Who is the mayor of the capital of Chad?", "Rieber"),
+                ("Who runs Chad's capital?", "Rieber"),
+            )
+        },
     ),
     "zsRE's (MEND)": (
         {"subject": "Chad", "src": "The capital of Chad is", "answers": ["Oslo"], "alt": "Rome"}
@@ -191,6 +207,14 @@ REFUSED = {
     "questions with a slot": (
         json.dumps([FLAT | {"loc": "Where is {}?", "loc_ans": "Africa"}]), "unrelated questions hold {}"
     ),
+    "a question that follows, with a slot": (
+        json.dumps([FLAT | {"portability": [{"prompt": "Who runs {}?", "ground_truth": "Rieber"}]}]),
+        "questions that follow from the edit hold {}",
+    ),
+    "several edits in a case": (
+        json.dumps([{"requested_rewrite": [FLAT, FLAT], "questions": ["Who?"], "new_answer": "Rieber"}]),
+        "several edits: 1, first row 1",
+    ),
     "ragged": (
         "subject,prompt,target\nChad,{}, in Africa, is,Oslo\nMali,{} is,Oslo\nA,{} is\n",
         r"2 of 3 rows .* line 2 \(5\), line 4 \(2\)",
@@ -209,6 +233,13 @@ def test_a_file_without_usable_facts_is_refused_with_what_is_wrong(case: str, tm
     content, message = REFUSED[case]
     with pytest.raises(DataError, match=message):
         written(tmp_path, content).load()
+
+
+def test_the_id_of_a_fact_without_questions_that_follow_is_what_it_was(tmp_path: Path) -> None:
+    """Samples are drawn by ids: a field more must not draw others."""
+    assert only(written(tmp_path, [FLAT])).id == "c5c3c5949d24"
+    follows = FLAT | {"portability": [{"prompt": "What flag?", "ground_truth": "none"}]}
+    assert only(written(tmp_path, [follows])).id != "c5c3c5949d24"
 
 
 def test_a_limit_below_one_is_refused() -> None:
