@@ -155,7 +155,7 @@ def means_as_text(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     parts = ["column", "mean", "high", "seeds", "min", "max"]
     cells["text"] = [_cell(*row) for row in cells[parts].itertuples(index=False)]
     text = cells.pivot(index="series", columns="column", values="text").reindex(
-        index=rows["series"].unique(), columns=columns, fill_value=MISSING
+        index=rows["series"].unique(), columns=list(columns), fill_value=MISSING
     )
     return text.fillna(MISSING).rename_axis(columns=None).reset_index()
 
