@@ -70,6 +70,19 @@ def test_the_guard_removes_exactly_the_dominant_directions(model):
     torch.testing.assert_close(guarded.dense(), kept - kept @ inputs @ inputs.T)
 
 
+def test_the_energy_of_the_guard_is_the_sum_of_the_singular_values(model):
+    """Of 4, 3, 2, 1 the first three hold 0.8 of Σσ, the first two 0.8 of Σσ²; the rest is c_ij u_i v_jᵀ."""
+    outputs, _, inputs = torch.linalg.svd(model.weight(*SITE))
+    values = torch.tensor([4.0, 3.0, 2.0, 1.0], dtype=torch.float64)
+    model.write(SITE, (outputs[:, :4] * values) @ inputs[:4])
+    delta = delta_of(model)
+    guarded = prepared(model, SubspaceGuard(energy=0.8)).project(SITE, delta).dense()
+    coefficients = outputs.T @ delta.dense() @ inputs.T
+    assert coefficients[2, 3:].norm() > 0.1, "Σσ² would leave the third direction"
+    coefficients[:3], coefficients[:, :3] = 0, 0
+    torch.testing.assert_close(guarded, outputs @ coefficients @ inputs)
+
+
 def test_the_guard_and_the_sphere_see_the_unedited_matrix_only(model):
     rules = [prepared(model, SubspaceGuard(energy=0.4)), prepared(model, Hypersphere())]
     before = [rule.project(SITE, delta_of(model)).dense() for rule in rules]
