@@ -20,13 +20,16 @@ Cause = Literal["target", "insertion", "edit"]
 
 @dataclass(frozen=True)
 class Targets:
-    """Result of the optimisation of targets, one row per fact."""
+    """Result of the optimisation of targets, one row per fact.
 
-    vectors: Float[Tensor, "fact width"]
+    There is one layer, or all edited ones if a norm lies between the MLP and the residual stream.
+    """
+
+    vectors: Float[Tensor, "fact layer width"]
     """v* = v_init + δ."""
-    initial: Float[Tensor, "fact width"]
+    initial: Float[Tensor, "fact layer width"]
     """v_init, the vector of the bare prompt."""
-    written: Float[Tensor, "fact width"]
+    written: Float[Tensor, "fact layer width"]
     """The MLP's part of v_init."""
     losses: Float[Tensor, " fact"]
     """Loss at the final δ."""
@@ -42,7 +45,8 @@ class Edit:
 
     update: WeightUpdate
     targets: Tensor | None = None
-    """(fact, width): the intended output of the edited block at each subject; None without such targets."""
+    """(fact, width): the intended output of the last block with targets, or of its MLP, at each subject; None
+    without such targets."""
     memory: Mapping[int, Tensor] = field(default_factory=dict)
     """Per layer, the tensor to remember once the update is applied."""
     diagnostics: Mapping[str, float] = field(default_factory=dict)

@@ -25,20 +25,36 @@ from editors.models.tokenization import pad, tokenize_prompt
 def target(
     model: Model, fact: Fact, groups: Groups, layer: int, settings: TargetOptimizer, hits: int = 0
 ) -> Tensor:
-    """v* of one fact; `hits` > 0 is the published MPES on the prefixed rows, < 0 on all rows."""
+    """v* of one fact; `hits` > 0 is the published MPES on the prefixed rows, < 0 on all rows.
+
+    It is the output of the MLP if a norm follows that.
+    """
+    module = _aimed(model, layer, settings)
     prompts = Prompts(model, fact, groups, settings.loss_layer)
-    module = model.module(settings.reference, layer)
+    return prompts.initial(module) + _shifts(prompts, [module], settings, hits)[0]
+
+
+def _aimed(model: Model, layer: int, settings: TargetOptimizer) -> Module:
+    """The module whose output is shifted."""
+    return model.module("mlp" if model.has_normed_mlp else settings.reference, layer)
+
+
+def _shifts(
+    prompts: "Prompts", modules: Sequence[Module], settings: TargetOptimizer, hits: int = 0
+) -> list[Tensor]:
+    """δ of the output of every module, found together."""
     seen: list[Tensor] = []
     count = 0
 
     def evaluate(shifts: Sequence[Tensor]) -> tuple[Tensor, bool]:
         nonlocal count
-        said = prompts.run({module: shifts[0]})
+        said = prompts.run(dict(zip(modules, shifts, strict=True)))
         seen.append(said.anchor.detach())
         count += all(said.correct if hits < 0 else said.correct[1:])
         return said.nll + settings.kl_weight * _kl(said.anchor, seen[0]), 0 < abs(hits) <= count
 
-    return _adam([prompts.initial(module)], settings, evaluate)[0]
+    initial = [prompts.initial(module) for module in modules]
+    return [end - start for end, start in zip(_adam(initial, settings, evaluate), initial, strict=True)]
 
 
 def joint_target(model: Model, fact: Fact, groups: Groups, layer: int, settings: JointTargets) -> Tensor:
@@ -69,7 +85,7 @@ def distilled_target(
     longer = tuple(tuple(told + template for template in group) for group in groups)
     with torch.no_grad():
         teacher = Prompts(model, fact, longer, settings.loss_layer).run({}, settings.middle_layer)
-    module = model.module(settings.reference, layer)
+    module = _aimed(model, layer, settings)
 
     def evaluate(shifts: Sequence[Tensor]) -> tuple[Tensor, bool]:
         said = prompts.run({module: shifts[0]}, settings.middle_layer)
@@ -237,7 +253,22 @@ def memit(
     settings: TargetOptimizer,
     hits: int = 0,
 ) -> dict[int, Tensor]:
-    """Δ of MEMIT for each layer; the weights are left as they were. `preserved` holds A of each layer."""
+    """Δ of MEMIT for each layer; the weights are left as they were. `preserved` holds A of each layer.
+
+    If a norm follows the MLP, every layer has a target of its own: the output of its MLP with all shifts in
+    place.
+    """
+    if model.has_normed_mlp:
+        goals: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        mlps = [model.module("mlp", layer) for layer in layers]
+        for fact in facts:
+            prompts = Prompts(model, fact, groups, settings.loss_layer)
+            with ExitStack() as hooks:
+                for mlp, shift in zip(mlps, _shifts(prompts, mlps, settings, hits), strict=True):
+                    hooks.enter_context(_shifted(mlp, prompts.at[:1], shift))
+                for layer, mlp in zip(layers, mlps, strict=True):
+                    goals[layer].append(_outputs(model, prompts.ids[:1], mlp)[0, prompts.at[0]])
+        return _each_in_turn(model, facts, groups, preserved, goals, "mlp")
     vectors = torch.stack([target(model, fact, groups, layers[-1], settings, hits) for fact in facts])
     return insert(model, facts, groups, layers, preserved, vectors)
 
@@ -296,10 +327,22 @@ def replayed_memit(
         with _shifted(block, at, vector - prompts.initial(block)):
             for layer in layers[1:]:
                 goals[layer].append(_outputs(model, row, model.block(layer))[0, at[0]])
-    before = {layer: model.weight("mlp_down", layer).clone() for layer in layers}
+    return _each_in_turn(model, facts, groups, preserved, goals, "block")
+
+
+def _each_in_turn(
+    model: Model,
+    facts: Sequence[Fact],
+    groups: Groups,
+    preserved: dict[int, Tensor],
+    goals: Mapping[int, Sequence[Tensor]],
+    measured_at: str,
+) -> dict[int, Tensor]:
+    """Δ of each layer for a target of its own, with those of the layers below in place."""
+    before = {layer: model.weight("mlp_down", layer).clone() for layer in goals}
     deltas: dict[int, Tensor] = {}
-    for layer in layers:
-        deltas |= insert(model, facts, groups, [layer], preserved, torch.stack(goals[layer]))
+    for layer, vectors in goals.items():
+        deltas |= insert(model, facts, groups, [layer], preserved, torch.stack(list(vectors)), measured_at)
         model.weight("mlp_down", layer).add_(deltas[layer].to(before[layer]))
     for layer, weight in before.items():
         model.weight("mlp_down", layer).copy_(weight)

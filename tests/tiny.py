@@ -5,20 +5,28 @@ from typing import Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import nn
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
     Phi3Config,
     PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
     SmolLM3Config,
 )
+from transformers.masking_utils import eager_mask
 
 from editors.data import Fact
 from editors.locate.contexts import GivenContexts
@@ -74,7 +82,30 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
         **_LLAMA, num_key_value_heads=2, no_rope_layer_interval=2, pad_token_id=0
     ),
     "phi3": lambda: Phi3Config(**_LLAMA, num_key_value_heads=2, pad_token_id=0),
+    "gemma2": lambda: Gemma2Config(
+        **_LLAMA,
+        num_key_value_heads=2,
+        head_dim=16,
+        query_pre_attn_scalar=16,
+        sliding_window=16,
+        attn_logit_softcapping=50.0,
+        final_logit_softcapping=30.0,
+        pad_token_id=0,
+    ),
+    "gemma3": lambda: Gemma3TextConfig(
+        **_LLAMA,
+        num_key_value_heads=2,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=16,
+        layer_types=["sliding_attention", "full_attention"] * (DEPTH // 2),
+        pad_token_id=0,
+    ),
+    "olmo2": lambda: Olmo2Config(**_LLAMA, num_key_value_heads=2, pad_token_id=0),
 }
+NORMED = ("gemma2", "gemma3", "olmo2")
+"""Families with a norm between the MLP and the residual stream."""
+LINEAR = tuple(family for family in FAMILIES if family not in NORMED)
 
 
 def tiny_model(family: str = "gpt2", kind: Kind = "plain", *, double: bool = True) -> Model:
@@ -85,7 +116,37 @@ def tiny_model(family: str = "gpt2", kind: Kind = "plain", *, double: bool = Tru
         for parameter in hf.parameters():  # so that norms, gates and biases are not at their trivial start
             parameter.data += 0.1 * torch.randn_like(parameter)
         hf.get_output_embeddings().weight.data *= 5  # so that a shift can make any token the first choice
-    return Model(hf.double() if double else hf, tokenizer(kind), name=f"tiny-{family}")
+    return Model(in_double(hf) if double else hf, tokenizer(kind), name=f"tiny-{family}")
+
+
+def in_double(hf: PreTrainedModel) -> PreTrainedModel:
+    """A model in float64, with exact attention in place of transformers' eager one in Gemma 2."""
+    if hf.config.model_type == "gemma2":
+        hf.set_attn_implementation("exact")
+    return hf.double()
+
+
+def _exact_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention in the precision of its inputs; the eager one rounds to float32, where its masks overflow."""
+    key, value = (states.repeat_interleave(module.num_key_value_groups, dim=1) for states in (key, value))
+    scores = scaling * query @ key.transpose(2, 3)
+    scores = scores if softcap is None else softcap * (scores / softcap).tanh()
+    weights = (scores + attention_mask).softmax(dim=-1)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+AttentionInterface.register("exact", _exact_attention)
+AttentionMaskInterface.register("exact", eager_mask)
 
 
 def tokenizer(kind: Kind = "plain") -> PreTrainedTokenizerFast:

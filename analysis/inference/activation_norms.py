@@ -88,7 +88,7 @@ class Collector:
             ):
                 norms.setdefault(part, []).append(vectors.double().norm(dim=1).cpu())
 
-        parts = {(kind, layer): model.module(kind, layer) for layer in range(model.depth) for kind in PARTS}
+        parts = {(kind, layer): model.writer(kind, layer) for layer in range(model.depth) for kind in PARTS}
         with capture(inputs={"input": model.block(0)}) as captured, observe(parts, collect):
             model.hidden(batch.ids, batch.mask)
         collect_norms(("input", 0), captured["input"])

@@ -1,9 +1,9 @@
 """The control that writes the real edits and rescales the next norm layer on the residual stream.
 
 After every update, for each edited block from the lowest on, gain and bias of the norm layer above the block
-are multiplied by s = n₀ / n. Here n is the mean Euclidean norm of that layer's output over the tokens of a
-fixed text, and n₀ the same in the unedited model. The next block then reads vectors of the unedited length,
-while the residual stream itself is left as edited.
+are multiplied by s = n₀ / n (the gain of Gemma is 1 + weight). Here n is the mean Euclidean norm of that
+layer's output over the tokens of a fixed text, and n₀ the same in the unedited model. The next block then
+reads vectors of the unedited length, while the residual stream itself is left as edited.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,6 +60,7 @@ class NormRescaled(Control):
         """Read the text, copy the gains and measure the outputs of the norm layers on the unedited model.
 
         Raises:
+            ConfigError: if the next block reads the residual stream without a norm.
             DataError: if the corpus holds no text.
         """
         self._layers = sorted({site.layer for site in edited})
@@ -120,13 +121,23 @@ class NormRescaled(Control):
     def _scale(self, model: Model, layer: int, scale: float) -> None:
         self._scales[layer] = scale
         for name, parameter in norm_after(model, layer).named_parameters():
-            parameter.copy_(self._gains[layer][name].double() * scale)
+            offset = model.family.gain_offset if name == "weight" else 0.0
+            parameter.copy_(self._gains[layer][name].double() * scale + offset * (scale - 1))
 
 
 def norm_after(model: Model, layer: int) -> nn.Module:
-    """The next norm layer on the residual stream: the following block's, or the final norm after the last."""
+    """The next norm layer on the residual stream: the following block's, or the final norm after the last.
+
+    Raises:
+        ConfigError: if the following block reads the stream without a norm (OLMo 2).
+    """
     if layer == model.depth - 1:
         return model.hf.get_submodule(model.family.final_norm)
+    if model.family.input_norm is None:
+        raise ConfigError(
+            f"control=norm_rescaled scales the norm above block {layer}, but the blocks of {model.name} read "
+            "the residual stream without one: choose another control"
+        )
     return model.block(layer + 1).get_submodule(model.family.input_norm)
 
 

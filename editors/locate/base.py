@@ -3,6 +3,12 @@
 A method defines the module at which its residual is measured, its spread over the layers, the preserved
 directions and the solution of the equations; everything else is shared. The weights are read and never
 touched: the effect of a layer's update on the layers above is added to the recorded pass (`keys.py`).
+
+If a norm lies between the MLP and the residual stream (Gemma 2 and 3, OLMo 2), a residual of the stream
+cannot be spread over blocks, because what a down projection adds to its output is not what arrives in the
+stream. Every edited block then has a target of its own, the output of its MLP before that norm
+(`targets.py`), and takes the whole residual of it. If all are met, the subject's states are those of the
+optimisation.
 """
 
 import time
@@ -46,7 +52,7 @@ class LocateThenEdit(Editor):
 
     name: str
     layers: Sequence[int]
-    """Edited blocks, lowest first; the targets live at the last."""
+    """Edited blocks, lowest first; the targets live at the last, or at each if a norm follows the MLP."""
     targets: TargetOptimizer
     """The optimiser of target vectors."""
     contexts: ContextSource
@@ -171,7 +177,7 @@ class LocateThenEdit(Editor):
         """Bytes beside the model, measured on the fact with the longest prompt."""
         self._check(model)
         self._sample(model)
-        return estimated(model, self.targets, facts, self._groups, self.layers).peak
+        return estimated(model, self.targets, facts, self._groups, self.layers, self._aimed(model)).peak
 
     def edit(self, model: Model, facts: Sequence[Fact]) -> Edit:
         """Find targets for all facts together, then the updates layer by layer.
@@ -182,7 +188,7 @@ class LocateThenEdit(Editor):
         begun = time.perf_counter()
         targets = self._chain.aim(self._find(model, facts))
         optimised = time.perf_counter()
-        solved, memory, residuals = self._insert(model, facts, targets)
+        goals, solved, memory, residuals = self._insert(model, facts, targets)
         update = self._chain.finish(solved, model, facts, Progress(self.edits, self.edits + len(facts)))
         per_fact = details(targets, memory, residuals)
         for site, delta in update.items():
@@ -190,7 +196,7 @@ class LocateThenEdit(Editor):
         return LocatedEdit(
             update=update,
             solved=solved,
-            targets=targets.vectors,
+            targets=goals[self._aimed(model)[-1]],
             memory=memory,
             diagnostics={name: float(values.mean()) for name, values in per_fact.items()} | self._strengths,
             details={name: values.tolist() for name, values in per_fact.items()},
@@ -250,40 +256,52 @@ class LocateThenEdit(Editor):
         if model.digest != self._sampled_on:
             self._groups, self._sampled_on = self.contexts.groups(model, report), model.digest
 
-    @property
-    def _target_layer(self) -> int:
-        return self.layers[0] if self.replay else self.layers[-1]
+    def _aimed(self, model: Model) -> Sequence[int]:
+        """The blocks whose targets are optimised."""
+        if model.has_normed_mlp:
+            return self.layers
+        return [self.layers[0] if self.replay else self.layers[-1]]
 
     def _find(self, model: Model, facts: Sequence[Fact]) -> Targets:
-        return self.targets.find(model, facts, self._groups, self._target_layer, self._chain.stop)
+        return self.targets.find(model, facts, self._groups, self._aimed(model), self._chain.stop)
 
     def _unstopped(self, model: Model, facts: Sequence[Fact]) -> Targets:
         """Targets of the bare prompts, without a stop rule."""
-        return self.targets.find(model, facts, ((SLOT,),), self._target_layer, Regularizer())
+        return self.targets.find(model, facts, ((SLOT,),), self._aimed(model), Regularizer())
+
+    def _goals(self, walk: KeyPass, targets: Targets) -> dict[int, Float[Tensor, "n out"]]:
+        """The output that each block with a target should have; the others take a share of the residual."""
+        if walk.model.has_normed_mlp:
+            return walk.shifted(targets.vectors - targets.initial)
+        vectors = targets.vectors[:, 0]
+        return walk.replayed(vectors) if self.replay else {self.layers[-1]: vectors}
 
     @torch.no_grad()
     def _insert(
         self, model: Model, facts: Sequence[Fact], targets: Targets
-    ) -> tuple[dict[Site, Delta], dict[int, Tensor], Tensor]:
-        """Solve the layers one after another, each for the residual left by the earlier ones."""
+    ) -> tuple[dict[int, Tensor], dict[Site, Delta], dict[int, Tensor], Tensor]:
+        """Solve the layers one after another, each for the residual left by the earlier ones.
+
+        Returns the targets by layer, the updates, the keys by layer, and the norms of the first residuals.
+        """
         walk = KeyPass(model, facts, self._groups, self.layers)
-        goals = walk.replayed(targets.vectors) if self.replay else {self.layers[-1]: targets.vectors}
+        goals, module = self._goals(walk, targets), "mlp" if model.has_normed_mlp else self.measured_at
         update, memory, residuals = {}, {}, torch.empty(0)
         for i, layer in enumerate(self.layers):
-            measured = layer if self.replay else self.layers[-1]
-            keys, current = walk.measure(layer, self.measured_at, self.averages_output, measured)
+            measured = layer if layer in goals else self.layers[-1]
+            keys, current = walk.measure(layer, module, self.averages_output, measured)
             site = Site(SITE, layer)
             residual = (goals[measured] - current).T
             finite = bool(residual.isfinite().all() and keys.mean.isfinite().all())
             check_finite(finite, f"a key or residual of {site}", facts, targets)
             residuals = residual.norm(dim=0) if i == 0 else residuals
-            part = 1.0 if self.replay else self.spread(len(self.layers) - i)
+            part = 1.0 if layer in goals else self.spread(len(self.layers) - i)
             delta = self._solve(layer, keys, residual.double() * part)
             update[site], memory[layer] = self._chain.project(site, delta), keys.mean
             check_finite(update[site].is_finite(), f"the update of {site}", facts, targets)
             if layer != self.layers[-1]:
                 walk.write(layer, update[site], until=self.layers[i + 1])
-        return update, memory, residuals
+        return goals, update, memory, residuals
 
     def _solve(self, layer: int, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
         """Δ, or with D = Δ′ − Δ of the last edit the solution for R + D K, less D.
@@ -317,6 +335,11 @@ class LocateThenEdit(Editor):
         """Raise a `ConfigError` if the editor cannot edit this model."""
         model.check_layers(self.layers)
         self.targets.check(model)
+        if self.replay and model.has_normed_mlp:
+            raise ConfigError(
+                f"editor.replay=true sets targets in the residual stream, but {model.name} has a norm after "
+                "each MLP and a target for every edited block: leave it out"
+            )
         if self.layers[-1] == model.depth - 1:
             raise ConfigError(
                 f"layers.edit={list(self.layers)} ends at the last block of {model.name}, where what is "

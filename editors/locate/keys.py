@@ -2,11 +2,14 @@
 
 One recorded pass over all key prompts, cut after the subject, serves every edited layer. Once a layer is
 written its output is corrected by the keys times the update, since a down projection's output is added to the
-residual stream; only the blocks between two edited layers are run again.
+residual stream, or by the difference that they make after the norm behind the MLP if there is one; only the
+blocks between two edited layers are run again.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -15,7 +18,7 @@ from torch import Tensor
 
 from editors.data import Fact
 from editors.locate.contexts import Groups, flat, mean_over
-from editors.models.hooks import capture
+from editors.models.hooks import capture, replace_output
 from editors.models.model import Model
 from editors.models.partial_forward import PartialForward, branch
 from editors.models.tokenization import TokenizedPrompt, pad, tokenize_prompt
@@ -34,22 +37,27 @@ class Keys:
 
 
 class _Flow:
-    """Prompts run up to a block, and the inputs of the edited matrix in the last block."""
+    """Prompts run up to a block, and inputs and outputs of the edited matrix in the last block."""
 
     def __init__(self, forward: PartialForward) -> None:
         self.forward, self.hidden = forward, forward.hidden
         self.inputs: Float[Tensor, "row token in"] = forward.hidden
+        self.outputs: Float[Tensor, "row token out"] = forward.hidden
 
     def step(self, layer: int) -> None:
-        """Run one block and record the inputs of its matrix."""
-        with capture(inputs={"k": self.forward.model.module(SITE, layer)}) as captured:
+        """Run one block and record inputs and outputs of its matrix."""
+        matrix = self.forward.model.module(SITE, layer)
+        with capture(inputs={"k": matrix}, outputs={"v": matrix}) as captured:
             self.hidden = self.forward.run(self.hidden, layer, layer)
-        self.inputs = captured["k"]
+        self.inputs, self.outputs = captured["k"], captured["v"]
 
-    def write(self, delta: Delta, first: int, last: int) -> None:
-        """Add Δ times the inputs, then run the blocks `first` to `last`."""
-        self.hidden = self.hidden + self.inputs @ delta.dense().to(self.inputs).T
-        self.hidden = self.forward.run(self.hidden, first, last)
+    def write(self, layer: int, delta: Delta, last: int) -> None:
+        """Let Δ act in block `layer`, which was run last, then run the blocks above it up to `last`."""
+        change = self.inputs @ delta.dense().to(self.inputs).T
+        norm = self.forward.model.output_norm("mlp", layer)
+        if norm is not None:
+            change = norm(self.outputs + change) - norm(self.outputs)
+        self.hidden = self.forward.run(self.hidden + change, layer + 1, last)
 
 
 class KeyPass:
@@ -100,13 +108,9 @@ class KeyPass:
 
         Called before anything is written.
         """
-        first, last = self.layers[0], self.layers[-1]
-        bare = torch.arange(0, len(self._subject), self._size, device=self.model.device)
-        for flow in self._flows[:-1]:
-            flow.forward.run(flow.hidden, first, last)
-        forward = self._rows.forward.select(bare)
-        hidden = forward.run(self._rows.hidden[bare], first, first).clone()
-        at = torch.arange(len(bare), device=bare.device), self._subject[bare]
+        first = self.layers[0]
+        forward, hidden, at = self._bare()
+        hidden = forward.run(hidden, first, first).clone()
         hidden[at] = targets.to(hidden)
         goals = {first: targets}
         for below, layer in pairwise(self.layers):
@@ -114,10 +118,39 @@ class KeyPass:
             goals[layer] = hidden[at].to(targets)
         return goals
 
+    def shifted(self, shifts: Float[Tensor, "n layer out"]) -> dict[int, Float[Tensor, "n out"]]:
+        """Outputs of the MLP of every edited block at the subjects of the bare prompts, with a shift in each.
+
+        Called before anything is written.
+        """
+        forward, hidden, at = self._bare()
+        mlps = {layer: self.model.module("mlp", layer) for layer in self.layers}
+        with ExitStack() as hooks:
+            for i, mlp in enumerate(mlps.values()):
+                hooks.enter_context(replace_output(mlp, partial(_add_at, at=at, shift=shifts[:, i])))
+            outputs = hooks.enter_context(capture(outputs=mlps))  # after the shifts, which it includes
+            forward.run(hidden, self.layers[0], self.layers[-1])
+        return {layer: outputs[layer][at].to(shifts) for layer in self.layers}
+
+    def _bare(self) -> tuple[PartialForward, Float[Tensor, "n token width"], tuple[Tensor, Tensor]]:
+        """The bare prompts, their hidden states, row and column of their subjects; stems are run first."""
+        bare = torch.arange(0, len(self._subject), self._size, device=self.model.device)
+        for flow in self._flows[:-1]:
+            flow.forward.run(flow.hidden, self.layers[0], self.layers[-1])
+        at = torch.arange(len(bare), device=bare.device), self._subject[bare]
+        return self._rows.forward.select(bare), self._rows.hidden[bare], at
+
     def write(self, layer: int, delta: Delta, until: int) -> None:
         """Run up to block `until` as if Δ were in place."""
         for flow in self._flows:
-            flow.write(delta, layer + 1, until - 1)
+            flow.write(layer, delta, until - 1)
+
+
+def _add_at(
+    hidden: Float[Tensor, "row token width"], at: tuple[Tensor, Tensor], shift: Float[Tensor, "row width"]
+) -> Float[Tensor, "row token width"]:
+    """Add the shift to one token of every row."""
+    return hidden.index_put(at, shift.to(hidden), accumulate=True)
 
 
 @torch.no_grad()

@@ -36,14 +36,19 @@ class Memory:
 
 
 def estimated(
-    model: Model, targets: TargetOptimizer, facts: Sequence[Fact], groups: Groups, layers: Sequence[int]
+    model: Model,
+    targets: TargetOptimizer,
+    facts: Sequence[Fact],
+    groups: Groups,
+    layers: Sequence[int],
+    aimed: Sequence[int],
 ) -> Memory:
-    """The memory for editing these facts together."""
+    """The memory for editing these facts together; `aimed` are the layers that have targets."""
     width = model.weight(SITE, layers[0]).shape[1]
     rows = [tokenize_prompt(model.tokenizer, fact, template) for fact in facts for template in flat(groups)]
     tokens = max(row.subject_last + 1 for row in rows)
     together = min(len(facts), targets.facts_at_once) * len(flat(groups))
-    cache, graph = _one_fact(model, targets, facts, groups, layers[-1])
+    cache, graph = _one_fact(model, targets, facts, groups, aimed)
     at_once = min(len(facts), targets.facts_at_once)
     return Memory(
         statistics=statistics_bytes(width, len(layers)),
@@ -67,10 +72,10 @@ def _forward(model: Model, tokens: int) -> int:
 
 
 def _one_fact(
-    model: Model, targets: TargetOptimizer, facts: Sequence[Fact], groups: Groups, layer: int
+    model: Model, targets: TargetOptimizer, facts: Sequence[Fact], groups: Groups, layers: Sequence[int]
 ) -> tuple[int, int]:
     """Bytes of the cached prefix, and those saved for the gradient, for the longest fact."""
-    batch, initial = targets.begin(model, [longest_fact(model.tokenizer, facts)], groups, layer)
+    batch, initial = targets.begin(model, [longest_fact(model.tokenizer, facts)], groups, layers)
     with count_saved(model) as saved:
         predictions = batch.run(torch.zeros_like(initial.vectors, requires_grad=True))
     # gradients of the predictions, once gathered and once split, and of the logits below them

@@ -22,6 +22,8 @@ from editors.models.model import Model
 from editors.models.partial_forward import PartialForward, record
 from editors.models.tokenization import TokenizedPrompt, tokenize_prompt
 
+Place = tuple[str, int]
+"""`block`, `attention` or `mlp`, and the number of its block."""
 ANCHOR = "{} is a"
 """Prompt whose next-token distribution at the subject should stay; only its part up to there is run."""
 
@@ -42,10 +44,10 @@ class Predictions:
 class InitialState:
     """Hidden states at the subjects of the bare prompts before any shift."""
 
-    vectors: Float[Tensor, "fact part width"]
-    """v_init of every shifted part."""
-    written: Float[Tensor, "fact width"]
-    """Output of the MLP there."""
+    vectors: Float[Tensor, "fact place width"]
+    """v_init of every shifted place."""
+    written: Float[Tensor, "fact layer width"]
+    """Output of the MLP of every block with a shift."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,8 @@ class ShiftedForward:
     facts: Int[Tensor, " active"]
     """Index of each remaining fact in the whole batch."""
     positions: TargetPositions
-    layer: int
-    """Block at whose output, or inside of which, the shift is added."""
-    parts: Sequence[str]
-    """Sub-modules of the block that are shifted; if empty, the output of the block is."""
+    places: Sequence[Place]
+    """Sub-modules whose outputs are shifted; if empty, the input of the first recorded block is."""
     loss_layer: int
     """Block whose output predicts the targets; the anchors are read after the last one."""
     middle: int | None = None
@@ -101,7 +101,7 @@ class ShiftedForward:
         """Number of facts that remain."""
         return len(self.facts)
 
-    def run(self, shift: Float[Tensor, "fact part width"]) -> Predictions:
+    def run(self, shift: Float[Tensor, "fact place width"]) -> Predictions:
         """Add the shifts, run the blocks above, and read the predictions."""
         states = self._states(shift[self.facts])
         top = self.prompts.model.depth - 1
@@ -113,23 +113,20 @@ class ShiftedForward:
         return Predictions(targets, anchor, None if self.middle is None else states[self.middle][:, :, 0])
 
     def _states(
-        self, shift: Float[Tensor, "active part width"]
+        self, shift: Float[Tensor, "active place width"]
     ) -> dict[int, Float[Tensor, "active row token width"]]:
         """Hidden states after every block that is read."""
         replay, states = self.prompts, {}
         shift = shift.repeat_interleave(self._rows, dim=0)
         with ExitStack() as hooks:
-            for i, part in enumerate(self.parts):
+            for i, place in enumerate(self.places):
                 change = partial(_add_first, shift=shift[:, i])
-                hooks.enter_context(replace_output(replay.model.module(part, self.layer), change))
-            if self.parts:
-                hidden = replay.run(replay.hidden, self.layer, self.layer)
-            else:
-                hidden = _add_first(replay.hidden, shift[:, 0])
-        before = self.layer
-        for layer in sorted({self.loss_layer, self.middle or self.loss_layer, replay.model.depth - 1}):
-            hidden, before = replay.run(hidden, before + 1, layer), layer
-            states[layer] = hidden.view(self.count, self._rows, *hidden.shape[1:])
+                hooks.enter_context(replace_output(replay.model.module(*place), change))
+            hidden = replay.hidden if self.places else _add_first(replay.hidden, shift[:, 0])
+            first = replay.first
+            for layer in sorted({self.loss_layer, self.middle or self.loss_layer, replay.model.depth - 1}):
+                hidden, first = replay.run(hidden, first, layer), layer + 1
+                states[layer] = hidden.view(self.count, self._rows, *hidden.shape[1:])
         return states
 
     @property
@@ -188,35 +185,34 @@ def run_to_shift(
     model: Model,
     facts: Sequence[Fact],
     contexts: Sequence[Sequence[str]],
-    layer: int,
-    parts: Sequence[str],
+    places: Sequence[Place],
     inside: bool,
     loss_layer: int | None,
 ) -> tuple[ShiftedForward, InitialState]:
     """Run every fact once in its own contexts, equally many for each.
 
-    The shift is added to the output of block `layer` or, if `inside`, to that of its parts.
+    A shift is added to the output of every place or, unless `inside`, of the block of the only one.
     """
     rows = [prompts_in(model, fact, own) for fact, own in zip(facts, contexts, strict=True)]
     anchors = [tokenize_prompt(model.tokenizer, replace(fact, prompt=ANCHOR)) for fact in facts]
     anchors = [replace(row, ids=row.ids[: row.subject_last + 1]) for row in anchors]
     prompts = [row for own, anchor in zip(rows, anchors, strict=True) for row in (*own, anchor)]
-    first = layer if inside else layer + 1
-    modules = {part: model.module(part, layer) for part in (*parts, "mlp")}
+    layers = sorted({layer for _, layer in places})
+    mlps: list[Place] = [("mlp", layer) for layer in layers]
+    modules = {place: model.module(*place) for place in (*places, *mlps)}
     with capture(outputs=modules) as outputs:
-        recorded = _recorded(model, prompts, first)
-    precise = torch.promote_types(model.dtype, torch.float32)
-    bare = {part: outputs[part][:: len(rows[0]) + 1, 0].to(precise) for part in modules}
-    initial = InitialState(torch.stack([bare[part] for part in parts], dim=1), bare["mlp"])
+        recorded = _recorded(model, prompts, layers[0] if inside else layers[0] + 1)
+    top, precise = outputs[mlps[-1]].device, torch.promote_types(model.dtype, torch.float32)
+    bare = {place: outputs[place][:: len(rows[0]) + 1, 0].to(top, precise) for place in modules}
+    vectors, written = (torch.stack([bare[place] for place in each], dim=1) for each in (places, mlps))
     batch = ShiftedForward(
         prompts=recorded,
-        facts=torch.arange(len(rows), device=initial.written.device),
-        positions=_target_positions(rows, initial.written),
-        layer=layer,
-        parts=parts if inside else (),
+        facts=torch.arange(len(rows), device=written.device),
+        positions=_target_positions(rows, written),
+        places=places if inside else (),
         loss_layer=model.depth - 1 if loss_layer is None else loss_layer,
     )
-    return batch, initial
+    return batch, InitialState(vectors, written)
 
 
 def _recorded(model: Model, rows: Sequence[TokenizedPrompt], first: int) -> PartialForward:

@@ -2,6 +2,11 @@
 
 All facts of a batch are optimised together, yet each as if it were alone: the losses are summed; Adam's
 state, the norm bound and the stopping belong to a fact; and a fact that is final leaves the batch.
+
+If a norm lies between the MLP and the residual stream (Gemma 2 and 3, OLMo 2), a vector of the stream need
+not be one that the norm can write. The shift then acts on the output of the MLP, before that norm, whatever
+the `reference`; and since a share of it that a lower block writes would not arrive as that share, every
+edited block has a shift of its own, all found by one optimisation, each with its own bound and decay.
 """
 
 from collections.abc import Sequence
@@ -48,7 +53,8 @@ class TargetOptimizer:
     loss_threshold: float = 0.05
     """A target whose loss is below it is final."""
     reference: Literal["block", "mlp"] = "block"
-    """The module whose output at the subject is v_init: the block (MEMIT) or the MLP (ROME)."""
+    """The module whose output at the subject is v_init: the block (MEMIT) or the MLP (ROME). It is always the
+    MLP if a norm follows that."""
     loss_layer: int | None = None
     """Block whose output, through norm and head, gives the target's likelihood; null is the last."""
     facts_at_once: int = 50
@@ -68,7 +74,7 @@ class TargetOptimizer:
 
     @property
     def parts(self) -> Sequence[str]:
-        """Sub-modules whose output is shifted; the last one's vector is the target."""
+        """Sub-modules of a block whose output is shifted; the last one's vector is the target."""
         return (self.reference,)
 
     @property
@@ -99,16 +105,18 @@ class TargetOptimizer:
         return [flat(groups)] * len(facts)
 
     def find(
-        self, model: Model, facts: Sequence[Fact], groups: Groups, layer: int, stop: Regularizer
+        self, model: Model, facts: Sequence[Fact], groups: Groups, layers: Sequence[int], stop: Regularizer
     ) -> Targets:
-        """Optimise the targets of all facts at the output of block `layer`.
+        """Optimise the targets of all facts, together for all of these blocks.
+
+        There is one block, unless a norm follows the MLP.
 
         Raises:
             NumericsError: for a loss that is NaN or infinite, with the fact's id.
         """
         order = sorted(range(len(facts)), key=lambda i: _tail(model, facts[i]))
         chunks = [
-            self._optimise(model, [facts[i] for i in part], groups, layer, stop)
+            self._optimise(model, [facts[i] for i in part], groups, layers, stop)
             for part in _chunks(order, self.facts_at_once)
         ]
         back = torch.tensor(order).argsort()
@@ -117,20 +125,33 @@ class TargetOptimizer:
         )
 
     def begin(
-        self, model: Model, facts: Sequence[Fact], groups: Groups, layer: int
+        self, model: Model, facts: Sequence[Fact], groups: Groups, layers: Sequence[int]
     ) -> tuple[ShiftedForward, InitialState]:
         """Run the prompts once, up to the shift; returns the batch and v_init.
 
         Raises:
             ConfigError: for a loss layer that no shift reaches.
         """
-        if self.loss_layer is not None and not layer < self.loss_layer < model.depth:
+        if self.loss_layer is not None and not layers[-1] < self.loss_layer < model.depth:
             raise ConfigError(
-                f"targets.loss_layer={self.loss_layer} has to lie above the edited layers (..{layer}) "
+                f"targets.loss_layer={self.loss_layer} has to lie above the edited layers (..{layers[-1]}) "
                 f"and below {model.depth}, the depth of {model.name}"
             )
-        contexts = [flat(groups)] * len(facts)
-        return run_to_shift(model, facts, contexts, layer, self.parts, self.inside, self.loss_layer)
+        return self.run(model, facts, [flat(groups)] * len(facts), layers)
+
+    def run(
+        self,
+        model: Model,
+        facts: Sequence[Fact],
+        contexts: Sequence[Sequence[str]],
+        layers: Sequence[int],
+    ) -> tuple[ShiftedForward, InitialState]:
+        """Run every fact once in its own contexts, up to the shifts of these blocks."""
+        parts = (*self.parts[:-1], "mlp") if model.has_normed_mlp else self.parts
+        places = [(part, layer) for layer in layers for part in parts]
+        return run_to_shift(
+            model, facts, contexts, places, self.inside or model.has_normed_mlp, self.loss_layer
+        )
 
     def fit(
         self, batch: ShiftedForward, predictions: Predictions, reached: Bool[Tensor, " active"]
@@ -145,10 +166,10 @@ class TargetOptimizer:
         return torch.zeros_like(drift, dtype=torch.bool)
 
     def _optimise(
-        self, model: Model, facts: Sequence[Fact], groups: Groups, layer: int, stop: Regularizer
+        self, model: Model, facts: Sequence[Fact], groups: Groups, layers: Sequence[int], stop: Regularizer
     ) -> Targets:
         with onednn_products(model.hf):
-            batch, initial = self.begin(model, facts, groups, layer)
+            batch, initial = self.begin(model, facts, groups, layers)
         with onednn_products(model.hf, rounded=self.precision == "bfloat16"):
             return self._descend(facts, batch, initial, stop)
 
@@ -195,8 +216,9 @@ class TargetOptimizer:
                 shift *= bound.clamp(max=1.0)
             if len(rest) < len(done):
                 batch = batch.select(rest)
-        last = initial.vectors[:, -1]
-        return Targets(last + final_shift[:, -1], last, initial.written, losses, steps, bare)
+        parts = len(self.parts)
+        start, shifts = (each[:, parts - 1 :: parts] for each in (initial.vectors, final_shift))
+        return Targets(start + shifts, start, initial.written, losses, steps, bare)
 
 
 def _tail(model: Model, fact: Fact) -> int:

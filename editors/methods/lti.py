@@ -17,13 +17,7 @@ from torch import Tensor
 from editors.data import Fact
 from editors.errors import ConfigError
 from editors.locate.contexts import Groups, flat
-from editors.locate.shifted_forward import (
-    InitialState,
-    Predictions,
-    ShiftedForward,
-    divergence,
-    run_to_shift,
-)
+from editors.locate.shifted_forward import InitialState, Predictions, ShiftedForward, divergence
 from editors.locate.targets import TargetOptimizer
 from editors.models.model import Model
 
@@ -52,7 +46,7 @@ class DistilledTargets(TargetOptimizer):
     kl_weight: float = 0.0
 
     def begin(
-        self, model: Model, facts: Sequence[Fact], groups: Groups, layer: int
+        self, model: Model, facts: Sequence[Fact], groups: Groups, layers: Sequence[int]
     ) -> tuple[ShiftedForward, InitialState]:
         """Run the student's prompts, and the teacher: the same batch with longer contexts and no shift.
 
@@ -60,14 +54,15 @@ class DistilledTargets(TargetOptimizer):
             ConfigError: for a middle block that no shift reaches.
         """
         top = model.depth - 1 if self.loss_layer is None else self.loss_layer
-        if not layer < self.middle_layer <= top:
+        if not layers[-1] < self.middle_layer <= top:
             raise ConfigError(
-                f"targets.middle_layer={self.middle_layer} has to lie above the edited layers (..{layer}) "
-                f"and not above block {top} of {model.name}, where the target's likelihood is read"
+                f"targets.middle_layer={self.middle_layer} has to lie above the edited layers "
+                f"(..{layers[-1]}) and not above block {top} of {model.name}, where the target's likelihood "
+                "is read"
             )
-        batch, initial = super().begin(model, facts, groups, layer)
+        batch, initial = super().begin(model, facts, groups, layers)
         batch = replace(batch, middle=self.middle_layer)
-        return batch.with_references(**self._teacher(model, facts, groups, layer)), initial
+        return batch.with_references(**self._teacher(model, facts, groups, layers)), initial
 
     def contexts_of(self, facts: Sequence[Fact], groups: Groups) -> Sequence[Sequence[str]]:
         """The templates, and those of the teacher, which begin with the new fact."""
@@ -92,13 +87,11 @@ class DistilledTargets(TargetOptimizer):
 
     @torch.no_grad()
     def _teacher(
-        self, model: Model, facts: Sequence[Fact], groups: Groups, layer: int
+        self, model: Model, facts: Sequence[Fact], groups: Groups, layers: Sequence[int]
     ) -> dict[str, Float[Tensor, "fact ..."]]:
         """The teacher's log-distributions: at every target token, and in the middle."""
         contexts = [_imagined(fact, groups) for fact in facts]
-        teacher, initial = run_to_shift(
-            model, facts, contexts, layer, self.parts, self.inside, self.loss_layer
-        )
+        teacher, initial = self.run(model, facts, contexts, layers)
         teacher = replace(teacher, middle=self.middle_layer)
         predictions = teacher.run(torch.zeros_like(initial.vectors))
         assert predictions.middle is not None

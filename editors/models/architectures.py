@@ -1,7 +1,8 @@
 """Module paths of the named sites of each architecture family; no other file contains module paths.
 
 A family is recognised by `config.model_type` and by the modules that exist, never by a checkpoint's name.
-Sites have the same names everywhere, metric keys included.
+Sites have the same names everywhere, metric keys included. Other code branches on the properties of a family,
+such as a norm after the MLP, and never on its name.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,14 +73,18 @@ class Family:
     model_types: tuple[str, ...]
     blocks: str
     final_norm: str
-    input_norm: str
-    """The norm between the residual stream and a block."""
+    input_norm: str | None
+    """The norm between the residual stream and a block; None if the block reads the stream as it is."""
     attention: str
     mlp: str
     sites: Mapping[str, str]
     """Site name to the module that holds its matrix."""
     fused: Mapping[str, Rows] = field(default_factory=dict)
     """Rows of the sites that share a matrix with others."""
+    output_norms: Mapping[str, str] = field(default_factory=dict)
+    """`attention` and `mlp` to the norm between their output and the residual stream, if there is one."""
+    gain_offset: float = 0.0
+    """What every norm adds to its weight before it multiplies by it."""
 
 
 _LLAMA = Family(
@@ -100,6 +105,9 @@ _LLAMA = Family(
         "mlp_down": "mlp.down_proj",
     },
 )
+
+_AFTER_BOTH = {"attention": "post_attention_layernorm", "mlp": "post_feedforward_layernorm"}
+"""Norms after attention and MLP. In the Llama layout the first of these is the norm before the MLP."""
 
 FAMILIES = (
     Family(
@@ -176,6 +184,20 @@ FAMILIES = (
             "mlp_up": _half(1),
         },
     ),
+    replace(
+        _LLAMA,
+        name="gemma",
+        model_types=MODEL_TYPES["gemma"],
+        output_norms=_AFTER_BOTH,
+        gain_offset=1.0,
+    ),
+    replace(
+        _LLAMA,
+        name="olmo2",
+        model_types=MODEL_TYPES["olmo2"],
+        input_norm=None,
+        output_norms=_AFTER_BOTH,
+    ),
 )
 
 
@@ -196,7 +218,8 @@ def family_of(hf: PreTrainedModel) -> Family:
 
 
 def _paths(family: Family) -> list[str]:
-    inside = [family.input_norm, family.attention, family.mlp, *family.sites.values()]
+    norms = [path for path in (family.input_norm, *family.output_norms.values()) if path is not None]
+    inside = [*norms, family.attention, family.mlp, *family.sites.values()]
     return [family.final_norm, *(f"{family.blocks}.0.{path}" for path in inside)]
 
 

@@ -66,7 +66,8 @@ class Checkpoint:
         """The model in evaluation mode, with its tokenizer; `report` gets the phases of the work.
 
         Raises:
-            ConfigError: for a device or precision that there is not, or weights larger than the free memory.
+            ConfigError: for a device or precision that there is not, a precision that the attention does not
+                compute in, or weights larger than the free memory.
             ModelError: if the folder, the id, the tokenizer or the weights cannot be loaded, or are not what
                 the configuration of the model says.
         """
@@ -109,7 +110,13 @@ class Checkpoint:
         check_loaded(weights, loaded, self._shown, files.weights, allow_zero=self.allow_zero)
         if self.device_map is None:
             weights.to(device)
-        return Model(weights, tokenizer, name=self.name, files=files.weights)
+        model = Model(weights, tokenizer, name=self.name, files=files.weights)
+        if self.dtype == "float64" and not _reads_padding(model):
+            raise ConfigError(
+                f"model.dtype=float64, but the attention of {self.name} rounds its masks to float32, where "
+                "they overflow: set model.dtype=float32"
+            )
+        return model
 
     @property
     def loaded_gguf(self) -> str | None:
@@ -244,3 +251,10 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
 def _backend(tokenizer: PreTrainedTokenizerBase) -> object:
     """The model of a fast tokenizer; None for others."""
     return getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+
+
+@torch.no_grad()
+def _reads_padding(model: Model) -> bool:
+    """Whether padding before a token leaves its hidden state finite."""
+    mask = torch.tensor([[False, True]], device=model.device)
+    return bool(model.hidden(torch.zeros_like(mask, dtype=torch.long), mask)[mask].isfinite().all())

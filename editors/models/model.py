@@ -95,6 +95,15 @@ class Model:
         """Names of the matrices that every block of this family has."""
         return tuple(name for name in SITES if name in self.family.sites)
 
+    @property
+    def has_normed_mlp(self) -> bool:
+        """Whether a norm lies between the MLP and the residual stream (Gemma 2 and 3, OLMo 2).
+
+        The stream is then no linear function of the down projection, and growth of that matrix by a factor
+        changes nothing. Targets of editors are outputs of the MLP, before that norm.
+        """
+        return "mlp" in self.family.output_norms
+
     @cached_property
     def digest(self) -> str:
         """Twelve hex digits that identify this checkpoint, for caches of values computed on it.
@@ -122,6 +131,18 @@ class Model:
         if site not in paths:
             raise ConfigError(f"{self.name} has no site {site!r}; it has {', '.join(self.sites)}")
         return self.block(layer).get_submodule(paths[site])
+
+    def output_norm(self, part: str, layer: int) -> nn.Module | None:
+        """The norm between the output of `attention` or `mlp` and the residual stream, if there is one."""
+        path = self.family.output_norms.get(part)
+        return None if path is None else self.block(layer).get_submodule(path)
+
+    def writer(self, part: str, layer: int) -> nn.Module:
+        """The module whose output `attention` or `mlp` adds to the residual stream; `block` names the block.
+
+        It is the norm after the sub-module, if there is one, or the sub-module itself.
+        """
+        return self.output_norm(part, layer) or self.module(part, layer)
 
     def check_layers(self, layers: Sequence[int], key: str = "layers.edit") -> None:
         """Raise a `ConfigError` that names the first layer the model does not have."""
@@ -299,12 +320,15 @@ class Model:
     def logits(self, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any vocabulary"]:
         """The head on normed hidden states, at least in float32.
 
-        The head is the model's own output embedding, tied or not, with its bias if it has one.
+        The head is the model's own output embedding, tied or not, with its bias if it has one. If the
+        configuration caps its logits (Gemma 2), they are cap · tanh(logits / cap).
         """
         head = self.hf.get_output_embeddings()
         assert head is not None
         logits = head(hidden)
-        return logits.float() if torch.finfo(logits.dtype).bits < 32 else logits
+        logits = logits.float() if torch.finfo(logits.dtype).bits < 32 else logits
+        cap = getattr(self.hf.config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * (logits / cap).tanh()
 
     def log_probability(self, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any vocabulary"]:
         """Log-probabilities through final norm and head, for hidden states from inside the stack."""

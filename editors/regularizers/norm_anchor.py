@@ -35,8 +35,8 @@ class NormAnchor(Regularizer):
     """Share of them, those with the longest v*, that is excluded from the mean."""
     limit: float = 2.0
     """Targets with a norm above limit · ρ are dropped."""
-    reference: float = field(default=0.0, init=False)
-    """ρ, measured by `calibrate`."""
+    reference: Tensor = field(default_factory=lambda: torch.zeros(1), init=False, repr=False, compare=False)
+    """ρ of every layer with targets, measured by `calibrate`."""
 
     def __post_init__(self) -> None:
         if self.samples < 1 or not 0 <= self.dropped < 1 or not self.limit > 0:
@@ -54,19 +54,17 @@ class NormAnchor(Regularizer):
         if not facts:
             raise ConfigError("norm_anchor measures its reference on facts: pass them to prepare")
         targets = find(facts[: self.samples])
-        norms = _values(targets).norm(dim=1).sort().values
-        self.reference = float(norms[: len(norms) - int(self.dropped * len(norms))].mean())
+        norms = _values(targets).norm(dim=2).sort(dim=0).values
+        self.reference = norms[: len(norms) - int(self.dropped * len(norms))].mean(dim=0)
 
     def aim(self, targets: "Targets") -> "Targets":
         """Targets whose v* has norm ρ."""
         values = _values(targets)
-        norms = values.norm(dim=1, keepdim=True)
-        scaled = torch.where(
-            norms > self.limit * self.reference, targets.written, values * self.reference / norms
-        )
+        norms, reference = values.norm(dim=2, keepdim=True), self.reference.to(values)[:, None]
+        scaled = torch.where(norms > self.limit * reference, targets.written, values * reference / norms)
         return replace(targets, vectors=targets.initial - targets.written + scaled)
 
 
-def _values(targets: "Targets") -> Float[Tensor, "fact width"]:
+def _values(targets: "Targets") -> Float[Tensor, "fact layer width"]:
     """The intended output of the MLP: v* = δ + its output."""
     return targets.vectors - targets.initial + targets.written

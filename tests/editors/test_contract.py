@@ -128,9 +128,9 @@ def test_the_padding_side_of_the_tokenizer_does_not_matter(editor):
 def test_a_target_does_not_depend_on_who_else_is_in_the_batch(family, editor):
     model = tiny_model(family)
     optimiser, groups = LOCATING[editor](model).targets, LOCATING[editor](model).contexts.groups(model)
-    together = optimiser.find(model, FACTS, groups, 1, Regularizer()).vectors
-    alone = [optimiser.find(model, [fact], groups, 1, Regularizer()).vectors for fact in FACTS]
-    chunked = replace(optimiser, facts_at_once=1).find(model, FACTS, groups, 1, Regularizer()).vectors
+    together = optimiser.find(model, FACTS, groups, [1], Regularizer()).vectors
+    alone = [optimiser.find(model, [fact], groups, [1], Regularizer()).vectors for fact in FACTS]
+    chunked = replace(optimiser, facts_at_once=1).find(model, FACTS, groups, [1], Regularizer()).vectors
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(together, chunked, rtol=1e-9, atol=1e-9)
 
@@ -168,7 +168,7 @@ class Spoiling(Regularizer):
     def aim(self, targets):
         vectors = targets.vectors.clone()
         if self.layer is None:
-            vectors[-1, 3] = self.value
+            vectors[-1, :, 3] = self.value
         return replace(targets, vectors=vectors)
 
     def project(self, site: Site, delta: Delta) -> Delta:

@@ -83,8 +83,8 @@ def _flops(model: Model, editor: LocateThenEdit, batch: Sequence[Fact]) -> int:
     targets, groups = editor.targets, editor.contexts.groups(model)
 
     def of(steps: int) -> int:
-        fewer, layer = replace(targets, steps=steps), editor.layers[-1]
-        return counted(lambda: fewer.find(model, batch, groups, layer, editor.regularizers["stop"]))
+        fewer, layers = replace(targets, steps=steps), editor.layers[-1:]
+        return counted(lambda: fewer.find(model, batch, groups, layers, editor.regularizers["stop"]))
 
     two, three = of(2), of(3)
     return two + (targets.steps - 2) * (three - two)

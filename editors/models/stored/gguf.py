@@ -21,7 +21,7 @@ from editors.disk import PART, checksum, remove_parts
 from editors.errors import ModelError, first_line
 from editors.models.stored.config_numbers import MOST
 from editors.models.stored.gguf_header import CACHE, gguf_file, read_header
-from editors.models.stored.model_types import unsupported
+from editors.models.stored.model_types import LOSSY_IN_GGUF, unsupported
 from editors.phases import Phase, Report, silent
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,16 @@ def header_problem(header: Mapping[str, object], name: str) -> str | None:
     architecture = header.get("general.architecture")
     if sentence := unsupported(architecture):
         return f"model.gguf={name}: {sentence}"
+    if architecture in LOSSY_IN_GGUF:
+        return (
+            f"model.gguf={name}: transformers does not read every constant of {architecture} from a GGUF "
+            "file, such as the scale of attention: give the folder of the model as model.path"
+        )
+    if experts := header.get(key := f"{architecture}.expert_count"):
+        return (
+            f"model.gguf={name}: {key} is {experts}, but mixtures of experts are not supported: take a dense "
+            "model"
+        )
     key = f"{architecture}.block_count"
     blocks = header.get(key)
     if not isinstance(blocks, int) or not 1 <= blocks <= MOST:

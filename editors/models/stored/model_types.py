@@ -9,9 +9,14 @@ MODEL_TYPES = MappingProxyType(
         "neox": ("gpt_neox",),
         "llama": ("llama", "mistral", "qwen2", "qwen3", "smollm3"),
         "phi3": ("phi3",),
+        "gemma": ("gemma2", "gemma3_text"),
+        "olmo2": ("olmo2",),
     }
 )
 """Name of each family to the `model_type` entries of its configurations."""
+
+LOSSY_IN_GGUF = ("gemma2",)
+"""Types whose GGUF files do not give transformers every constant, such as the scale of attention."""
 
 
 def unsupported(kind: object) -> str | None:

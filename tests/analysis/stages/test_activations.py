@@ -61,7 +61,7 @@ def by_hand(model: Model, leading: int) -> dict[str, list[Tensor]]:
                     out = out if isinstance(out, Tensor) else out[0]
                     seen.setdefault(where, []).append(out[0, leading:])
 
-                handles.append(model.module(kind, layer).register_forward_hook(hook))
+                handles.append(model.writer(kind, layer).register_forward_hook(hook))
         model.hf(input_ids=torch.tensor([ids]))
         for handle in handles:
             handle.remove()

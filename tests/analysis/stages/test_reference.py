@@ -19,7 +19,8 @@ from editors.updates import Site
 from pipeline.data.world.shipped_models import SHIPPED
 from tests.tiny import FAMILIES, tiny_model
 
-EVERY = pytest.mark.parametrize("family", FAMILIES)
+EVERY = pytest.mark.parametrize("family", [family for family in FAMILIES if family != "gemma2"])
+"""Gemma 2 is not loaded in float64."""
 SITE = Site("mlp_down", 1)
 
 

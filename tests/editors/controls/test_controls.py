@@ -260,7 +260,7 @@ def test_second_moments_are_those_of_down_projections(tmp_path: Path):
         whitened(tmp_path).prepare(tiny_model(), [Site("attn_o", 0)])
 
 
-@EVERY
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "olmo2"])
 def test_norm_rescaled_keeps_the_mean_norm_that_the_next_norm_layer_writes(family: str, tmp_path: Path):
     model, real = tiny_model(family), tiny_model(family)
     control = CONTROLS["norm_rescaled"](tmp_path)
@@ -275,9 +275,18 @@ def test_norm_rescaled_keeps_the_mean_norm_that_the_next_norm_layer_writes(famil
     for site in SITES:
         assert torch.equal(model.current(site), real.current(site)), "the edits are the real ones"
         assert control._output_norm(real, site.layer) != pytest.approx(unedited[site.layer], rel=1e-6)
-        assert control._output_norm(model, site.layer) == pytest.approx(unedited[site.layer], rel=1e-9)
+        precision = 1e-7 if family.startswith("gemma") else 1e-9  # gains of Gemma act in float32
+        assert control._output_norm(model, site.layer) == pytest.approx(unedited[site.layer], rel=precision)
     control.put_back(model)
     assert same_bits(model, bits(real))
+
+
+def test_norm_rescaled_is_refused_where_blocks_read_the_stream_without_a_norm(tmp_path: Path):
+    model = tiny_model("olmo2")
+    with pytest.raises(ConfigError, match=r"control=norm_rescaled .* tiny-olmo2 .*choose another control"):
+        CONTROLS["norm_rescaled"](tmp_path).prepare(model, SITES)
+    norm = norm_after(model, model.depth - 1)
+    assert norm is model.hf.get_submodule("model.norm"), "the final norm is above the last block"
 
 
 def test_above_the_last_block_stands_the_final_norm():

@@ -18,9 +18,10 @@ from editors.regularizers.rect import Rect
 from editors.updates import Site
 from tests import plain
 from tests.editors.cases import bits, make_alphaedit, make_memit, make_rome, perform, same_bits
-from tests.tiny import FACTS, FAMILIES, TEMPLATES, moments, optimizer, tiny_model
+from tests.tiny import FACTS, FAMILIES, LINEAR, NORMED, TEMPLATES, moments, optimizer, tiny_model
 
 EVERY = pytest.mark.parametrize("family", FAMILIES)
+LINEARLY = pytest.mark.parametrize("family", LINEAR)
 
 
 @EVERY
@@ -36,7 +37,7 @@ def test_memit_is_the_plain_path_with_all_facts_in_one_batch(family, layers):
         torch.testing.assert_close(found[Site("mlp_down", layer)].dense(), delta)
 
 
-@EVERY
+@LINEARLY
 @pytest.mark.parametrize("layers", [[0, 1], [0, 2], [1]])
 def test_forward_replay_is_the_plain_path_with_a_target_for_every_block(family, layers):
     model = tiny_model(family)
@@ -66,6 +67,13 @@ def test_forward_replay_with_one_block_changes_nothing(make):
 def test_forward_replay_is_refused_where_targets_lie_inside_a_block():
     with pytest.raises(ConfigError, match=r"editor\.replay sets targets at the output of blocks, but rome"):
         make_rome(tiny_model(), replay=True)
+
+
+@pytest.mark.parametrize("family", NORMED)
+def test_forward_replay_is_refused_where_every_block_has_a_target_of_its_own(family):
+    model = tiny_model(family)
+    with pytest.raises(ConfigError, match=rf"editor\.replay=true .* tiny-{family} .*: leave it out"):
+        make_memit(model, replay=True).prepare(model)
 
 
 def test_compensation_is_the_published_error_in_the_equations():
@@ -108,7 +116,7 @@ class Unrounded(MEMIT):
         return replace(super().solve(*problem), dtype=None)
 
 
-@EVERY
+@LINEARLY
 def test_the_unrounded_update_is_the_plain_one_to_the_last_digits(family):
     model, layers = tiny_model(family), [0, 2]
     memit = make_memit(model, layers=layers)
@@ -252,6 +260,7 @@ def test_an_appended_end_of_text_token_is_ignored():
     core = with_end.tokenizer.backend_tokenizer
     core.post_processor = processors.TemplateProcessing(single="$A <s>", special_tokens=[("<s>", 0)])
     one, other = (
-        optimizer().find(model, FACTS, TEMPLATES, 1, Regularizer()).vectors for model in (plain_end, with_end)
+        optimizer().find(model, FACTS, TEMPLATES, [1], Regularizer()).vectors
+        for model in (plain_end, with_end)
     )
     torch.testing.assert_close(one, other)

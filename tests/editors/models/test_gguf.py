@@ -108,6 +108,21 @@ def test_a_depth_that_no_model_has_is_named_before_anything_is_made(blocks: obje
     assert f"model.gguf=x: llama.block_count is {blocks}" in str(header_problem(header, "x"))
 
 
+def test_a_mixture_of_experts_is_named_before_anything_is_made():
+    """Mixtral's architecture is llama, with experts."""
+    header = {"general.architecture": "llama", "llama.block_count": 2, "llama.expert_count": 8}
+    assert header_problem(header | {"llama.expert_count": 0}, "x") is None
+    assert "model.gguf=x: llama.expert_count is 8, but mixtures of experts" in str(
+        header_problem(header, "x")
+    )
+
+
+@pytest.mark.parametrize(("architecture", "reason"), [("gemma2", "constant"), ("gemma3", "not supported")])
+def test_an_architecture_whose_constants_would_be_lost_is_named(architecture: str, reason: str):
+    problem = header_problem({"general.architecture": architecture, f"{architecture}.block_count": 2}, "x")
+    assert "model.gguf=x: " in str(problem) and architecture in str(problem) and reason in str(problem)
+
+
 @pytest.mark.parametrize("size", [0, 3, 20, 100, 700])
 def test_a_truncated_header_is_named(file: Path, tmp_path: Path, size: int):
     part = tmp_path / "part.gguf"

@@ -346,7 +346,7 @@ def test_a_configuration_that_is_no_object_is_named(folder: Path, content: str):
         ({"rotary_pct": -0.5}, "rotary_pct=-0.5 has to be a number above 0 and at most 1"),
         ({"layer_norm_epsilon": float("nan")}, "is not valid JSON (NaN is no number of JSON)"),
         ({"n_layer": 9000}, "asks for 9000 blocks, but there are 52 tensors"),
-        ({"model_type": "bert"}, "model_type 'bert' is not supported; supported are gpt2"),
+        ({"model_type": "bert"}, "model_type 'bert' is not supported; supported are gemma2"),
         ({"model_type": "t5"}, "model_type 't5' is not supported"),
         ({"model_type": None}, "there is no model_type"),
         ({"model_type": []}, "model_type [] is not supported"),
@@ -498,6 +498,15 @@ def test_a_precision_that_there_is_not_is_named(saved: Path, dtype: str):
         checkpoint = Checkpoint(name="tiny", path=str(saved), device="cpu")
         object.__setattr__(checkpoint, "dtype", dtype)  # as from a caller without type checks
         checkpoint.load()
+
+
+def test_a_precision_that_the_attention_does_not_compute_in_is_named(tmp_path: Path):
+    """What follows padding would be NaN. GPT-J has eager attention too, and adds its masks in float64."""
+    folder = save("gemma2", tmp_path)
+    with pytest.raises(ConfigError, match=r"model\.dtype=float64, .* of tiny .*: set model\.dtype=float32"):
+        load(folder, dtype="float64")
+    assert load(folder, dtype="bfloat16").dtype == torch.bfloat16
+    assert load(save("gptj", tmp_path / "gptj"), dtype="float64").dtype == torch.float64
 
 
 @pytest.mark.parametrize(

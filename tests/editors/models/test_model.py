@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, MixtralConfig, OlmoeConfig, PretrainedConfig, Qwen3MoeConfig
+from transformers.cache_utils import DynamicCache
 
 from editors.errors import ConfigError, ModelError, NumericsError
 from editors.models.hooks import capture, observe, replace_output
 from editors.models.model import Model
+from editors.models.partial_forward import record
 from editors.updates import Delta, Site
-from tests.tiny import DEPTH, FAMILIES, TEXT, WIDTH, tiny_model, tokenizer
+from tests.tiny import DEPTH, FAMILIES, NORMED, TEXT, WIDTH, tiny_model, tokenizer
 
 EVERY = pytest.mark.parametrize("family", FAMILIES)
 
@@ -45,12 +48,55 @@ def test_padding_side_and_batch_composition_change_nothing(family: str):
 
 
 @EVERY
+def test_float32_differs_from_float64_by_rounding(family: str):
+    """In float32 every family attends as transformers does, and so with a cap of the scores (Gemma 2)."""
+    texts = [TEXT[0], "Rob."]
+    for single, double in zip(
+        *(run(tiny_model(family, double=d), texts) for d in (False, True)), strict=True
+    ):
+        torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-4)
+
+
+@EVERY
 def test_head_on_hidden_states_is_the_models_own_head(family: str):
     model = tiny_model(family)
     ids, mask = model.encode([TEXT[0]])
     with capture(outputs={"h": model.block(DEPTH - 1)}) as seen:
         own = model.hf(input_ids=ids, attention_mask=mask.long()).logits
     torch.testing.assert_close(model.logits(model.normed(seen["h"])), own)
+
+
+@EVERY
+def test_what_the_writers_write_adds_up_to_the_residual_stream(family: str):
+    model = tiny_model(family)
+    parts = {
+        (kind, layer): model.writer(kind, layer) for kind in ("attention", "mlp") for layer in range(DEPTH)
+    }
+    with capture(inputs={"x": model.block(0)}, outputs=parts | {"y": model.block(DEPTH - 1)}) as seen:
+        model.hidden(*model.encode([TEXT[0], "Rob."]))
+    torch.testing.assert_close(seen["x"] + sum(seen[part] for part in parts), seen["y"])
+    assert (model.output_norm("mlp", 0) is not None) == model.has_normed_mlp == (family in NORMED)
+
+
+@EVERY
+def test_tokens_after_a_cache_see_what_the_whole_text_sees(family: str):
+    """The text is longer than the window of models that have one."""
+    model = tiny_model(family)
+    ids, mask = model.encode([TEXT[0] + TEXT[1]])
+    assert ids.shape[1] > 40
+    whole, cache = model.hidden(ids, mask), DynamicCache()
+    parts = [model.hidden_next(part, cache) for part in ids.split([20, 1, ids.shape[1] - 21], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole)
+
+
+@EVERY
+def test_recorded_blocks_see_a_prefix_that_is_longer_than_the_window(family: str):
+    model = tiny_model(family)
+    ids, mask = model.encode([TEXT[0] + TEXT[1]])
+    row = ids[0].tolist()
+    replay = record(model, [row[:30]], [row[30:]], 1)
+    found = model.normed(replay.run(replay.hidden, 1, DEPTH - 1))
+    torch.testing.assert_close(found, model.hidden(ids, mask)[:, 30:])
 
 
 @EVERY
@@ -154,8 +200,19 @@ def test_the_digest_is_that_of_the_values_in_any_precision_that_holds_them():
 def test_an_unsupported_architecture_is_refused_with_what_is_supported():
     hf = tiny_model().hf
     hf.config.model_type = "bert"
-    with pytest.raises(ModelError, match=r"'bert' is not supported; supported are gpt2"):
+    with pytest.raises(ModelError, match=r"'bert' is not supported; supported are gemma2"):
         Model(hf, tokenizer())
+
+
+@pytest.mark.parametrize("kind", [Qwen3MoeConfig, MixtralConfig, OlmoeConfig])
+def test_a_mixture_of_experts_is_refused_by_name(kind: type[PretrainedConfig]):
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = kind(**sizes, vocab_size=384, intermediate_size=48)
+    config.update({"num_experts": 2, "num_local_experts": 2, "num_experts_per_tok": 1})
+    with pytest.raises(
+        ModelError, match=rf"^model_type '{config.model_type}' is not supported; supported are"
+    ):
+        Model(AutoModelForCausalLM.from_config(config), tokenizer())
 
 
 def test_observed_outputs_are_the_captured_ones():

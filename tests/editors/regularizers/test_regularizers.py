@@ -70,6 +70,19 @@ def test_the_guard_removes_exactly_the_dominant_directions(model):
     torch.testing.assert_close(guarded.dense(), kept - kept @ inputs @ inputs.T)
 
 
+def test_the_energy_of_the_guard_is_the_sum_of_the_singular_values(model):
+    """Of 4, 3, 2, 1 the first three hold 0.8 of Σσ, the first two 0.8 of Σσ²; the rest is c_ij u_i v_jᵀ."""
+    outputs, _, inputs = torch.linalg.svd(model.weight(*SITE))
+    values = torch.tensor([4.0, 3.0, 2.0, 1.0], dtype=torch.float64)
+    model.write(SITE, (outputs[:, :4] * values) @ inputs[:4])
+    delta = delta_of(model)
+    guarded = prepared(model, SubspaceGuard(energy=0.8)).project(SITE, delta).dense()
+    coefficients = outputs.T @ delta.dense() @ inputs.T
+    assert coefficients[2, 3:].norm() > 0.1, "Σσ² would leave the third direction"
+    coefficients[:3], coefficients[:, :3] = 0, 0
+    torch.testing.assert_close(guarded, outputs @ coefficients @ inputs)
+
+
 def test_the_guard_and_the_sphere_see_the_unedited_matrix_only(model):
     rules = [prepared(model, SubspaceGuard(energy=0.4)), prepared(model, Hypersphere())]
     before = [rule.project(SITE, delta_of(model)).dense() for rule in rules]
@@ -207,33 +220,33 @@ def test_the_anchor_gives_every_target_the_reference_norm(model):
     made = make_memit(model, regularizers={"norm_anchor": rule})
     made.prepare(model, FACTS)
     groups = made.contexts.groups(model)
-    sample = optimizer().find(model, FACTS[:2], (("{}",),), 1, Regularizer())
-    norms = (sample.vectors - sample.initial + sample.written).norm(dim=1)
-    assert rule.reference == pytest.approx(float(norms.mean()))
+    sample = optimizer().find(model, FACTS[:2], (("{}",),), [1], Regularizer())
+    norms = (sample.vectors - sample.initial + sample.written).norm(dim=2)
+    assert rule.reference.tolist() == pytest.approx([float(norms.mean())])
     before = rule.reference
     perform(model, made, FACTS[:1])
     made.prepare(model, FACTS[1:])
     assert rule.reference == before
-    found = optimizer().find(model, FACTS, groups, 1, Regularizer())
+    found = optimizer().find(model, FACTS, groups, [1], Regularizer())
     aimed = rule.aim(found)
     values = aimed.vectors - aimed.initial + aimed.written
-    torch.testing.assert_close(values.norm(dim=1), torch.full_like(values[:, 0], before))
+    torch.testing.assert_close(values.norm(dim=2), before.expand(len(FACTS), 1))
     original = found.vectors - found.initial + found.written
-    cosine = torch.nn.functional.cosine_similarity(values, original)
+    cosine = torch.nn.functional.cosine_similarity(values, original, dim=2)
     torch.testing.assert_close(cosine, torch.ones_like(cosine))
 
 
 def test_the_anchor_excludes_the_longest_and_drops_outliers():
     """Targets beyond the limit are dropped."""
-    vectors = torch.diag(torch.tensor([1.0, 2.0, 3.0, 50.0]))
+    vectors = torch.diag(torch.tensor([1.0, 2.0, 3.0, 50.0]))[:, None]
     steps, correct = torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.bool)
-    found = Targets(vectors, 0 * vectors, 0 * vectors, vectors[0], steps, correct)
+    found = Targets(vectors, 0 * vectors, 0 * vectors, vectors[0, 0], steps, correct)
     rule = NormAnchor(samples=4, dropped=0.25, limit=2.0)
     rule.calibrate(lambda facts: found, FACTS)
-    assert rule.reference == pytest.approx(2.0)
+    assert rule.reference.tolist() == pytest.approx([2.0])
     initial = torch.full_like(vectors, 9.0)
     aimed = rule.aim(replace(found, vectors=vectors + initial, initial=initial))
-    shifts = (aimed.vectors - initial).norm(dim=1)
+    shifts = (aimed.vectors - initial).norm(dim=2)[:, 0]
     torch.testing.assert_close(shifts, torch.tensor([2.0, 2.0, 2.0, 0.0]))
 
 
