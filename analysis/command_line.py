@@ -2,8 +2,9 @@
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -19,7 +20,9 @@ from analysis.reports.results_page import write_results
 from analysis.results.collection import Collection, collect
 from analysis.results.comparison import comparison, read_one, render_comparison
 from analysis.results.run_files import printable
+from analysis.results.run_folder import RunFolder
 from analysis.results.tables import NARROW, alarm_order_text, per_series
+from analysis.selection import RUN, RUNS, selected, selected_one
 from editors.errors import ConfigError, NormscopeError, first_line
 from editors.text_files import local_path
 
@@ -45,10 +48,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def report(options: argparse.Namespace) -> int:
     """Write the report of experiments; prints remarks, alarms, the table and the path."""
     registry = figures_with(options.plugin)
-    collection = collect(*options.folders)
-    title = " and ".join(_names(options.folders))
-    studies = [search for folder in options.folders for search in searches(folder)]
-    with _writing(_target(options)) as folder:
+    asked = {text: selected(text) for text in options.folders}
+    folders = list(chain.from_iterable(asked.values()))
+    collection = collect(*folders)
+    title = " and ".join(_names(asked))
+    studies = [search for folder in folders for search in searches(folder)]
+    with _writing(_target(options.to, asked)) as folder:
         page = write_report(
             collection, folder, title=title, at=_counts_of(options.at), x=options.x, studies=studies,
             figures=registry,
@@ -65,7 +70,8 @@ def figures(options: argparse.Namespace) -> int:
     only, at = _names_of(options.only), _counts_of(options.at)
     registry = figures_with(options.plugin)
     specs = selected_figures(only, registry) if only or not options.key else []
-    collection = collect(*options.folders)
+    asked = {text: selected(text) for text in options.folders}
+    collection = collect(*chain.from_iterable(asked.values()))
     drawn = charts(collection.metrics, only, at=at, x=options.x, figures=registry) if specs else []
     drawn += key_charts(collection.metrics, options.key, x=options.x)
     if not drawn and options.key:
@@ -74,7 +80,7 @@ def figures(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"no run measured what the figures {options.only or 'of the table'} show; see docs/metrics.md"
         )
-    with _writing(_target(options)) as folder:
+    with _writing(_target(options.to, asked)) as folder:
         paths = save_figures(drawn, folder / "figures", options.format)
     left_out = _left_out(specs, [spec for spec, _ in drawn]) if only else []
     _say(*_remarks(collection), *left_out, *map(str, paths))
@@ -87,12 +93,12 @@ def compare(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"--tolerance {options.tolerance}: a relative difference is finite and not negative"
         )
-    a, b = (read_one(folder) for folder in (options.a, options.b))
+    a, b = (read_one(selected_one(text)) for text in (options.a, options.b))
     differences = comparison(a, b, options.tolerance)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
-    console.print(render_comparison(differences, options.a, options.b, rows=None if options.all else _ROWS))
+    console.print(render_comparison(differences, a.folder, b.folder, rows=None if options.all else _ROWS))
     return 0 if differences.is_equal else 1
 
 
@@ -161,8 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     keys.set_defaults(run=metrics)
     two = commands.add_parser("compare", help="the differences between two runs; exit status as of diff")
-    two.add_argument("a", type=local_path, metavar="outputs/<experiment>/<run>", help="finished or not")
-    two.add_argument("b", type=local_path, metavar="outputs/<experiment>/<run>")
+    two.add_argument("a", metavar="outputs/<experiment>/<run>", help=f"{RUN}, finished or not")
+    two.add_argument("b", metavar="outputs/<experiment>/<run>")
     two.add_argument(
         "--tolerance", type=float, default=0.0, help="relative difference up to which numbers are equal"
     )
@@ -174,13 +180,12 @@ def _parser() -> argparse.ArgumentParser:
 def _common_options() -> argparse.ArgumentParser:
     """The options of `report` and `figures`."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "folders", nargs="+", type=local_path, metavar="outputs/<experiment>", help="experiment folders"
-    )
+    common.add_argument("folders", nargs="+", metavar="outputs/<experiment>", help=RUNS)
     common.add_argument(
         "--to",
         type=local_path,
-        help="folder to write to; default: the experiment's, for several outputs/<A>+<B>",
+        help="folder to write to; default: the experiment's, for several outputs/<A>+<B>, for a run "
+        "outputs/<experiment>-<run>",
     )
     common.add_argument(
         "--at",
@@ -245,16 +250,29 @@ def _left_out(specs: Sequence[FigureSpec], drawn: Sequence[FigureSpec]) -> list[
     ]
 
 
-def _target(options: argparse.Namespace) -> Path:
-    """The folder to write to; several experiments share a new one, so that none of theirs is overwritten."""
-    if options.to is not None:
-        return options.to
-    first, *others = options.folders
-    return first.parent / "+".join(_names(options.folders)) if others else first
+def _target(to: Path | None, asked: Mapping[str, Sequence[Path]]) -> Path:
+    """The folder to write to: of several experiments, or of single runs, a new one beside the experiments.
+
+    What an experiment has of its own, or a run, is thus never overwritten.
+    """
+    if to is not None:
+        return to
+    first = next(iter(asked.values()))[0]
+    is_run = RunFolder(first).is_run
+    if len(asked) == 1 and not is_run:
+        return first
+    home = first.parent.parent if is_run else first.parent
+    return home / "+".join(_names(asked)).replace("/", ".")
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
-    return [folder.resolve().name for folder in folders]
+def _names(asked: Mapping[str, Sequence[Path]]) -> list[str]:
+    """The name of each experiment; of runs, `<experiment>-<run>` or `<experiment>-<settings>`."""
+    return [
+        f"{RunFolder(first).experiment}-{text.rpartition(':')[2] if others else first.resolve().name}"
+        if RunFolder(first).is_run
+        else first.resolve().name
+        for text, (first, *others) in asked.items()
+    ]
 
 
 def _remarks(collection: Collection) -> list[str]:

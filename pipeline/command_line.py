@@ -23,6 +23,7 @@ from pipeline.config.models.published import with_values
 from pipeline.config.overrides.groups import group_problems
 from pipeline.config.overrides.quoting import quoted, with_facts
 from pipeline.config.overrides.refused import sentence
+from pipeline.config.overrides.sources import with_sources
 from pipeline.config.resolvers import register_resolvers
 from pipeline.launch import task
 from pipeline.launchers.pool import Pool
@@ -71,7 +72,7 @@ def run() -> None:
 
 def _compute(arguments: Sequence[str]) -> None:
     """Compose the configuration and compute its run or its sweep."""
-    sys.argv[1:] = quoted(with_values(with_facts(arguments)))
+    sys.argv[1:] = quoted(with_values(with_facts(with_sources(arguments))))
     # composed by Hydra, which would raise a ValueError for these
     if problems := list(group_problems([a for a in sys.argv[1:] if not a.startswith("-")])):
         raise ConfigError("\n".join(problems))

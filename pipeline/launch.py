@@ -15,11 +15,12 @@ from omegaconf import DictConfig
 from analysis.interrupts import discard_output, ending_at_once
 from analysis.results.outcome import in_words, mostly_missed
 from analysis.results.run_folder import RunFolder
+from analysis.selection import OUTPUTS
 from editors.errors import NormscopeError
 from pipeline.config.schema import resolved
 from pipeline.runs.checkpoint_store import FOLDER
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
-from pipeline.runs.layout import OUTPUTS, folder_of
+from pipeline.runs.layout import folder_of, point_latest
 from pipeline.runs.objectives import Value, objective_of
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ def launch(config: DictConfig, root: Path) -> Value:
             from pipeline.experiment import compute
         objective = compute(plain, root)
     if os.environ.get("RANK", "0") == "0":  # only the first of several processes that train together
+        point_latest(folder)
         try:
             print(folder, flush=True)  # noqa: T201 - for scripts that read standard output
         except BrokenPipeError:

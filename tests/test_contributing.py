@@ -44,7 +44,7 @@ def test_every_template_works_by_the_commands_of_the_page(folder: Path):
             cwd=folder, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    (metrics,) = folder.glob("outputs/mine/*/metrics.jsonl")
+    (metrics,) = folder.glob("outputs/mine/*-*/metrics.jsonl")
     last = json.loads(metrics.read_text().splitlines()[-1])
     assert last["edits"] == 2 and last["norm/frobenius_ratio/edited"] > 1
     assert last["head/spread/mean"] > 0 and last["downstream/capitals/acc"] in (0, 1)

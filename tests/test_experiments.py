@@ -8,6 +8,7 @@ import yaml
 
 from analysis.claims.registry import STUDIES
 from analysis.results.collection import collect
+from analysis.results.run_folder import RunFolder
 from pipeline.config.fingerprint import fingerprint
 from tests.paths import ROOT
 
@@ -52,7 +53,7 @@ def test_kept_runs_of_the_real_model_are_complete_and_anonymous():
             tree = json.loads((run / "provenance.json").read_text())
             assert not {"host", "platform", "command"} & set(tree) and tree["git"]["dirty"] is False
             config = (run / "config.yaml").read_text()
-            assert fingerprint(yaml.safe_load(config)) == run.name
+            assert fingerprint(yaml.safe_load(config)) == RunFolder(run).fingerprint
             assert not re.search(r"(?<![\w.])/(work|tmp|home|root)/", config + json.dumps(tree))
             assert not (run / "records.parquet").exists()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.results.run import MOMENT, Run, Unfinished, read_run, read_unmarked
-from analysis.results.run_folder import RunFolder, runs_in
+from analysis.results.run_folder import RunFolder, runs_at, runs_in
 from analysis.results.seal import UNVERIFIABLE
 from editors.errors import DataError
 
@@ -51,12 +51,12 @@ class Collection:
 
 
 def collect(*folders: Path) -> Collection:
-    """Every finished run under the given experiment folders.
+    """Every finished run among the folders, and in the experiments among them.
 
     A run that is in two folders is counted once, otherwise means over seeds would count it twice.
 
     Raises:
-        DataError: if a folder is no experiment, or holds no finished run.
+        DataError: if a path is no folder, or there is no finished run.
     """
     return _combine(*_read(folders))
 
@@ -218,14 +218,10 @@ def _rounded(value: str, digits: int) -> str:
 
 
 def _run_folders(experiment: Path) -> list[RunFolder]:
-    """Run folders of an experiment, in the order of their names."""
+    """The run itself, or the runs of an experiment in the order of their names."""
     if not experiment.is_dir():
         raise DataError(f"{experiment} is not a folder; name an experiment folder such as outputs/quickstart")
-    if RunFolder(experiment).is_run:
-        raise DataError(
-            f"{experiment} is a single run; name the experiment folder above it, {experiment.parent}"
-        )
-    return runs_in(experiment)
+    return runs_at(experiment)
 
 
 def _nothing_finished(folders: Iterable[Path], unfinished: tuple[Unfinished, ...]) -> str:

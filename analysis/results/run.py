@@ -49,9 +49,9 @@ class Run:
 
     folder: Path
     description: Mapping[str, str | int | float]
-    """`run`, the fields of `_DESCRIPTION` (`edits`: facts in all), `steps` and `tokens` of all training,
-    `statistics`: source of the editor's second moments, `took`: the edits that took, as `outcome.in_words`
-    says it, and `stopped`: why it ended early."""
+    """`run`: the fingerprint, the fields of `_DESCRIPTION` (`edits`: facts in all), `steps` and `tokens` of
+    all training, `statistics`: source of the editor's second moments, `took`: the edits that took, as
+    `outcome.in_words` says it, and `stopped`: why it ended early."""
     parts: tuple[str, ...]
     """The name of each part for people, such as `cpt` or an editor's name."""
     settings: Mapping[str, str]
@@ -76,7 +76,7 @@ def read_run(folder: RunFolder) -> Run | Unfinished:
         if lacking := [field for field in _DESCRIPTION if field not in summary]:
             raise DataError(f"summary.json has no {', '.join(lacking)}")
         metrics, notes = _metrics(folder)
-        description = {"run": folder.name} | {field: _plain(summary[field]) for field in _DESCRIPTION}
+        description = {"run": folder.fingerprint} | {field: _plain(summary[field]) for field in _DESCRIPTION}
         description |= {field: int(summary.get(field, 0)) for field in ("steps", "tokens")}
         description["statistics"] = _plain(summary.get("statistics", "not recorded") or "none")
         outcome = summary.get("outcome")
@@ -124,7 +124,7 @@ def read_unmarked(folder: RunFolder) -> Run:
     known = {field: settings.get(f"{field}.name", settings.get(field, "")) for field in _DESCRIPTION}
     known = {field: "" if value == "null" else value for field, value in known.items()}
     unknown = {"seconds": float("nan"), "statistics": "", "took": "", "stopped": ""}
-    description = {"run": folder.name, **known, **_totals(metrics), **unknown}
+    description = {"run": folder.fingerprint, **known, **_totals(metrics), **unknown}
     return Run(
         folder=folder.path,
         description=description,

@@ -6,6 +6,7 @@ never used: every method that reads it raises DataError.
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,10 @@ CONFIG, METRICS, SUMMARY, PROVENANCE = "config.yaml", "metrics.jsonl", "summary.
 DONE, FAILED = "DONE", "FAILED"
 MARKS = (CONFIG, METRICS, DONE, FAILED)
 """Files of which a run's folder holds at least one."""
+LATEST = "latest"
+"""Name of a link beside the runs of an experiment to the one that was computed last; it is no run itself."""
+_NAME = re.compile(r"(?:.+-)?([0-9a-f]{10})")
+"""The name of a run's folder: a label for readers, which older runs lack, and the fingerprint."""
 TAIL = 1 << 16
 """Bytes at the end of `metrics.jsonl` that hold its last row."""
 _SENTENCE = 1 << 12
@@ -51,8 +56,14 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The name of the folder, which is the run's fingerprint, on one line."""
+        """The name of the folder, on one line: a label and the fingerprint, such as `memit-s0-3fb1395abc`."""
         return one_line(self.path.name)
+
+    @property
+    def fingerprint(self) -> str:
+        """The identity of the run, at the end of its name; of a folder that is named otherwise, its name."""
+        match = _NAME.fullmatch(self.name)
+        return match[1] if match else self.name
 
     @property
     def experiment(self) -> str:
@@ -219,9 +230,17 @@ class RunFolder:
 
 
 def runs_in(experiment: Path) -> list[RunFolder]:
-    """The runs directly inside a folder, in the order of their names; empty if there is no such folder."""
+    """The runs directly inside a folder, in the order of their names; empty if there is no such folder.
+
+    `latest` is left out: what it links to is among them, also where a copy turned the link into a folder.
+    """
     inside = sorted(experiment.iterdir()) if experiment.is_dir() else []
-    return [run for run in map(RunFolder, inside) if run.is_run]
+    return [run for run in map(RunFolder, inside) if run.is_run and run.path.name != LATEST]
+
+
+def runs_at(folder: Path) -> list[RunFolder]:
+    """The run whose folder it is, or the runs directly inside; empty if there are none."""
+    return [RunFolder(folder)] if RunFolder(folder).is_run else runs_in(folder)
 
 
 def run_folders(folders: Iterable[Path]) -> list[RunFolder]:
@@ -232,7 +251,7 @@ def run_folders(folders: Iterable[Path]) -> list[RunFolder]:
     """
     selected: dict[RunFolder, None] = {}
     for folder in folders:
-        runs = [RunFolder(folder)] if RunFolder(folder).is_run else runs_in(folder)
+        runs = runs_at(folder)
         if not runs:
             raise DataError(
                 f"{folder} is no run and holds none: name an experiment, outputs/<name>, or a run inside it"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from analysis.metrics import dashboard, metrics
 from analysis.results.run_folder import RunFolder, run_folders
+from analysis.selection import RUNS, selected
 from editors.errors import ConfigError, DataError
 from editors.text_files import local_path
 from pipeline.runs.atomic_files import write
@@ -118,7 +119,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _save(options: argparse.Namespace) -> str:
     """Save the view; returns its address, or its path and how to upload it."""
-    runs = run_folders(options.folders)
+    folders = selected(*options.folders)
+    runs = run_folders(folders)
     configs = [run.config() for run in runs]
     sections = plots(runs)
     if not sections:
@@ -139,7 +141,8 @@ def _save(options: argparse.Namespace) -> str:
             return workspace(sections, configs, project=project, entity=entity).save().url
         except (wandb.Error, ValueError) as error:
             raise ConfigError(f"Weights & Biases did not save the view ({error}): try --to FILE") from error
-    path = options.to or options.folders[0] / "dashboard.json"
+    experiment = folders[0] if runs[0].path != folders[0] else folders[0].parent
+    path = options.to or experiment / "dashboard.json"
     write(path, _as_json(workspace(sections, configs, project=project, entity=entity)))
     return (
         f"{path} holds the view, to read and to compare; W&B accepts views only from an account: after "
@@ -167,7 +170,7 @@ def _section(key: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline dashboard", description=__doc__)
-    parser.add_argument("folders", nargs="+", type=local_path, metavar="folder", help="experiments")
+    parser.add_argument("folders", nargs="+", metavar="folder", help=RUNS)
     parser.add_argument(
         "--to", type=local_path, metavar="FILE", help="write the view there instead of saving it"
     )

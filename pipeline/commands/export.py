@@ -19,6 +19,7 @@ import transformers
 from safetensors import SafetensorError
 
 from analysis.results.run_folder import RunFolder
+from analysis.selection import RUN, selected_one
 from editors.errors import DataError, ModelError, NormscopeError, first_line
 from editors.models.model import Model
 from editors.text_files import local_path
@@ -34,7 +35,7 @@ from pipeline.runs.layout import finished_run, warn_if_unverifiable
 def main(arguments: Sequence[str]) -> str | int:
     """Export the run of the command line; returns an exit status, or the message of an error."""
     parser = argparse.ArgumentParser(prog="python -m pipeline export", description=__doc__)
-    parser.add_argument("run", type=local_path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("run", metavar="RUN", help=f"{RUN}, finished")
     parser.add_argument(
         "out",
         type=partial(out_path, form="DIR, the folder to write"),
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> str | int:
     try:
         for repository in chosen.get("push", ()):
             check_destination(repository)
-        print(export(options.run, options.out, chosen.get("plugins", ()), undo))  # noqa: T201 - for scripts
+        print(export(selected_one(options.run), options.out, chosen.get("plugins", ()), undo))  # noqa: T201 - for scripts
         for repository in chosen.get("push", ()):
             print(f"{push(options.out, repository)} (private)")  # noqa: T201
     except NormscopeError as error:

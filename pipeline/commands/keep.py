@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from analysis.results.run_files import json_object, read_object
 from analysis.results.run_folder import METRICS, PROVENANCE, RunFolder
 from analysis.results.seal import Seal, unpacked, written
+from analysis.selection import RUN, selected
 from editors.errors import DataError, NormscopeError
-from editors.text_files import local_path
 from pipeline.paths import out_path
 from pipeline.runs.layout import finished_run, warn_if_unverifiable
 
@@ -36,9 +36,7 @@ _OF_THE_MACHINE = ("command", "host", "platform")
 def main(arguments: Sequence[str]) -> str | int:
     """Copy the runs of the command line; returns an exit status, or the message of an error."""
     parser = argparse.ArgumentParser(prog="python -m pipeline keep", description=__doc__)
-    parser.add_argument(
-        "runs", type=local_path, nargs="+", metavar="RUN", help="the folder of a finished run"
-    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=f"{RUN}, finished")
     parser.add_argument(
         "out",
         type=partial(out_path, form="FOLDER, the folder of the copies"),
@@ -47,7 +45,7 @@ def main(arguments: Sequence[str]) -> str | int:
     )
     options = parser.parse_args(arguments)
     try:
-        for run in options.runs:
+        for run in selected(*options.runs):
             print(keep(run, options.out))  # noqa: T201 - for scripts
     except NormscopeError as error:
         return f"error: {error}"

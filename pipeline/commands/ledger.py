@@ -17,8 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis.results.run_folder import RunFolder
+from analysis.selection import RUN, selected_one
 from editors.errors import DataError, NormscopeError
-from editors.text_files import local_path
 from editors.update_files import read_updates
 from pipeline.checkpoints.kept_updates import FOLDER as UPDATES
 from pipeline.paths import out_path
@@ -33,7 +33,7 @@ _COLUMNS: Sequence[str] = ("edit", "id", "fact", "took", "alive", "steps", "upda
 def main(arguments: Sequence[str]) -> str | int:
     """Print or write the table; returns an exit status, or the message of an error."""
     parser = argparse.ArgumentParser(prog="python -m pipeline ledger", description=__doc__)
-    parser.add_argument("run", type=local_path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("run", metavar="RUN", help=f"{RUN}, finished")
     parser.add_argument(
         "out",
         type=partial(out_path, form="FILE.csv"),
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> str | int:
     )
     options = parser.parse_args(arguments)
     try:
-        run = finished_run(options.run)
+        run = finished_run(selected_one(options.run))
         if options.out is None:
             _print(ledger(run, sizes=SHOWN))
         else:

@@ -4,14 +4,13 @@ import argparse
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
 
+from analysis.selection import RUNS, selected
 from editors.errors import DataError
-from editors.text_files import local_path
-from pipeline.progress.run_states import run_states
+from pipeline.progress.run_states import RunState, run_states
 from pipeline.progress.run_table import overview
 
 _WIDE = 200
@@ -21,7 +20,7 @@ _WIDE = 200
 def main(arguments: Sequence[str]) -> str | int:
     """Print the table; returns an exit status, or the message of an error."""
     parser = argparse.ArgumentParser(prog="python -m pipeline status", description="The progress of runs.")
-    parser.add_argument("folders", nargs="+", type=local_path, metavar="outputs/<experiment>")
+    parser.add_argument("folders", nargs="+", metavar="outputs/<experiment>", help=RUNS)
     parser.add_argument("--watch", type=_positive, metavar="SECONDS", help="repeat until all runs have ended")
     options = parser.parse_args(arguments)
     console = Console()
@@ -29,7 +28,7 @@ def main(arguments: Sequence[str]) -> str | int:
         console = Console(width=_WIDE)
     try:
         if options.watch is None:
-            console.print(*(overview(folder, run_states(folder)) for folder in options.folders), sep="\n")
+            console.print(*(overview(text, _states(text)) for text in options.folders), sep="\n")
         else:
             _watch(console, options.folders, options.watch)
     except DataError as error:
@@ -39,11 +38,15 @@ def main(arguments: Sequence[str]) -> str | int:
     return 0
 
 
-def _watch(console: Console, folders: Sequence[Path], seconds: float) -> None:
+def _states(text: str) -> list[RunState]:
+    return [state for folder in selected(text) for state in run_states(folder)]
+
+
+def _watch(console: Console, texts: Sequence[str], seconds: float) -> None:
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
-            states = {folder: run_states(folder) for folder in folders}
-            live.update(Group(*(overview(folder, runs) for folder, runs in states.items())), refresh=True)
+            states = {text: _states(text) for text in texts}
+            live.update(Group(*(overview(text, runs) for text, runs in states.items())), refresh=True)
             if not any(run.state in ("running", "waiting") for runs in states.values() for run in runs):
                 return
             time.sleep(seconds)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.results.run_folder import RunFolder
+from analysis.selection import OUTPUTS
 from analysis.stages.efficacy.records import unmeasured
 from analysis.stages.efficacy.stage import Efficacy
 from editors.errors import ConfigError, DataError
@@ -39,7 +40,7 @@ from pipeline.config.models.described import description
 from pipeline.config.models.published import LAYERS, Values, are_blocks, as_text, flat, nearest, published
 from pipeline.config.schema import composed, composed_run
 from pipeline.data.opened_texts import open_texts
-from pipeline.runs.layout import OUTPUTS, folder_of
+from pipeline.runs.layout import folder_of
 from pipeline.sweeps.box import EDITED, box, ranges
 from pipeline.sweeps.search import trials_class
 

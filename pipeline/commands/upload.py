@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 
 from analysis.results.run_files import one_line
 from analysis.results.run_folder import RunFolder, run_folders
+from analysis.selection import RUNS, selected
 from editors.errors import ConfigError, DataError
-from editors.text_files import local_path
 from pipeline.config.fingerprint import Config
 from pipeline.runs import heartbeat
 from pipeline.runs.folder import RunInfo
@@ -51,7 +51,9 @@ class Upload:
         """
         folder, config = run.path, run.config()
         info = RunInfo(
-            name=config.get("name") or run.experiment, fingerprint=folder.resolve().name, folder=folder
+            name=config.get("name") or run.experiment,
+            fingerprint=RunFolder(folder.resolve()).fingerprint,
+            folder=folder,
         )
         beat = heartbeat.read_progress(folder)
         try:
@@ -107,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
         if mode == "disabled":
             raise ConfigError("WANDB_MODE=disabled: give --mode online or --mode offline")
         upload = Upload(project=options.project, entity=options.entity, mode=mode, again=options.again)
-        for run in run_folders(options.folders):
+        for run in run_folders(selected(*options.folders)):
             try:
                 lines = upload.upload(run)
             except (DataError, OSError) as error:
@@ -185,9 +187,7 @@ def _online(path: str) -> Any | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline upload", description=__doc__)
-    parser.add_argument(
-        "folders", nargs="+", type=local_path, metavar="folder", help="experiments or single runs"
-    )
+    parser.add_argument("folders", nargs="+", metavar="folder", help=RUNS)
     parser.add_argument("--project", help="instead of the project of each run's configuration")
     parser.add_argument("--entity", help="a team or user, instead of the one of each run's configuration")
     parser.add_argument("--mode", choices=("auto", "online", "offline"), default="auto",

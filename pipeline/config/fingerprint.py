@@ -1,7 +1,8 @@
-"""The fingerprint of a configuration: equal for configurations that give the same numbers."""
+"""The fingerprint of a configuration, equal for those that give the same numbers, and the name of a run."""
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 
 Config = Mapping[str, object]
@@ -18,6 +19,10 @@ SILENT = frozenset({"save_every", "check_memory", "keep_updates", "cache"})
 LATER = frozenset({"gguf", "replay", "compensate", "undo", "precision"})
 """Keys that came after the first runs: without a value (null, false, an empty list) they are left out, and
 those runs keep their names."""
+_ODD = re.compile(r"[^A-Za-z0-9_]+")
+"""Characters of a label that a file system, a shell or the reader of a name may understand otherwise."""
+_LONGEST = 24
+"""Most characters of each part of a label."""
 
 
 def fingerprint(config: Config) -> str:
@@ -29,6 +34,26 @@ def fingerprint(config: Config) -> str:
     relevant = {key: value for key, value in config.items() if key not in IRRELEVANT}
     content = {"numerics": NUMERICS, "config": _canonical(relevant)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def run_name(config: Config) -> str:
+    """The name of a run's folder, such as `memit-s0-3fb1395abc`: a label to read, then the fingerprint.
+
+    The fingerprint alone identifies a run; `analysis.results.run_folder` finds it in the name.
+    """
+    return f"{run_label(config)}-{fingerprint(config)}"
+
+
+def run_label(config: Config) -> str:
+    """The editor of a run, or the intervention of one without an editor, and the seed, such as `memit-s0`.
+
+    Computed from the values that the fingerprint is computed from, so that equal fingerprints have equal
+    labels. Odd characters become `_`, and long names are cut.
+    """
+    values = {key: _canonical(config.get(key)) for key in ("editor", "intervention", "seed")}
+    name = label(values, "editor") or label(values, "intervention") or "run"
+    parts = [name] if values["seed"] is None else [name, f"s{values['seed']}"]
+    return "-".join(_ODD.sub("_", part)[:_LONGEST] for part in parts)
 
 
 def _canonical(value: object, key: object = None) -> object:

@@ -18,11 +18,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from analysis.interrupts import ending_in_order
+from analysis.selection import OUTPUTS
 from editors.errors import NormscopeError
 from pipeline.config.hydra_internals import restore_singletons, result_of, singletons
 from pipeline.config.resolvers import register_resolvers
 from pipeline.config.schema import resolved, without_hydra
-from pipeline.runs.layout import OUTPUTS, folder_of
+from pipeline.runs.layout import folder_of
 from pipeline.runs.messages import error_line
 from pipeline.runs.objectives import Value
 from pipeline.runs.signals import SAVE

@@ -42,11 +42,14 @@ class RunState:
 
 
 def run_states(experiment: Path) -> list[RunState]:
-    """The state of every run of an experiment, planned or begun.
+    """The state of every run of an experiment, planned or begun; for the folder of a run, its state alone.
 
     Raises:
         DataError: if the folder holds none.
     """
+    if (run := RunFolder(experiment)).is_run:
+        planned = {job.run: job.overrides for job in plan.read(experiment.parent)}
+        return [run_state(run, planned.get(run.path.name))]
     planned = {job.run: job.overrides for job in plan.read(experiment)}
     names = list(dict.fromkeys([*planned, *(run.path.name for run in runs_in(experiment))]))
     if not names:

@@ -24,7 +24,7 @@ from analysis.results.run_folder import COMPLETE, STATES
 from editors.disk import checksum, checksums, sync
 from editors.errors import ConfigError, DataError
 from pipeline.config.allowed_classes import plugins_of
-from pipeline.config.fingerprint import Config
+from pipeline.config.fingerprint import Config, fingerprint
 from pipeline.runs.atomic_files import write
 from pipeline.runs.input_digests import check_inputs, input_digests
 from pipeline.runs.provenance import code_versions, plugin_digests
@@ -93,7 +93,7 @@ class States:
     """The checkpoints of one run."""
 
     def __init__(self, folder: Path, config: Config) -> None:
-        self.folder, self.run, self.config = folder / FOLDER, folder.name, config
+        self.folder, self.run, self.config = folder / FOLDER, fingerprint(config), config
         self._code = {**code_versions(), **plugin_digests(plugins_of(config))}
         self._sums: dict[Path, str] = {}
         """Checksums of pieces, which never change once written."""

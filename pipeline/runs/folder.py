@@ -1,9 +1,10 @@
 """The folder of a run: named by its configuration, locked while it is computed, marked when it ends.
 
-`outputs/<name>/<fingerprint>/` holds `config.yaml`, `provenance.json`, `metrics.jsonl`, one Parquet file per
-table such as `records.parquet`, `summary.json` and `DONE` or `FAILED`; `checkpoints/` if an alarm saved one,
-`updates/` and `weights.safetensors` if the run keeps them. While the run is computed, `progress.json` holds
-its progress and `state/` the checkpoints from which an interrupted run continues (`checkpoint_store.py`).
+`outputs/<name>/<label>-<fingerprint>/` holds `config.yaml`, `provenance.json`, `metrics.jsonl`, one Parquet
+file per table such as `records.parquet`, `summary.json` and `DONE` or `FAILED`; `checkpoints/` if an alarm
+saved one, `updates/` and `weights.safetensors` if the run keeps them. While the run is computed,
+`progress.json` holds its progress and `state/` the checkpoints from which an interrupted run continues
+(`checkpoint_store.py`).
 """
 
 import logging
@@ -27,12 +28,12 @@ from editors.errors import ConfigError, DataError, NormscopeError
 from editors.phases import Phase
 from editors.tensor_files import write_tensors
 from pipeline.config.allowed_classes import plugins_of
-from pipeline.config.fingerprint import Config, label
+from pipeline.config.fingerprint import Config, fingerprint, label
 from pipeline.config.secrets import masked
 from pipeline.runs.atomic_files import write, write_json
 from pipeline.runs.checkpoint_store import FOLDER, Saved, States
 from pipeline.runs.heartbeat import Heartbeat, is_abandoned, read_progress, stays_silent
-from pipeline.runs.layout import folder_of, place
+from pipeline.runs.layout import folder_of, place, point_latest
 from pipeline.runs.messages import error_report
 from pipeline.runs.metrics_file import MetricsFile
 from pipeline.runs.objectives import Value
@@ -79,7 +80,7 @@ class RunDir:
     def __init__(self, *, root: Path, config: Config) -> None:
         self.config = config
         folder = folder_of(root, config)
-        self.info = RunInfo(name=folder.parent.name, fingerprint=folder.name, folder=folder)
+        self.info = RunInfo(name=folder.parent.name, fingerprint=fingerprint(config), folder=folder)
         self._lock = FileLock(self.info.folder / ".lock", timeout=0)
         self._heartbeat = Heartbeat(self.info.folder)
         self._states = States(self.info.folder, config)
@@ -121,6 +122,7 @@ class RunDir:
                     remove_parts(folder)  # of an attempt that was killed
                 self._heartbeat.__enter__()
                 self._begin()
+                point_latest(self.folder)
         except BaseException as error:
             self._heartbeat.__exit__()
             if isinstance(error, NormscopeError):  # `status` says why the same command does not continue it

@@ -3,18 +3,19 @@
 import logging
 import os
 import reprlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from analysis.results.run_folder import MARKS, RunFolder, run_folders, runs_in
+from analysis.results.run_folder import LATEST, MARKS, RunFolder, run_folders, runs_at
 from analysis.results.seal import UNVERIFIABLE
+from analysis.selection import is_latest, selected
+from editors.disk import replacing
 from editors.errors import ConfigError, DataError
-from editors.text_files import local_path
-from pipeline.config.fingerprint import Config, fingerprint, label
+from pipeline.config.fingerprint import Config, fingerprint, label, run_name
 
 log = logging.getLogger(__name__)
 
-OUTPUTS = Path("outputs")
 _TAKEN = ("cache", "models")
 """Folders in it that hold no runs."""
 _LONGEST = 128
@@ -24,11 +25,26 @@ _MOST_BYTES = 200
 
 
 def folder_of(root: Path, config: Config) -> Path:
-    """The folder of the run, `<root>/<name>/<fingerprint>`; ConfigError if `name` cannot name a folder."""
+    """The folder of the run, `<root>/<name>/<run>`; raises ConfigError if `name` cannot name a folder."""
     name = config.get("name")
     if reason := _problem(name, root):
         raise ConfigError(f"name={reprlib.repr(name)} cannot name a folder: {reason}")
-    return root / str(name) / fingerprint(config)
+    return run_folder(root / str(name), config)
+
+
+def run_folder(experiment: Path, config: Config) -> Path:
+    """The folder of the run in that of its experiment, `<experiment>/<label>-<fingerprint>`.
+
+    A run that was begun before names had labels keeps its folder, `<experiment>/<fingerprint>`.
+    """
+    former = experiment / fingerprint(config)
+    return former if former.is_dir() else experiment / run_name(config)
+
+
+def point_latest(folder: Path) -> None:
+    """Make `latest`, beside the folder of a run, a link to it, at once; left out if the disk has no links."""
+    with suppress(OSError), replacing(folder.parent / LATEST) as link:
+        link.symlink_to(folder.name)
 
 
 def place(folder: Path) -> tuple[int, int] | None:
@@ -46,8 +62,8 @@ def summary_of(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: if it cannot be read, or the folder is a copy of another run's.
     """
-    summary = RunFolder(folder).final_summary()
-    if (run := summary.get("run", folder.name)) != folder.name:
+    own, summary = RunFolder(folder).fingerprint, RunFolder(folder).final_summary()
+    if (run := summary.get("run", own)) != own:
         raise DataError(
             f"{folder} holds the run {run}, of another configuration, and was copied or renamed: move it "
             "away to compute this run"
@@ -71,30 +87,36 @@ def finished_run(folder: Path) -> Path:
 
 
 def run_of(text: str, model: object = None, seed: object = None) -> Path:
-    """The folder of the finished run that `intervention.source` names, directly or by its experiment.
+    """The folder of the finished run that `intervention.source` names (`analysis.selection`).
 
-    In an experiment it is the only finished run, or the only one with this name of a model and this seed.
+    If it names several, or their experiment, it is the only finished one, or the only one of them with this
+    name of a model and this seed.
 
     Raises:
         ConfigError: if there is no such run, or several.
         DataError: if the configuration of a run cannot be read.
     """
-    folder, key = local_path(text), "intervention.source"
-    if RunFolder(folder).is_run:
-        if not RunFolder(folder).is_done:
-            raise ConfigError(f"{key}={text} is a run that is not finished: complete it first")
-        return folder
-    runs = [run for run in runs_in(folder) if run.is_done]
-    alike = runs if len(runs) == 1 else [run for run in runs if _is_of(run, model, seed)]
+    key = f"intervention.source={text}"
+    try:
+        folders = selected(text)
+    except DataError as error:
+        raise ConfigError(f"{key}: {error}") from error
+    if is_latest(text):  # the command line replaces it (pipeline.config.overrides.sources)
+        raise ConfigError(f"{key} moves from run to run: name the run itself, which is now {folders[0]}")
+    runs = [run for folder in folders for run in runs_at(folder)]
+    done = [run for run in runs if run.is_done]
+    alike = done if len(done) == 1 else [run for run in done if _is_of(run, model, seed)]
     if len(alike) == 1:
         return alike[0].path
-    if runs:
+    if done:
         raise ConfigError(
-            f"{key}={text} holds {len(runs)} finished runs, {len(alike)} of them of model={model} and "
-            f"seed={seed}: name one, such as {key}={runs[0].path}"
+            f"{key} holds {len(done)} finished runs, {len(alike)} of them of model={model} and "
+            f"seed={seed}: name one, such as intervention.source={done[0].path}"
         )
+    if len(runs) == 1:
+        raise ConfigError(f"{key} is a run that is not finished: complete it first")
     raise ConfigError(
-        f"{key}={text} holds no finished run: give the folder of a run, outputs/<name>/<run>, or of an "
+        f"{key} holds no finished run: give the folder of a run, outputs/<name>/<run>, or of an "
         f"experiment with one (now in {Path.cwd()})"
     )
 

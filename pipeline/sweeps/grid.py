@@ -19,6 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from analysis.results.run_folder import RunFolder
+from analysis.selection import OUTPUTS
 from editors.errors import ConfigError, DataError, NormscopeError
 from pipeline.config.file_cache import keep_files
 from pipeline.config.hydra_internals import combinations, result_of
@@ -26,7 +27,7 @@ from pipeline.config.schema import resolved, without_hydra
 from pipeline.runs import messages
 from pipeline.runs.heartbeat import is_elsewhere_computed
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
-from pipeline.runs.layout import OUTPUTS, folder_of, summary_of
+from pipeline.runs.layout import folder_of, summary_of
 from pipeline.runs.messages import error_line
 from pipeline.runs.objectives import Value
 from pipeline.sweeps import plan

@@ -32,7 +32,7 @@ class PlannedRun:
     """A run of a sweep."""
 
     run: Annotated[str, Field(pattern=r"^[\w-]+$")]
-    """Its fingerprint, the name of its folder."""
+    """The name of its folder."""
     overrides: tuple[str, ...]
     """Its overrides, without secrets."""
     invocation: str | None

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 MAX_KILLS = 3
 """Number of kills at which a trial is marked as failed."""
 RUN = "run"
-"""Attribute of a trial, set before it is launched: the fingerprint of its run; null if it has none."""
+"""Attribute of a trial, set before it is launched: the name of its run's folder; null if it has none."""
 ERRORS = "errors"
 """Attribute of the study: why trials failed, by number."""
 UNFINISHED = "unfinished"

@@ -32,6 +32,7 @@ from pipeline.config.file_cache import keep_files
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.hydra_internals import result_of
 from pipeline.config.schema import ResolvedConfig, resolved, without_hydra
+from pipeline.runs.layout import run_folder
 from pipeline.runs.messages import error_line
 from pipeline.runs.objectives import Direction, objective_of, objective_problems, objectives_of
 from pipeline.runs.signals import JobLeft
@@ -191,14 +192,14 @@ class Trials:
         return instantiate(self._sampler, seed=random.Random(f"{seed} {count}").getrandbits(32))
 
     def _job(self, trial: Trial | FrozenTrial, space: Space, fixed: Sequence[str]) -> _Job:
-        """The job of a trial; the fingerprint of its run is stored in a new trial."""
+        """The job of a trial; the name of its run is stored in a new trial."""
         overrides = (*as_overrides({key: trial.params[key] for key in space}), *fixed)
         try:
             run = resolved(without_hydra(self._composed([*overrides])))
         except Exception as error:
             run = error
         if isinstance(trial, Trial):
-            trial.set_user_attr(RUN, fingerprint(run) if isinstance(run, dict) else None)
+            trial.set_user_attr(RUN, run_folder(self._folder, run).name if isinstance(run, dict) else None)
         return _Job(number=trial.number, overrides=overrides, run=run)
 
     def _store(self, study: optuna.Study, job: _Job, results: Mapping[str, JobReturn]) -> str | None:
@@ -231,7 +232,7 @@ class Trials:
             raise result_of(job)
         if (value := result_of(job)) is not None:
             return value
-        folder = self._folder / fingerprint(run)
+        folder = run_folder(self._folder, run)
         if not RunFolder(folder).is_done:
             raise _Elsewhere(f"another process computes, or computed, {folder}")
         return objective_of(run, folder)  # the other process has finished it meanwhile

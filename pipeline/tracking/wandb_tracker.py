@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.metrics import summary_of
 from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
-from pipeline.config.fingerprint import Config
+from pipeline.config.fingerprint import Config, run_label
 from pipeline.runs.folder import RunInfo
 from pipeline.tracking.base import Draw, Position, Rows, Status, Tracker
 from pipeline.tracking.wandb_config import job_type, node, run_config
@@ -95,7 +95,7 @@ class Wandb(Tracker):
                 **({} if os.environ.get("WANDB_SWEEP_ID") else place),  # set by the agent of a sweep
                 group=run.name,
                 job_type=job_type(config),
-                name=f"{job_type(config)}-{run.fingerprint}",
+                name=f"{run_label(config)}-{run.fingerprint}",
                 tags=list(self.tags),
                 config=run_config(config, RunFolder(run.folder).provenance()),
                 dir=run.folder,

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from analysis.results.run_folder import runs_in
 from tests.chaos.victim import live
 
 SHORT = [
@@ -97,7 +98,7 @@ def finish(overrides: list[str], root: Path) -> None:
 
 def left_by(root: Path) -> dict[str, Any]:
     """The results of a run, without its times."""
-    (folder,) = (root / "chaos").iterdir()
+    folder = runs_in(root / "chaos")[0].path
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((folder / "summary.json").read_text())
     return {

@@ -60,7 +60,7 @@ def _measured(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
 
 def _sweep(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
     first = launch(folder, runs)
-    contents = ({file.name for file in each.iterdir()} for each in folder.glob("outputs/load/*/"))
+    contents = ({file.name for file in each.iterdir()} for each in folder.glob("outputs/load/*-*/"))
     whole = [files for files in contents if files >= WHOLE]
     yield f"{len(whole)} of {runs} folders complete after {first.seconds:.0f} s", len(whole) == runs
     quarter = max(1, len(first.rss) // 4)

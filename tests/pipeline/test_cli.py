@@ -69,7 +69,7 @@ def test_a_sweep_continues_after_a_failed_run_and_names_it(overrides: list[str],
     assert process.returncode == 1
     assert "edits=50" in process.stderr and "Traceback" not in process.stderr
     marks = sorted(
-        path.name for path in (tmp_path / "outputs" / "test").glob("*/*") if path.name in ("DONE", "FAILED")
+        path.name for path in (tmp_path / "outputs" / "test").glob("*-*/*") if path.name in ("DONE", "FAILED")
     )
     assert marks == ["DONE", "FAILED"]
 

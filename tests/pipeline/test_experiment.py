@@ -31,7 +31,7 @@ Composed = Callable[..., DictConfig]
 
 
 def only_run(root: Path) -> Path:
-    (folder,) = (root / "test").iterdir()
+    (folder,) = (root / "test").glob("*-*")
     return folder
 
 
@@ -100,9 +100,9 @@ def test_a_configuration_has_the_same_numbers_and_is_computed_once(composed: Com
 def test_another_seed_is_another_run_and_resume_never_recomputes(composed: Composed, tmp_path: Path):
     launch(composed(), tmp_path)
     launch(composed("seed=1"), tmp_path)
-    assert len(list((tmp_path / "test").iterdir())) == 2
+    assert len(list((tmp_path / "test").glob("*-*"))) == 2
     launch(composed("resume=never"), tmp_path)
-    assert len(list((tmp_path / "test").iterdir())) == 2
+    assert len(list((tmp_path / "test").glob("*-*"))) == 2
 
 
 def test_every_phase_before_the_first_edit_and_of_the_last_measurement_is_shown(

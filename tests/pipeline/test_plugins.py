@@ -100,7 +100,7 @@ def run(desk: Path, overrides: list[str], *arguments: str) -> subprocess.Complet
 
 
 def finished(desk: Path) -> list[Path]:
-    return sorted(path.parent for path in (desk / "outputs" / "test").glob("*/DONE"))
+    return sorted(path.parent for path in (desk / "outputs" / "test").glob("*-*/DONE"))
 
 
 def rows(folder: Path) -> list[dict]:

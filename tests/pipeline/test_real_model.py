@@ -24,7 +24,7 @@ def test_three_facts_are_edited_into_a_real_model_and_what_it_knows_stays(tmp_pa
         "tracker=none",
     )
     assert process.returncode == 0, process.stderr
-    (file,) = (tmp_path / "outputs" / "real").glob("*/metrics.jsonl")
+    (file,) = (tmp_path / "outputs" / "real").glob("*-*/metrics.jsonl")
     unedited, edited = (json.loads(file.read_text().splitlines()[row]) for row in (0, -1))
     assert edited["edit/success/seen.rewrite"] == 1.0
     assert edited["edit/took/mean"] >= 2 / 3

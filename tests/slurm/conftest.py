@@ -122,7 +122,7 @@ class Sweep:
 
     def runs(self, holding: str) -> list[Path]:
         """Files of this name in its runs."""
-        return sorted(self.folder.glob(f"outputs/test/*/{holding}"))
+        return sorted(self.folder.glob(f"outputs/test/*-*/{holding}"))
 
     def _tasks(self, index: int | None) -> Iterator[psutil.Process]:
         for process in psutil.process_iter():

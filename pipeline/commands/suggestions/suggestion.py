@@ -12,10 +12,10 @@ import yaml
 from analysis.results.outcome import in_words, mostly_missed
 from analysis.results.run_files import Outcome
 from analysis.results.run_folder import RunFolder
+from analysis.selection import OUTPUTS
 from pipeline.config.models.missing import OF_A_RUN, group_of
 from pipeline.paths import CONF
 from pipeline.runs import atomic_files
-from pipeline.runs.layout import OUTPUTS
 from pipeline.sweeps.box import EDITED
 
 LEAST = 0.9

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-_SYNTAX = frozenset(",[]{}()'\"\\$")
+SYNTAX = frozenset(",[]{}()'\"\\$")
 """Characters that mean something in Hydra's grammar: a value with one of them is left as it is."""
 _FACTS = "facts="
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
@@ -62,7 +62,7 @@ def quoted(arguments: Sequence[str]) -> list[str]:
 def _in_quotes(parser: OverridesParser, argument: str) -> str:
     key, _, value = argument.partition("=")
     candidate = f"{key}='{value}'"
-    is_plain = bool(value) and not _SYNTAX & set(value) and not key.startswith("-")
+    is_plain = bool(value) and not SYNTAX & set(value) and not key.startswith("-")
     return candidate if is_plain and _is_readable(parser, candidate) else argument
 
 

@@ -136,6 +136,19 @@ def test_several_experiments_get_a_folder_of_their_own(write_run: WriteRun, tmp_
     assert not (tmp_path / "A" / "figures").exists()
 
 
+def test_a_selection_gets_a_folder_of_its_own(write_run: WriteRun, tmp_path: Path):
+    """A report inside the folder of a run would be read as its tables."""
+    run = write_run(editor="memit", name="A")
+    write_run(editor="memit", name="A", seed=1)
+    write_run(editor="rome", name="A")
+    (tmp_path / "A" / "latest").symlink_to(run.name)
+    for text, folder in ((":editor=memit", "A-editor=memit"), ("/latest", "A-memit-0-0")):
+        assert main(["report", f"{tmp_path}/A{text}"]) == 0
+        assert "rome" not in (tmp_path / folder / "summary.csv").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"A", "A-editor=memit", "A-memit-0-0"}
+    assert not (run / "report.html").exists() and not (tmp_path / "A" / "report.html").exists()
+
+
 def test_figures_alone_are_drawn_by_name_and_format(experiment: Path, tmp_path: Path):
     command = [
         "figures",
@@ -158,7 +171,9 @@ def test_figures_alone_are_drawn_by_name_and_format(experiment: Path, tmp_path: 
     ("arguments", "sentence"),
     [
         (["report", "{root}/absent"], "is not a folder"),
-        (["report", "{root}/quick/memit-0-0"], "is a single run"),
+        (["report", "{root}/quick/nobody"], "begins with nobody: choose"),
+        (["figures", "{root}/quick:editor=nobody"], "has editor=nobody: choose editor="),
+        (["compare", "{root}/quick/latest", "{root}/quick:seed=0"], "begins with latest: choose"),
         (["report", "{root}/quick", "--to", "{root}/file"], "cannot be written"),
         (["figures", "{root}/quick", "--only", "nrms"], "figure 'nrms'"),
         (["figures", "{root}/quick", "--at", "10,x"], "--at x"),

@@ -63,7 +63,7 @@ def interrupted(
 
 
 def only_run(root: Path) -> Path:
-    (folder,) = (root / "test").iterdir()
+    (folder,) = (root / "test").glob("*-*")
     return folder
 
 

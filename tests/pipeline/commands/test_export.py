@@ -58,7 +58,7 @@ def training(composed: Composed, inputs: Path, tmp_path: Path) -> Composed:
 
 
 def only_run(root: Path) -> Path:
-    (folder,) = (root / "test").iterdir()
+    (folder,) = (root / "test").glob("*-*")
     return folder
 
 

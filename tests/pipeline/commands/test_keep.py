@@ -22,7 +22,7 @@ SMALL = (
 
 def finished(config: DictConfig, root: Path) -> Path:
     launch(config, root)
-    (folder,) = (root / "test").iterdir()
+    (folder,) = (root / "test").glob("*-*")
     return folder
 
 

@@ -79,7 +79,7 @@ def offline(folder: Path) -> list[Path]:
 
 def test_an_upload_equals_the_run_logged_by_the_job(composed: Callable[..., DictConfig], tmp_path: Path):
     launch(composed("tracker=wandb", "tracker.mode=offline", "stage=[norms]", "edits=2"), tmp_path)
-    (live,) = tmp_path.glob("test/*")
+    (live,) = tmp_path.glob("test/*-*")
     copy = tmp_path / "elsewhere" / live.name
     shutil.copytree(live, copy, ignore=shutil.ignore_patterns("wandb", "uploaded.json", "figures"))
     assert main([str(copy.parent), "--mode", "offline"]) == 0

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from analysis.__main__ import main as analysis
 from pipeline.command_line import COMMANDS, MEASURE, SUGGEST
 from pipeline.commands.suggestions.search_request import requested
-from pipeline.config.overrides.quoting import with_facts
+from pipeline.config.overrides.quoting import quoted, with_facts
 from pipeline.config.resolvers import register_resolvers
 from tests.paths import CONF, ROOT
 
@@ -67,7 +67,7 @@ ANALYSES = sorted({c.words[0] for c in DOCUMENTED if c.program == "analysis" and
 def overrides(words: tuple[str, ...]) -> list[Override]:
     """The overrides of a command without flags and placeholders."""
     plain = [word for word in words if word not in FLAGS and not any(p in word for p in PLACEHOLDERS)]
-    return OverridesParser.create().parse_overrides(with_facts(plain))
+    return OverridesParser.create().parse_overrides(quoted(with_facts(plain)))
 
 
 def jobs(overrides: list[Override]) -> list[list[str]]:

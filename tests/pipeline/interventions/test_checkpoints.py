@@ -62,7 +62,7 @@ def test_every_stage_measures_every_model(composed: Callable[..., DictConfig], t
         ),
         tmp_path,
     )  # fmt: skip
-    (metrics,) = (tmp_path / "test").glob("*/metrics.jsonl")
+    (metrics,) = (tmp_path / "test").glob("*-*/metrics.jsonl")
     base, *rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [row["steps"] for row in (base, *rows)] == [0, 2, 3, 5]
     keys = {key for key in rows[-1] if "/" in key}

@@ -72,7 +72,7 @@ def test_edits_are_measured_again_after_a_later_part(composed: Composed, tmp_pat
         "intervention=edit_then", "intervention.parts.second.bits=2", "edits=3", "stage=[norms,efficacy]"
     )
     launch(config, tmp_path)
-    (run,) = (tmp_path / "test").iterdir()
+    (run,) = (tmp_path / "test").glob("*-*")
     metrics = pd.read_json(run / "metrics.jsonl", lines=True)
     assert sorted(set(metrics["part"])) == [0, 1]
     assert {"edits", "steps"} <= {*metrics["unit"]}

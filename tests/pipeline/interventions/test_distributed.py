@@ -45,7 +45,7 @@ def started(overrides: list[str], checkpoint: Path, inputs: Path, tmp_path: Path
         )
         assert done.returncode == 0, done.stderr[-6000:]
         assert done.stdout.count("outputs/test/") == 1, done.stdout  # the first process alone speaks
-        (metrics,) = folder.glob("outputs/test/*/metrics.jsonl")
+        (metrics,) = folder.glob("outputs/test/*-*/metrics.jsonl")
         return [json.loads(line) for line in metrics.read_text().splitlines()]
 
     return run

@@ -41,14 +41,14 @@ FOLLOWING = ("norm/", "edit/success", "edit/score", "edit/magnitude")
 def recorded(composed: Composed, root: Path, *more: str) -> Path:
     """The folder of a run that kept its updates."""
     launch(composed(*KEEPING, "name=real", *more), root)
-    (folder,) = (root / "real").glob("*/")
+    (folder,) = (root / "real").glob("*-*/")
     return folder
 
 
 def replaying(composed: Composed, root: Path, run: Path, *more: str) -> Path:
     """The folder of its replay."""
     launch(composed("intervention=replay", f"intervention.source={run}", "name=again", *STAGES, *more), root)
-    return Path(max((root / "again").glob("*/"), key=lambda path: path.stat().st_mtime))
+    return Path(max((root / "again").glob("*-*/"), key=lambda path: path.stat().st_mtime))
 
 
 def rows(folder: Path, areas: tuple[str, ...] = FOLLOWING) -> list[dict[str, float]]:
@@ -71,7 +71,7 @@ def test_keeping_updates_changes_no_number_and_no_fingerprint(composed: Composed
     del without["intervention"]["keep_updates"]  # as before there was such a key
     assert fingerprint(resolved(composed(*KEEPING))) == fingerprint(without)
     launch(plain, tmp_path)
-    (folder,) = (tmp_path / "test").glob("*/")
+    (folder,) = (tmp_path / "test").glob("*-*/")
     assert rows(folder) == kept
     assert not (folder / "updates").exists()
 
@@ -121,7 +121,7 @@ def test_a_resumed_run_keeps_the_same_updates(
     choices = [*KEEPING, "name=real", "edits=6", "intervention.save_every=2"]
     whole = recorded(composed, tmp_path / "whole", "edits=6")
     interrupted_run(composed, tmp_path / "cut", monkeypatch, *choices, row=6)
-    (folder,) = (tmp_path / "cut" / "real").glob("*/")
+    (folder,) = (tmp_path / "cut" / "real").glob("*-*/")
     assert len(read_updates(folder / "updates")) == 4
     launch(composed(*choices), tmp_path / "cut")
     assert content(folder) == content(whole)
@@ -133,7 +133,7 @@ def test_pieces_have_to_match_the_checkpoint(
     """Pieces after the checkpoint are deleted; a checkpoint whose updates are missing is refused."""
     choices = [*KEEPING, "name=real", "edits=6", "intervention.save_every=2"]
     interrupted_run(composed, tmp_path, monkeypatch, *choices, row=6)
-    (folder,) = (tmp_path / "real").glob("*/")
+    (folder,) = (tmp_path / "real").glob("*-*/")
     shutil.rmtree(folder / "state" / "0" / "checkpoint-4")
     interrupted_run(composed, tmp_path, monkeypatch, *choices, row=1)
     assert [path.stem for path in (folder / "updates").iterdir()] == ["00000000-00000002"]
@@ -152,7 +152,7 @@ def test_a_killed_and_resumed_replay_equals_one_that_was_not(
     choices = ["intervention=replay", f"intervention.source={run}", "name=again", *STAGES, *control_choices]
     interrupted_run(composed, tmp_path / "cut", monkeypatch, *choices, row=6)
     launch(composed(*choices), tmp_path / "cut")
-    (folder,) = (tmp_path / "cut" / "again").glob("*/")
+    (folder,) = (tmp_path / "cut" / "again").glob("*-*/")
     assert rows(folder) == rows(whole)
     edited = {key for key in rows(whole)[1] if key.startswith("norm/frobenius_ratio/mlp_down")}
     assert len(edited) == (4 if control in ("spread", "grow_all") else 2)
@@ -266,6 +266,6 @@ def test_growth_needs_layers_and_nothing_else(composed: Composed, overrides: lis
     with pytest.raises(ConfigError, match=r"no values for editor=growth .* give layers\.edit"):
         resolved(composed("editor=growth"))
     launch(composed("editor=growth", "layers=early", "stage=[norms]", "batch_size=2"), tmp_path)
-    (folder,) = (tmp_path / "test").glob("*/")
+    (folder,) = (tmp_path / "test").glob("*-*/")
     ratios = [row["norm/frobenius_ratio/mlp_down.00"] for row in rows(folder)]
     assert ratios == pytest.approx([1.0, 1.1**2, 1.1**4], rel=1e-6)

@@ -72,14 +72,14 @@ def test_no_handle_stays_open_and_each_folder_holds_a_log(light: None, tmp_path:
     before = psutil.Process().num_fds(), threading.active_count()
     launched(2, 12)
     assert (psutil.Process().num_fds(), threading.active_count()) == before
-    logs = [path.read_text() for path in (tmp_path / "outputs" / "pooled").glob("*/job.log")]
+    logs = [path.read_text() for path in (tmp_path / "outputs" / "pooled").glob("*-*/job.log")]
     assert len(logs) == 3
 
 
 def test_each_job_sees_the_gpu_of_its_place(light: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     launched(0, 1, 2, 3)
-    logs = {path.read_text().strip() for path in (tmp_path / "outputs" / "pooled").glob("*/job.log")}
+    logs = {path.read_text().strip() for path in (tmp_path / "outputs" / "pooled").glob("*-*/job.log")}
     assert logs == {"4", "7"}
 
 
@@ -132,7 +132,7 @@ def test_from_the_command_line(overrides: list[str], tmp_path: Path):
     done = run(tmp_path, *command, "edits=2,3,50")
     assert done.returncode == 1
     assert "1 of 3 runs failed" in done.stderr and "Traceback" not in done.stderr
-    finished = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.glob("outputs/test/*/DONE")}
+    finished = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.glob("outputs/test/*-*/DONE")}
     assert set(done.stdout.splitlines()) == finished and len(finished) == 2
     again = run(tmp_path, *command, "edits=2,3")
     assert again.returncode == 0 and "0 to compute, 2 done already" in again.stderr

@@ -75,7 +75,7 @@ def test_a_finished_run_leaves_every_file_and_its_objective(tmp_path: Path) -> N
         run.record("edits", [{"edit": 1, "target_norm": 2.5}])
         run.record("records", [{"id": "b", "success": False}])
         run.finish(objective=0.75, edits=2, statistics="100 tokens of a text")
-    assert run.folder == tmp_path / "demo" / fingerprint(config())
+    assert run.folder == tmp_path / "demo" / f"memit-s0-{fingerprint(config())}"
     assert {path.name for path in run.folder.iterdir()} - {".lock"} == {
         "config.yaml", "provenance.json", "metrics.jsonl", "records.parquet", "edits.parquet",
         "summary.json", "DONE",

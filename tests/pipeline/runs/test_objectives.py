@@ -125,7 +125,7 @@ def test_the_objective_does_not_change_the_fingerprint(composed: Composed):
 def test_a_finished_run_returns_the_value_of_the_current_objective(composed: Composed, tmp_path: Path):
     stages = "stage=[norms,efficacy,signatures]"
     score = launch(composed(stages), tmp_path)
-    (folder,) = (tmp_path / "test").iterdir()
+    (folder,) = (tmp_path / "test").glob("*-*")
     assert RunFolder(folder).final_summary()["objective"] == score
     several = composed(stages, "objective=[edits_before_alarm,score]")
     assert launch(several, tmp_path) == [4.0, score]

@@ -17,7 +17,7 @@ from analysis.results.run_folder import RunFolder
 from analysis.results.seal import Seal
 from editors import disk
 from editors.errors import ConfigError, DataError
-from pipeline.config.fingerprint import fingerprint
+from pipeline.config.fingerprint import fingerprint, run_name
 from pipeline.progress.run_states import run_states
 from pipeline.runs import heartbeat
 from pipeline.runs.folder import RunBusy, RunDir
@@ -132,11 +132,11 @@ def test_rows_that_something_else_wrote_end_the_run(tmp_path: Path):
 def test_a_folder_of_another_run_does_not_answer_for_this_one(tmp_path: Path):
     with RunDir(root=tmp_path, config=config()) as run:
         run.finish(objective=1.0)
-    other = run.folder.with_name(fingerprint(config(seed=1)))
-    shutil.copytree(run.folder, other)
     assert summary_of(run.folder)["objective"] == 1.0
-    with pytest.raises(DataError, match=f"holds the run {run.folder.name}, of another configuration"):
-        summary_of(other)
+    for other in (run_name(config(seed=1)), fingerprint(config(seed=1))):  # as it is and as it was named
+        shutil.copytree(run.folder, run.folder.with_name(other))
+        with pytest.raises(DataError, match=f"holds the run {run.info.fingerprint}, of another config"):
+            summary_of(folder_of(tmp_path, config(seed=1)))
 
 
 def test_a_renamed_experiment_does_not_answer_for_its_former_name(tmp_path: Path):

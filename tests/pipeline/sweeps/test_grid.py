@@ -161,7 +161,7 @@ def test_a_summary_without_its_objective_is_a_failure_with_a_way_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     launched("name=x", "seed=0,1")
-    next(tmp_path.glob("outputs/x/*/summary.json")).write_text("{}")
+    next(tmp_path.glob("outputs/x/*-*/summary.json")).write_text("{}")
     sweep, _ = swept("name=x", "seed=0,1")
     with pytest.raises(SweepFailed, match="1 of 2"):
         sweep.sweep(["name=x", "seed=0,1"])
@@ -228,7 +228,7 @@ def _none(launcher: Launcher, job: Sequence[str]) -> JobReturn:
     """No result, as from a locked run; the parent of this test computes seed=0."""
     returned = launcher._result(list(job))
     returned.return_value = None
-    for folder in Path("outputs/x").glob("*/DONE"):
+    for folder in Path("outputs/x").glob("*-*/DONE"):
         folder.unlink()
         beat = {
             "host": socket.gethostname(),

@@ -19,7 +19,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from editors.errors import ConfigError, DataError, NumericsError
-from pipeline.config.fingerprint import fingerprint
+from pipeline.config.fingerprint import run_name
 from pipeline.config.schema import resolved
 from pipeline.runs import signals
 from pipeline.runs.signals import JobLeft
@@ -269,7 +269,7 @@ def test_every_trial_names_its_run(search):
     for trial, overrides in zip(study.trials, launcher.jobs, strict=True):
         config = OmegaConf.merge(launcher.config, OmegaConf.from_dotlist(list(overrides)))
         assert isinstance(config, DictConfig)
-        assert trial.user_attrs["run"] == fingerprint(resolved(config))
+        assert trial.user_attrs["run"] == run_name(resolved(config))
 
 
 def test_a_run_that_fails_is_a_failed_trial_with_its_reason(search):
@@ -467,16 +467,16 @@ def test_a_killed_search_ends_with_its_trials_and_no_run_twice(overrides: list[s
         [sys.executable, "-m", "pipeline", *arguments], cwd=tmp_path, env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    while len(list(folder.glob("*/DONE"))) < 2 and process.poll() is None:
+    while len(list(folder.glob("*-*/DONE"))) < 2 and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    marks = {path: path.stat().st_mtime_ns for path in folder.glob("*/DONE")}
+    marks = {path: path.stat().st_mtime_ns for path in folder.glob("*-*/DONE")}
     assert 2 <= len(marks) < 4
     done = run(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr and "alembic" not in done.stderr
-    assert len(list(folder.glob("*/DONE"))) == len(list(folder.glob("*/config.yaml"))) == 4
+    assert len(list(folder.glob("*-*/DONE"))) == len(list(folder.glob("*-*/config.yaml"))) == 4
     assert {path: path.stat().st_mtime_ns for path in marks} == marks
     study = optuna.load_study(study_name="test", storage=f"sqlite:///{folder}/study.db")
     # a kill between two runs may leave a trial without a run: it has failed, and its values were drawn again
@@ -484,6 +484,6 @@ def test_a_killed_search_ends_with_its_trials_and_no_run_twice(overrides: list[s
     assert ends(study).count("complete") == len(complete) == 4
     assert all(end == "failed" for end in ends(study) if end != "complete") and len(study.trials) <= 5
     assert {trial.user_attrs["run"] for trial in complete} == {
-        path.parent.name for path in folder.glob("*/DONE")
+        path.parent.name for path in folder.glob("*-*/DONE")
     }
     assert all(len(trial.values) == 2 for trial in complete)

@@ -68,7 +68,7 @@ def test_an_offline_run_holds_all_rows_over_edits(tmp_path: Path) -> None:
     assert [metric["step_metric"] for metric in metrics if metric.get("glob_name") == "*"] == ["edits"]
     (opened,) = [record["run"] for record in records if "run" in record]
     assert (opened["run_group"], opened["job_type"], opened["tags"]) == ("demo", "memit", ["a"])
-    assert opened["run_id"] == tracker.id
+    assert opened["run_id"] == tracker.id and opened["display_name"] == "memit-0123456789"
     assert opened["config"]["update"]["editor/name"] == "memit"
     assert opened["config"]["update"]["layers/edit"] == [1, 2]
     assert exit_code(records) == 0
