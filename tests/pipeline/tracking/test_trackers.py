@@ -159,7 +159,7 @@ def test_a_resumed_run_has_the_rows_of_its_first_attempt(
     with caplog.at_level("INFO"):
         launch(composed(*choices), tmp_path)
     assert "resuming from" in caplog.text
-    (folder,) = tmp_path.glob("test/*")
+    (folder,) = tmp_path.glob("test/*-*")
     records = wandb_records(folder)  # one folder: that of the first attempt is removed
     rows = rows_of(records)
     assert [row["edits"] for row in rows if "norm/frobenius_ratio/edited" in row] == [0, 1, 2, 3, 4]
