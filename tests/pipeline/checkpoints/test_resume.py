@@ -16,6 +16,7 @@ from filelock import FileLock
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
+from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError
 from editors.phases import Phase
 from pipeline.launch import launch
@@ -117,7 +118,9 @@ def _truncate(part: Path) -> None:
 
 def _of_another_run(part: Path) -> None:
     path = part / "checkpoint-4" / "run.json"
-    path.write_text(path.read_text().replace(f'"run": "{part.parents[1].name}"', '"run": "0123456789"'))
+    path.write_text(
+        path.read_text().replace(f'"run": "{RunFolder(part.parents[1]).fingerprint}"', '"run": "0123456789"')
+    )
 
 
 def _half_a_sentence(part: Path) -> None:
