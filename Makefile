@@ -86,7 +86,7 @@ docs: $(STAMP) ## build the documentation into build/site, every warning an erro
 test: $(STAMP) ## the tests (TESTS=... selects some, such as TESTS='-m slow'; JOBS=... processes)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
-long: $(STAMP) ## the tests that make test leaves out: recipes of the cookbook, make gpu on a CPU, the second device
+long: $(STAMP) ## the tests that make test leaves out: the cookbook, make gpu on a CPU, the second device, minutes of Slurm
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup -m long
 
 check: $(STAMP) ## style, format and types

@@ -200,7 +200,7 @@ def test_a_run_without_time_left_fails_and_the_same_command_continues(cluster: C
     assert "resuming from" in log_of(again)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # Slurm counts in minutes
 def test_a_run_that_slurm_stops_for_its_time_continues(cluster: Cluster, whole: Sweep, tmp_path: Path):
     # two minutes: Slurm may send the signal earlier by up to one
     limits = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=20"]

@@ -141,6 +141,7 @@ def test_a_selection_gets_a_folder_of_its_own(write_run: WriteRun, tmp_path: Pat
     run = write_run(editor="memit", name="A")
     write_run(editor="memit", name="A", seed=1)
     write_run(editor="rome", name="A")
+    keep_metrics(run.parent, "norm/frobenius_ratio/edited")
     (tmp_path / "A" / "latest").symlink_to(run.name)
     for text, folder in ((":editor=memit", "A-editor=memit"), ("/latest", "A-memit-0-0")):
         assert main(["report", f"{tmp_path}/A{text}"]) == 0

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from analysis.claims.evidence import Evidence
 from analysis.claims.headlines import HEADLINES
 from analysis.claims.registry import STUDIES
 from analysis.claims.verdicts import Claim, judge
+from analysis.plots.charts.save import Chart
 from analysis.reports import experiment_page, results_page
 from analysis.reports.experiment_page import detectable
 from analysis.reports.results_page import write_results
@@ -30,6 +32,19 @@ def coarse_pictures(monkeypatch: pytest.MonkeyPatch):
     """Pictures of few dots are drawn faster."""
     for module in (experiment_page, results_page):
         monkeypatch.setattr(module, "DOTS_PER_INCH", 40)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty files in place of pictures, for what does not look at them."""
+
+    def touch(chart: Chart, stem: Path, formats: Sequence[str], dots: int) -> list[Path]:
+        paths = [stem.with_name(f"{stem.name}.{ending}") for ending in formats]
+        for path in paths:
+            path.touch()
+        return paths
+
+    monkeypatch.setattr(experiment_page, "save", touch)
 
 
 @pytest.fixture
@@ -89,6 +104,7 @@ def test_what_could_have_been_seen_stands_beside_what_was_not(root: Path, values
     assert detectable(found) == (text if shown else "")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_cases_lie_beside_the_page(root: Path):
     page = root / "results.md"
     write_results([root], page)
@@ -99,6 +115,7 @@ def test_the_cases_lie_beside_the_page(root: Path):
     assert sorted(grows["case"]) == ["memit", "rome"] and (grows["seeds"] == 3).all()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_experiment_without_runs_is_answered_by_those_of_the_same_one(root: Path, write_run: WriteRun):
     write_run(name="norms_by_layer", editor="memit", seed=0)
     write_results([root], root / "results.md")
@@ -106,6 +123,7 @@ def test_an_experiment_without_runs_is_answered_by_those_of_the_same_one(root: P
     assert "built-in: 1 finished runs of norms_by_layer" in pages(root / "results.md")["activation_norms"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_only_pictures_of_the_pages_themselves_are_deleted(root: Path):
     page, folder = root / "mine.md", root / "mine"
     folder.mkdir()
@@ -117,6 +135,7 @@ def test_only_pictures_of_the_pages_themselves_are_deleted(root: Path):
     assert all((folder / name).exists() for name in ("holiday.png", "holiday.svg"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_of_one_scale_has_its_runs_in_the_folder_of_its_name(root: Path, write_run: WriteRun):
     write_run(name="collapse", editor="memit", edits=60)
     verdicts = write_results([root], root / "results.md")
@@ -151,6 +170,7 @@ def test_the_page_is_the_same_for_the_same_runs(root: Path):
     assert files[0] == files[1] != []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_of_several_folders_are_combined(root: Path, write_run: WriteRun, tmp_path: Path):
     """A run that lies in both folders counts once."""
     kept = tmp_path / "kept"
@@ -164,6 +184,7 @@ def test_runs_of_several_folders_are_combined(root: Path, write_run: WriteRun, t
     assert "real facts: 1 finished runs of encore_facts" in written["encore"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_lengths_and_batches_that_are_not_crossed_are_listed_together(root: Path, write_run: WriteRun):
     for edits, batch in ((60, 1), (60, 10), (120, 10)):
         write_run(name="encore", editor="encore", edits=edits, settings={"batch_size": batch})
@@ -174,6 +195,7 @@ def test_lengths_and_batches_that_are_not_crossed_are_listed_together(root: Path
     assert lengths in pages(root / "results.md")["encore"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_names_uncommitted_changes(root: Path, write_run: WriteRun):
     """And the downstream accuracy of the unedited model."""
     code = write_run(name="encore", editor="encore") / "provenance.json"
@@ -183,6 +205,7 @@ def test_the_page_names_uncommitted_changes(root: Path, write_run: WriteRun):
     assert "downstream accuracy of the unedited model" in pages(root / "results.md")["encore"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_synthetic_growth_appears(root: Path):
     verdicts = write_results([root], root / "results.md")
     grows = [line for line in verdicts if line.startswith("norms_editing: ")]
@@ -235,6 +258,7 @@ def test_a_facet_has_panels_of_its_own_and_a_series_its_colour_in_all(write_run:
     assert len(set(colours[1].values())) == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_figure_at_the_top_needs_sequences_and_controls(root: Path, write_run: WriteRun):
     page = root / "results.md"
     for editor in ("memit", "rome"):

@@ -15,7 +15,7 @@ from analysis.reports.html_report import render
 from analysis.results.collection import collect, collect_run
 from analysis.results.run_folder import RunFolder
 from analysis.results.tables import alarm_order, alarms_of, per_series, summary
-from tests.fake_runs import TOKENS, Part, WriteRun, write_parts, write_rows
+from tests.fake_runs import TOKENS, Part, WriteRun, keep_metrics, write_parts, write_rows
 
 CPT = Part(name="cpt", total=40)
 LORA = Part(name="lora", total=40, ratio=1.1, adapters=True)
@@ -239,6 +239,7 @@ def test_the_command_draws_over_tokens(trained: Path, tmp_path: Path, capsys: py
     command = ["figures", str(trained), "--x", "tokens", "--only", "loss", "--format", "svg"]
     assert main([*command, "--to", str(tmp_path / "paper")]) == 0
     assert capsys.readouterr().out.strip().endswith("loss.svg")
+    keep_metrics(trained, "train/loss/")
     assert main(["report", str(trained), "--to", str(tmp_path / "page"), "--x", "tokens"]) == 0
 
 
