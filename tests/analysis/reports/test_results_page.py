@@ -39,6 +39,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty files in place of pictures, for what does not look at them."""
 
     def touch(chart: Chart, stem: Path, formats: Sequence[str], dots: int) -> list[Path]:
+        stem.parent.mkdir(parents=True, exist_ok=True)
         paths = [stem.with_name(f"{stem.name}.{ending}") for ending in formats]
         for path in paths:
             path.touch()

@@ -61,7 +61,7 @@ def test_python_is_told_what_to_give_without_a_command(tmp_path: Path):
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", ["model=hf", f"model.path={tmp_path}"])
-    with pytest.raises(ConfigError, match=r"no values for editor=memit .*give layers\.edit=\[") as caught:
+    with pytest.raises(ConfigError, match=r"no values for editor=memit .*give layers=\[") as caught:
         resolved(config)
     assert "on the command line" not in str(caught.value)
 
