@@ -5,6 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 REAL_STAMP := $(VENV)/.installed-real
 JOBS   ?= 2
+WORKERS ?= 3
 # the experiments of `make paper`: mechanism replays the updates of mechanism_record;
 # activation_norms is left out because its runs are those of norms_by_layer
 EXPERIMENTS := causal_trace norms_posttraining norms_editing norms_by_layer baseline_norms subspace_shift \
@@ -83,11 +84,12 @@ docs: $(STAMP) ## build the documentation into build/site, every warning an erro
 	$(VENV)/bin/zensical build --strict --clean
 	$(VENV)/bin/zensical serve
 
-test: $(STAMP) ## the tests (TESTS=... selects some, such as TESTS='-m slow'; JOBS=... processes)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
+# one process waits for Slurm most of the time
+test: $(STAMP) ## the tests (TESTS=... selects some, such as TESTS='-m slow'; WORKERS=... processes)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
-long: $(STAMP) ## the tests that make test leaves out: the cookbook, make gpu on a CPU, the second device, minutes of Slurm
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup -m long
+long: $(STAMP) ## the tests that make test leaves out because they take minutes or repeat others
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup -m long
 
 check: $(STAMP) ## style, format and types
 	$(VENV)/bin/ruff check .

@@ -155,7 +155,7 @@ def survive(name: str, tmp_path: Path, kills: int, seed: int) -> None:
     compare(root, whole)
 
 
-@pytest.mark.parametrize("name", ["history", "edits between steps"])
+@pytest.mark.parametrize("name", ["history", pytest.param("edits between steps", marks=pytest.mark.long)])
 def test_a_killed_run_ends_with_the_same_bits(name: str, tmp_path: Path):
     survive(name, tmp_path, kills=3, seed=0)
 

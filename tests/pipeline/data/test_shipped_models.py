@@ -142,14 +142,14 @@ def after_200_edits(editor: str, folder: Path) -> tuple[float, float]:
     return float((new > true).double().mean()), known
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_200_edits_by_encore_leave_the_model_healthy(moments: Path) -> None:
     success, known = after_200_edits("encore", moments)
     assert success >= 0.9
     assert known >= 0.7
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("editor", ["rome", "memit"])
 def test_the_same_edits_by_rome_and_memit_break_it(editor: str, moments: Path) -> None:
     _, known = after_200_edits(editor, moments)

@@ -61,7 +61,7 @@ def check_equal(one: list[dict], two: list[dict]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("intervention", ["cpt", "lora"])
+@pytest.mark.parametrize("intervention", ["cpt", pytest.param("lora", marks=pytest.mark.long)])
 def test_two_processes_train_as_one_does(started: Started, intervention: str):
     batch = f"training.{intervention}.batch_size"
     text = [f"intervention={intervention}"]

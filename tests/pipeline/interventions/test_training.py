@@ -256,7 +256,7 @@ BETWEEN = "edit_while_training intervention.every=2"
 
 
 @pytest.mark.parametrize("intervention", ["cpt", "fft", "lora", "cpt_then_edit", CPT_THEN_LORA, BETWEEN])
-@pytest.mark.parametrize("rows_before", [6, 11])
+@pytest.mark.parametrize("rows_before", [6, pytest.param(11, marks=pytest.mark.long)])
 def test_an_interrupted_training_goes_on_with_the_same_numbers(
     training: Composed,
     tmp_path: Path,
