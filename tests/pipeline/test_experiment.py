@@ -111,7 +111,8 @@ def test_every_phase_before_the_first_edit_and_of_the_last_measurement_is_shown(
     phases: list[Phase | int] = []
     monkeypatch.setattr(Display, "report", lambda _, phase: phases.append(phase))
     monkeypatch.setattr(Display, "show", lambda _, part, count, row: phases.append(count))
-    launch(composed(f"editor.contexts.cache={tmp_path / 'contexts'}", "stage=[norms,efficacy]"), tmp_path)
+    options = ["regularizer=[norm_constraint]", f"editor.contexts.cache={tmp_path / 'contexts'}"]
+    launch(composed(*options, "stage=[norms,efficacy]"), tmp_path)
     names = [each if isinstance(each, int) else each.name for each in phases]
     stages = ["measuring norms", "measuring efficacy"]
     assert list(dict.fromkeys(names)) == [
