@@ -142,7 +142,14 @@ def test_pieces_have_to_match_the_checkpoint(
         launch(composed(*choices), tmp_path)
 
 
-@pytest.mark.parametrize("control", CONTROLS)
+RESUMED = ("drift_kept", "norm_kept", "rotated")
+"""A control that sums, one that remembers norms, and one that draws; the others are as one of these."""
+
+
+@pytest.mark.parametrize(
+    "control",
+    [*RESUMED, *(pytest.param(each, marks=pytest.mark.long) for each in CONTROLS if each not in RESUMED)],
+)
 def test_a_killed_and_resumed_replay_equals_one_that_was_not(
     composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, control: str
 ):
