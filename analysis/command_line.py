@@ -147,17 +147,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     whole.set_defaults(run=report)
     _add_figure_options(commands.add_parser("figures", parents=[common], help="figures alone, for a paper"))
-    page = commands.add_parser("results", help="the claims of all experiments, with verdicts")
-    page.add_argument(
+    roots = argparse.ArgumentParser(add_help=False)
+    roots.add_argument(
         "roots", nargs="+", type=local_path, metavar="outputs", help="folders that hold experiments' folders"
+    )
+    page = commands.add_parser(
+        "results", parents=[roots], help="the claims of all experiments, with verdicts"
     )
     page.add_argument(
         "--to", type=local_path, default=Path("docs/results.md"), help="default: docs/results.md"
     )
     page.set_defaults(run=results)
-    board = commands.add_parser("leaderboard", help="editors compared over all runs, as a page and as CSV")
-    board.add_argument(
-        "roots", nargs="+", type=local_path, metavar="outputs", help="folders that hold experiments' folders"
+    board = commands.add_parser(
+        "leaderboard", parents=[roots], help="editors compared over all runs, as a page and as CSV"
     )
     board.add_argument("--to", type=local_path, default=Path("outputs"), help="folder; default: outputs")
     board.set_defaults(run=leaderboard)

@@ -35,7 +35,7 @@ def local_hub() -> Iterator[Hub]:
             if self.path == "/api/whoami-v2":
                 known = {"name": "someone", "type": "user", "orgs": [{"name": "lab"}]}
                 authorised = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-                return self.answer(known if authorised else {"error": "Invalid user token."}, not authorised)
+                return self.answer(known) if authorised else self.answer({"error": "Invalid token"}, code=401)
             name = self.repository()
             if name not in hub.repositories:
                 return self.answer({"error": "Repository not found"}, code=404)
@@ -73,9 +73,9 @@ def local_hub() -> Iterator[Hub]:
         def repository(self) -> str:
             return "/".join(self.path.split("?")[0].split("/")[3:5])
 
-        def answer(self, content: object, refused: bool = False, code: int = 200) -> None:
+        def answer(self, content: object, code: int = 200) -> None:
             text = json.dumps(content).encode()
-            self.send_response(401 if refused else code)
+            self.send_response(code)
             if code == 404:
                 self.send_header("X-Error-Code", "RepoNotFound")
             self.send_header("Content-Type", "application/json")

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -17,6 +16,7 @@ from analysis.plots.figures.registry import FIGURES, FigureSpec, X, charts, save
 from analysis.plots.interactive.draw import interactive
 from analysis.reports.conclusions import conclusions
 from analysis.reports.fact_table import fact_table
+from analysis.reports.html_page import html_page
 from analysis.reports.optuna_study import Search
 from analysis.results.collection import Collection
 from analysis.results.tables import (
@@ -86,13 +86,9 @@ def render(
     studies: Sequence[Search] = (),
 ) -> str:
     """The page's HTML. The template escapes every text; only Plotly's own output is taken as it is."""
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     runs = summary(collection)
-    return templates.get_template("report.html.j2").render(
+    return html_page(
+        "report.html.j2",
         title=title,
         lead=_lead(runs),
         conclusions=conclusions(collection),

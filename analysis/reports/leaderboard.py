@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import jinja2
 import pandas as pd
 
+from analysis.reports.html_page import html_page
 from analysis.results.collection import Collection, collect_by
 from analysis.results.run_folder import runs_in
 from analysis.results.tables import HEADINGS, leaders, means_as_text, summary, without_formulas
@@ -78,7 +78,8 @@ def write_leaderboard(roots: Sequence[Path], folder: Path) -> Path:
         folder / "leaderboard.csv", index=False, float_format="%.6g", lineterminator="\n"
     )
     page = folder / "leaderboard.html"
-    page.write_text(_render([_group(values, rows) for values, rows in groups.items()]), encoding="utf-8")
+    tables = [_group(values, rows) for values, rows in groups.items()]
+    page.write_text(html_page("leaderboard.html.j2", groups=tables), encoding="utf-8")
     return page
 
 
@@ -127,13 +128,3 @@ def _group(values: Sequence[object], rows: pd.DataFrame) -> Group:
         table=text.rename(columns=dict(_HEADINGS)),
         best={_HEADINGS[column]: (_BETTER[column], editors) for column, editors in found.items()},
     )
-
-
-def _render(groups: Sequence[Group]) -> str:
-    """The page's HTML. The template escapes every text."""
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return templates.get_template("leaderboard.html.j2").render(groups=groups)

@@ -47,7 +47,7 @@ def stem(path: str) -> str:
 
 
 def register_resolvers() -> None:
-    """Make `${span:…}`, `${last:…}`, `${stem:…}`, `${variant:…}` and those of models known to OmegaConf."""
+    """Make these functions, such as `${span:…}` and `${group_help:…}`, known to OmegaConf."""
     OmegaConf.register_new_resolver("group_help", group_help, replace=True)
     OmegaConf.register_new_resolver("variant", variant, replace=True)
     OmegaConf.register_new_resolver("model_source", model_source, replace=True)

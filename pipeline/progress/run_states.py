@@ -47,10 +47,10 @@ def run_states(experiment: Path) -> list[RunState]:
     Raises:
         DataError: if the folder holds none.
     """
-    if (run := RunFolder(experiment)).is_run:
-        planned = {job.run: job.overrides for job in plan.read(experiment.parent)}
+    run = RunFolder(experiment)
+    planned = {job.run: job.overrides for job in plan.read(experiment.parent if run.is_run else experiment)}
+    if run.is_run:
         return [run_state(run, planned.get(run.path.name))]
-    planned = {job.run: job.overrides for job in plan.read(experiment)}
     names = list(dict.fromkeys([*planned, *(run.path.name for run in runs_in(experiment))]))
     if not names:
         raise DataError(

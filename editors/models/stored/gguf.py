@@ -102,21 +102,16 @@ def _write(file: Path, folder: Path, report: Report) -> None:
         _plain(model).save_pretrained(part)
         tokenizer.save_pretrained(part)
         (part / _DIGEST).write_text(_digest(part), encoding="ascii")
-    except (MemoryError, OSError) as error:
-        shutil.rmtree(part, ignore_errors=True)
-        if isinstance(error, MemoryError) or error.errno is not None:
-            raise
-        raise ModelError(_damaged(file, error)) from error
     except Exception as error:  # whatever the parsers of a damaged file raise
         shutil.rmtree(part, ignore_errors=True)
-        raise ModelError(_damaged(file, error)) from error
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        raise ModelError(
+            f"{file} cannot be dequantized ({first_line(error)}): copy the file again, or give another one"
+        ) from error
     part.chmod(0o755)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
-
-
-def _damaged(file: Path, error: Exception) -> str:
-    return f"{file} cannot be dequantized ({first_line(error)}): copy the file again, or give another one"
 
 
 @contextmanager

@@ -26,19 +26,15 @@ def check_destination(repository: str) -> None:
     try:
         user = api.whoami()
         owners = [user["name"], *(group["name"] for group in user.get("orgs", ()))]
-        holds = (
-            [name for name in api.list_repo_files(repository) if name != _KEPT]
-            if owner in owners and api.repo_exists(repository)
-            else []
-        )
+        if owner not in owners:
+            raise ConfigError(f"push={repository}: the login is for {', '.join(owners)}, not for {owner}")
+        files = api.list_repo_files(repository) if api.repo_exists(repository) else []
     except LocalTokenNotFoundError as error:
         raise ConfigError(f"push={repository} needs a login: hf auth login, or set HF_TOKEN") from error
     except (HfHubHTTPError, OSError) as error:
         raise _refused(repository, error) from error
-    if owner not in owners:
-        raise ConfigError(f"push={repository}: the login is for {', '.join(owners)}, not for {owner}")
-    if holds:
-        raise ConfigError(f"push={repository} holds files already, such as {holds[0]}: name a new repository")
+    if held := [name for name in files if name != _KEPT]:
+        raise ConfigError(f"push={repository} holds files already, such as {held[0]}: name a new repository")
 
 
 def push(folder: Path, repository: str) -> str:

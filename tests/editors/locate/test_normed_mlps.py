@@ -7,6 +7,7 @@ projections at the subject: the state that the optimisation of targets ends in.
 import random
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, Olmo2Config, PretrainedConfig
 
-from editors.base import Edit
+from editors.base import Edit, Targets
 from editors.data import Fact
 from editors.locate.base import LocateThenEdit
 from editors.locate.contexts import GivenContexts
@@ -103,6 +104,28 @@ def shifted(model: Model, shifts: Mapping[int, Tensor]) -> tuple[dict[int, Tenso
     return {layer: output[0, at] for layer, output in outputs.items()}, logits.log_softmax(dim=-1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """The targets of an edit, and its three passes: outputs of down projections, and the prediction."""
+
+    found: Targets
+    shifts: Mapping[int, Tensor]
+    aimed: tuple[dict[int, Tensor], Tensor]
+    """With the shifts that the optimisation found."""
+    before: tuple[dict[int, Tensor], Tensor]
+    after: tuple[dict[int, Tensor], Tensor]
+    """With the update in place of the shifts."""
+
+
+def passes(model: Model, made: LocateThenEdit, edit: Edit, layers: list[int]) -> Passes:
+    """Find the targets again, pass with their shifts and without, and apply the update."""
+    found = made.targets.find(model, [FACT], BARE, layers, Regularizer())
+    shifts = dict(zip(layers, (found.vectors - found.initial)[0], strict=True))
+    aimed, before = shifted(model, shifts), shifted(model, {})
+    model.apply(edit.update)
+    return Passes(found=found, shifts=shifts, aimed=aimed, before=before, after=shifted(model, {}))
+
+
 @EVERY
 @SEEDS
 @pytest.mark.parametrize(("name", "layers"), [("rome", [1]), ("r_rome", [2]), ("emmet_exact", [0, 1, 3])])
@@ -110,21 +133,17 @@ def test_an_edit_ends_in_the_state_that_the_optimisation_ended_in(family, seed, 
     """Down projections reach their targets, and the prediction is the one that the shifts gave."""
     model = random_model(family, seed)
     made, edit = edited(model, name, layers)
-    found = made.targets.find(model, [FACT], BARE, layers, Regularizer())
-    shifts = dict(zip(layers, (found.vectors - found.initial)[0], strict=True))
-    goals, aimed = shifted(model, shifts)
-    before, unedited = shifted(model, {})
-    model.apply(edit.update)
-    reached, predicted = shifted(model, {})
+    seen = passes(model, made, edit, layers)
+    (goals, aimed), (before, unedited), (reached, predicted) = seen.aimed, seen.before, seen.after
     for layer in layers:
-        assert shifts[layer].norm() > 0.1 * before[layer].norm(), "there is something to reach"
+        assert seen.shifts[layer].norm() > 0.1 * before[layer].norm(), "there is something to reach"
         torch.testing.assert_close(reached[layer], goals[layer], rtol=1e-3, atol=1e-4)
     assert edit.targets is not None
     torch.testing.assert_close(edit.targets[0], goals[layers[-1]], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(predicted, aimed, rtol=1e-3, atol=1e-3)
     assert (aimed - unedited).abs().max() > 0.05
     token = tokenize_prompt(model.tokenizer, FACT, target=FACT.target_new).target_ids[0]
-    assert float(-aimed[token]) == pytest.approx(float(found.losses), rel=1e-5)
+    assert float(-aimed[token]) == pytest.approx(float(seen.found.losses), rel=1e-5)
 
 
 @EVERY
@@ -134,12 +153,8 @@ def test_every_block_closes_its_residual_but_for_what_the_corpus_is_worth(family
     """Least squares shrinks the residual of each MLP by one factor and does not turn it."""
     model, layers = random_model(family, seed), [0, 2]
     made, edit = edited(model, name, layers)
-    found = made.targets.find(model, [FACT], BARE, layers, Regularizer())
-    shifts = dict(zip(layers, (found.vectors - found.initial)[0], strict=True))
-    goals, _ = shifted(model, shifts)
-    before, _ = shifted(model, {})
-    model.apply(edit.update)
-    reached, _ = shifted(model, {})
+    seen = passes(model, made, edit, layers)
+    (goals, _), (before, _), (reached, _) = seen.aimed, seen.before, seen.after
     change, wanted = reached[layers[0]] - before[layers[0]], goals[layers[0]] - before[layers[0]]
     assert torch.nn.functional.cosine_similarity(change, wanted, dim=0) > 1 - 1e-6
     assert 0.5 < float(change.norm() / wanted.norm()) < 1
