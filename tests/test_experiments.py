@@ -48,7 +48,9 @@ def test_kept_runs_of_the_real_model_are_complete_and_anonymous():
     assert folders
     for folder in folders:
         found = collect(folder)
-        assert not found.unfinished and not found.notes and set(found.runs["name"]) == {folder.name}
+        # a model that breaks takes no more edits, which is what its run is kept for
+        notes = [note for note in found.notes if not note.endswith("edits took.")]
+        assert not found.unfinished and not notes and set(found.runs["name"]) == {folder.name}
         for run in folder.iterdir():
             tree = json.loads((run / "provenance.json").read_text())
             assert not {"host", "platform", "command"} & set(tree) and tree["git"]["dirty"] is False
