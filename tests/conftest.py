@@ -1,6 +1,8 @@
-"""Settings for every test: no hub, no progress bars, one W&B mode."""
+"""Settings for every test: no hub, no progress bars, one W&B mode; and where shapes are checked."""
 
+import gc
 import os
+from pathlib import Path
 
 # before any library reads them
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -8,9 +10,25 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import jaxtyping
 import pytest
+
+TESTS = Path(__file__).parent
+# the tests of the packages whose functions have shapes; whole runs would take twice as long with the checks
+WITH_SHAPES = ("editors", "analysis")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups first: one process runs all of a group, and would be alone with it at the end."""
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What the imports left is not searched again: a quarter of a second at every collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    folder = item.path.relative_to(TESTS).parts[0]
+    jaxtyping.config.update("jaxtyping_disable", folder not in WITH_SHAPES)
