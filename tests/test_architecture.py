@@ -20,6 +20,7 @@ ALLOWED = {
     "editors.phases": "",
     "editors.disk": "",
     "editors.digests": "",
+    "editors.hub": "",
     "editors.text_files": "errors",
     "editors.tensor_files": "digests disk errors",
     "editors.update_files": "errors updates tensor_files",

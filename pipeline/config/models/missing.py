@@ -1,17 +1,15 @@
 """All values that a configuration lacks, as one command to paste, with guesses if there are any."""
 
-import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
-from huggingface_hub import constants
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from editors.errors import ConfigError, ModelError
+from editors.hub import is_cached, is_offline
 from editors.models.stored.model_types import unsupported
 from pipeline.config.models.described import description
 from pipeline.config.models.published import LAYERS as PUBLISHED, as_text, nearest
@@ -51,7 +49,7 @@ def _commands(config: DictConfig, keys: Sequence[str]) -> Iterator[str]:
     origin, values = nearest(str(editor), OmegaConf.select(config, "model.depth", default=None))
     guesses = {LAYERS if key == PUBLISHED else key: as_text(value) for key, value in values.items()}
     lacking = [f"{key}={guesses.get(key, _NO_VALUE)}" for key in keys]
-    text = [_ARTICLES] if _lacks_text(config) and _is_offline() else []
+    text = [_ARTICLES] if _lacks_text(config) and is_offline() else []
     if not HydraConfig.initialized():  # in Python there is no command line to complete
         yield (
             f"there are no values for editor={editor} on model={model}: give "
@@ -85,17 +83,6 @@ def _lacks_text(config: DictConfig) -> bool:
     is_chosen = any(each.startswith("corpus@model.corpus=") for each in _given())
     is_read = bool(dataset) and config.get("moments") is not None
     return is_read and not is_chosen and not is_cached(dataset) and all(map(find_spec, _PACKAGES))
-
-
-def is_cached(dataset: str) -> bool:
-    """Whether the cache of the hub or of the library `datasets` has a data set of the hub."""
-    hub = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}" / "snapshots"
-    prepared = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
-    return hub.is_dir() or (prepared / dataset.replace("/", "___")).is_dir()
-
-
-def _is_offline() -> bool:
-    return constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE") == "1"
 
 
 def _missing(node: object, path: str = "") -> Iterator[str]:

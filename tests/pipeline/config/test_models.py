@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
+from editors import hub
 from editors.errors import ConfigError
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.models import missing, sources
@@ -133,7 +134,7 @@ def test_a_command_without_a_hub_takes_the_packaged_text(tmp_path: Path, monkeyp
     commands = [line for line in message(path).splitlines() if line.startswith("  ")]
     assert len(commands) == 2 and all(text in line for line in commands)
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr(missing.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
     assert message(path).count(text) == 1 and f"without a hub add {text}" in message(path)
     assert text not in message(path, "corpus@model.corpus=world") + message(path, "editor=ft")
     monkeypatch.setattr(missing, "is_cached", lambda name: True)
@@ -141,12 +142,12 @@ def test_a_command_without_a_hub_takes_the_packaged_text(tmp_path: Path, monkeyp
 
 
 def test_a_data_set_is_cached_as_files_or_as_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(missing.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "tables"))
-    assert not missing.is_cached("org/a") and not missing.is_cached("org/b")
+    assert not hub.is_cached("org/a") and not hub.is_cached("org/b")
     (tmp_path / "hub" / "datasets--org--a" / "snapshots").mkdir(parents=True)
     (tmp_path / "tables" / "org___b").mkdir(parents=True)
-    assert missing.is_cached("org/a") and missing.is_cached("org/b")
+    assert hub.is_cached("org/a") and hub.is_cached("org/b")
 
 
 def test_what_lies_here_comes_before_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -155,7 +156,9 @@ def test_what_lies_here_comes_before_the_network(tmp_path: Path, monkeypatch: py
     file = tmp_path / "a.gguf"
     file.write_bytes(b"GGUF")
     answers: list[bool] = []
-    monkeypatch.setattr(sources, "_answers", lambda path: bool(answers))
+    refused = ConnectionError("no network")
+    monkeypatch.setattr(sources, "is_offline", lambda: False)
+    monkeypatch.setattr(sources, "refusal", lambda path, **_: None if answers else refused)
 
     def source() -> str:
         model_source.cache_clear()

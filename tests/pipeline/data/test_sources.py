@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 
 from editors.data import Fact
 from editors.errors import ConfigError, DataError
+from pipeline.data import readers
 from pipeline.data.corpora import HubText
 from pipeline.data.factset import FactSet
 from pipeline.data.sources import CounterFact, ZsRE
@@ -385,6 +386,18 @@ def test_an_unreachable_hub_data_set_is_named_with_the_local_way(
         CounterFact(dataset="nobody/nothing-here").load()
     with pytest.raises(DataError, match="nobody/nothing-here"):
         list(HubText(dataset="nobody/nothing-here", revision="0"))
+
+
+def test_without_a_network_a_hub_data_set_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would try for half a minute; a hub that answers, if only with a refusal, is left to it."""
+    monkeypatch.setattr(readers, "is_offline", lambda: False)
+    monkeypatch.setattr(readers, "refusal", lambda dataset, **_: ConnectionError("no network"))
+    told = r"nobody/nothing-here is not on this machine, and the hub does not answer \(no network\)"
+    with pytest.raises(DataError, match=told):
+        CounterFact(dataset="nobody/nothing-here").load()
+    monkeypatch.setattr(readers, "refusal", lambda dataset, **_: None)
+    with pytest.raises(DataError, match="nobody/nothing-here cannot be loaded"):
+        CounterFact(dataset="nobody/nothing-here").load()
 
 
 def test_rows_of_the_hub_are_read_like_those_of_a_file(
