@@ -14,7 +14,8 @@ import jaxtyping
 import pytest
 
 TESTS = Path(__file__).parent
-# the tests of the packages whose functions have shapes; whole runs would take twice as long with the checks
+# the packages whose functions have shapes; whole runs, which take twice as long with the checks, have them in
+# make long
 WITH_SHAPES = ("editors", "analysis")
 
 
@@ -31,4 +32,5 @@ def pytest_collection_finish() -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     folder = item.path.relative_to(TESTS).parts[0]
-    jaxtyping.config.update("jaxtyping_disable", folder not in WITH_SHAPES)
+    is_checked = folder in WITH_SHAPES or item.get_closest_marker("long") is not None
+    jaxtyping.config.update("jaxtyping_disable", not is_checked)
