@@ -1,7 +1,6 @@
 """Name, family and depth of a model, from its configuration alone."""
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -11,6 +10,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
 from editors.errors import ModelError, first_line
+from editors.hub import is_offline
 from editors.models.stored.gguf_header import PACKAGED, gguf_file, read_header
 from editors.text_files import local_path
 
@@ -82,7 +82,7 @@ def _downloaded(path: str, revision: str | None) -> Path:
         cached = try_to_load_from_cache(path, "config.json", revision=revision)
         if isinstance(cached, str):
             return Path(cached)
-        if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        if is_offline():
             raise ModelError(
                 f"{absent(path)} and not in the hub's cache, and HF_HUB_OFFLINE forbids to ask the hub"
             )
