@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from analysis.inference.scoring import Ids
 from editors.errors import DataError, NumericsError
@@ -144,7 +144,7 @@ def _generate(model: Model, group: Sequence[_Request], endings: _Endings, sampli
     """The new tokens of each row, up to its end-of-text token."""
     end_tokens = endings.tokens
     ids, mask = (x.to(model.device) for x in pad([request.ids for request in group], "left"))
-    config = GenerationConfig(
+    config = transformers.GenerationConfig(
         max_new_tokens=max(request.new for request in group),
         do_sample=sampling is not None,
         **({"top_k": sampling.k} if sampling else {}),
@@ -158,14 +158,14 @@ def _generate(model: Model, group: Sequence[_Request], endings: _Endings, sampli
         input_ids=ids,
         attention_mask=mask.long(),
         generation_config=config,
-        logits_processor=LogitsProcessorList([_FiniteScores()]),
+        logits_processor=transformers.LogitsProcessorList([_FiniteScores()]),
         **({"tokenizer": model.tokenizer} if endings.texts else {}),
     )
     rows = output[:, ids.shape[1] :].tolist()
     return [_before_end(row[: request.new], end_tokens) for request, row in zip(group, rows, strict=True)]
 
 
-class _FiniteScores(LogitsProcessor):
+class _FiniteScores:
     """Refuses scores that are NaN, of which greedy search would take the first token."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -197,10 +197,10 @@ def _decode(model: Model, prompt: Ids, new: Ids) -> str:
 
 
 @contextmanager
-def _without_defaults(hf: PreTrainedModel) -> Iterator[None]:
+def _without_defaults(hf: "transformers.PreTrainedModel") -> Iterator[None]:
     """Hide the model's generation defaults, with which `generate` would fill in unset options."""
     defaults = hf.generation_config
-    hf.generation_config = GenerationConfig()
+    hf.generation_config = transformers.GenerationConfig()
     try:
         yield
     finally:

@@ -15,11 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -27,6 +25,10 @@ from editors.errors import ConfigError, NumericsError
 from editors.models.memory import check_fits
 from editors.models.model import Model
 from editors.updates import Delta, Site
+
+if TYPE_CHECKING:
+    import peft
+    from peft.tuners.lora import LoraLayer
 
 Initialisation = Literal["default", "gaussian"]
 """Distribution of A: uniform as in the published code (Kaiming, a = √5), or normal with deviation 1 / r."""
@@ -83,6 +85,11 @@ class LoRA:
             ConfigError: for a matrix or a block that the model lacks, a model that has adapters already, or
                 adapters larger than the free memory.
         """
+        from peft import (  # here: it takes seconds, which a refusal need not wait for
+            PeftModel,
+            get_peft_model,
+        )
+
         self.check(model)
         if hasattr(model.hf, "peft_config"):
             raise ConfigError(f"{model.name} has adapters already; merge or detach those first")
@@ -93,10 +100,10 @@ class LoRA:
         with seeded(self.seed), warnings.catch_warnings():
             # peft reads a property of transformers that was renamed
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-            peft = get_peft_model(model.hf, self._config(model, slots))
-        assert isinstance(peft, PeftModel)
-        peft.eval()  # modules are made in training mode
-        return Adapters(model, peft, slots)
+            adapted = get_peft_model(model.hf, self._config(model, slots))
+        assert isinstance(adapted, PeftModel)
+        adapted.eval()  # modules are made in training mode
+        return Adapters(model, adapted, slots)
 
     def _check_memory(self, model: Model, slots: Sequence["_ModuleSlot"]) -> None:
         """Raise a ConfigError if the adapters, their gradients and Adam's two moments cannot fit.
@@ -116,7 +123,9 @@ class LoRA:
     def _paths(self, model: Model) -> list[str]:
         return list(dict.fromkeys(model.family.sites[name] for name in model.sites if name in self.sites))
 
-    def _config(self, model: Model, slots: Sequence["_ModuleSlot"]) -> LoraConfig:
+    def _config(self, model: Model, slots: Sequence["_ModuleSlot"]) -> "peft.LoraConfig":
+        from peft import LoraConfig, TaskType
+
         names = {module: name for name, module in model.hf.named_modules()}
         return LoraConfig(
             task_type=TaskType.CAUSAL_LM,
@@ -144,13 +153,15 @@ class _ModuleSlot:
         return getattr(self.parent, self.name)
 
     @property
-    def adapter(self) -> LoraLayer:
+    def adapter(self) -> "LoraLayer":
         """The current module as an adapted one."""
+        from peft.tuners.lora import LoraLayer
+
         layer = self.module
         assert isinstance(layer, LoraLayer)
         return layer
 
-    def put(self, module: nn.Module | LoraLayer) -> None:
+    def put(self, module: "nn.Module | LoraLayer") -> None:
         """Replace the module."""
         setattr(self.parent, self.name, module)
 
@@ -161,7 +172,7 @@ class Adapters:
     `peft` is the model for a Trainer. While they are attached, `Model.weight` and `Model.current` are W.
     """
 
-    def __init__(self, model: Model, peft: PeftModel, slots: Sequence[_ModuleSlot]) -> None:
+    def __init__(self, model: Model, peft: "peft.PeftModel", slots: Sequence[_ModuleSlot]) -> None:
         self.model = model
         self.peft = peft
         self._slots = slots

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
+import transformers
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from editors.errors import ModelError
 from editors.models.stored.model_types import MODEL_TYPES, unsupported
@@ -201,7 +202,7 @@ FAMILIES = (
 )
 
 
-def family_of(hf: PreTrainedModel) -> Family:
+def family_of(hf: "transformers.PreTrainedModel") -> Family:
     """The family of a Hugging Face causal language model.
 
     Raises:

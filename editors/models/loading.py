@@ -7,13 +7,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedTokenizerBase,
-)
+import transformers
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from editors.data import Corpus
 from editors.errors import ConfigError, ModelError, first_line
@@ -81,20 +76,20 @@ class Checkpoint:
         device, files = self._device(), CheckpointFiles(self._place, self.revision)
         self._check_place(files)
         files.check()
-        config = self._read("configuration", AutoConfig)
+        config = self._read("configuration", transformers.AutoConfig)
         config.return_dict = True  # the form of the answer, which a configuration may set, is ours to choose
         if self.depth not in (None, config.num_hidden_layers):
             raise ModelError(
                 f"model.depth={self.depth}, but {self.path} has {config.num_hidden_layers} blocks; correct it"
             )
-        tokenizer = self._read("tokenizer", AutoTokenizer)
+        tokenizer = self._read("tokenizer", transformers.AutoTokenizer)
         check_tokenizer(tokenizer, config, self._shown)
         if files.folder is not None:
             files.check_weights()
         self._check_memory(config, device)
         weights, loaded = self._read(
             "weights",
-            AutoModelForCausalLM,
+            transformers.AutoModelForCausalLM,
             config=config,
             dtype=getattr(torch, self.dtype),
             use_safetensors=True,

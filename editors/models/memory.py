@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import psutil
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from editors.errors import ConfigError
 from editors.models.architectures import family_of
@@ -72,7 +73,7 @@ def weight_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
     single = copy.deepcopy(config)
     single.num_hidden_layers = 1
     with torch.device("meta"):
-        hf = AutoModelForCausalLM.from_config(single, dtype=dtype)
+        hf = transformers.AutoModelForCausalLM.from_config(single, dtype=dtype)
     blocks = hf.get_submodule(family_of(hf).blocks)
     block = _bytes_of(blocks) + _BYTES_OF_MODULES
     return _bytes_of(hf) - _bytes_of(blocks) + config.num_hidden_layers * block

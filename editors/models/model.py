@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import cast
 
 import torch
+import transformers
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 from transformers.pytorch_utils import Conv1D
 
@@ -35,7 +36,7 @@ class Model:
 
     def __init__(
         self,
-        hf: PreTrainedModel,
+        hf: "transformers.PreTrainedModel",
         tokenizer: PreTrainedTokenizerBase,
         *,
         name: str = "model",

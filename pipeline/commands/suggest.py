@@ -105,8 +105,8 @@ def main(arguments: Sequence[str], compute: Callable[[Sequence[str]], None]) -> 
     compute(as_overrides(options))
     suggestion = best(trials_of(name), request.options, options, space.fixed, origin, peak)
     print(*suggestion.lines(), sep="\n")  # noqa: T201
-    if not suggestion.is_good:
-        return f"too few of the facts are written, so there is no file: {suggestion.advice}"
+    if suggestion.fault:
+        return suggestion.fault
     suggestion.write(file)
     print(f"written to {file}; next:\n  {suggestion.command(request.out)}")  # noqa: T201
     return 0

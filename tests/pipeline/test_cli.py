@@ -41,6 +41,20 @@ def test_a_mistake_ends_with_a_sentence_and_status_one(
     assert "Traceback" not in process.stderr and "Error executing job" not in process.stderr
 
 
+def test_a_wrong_value_does_not_wait_for_the_import_of_models(overrides: list[str], tmp_path: Path):
+    script = (
+        "import sys; from pipeline.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit as end: print('transformers.modeling_utils' in sys.modules, end.code)"
+    )
+    command = [sys.executable, "-c", script, *overrides, "layers.edit=[0,99]"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert process.stdout.startswith("False error: layers.edit=[0, 99]"), process.stderr
+
+
 def test_the_help_fits_two_screens_and_has_every_group(tmp_path: Path):
     process = run(tmp_path, "--help")
     lines = process.stdout.splitlines()

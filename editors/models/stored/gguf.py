@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import transformers
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, modeling_gguf_pytorch_utils
 
 from editors.digests import digest_of_files
 from editors.disk import PART, checksum, remove_parts
@@ -96,9 +96,9 @@ def _write(file: Path, folder: Path, report: Report) -> None:
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{PART}{folder.name}-"))
     try:
         place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-        tokenizer = AutoTokenizer.from_pretrained(**place)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
         with _counted(report):
-            model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+            model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
         _plain(model).save_pretrained(part)
         tokenizer.save_pretrained(part)
         (part / _DIGEST).write_text(_digest(part), encoding="ascii")
@@ -117,21 +117,22 @@ def _write(file: Path, folder: Path, report: Report) -> None:
 @contextmanager
 def _counted(report: Report) -> Iterator[None]:
     """Report the tensors that transformers dequantizes, instead of its progress bar."""
+    from transformers import modeling_gguf_pytorch_utils as reader
 
     def counted(tensors: Sequence[object], **_: object) -> Iterator[object]:
         for done, tensor in enumerate(tensors):
             report(Phase(name="dequantizing", count=done, total=len(tensors), unit="tensors"))
             yield tensor
 
-    bar = modeling_gguf_pytorch_utils.tqdm
-    modeling_gguf_pytorch_utils.tqdm = counted  # pyright: ignore[reportAttributeAccessIssue]
+    bar = reader.tqdm
+    reader.tqdm = counted  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
-        modeling_gguf_pytorch_utils.tqdm = bar
+        reader.tqdm = bar
 
 
-def _plain(model: PreTrainedModel) -> PreTrainedModel:
+def _plain(model: "transformers.PreTrainedModel") -> "transformers.PreTrainedModel":
     """The model without transformers' marks of a quantized one, which would refuse to be saved."""
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import safe_open
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from editors.errors import ModelError, listed
 
@@ -60,7 +60,7 @@ class WeightFiles:
 
 
 def check_loaded(
-    model: PreTrainedModel,
+    model: "transformers.PreTrainedModel",
     report: Mapping[str, Any],
     path: str,
     files: Sequence[Path],
@@ -117,7 +117,7 @@ def _present_name(name: str) -> str:
     return name
 
 
-def _untied(model: PreTrainedModel) -> set[str]:
+def _untied(model: "transformers.PreTrainedModel") -> set[str]:
     """The name of the output embedding if transformers found the file's to contradict the configuration."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or not getattr(model.config, "tie_word_embeddings", False):
@@ -129,7 +129,9 @@ def _untied(model: PreTrainedModel) -> set[str]:
     }
 
 
-def _faults_of_values(model: PreTrainedModel, absent: set[str], *, allow_zero: bool) -> dict[str, set[str]]:
+def _faults_of_values(
+    model: "transformers.PreTrainedModel", absent: set[str], *, allow_zero: bool
+) -> dict[str, set[str]]:
     infinite, zero = set(), set()
     for name, parameter in model.named_parameters():
         if name in absent:

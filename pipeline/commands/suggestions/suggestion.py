@@ -20,18 +20,20 @@ from pipeline.sweeps.box import EDITED
 
 LEAST = 0.9
 """ES that values have to reach to be worth a file; most edits have to take besides."""
+KEPT = 0.5
+"""NS below which more of the neighbours change their answer than keep it."""
 NOISE = 0.02
 """Difference of two scores below which the norms decide; it is well within their scatter for 50 facts."""
 _WIDTH = 108
 VALUES = ("editor.", "regularizer.", "layers.")
 """Beginnings of the keys of values, which the file holds."""
 _ES, _STEPS, _NORM = "edit/success/seen.rewrite", "edit/optimiser_steps/mean", "norm/frobenius_ratio/edited"
-_SCORE = "edit/score/seen"
+_NS, _SCORE = "edit/success/seen.neighbour", "edit/score/seen"
 _PRESERVED, _CONSTRAINED = "edit/preservation/mean", "edit/constraint_share/mean"
 _MEANINGS = {
     "ES": (_ES, "of the new objects are likelier than the old ones"),
     "PS": ("edit/success/seen.paraphrase", "of their paraphrases follow"),
-    "NS": ("edit/success/seen.neighbour", "of the prompts of neighbours keep their answer"),
+    "NS": (_NS, "of the prompts of neighbours keep their answer"),
 }
 
 
@@ -74,17 +76,21 @@ class Suggestion:
     """Facts edited together."""
 
     @property
-    def is_good(self) -> bool:
-        """Whether the values write enough of the facts to be recommended."""
+    def fault(self) -> str | None:
+        """Why the values are not recommended, and what to try; None if they are."""
         missed = self.outcome is not None and mostly_missed(self.outcome)
-        return self.metrics.get(_ES, 0.0) >= LEAST and self.score > 0 and not missed
-
-    @property
-    def advice(self) -> str:
-        """What to try if they do not."""
+        if missed or self.metrics.get(_ES, 0.0) < LEAST:
+            reason = "too few of the facts are written"
+        elif self.metrics.get(_NS, 1.0) < KEPT:
+            reason = "more of the neighbours change their answer than keep it"
+        elif not self.score > 0:
+            reason = "no paraphrase follows"
+        else:
+            return None
         return (
-            f"try trials={2 * self.trials}, which continues the search, other blocks, such as "
-            "'layers.edit=choice([0,1],[2,3])', or another editor"
+            f"{reason}, so there is no file: try trials={2 * self.trials}, which continues the search, other "
+            "blocks, such as 'layers.edit=choice([0,1],[2,3])', other ranges, such as "
+            "'editor.learning_rate=tag(log,interval(1e-4,1e-2))', or another editor"
         )
 
     @property

@@ -279,17 +279,25 @@ def test_strengths_are_told_without_dimension():
 
 
 def test_values_that_write_too_few_facts_are_not_recommended():
-    assert suggestion(trial_of(0, 0.8, success=0.9)).is_good
-    assert not suggestion(trial_of(0, 0.8, success=0.88)).is_good
-    assert not suggestion(trial_of(0, 0.0)).is_good, "no neighbour or no paraphrase is right"
+    assert suggestion(trial_of(0, 0.8, success=0.9)).fault is None
+    assert "too few" in str(suggestion(trial_of(0, 0.8, success=0.88)).fault)
+    assert "no paraphrase" in str(suggestion(trial_of(0, 0.0)).fault)
     # the new objects can be the likelier ones before any edit
     for took, good in ((20, False), (30, True)):
         outcome: Outcome = {"edits": 50, "checked": 50, "took": took}
         found = suggestion(replace(trial_of(0, 0.8), outcome=outcome))
-        assert found.is_good == good
+        assert (found.fault is None) == good
         assert f"{took} of 50 edits took: the new object is the model's first choice" in " ".join(
             found.lines()
         )
+
+
+@pytest.mark.parametrize(("kept", "good"), [(0.5, True), (0.48, False)])
+def test_values_that_change_most_neighbours_are_not_recommended(kept: float, good: bool):
+    trial = trial_of(0, 0.8, success=1.0)
+    found = suggestion(replace(trial, metrics={**trial.metrics, "edit/success/seen.neighbour": kept}))
+    assert (found.fault is None) == good
+    assert good or "more of the neighbours change their answer than keep it" in str(found.fault)
 
 
 def test_a_search_writes_values_that_the_model_then_has(tmp_path: Path):
