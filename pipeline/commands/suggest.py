@@ -106,7 +106,7 @@ def main(arguments: Sequence[str], compute: Callable[[Sequence[str]], None]) -> 
     suggestion = best(trials_of(name), request.options, options, space.fixed, origin, peak)
     print(*suggestion.lines(), sep="\n")  # noqa: T201
     if suggestion.fault:
-        return suggestion.fault
+        return f"{suggestion.fault}, so there is no file: {suggestion.advice}"
     suggestion.write(file)
     print(f"written to {file}; next:\n  {suggestion.command(request.out)}")  # noqa: T201
     return 0

@@ -49,6 +49,15 @@ class Trial:
     outcome: Outcome | None = None
     """How many of its edits took; None if none was checked."""
 
+    @property
+    def fault(self) -> str | None:
+        """Why its values are not worth a file; None if they are."""
+        if self.metrics.get(_ES, 0.0) < LEAST or (self.outcome is not None and mostly_missed(self.outcome)):
+            return "too few of the facts are written"
+        if self.metrics.get(_NS, 1.0) < KEPT:
+            return "more of the neighbours change their answer than keep it"
+        return None if self.metrics[_SCORE] > 0 else "no paraphrase follows"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
@@ -62,6 +71,8 @@ class Suggestion:
     """The last value of every metric."""
     outcome: Outcome | None
     """How many of the edits took; None if none was checked."""
+    fault: str | None
+    """Why the values are not worth a file; None if they are."""
     first: float | None
     """Score of the first trial; None if it has none."""
     origin: str
@@ -76,20 +87,11 @@ class Suggestion:
     """Facts edited together."""
 
     @property
-    def fault(self) -> str | None:
-        """Why the values are not recommended, and what to try; None if they are."""
-        missed = self.outcome is not None and mostly_missed(self.outcome)
-        if missed or self.metrics.get(_ES, 0.0) < LEAST:
-            reason = "too few of the facts are written"
-        elif self.metrics.get(_NS, 1.0) < KEPT:
-            reason = "more of the neighbours change their answer than keep it"
-        elif not self.score > 0:
-            reason = "no paraphrase follows"
-        else:
-            return None
+    def advice(self) -> str:
+        """What to try if the values are not worth a file."""
         return (
-            f"{reason}, so there is no file: try trials={2 * self.trials}, which continues the search, other "
-            "blocks, such as 'layers.edit=choice([0,1],[2,3])', other ranges, such as "
+            f"try trials={2 * self.trials}, which continues the search, other blocks, such as "
+            "'layers.edit=choice([0,1],[2,3])', other ranges, such as "
             "'editor.learning_rate=tag(log,interval(1e-4,1e-2))', or another editor"
         )
 
@@ -200,7 +202,7 @@ def best(
     origin: str,
     peak: int | None,
 ) -> Suggestion:
-    """The trial whose norms grow least among those with nearly the best score.
+    """The trial whose norms grow least among those with nearly the best score; those worth a file come first.
 
     Args:
         trials: Trials with a result, at least one.
@@ -212,14 +214,16 @@ def best(
     """
     own = {key: value for key, value in given.items() if key.startswith(VALUES)}
     source = " ".join(f"{key}={options[key]}" for key in ("data", "data.part", "data.path") if key in options)
-    most = max(trial.metrics[_SCORE] for trial in trials)
-    good = [trial for trial in trials if trial.metrics[_SCORE] >= most - NOISE]
+    worth = [trial for trial in trials if trial.fault is None] or trials
+    most = max(trial.metrics[_SCORE] for trial in worth)
+    good = [trial for trial in worth if trial.metrics[_SCORE] >= most - NOISE]
     chosen = min(good, key=lambda trial: (trial.metrics.get(_NORM, 1.0), -trial.metrics[_SCORE]))
     return Suggestion(
         options=given,
         values={key: _plain(value) for key, value in {**fixed, **own, **chosen.values}.items()},
         metrics=chosen.metrics,
         outcome=chosen.outcome,
+        fault=chosen.fault,
         first=next((trial.metrics[_SCORE] for trial in trials if trial.number == 0), None),
         origin=origin,
         peak=peak,

@@ -294,10 +294,12 @@ def test_values_that_write_too_few_facts_are_not_recommended():
 
 @pytest.mark.parametrize(("kept", "good"), [(0.5, True), (0.48, False)])
 def test_values_that_change_most_neighbours_are_not_recommended(kept: float, good: bool):
-    trial = trial_of(0, 0.8, success=1.0)
-    found = suggestion(replace(trial, metrics={**trial.metrics, "edit/success/seen.neighbour": kept}))
+    trial = trial_of(0, 0.8)
+    trial = replace(trial, metrics={**trial.metrics, "edit/success/seen.neighbour": kept})
+    found = suggestion(trial)
     assert (found.fault is None) == good
     assert good or "more of the neighbours change their answer than keep it" in str(found.fault)
+    assert suggestion(trial, trial_of(1, 0.6)).metrics["edit/score/seen"] == (0.8 if good else 0.6)
 
 
 def test_a_search_writes_values_that_the_model_then_has(tmp_path: Path):
