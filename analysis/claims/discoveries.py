@@ -163,11 +163,38 @@ def forgets_at_a_small_norm(evidence: Evidence) -> str:
     )
 
 
+def what_reaches_the_end(evidence: Evidence) -> str:
+    """Whether what reaches the last hidden state tells the loss of known facts by different editors."""
+    table = law.table(evidence)
+    editors = evidence.runs["editor"].nunique()
+    if table.empty or editors < 2:
+        return ""
+    known, _ = law.knowledge(evidence)
+    rows = table[table["damage"] == known].set_index("told by")
+    if not {law.REACH, law.DRIFT, law.NORM} <= {*rows.index}:
+        return ""
+    told = rows["rank correlation"]
+    reach, drift, norm = (float(told[name]) for name in (law.REACH, law.DRIFT, law.NORM))
+    if reach >= law.ORDERS > norm:
+        tells = f"tells the loss of {known} across editors, the norm does not"
+    else:
+        tells = f"tells {'more' if reach > norm else 'no more'} of the loss of {known} than the norm does"
+    points = float(rows["points by seed"].iloc[0])
+    return (
+        f"**What reaches the last hidden state {tells}.** Over sequences by {editors} editors ({points:.0f} "
+        f"measurements a seed), the rank correlation with the loss is {written(reach)} for reach, the "
+        f"first-order change of that state along the drift, {written(drift)} for the functional drift, and "
+        f"{written(norm)} for the norm."
+    )
+
+
 DISCOVERIES = (
     Discovery(experiment="mechanism", picture="law", sentence=what_orders_damage),
+    Discovery(experiment="collapse", picture="reach", sentence=what_reaches_the_end),
     Discovery(experiment="collapse", picture="downstream", sentence=forgets_at_a_small_norm),
     Discovery(experiment="mechanism", picture="norm_law", sentence=norm_alone),
     Discovery(experiment="alarms", picture="known", sentence=early_signs),
     Discovery(experiment="norms_editing", picture="growth", sentence=growth_is_pythagorean),
 )
-"""In the order of the page; the first is its first sentence."""
+"""In the order of the page, which has the first `SHOWN` that the runs have numbers for."""
+SHOWN = 5

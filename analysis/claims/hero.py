@@ -27,9 +27,8 @@ def hero(sequences: Evidence, controls: Evidence) -> HeroChart | None:
     _, known = law.knowledge(sequences)
     growth = _curves(sequences, EDITED, "‖W‖ / ‖W₀‖", is_ratio=True)
     ability = _curves(sequences, known, "known facts", is_ratio=False)
-    damage, _ = law.knowledge(controls)
     drift, norm = (
-        law.chart(controls, predictor, label, damage=damage, y_label="change of known facts")
+        law.known_chart(controls, predictor, label)
         for predictor, label in ((law.DRIFT, law.DRIFT), (law.NORM, "|norm ratio − 1|"))
     )
     if norm is not None:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import jinja2
 
-from analysis.claims.discoveries import DISCOVERIES
+from analysis.claims.discoveries import DISCOVERIES, SHOWN
 from analysis.claims.evidence import Evidence
 from analysis.claims.headlines import BUILT_IN, HEADLINES, REAL, findings
 from analysis.claims.hero import CAPTION, CONTROLS, SEQUENCES, hero
@@ -178,7 +178,7 @@ def _headline_value(finding: Finding | None) -> str:
 
 
 def _found(evidence: _Evidence, sections: Mapping[str, Section]) -> list[Found]:
-    """The sentences that the runs have numbers for, each of the real model if it has them."""
+    """The first sentences that the runs have numbers for, each of the real model if it has them."""
     found = []
     for each in DISCOVERIES:
         scales = evidence[each.experiment]
@@ -189,7 +189,7 @@ def _found(evidence: _Evidence, sections: Mapping[str, Section]) -> list[Found]:
                     Found(sentence=sentence, scale=scale, experiment=each.experiment, picture=picture)
                 )
                 break
-    return found
+    return found[:SHOWN]
 
 
 def _picture(sections: Mapping[str, Section], experiment: str, scale: str, name: str) -> str:

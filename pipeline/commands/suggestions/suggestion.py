@@ -54,9 +54,13 @@ class Trial:
         """Why its values are not worth a file; None if they are."""
         if self.metrics.get(_ES, 0.0) < LEAST or (self.outcome is not None and mostly_missed(self.outcome)):
             return "too few of the facts are written"
-        if self.metrics.get(_NS, 1.0) < KEPT:
-            return "more of the neighbours change their answer than keep it"
-        return None if self.metrics[_SCORE] > 0 else "no paraphrase follows"
+        return None if self.metrics[_SCORE] > 0 else "no paraphrase or no neighbour is right"
+
+    @property
+    def caution(self) -> str | None:
+        """What speaks against its values although they write the facts; None if nothing does."""
+        harms = self.metrics.get(_NS, 1.0) < KEPT
+        return "more of the neighbours change their answer than keep it" if harms else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,8 @@ class Suggestion:
     """How many of the edits took; None if none was checked."""
     fault: str | None
     """Why the values are not worth a file; None if they are."""
+    caution: str | None
+    """What speaks against the values; None if nothing does."""
     first: float | None
     """Score of the first trial; None if it has none."""
     origin: str
@@ -112,6 +118,8 @@ class Suggestion:
             yield f"  the norm of the edited matrices grows by a factor of {self.metrics[_NORM]:.4f}"
         if _PRESERVED in self.metrics:
             yield f"  what is preserved weighs {self._strength}, which can be compared with other models"
+        if self.caution:
+            yield f"  caution: {self.caution}"
         if self.first is not None:
             yield f"  score {self.score:.3f}; the first trial, with {self.origin}, reaches {self.first:.3f}"
 
@@ -163,6 +171,8 @@ class Suggestion:
             f"Ours: the best of {self.trials} trials with {self.facts}, edited {self._how}: "
             f"{', '.join(results)}."
         ]
+        if self.caution:
+            sentences.append(f"Caution: {self.caution}.")
         if self.first is not None:
             sentences.append(f"The first, with {self.origin}, scores {self.first:.2f}.")
         if self.peak is not None:
@@ -202,7 +212,7 @@ def best(
     origin: str,
     peak: int | None,
 ) -> Suggestion:
-    """The trial whose norms grow least among those with nearly the best score; those worth a file come first.
+    """The trial whose norms grow least among those with nearly the best score; first those without a fault.
 
     Args:
         trials: Trials with a result, at least one.
@@ -215,6 +225,7 @@ def best(
     own = {key: value for key, value in given.items() if key.startswith(VALUES)}
     source = " ".join(f"{key}={options[key]}" for key in ("data", "data.part", "data.path") if key in options)
     worth = [trial for trial in trials if trial.fault is None] or trials
+    worth = [trial for trial in worth if trial.caution is None] or worth
     most = max(trial.metrics[_SCORE] for trial in worth)
     good = [trial for trial in worth if trial.metrics[_SCORE] >= most - NOISE]
     chosen = min(good, key=lambda trial: (trial.metrics.get(_NORM, 1.0), -trial.metrics[_SCORE]))
@@ -224,6 +235,7 @@ def best(
         metrics=chosen.metrics,
         outcome=chosen.outcome,
         fault=chosen.fault,
+        caution=chosen.caution,
         first=next((trial.metrics[_SCORE] for trial in trials if trial.number == 0), None),
         origin=origin,
         peak=peak,

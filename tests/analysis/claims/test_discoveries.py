@@ -12,12 +12,14 @@ from analysis.claims.discoveries import (
     growth_is_pythagorean,
     norm_alone,
     what_orders_damage,
+    what_reaches_the_end,
 )
 from analysis.claims.evidence import Evidence
 from analysis.claims.registry import STUDIES
 from analysis.results.collection import collect
 from tests.fake_runs import WriteRun, write_rows
 
+REACH = "norm/functional_reach/edited"
 RATIO, DRIFT, KNOWN, LOSS = (
     "norm/frobenius_ratio/edited", "norm/functional/edited", "edit/known/unedited", "text/loss/held_out",
 )  # fmt: skip
@@ -124,10 +126,45 @@ def test_the_smallest_growth_is_told_with_what_it_cost(
     assert f"{ratio:g} times the norm, {left:g} of the known facts left" in sentence
 
 
+@pytest.mark.parametrize(
+    ("reaches", "ratios", "words"),
+    [
+        (
+            (0.1, 0.2, 0.3, 0.4),
+            (1.4, 1.1, 1.3, 1.2),
+            "tells the loss of facts never edited across editors",
+        ),
+        ((0.1, 0.3, 0.2, 0.4), (1.1, 1.4, 1.2, 1.3), "tells more"),
+        ((0.2, 0.4, 0.1, 0.3), (1.1, 1.2, 1.3, 1.4), "tells no more"),
+    ],
+)
+def test_what_reaches_the_end_is_compared_with_the_norm(
+    write_run: WriteRun, reaches: tuple[float, ...], ratios: tuple[float, ...], words: str
+):
+    lost = (0.1, 0.3, 0.5, 0.7)
+    for number, editor in enumerate(("memit", "rome")):
+        folder = write_run(editor=editor, name="collapse", edits=40)
+        rows = [{"edits": 0, RATIO: 1.0, KNOWN: 1.0, LOSS: 3.0, DRIFT: 0.0, REACH: 0.0}]
+        for place in (number, number + 2):
+            rows.append(
+                {
+                    "edits": 10 * place + 10,
+                    RATIO: ratios[place],
+                    KNOWN: 1 - lost[place],
+                    LOSS: 3.5,
+                    DRIFT: 1.0 + place,
+                    REACH: reaches[place],
+                }
+            )
+        write_rows(folder, rows)
+    sentence = what_reaches_the_end(runs(folder))
+    assert sentence.startswith(f"**What reaches the last hidden state {words}")
+    assert "sequences by 2 editors (4 measurements a seed)" in sentence
+
+
 def test_a_sentence_without_its_numbers_is_left_out(write_run: WriteRun):
     evidence = runs(write_run(editor="memit", name="mechanism"))
-    sentences = (what_orders_damage, norm_alone, growth_is_pythagorean, early_signs, forgets_at_a_small_norm)
-    assert [sentence(evidence) for sentence in sentences] == [""] * 5
+    assert {each.sentence(evidence) for each in DISCOVERIES} == {""}
 
 
 def test_every_sentence_is_about_an_experiment_of_the_page():

@@ -22,12 +22,12 @@ LOSS = "text/loss/held_out"
 CONTROL = "intervention.control.name"
 """The setting that names the control of a replay."""
 _AT = ["run", "part", "count"]
-NORM, DRIFT = "growth of the norm", "functional drift"
+NORM, DRIFT, REACH = "growth of the norm", "functional drift", "reach"
 _PREDICTORS = {
     NORM: EDITED,
     DRIFT: FUNCTIONAL,
     "functional drift on subjects": "norm/functional_subjects/edited",
-    "reach": "norm/functional_reach/edited",
+    REACH: "norm/functional_reach/edited",
 }
 """Numbers that may tell the damage, by their name in tables."""
 _DAMAGE = {
@@ -164,6 +164,12 @@ def chart(
     )
 
 
+def known_chart(evidence: Evidence, predictor: str, x_label: str) -> TrackChart | None:
+    """The change of what is known against a predictor."""
+    damage, _ = knowledge(evidence)
+    return chart(evidence, predictor, x_label, damage=damage, y_label="change of known facts")
+
+
 CLAIMS = (
     Claim(
         statement="The functional drift orders the damage of real edits and of all their controls.",
@@ -201,5 +207,11 @@ DRAWINGS = (
         name="norm_law",
         caption="The same points against the growth of the norm, |‖W‖ / ‖W₀‖ − 1|.",
         build=lambda evidence: chart(evidence, NORM, "|norm ratio − 1|"),
+    ),
+    Drawing(
+        name="reach",
+        caption="Change of what is known against reach, the first-order change of the last hidden state "
+        "along the drift.",
+        build=lambda evidence: known_chart(evidence, REACH, REACH),
     ),
 )
