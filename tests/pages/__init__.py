@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.pages import index_for_models, memory, messages
+from tests.pages import found_values, index_for_models, memory, messages
 from tests.paths import ROOT
 
 
@@ -41,5 +41,6 @@ class Generated:
 GENERATED = (
     Generated("troubleshooting.md", messages.page, below="Every message with a way out"),
     Generated("memory.md", memory.page, below="Weights and second moments"),
+    Generated("models.md", found_values.page, below="What suggest found for SmolLM2-135M"),
     Generated("llms.txt", index_for_models.page),
 )
