@@ -52,7 +52,9 @@ def what_orders_damage(evidence: Evidence) -> str:
     if not better:
         claim = "Functional drift does not tell the damage better than the norm does"
     elif orders:
-        claim = "Damage follows what the drift does to keys that occur, not its norm"
+        claim = (
+            "Among controls of one sequence, damage follows what they do to keys that occur, not their norm"
+        )
     else:
         claim = (
             "Functional drift tells more of the damage than the norm does, but does not put all of it in "
@@ -63,8 +65,10 @@ def what_orders_damage(evidence: Evidence) -> str:
         for damage, d, n in zip(damages, drift[law.EXPLAINED], norm[law.EXPLAINED], strict=True)
     ]
     points = float(drift["points by seed"].iloc[0])
+    are_real = evidence.setting(law.CONTROL).eq("real").any()
+    drifts = "real edits and their controls" if are_real else "controls of real edits"
     return (
-        f"**{claim}.** Over real edits and their controls ({points:.0f} measurements a seed), a rising "
+        f"**{claim}.** Over {drifts} ({points:.0f} measurements a seed), a rising "
         f"curve of the functional drift explains {'; and '.join(numbers)}."
     )
 
@@ -164,7 +168,7 @@ def forgets_at_a_small_norm(evidence: Evidence) -> str:
 
 
 def what_reaches_the_end(evidence: Evidence) -> str:
-    """Whether what reaches the last hidden state tells the loss of known facts by different editors."""
+    """Whether functional drift, or what of it reaches the last hidden state, orders what editors cost."""
     table = law.table(evidence)
     editors = evidence.runs["editor"].nunique()
     if table.empty or editors < 2:
@@ -175,22 +179,25 @@ def what_reaches_the_end(evidence: Evidence) -> str:
         return ""
     told = rows["rank correlation"]
     reach, drift, norm = (float(told[name]) for name in (law.REACH, law.DRIFT, law.NORM))
-    if reach >= law.ORDERS > norm:
-        tells = f"tells the loss of {known} across editors, the norm does not"
+    loss = f"the loss of {known} by different editors in order"
+    if drift >= law.ORDERS:
+        title = f"Functional drift puts {loss}"
+    elif reach >= law.ORDERS:
+        title = f"Functional drift does not put {loss}; what of it reaches the last hidden state does"
     else:
-        tells = f"tells {'more' if reach > norm else 'no more'} of the loss of {known} than the norm does"
+        title = f"Neither functional drift nor what of it reaches the last hidden state puts {loss}"
     points = float(rows["points by seed"].iloc[0])
     return (
-        f"**What reaches the last hidden state {tells}.** Over sequences by {editors} editors ({points:.0f} "
-        f"measurements a seed), the rank correlation with the loss is {written(reach)} for reach, the "
-        f"first-order change of that state along the drift, {written(drift)} for the functional drift, and "
-        f"{written(norm)} for the norm."
+        f"**{title}.** Over sequences by {editors} editors ({points:.0f} measurements a seed), the rank "
+        f"correlation with the loss is {written(norm)} for the norm, {written(drift)} for the functional "
+        f"drift, and {written(reach)} for reach, the first-order change of the last hidden state along the "
+        "drift."
     )
 
 
 DISCOVERIES = (
-    Discovery(experiment="mechanism", picture="law", sentence=what_orders_damage),
     Discovery(experiment="collapse", picture="reach", sentence=what_reaches_the_end),
+    Discovery(experiment="mechanism", picture="law", sentence=what_orders_damage),
     Discovery(experiment="collapse", picture="downstream", sentence=forgets_at_a_small_norm),
     Discovery(experiment="mechanism", picture="norm_law", sentence=norm_alone),
     Discovery(experiment="alarms", picture="known", sentence=early_signs),

@@ -39,9 +39,11 @@ def draw_hero(chart: HeroChart) -> Figure:
         _draw_lines(axis, lines)
     _draw_points(axes[2], chart.drift)
     axes[2].set_ylabel(chart.drift.y_label, parse_math=False)
-    entries = [dot(track.label, track.colour) for track in chart.drift.tracks]
-    figure.legend(entries, [track.label for track in chart.drift.tracks], loc="outside lower center", ncols=5)
-    inset = axes[2].inset_axes((0.12, 0.17, 0.34, 0.34))  # little drift and much damage hardly go together
+    named = {line.label for line in chart.growth.lines}
+    others = [track for track in chart.drift.tracks if track.label not in named]
+    entries = [dot(track.label, track.colour) for track in others]
+    figure.legend(entries, [track.label for track in others], loc="outside lower center", ncols=5)
+    inset = axes[2].inset_axes((0.64, 0.66, 0.34, 0.3))  # much drift and little damage hardly go together
     _draw_points(inset, chart.norm)
     inset.tick_params(labelsize=5, pad=1)
     inset.xaxis.set_major_locator(MaxNLocator(3))

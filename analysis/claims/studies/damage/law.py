@@ -137,14 +137,16 @@ def chart(
     *,
     damage: str = "loss on text",
     y_label: str = "loss on text − unedited (nats)",
+    names: pd.Series | None = None,
 ) -> TrackChart | None:
-    """A damage against a predictor, a track for every control or editor."""
+    """A damage against a predictor, a track for every control or editor, or for each of the names by run."""
     table = points(evidence)[[predictor, damage]].dropna()
     table = table[np.isfinite(table.to_numpy()).all(axis=1) & (table[predictor] > 0).to_numpy()]
     if table.empty:
         return None
-    controls = evidence.cases((CONTROL, "editor", "batch_size", "regularizers"))
-    names = controls.reindex(table.index.get_level_values("run")).to_numpy()
+    if names is None:
+        names = evidence.cases((CONTROL, "editor", "batch_size", "regularizers"))
+    of_rows = names.reindex(table.index.get_level_values("run")).to_numpy()
     tracks = [
         Track(
             label=str(name) or "edits",
@@ -154,7 +156,7 @@ def chart(
             notes=[f"{name}, {count} edits" for _, _, count in rows.index],
             joined=False,
         )
-        for colour, (name, rows) in zip(PALETTE, table.groupby(names), strict=False)
+        for colour, (name, rows) in zip(PALETTE, table.groupby(of_rows), strict=False)
     ]
     return TrackChart(
         tracks=tuple(tracks),
@@ -164,10 +166,13 @@ def chart(
     )
 
 
-def known_chart(evidence: Evidence, predictor: str, x_label: str) -> TrackChart | None:
+def known_chart(
+    evidence: Evidence, predictor: str, x_label: str, names: pd.Series | None = None
+) -> TrackChart | None:
     """The change of what is known against a predictor."""
     damage, _ = knowledge(evidence)
-    return chart(evidence, predictor, x_label, damage=damage, y_label="change of known facts")
+    y_label = "change of known facts"
+    return chart(evidence, predictor, x_label, damage=damage, y_label=y_label, names=names)
 
 
 CLAIMS = (
