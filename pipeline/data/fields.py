@@ -7,7 +7,7 @@ from typing import Literal
 
 from editors.data import SLOT, clean
 from editors.errors import DataError
-from pipeline.data.mentions import mentions
+from editors.prompts.mentions import mentions
 
 Reason = Literal[
     "broken line",

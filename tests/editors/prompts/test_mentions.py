@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.data.mentions import mentions
+from editors.prompts.mentions import mentions
 
 FOUND = [
     ("资治通鉴", "资治通鉴的编纂者是谁？"),

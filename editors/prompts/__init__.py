@@ -1,0 +1,1 @@
+"""Prompts: the names that they mention, and facts that are put before them instead of into weights."""
