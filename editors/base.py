@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from editors.data import SLOT, Fact
+from editors.data import SLOT, Fact, Reader, as_it_is
 from editors.models.model import Model
 from editors.phases import Report, silent
 from editors.updates import Site, WeightUpdate
@@ -110,6 +110,13 @@ class Editor(ABC):
         By default the bare slot.
         """
         return [(SLOT,)] * len(facts)
+
+    def reader(self, facts: Sequence[Fact]) -> Reader:
+        """What the model reads for a prompt once these facts are edited, in this order.
+
+        By default the prompt: the facts are in the weights.
+        """
+        return as_it_is
 
     def memory(self, model: Model, facts: Sequence[Fact]) -> int:
         """Estimated bytes beside the model for preparing and editing these facts together.

@@ -1,7 +1,7 @@
 """Facts as in the editing literature, and corpora: text that represents a model's knowledge."""
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -36,6 +36,15 @@ class TextReader(Protocol):
         None that a cache may make unnecessary.
         """
         ...
+
+
+Reader = Callable[[str], str]
+"""What a model reads in place of a prompt, such as the prompt after a sentence with an edited fact."""
+
+
+def as_it_is(prompt: str) -> str:
+    """The reader of prompts alone, for models whose edits are in their weights."""
+    return prompt
 
 
 SLOT = "{}"

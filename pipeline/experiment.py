@@ -52,6 +52,7 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests, displ
             judges=parts.judges,
             tracker=tracker,
             plan=plan,
+            reader=intervention.reader,
             run=run,
             requests=requests,
             display=display,

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from editors.data import Reader, as_it_is
 from editors.errors import DataError
 from editors.models.model import Model
 from editors.models.tokenization import pad, tokenize_all
@@ -65,12 +66,13 @@ class Scorer:
     """Scores pairs under a model; tokenised pairs are cached, so that scoring them again is cheap.
 
     The continuation's tokens are those that begin at or after the prompt's end in the tokenised whole, so
-    that a BOS or an uncommon space token cannot shift them.
+    that a BOS or an uncommon space token cannot shift them. `reader` gives what the model reads for a prompt.
     """
 
-    def __init__(self, model: Model, *, batch_tokens: int = 8192) -> None:
+    def __init__(self, model: Model, *, batch_tokens: int = 8192, reader: Reader = as_it_is) -> None:
         self.model = model
         self.batch_tokens = batch_tokens
+        self.reader = reader
         self._queries: dict[Pair, Query] = {}
 
     def read(self, pairs: Sequence[Pair]) -> None:
@@ -80,6 +82,9 @@ class Scorer:
             DataError: for a continuation that shares a token with its prompt, and for a pair that is longer
                 than the model allows.
         """
+        self._read(self._as_read(pairs))
+
+    def _read(self, pairs: Sequence[Pair]) -> None:
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self._queries]
         texts = [f"{prompt} {continuation}" for prompt, continuation in new]
         for pair, tokens in zip(new, tokenize_all(self.model.tokenizer, texts), strict=True):
@@ -94,7 +99,8 @@ class Scorer:
     @torch.inference_mode()
     def score(self, pairs: Sequence[Pair]) -> Scores:
         """The scores of all pairs, in their order; raises as `read`."""
-        self.read(pairs)
+        pairs = self._as_read(pairs)
+        self._read(pairs)
         place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
         scores = self._score([self._queries[pair] for pair in place])
         order = torch.tensor([place[pair] for pair in pairs], dtype=torch.long)
@@ -104,6 +110,9 @@ class Scorer:
             scores.correct[order],
             [scores.choices[i] for i in order.tolist()],
         )
+
+    def _as_read(self, pairs: Sequence[Pair]) -> list[Pair]:
+        return [(self.reader(prompt), continuation) for prompt, continuation in pairs]
 
     def _score(self, queries: Sequence[Query]) -> Scores:
         sizes = torch.tensor([len(query.target) for query in queries], dtype=torch.long)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from analysis.stages.reference import Reference
 from analysis.units import Unit
-from editors.data import Fact
+from editors.data import Fact, Reader, as_it_is
 from editors.errors import ConfigError
 from editors.models.model import Model
 from editors.updates import Site, WeightUpdate
@@ -78,6 +78,8 @@ class Observation:
     """Every matrix that the run edits or trains."""
     reference: Reference | None = None
     """The unedited weights."""
+    reader: Reader = as_it_is
+    """What the model reads for a prompt, if the edits so far are not in its weights."""
 
     @property
     def is_last(self) -> bool:

@@ -22,7 +22,7 @@ from typing import Literal, cast
 from analysis.inference.continuations import free_texts
 from analysis.inference.scoring import Scorer
 from analysis.stages.base import Cadence, Measurement, Observation, Stage, spread_over
-from editors.data import Fact
+from editors.data import Fact, as_it_is
 from editors.errors import ConfigError
 from editors.models.model import Model
 
@@ -64,7 +64,7 @@ class GenerationMatch(Stage):
                 f"stage.{self.name}.form=chat, but the tokenizer of {model.name} has no chat template: "
                 "choose question or instruction"
             )
-        self._scorer = Scorer(model)
+        self._scorer, self._reader = Scorer(model), as_it_is
         self._planned = planned
         others = [prompt for fact in spread_over(planned, self.facts) for prompt in _unrelated(fact)]
         self._others = dict(zip(others, self._answers(model, others), strict=True))
@@ -73,6 +73,7 @@ class GenerationMatch(Stage):
         """Ask about the edits so far; before the first, about those that are planned."""
         facts = spread_over(observation.seen or self._planned, self.facts)
         self._scorer.model = model
+        self._scorer.reader = self._reader = observation.reader
         result: Measurement = {}
         for kind in ("rewrite", "paraphrase"):
             asked = [(fact, prompt) for fact in facts for prompt in _prompts(fact, kind)]
@@ -104,7 +105,7 @@ class GenerationMatch(Stage):
 
     def _answers(self, model: Model, prompts: Sequence[str]) -> list[str]:
         """Greedy answers up to the first stop; empty ones from a model whose scores are no numbers."""
-        asked = [self._question(model, prompt) for prompt in prompts]
+        asked = [self._question(model, self._reader(prompt)) for prompt in prompts]
         texts = free_texts(model, asked, tokens=self.tokens, batch_tokens=self.batch_tokens)
         return [until_stop(text) for text in texts]
 

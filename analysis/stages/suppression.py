@@ -23,13 +23,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.inference.scoring import Scorer
+from analysis.inference.scoring import Ids, Scorer
 from analysis.stages.base import Cadence, Measurement, Observation, Stage, spread_over
-from editors.data import Fact
+from editors.data import Fact, Reader
 from editors.errors import ConfigError
 from editors.models.hooks import capture
 from editors.models.model import Model
-from editors.models.tokenization import pad, tokenize_prompt
+from editors.models.tokenization import pad, tokenize
 from editors.updates import Site, at_least_float32
 
 Reduction = Callable[[Float[Tensor, "out in"]], Float[Tensor, "out in"]]
@@ -72,8 +72,8 @@ class Suppression(Stage):
         facts = spread_over([fact for fact in observation.seen if fact.id in self._known], self.facts)
         if not facts:
             return {}
-        self._scorer.model = model
-        result = _lens(model, facts) | self._attacked(facts, observation.others)
+        self._scorer.model, self._scorer.reader = model, observation.reader
+        result = _lens(model, facts, observation.reader) | self._attacked(facts, observation.others)
         reference = observation.reference
         if reference is not None:
             result["edit/hushed/unchanged"] = self._first(facts)
@@ -135,24 +135,29 @@ def _reduced(
 
 
 @torch.no_grad()
-def _lens(model: Model, facts: Sequence[Fact]) -> Measurement:
+def _lens(model: Model, facts: Sequence[Fact], reader: Reader) -> Measurement:
     """Mean probability of the first token of the old and the new object after every block."""
     sums: dict[str, float] = {}
     for first in range(0, len(facts), _PROMPTS):
         part = facts[first : first + _PROMPTS]
-        pairs = {
-            "old": [tokenize_prompt(model.tokenizer, fact, target=fact.target_true) for fact in part],
-            "new": [tokenize_prompt(model.tokenizer, fact, target=fact.target_new) for fact in part],
-        }
-        prompts = [row.ids[: len(row.ids) - len(row.target_ids)] for row in pairs["old"]]
-        ids, mask = (each.to(model.device) for each in pad(prompts))
+        texts = [reader(fact.statement) for fact in part]
+        old = [_tokens(model, text, fact.target_true) for text, fact in zip(texts, part, strict=True)]
+        new = [_tokens(model, text, fact.target_new) for text, fact in zip(texts, part, strict=True)]
+        ids, mask = (each.to(model.device) for each in pad([prompt for prompt, _ in old]))
         with capture(outputs={layer: model.block(layer) for layer in range(model.depth)}) as states:
             model.hidden(ids, mask)
         at = torch.arange(len(part), device=ids.device), mask.sum(dim=1) - 1
         for layer in range(model.depth):
             said = model.log_probability(states[layer][at]).exp()
-            for name, rows in pairs.items():
-                tokens = torch.tensor([row.target_ids[0] for row in rows], device=ids.device)
+            for name, rows in (("old", old), ("new", new)):
+                tokens = torch.tensor([target[0] for _, target in rows], device=ids.device)
                 key = f"edit/lens/{name}.block.{layer:02d}"
                 sums[key] = sums.get(key, 0.0) + float(said.gather(1, tokens[:, None]).double().sum())
     return {key: total / len(facts) for key, total in sums.items()}
+
+
+def _tokens(model: Model, prompt: str, target: str) -> tuple[Ids, Ids]:
+    """The tokens of a prompt, and of the target after it."""
+    tokens = tokenize(model.tokenizer, f"{prompt} {target}")
+    first = tokens.first_after(len(prompt))
+    return tokens.ids[:first], tokens.ids[first:]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from analysis.stages.base import Unit
 from editors.base import Cause
-from editors.data import Fact
+from editors.data import Fact, Reader, as_it_is
 from editors.models.model import Model
 from editors.phases import Phase, Report, silent
 from editors.updates import Site, WeightUpdate
@@ -126,6 +126,10 @@ class Intervention(ABC):
     def remedies(self) -> Mapping[Cause, str]:
         """What to try if its edits do not take, by the cause; empty if it makes none."""
         return {}
+
+    def reader(self, facts: Sequence[Fact]) -> Reader:
+        """What the model reads for a prompt once these facts are edited; by default the prompt."""
+        return as_it_is
 
     @property
     def shared(self) -> bool:

@@ -8,7 +8,7 @@ from typing import get_args
 
 from analysis.inference.scoring import Scorer
 from editors.base import Cause, Editor
-from editors.data import Fact
+from editors.data import Fact, Reader
 from editors.errors import ConfigError
 from editors.models.gradients import check_sites
 from editors.models.memory import GIB, free_memory
@@ -86,6 +86,10 @@ class KnowledgeEdit(Intervention):
         """Those of the editor."""
         return self.editor.remedies
 
+    def reader(self, facts: Sequence[Fact]) -> Reader:
+        """That of the editor."""
+        return self.editor.reader(facts)
+
     def plan(self, facts: FactSet) -> Plan:
         """The first `edits` facts in the seed's order, of subjects that the editor was not trained on.
 
@@ -104,7 +108,7 @@ class KnowledgeEdit(Intervention):
         """The plan in its order, without facts that the model cannot read; raises DataError if refused."""
         contexts = self.editor.contexts_of(model, plan.stream, report)
         report(Phase(name="reading the facts"))
-        selected = readable(model, plan, contexts, self.unreadable)
+        selected = readable(model, plan, contexts, self.unreadable, self.reader(plan.stream))
         selected = replace(selected, stream=ordered(model, selected.stream, self.order, self.editor.sites))
         self._check_batches(selected.stream)
         return selected
@@ -150,10 +154,12 @@ class KnowledgeEdit(Intervention):
         The last batch may be smaller.
         """
         for first in range(edits, len(plan.stream), self.batch_size):
-            begun = time.perf_counter()
-            change = self._step(model, plan.stream[first : first + self.batch_size])
+            begun, end = time.perf_counter(), first + self.batch_size
+            change = self._step(model, plan.stream[first:end])
             change = replace(change, seconds={**change.seconds, "step": time.perf_counter() - begun})
-            yield _checked(model, change) if self._is_checked(first) else change
+            if self._is_checked(first):
+                change = _checked(model, change, self.reader(plan.stream[:end]))
+            yield change
 
     def _check_batches(self, stream: Sequence[Fact]) -> None:
         for first in range(0, len(stream), self.batch_size):
@@ -193,10 +199,11 @@ class KnowledgeEdit(Intervention):
         )
 
 
-def _checked(model: Model, change: Change) -> Change:
+def _checked(model: Model, change: Change, reader: Reader) -> Change:
     """The change with `took` of each fact: 1 if the model's first choice is now the whole new object."""
     begun = time.perf_counter()
-    exact = Scorer(model).score([(fact.statement, fact.target_new) for fact in change.facts]).exact.double()
+    pairs = [(fact.statement, fact.target_new) for fact in change.facts]
+    exact = Scorer(model, reader=reader).score(pairs).exact.double()
     return replace(
         change,
         numbers={**change.numbers, "edit/took/mean": float(exact.mean())},

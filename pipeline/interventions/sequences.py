@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 
 from safetensors.torch import load_model, save_model
 
 from editors.base import Cause
+from editors.data import Fact, Reader
 from editors.errors import ConfigError
 from editors.models.model import Model
 from editors.phases import Phase, Report, silent
@@ -46,6 +48,11 @@ class InOrder(Intervention):
     def remedies(self) -> Mapping[Cause, str]:
         """Those of the part that edits."""
         return next((part.remedies for part in self.parts.values() if part.remedies), {})
+
+    def reader(self, facts: Sequence[Fact]) -> Reader:
+        """That of the part that edits, until the end of the run: training leaves facts in prompts there."""
+        readers = [part.reader(facts) for part in self.parts.values()]
+        return lambda prompt: reduce(lambda text, read: read(text), readers, prompt)
 
     def plan(self, facts: FactSet) -> Plan:
         """The plan of the part that edits; raises ConfigError if several do."""
@@ -122,6 +129,10 @@ class EditsBetweenSteps(Intervention):
     def remedies(self) -> Mapping[Cause, str]:
         """Those of the editor."""
         return self.editing.remedies
+
+    def reader(self, facts: Sequence[Fact]) -> Reader:
+        """That of the editor."""
+        return self.editing.reader(facts)
 
     def plan(self, facts: FactSet) -> Plan:
         """The plan of as many edits as fit between the training steps."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from editors.data import SLOT, Fact
+from editors.data import SLOT, Fact, Reader, as_it_is
 from editors.errors import DataError
 from editors.models.model import Model
 from editors.models.readings import Reading, edited, faults, known, scored
@@ -17,17 +17,27 @@ Unreadable = Literal["refuse", "skip"]
 _SHOWN = 5
 
 
-def readable(model: Model, plan: Plan, contexts: Sequence[Sequence[str]], unreadable: Unreadable) -> Plan:
+def readable(
+    model: Model,
+    plan: Plan,
+    contexts: Sequence[Sequence[str]],
+    unreadable: Unreadable,
+    reader: Reader = as_it_is,
+) -> Plan:
     """The plan without facts that are too long for the model, or whose subject or target shares a token.
 
-    Read are every edit in its contexts and every prompt that a stage may score. Facts that are only measured
-    are left out with a count; so are edits with `skip`, and a later edit of the same prompt with them.
+    Read are every edit in its contexts and, through the reader, every prompt that a stage may score. Facts
+    that are only measured are left out with a count; so are edits with `skip`, and a later edit of the same
+    prompt with them.
 
     Raises:
         DataError: with `refuse` if an edit cannot be read, and if none is left.
     """
     pairs = zip(plan.stream, contexts, strict=True)
-    readings = [[*edited(fact, templates), *scored(fact)] for fact, templates in pairs]
+    readings = [
+        [*edited(fact, templates), *(_as_read(each, reader) for each in scored(fact))]
+        for fact, templates in pairs
+    ]
     faulty = {
         fact.id: fault for fact, fault in zip(plan.stream, faults(model, readings), strict=True) if fault
     }
@@ -40,7 +50,10 @@ def readable(model: Model, plan: Plan, contexts: Sequence[Sequence[str]], unread
     subjects = {fact.subject for fact in stream}
     others = [fact for fact in plan.others if fact.subject in subjects]
     return replace(
-        plan, stream=stream, others=_measured(model, others), untouched=_measured(model, plan.untouched)
+        plan,
+        stream=stream,
+        others=_measured(model, others, reader),
+        untouched=_measured(model, plan.untouched, reader),
     )
 
 
@@ -61,9 +74,14 @@ def _without(stream: Sequence[Fact], unread: set[str]) -> Sequence[Fact]:
     return tuple(kept)
 
 
-def _measured(model: Model, facts: Sequence[Fact]) -> Sequence[Fact]:
+def _measured(model: Model, facts: Sequence[Fact], reader: Reader) -> Sequence[Fact]:
     """The facts whose statement with its object can be read."""
-    return _kept(model, facts, [[known(fact)] for fact in facts], "that are not edited")
+    readings = [[_as_read(known(fact), reader)] for fact in facts]
+    return _kept(model, facts, readings, "that are not edited")
+
+
+def _as_read(reading: Reading, reader: Reader) -> Reading:
+    return reading._replace(prompt=reader(reading.prompt))
 
 
 def _kept(

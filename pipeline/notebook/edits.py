@@ -9,7 +9,7 @@ from torch import Tensor
 
 from analysis.inference.continuations import continuations
 from analysis.stages.base import Observation, Stage
-from editors.data import Fact
+from editors.data import Fact, Reader, as_it_is
 from editors.digests import digest_of_tensors
 from editors.errors import ConfigError, listed
 from editors.models.model import Model
@@ -135,22 +135,24 @@ def edit(
     weights = model.snapshot(intervention.editor.sites)
     norms = _norms(model, weights)
     efficacy.prepare(model, plan.stream)
-    scores_before, before = _scores(efficacy, model, plan.stream), _texts(model, plan.stream)
+    scores_before = _scores(efficacy, model, plan.stream, as_it_is)
+    before = _texts(model, plan.stream, as_it_is)
     with progress_view() as view:
         intervention.prepare(model, plan, view.report)
     changes = (change.details for change in intervention.steps(model, plan))
     took = [bool(value) for details in changes for value in details.get("took", ())]
     model.was_edited()
+    reader = intervention.reader(plan.stream)
     return EditResult(
         model=model,
         editor=editor,
         facts=plan.stream,
         took=took,
-        scores=_scores(efficacy, model, plan.stream),
+        scores=_scores(efficacy, model, plan.stream, reader),
         scores_before=scores_before,
         norms={name: norm / norms[name] for name, norm in _norms(model, weights).items()},
         before=before,
-        after=_texts(model, plan.stream),
+        after=_texts(model, plan.stream, reader),
         _weights=weights,
         _after=_digest(model, weights),
     )
@@ -167,10 +169,11 @@ def _parts(
     return parts.intervention, efficacy
 
 
-def _scores(efficacy: Stage, model: Model, facts: Sequence[Fact]) -> dict[str, float]:
+def _scores(efficacy: Stage, model: Model, facts: Sequence[Fact], reader: Reader) -> dict[str, float]:
     """The numbers of the stage, with every fact counted as edited."""
     count = len(facts)
-    measured = efficacy.measure(model, Observation(count=count, total=count, latest=facts, seen=facts))
+    moment = Observation(count=count, total=count, latest=facts, seen=facts, reader=reader)
+    measured = efficacy.measure(model, moment)
     return {key: value for key, value in measured.items() if isinstance(value, float)}
 
 
@@ -182,6 +185,7 @@ def _digest(model: Model, sites: Iterable[Site]) -> str:
     return digest_of_tensors({str(site): model.master(site) for site in sites})
 
 
-def _texts(model: Model, facts: Sequence[Fact]) -> dict[str, str]:
+def _texts(model: Model, facts: Sequence[Fact], reader: Reader) -> dict[str, str]:
     prompts = list(dict.fromkeys(fact.statement for fact in facts))
-    return dict(zip(prompts, continuations(model, prompts, tokens=_TOKENS), strict=True))
+    texts = continuations(model, [reader(prompt) for prompt in prompts], tokens=_TOKENS)
+    return dict(zip(prompts, texts, strict=True))

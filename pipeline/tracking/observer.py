@@ -4,7 +4,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +16,7 @@ from analysis.results.run_files import Outcome
 from analysis.stages.base import Measurement, Observation, Stage
 from analysis.stages.reference import Reference
 from analysis.stages.signatures import Alarm, Judge, OnAlarm
+from editors.data import Fact, Reader
 from editors.models.model import Model
 from editors.phases import Phase
 from editors.updates import Site
@@ -43,12 +44,13 @@ class Observer:
         judges: Sequence[Judge],
         tracker: Tracker,
         plan: Plan,
+        reader: Callable[[Sequence[Fact]], Reader],
         run: RunDir,
         requests: Requests,
         display: Display,
     ) -> None:
         self.stages, self.judges, self.tracker, self.plan, self.run = stages, judges, tracker, plan, run
-        self.requests, self.display = requests, display
+        self.reader, self.requests, self.display = reader, requests, display
         self.parts: dict[int, Part] = {}
         self.counts: dict[int, int] = {}
         self.last: dict[str, float] = {}
@@ -216,6 +218,7 @@ class Observer:
             update=change.update if change else {},
             edited=part.edited,
             reference=self.reference,
+            reader=self.reader(stream),
         )
 
     def _measure(

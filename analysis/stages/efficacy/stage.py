@@ -41,7 +41,7 @@ from analysis.stages.efficacy.records import (
     target_and_rival_pairs,
 )
 from analysis.stages.efficacy.retention import retention, unreplaced
-from editors.data import Fact
+from editors.data import Fact, Reader
 from editors.errors import ConfigError
 from editors.models.model import Model
 
@@ -116,13 +116,14 @@ class Efficacy(Stage):
     @torch.inference_mode()
     def measure(self, model: Model, observation: Observation) -> Measurement:
         """Scores of every scope that has facts."""
-        self._scorer.model = model
+        self._scorer.model, self._scorer.reader = model, observation.reader
         result: Measurement = {}
         edits = unreplaced(observation.seen)
         if edits:
             result |= self._edit_scores(observation, edits)
         if self.generated and edits:
-            result |= self._generation_scores(model, self._sample(list(edits.values()), self.generated))
+            asked = self._sample(list(edits.values()), self.generated)
+            result |= self._generation_scores(model, asked, observation.reader)
         for pool in ("other", "unedited"):
             facts = observation.others if pool == "other" else observation.untouched
             with_object = [fact for fact in self._sample(facts) if fact.target_true]
@@ -172,9 +173,10 @@ class Efficacy(Stage):
         labels = {scope: f"first{self.first}" if scope == "first" else scope for scope in members}
         return {labels[scope]: facts for scope, facts in members.items() if scope in scopes and facts}
 
-    def _generation_scores(self, model: Model, facts: Sequence[Fact]) -> Measurement:
+    def _generation_scores(self, model: Model, facts: Sequence[Fact], reader: Reader) -> Measurement:
         """Shares of the facts that the model completes in free text."""
-        texts = free_texts(model, [fact.statement for fact in facts], tokens=self.generated_tokens)
+        prompts = [reader(fact.statement) for fact in facts]
+        texts = free_texts(model, prompts, tokens=self.generated_tokens)
         pairs = [(text, fact.target_new) for text, fact in zip(texts, facts, strict=True)]
         return {
             "edit/generated/seen.exact": sum(is_target(*pair) for pair in pairs) / len(pairs),

@@ -1,17 +1,19 @@
 """Parts of a sequence, each prepared on the model that the earlier ones left."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+from editors.data import Fact, Reader
 from editors.models.model import Model
 from editors.phases import Report, silent
 from editors.updates import Delta, Site
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Intervention, Plan, StepObserver
 from pipeline.interventions.sequences import InOrder
-from tests.tiny import tiny_model
+from tests.tiny import FACTS, tiny_model
 
 
 @dataclass
@@ -43,3 +45,16 @@ def test_the_caches_of_a_part_are_of_the_model_that_it_begins_with(tmp_path: Pat
     parts[0].run(expected, Plan(), cast(StepObserver, None))
     expected.was_edited()
     assert parts[1].digests == [expected.digest]
+
+
+@dataclass
+class Prefixing(Doubling):
+    """Edits whose facts stand before prompts."""
+
+    def reader(self, facts: Sequence[Fact]) -> Reader:
+        return lambda prompt: "".join(f"{fact.id}. " for fact in facts) + prompt
+
+
+def test_facts_that_one_part_puts_before_prompts_stay_there_in_the_others():
+    sequence = InOrder(name="both", parts={"edits": Prefixing(), "training": Doubling()})
+    assert sequence.reader(FACTS[:2])("Rob is") == "middle. start. Rob is"

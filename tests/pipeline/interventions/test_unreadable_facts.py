@@ -53,6 +53,18 @@ def test_a_fact_with_a_text_that_is_too_long_is_refused_by_its_id(what: str) -> 
         selected(FINE, fact)
 
 
+def test_a_prompt_that_becomes_too_long_for_its_reader_is_refused() -> None:
+    plan = Plan(stream=(FINE,), untouched=(FINE,))
+    with pytest.raises(DataError, match="cannot read 1 of 1 facts"):
+        readable(model(), plan, [["{}"]], "refuse", lambda prompt: f"{LONG}{prompt}")
+    other = replace(FINE, subject="Rob")
+    plan = Plan(stream=(FINE,), untouched=(FINE, other))
+    kept = readable(
+        model(), plan, [["{}"]], "refuse", lambda text: LONG * text.startswith("Rob works") + text
+    )
+    assert kept.stream == (FINE,) and kept.untouched == (FINE,)
+
+
 @pytest.mark.parametrize("what", TOO_LONG)
 def test_such_facts_can_be_skipped_with_a_count(what: str, caplog: pytest.LogCaptureFixture) -> None:
     fact = replace(FINE, id="7", **TOO_LONG[what])  # pyright: ignore[reportArgumentType]
