@@ -75,6 +75,15 @@ class KnowledgeEdit(Intervention):
             )
         if self.save_every < 0:
             raise ConfigError(f"intervention.save_every={self.save_every}, but it cannot be negative")
+        if self.order in ("clustered", "dispersed") and not self.editor.sites:
+            raise ConfigError(
+                f"intervention.order={self.order} compares keys of the lowest edited block, but "
+                f"editor={self.editor.name} edits none: choose given or reverse"
+            )
+        if self.keep_updates and not self.editor.sites:
+            raise ConfigError(
+                f"keep_updates=true, but editor={self.editor.name} changes no matrix: leave it out"
+            )
 
     @property
     def statistics(self) -> str:
@@ -102,7 +111,8 @@ class KnowledgeEdit(Intervention):
 
     def check(self, model: Model, plan: Plan) -> None:
         """Raise a ConfigError for a block or matrix that the model does not have."""
-        check_sites(model, self.editor.sites)
+        if self.editor.sites:
+            check_sites(model, self.editor.sites)
 
     def select(self, model: Model, plan: Plan, report: Report = silent) -> Plan:
         """The plan in its order, without facts that the model cannot read; raises DataError if refused."""

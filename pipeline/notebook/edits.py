@@ -77,12 +77,13 @@ class EditResult:
             for name, kind in (("ES", "rewrite"), ("PS", "paraphrase"), ("NS", "neighbour"))
             if (key := _SUCCESS + kind) in self.scores and (before := self.scores_before.get(key)) is not None
         )
-        largest = max(self.norms, key=lambda name: self.norms[name])
+        largest = max(self.norms, key=lambda name: self.norms[name], default="")
+        grown = f"norm of {largest} × {self.norms[largest]:.4f}" if largest else "no matrix changed"
         missed = [fact.subject for fact, took in zip(self.facts, self.took, strict=False) if not took]
         return (
             f"<{self.editor} on {self.model.name}: {len(self.facts)} facts"
             f"{f', of which {listed(missed)} did not take' if missed else ''}; "
-            f"{scores or 'no true objects'}; norm of {largest} × {self.norms[largest]:.4f}>"
+            f"{scores or 'no true objects'}; {grown}>"
         )
 
 
