@@ -29,7 +29,7 @@ ALLOWED = {
     "editors.moments": "phases disk errors data tensor_files text_files models",
     "editors.base": "phases errors updates data models",
     "editors.regularizers": "errors updates data solvers models base",
-    "editors.prompts": "phases errors data models base",
+    "editors.prompts": "phases errors updates data models base",
     "editors.controls": "phases errors updates data update_files models moments base",
     "editors.locate": "phases errors updates data text_files solvers models moments base regularizers",
     "editors.methods": (

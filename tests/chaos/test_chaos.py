@@ -53,6 +53,7 @@ RUNS["hypernetwork"] = [
     "editor.training.validate_every=3", "editor.training.validation=4", "editor.training.accumulate=2",
 ]  # fmt: skip
 RUNS["kept updates"] = [*EDITS, "batch_size=2", "intervention.keep_updates=true"]
+RUNS["context"] = [*EDITS, "editor=context"]
 RUNS["growth"] = [*EDITS, "editor=growth", "layers.edit=[0]"]
 CONTROLS = (
     "none",

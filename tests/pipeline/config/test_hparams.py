@@ -18,6 +18,8 @@ from tests.smollm2 import from_hub
 HPARAMS = CONF / "hparams"
 EDITORS = sorted(path.stem for path in (CONF / "editor").glob("*.yaml"))
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "hf")
+WITHOUT_BLOCKS = ("context",)
+"""Editors that change no matrix."""
 FILES = sorted(HPARAMS.glob("*/*.yaml"))
 SOURCED = ("hparams/", "config/", "configs/", "Ours", "experiments/")
 """One of these occurs in the comment on the source of a file's values."""
@@ -55,21 +57,31 @@ def test_a_pair_with_values_builds(model: str, editor: str):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_pair_without_values_names_the_file_to_write(model: str):
+    """An editor that changes no matrix needs none."""
     for editor in EDITORS:
-        if not has_values(model, editor):
+        if has_values(model, editor):
+            continue
+        config = composed(model, editor)
+        if editor in WITHOUT_BLOCKS:
+            intervention = build(resolved(config)).intervention
+            assert isinstance(intervention, KnowledgeEdit) and not intervention.editor.sites
+        else:
             with pytest.raises(ConfigError, match=rf"hparams/{model}/{editor}\.yaml"):
-                resolved(composed(model, editor))
+                resolved(config)
 
 
 def test_every_editor_has_values_for_every_model_of_the_papers_size():
-    """So that every experiment composes with overlay=paper; `growth` edits no facts, and needs its blocks."""
+    """So that every experiment composes with overlay=paper.
+
+    `growth` edits no facts, and needs its blocks.
+    """
     overlay = yaml.safe_load((CONF / "overlay" / "paper.yaml").read_text())
     models = overlay["hydra"]["sweeper"]["params"]["model"].split(",")
     lacking = [
         (model, editor)
         for model in models
         for editor in EDITORS
-        if editor != "growth" and not has_values(model, editor)
+        if editor not in ("growth", *WITHOUT_BLOCKS) and not has_values(model, editor)
     ]
     assert len(models) == 4 and not lacking
 

@@ -66,6 +66,16 @@ def test_an_edit_writes_the_facts_and_undo_restores_every_bit(model: Model) -> N
     assert model.digest == digest
 
 
+def test_facts_in_context_change_no_matrix(model: Model) -> None:
+    before = weights(model)
+    result = ns.edit(model, FACTS, "context")
+    assert same(weights(model), before) and not result.norms
+    assert "no matrix changed" in repr(result)
+    assert result.scores["edit/magnitude/seen.rewrite"] != result.scores_before["edit/magnitude/seen.rewrite"]
+    result.undo()
+    assert same(weights(model), before)
+
+
 def test_it_writes_what_the_command_line_writes(model: Model, unedited: Model) -> None:
     """The norm equals that of an editor built by hand with the values of conf/hparams."""
     from editors import MEMIT
