@@ -1,5 +1,6 @@
 """Folders of synthetic runs, and one thread for small products."""
 
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
+from analysis.results.collection import Collection, collect
 from tests import fake_runs
 from tests.fake_runs import EDITORS, WriteRun
 
@@ -18,17 +20,30 @@ def write_run(tmp_path: Path) -> WriteRun:
     return partial(fake_runs.write_run, tmp_path)
 
 
-@pytest.fixture
-def experiment(write_run: WriteRun, tmp_path: Path) -> Path:
-    """Three editors, two seeds each, one failed and one running run."""
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of `experiment`, which no test changes."""
+    root = tmp_path_factory.mktemp("runs")
     for editor in EDITORS:
         for seed in (0, 1):
-            write_run(editor=editor, seed=seed)
-    failed = write_run(editor="memit", seed=2)
+            fake_runs.write_run(root, editor=editor, seed=seed)
+    failed = fake_runs.write_run(root, editor="memit", seed=2)
     (failed / "DONE").unlink()
     (failed / "FAILED").write_text("the norm is NaN after 17 edits; lower the step size\nTraceback …\n")
-    (write_run(editor="memit", seed=3) / "DONE").unlink()
-    return tmp_path / "quick"
+    (fake_runs.write_run(root, editor="memit", seed=3) / "DONE").unlink()
+    return root / "quick"
+
+
+@pytest.fixture(scope="session")
+def collection(written: Path) -> Collection:
+    """The runs of `experiment` as they are read; no test changes them."""
+    return collect(written)
+
+
+@pytest.fixture
+def experiment(written: Path, tmp_path: Path) -> Path:
+    """Three editors, two seeds each, one failed and one running run."""
+    return Path(shutil.copytree(written, tmp_path / "quick"))
 
 
 @pytest.fixture(scope="module")

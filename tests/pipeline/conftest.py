@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from pipeline.config.resolvers import register_resolvers
 from pipeline.sweeps import search
 from tests.paths import CONF
+from tests.pipeline.conf_cache import keep_conf
 from tests.tiny import tiny_model
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -22,6 +23,14 @@ PEOPLE = "Ada Bob Cleo Dan Eve Finn Gus Hal".split()
 def plugins() -> None:
     """Register the sweepers with Hydra, as the command line does before it composes."""
     search.install()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def conf_in_memory() -> Iterator[None]:
+    """Files of `conf/` are read once per process."""
+    with pytest.MonkeyPatch.context() as patch:
+        keep_conf(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from analysis.claims.studies.damage import law
 from analysis.claims.study import Study
 from analysis.claims.verdicts import judge
 from analysis.plots.charts.points import TrackChart
-from analysis.results.collection import collect
+from analysis.results.collection import Collection, collect
 from tests.fake_runs import WriteRun, write_rows
 
 
@@ -32,8 +32,8 @@ def rewrite(folder: Path, change: dict[int, dict[str, float]]) -> None:
 
 
 @pytest.mark.parametrize("each", STUDIES, ids=lambda each: each.name)
-def test_measures_accept_runs_without_their_metrics(each: Study, experiment: Path):
-    evidence = Evidence(collect(experiment))
+def test_measures_accept_runs_without_their_metrics(each: Study, collection: Collection):
+    evidence = Evidence(collection)
     for claim in each.claims:
         assert list(judge(claim, evidence).cases.columns[:5]) == ["case", "mean", "low", "high", "seeds"]
     for table in each.tables:

@@ -21,7 +21,7 @@ from analysis.plots.figures.registry import FIGURES, charts, save_figures
 from analysis.plots.interactive.draw import interactive
 from analysis.plots.interactive.lines import thinned
 from analysis.plots.run_figures import run_figures
-from analysis.results.collection import collect
+from analysis.results.collection import Collection, collect
 from editors.errors import ConfigError, DataError
 from tests.fake_runs import BLOCKS, EDITED, EDITORS, Part, WriteRun, write_parts, write_rows
 
@@ -33,8 +33,8 @@ ELSEWHERE = (*IN_TRAINING, *OF_SWEEPS)
 
 
 @pytest.fixture
-def metrics(experiment: Path) -> pd.DataFrame:
-    return collect(experiment).metrics
+def metrics(collection: Collection) -> pd.DataFrame:
+    return collection.metrics.copy()
 
 
 @pytest.fixture

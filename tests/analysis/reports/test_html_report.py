@@ -13,7 +13,7 @@ from analysis.plots.figures.registry import FIGURES, charts
 from analysis.reports.conclusions import conclusions
 from analysis.reports.fact_table import fact_table
 from analysis.reports.html_report import render
-from analysis.results.collection import collect
+from analysis.results.collection import Collection, collect
 from analysis.results.tables import NARROW, alarm_order_text, per_series, summary
 from tests.browser import watched_page
 from tests.fake_runs import WriteRun, keep_metrics
@@ -23,6 +23,10 @@ HOSTILE = (
 )
 SHOWN = {spec.name for spec in FIGURES} - {"training", "adapters", "loss", "layer_sweep"}
 """Figures of runs that edit facts."""
+FEW = ("norm/frobenius_ratio/edited", "alarm/")
+"""Metrics of a page that is asked for its words: with all, the figures would take seconds."""
+READS_PAGE = pytest.mark.xdist_group("page of the report")
+"""One process renders the page."""
 
 
 @pytest.fixture
@@ -32,6 +36,12 @@ def hostile(experiment: Path, write_run: WriteRun) -> Path:
     (folder / "provenance.json").write_text('{"host": "<script>document.title=\'owned\'</script>"}')
     (experiment / "memit-2-0" / "FAILED").write_text(HOSTILE)
     return experiment
+
+
+@pytest.fixture(scope="module")
+def page(collection: Collection) -> str:
+    """The page of the experiment, which no test changes."""
+    return render(collection, charts(collection.metrics), title="quick")
 
 
 def page_of(folder: Path, *, title: str) -> str:
@@ -57,17 +67,19 @@ def test_the_report_command_writes_every_file(experiment: Path, capsys: pytest.C
     assert any(re.search(r"memit +norm_growth +2 of 2", line) for line in lines)
 
 
-def test_the_page_names_the_source_of_second_moments(experiment: Path, write_run: WriteRun):
-    assert "statistics not recorded" in page_of(experiment, title="quick")
+@READS_PAGE
+def test_the_page_names_the_source_of_second_moments(experiment: Path, write_run: WriteRun, page: str):
+    assert "statistics not recorded" in page
     path = write_run(editor="rome", seed=9) / "summary.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"statistics": "fast: 10·d tokens of a text"}))
+    keep_metrics(experiment, *FEW)
     assert page_of(experiment, title="quick").count("fast: 10·d tokens of a text") == 2
 
 
-def test_the_page_refers_to_nothing_outside_itself(experiment: Path):
-    text = page_of(experiment, title="quick")
-    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=[\"'](?!data:)", text)
-    assert "default-src 'none'" in text
+@READS_PAGE
+def test_the_page_refers_to_nothing_outside_itself(page: str):
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=[\"'](?!data:)", page)
+    assert "default-src 'none'" in page
 
 
 def test_hostile_text_is_escaped_everywhere(hostile: Path):
@@ -86,6 +98,7 @@ def test_the_alarms_are_listed_with_their_sentences_and_their_order(
     summary.write_text(json.dumps(content | {"stopped": True}))
     old = experiment / "rome-1-0" / "summary.json"
     old.write_text(json.dumps({k: v for k, v in json.loads(old.read_text()).items() if k != "alarms"}))
+    keep_metrics(experiment, *FEW)
     text = page_of(experiment, title="quick")
     assert "the norm is &lt;b&gt;3&lt;/b&gt; times its unedited one" in text
     assert "by an alarm" in text
@@ -95,6 +108,7 @@ def test_the_alarms_are_listed_with_their_sentences_and_their_order(
 
 def test_the_table_of_runs_shows_how_many_edits_took_and_the_notes_name_failed_runs(write_run: WriteRun):
     folders = [write_run(editor="memit", seed=seed) for seed in (0, 1, 2)]
+    keep_metrics(folders[0].parent, *FEW)
     assert "edits took" not in page_of(folders[0].parent, title="older runs")
     for folder, took in zip(folders, (0, 59), strict=False):
         path, outcome = folder / "summary.json", {"edits": 60, "checked": 60, "took": took}
@@ -106,6 +120,7 @@ def test_the_table_of_runs_shows_how_many_edits_took_and_the_notes_name_failed_r
 
 def test_without_an_alarm_neither_page_nor_print_speaks_of_alarms(write_run: WriteRun):
     folder = write_run(editor="encore").parent
+    keep_metrics(folder, *FEW)
     assert 'id="alarms"' not in page_of(folder, title="quick")
     assert alarm_order_text(collect(folder)).empty
 
@@ -215,9 +230,10 @@ def test_a_metric_of_a_stage_of_ones_own_is_drawn_in_the_report(own_metric: Path
     assert not (own_metric / "figures" / "metric-norm-frobenius_ratio-edited.pdf").exists()
 
 
-def test_metrics_of_the_table_alone_need_no_section_of_others(experiment: Path):
-    assert 'id="others"' not in page_of(experiment, title="quick")
-    assert not other_keys(collect(experiment).metrics)
+@READS_PAGE
+def test_metrics_of_the_table_alone_need_no_section_of_others(page: str, collection: Collection):
+    assert 'id="others"' not in page
+    assert not other_keys(collection.metrics)
 
 
 def test_any_metric_is_drawn_by_its_key(own_metric: Path, tmp_path: Path, capsys):
@@ -235,9 +251,9 @@ def test_any_metric_is_drawn_by_its_key(own_metric: Path, tmp_path: Path, capsys
     )
 
 
-def test_the_conclusions_are_the_numbers_of_the_tables(experiment: Path):
-    table = summary(collect(experiment)).groupby("series")[["norm_ratio", "known_unedited"]].mean()
-    grew, kept, alarmed = conclusions(collect(experiment))
+def test_the_conclusions_are_the_numbers_of_the_tables(collection: Collection):
+    table = summary(collection).groupby("series")[["norm_ratio", "known_unedited"]].mean()
+    grew, kept, alarmed = conclusions(collection)
     assert all(f"{ratio:.3g} ({series})" in grew for series, ratio in table["norm_ratio"].items())
     assert all(f"{share:.0%} ({series})" in kept for series, share in table["known_unedited"].items())
     assert "norm_growth after" in alarmed and "encore" not in alarmed  # whose runs raised no alarm

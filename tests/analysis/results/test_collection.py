@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.results.collection import IDENTITY, _brief, collect
+from analysis.results.collection import IDENTITY, Collection, _brief, collect
 from analysis.results.run import MOMENT
 from analysis.results.run_folder import RunFolder
 from analysis.results.tables import alarm_order, best, differing_settings, per_series, summary
@@ -38,8 +38,8 @@ def test_a_repeated_step_of_a_resumed_run_counts_once(write_run: WriteRun):
     assert ratio["value"].tolist() == [7.0]
 
 
-def test_runs_that_differ_by_seed_alone_share_a_series(experiment: Path):
-    runs = collect(experiment).runs
+def test_runs_that_differ_by_seed_alone_share_a_series(collection: Collection):
+    runs = collection.runs
     assert runs["series"].tolist() == ["encore", "encore", "memit", "memit", "rome", "rome"]
     assert runs["seed"].tolist() == [0, 1, 0, 1, 0, 1]
 
@@ -105,8 +105,7 @@ def test_a_torn_line_is_skipped_with_a_note(write_run: WriteRun):
     )
 
 
-def test_failed_and_running_runs_are_listed_apart_with_their_sentence(experiment: Path):
-    collection = collect(experiment)
+def test_failed_and_running_runs_are_listed_apart_with_their_sentence(collection: Collection):
     told = {run.status: run for run in collection.unfinished}
     assert told["failed"].sentence == "the norm is NaN after 17 edits; lower the step size"
     assert told["failed"].name == "quick"
@@ -184,10 +183,10 @@ def test_the_logarithmic_interval_is_positive_and_scales_with_its_values():
     )
 
 
-def test_summary_has_a_row_per_run_with_the_last_measured_scores(experiment: Path):
-    table = summary(collect(experiment)).set_index("run")
+def test_summary_has_a_row_per_run_with_the_last_measured_scores(written: Path, collection: Collection):
+    table = summary(collection).set_index("run")
     assert len(table) == 6
-    metrics = json.loads((experiment / "memit-1-0" / "summary.json").read_text())["metrics"]
+    metrics = json.loads((written / "memit-1-0" / "summary.json").read_text())["metrics"]
     row = table.loc["memit-1-0"]
     assert (row["editor"], row["seed"], row["edits"], row["seconds"]) == ("memit", 1, 60, 32.5)
     assert row["es"] == metrics["edit/success/seen.rewrite"]
@@ -215,13 +214,13 @@ def test_scores_that_no_run_measured_stay_empty(write_run: WriteRun):
     assert "ES" not in table.columns and table.loc["memit", "norm ratio"] == "4.000"
 
 
-def test_the_printed_table_gives_the_range_of_two_seeds(experiment: Path):
+def test_the_printed_table_gives_the_range_of_two_seeds(collection: Collection):
     """And the values of the unedited model."""
-    table = per_series(collect(experiment)).set_index("editor")
+    table = per_series(collection).set_index("editor")
     assert table.index.tolist() == ["unedited", "encore", "memit", "rome"]
     assert table.loc["unedited", ["edits", "ES", "norm ratio"]].tolist() == ["0", "–", "1.000"]
     assert table["seeds"].tolist() == ["–", "2", "2", "2"]
-    values = summary(collect(experiment)).query("series == 'rome'")["known_unedited"]
+    values = summary(collection).query("series == 'rome'")["known_unedited"]
     assert table.loc["rome", "never edited"] == f"{values.min():.3f}–{values.max():.3f}"
 
 
@@ -234,9 +233,9 @@ def test_the_printed_table_gives_the_interval_of_three_seeds(write_run: WriteRun
     assert table.loc["rome", "never edited"] == f"{values.mean():.3f} ± {half:.3f}"
 
 
-def test_the_best_mean_is_that_of_the_better_direction(experiment: Path):
-    means = summary(collect(experiment)).groupby("series")[["known_unedited", "perplexity"]].mean()
-    marked = best(collect(experiment))
+def test_the_best_mean_is_that_of_the_better_direction(collection: Collection):
+    means = summary(collection).groupby("series")[["known_unedited", "perplexity"]].mean()
+    marked = best(collection)
     assert marked["never edited"] == ("↑", {means["known_unedited"].idxmax()})
     assert marked["perplexity"] == ("↓", {means["perplexity"].idxmin()})
     assert "norm ratio" not in marked  # neither direction is better
