@@ -15,12 +15,18 @@ from pipeline.config.resolvers import register_resolvers
 from pipeline.sweeps import search
 from tests.paths import ROOT
 from tests.pipeline.conftest import CONF
+from tests.pipeline.forked import forked
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
     command = [sys.executable, "-m", "pipeline", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def run_forked(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same in a process that has the libraries; `run` shows what starting one writes."""
+    return forked(arguments, folder, environment={"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"})
 
 
 @pytest.mark.parametrize(
@@ -72,14 +78,14 @@ def test_tasks_without_their_stage_are_explained(tmp_path: Path):
 
 def test_an_output_folder_that_cannot_be_written_is_named(overrides: list[str], tmp_path: Path):
     (tmp_path / "outputs").write_text("a file, not a folder")
-    process = run(tmp_path, *overrides)
+    process = run_forked(tmp_path, *overrides)
     assert process.returncode == 1
     assert "outputs/test" in process.stderr and "cannot be written" in process.stderr
     assert "Traceback" not in process.stderr
 
 
 def test_a_sweep_continues_after_a_failed_run_and_names_it(overrides: list[str], tmp_path: Path):
-    process = run(tmp_path, "-m", *overrides, "edits=50,2", "stage=[norms]")
+    process = run_forked(tmp_path, "-m", *overrides, "edits=50,2", "stage=[norms]")
     assert process.returncode == 1
     assert "edits=50" in process.stderr and "Traceback" not in process.stderr
     marks = sorted(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.paths import ROOT
+from tests.pipeline.forked import forked
 
 EDITOR = '''
 """An editor that writes a share of MEMIT's update."""
@@ -86,13 +87,14 @@ def desk(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(desk: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT), str(desk)])
-    variables = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
-    whole = [sys.executable, "-m", "pipeline", *arguments]
-    return subprocess.run(
-        whole, cwd=desk, env=variables | environment, capture_output=True, text=True, check=False
-    )
+def command(desk: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    variables = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "PYTHONPATH": f"{ROOT}{os.pathsep}{desk}"}
+    if any(argument.startswith("launcher=") for argument in arguments):  # it starts processes of its own
+        whole = [sys.executable, "-m", "pipeline", *arguments]
+        return subprocess.run(
+            whole, cwd=desk, env=os.environ | variables, capture_output=True, text=True, check=False
+        )
+    return forked(arguments, desk, environment=variables, search=[desk])
 
 
 def run(desk: Path, overrides: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
