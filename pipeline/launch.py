@@ -18,6 +18,7 @@ from analysis.results.run_folder import RunFolder
 from analysis.selection import OUTPUTS
 from editors.errors import NormscopeError
 from pipeline.config.schema import resolved
+from pipeline.paths import shown_python
 from pipeline.runs.checkpoint_store import FOLDER
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
 from pipeline.runs.layout import folder_of, point_latest
@@ -60,4 +61,6 @@ def launch(config: DictConfig, root: Path) -> Value:
             print(folder, flush=True)  # noqa: T201 - for scripts that read standard output
         except BrokenPipeError:
             discard_output()  # the other runs of a sweep continue
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN:
+            log.info("tables, facts and figures: %s -m analysis report %s", shown_python(), folder)
     return objective

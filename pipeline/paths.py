@@ -1,6 +1,8 @@
 """Folders of the code and of its configuration, in a checkout or in an installed package."""
 
 import argparse
+import shutil
+import sys
 from pathlib import Path
 
 from editors.text_files import local_path
@@ -11,6 +13,14 @@ ROOT = PACKAGE.parent
 """The folder that contains all packages: a checkout, a copy of the code, or site-packages."""
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else ROOT / "conf"
 """The configuration: inside the package of a wheel, beside it in a checkout."""
+
+
+def shown_python() -> str:
+    """The interpreter in use as commands to paste name it: `python` if that is it, else its path."""
+    own, found = Path(sys.executable), shutil.which("python")
+    if found and Path(found) == own:
+        return "python"
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
 def out_path(text: str, form: str) -> Path:

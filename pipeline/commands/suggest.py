@@ -40,6 +40,7 @@ from pipeline.config.models.described import description
 from pipeline.config.models.published import LAYERS, Values, are_blocks, as_text, flat, nearest, published
 from pipeline.config.schema import composed, composed_run
 from pipeline.data.opened_texts import open_texts
+from pipeline.paths import shown_python
 from pipeline.runs.layout import folder_of
 from pipeline.sweeps.box import EDITED, box, ranges
 from pipeline.sweeps.search import trials_class
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str], compute: Callable[[Sequence[str]], None]) -> 
     if suggestion.fault:
         return f"{suggestion.fault}, so there is no file: {suggestion.advice}"
     suggestion.write(file)
-    print(f"written to {file}; next:\n  {suggestion.command(request.out)}")  # noqa: T201
+    print(f"written to {file}; next:\n  {shown_python()} {suggestion.command(request.out)}")  # noqa: T201
     return 0
 
 
@@ -130,9 +131,11 @@ def described(request: Request) -> dict[str, Any]:
         ModelError: for a model whose configuration cannot be read.
     """
     # the blocks of the editor refer to those of the pair, which may have none
+    searched_keys = [key for key in request.ranges if key != EDITED]
     overrides = [
         *as_overrides(request.options),
-        *([] if "layers.edit" in request.options else ["layers.edit=[0]"]),
+        *(f"{key}=null" for key in searched_keys),  # tells of keys that there are not
+        *([] if EDITED in request.options else [f"{EDITED}=[0]"]),
     ]
     nodes = composed(overrides, ("model", "editor", "regularizer", "layers", "moments"), may_lack_values=True)
     if not nodes["model"].get("depth"):

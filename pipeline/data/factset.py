@@ -71,7 +71,7 @@ class FactSet:
         if edits > len(order):
             kind = "facts with different subjects" if one_per_subject else "facts"
             raise DataError(
-                f"edits={edits}, but data={self.name} has only {len(order)} {kind}: "
+                f"edits={edits}, but {self.name} has only {len(order)} {kind}: "
                 f"set edits={len(order)} or lower, or choose a larger data set (or a higher data.limit); "
                 "+intervention.cycle=true edits the same facts again"
             )

@@ -1,5 +1,6 @@
 """Facts written into a model in memory, with the scores, norms and texts of before and after."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from pipeline.notebook.composition import check_choice
 from pipeline.notebook.fact_sources import fact_list
 from pipeline.notebook.models import configured, loaded
 from pipeline.tracking.display import progress_view
+
+log = logging.getLogger(__name__)
 
 _TOKENS = 12
 """Length of the texts of before and after."""
@@ -137,6 +140,12 @@ def edit(
     norms = _norms(model, weights)
     efficacy.prepare(model, plan.stream)
     scores_before = _scores(efficacy, model, plan.stream, as_it_is)
+    if scores_before.get(f"{_SUCCESS}rewrite") == 1:
+        log.warning(
+            "%s prefers every new object already: the new object is the last one, as in "
+            '"prompt|true object|new object"',
+            model.name,
+        )
     before = _texts(model, plan.stream, as_it_is)
     with progress_view() as view:
         intervention.prepare(model, plan, view.report)

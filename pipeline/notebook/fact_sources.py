@@ -1,6 +1,6 @@
 """Facts by the name of a data set, from a file, or written out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ def facts(*sources: str | Path, **options: Any) -> tuple[Fact, ...]:
 
     Raises:
         ConfigError: for an option that there is not.
-        DataError: for a file that is missing, or holds no fact.
+        DataError: for a file that is missing, or holds no fact, and for what is no source.
     """
     if not sources:
         raise ConfigError('ns.facts() names no source: give a file, as in ns.facts("facts.csv")')
-    return tuple(fact for source in sources for fact in _facts(str(source), options))
+    return tuple(fact for source in _flat(sources) for fact in _read(source, options))
 
 
 def fact_list(facts: Fact | str | Path | Sequence[Fact | str | Path]) -> list[Fact]:
@@ -34,18 +34,20 @@ def fact_list(facts: Fact | str | Path | Sequence[Fact | str | Path]) -> list[Fa
     Raises:
         DataError: for anything else.
     """
-    return [
-        fact
-        for each in (facts if isinstance(facts, list | tuple | Iterator) else [facts])
-        for fact in _read(each)
-    ]
+    return [fact for each in _flat([facts]) for fact in _read(each, {})]
 
 
-def _read(fact: object) -> Sequence[Fact]:
+def _flat(sources: Iterable[object]) -> Iterator[object]:
+    """The sources, with those of lists among them."""
+    for source in sources:
+        yield from source if isinstance(source, list | tuple | Iterator) else [source]
+
+
+def _read(fact: object, options: dict[str, Any]) -> Sequence[Fact]:
     if isinstance(fact, Fact):
         return [fact]
     if isinstance(fact, str | Path):
-        return _facts(str(fact), {})
+        return _facts(str(fact), options)
     raise DataError(
         f"a fact is expected, but got {type(fact).__name__}: give ns.Fact(...), a line such as "
         "'The capital of [Japan] is|Tokyo|Madrid', a file, or a list of these"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from editors.errors import ConfigError
 from editors.models.model import Model
 from editors.text_files import local_path
 from pipeline.build import build_model
@@ -26,6 +27,8 @@ def load(model: str | Path, **options: object) -> Model:
         ConfigError: for an option that there is not, or a device or precision that cannot be used.
         ModelError: if the model cannot be loaded.
     """
+    if not isinstance(model, str | Path):
+        raise ConfigError(f"a model is a name, a folder or an id, but got {type(model).__name__}")
     named = str(model) in choices_of("model") and not local_path(str(model)).is_dir()
     place = {} if named else {"name": Path(model).name, "path": str(model)}
     choice = str(model) if named else _ANY

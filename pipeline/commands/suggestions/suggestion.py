@@ -95,10 +95,11 @@ class Suggestion:
     @property
     def advice(self) -> str:
         """What to try if the values are not worth a file."""
+        numbers = [key for key, value in self.values.items() if isinstance(value, float)]
+        ranges = f"another range, such as '{numbers[0]}=tag(log,interval(LOW,HIGH))', " if numbers else ""
         return (
             f"try trials={2 * self.trials}, which continues the search, other blocks, such as "
-            "'layers.edit=choice([0,1],[2,3])', other ranges, such as "
-            "'editor.learning_rate=tag(log,interval(1e-4,1e-2))', or another editor"
+            f"'layers.edit=choice([0,1],[2,3])', {ranges}or another editor"
         )
 
     @property
@@ -124,7 +125,7 @@ class Suggestion:
             yield f"  score {self.score:.3f}; the first trial, with {self.origin}, reaches {self.first:.3f}"
 
     def command(self, out: Path) -> str:
-        """The options of a run with the values, which lie in the configuration folder `out`."""
+        """What follows the interpreter in the command of a run with the values of the folder `out`."""
         folder = [] if out == CONF else ["--config-dir", str(out)]
         batch = [f"batch_size={self.batch}"] if self.batch > 1 else []
         options = [
@@ -132,11 +133,11 @@ class Suggestion:
             for key, value in sorted(self.options.items(), key=_pair_first)
             if group_of(key) not in (*OF_A_RUN, "moments") and not key.lstrip("+").startswith(VALUES)
         ]
-        return f"python -m pipeline {shlex.join([*folder, *options, *batch])}"
+        return f"-m pipeline {shlex.join([*folder, *options, *batch])}"
 
     def write(self, file: Path) -> None:
         """Write the file of hparams, with its command, its source and the results in the header."""
-        lines = ["# @package _global_", f"# {self.command(CONF)}"]
+        lines = ["# @package _global_", f"# python {self.command(CONF)}"]
         lines += [f"# {line}" for line in textwrap.wrap(self._found(), _WIDTH)]
         given = shlex.join(
             [*(f"{key}={value}" for key, value in self.options.items()), f"trials={self.trials}"]

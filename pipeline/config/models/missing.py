@@ -14,6 +14,7 @@ from editors.models.stored.model_types import unsupported
 from pipeline.config.models.described import description
 from pipeline.config.models.published import LAYERS as PUBLISHED, as_text, nearest
 from pipeline.config.secrets import without_secrets
+from pipeline.paths import shown_python
 
 LAYERS = "layers.edit"
 _NO_VALUE = "..."
@@ -60,13 +61,14 @@ def _commands(config: DictConfig, keys: Sequence[str]) -> Iterator[str]:
     yield (
         f"there are no values for editor={editor} on model={model}: give {', '.join(keys)} on the "
         f"command line, or write conf/hparams/{model}/{editor}.yaml:\n"
-        f"  python -m pipeline {shlex.join([*_given(), *lacking, *text])}"
+        f"  {shown_python()} -m pipeline {shlex.join([*_given(), *lacking, *text])}"
     )
     scaled = ", at the same relative depth" if LAYERS in keys else ""
     if guessed := [key for key in keys if key in guesses]:
         yield (
             f"{' and '.join(guessed)}: a guess, from the values of {origin}{scaled}; this searches for "
-            f"good ones (docs/models.md):\n  python -m pipeline suggest {_search(str(editor), lacking, text)}"
+            f"good ones (docs/models.md):\n  {shown_python()} -m pipeline suggest "
+            f"{_search(str(editor), lacking, text)}"
         )
     if _lacks_text(config) and not text:
         yield f"{config.model.corpus.dataset} is downloaded from the hub; without a hub add {_ARTICLES}"

@@ -22,10 +22,17 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "case_id": ("case_id", "id", "fact_id"),
     "subject": ("subject", "entity"),
     "prompt": ("prompt", "question", "src", "update", "template", "sentence"),
-    "target_new": ("target_new", "new_target", "new_object", "new", "target", "answer", "ans", "object"),
-    "target_true": ("target_true", "ground_truth", "true_target", "true_object", "old_target", "true", "old"),
+    "target_new": (
+        "target_new", "new_target", "new_object", "new", "target", "answer", "ans", "object", "new_answer",
+    ),
+    "target_true": (
+        "target_true", "ground_truth", "true_target", "true_object", "old_target", "true", "old",
+        "true_answer", "old_answer",
+    ),
     "relation_id": ("relation_id", "relation", "predicate"),
-    "paraphrases": ("paraphrase_prompts", "paraphrases", "paraphrase", "rephrase_prompt", "rephrase"),
+    "paraphrases": (
+        "paraphrase_prompts", "paraphrases", "paraphrase", "rephrase_prompt", "rephrase", "rephrasings",
+    ),
     "neighbours": ("neighborhood_prompts", "neighbourhood_prompts", "neighbours", "neighbors"),
     "locality_prompt": ("locality_prompt", "loc"),
     "locality_answer": ("locality_ground_truth", "loc_ans"),
@@ -33,7 +40,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "portability_prompt": ("portability_prompt", "mhop"),
     "portability_answer": ("portability_ground_truth", "mhop_ans"),
     "portability": ("portability",),
-}
+}  # fmt: skip
 """The fields of a fact, each with the names that data sets give it; the first name in a row is read."""
 _NEEDED = ("subject", "prompt", "target_new")
 _QUESTION = ("locality_prompt", "loc", "prompt", "question", "new_question")
@@ -139,9 +146,7 @@ def unknown_layout(row: Row, where: str, place: str) -> DataError:
     absent = _absent(row)
     names = [f"{field} (or {', '.join(FIELDS[field][1:5])})" for field in absent]
     unread = [name for name in row if name not in _NAMES]
-    pairs = [
-        (name, close[0]) for name in unread if (close := get_close_matches(name, _NAMES, n=1, cutoff=0.75))
-    ]
+    pairs = [*_meant(row, unread)]
     if len(absent) == len(unread) == 1:
         pairs = [(unread[0], FIELDS[absent[0]][0])]
     hints = "".join(f"; is {name!r} meant to be {close!r}?" for name, close in pairs)
@@ -153,6 +158,16 @@ def unknown_layout(row: Row, where: str, place: str) -> DataError:
         f"{place}, {where}, has no field {' and no field '.join(names)}; its fields are {fields}{hints}; "
         f"the nearest layout is {nearest.name} one, with {', '.join(nearest.marks)}"
     )
+
+
+def _meant(row: Row, unread: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Names that are not read, each with the name of a field without a value that it may be meant to be."""
+    free = {field: names for field, names in FIELDS.items() if _name(row, names) is None}
+    for name in unread:
+        field_of = {each: field for field, names in free.items() for each in names}
+        for close in get_close_matches(name, field_of, n=1, cutoff=0.75):
+            yield name, close
+            del free[field_of[close]]
 
 
 def unread_names(rows: Iterable[Row], layout: Layout) -> list[str]:
@@ -219,9 +234,11 @@ def _object(fields: Fields, key: str) -> str:
 
 
 def _texts(fields: Fields, key: str) -> tuple[str, ...]:
-    """One text, or the texts of a list."""
+    """One text, the texts of a list, or those of a cell between bars, as in the lines of `facts=`."""
     value = _opened(fields.row[key])
-    return Fields(row={key: [value] if isinstance(value, str) else value}).texts(key)
+    if isinstance(value, str):
+        value = [each for each in value.split("|") if each.strip()] or [value]
+    return Fields(row={key: value}).texts(key)
 
 
 def _complete(prompts: Sequence[str], field: str) -> tuple[str, ...]:

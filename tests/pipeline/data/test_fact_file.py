@@ -145,6 +145,19 @@ def test_a_cell_may_hold_several_paraphrases(tmp_path: Path) -> None:
     assert only(written(tmp_path, table)).paraphrases == ("Is Chad", "It is Chad")
 
 
+@pytest.mark.parametrize(("cell", "prompts"), [("a {}|b {} ", ("a Chad", "b Chad")), ("a {}|", ("a Chad",))])
+def test_bars_divide_paraphrases(tmp_path: Path, cell: str, prompts: tuple[str, ...]) -> None:
+    text = f"subject,prompt,target_new,paraphrases\nChad,{{}} is in,Oslo,{cell}\n"
+    assert only(written(tmp_path, text)).paraphrases == prompts
+
+
+def test_names_of_fields_are_suggested_once_and_only_for_fields_without_a_value(tmp_path: Path) -> None:
+    table = "subject,prompt,targets,targetz,subjekt\nChad,{} is,Oslo,Rome,Chad\n"
+    with pytest.raises(DataError) as error:
+        only(written(tmp_path, table))
+    assert str(error.value).count("'target'") == 1 and "meant to be 'subject'" not in str(error.value)
+
+
 def test_a_cell_with_many_brackets_is_text(tmp_path: Path) -> None:
     text = "[" * 3000
     table = f"subject,prompt,target,paraphrases,locality\nChad,{{}} is,Oslo,{text},{text}\n"

@@ -234,6 +234,7 @@ def test_facts_come_from_a_name_a_file_and_a_line(folder: Path) -> None:
 
 
 def test_texts_from_python_are_not_interpolated(folder: Path) -> None:
+    assert ns.facts(["The [Louvre] is|Rome"]) == ns.facts("The [Louvre] is|Rome")
     (fact,) = ns.facts("The [${oc.env:HOME}] is|Rome|${seed}")
     assert (fact.subject, fact.target_new) == ("${oc.env:HOME}", "${seed}")
     (folder / "${mine}.csv").write_text("subject,prompt,target_new\nJapan,The capital of {} is,Madrid\n")
