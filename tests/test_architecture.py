@@ -61,7 +61,7 @@ ALLOWED = {
     "pipeline.build": "config data interventions tracking",
     "pipeline.notebook": "paths config interventions tracking build",
     "pipeline.experiment": "config data runs checkpoints interventions tracking build",
-    "pipeline.launch": "config runs experiment",
+    "pipeline.launch": "paths config runs experiment",
     "pipeline.progress": "runs sweeps",
     "pipeline.launchers": "paths config runs progress experiment",
     "pipeline.sweeps": "config runs",

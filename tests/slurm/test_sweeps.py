@@ -60,7 +60,7 @@ def test_a_failed_run_stops_no_other(cluster: Cluster, tmp_path: Path):
     sweep = cluster.start(tmp_path, "launcher=slurm", "edits=9999,2")
     assert sweep.ended() == 1
     assert sweep.marks() == ["DONE", "FAILED"]
-    assert "edits=9999, but data=world has only" in sweep.output and "Traceback" not in sweep.output
+    assert "edits=9999, but world has only" in sweep.output and "Traceback" not in sweep.output
 
 
 @pytest.mark.parametrize("kind", ["cluster", "accounted"])

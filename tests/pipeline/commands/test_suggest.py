@@ -106,7 +106,7 @@ def test_facts_without_a_score_are_refused_before_anything_is_computed(
     options = ["data=file", f"data.path={table}", "edits=1", f"out={tmp_path}"]
     with pytest.raises(ConfigError, match=f"the 1 facts of data=mine .*{sentence}"):
         suggest.main(["model=tiny-gpt2", "editor=memit", *options], never)
-    with pytest.raises(DataError, match="edits=50, but data=mine has only 1 facts"):
+    with pytest.raises(DataError, match="edits=50, but mine has only 1 facts"):
         suggest.main(["model=tiny-gpt2", "editor=memit", *options[:2], f"out={tmp_path}"], never)
 
 
@@ -246,7 +246,7 @@ def test_the_command_has_the_options_of_the_model_alone():
         "+editor.a": "1",
     }
     found = best([trial_of(0, 0.5)], given, {"edits": "2", "batch_size": "1"}, {}, "", None)
-    assert found.command(CONF) == "python -m pipeline model=m editor=e"
+    assert found.command(CONF) == "-m pipeline model=m editor=e"
 
 
 def test_the_file_has_the_form_of_the_others_and_names_its_source(tmp_path: Path):
