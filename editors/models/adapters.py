@@ -28,7 +28,6 @@ from editors.updates import Delta, Site
 
 if TYPE_CHECKING:
     import peft
-    from peft.tuners.lora import LoraLayer
 
 Initialisation = Literal["default", "gaussian"]
 """Distribution of A: uniform as in the published code (Kaiming, a = √5), or normal with deviation 1 / r."""
@@ -85,10 +84,7 @@ class LoRA:
             ConfigError: for a matrix or a block that the model lacks, a model that has adapters already, or
                 adapters larger than the free memory.
         """
-        from peft import (  # here: it takes seconds, which a refusal need not wait for
-            PeftModel,
-            get_peft_model,
-        )
+        from peft import PeftModel, get_peft_model  # here: it takes seconds
 
         self.check(model)
         if hasattr(model.hf, "peft_config"):
@@ -153,7 +149,7 @@ class _ModuleSlot:
         return getattr(self.parent, self.name)
 
     @property
-    def adapter(self) -> "LoraLayer":
+    def adapter(self) -> "peft.tuners.lora.LoraLayer":
         """The current module as an adapted one."""
         from peft.tuners.lora import LoraLayer
 
@@ -161,7 +157,7 @@ class _ModuleSlot:
         assert isinstance(layer, LoraLayer)
         return layer
 
-    def put(self, module: "nn.Module | LoraLayer") -> None:
+    def put(self, module: "nn.Module | peft.tuners.lora.LoraLayer") -> None:
         """Replace the module."""
         setattr(self.parent, self.name, module)
 
@@ -176,7 +172,7 @@ class Adapters:
         self.model = model
         self.peft = peft
         self._slots = slots
-        self._layers: list[LoraLayer] = [slot.adapter for slot in slots]
+        self._layers = [slot.adapter for slot in slots]
 
     @property
     def sites(self) -> list[Site]:

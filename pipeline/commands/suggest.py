@@ -106,10 +106,10 @@ def main(arguments: Sequence[str], compute: Callable[[Sequence[str]], None]) -> 
     compute(as_overrides(options))
     suggestion = best(trials_of(name), request.options, options, space.fixed, origin, peak)
     print(*suggestion.lines(), sep="\n")  # noqa: T201
-    if suggestion.fault:
-        return f"{suggestion.fault}, so there is no file: {suggestion.advice}"
+    if fault := suggestion.chosen.fault:
+        return f"{fault}, so there is no file: {suggestion.advice}"
     suggestion.write(file)
-    print(f"written to {file}; next:\n  {shown_python()} {suggestion.command(request.out)}")  # noqa: T201
+    print(f"written to {file}; next:\n  {suggestion.command(request.out, shown_python())}")  # noqa: T201
     return 0
 
 
@@ -131,10 +131,9 @@ def described(request: Request) -> dict[str, Any]:
         ModelError: for a model whose configuration cannot be read.
     """
     # the blocks of the editor refer to those of the pair, which may have none
-    searched_keys = [key for key in request.ranges if key != EDITED]
     overrides = [
         *as_overrides(request.options),
-        *(f"{key}=null" for key in searched_keys),  # tells of keys that there are not
+        *(f"{key}=null" for key in request.ranges if key != EDITED),  # tells of keys that there are not
         *([] if EDITED in request.options else [f"{EDITED}=[0]"]),
     ]
     nodes = composed(overrides, ("model", "editor", "regularizer", "layers", "moments"), may_lack_values=True)

@@ -136,6 +136,13 @@ def edit(
     intervention.check(model, plan)
     with progress_view() as view:
         plan = intervention.select(model, plan, view.report)
+    return _written(model, editor, plan, intervention, efficacy)
+
+
+def _written(
+    model: Model, editor: str, plan: Plan, intervention: KnowledgeEdit, efficacy: Stage
+) -> EditResult:
+    """What writing the facts of the plan did, measured before and after it."""
     weights = model.snapshot(intervention.editor.sites)
     norms = _norms(model, weights)
     efficacy.prepare(model, plan.stream)

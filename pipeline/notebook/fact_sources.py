@@ -12,12 +12,12 @@ from pipeline.notebook.composition import choices_of, composed
 from pipeline.notebook.models import NO_EDITS
 
 
-def facts(*sources: str | Path, **options: Any) -> tuple[Fact, ...]:
+def facts(*sources: str | Path | Sequence[str | Path], **options: Any) -> tuple[Fact, ...]:
     """The facts of all sources, in their order; rows that cannot be used are left out with a warning.
 
     A source is a name of `conf/data` with `options` of that data set (`ns.facts("atlas",
     known_by="smollm2-135m")`); a file of any layout of docs/data.md (`ns.facts("facts.csv")`); or a fact
-    that is written out (`ns.facts("The capital of [Japan] is|Tokyo|Madrid")`).
+    that is written out (`ns.facts("The capital of [Japan] is|Tokyo|Madrid")`). A list holds several.
 
     Raises:
         ConfigError: for an option that there is not.

@@ -117,7 +117,7 @@ def _write(file: Path, folder: Path, report: Report) -> None:
 @contextmanager
 def _counted(report: Report) -> Iterator[None]:
     """Report the tensors that transformers dequantizes, instead of its progress bar."""
-    from transformers import modeling_gguf_pytorch_utils as reader
+    from transformers import modeling_gguf_pytorch_utils as reader  # here: it imports all of the models
 
     def counted(tensors: Sequence[object], **_: object) -> Iterator[object]:
         for done, tensor in enumerate(tensors):

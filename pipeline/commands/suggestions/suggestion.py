@@ -71,14 +71,8 @@ class Suggestion:
     """Options of the search, as they were given."""
     values: Mapping[str, Any]
     """Values by key; numbers have three digits."""
-    metrics: Mapping[str, float]
-    """The last value of every metric."""
-    outcome: Outcome | None
-    """How many of the edits took; None if none was checked."""
-    fault: str | None
-    """Why the values are not worth a file; None if they are."""
-    caution: str | None
-    """What speaks against the values; None if nothing does."""
+    chosen: Trial
+    """The trial with these values."""
     first: float | None
     """Score of the first trial; None if it has none."""
     origin: str
@@ -105,27 +99,27 @@ class Suggestion:
     @property
     def score(self) -> float:
         """The harmonic mean of ES, PS and NS."""
-        return self.metrics[_SCORE]
+        return self.chosen.metrics[_SCORE]
 
     def lines(self) -> Iterator[str]:
         """What to expect of the values."""
         yield f"suggested after {self.trials} trials with {self.facts}, edited {self._how}:"
         for name, (key, meaning) in _MEANINGS.items():
-            if key in self.metrics:
-                yield f"  {name} {self.metrics[key]:6.1%} {meaning}"
-        if self.outcome is not None:
-            yield f"  {in_words(self.outcome)}: the new object is the model's first choice"
-        if _NORM in self.metrics:
-            yield f"  the norm of the edited matrices grows by a factor of {self.metrics[_NORM]:.4f}"
-        if _PRESERVED in self.metrics:
+            if key in self.chosen.metrics:
+                yield f"  {name} {self.chosen.metrics[key]:6.1%} {meaning}"
+        if self.chosen.outcome is not None:
+            yield f"  {in_words(self.chosen.outcome)}: the new object is the model's first choice"
+        if _NORM in self.chosen.metrics:
+            yield f"  the norm of the edited matrices grows by a factor of {self.chosen.metrics[_NORM]:.4f}"
+        if _PRESERVED in self.chosen.metrics:
             yield f"  what is preserved weighs {self._strength}, which can be compared with other models"
-        if self.caution:
-            yield f"  caution: {self.caution}"
+        if self.chosen.caution:
+            yield f"  caution: {self.chosen.caution}"
         if self.first is not None:
             yield f"  score {self.score:.3f}; the first trial, with {self.origin}, reaches {self.first:.3f}"
 
-    def command(self, out: Path) -> str:
-        """What follows the interpreter in the command of a run with the values of the folder `out`."""
+    def command(self, out: Path, python: str = "python") -> str:
+        """The command of a run with the values, which lie in the configuration folder `out`."""
         folder = [] if out == CONF else ["--config-dir", str(out)]
         batch = [f"batch_size={self.batch}"] if self.batch > 1 else []
         options = [
@@ -133,11 +127,11 @@ class Suggestion:
             for key, value in sorted(self.options.items(), key=_pair_first)
             if group_of(key) not in (*OF_A_RUN, "moments") and not key.lstrip("+").startswith(VALUES)
         ]
-        return f"-m pipeline {shlex.join([*folder, *options, *batch])}"
+        return f"{python} -m pipeline {shlex.join([*folder, *options, *batch])}"
 
     def write(self, file: Path) -> None:
         """Write the file of hparams, with its command, its source and the results in the header."""
-        lines = ["# @package _global_", f"# python {self.command(CONF)}"]
+        lines = ["# @package _global_", f"# {self.command(CONF)}"]
         lines += [f"# {line}" for line in textwrap.wrap(self._found(), _WIDTH)]
         given = shlex.join(
             [*(f"{key}={value}" for key, value in self.options.items()), f"trials={self.trials}"]
@@ -149,8 +143,9 @@ class Suggestion:
     @property
     def _strength(self) -> str:
         """The weight of what is preserved, and of a norm constraint beside it, without dimension."""
-        constraint = f", r = {self.metrics[_CONSTRAINED]:.2g}" if _CONSTRAINED in self.metrics else ""
-        return f"λp tr(C)/d = {self.metrics[_PRESERVED]:.3g}{constraint}"
+        metrics = self.chosen.metrics
+        constraint = f", r = {metrics[_CONSTRAINED]:.2g}" if _CONSTRAINED in metrics else ""
+        return f"λp tr(C)/d = {metrics[_PRESERVED]:.3g}{constraint}"
 
     @property
     def _how(self) -> str:
@@ -158,22 +153,23 @@ class Suggestion:
 
     def _found(self) -> str:
         """Source and results in one paragraph."""
+        metrics = self.chosen.metrics
         scores = {name: key for name, (key, _) in _MEANINGS.items()} | {"score": _SCORE}
-        results = [f"{name} {self.metrics[key]:.2f}" for name, key in scores.items() if key in self.metrics]
-        if self.outcome is not None:
-            results.append(in_words(self.outcome))
-        if _STEPS in self.metrics:
-            results.append(f"{self.metrics[_STEPS]:.0f} steps a fact")
-        if _NORM in self.metrics:
-            results.append(f"norm ratio {self.metrics[_NORM]:.4f}")
-        if _PRESERVED in self.metrics:
+        results = [f"{name} {metrics[key]:.2f}" for name, key in scores.items() if key in metrics]
+        if self.chosen.outcome is not None:
+            results.append(in_words(self.chosen.outcome))
+        if _STEPS in metrics:
+            results.append(f"{metrics[_STEPS]:.0f} steps a fact")
+        if _NORM in metrics:
+            results.append(f"norm ratio {metrics[_NORM]:.4f}")
+        if _PRESERVED in metrics:
             results.append(self._strength)
         sentences = [
             f"Ours: the best of {self.trials} trials with {self.facts}, edited {self._how}: "
             f"{', '.join(results)}."
         ]
-        if self.caution:
-            sentences.append(f"Caution: {self.caution}.")
+        if self.chosen.caution:
+            sentences.append(f"Caution: {self.chosen.caution}.")
         if self.first is not None:
             sentences.append(f"The first, with {self.origin}, scores {self.first:.2f}.")
         if self.peak is not None:
@@ -233,10 +229,7 @@ def best(
     return Suggestion(
         options=given,
         values={key: _plain(value) for key, value in {**fixed, **own, **chosen.values}.items()},
-        metrics=chosen.metrics,
-        outcome=chosen.outcome,
-        fault=chosen.fault,
-        caution=chosen.caution,
+        chosen=chosen,
         first=next((trial.metrics[_SCORE] for trial in trials if trial.number == 0), None),
         origin=origin,
         peak=peak,

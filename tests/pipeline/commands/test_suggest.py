@@ -246,7 +246,7 @@ def test_the_command_has_the_options_of_the_model_alone():
         "+editor.a": "1",
     }
     found = best([trial_of(0, 0.5)], given, {"edits": "2", "batch_size": "1"}, {}, "", None)
-    assert found.command(CONF) == "-m pipeline model=m editor=e"
+    assert found.command(CONF) == "python -m pipeline model=m editor=e"
 
 
 def test_the_file_has_the_form_of_the_others_and_names_its_source(tmp_path: Path):
@@ -279,14 +279,14 @@ def test_strengths_are_told_without_dimension():
 
 
 def test_values_that_write_too_few_facts_are_not_recommended():
-    assert suggestion(trial_of(0, 0.8, success=0.9)).fault is None
-    assert "too few" in str(suggestion(trial_of(0, 0.8, success=0.88)).fault)
-    assert "no paraphrase or no neighbour" in str(suggestion(trial_of(0, 0.0)).fault)
+    assert suggestion(trial_of(0, 0.8, success=0.9)).chosen.fault is None
+    assert "too few" in str(suggestion(trial_of(0, 0.8, success=0.88)).chosen.fault)
+    assert "no paraphrase or no neighbour" in str(suggestion(trial_of(0, 0.0)).chosen.fault)
     # the new objects can be the likelier ones before any edit
     for took, good in ((20, False), (30, True)):
         outcome: Outcome = {"edits": 50, "checked": 50, "took": took}
         found = suggestion(replace(trial_of(0, 0.8), outcome=outcome))
-        assert (found.fault is None) == good
+        assert (found.chosen.fault is None) == good
         assert f"{took} of 50 edits took: the new object is the model's first choice" in " ".join(
             found.lines()
         )
@@ -298,8 +298,11 @@ def test_values_that_change_most_neighbours_are_a_last_resort_and_say_so(kept: f
     trial = replace(trial, metrics={**trial.metrics, "edit/success/seen.neighbour": kept})
     found = suggestion(trial)
     harm = "aution: more of the neighbours change their answer than keep it"
-    assert found.fault is None and (harm in found._found(), harm in "".join(found.lines())) == (not good,) * 2
-    assert suggestion(trial, trial_of(1, 0.6)).metrics["edit/score/seen"] == (0.8 if good else 0.6)
+    assert (
+        found.chosen.fault is None
+        and (harm in found._found(), harm in "".join(found.lines())) == (not good,) * 2
+    )
+    assert suggestion(trial, trial_of(1, 0.6)).chosen.metrics["edit/score/seen"] == (0.8 if good else 0.6)
 
 
 def test_a_search_writes_values_that_the_model_then_has(tmp_path: Path):
