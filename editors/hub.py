@@ -5,9 +5,15 @@ import threading
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi, constants, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+
+from editors.errors import first_line
 
 Kind = Literal["model", "dataset"]
+
+_PATIENCE = 10.0
+"""Seconds within which the hub has to answer whether it has a model."""
 
 
 def is_offline() -> bool:
@@ -31,6 +37,22 @@ def refusal(repository: str, *, kind: Kind, patience: float) -> Exception | None
     asking.start()
     asking.join(patience)
     return given[0] if given else TimeoutError(f"no answer within {patience:g} seconds")
+
+
+def check_answers(model: str, revision: str | None) -> None:
+    """Ask the hub for a model that its cache lacks, because the libraries try for half a minute.
+
+    Raises:
+        ConnectionError: if nobody answers.
+        ValueError: for what is no id.
+    """
+    names = ("config.json", "adapter_config.json")
+    cached = (try_to_load_from_cache(model, name, revision=revision) for name in names)
+    if is_offline() or any(isinstance(path, str) for path in cached):
+        return
+    error = refusal(model, kind="model", patience=_PATIENCE)
+    if error is not None and not isinstance(error, HfHubHTTPError):
+        raise ConnectionError(f"it does not answer: {first_line(error)}") from error
 
 
 def is_cached(dataset: str) -> bool:

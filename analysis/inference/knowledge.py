@@ -7,6 +7,7 @@ from analysis.inference.scoring import Scorer
 from editors.data import Fact
 from editors.models.model import Model
 from editors.models.readings import edited, faults, scored
+from editors.phases import Report, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,9 @@ class Knowledge:
     """Whether every token of the new object is the first choice after the statement; None if unreadable."""
 
 
-def knowledge(model: Model, facts: Sequence[Fact], *, batch_tokens: int = 8192) -> list[Knowledge]:
+def knowledge(
+    model: Model, facts: Sequence[Fact], *, batch_tokens: int = 8192, report: Report = silent
+) -> list[Knowledge]:
     """What the model answers to each fact, in the order of the facts.
 
     A fact with a prompt that the model cannot read (`editors/models/readings.py`) is reported, not raised.
@@ -33,9 +36,8 @@ def knowledge(model: Model, facts: Sequence[Fact], *, batch_tokens: int = 8192) 
     problems = faults(model, readings)
     readable = [fact for fact, fault in zip(facts, problems, strict=True) if not fault]
     pairs = [pair for fact in readable for pair in (*_true_pairs(fact), _new_pair(fact))]
-    exact = dict(
-        zip(pairs, Scorer(model, batch_tokens=batch_tokens).score(pairs).exact.tolist(), strict=True)
-    )
+    scores = Scorer(model, batch_tokens=batch_tokens).score(pairs, report)
+    exact = dict(zip(pairs, scores.exact.tolist(), strict=True))
     return [
         Knowledge(fact=fact, fault=fault)
         if fault

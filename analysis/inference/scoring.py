@@ -17,6 +17,7 @@ from editors.data import Reader, as_it_is
 from editors.errors import DataError
 from editors.models.model import Model
 from editors.models.tokenization import pad, tokenize_all
+from editors.phases import Phase, Report, silent
 
 Pair = tuple[str, str]
 """Prompt, and the continuation that follows it after one space."""
@@ -97,12 +98,12 @@ class Scorer:
             self._queries[pair] = Query(tokens.ids[:end], tokens.ids[end:])
 
     @torch.inference_mode()
-    def score(self, pairs: Sequence[Pair]) -> Scores:
+    def score(self, pairs: Sequence[Pair], report: Report = silent) -> Scores:
         """The scores of all pairs, in their order; raises as `read`."""
         pairs = self._as_read(pairs)
         self._read(pairs)
         place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
-        scores = self._score([self._queries[pair] for pair in place])
+        scores = self._score([self._queries[pair] for pair in place], report)
         order = torch.tensor([place[pair] for pair in pairs], dtype=torch.long)
         return Scores(
             scores.log_probability[order],
@@ -114,12 +115,15 @@ class Scorer:
     def _as_read(self, pairs: Sequence[Pair]) -> list[Pair]:
         return [(self.reader(prompt), continuation) for prompt, continuation in pairs]
 
-    def _score(self, queries: Sequence[Query]) -> Scores:
+    def _score(self, queries: Sequence[Query], report: Report) -> Scores:
         sizes = torch.tensor([len(query.target) for query in queries], dtype=torch.long)
         bounds = [0, *sizes.cumsum(dim=0).tolist()]
         log_probabilities = torch.zeros(bounds[-1], dtype=torch.float64)
         choices = torch.zeros(bounds[-1], dtype=torch.long)
+        done = 0
         for batch in _batches(queries, self.batch_tokens):
+            report(Phase(name="scoring", count=done, total=len(queries), unit="answers"))
+            done += len(batch.queries)
             tokens = [t for i in batch.queries for t in range(bounds[i], bounds[i + 1])]
             log_probabilities[tokens], choices[tokens] = self._forward(
                 [queries[i] for i in batch.queries], batch

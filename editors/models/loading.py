@@ -12,6 +12,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from editors.data import Corpus
 from editors.errors import ConfigError, ModelError, first_line
+from editors.hub import check_answers
 from editors.models.memory import check_fits, weight_bytes
 from editors.models.model import Model
 from editors.models.stored.checkpoint_files import ADAPTER, CONFIG, CheckpointFiles
@@ -166,12 +167,13 @@ class Checkpoint:
             instead = instead if self.path.endswith(".gguf") else "name the folder of the model"
             raise ModelError(f"model.path={self.path} is a file: {instead}")
         try:
+            check_answers(self._place, self.revision)
             files.require(CONFIG)
         except (OSError, ValueError) as error:
-            if files.find(ADAPTER) is None:
+            if isinstance(error, ConnectionError) or files.find(ADAPTER) is None:
                 raise ModelError(
                     f"{self.path!r}: no folder of that name, not in the local cache, and the hub does not "
-                    f"have it ({first_line(error)}); check the id, or set model.path to a folder"
+                    f"give it ({first_line(error)}); check the id, or set model.path to a folder"
                 ) from error
 
     def _check_memory(self, config: PretrainedConfig, device: torch.device) -> None:

@@ -143,11 +143,13 @@ def _with_model(node: Any, facts: Sequence[Fact], out: Path | None) -> Iterator[
 
     from analysis.inference.knowledge import knowledge, rates
     from pipeline.build import build_model
+    from pipeline.tracking.display import progress_view
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    model = build_model({"model": node}).load()
-    answers = knowledge(model, facts)
+    with progress_view() as view:
+        model = build_model({"model": node}).load(view.report)
+        answers = knowledge(model, facts, report=view.report)
     yield from _readable(model, answers)
     with_object = [answer for answer in answers if answer.known is not None]
     known = sum(bool(answer.known) for answer in with_object)

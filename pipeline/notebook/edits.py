@@ -14,6 +14,7 @@ from editors.data import Fact, Reader, as_it_is
 from editors.digests import digest_of_tensors
 from editors.errors import ConfigError, listed
 from editors.models.model import Model
+from editors.phases import Phase
 from editors.updates import Site
 from pipeline.build import build
 from pipeline.interventions.base import Plan
@@ -154,10 +155,15 @@ def _written(
             model.name,
         )
     before = _texts(model, plan.stream, as_it_is)
+    took: list[bool] = []
     with progress_view() as view:
         intervention.prepare(model, plan, view.report)
-    changes = (change.details for change in intervention.steps(model, plan))
-    took = [bool(value) for details in changes for value in details.get("took", ())]
+        view.report(_editing(0, plan))
+        done = 0
+        for change in intervention.steps(model, plan):
+            done += len(change.facts)
+            took += map(bool, change.details.get("took", ()))
+            view.report(_editing(done, plan))
     model.was_edited()
     reader = intervention.reader(plan.stream)
     return EditResult(
@@ -173,6 +179,10 @@ def _written(
         _weights=weights,
         _after=_digest(model, weights),
     )
+
+
+def _editing(done: int, plan: Plan) -> Phase:
+    return Phase(name="editing", count=done, total=len(plan.stream), unit="facts")
 
 
 def _parts(

@@ -41,7 +41,7 @@ from analysis.stages.efficacy.records import (
     target_and_rival_pairs,
 )
 from analysis.stages.efficacy.retention import retention, unreplaced
-from editors.data import Fact, Reader
+from editors.data import Fact, Reader, as_it_is
 from editors.errors import ConfigError
 from editors.models.model import Model
 
@@ -62,7 +62,7 @@ class Efficacy(Stage):
     `edit/generated/seen.exact`, `.contains`: greedy continuations that are the new object, or have it among
     the first tokens. `edit/known/other` and `edit/known/unedited`: accuracy on the true objects of other
     facts of edited subjects, and of facts of subjects that are never edited. At the end the table `records`
-    has one row per edit. An edit is no longer scored once a later one of the same prompt replaced it. If
+    has one row per edit, with the continuations of before and after if it has any. An edit is no longer scored once a later one of the same prompt replaced it. If
     nothing is edited, only `edit/known` is measured.
     """
 
@@ -112,6 +112,7 @@ class Efficacy(Stage):
         self._scorer.read([*targets, *rivals])
         locality = [(p.prompt, p.target) for p in prompts if p.kind == "locality" and p.target]
         self._unedited: FirstChoices = dict(zip(locality, self._scorer.score(locality).choices, strict=True))
+        self._before = self._texts(model, self._asked(planned), as_it_is)
 
     @torch.inference_mode()
     def measure(self, model: Model, observation: Observation) -> Measurement:
@@ -121,9 +122,15 @@ class Efficacy(Stage):
         edits = unreplaced(observation.seen)
         if edits:
             result |= self._edit_scores(observation, edits)
-        if self.generated and edits:
-            asked = self._sample(list(edits.values()), self.generated)
-            result |= self._generation_scores(model, asked, observation.reader)
+        if asked := self._asked(list(edits.values())):
+            after = self._texts(model, asked, observation.reader)
+            result |= _generation_scores(after)
+            if isinstance(table := result.get("records"), pd.DataFrame):
+                texts = {"text_before": self._before, "text_after": after}
+                facts = list(edits.values())
+                result["records"] = table.assign(
+                    **{name: [found.get(fact, "") for fact in facts] for name, found in texts.items()}
+                )
         for pool in ("other", "unedited"):
             facts = observation.others if pool == "other" else observation.untouched
             with_object = [fact for fact in self._sample(facts) if fact.target_true]
@@ -173,15 +180,14 @@ class Efficacy(Stage):
         labels = {scope: f"first{self.first}" if scope == "first" else scope for scope in members}
         return {labels[scope]: facts for scope, facts in members.items() if scope in scopes and facts}
 
-    def _generation_scores(self, model: Model, facts: Sequence[Fact], reader: Reader) -> Measurement:
-        """Shares of the facts that the model completes in free text."""
+    def _asked(self, facts: Sequence[Fact]) -> Sequence[Fact]:
+        """The facts that are continued freely."""
+        return self._sample(facts, self.generated) if self.generated else []
+
+    def _texts(self, model: Model, facts: Sequence[Fact], reader: Reader) -> dict[Fact, str]:
+        """What the model writes after the prompt of each fact."""
         prompts = [reader(fact.statement) for fact in facts]
-        texts = free_texts(model, prompts, tokens=self.generated_tokens)
-        pairs = [(text, fact.target_new) for text, fact in zip(texts, facts, strict=True)]
-        return {
-            "edit/generated/seen.exact": sum(is_target(*pair) for pair in pairs) / len(pairs),
-            "edit/generated/seen.contains": sum(target in text for text, target in pairs) / len(pairs),
-        }
+        return dict(zip(facts, free_texts(model, prompts, tokens=self.generated_tokens), strict=True))
 
     def _known_share(self, facts: Sequence[Fact]) -> float:
         """Share of facts whose true object is the model's first choice."""
@@ -203,6 +209,15 @@ class Efficacy(Stage):
         if identity not in self._ranks:
             self._ranks[identity] = random.Random(f"{self.seed}/{identity}").random()
         return self._ranks[identity]
+
+
+def _generation_scores(texts: Mapping[Fact, str]) -> Measurement:
+    """Shares of the facts that the model completes in free text."""
+    pairs = [(text, fact.target_new) for fact, text in texts.items()]
+    return {
+        "edit/generated/seen.exact": sum(is_target(*pair) for pair in pairs) / len(pairs),
+        "edit/generated/seen.contains": sum(target in text for text, target in pairs) / len(pairs),
+    }
 
 
 def is_target(continuation: str, target: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
 from editors.errors import ModelError, first_line
-from editors.hub import is_offline
+from editors.hub import check_answers, is_offline
 from editors.models.stored.gguf_header import PACKAGED, gguf_file, read_header
 from editors.text_files import local_path
 
@@ -86,6 +86,7 @@ def _downloaded(path: str, revision: str | None) -> Path:
             raise ModelError(
                 f"{absent(path)} and not in the hub's cache, and HF_HUB_OFFLINE forbids to ask the hub"
             )
+        check_answers(path, revision)
         return Path(hf_hub_download(path, "config.json", revision=revision, etag_timeout=2))
     except ModelError:
         raise

@@ -271,13 +271,15 @@ def test_edits_that_did_not_take_come_first(write_run: WriteRun):
 
 
 def test_the_facts_of_one_run_of_every_editor_are_listed(experiment: Path):
-    write_records(experiment / "memit-0-0", {"target_true": ["Paris", None]})
+    texts = {"text_before": [" Paris", ""], "text_after": [" Rome", ""]}
+    write_records(experiment / "memit-0-0", {"target_true": ["Paris", None], **texts})
     write_records(experiment / "memit-1-0", {})
     (experiment / "rome-0-0" / "records.parquet").write_bytes(b"no table")
     facts = fact_table(collect(experiment))
     assert facts["series"].tolist() == ["memit", "memit"]
     assert facts["prompt"].tolist() == ["Ada lives in", "Rob lives in"]
     assert facts["true object"].tolist() == ["Paris", ""]
+    assert facts["before"].tolist() == [" Paris", ""] and facts["after"].tolist() == [" Rome", ""]
     assert facts["−log P new"].tolist() == ["0.25", "3.00"] and facts["alive"].tolist() == ["yes", "no"]
 
 

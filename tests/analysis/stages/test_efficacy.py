@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 import torch
 
+from analysis.inference.continuations import continuations
 from analysis.stages.base import Observation, compare
 from analysis.stages.efficacy.records import summarise, unmeasured
 from analysis.stages.efficacy.stage import Efficacy, is_target
@@ -191,7 +193,25 @@ def test_what_the_model_writes_by_itself_is_compared_with_the_new_object():
 def test_generating_can_be_left_out():
     model, stage = tiny_model(), Efficacy(generated=0)
     stage.prepare(model)
-    assert not any("generated" in key for key in stage.measure(model, at_the_end(FACTS)))
+    end = stage.measure(model, at_the_end(FACTS))
+    assert not any("generated" in key for key in end)
+    assert isinstance(table := end["records"], pd.DataFrame) and "text_after" not in table
+
+
+def test_the_table_of_edits_holds_what_was_written_before_and_after():
+    model, stage = tiny_model(), Efficacy(generated=2, generated_tokens=3)
+    stage.prepare(model, FACTS)
+    before = {fact.statement: continuations(model, [fact.statement], tokens=3)[0] for fact in FACTS}
+    with torch.no_grad():
+        model.hf.get_output_embeddings().weight.copy_(-model.hf.get_output_embeddings().weight)
+    table = stage.measure(model, at_the_end(FACTS))["records"]
+    assert isinstance(table, pd.DataFrame)
+    asked = table[table["text_after"] != ""]
+    assert len(asked) == 2 and (asked["text_before"] != asked["text_after"]).all()
+    for row in asked.to_dict("records"):
+        statement = row["prompt"].replace("{}", row["subject"])
+        assert row["text_before"] == before[statement]
+        assert row["text_after"] == continuations(model, [statement], tokens=3)[0]
 
 
 def test_nothing_of_the_model_and_of_the_global_random_state_changes():

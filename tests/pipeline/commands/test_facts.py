@@ -11,6 +11,7 @@ import torch
 from analysis.inference.knowledge import knowledge, rates
 from analysis.inference.scoring import Scorer
 from editors.data import Fact
+from editors.phases import Report
 from pipeline import build
 from pipeline.commands import facts
 from pipeline.data.fact_files.fact_file import FactFile
@@ -114,7 +115,7 @@ def test_a_fact_is_known_only_if_every_prompt_is_answered_with_its_object(
 ) -> None:
     right = {("Rob is", "big"), ("It is Rob", "big"), ("Ada is", "big"), ("Ada is", "small")}
 
-    def score(_: Scorer, pairs: list[tuple[str, str]]) -> SimpleNamespace:
+    def score(_: Scorer, pairs: list[tuple[str, str]], report: Report) -> SimpleNamespace:
         return SimpleNamespace(exact=torch.tensor([pair in right for pair in pairs]))
 
     monkeypatch.setattr(Scorer, "score", score)
