@@ -84,13 +84,12 @@ class Fields:
         Raises `Unusable` for anything else: a list or an object names nothing.
         """
         value = self.row.get(key)
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if is_empty(value):
             return ""
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
+        text = number_text(value)
+        if not isinstance(text, str):
             raise Unusable("unusable id", f"{key} is no text or number")
-        # a table with a gap in its column of numbers holds 7 as 7.0
-        whole = int(value) if isinstance(value, float) and value.is_integer() else value
-        return _clean(str(whole), key)
+        return _clean(text, key)
 
 
 def with_slot(prompt: str, subject: str) -> str:
@@ -106,6 +105,21 @@ def with_slot(prompt: str, subject: str) -> str:
         return prompt
     start, end = spans[0]
     return f"{prompt[:start]}{SLOT}{prompt[end:]}"
+
+
+def is_empty(value: object) -> bool:
+    """Whether a field is null, or NaN, which tables write in its place."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def number_text(value: object) -> object:
+    """A number as it is written, 7.0 as 7: a table with a gap in its column of numbers holds it so.
+
+    Anything else is returned as it is.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _clean(value: object, key: str) -> str:

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 
 from editors.data import SLOT, Fact
 from editors.errors import DataError, listed
-from pipeline.data.fields import Fields, Unusable, with_slot
+from pipeline.data.fields import Fields, Unusable, is_empty, number_text, with_slot
 from pipeline.data.sources import ZsRE
 
 Row = Mapping[str, object]
@@ -202,22 +202,21 @@ def _rewrite(row: Row) -> Row:
 
 
 def _name(row: Row, names: Sequence[str]) -> str | None:
-    """The first of the names under which there is a value that is not null."""
-    return next((name for name in names if row.get(name) is not None), None)
+    """The first of the names under which there is a value."""
+    return next((name for name in names if not is_empty(row.get(name))), None)
 
 
 def _value(row: Row, names: Sequence[str]) -> object:
-    """The first value that is not null under one of the names."""
+    """The first value under one of the names."""
     name = _name(row, names)
     return None if name is None else row[name]
 
 
 def _text(fields: Fields, key: str) -> str:
-    """A text, also in the form `{"str": text}`; a whole number as its digits."""
+    """A text, also in the form `{"str": text}`; a number as it is written."""
     value = fields.row[key]
     value = value.get("str") if isinstance(value, Mapping) else value
-    value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    return Fields(row={key: value}).text(key)
+    return Fields(row={key: number_text(value)}).text(key)
 
 
 def _object(fields: Fields, key: str) -> str:

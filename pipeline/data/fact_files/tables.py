@@ -16,6 +16,8 @@ from pipeline.data.readers import Entry, read_file
 _SEPARATORS = ",;\t|"
 _EXCEL = re.compile(r"sep=(.)\r?\n")
 """A first line with which Excel names the separator."""
+_RULE = re.compile(r"\s*:?-+:?\s*")
+"""A cell of the line below the header of a table in Markdown."""
 _JSON = ("[", "{")
 
 
@@ -38,6 +40,8 @@ def read_rows(path: str, option: str = "data.path") -> Iterator[Entry]:
 def read_table(content: str, place: str) -> Iterator[Entry]:
     """Rows of a table, by the names of its header, without blank rows and empty cells beyond the header.
 
+    The line of dashes below the header of a table in Markdown is no row.
+
     The separator is the one that splits the header into most names. A cell may hold line breaks in quotes.
     Raises DataError for a header without a separator, a name that is used twice, quotes that do not close,
     rows with fewer or more cells than the header, and a table without rows.
@@ -47,6 +51,8 @@ def read_table(content: str, place: str) -> Iterator[Entry]:
     if not lines:
         raise DataError(f"{place} holds no row: give a header and one row per fact")
     (_, header), *rows = lines
+    if rows and all(_RULE.fullmatch(cell) for cell in rows[0][1] if cell.strip()):
+        del rows[0]
     names = [name.strip() for name in header]
     _check_header(names, place)
     ragged = [

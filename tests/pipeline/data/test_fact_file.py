@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,6 +139,23 @@ def test_a_gzipped_table_is_read(tmp_path: Path) -> None:
 def test_cells_stay_text(word: str, tmp_path: Path) -> None:
     fact = only(written(tmp_path, f"id,subject,prompt,target_new\n{word},{word},{{}} has the code,{word}\n"))
     assert (fact.id, fact.subject, fact.target_new) == (word, word, word)
+
+
+@pytest.mark.parametrize(("number", "text"), [(1998, "1998"), (3.5, "3.5"), (7.0, "7")])
+def test_a_number_is_read_as_it_is_written(number: float, text: str, tmp_path: Path) -> None:
+    fact = only(written(tmp_path, [{**FLAT, "target_new": number, "target_true": math.nan}]))
+    assert (fact.target_new, fact.target_true) == (text, "")
+
+
+def test_truth_is_no_object(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="target_new is no text"):
+        only(written(tmp_path, [{**FLAT, "target_new": True}]))
+
+
+def test_a_table_in_markdown_is_read(tmp_path: Path) -> None:
+    table = "| subject | prompt | target |\n|---|:---:|--:|\n| Chad | {} is | Oslo |\n"
+    fact = only(written(tmp_path, table))
+    assert (fact.subject, fact.prompt, fact.target_new) == ("Chad", "{} is", "Oslo")
 
 
 def test_a_cell_may_hold_several_paraphrases(tmp_path: Path) -> None:
