@@ -62,8 +62,8 @@ class Efficacy(Stage):
     `edit/generated/seen.exact`, `.contains`: greedy continuations that are the new object, or have it among
     the first tokens. `edit/known/other` and `edit/known/unedited`: accuracy on the true objects of other
     facts of edited subjects, and of facts of subjects that are never edited. At the end the table `records`
-    has one row per edit, with the continuations of before and after if it has any. An edit is no longer scored once a later one of the same prompt replaced it. If
-    nothing is edited, only `edit/known` is measured.
+    has one row per edit, with the continuations of before and after. An edit is no longer scored once a later
+    one of the same prompt replaced it. If nothing is edited, only `edit/known` is measured.
     """
 
     name: str = "efficacy"
