@@ -178,6 +178,14 @@ def least_squares(
     return residual.double(), torch.cholesky_solve(solved.T, root).T
 
 
+def least_squares_of(
+    preserved: Preserved, keys: Float[Tensor, "in n"], right: Float[Tensor, "out in"]
+) -> Float[Tensor, "out in"]:
+    """B (A + K Kᵀ)⁻¹ for any right-hand side B; `least_squares` has it in factors for R Kᵀ."""
+    half = _correction(keys, preserved.solve(keys))
+    return (preserved.solve(right.T) - half @ (half.T @ right.T.to(half))).T
+
+
 def equality(
     preserved: Preserved,
     keys: Float[Tensor, "in n"],

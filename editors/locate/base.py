@@ -29,6 +29,7 @@ from editors.locate.contexts import ContextSource, Groups
 from editors.locate.diagnostics import check_finite, details, strengths
 from editors.locate.keys import KeyPass, Keys, keys_of
 from editors.locate.memory_estimate import estimated
+from editors.locate.one_batch import OneBatch
 from editors.locate.targets import TargetOptimizer
 from editors.models.model import Model
 from editors.moments.moment_sources import SITE, MomentSource
@@ -44,6 +45,21 @@ class LocatedEdit(Edit):
     """An edit and its update before regularizers changed it."""
 
     solved: WeightUpdate
+    residuals: Mapping[int, Float[Tensor, "out n"]]
+    """What each block's update was solved to add to its output, in float64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Insertion:
+    """The solution of all blocks."""
+
+    goals: Mapping[int, Tensor]
+    """Targets by block."""
+    update: WeightUpdate
+    keys: dict[int, Tensor]
+    residuals: dict[int, Tensor]
+    first: Float[Tensor, " n"]
+    """Norms of the whole residuals at the first block."""
 
 
 @dataclass(kw_only=True)
@@ -63,6 +79,8 @@ class LocateThenEdit(Editor):
     """λp, weight of the second moment of the corpus' keys; a larger one preserves more and edits less."""
     compensate: bool = False
     """Whether an edit makes up for what regularizers took from the update before it; needs `history`."""
+    certify: bool = False
+    """Whether every edit is compared with one batch of all facts so far (`one_batch.py`); needs `history`."""
     replay: bool = False
     """Whether targets are set at the first edited block, and every later block's are what the model makes of
     them; otherwise they are set at the last, and the residual is spread over the blocks."""
@@ -75,6 +93,8 @@ class LocateThenEdit(Editor):
     """Whether that output is averaged over the context templates like the key."""
     remembered: ClassVar[Literal["before", "after"] | None] = "before"
     """The keys of earlier edits that the published code preserves; None if it has no term for them."""
+    is_least_squares: ClassVar[bool] = True
+    """Whether `solve` minimises tr(Δ A Δᵀ) + ‖Δ K − R‖²."""
 
     def __post_init__(self) -> None:
         self.layers = sorted(self.layers)
@@ -85,10 +105,16 @@ class LocateThenEdit(Editor):
                 "drop it or use memit"
             )
         self._chain = RegularizerChain(self.regularizers, self.name)
-        if self.compensate and not self._chain.remembers(self.remembered or "before"):
+        for option in ("compensate", "certify"):
+            if getattr(self, option) and not self._chain.remembers(self.remembered or "before"):
+                raise ConfigError(
+                    f"editor.{option} is about the equations of all edits so far, so that it needs the "
+                    "regularizer history; drop the one or add the other"
+                )
+        if self.certify and not self.is_least_squares:
             raise ConfigError(
-                "editor.compensate corrects the equations of all edits so far, so that it needs the "
-                "regularizer history; drop the one or add the other"
+                f"editor.certify compares with the least squares of all facts, but {self.name} solves other "
+                "equations; drop it or use memit"
             )
         if self.remembered is None and self._chain.remembers("before"):
             raise ConfigError(
@@ -102,6 +128,7 @@ class LocateThenEdit(Editor):
         self._sampled_on = ""
         self._missing: dict[int, Tensor] = {}
         """Per layer, what regularizers changed in the last update: Δ′ − Δ."""
+        self._one_batch = OneBatch()
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -188,17 +215,22 @@ class LocateThenEdit(Editor):
         begun = time.perf_counter()
         targets = self._chain.aim(self._find(model, facts))
         optimised = time.perf_counter()
-        goals, solved, memory, residuals = self._insert(model, facts, targets)
-        update = self._chain.finish(solved, model, facts, Progress(self.edits, self.edits + len(facts)))
-        per_fact = details(targets, memory, residuals)
+        made = self._insert(model, facts, targets)
+        update = self._chain.finish(made.update, model, facts, Progress(self.edits, self.edits + len(facts)))
+        per_fact = details(targets, made.keys, made.first)
         for site, delta in update.items():
             check_finite(delta.is_finite(), f"the update of {site}", facts, targets)
         return LocatedEdit(
             update=update,
-            solved=solved,
-            targets=goals[self._aimed(model)[-1]],
-            memory=memory,
-            diagnostics={name: float(values.mean()) for name, values in per_fact.items()} | self._strengths,
+            solved=made.update,
+            residuals=made.residuals,
+            targets=made.goals[self._aimed(model)[-1]],
+            memory=made.keys,
+            diagnostics={
+                **{name: float(values.mean()) for name, values in per_fact.items()},
+                **self._strengths,
+                **self._distance(made, update),
+            },
             details={name: values.tolist() for name, values in per_fact.items()},
             seconds={"targets": optimised - begun, "insertion": time.perf_counter() - optimised},
         )
@@ -219,11 +251,22 @@ class LocateThenEdit(Editor):
         keys = edit.memory if which == "before" else keys_of(model, facts, self._groups, self.layers)
         for layer in self.layers:
             self._remember(layer, keys[layer])
+            if self.certify:
+                assert isinstance(edit, LocatedEdit), "another editor made this edit"
+                site = Site(SITE, layer)
+                self._one_batch.commit(
+                    layer,
+                    weight=model.current(site),
+                    delta=edit.update[site].dense(),
+                    residual=edit.residuals[layer],
+                    solved=edit.memory[layer],
+                    remembered=keys[layer],
+                )
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
         """The number of edits, the state of the regularizers, and per layer the keys remembered after the
         first `since` edits, with the sizes of their batches."""
-        state = super().state_dict(since) | self._chain.state_dict()
+        state = super().state_dict(since) | self._chain.state_dict() | self._one_batch.state_dict()
         state |= {f"missing.{layer}": matrix for layer, matrix in self._missing.items()}
         for layer, remembered in self._keys.items():
             ends = accumulate(batch.shape[1] for batch in remembered)
@@ -237,6 +280,7 @@ class LocateThenEdit(Editor):
         """Remember the keys again, in a prepared editor; pieces are loaded in order."""
         super().load_state_dict(state)
         self._chain.load_state_dict(state)
+        self._one_batch.load_state_dict(state)
         self._missing = {
             layer: state[f"missing.{layer}"] for layer in self.layers if f"missing.{layer}" in state
         }
@@ -276,17 +320,18 @@ class LocateThenEdit(Editor):
         vectors = targets.vectors[:, 0]
         return walk.replayed(vectors) if self.replay else {self.layers[-1]: vectors}
 
-    @torch.no_grad()
-    def _insert(
-        self, model: Model, facts: Sequence[Fact], targets: Targets
-    ) -> tuple[dict[int, Tensor], dict[Site, Delta], dict[int, Tensor], Tensor]:
-        """Solve the layers one after another, each for the residual left by the earlier ones.
+    def _distance(self, made: _Insertion, update: WeightUpdate) -> dict[str, float]:
+        if not self.certify:
+            return {}
+        distance = self._one_batch.distance(self._preserved, made.keys, made.residuals, update)
+        return {"one_batch_distance": distance}
 
-        Returns the targets by layer, the updates, the keys by layer, and the norms of the first residuals.
-        """
+    @torch.no_grad()
+    def _insert(self, model: Model, facts: Sequence[Fact], targets: Targets) -> _Insertion:
+        """Solve the layers one after another, each for the residual left by the earlier ones."""
         walk = KeyPass(model, facts, self._groups, self.layers)
         goals, module = self._goals(walk, targets), "mlp" if model.has_normed_mlp else self.measured_at
-        update, memory, residuals = {}, {}, torch.empty(0)
+        update, memory, residuals, first = {}, {}, {}, torch.empty(0)
         for i, layer in enumerate(self.layers):
             measured = layer if layer in goals else self.layers[-1]
             keys, current = walk.measure(layer, module, self.averages_output, measured)
@@ -294,14 +339,15 @@ class LocateThenEdit(Editor):
             residual = (goals[measured] - current).T
             finite = bool(residual.isfinite().all() and keys.mean.isfinite().all())
             check_finite(finite, f"a key or residual of {site}", facts, targets)
-            residuals = residual.norm(dim=0) if i == 0 else residuals
+            first = residual.norm(dim=0) if i == 0 else first
             part = 1.0 if layer in goals else self.spread(len(self.layers) - i)
-            delta = self._solve(layer, keys, residual.double() * part)
+            residuals[layer] = residual.double() * part
+            delta = self._solve(layer, keys, residuals[layer])
             update[site], memory[layer] = self._chain.project(site, delta), keys.mean
             check_finite(update[site].is_finite(), f"the update of {site}", facts, targets)
             if layer != self.layers[-1]:
                 walk.write(layer, update[site], until=self.layers[i + 1])
-        return goals, update, memory, residuals
+        return _Insertion(goals=goals, update=update, keys=memory, residuals=residuals, first=first)
 
     def _solve(self, layer: int, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
         """Δ, or with D = Δ′ − Δ of the last edit the solution for R + D K, less D.

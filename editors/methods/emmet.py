@@ -7,6 +7,7 @@ Source: Gupta et al. 2024 (arXiv 2403.14236) and scalable-model-editing/unified-
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,8 @@ from editors.updates import Delta
 @dataclass(kw_only=True)
 class EMMET(LocateThenEdit):
     """Equality on averaged keys, softened by a ridge."""
+
+    is_least_squares: ClassVar[bool] = False
 
     ridge: float = 0.1
     """Ridge on KᵀA⁻¹K for batches of more than one fact; 0 meets every value exactly, or is an error."""
