@@ -12,6 +12,7 @@ from analysis.claims.evidence import Evidence
 from analysis.claims.studies.damage import alarms, law
 from analysis.claims.study import EDITED
 from analysis.results.markdown import written
+from analysis.spelling import spelled
 
 _RHO = "norm/growth_rho/edited"
 _ALL = 0.9
@@ -108,7 +109,7 @@ def growth_is_pythagorean(evidence: Evidence) -> str:
     if rho.empty:
         return ""
     means = rho.groupby(evidence.runs["editor"].reindex(rho.index)).mean().sort_values()
-    ends = [f"{written(float(means.iloc[place]))} ({means.index[place]})" for place in (0, -1)]
+    ends = [f"{written(float(means.iloc[place]))} ({spelled(means.index[place])})" for place in (0, -1)]
     small = int((means.abs() <= _SMALL).sum())
     title = (
         "Growth is mostly the sum of squares of steps that barely know of W"
@@ -161,7 +162,7 @@ def forgets_at_a_small_norm(evidence: Evidence) -> str:
     )
     edits = int(evidence.runs["edits"].max())
     return (
-        f"**{title}.** {edits:,} edits by `{editor}`: {written(float(least['norm']))} times the norm, "
+        f"**{title}.** {edits:,} edits by {spelled(editor)}: {written(float(least['norm']))} times the norm, "
         f"{written(float(least['left']))} of the known facts left, {written(float(least['loss']))} nats more "
         f"loss on text; the functional drift is {written(float(least['drift']))}."
     )

@@ -125,8 +125,17 @@ class Evidence:
         return pd.DataFrame(numbers).groupby(list(by)).mean().reset_index()
 
     def cases(self, by: Sequence[str | pd.Series]) -> pd.Series:
-        """The case of every run: columns, settings or texts `by`, joined, without those that never differ."""
-        columns = [self._labels(each) if isinstance(each, str) else each for each in by]
+        """The case of every run: columns, settings or texts `by`, joined, without those that never differ.
+
+        Beside the editor, regularizers are named of editors that were run with several sets of them.
+        """
+        names = {each for each in by if isinstance(each, str)}
+        labels = {name: self._labels(name) for name in names}
+        if {"editor", "regularizers"} <= names:
+            sets = self.runs.groupby("editor")["regularizers"].nunique()
+            are_several = self.runs["editor"].map(sets) > 1
+            labels["regularizers"] = labels["regularizers"].where(are_several, "")
+        columns = [labels[each] if isinstance(each, str) else each for each in by]
         differing = [column for column in columns if column.nunique() > 1] or columns[:1]
         texts = zip(*(column.tolist() for column in differing), strict=True)
         return pd.Series([" · ".join(filter(None, text)) for text in texts], self.runs.index, dtype="str")

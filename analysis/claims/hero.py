@@ -33,7 +33,7 @@ _LIGHTEST = 0.3
 def hero(sequences: Evidence, controls: Evidence) -> HeroChart | None:
     """The chart; None if the runs lack a number that it needs."""
     _, known = law.knowledge(sequences)
-    names = _names(sequences)
+    names = sequences.cases(("editor", "batch_size", "regularizers"))
     growth = _curves(sequences, names, EDITED, "‖W‖ / ‖W₀‖", is_ratio=True)
     ability = _curves(sequences, names, known, "known facts", is_ratio=False)
     if growth is None or ability is None:
@@ -52,13 +52,6 @@ def hero(sequences: Evidence, controls: Evidence) -> HeroChart | None:
     norm = replace(norm, scale="linear")
     titles = ("(a) norms grow", "(b) what is known is lost", "(c) what tells it")
     return HeroChart(growth=growth, ability=ability, drift=drift, norm=norm, titles=titles)
-
-
-def _names(evidence: Evidence) -> pd.Series:
-    """The editor of every run, with its regularizers if it was run with several."""
-    editors = evidence.runs.groupby("editor")["regularizers"].nunique()
-    several = evidence.runs["regularizers"].where(evidence.runs["editor"].map(editors) > 1, "")
-    return evidence.cases(("editor", "batch_size", several))
 
 
 def _points(

@@ -13,9 +13,12 @@ from analysis.plots.charts.save import save
 from analysis.reports.run_descriptions import missing, what_was_run
 from analysis.reports.study_figures import figures
 from analysis.results.markdown import written
+from analysis.spelling import spelled
 
 DOTS_PER_INCH = 220
 """Resolution of the pictures, per inch."""
+_NAMED = ("editor", "editors", "sequence", "series", "regularizers")
+"""Columns of tables that name methods."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +181,8 @@ def value(finding: Finding) -> str:
     least, most = ordered.iloc[0], ordered.iloc[-1]
     if _interval(least) == _interval(most):
         return f"{text}; {_interval(least)} in each"
-    return f"{text}; from {_interval(least)} ({least['case']}) to {_interval(most)} ({most['case']})"
+    ends = [f"{_interval(case)} ({spelled(case['case'])})" for case in (least, most)]
+    return f"{text}; from {' to '.join(ends)}"
 
 
 def detectable(finding: Finding) -> str:
@@ -220,7 +224,8 @@ def _tables(study: Study, evidence: Mapping[str, Evidence]) -> Iterator[TitledTa
             rows = table.build(one)
             if len(rows):
                 title = table.title if len(evidence) == 1 else f"{table.title} ({scale})"
-                yield TitledTable(title=title, rows=rows)
+                named = {name: rows[name].astype(str).map(spelled) for name in _NAMED if name in rows}
+                yield TitledTable(title=title, rows=rows.assign(**named))
 
 
 def _pictures(

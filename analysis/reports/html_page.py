@@ -4,6 +4,8 @@ from pathlib import Path
 
 import jinja2
 
+from analysis.spelling import spelled
+
 
 def html_page(template: str, **values: object) -> str:
     """The page that a template makes of these values; every text is escaped, a missing value is an error."""
@@ -12,4 +14,5 @@ def html_page(template: str, **values: object) -> str:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
+    templates.filters["spelled"] = spelled
     return templates.get_template(template).render(values)

@@ -8,9 +8,9 @@ import pandas as pd
 
 from analysis.claims.evidence import Evidence
 from analysis.claims.study import EDITED, Study
-from analysis.plots.charts.canvas import PALETTE
 from analysis.plots.charts.lines import LineChart
 from analysis.plots.charts.save import Chart
+from analysis.plots.figures.curves import palette
 from analysis.plots.figures.registry import FigureSpec, charts
 
 _PANELS = 12
@@ -54,8 +54,9 @@ def figures(study: Study, evidence: Evidence) -> Iterator[tuple[str, str, Chart]
         metrics = metrics.assign(series=metrics["run"].map(names))
     facets = evidence.cases(study.facets) if study.facets else pd.Series(dtype=str)
     if facets.nunique() > 1:
-        labels = sorted(metrics["series"].unique())
-        colours = {label: PALETTE[place % len(PALETTE)] for place, label in enumerate(labels)}
+        # panels by editor hold series that are no editors
+        editors = "" if "editor" in study.facets else metrics["editor"]
+        colours = palette(metrics.assign(editor=editors).sort_values("series"))
         rows = metrics.assign(colour=metrics["series"].map(colours))
         groups = rows.groupby(metrics["run"].map(facets), sort=True)
         yield from _faceted(study, {str(name): rows for name, rows in groups})

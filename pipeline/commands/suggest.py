@@ -104,7 +104,7 @@ def main(arguments: Sequence[str], compute: Callable[[Sequence[str]], None]) -> 
     origin += f", apart from {', '.join(given)}" if given else ""
     log.info("search: %d trials of %s facts; the first has %s", request.trials, options["edits"], origin)
     compute(as_overrides(options))
-    suggestion = best(trials_of(name), request.options, options, space.fixed, origin, peak)
+    suggestion = best(trials_of(name), request, options, space.fixed, origin, peak)
     print(*suggestion.lines(), sep="\n")  # noqa: T201
     if fault := suggestion.chosen.fault:
         return f"{fault}, so there is no file: {suggestion.advice}"

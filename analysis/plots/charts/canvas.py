@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 
 from analysis.plots.charts.scales import Scale, log_ticks, symlog_ticks
+from analysis.spelling import spelled
 
 _OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5B3A")
 """Colours that differ for colour-blind eyes; yellow and black, which vanish on white or on a dark page, left
@@ -48,7 +49,7 @@ def panel_grid(
     """A figure of `count` visible panels of that height in inches, with its legend below them."""
     rows = -(-count // columns)
     per_row = _entries_per_row(entries)
-    labels = [_wrapped(str(entry.get_label()), _ENTRY_LETTERS) for entry in entries]
+    labels = [_wrapped(spelled(str(entry.get_label())), _ENTRY_LETTERS) for entry in entries]
     lines = sum(label.count("\n") + 1 for label in labels)
     legend_height = 0.16 * -(-lines // per_row)
     size = (COLUMN_WIDTH, rows * panel_height + 0.2 + legend_height)
@@ -85,7 +86,7 @@ def label_outside(axes: Sequence[Axes], *, columns: int, x_label: str, y_label: 
 
 def head(axis: Axes, title: str, *, columns: int) -> None:
     """The panel's title, wrapped to the width of the panel."""
-    axis.set_title(_wrapped(title, _TITLE_LETTERS // columns), parse_math=False)
+    axis.set_title(_wrapped(spelled(title), _TITLE_LETTERS // columns), parse_math=False)
 
 
 def scale_axis(axis: Axes, name: str, scale: Scale, limits: tuple[float, float]) -> None:

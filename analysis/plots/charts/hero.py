@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.plots.charts.canvas import COLUMN_WIDTH, NEUTRAL, dot, scale_axis, settle, whole_numbers
 from analysis.plots.charts.lines import Line, LineChart, draw_on
 from analysis.plots.charts.points import TrackChart
+from analysis.spelling import spelled
 
 _HEIGHT = 2.5
 """Inches."""
@@ -42,7 +43,7 @@ def draw_hero(chart: HeroChart) -> Figure:
     named = {line.label for line in chart.growth.lines}
     others = [track for track in chart.drift.tracks if track.label not in named]
     entries = [dot(track.label, track.colour) for track in others]
-    figure.legend(entries, [track.label for track in others], loc="outside lower center", ncols=5)
+    figure.legend(entries, [spelled(track.label) for track in others], loc="outside lower center", ncols=5)
     inset = axes[2].inset_axes((0.64, 0.66, 0.34, 0.3))  # much drift and little damage hardly go together
     _draw_points(inset, chart.norm)
     inset.tick_params(labelsize=5, pad=1)
@@ -72,8 +73,8 @@ def _name_ends(axis: Axes, lines: Sequence[Line]) -> None:
     places = spread_apart([share for share, _ in ends], _APART)
     for place, (_, line) in zip(places, ends, strict=True):
         axis.annotate(
-            line.label, (1.02, place), xycoords="axes fraction", color=line.colour, fontsize=6, va="center",
-            parse_math=False,
+            spelled(line.label), (1.02, place), xycoords="axes fraction", color=line.colour, fontsize=6,
+            va="center", parse_math=False,
         )  # fmt: skip
 
 

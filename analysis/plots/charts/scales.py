@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 Scale = Literal["linear", "log", "symlog"]
 
@@ -12,6 +13,9 @@ _BAND_SHARE = 0.4
 
 _LARGEST = 1e300
 """Largest limit of an axis, so that the differences that a drawing needs are finite."""
+
+_STEPS = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7))
+"""Ticks of a decade, few and more."""
 
 
 def scale_for(values: np.ndarray) -> Scale:
@@ -53,13 +57,22 @@ def symlog_ticks(limits: tuple[float, float]) -> list[float]:
 
 
 def log_ticks(limits: tuple[float, float]) -> list[float]:
-    """Plain numbers for a view of less than two decades; none for a wider one, which has powers of ten."""
+    """Three plain numbers or more for a view below two decades: two do not tell that it is no linear one.
+
+    None for a wider view, which has powers of ten.
+    """
     low, high = np.log10(limits)
     if high - low >= 2:
         return []
     powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
-    steps = (1, 2, 5) if high - low < 1.5 else (1, 3)
-    return [tick for tick in (powers[:, None] * steps).ravel().tolist() if limits[0] <= tick <= limits[1]]
+    ticks: list[float] = []
+    for steps in _STEPS if high - low < 1.5 else ((1, 3),):
+        every = np.outer(powers, steps).ravel().tolist()
+        ticks = [tick for tick in every if limits[0] <= tick <= limits[1]]
+        if len(ticks) > 2:
+            return ticks
+    near = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(*limits).tolist()
+    return [tick for tick in near if limits[0] <= tick <= limits[1]]
 
 
 def view(lines: np.ndarray, bands: np.ndarray, scale: Scale) -> tuple[float, float]:

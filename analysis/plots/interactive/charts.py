@@ -17,17 +17,19 @@ from analysis.plots.interactive.page_layout import (
     drawn_at,
     faint,
     lay_out,
+    named,
     plain,
     scale_axis,
     title_axes,
 )
+from analysis.spelling import spelled
 
 
 def hover_heat_map(chart: HeatMap) -> go.Figure:
     """The matrices side by side; hovering shows the pair of blocks, or row and block, and the value."""
     columns = min(chart.columns, len(chart.panels))
     rows = -(-len(chart.panels) // columns)
-    titles = [plain(grid.title) for grid in chart.panels]
+    titles = [named(grid.title) for grid in chart.panels]
     figure = make_subplots(
         rows, columns, subplot_titles=titles, horizontal_spacing=0.16 / columns, vertical_spacing=0.2 / rows,
         shared_yaxes=bool(chart.rows),
@@ -43,7 +45,7 @@ def hover_heat_map(chart: HeatMap) -> go.Figure:
     figure.update_xaxes(constrain="domain", **whole)
     figure.update_yaxes(autorange="reversed", constrain="domain", **whole)
     if chart.rows:
-        names = [plain(row) for row in chart.rows]
+        names = [named(row) for row in chart.rows]
         figure.update_yaxes(tickmode="array", tickvals=list(range(len(names))), ticktext=names)
     else:
         for place in range(len(chart.panels)):
@@ -64,7 +66,7 @@ def _cells(grid: Grid, rows: Sequence[str]) -> go.Heatmap:
            for row, known in zip(grid.values, measured, strict=True)],
         customdata=[[plain(name)] * grid.values.shape[1] for name in rows] or None,
         coloraxis="coloraxis", hoverongaps=False,
-        hovertemplate=where + ": %{z:.3f}<extra>" + plain(grid.title) + "</extra>",
+        hovertemplate=where + ": %{z:.3f}<extra>" + named(grid.title) + "</extra>",
     )  # fmt: skip
 
 
@@ -72,7 +74,7 @@ def hover_bars(chart: BarChart) -> go.Figure:
     """The panels below one another; hovering shows a part's share and its interval."""
     rows = len(chart.panels)
     figure = make_subplots(
-        rows, 1, shared_xaxes=True, subplot_titles=[plain(panel.title) for panel in chart.panels],
+        rows, 1, shared_xaxes=True, subplot_titles=[named(panel.title) for panel in chart.panels],
         vertical_spacing=0.3 / rows,
     )  # fmt: skip
     for row, panel in enumerate(chart.panels, start=1):
@@ -93,7 +95,7 @@ def hover_bars(chart: BarChart) -> go.Figure:
 
 def _stack(figure: go.Figure, panel: BarPanel, chart: BarChart, row: int) -> None:
     for part in panel.bars:
-        label = plain(part.label)
+        label = named(part.label)
         interval = np.any(np.asarray(part.high) > np.asarray(part.low))
         value = "%{y:.4f}" + (" [%{customdata[0]:.4f}, %{customdata[1]:.4f}]" if interval else "")
         figure.add_bar(
@@ -138,7 +140,7 @@ def _track(figure: go.Figure, track: Track, chart: TrackChart) -> None:
     }  # fmt: skip
     figure.add_scatter(
         x=track.x.mean, y=track.y.mean, mode="lines+markers" if track.joined else "markers",
-        name=plain(track.label), text=track.notes,
+        name=named(track.label), text=track.notes,
         line={"color": track.colour, "width": 1}, marker={"size": 7, "line": {"width": 0}}, showlegend=True,
         hovertemplate=f"%{{text}}<br>{axes}",
         **errors,
@@ -149,13 +151,13 @@ def hover_events(chart: EventChart) -> go.Figure:
     """One panel; hovering shows the count of a dot or the mean over the runs."""
     figure = make_subplots(1, 1)
     for event, y in placed(chart):
-        label, mean = plain(event.label), [] if np.isnan(event.mean) else [event.mean]
+        label, mean = named(event.label), [] if np.isnan(event.mean) else [event.mean]
         x = [*event.x, *mean]
         figure.add_scatter(
             x=drawn_at(x, chart.scale), y=[y] * len(x), mode="markers", name=label, legendgroup=label,
             showlegend=False, customdata=x,
             text=[*("" for _ in event.x), *("mean " for _ in mean)],
-            hovertemplate=f"{plain(event.row)}: %{{text}}%{{customdata:.4g}} {event.unit}",
+            hovertemplate=f"{named(event.row)}: %{{text}}%{{customdata:.4g}} {event.unit}",
             marker={
                 "color": event.colour, "line": {"width": 2},
                 "size": [*(8 for _ in event.x), *(18 for _ in mean)],
@@ -173,13 +175,13 @@ def hover_events(chart: EventChart) -> go.Figure:
         )
     for name, colour in {event.label: event.colour for event in chart.events}.items():
         marker = {"color": colour, "size": 8}
-        add_key(figure, name, mode="markers", marker=marker, legendgroup=plain(name))
+        add_key(figure, spelled(name), mode="markers", marker=marker, legendgroup=named(name))
     for edge in range(1, len(chart.rows)):
         figure.add_hline(y=edge - 0.5, line={"color": GRID, "width": 1})
     add_key(figure, "mean", mode="markers", marker={"symbol": "line-ns-open", "size": 14, "color": NEUTRAL})
     scale_axis(figure, "x", chart.scale, chart.x_view)
     figure.update_yaxes(
-        tickvals=list(range(len(chart.rows))), ticktext=[plain(row) for row in chart.rows], showgrid=False,
+        tickvals=list(range(len(chart.rows))), ticktext=[named(row) for row in chart.rows], showgrid=False,
         range=[len(chart.rows) - 0.5, -0.5], zeroline=False,
     )  # fmt: skip
     figure.update_xaxes(title_text=plain(chart.x_label))

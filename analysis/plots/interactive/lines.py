@@ -14,6 +14,7 @@ from analysis.plots.interactive.page_layout import (
     drawn_at,
     faint,
     lay_out,
+    named,
     plain,
     scale_axis,
     title_axes,
@@ -29,7 +30,7 @@ def hover_lines(chart: LineChart) -> go.Figure:
     """The chart as Plotly draws it; a line of more than 400 points is thinned evenly, its ends kept."""
     columns = min(chart.columns, len(chart.panels))
     rows = -(-len(chart.panels) // columns)
-    titles = [plain(panel.title) for panel in chart.panels] if any(p.title for p in chart.panels) else None
+    titles = [named(panel.title) for panel in chart.panels] if any(p.title for p in chart.panels) else None
     figure = make_subplots(
         rows, columns, shared_yaxes=True, subplot_titles=titles,
         horizontal_spacing=0.04, vertical_spacing=0.2 / rows,
@@ -63,7 +64,7 @@ def _evenly(count: int) -> np.ndarray:
 def _add(figure: go.Figure, line: Line, chart: LineChart, place: dict[str, int], *, legend: bool) -> None:
     keep = thinned(line)
     arrays = {name: np.asarray(getattr(line, name), dtype=float)[keep] for name in ("x", "y", "low", "high")}
-    label, x = plain(line.label), drawn_at(arrays["x"], chart.x_scale)
+    label, x = named(line.label), drawn_at(arrays["x"], chart.x_scale)
     _add_seeds(figure, line, chart, place)
     band = bool(np.any(arrays["high"] > arrays["low"]))
     if band:
@@ -96,7 +97,7 @@ def _add_seeds(figure: go.Figure, line: Line, chart: LineChart, place: dict[str,
             x=drawn_at(np.asarray(places, dtype=float)[every], chart.x_scale),
             y=drawn_at(np.asarray(heights, dtype=float)[every], chart.scale),
             mode="lines", line={"color": line.colour, "width": 1, "dash": _DASHES[line.style]},
-            opacity=FAINT * line.strength, hoverinfo="skip", legendgroup=plain(line.label), showlegend=False,
+            opacity=FAINT * line.strength, hoverinfo="skip", legendgroup=named(line.label), showlegend=False,
             **place,
         )  # fmt: skip
 

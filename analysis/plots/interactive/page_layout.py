@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from analysis.plots.charts.canvas import NEUTRAL
 from analysis.plots.charts.scales import Scale, forward, log_ticks, symlog_ticks
+from analysis.spelling import spelled
 
 GRID = "rgba(128,128,128,0.2)"
 _LEGEND_LETTERS = 120  # that fit a line of the legend on a wide page
@@ -16,6 +17,11 @@ _LEGEND_LETTERS = 120  # that fit a line of the legend on a wide page
 def plain(text: str) -> str:
     """Escaped: Plotly reads a part of HTML in its texts, formulas between dollars, and `%{…}` as a value."""
     return html.escape(text, quote=False).replace("$", "&#36;").replace("%{", "%&#123;")
+
+
+def named(label: str) -> str:
+    """A label with the names of methods as their authors write them, escaped."""
+    return plain(spelled(label))
 
 
 def faint(colour: str, opacity: float = 0.18) -> str:

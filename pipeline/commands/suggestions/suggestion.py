@@ -13,6 +13,7 @@ from analysis.results.outcome import in_words, mostly_missed
 from analysis.results.run_files import Outcome
 from analysis.results.run_folder import RunFolder
 from analysis.selection import OUTPUTS
+from pipeline.commands.suggestions.search_request import Request, as_overrides
 from pipeline.config.models.missing import OF_A_RUN, group_of
 from pipeline.paths import CONF
 from pipeline.runs import atomic_files
@@ -67,8 +68,8 @@ class Trial:
 class Suggestion:
     """The best trial of a search."""
 
-    options: Mapping[str, str]
-    """Options of the search, as they were given."""
+    request: Request
+    """The search as it was given."""
     values: Mapping[str, Any]
     """Values by key; numbers have three digits."""
     chosen: Trial
@@ -124,7 +125,7 @@ class Suggestion:
         batch = [f"batch_size={self.batch}"] if self.batch > 1 else []
         options = [
             f"{key}={value}"
-            for key, value in sorted(self.options.items(), key=_pair_first)
+            for key, value in sorted(self.request.options.items(), key=_pair_first)
             if group_of(key) not in (*OF_A_RUN, "moments") and not key.lstrip("+").startswith(VALUES)
         ]
         return f"{python} -m pipeline {shlex.join([*folder, *options, *batch])}"
@@ -133,9 +134,8 @@ class Suggestion:
         """Write the file of hparams, with its command, its source and the results in the header."""
         lines = ["# @package _global_", f"# {self.command(CONF)}"]
         lines += [f"# {line}" for line in textwrap.wrap(self._found(), _WIDTH)]
-        given = shlex.join(
-            [*(f"{key}={value}" for key, value in self.options.items()), f"trials={self.trials}"]
-        )
+        given = as_overrides({**self.request.options, **self.request.ranges})
+        given = shlex.join([*given, f"trials={self.trials}"])
         lines += [f"# python -m pipeline suggest {given}"]
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic_files.write(file, "\n".join([*lines, _yaml(self.values)]))
@@ -203,7 +203,7 @@ def trials_of(name: str) -> list[Trial]:
 
 def best(
     trials: Sequence[Trial],
-    given: Mapping[str, str],
+    request: Request,
     options: Mapping[str, str],
     fixed: Mapping[str, Any],
     origin: str,
@@ -213,13 +213,13 @@ def best(
 
     Args:
         trials: Trials with a result, at least one.
-        given: Options of the search as they were given.
+        request: The search as it was given.
         options: All options of the search.
         fixed: Values that were not searched.
         origin: Where the values of the first trial come from.
         peak: Block at which causal tracing peaks.
     """
-    own = {key: value for key, value in given.items() if key.startswith(VALUES)}
+    own = {key: value for key, value in request.options.items() if key.startswith(VALUES)}
     source = " ".join(f"{key}={options[key]}" for key in ("data", "data.part", "data.path") if key in options)
     worth = [trial for trial in trials if trial.fault is None] or trials
     worth = [trial for trial in worth if trial.caution is None] or worth
@@ -227,7 +227,7 @@ def best(
     good = [trial for trial in worth if trial.metrics[_SCORE] >= most - NOISE]
     chosen = min(good, key=lambda trial: (trial.metrics.get(_NORM, 1.0), -trial.metrics[_SCORE]))
     return Suggestion(
-        options=given,
+        request=request,
         values={key: _plain(value) for key, value in {**fixed, **own, **chosen.values}.items()},
         chosen=chosen,
         first=next((trial.metrics[_SCORE] for trial in trials if trial.number == 0), None),

@@ -84,7 +84,7 @@ def test_growth_names_the_editors_at_its_ends(write_run: WriteRun):
         write_rows(folder, [*lines[:-1], lines[-1] | {"norm/growth_rho/edited": rho}])
     sentence = growth_is_pythagorean(runs(folder))
     assert sentence.startswith("**Growth is mostly the sum of squares") and "2 of 2 editors" in sentence
-    assert "-0.1 (rome) to 0.2 (memit)" in sentence
+    assert "-0.1 (ROME) to 0.2 (MEMIT)" in sentence
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_the_smallest_growth_is_told_with_what_it_cost(
         )
     sentence = forgets_at_a_small_norm(runs(folder))
     assert sentence.startswith(f"**{words}")
-    assert "40 edits by `rome`" in sentence and "0.5 nats more loss" in sentence
+    assert "40 edits by ROME" in sentence and "0.5 nats more loss" in sentence
     assert f"{ratio:g} times the norm, {left:g} of the known facts left" in sentence
 
 

@@ -16,7 +16,7 @@ from analysis.plots.charts.heatmap import HeatMap
 from analysis.plots.charts.lines import Line, LineChart
 from analysis.plots.charts.points import TrackChart
 from analysis.plots.charts.save import Chart
-from analysis.plots.charts.scales import forward, inverse, scale_for, symlog_ticks, view
+from analysis.plots.charts.scales import forward, inverse, log_ticks, scale_for, symlog_ticks, view
 from analysis.plots.figures.registry import FIGURES, charts, save_figures
 from analysis.plots.interactive.draw import interactive
 from analysis.plots.interactive.lines import thinned
@@ -469,6 +469,15 @@ def test_ticks_about_zero_do_not_run_into_one_another():
     assert symlog_ticks((-20.0, 200.0)) == [-10.0, -1.0, 0.0, 1.0, 10.0, 100.0]
     wide = symlog_ticks((-1e5, 1e14))
     assert np.ptp(np.diff(forward(wide, "symlog"))) == 0 and 0 in wide and len(wide) <= 6
+
+
+@pytest.mark.parametrize(
+    "limits", [(0.95, 2.7), (0.98, 1.5), (1.0, 1.02), (0.9, 12.0), (0.9, 30.0), (1.0, 99.0), (4.1, 4.4)]
+)
+def test_a_logarithmic_axis_has_ticks_that_tell_it(limits: tuple[float, float]):
+    ticks = log_ticks(limits)
+    assert 3 <= len(ticks) <= 6 and limits[0] <= ticks[0] and ticks[-1] <= limits[1]
+    assert len({f"{tick:g}" for tick in ticks}) == len(ticks) and ticks == sorted(ticks)
 
 
 @pytest.mark.parametrize("words", [5, 30, 90])

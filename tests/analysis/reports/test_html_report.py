@@ -323,6 +323,6 @@ def test_a_browser_shows_every_figure(hostile: Path):
     assert watched.outside("file:") == []
     assert title == HOSTILE and HOSTILE in shown
     assert [row.split("\t")[1] for row in found] == ["Rob lives in"]
-    last = saved[(saved["name"] == "rome") & (saved["line"] == "solid")].iloc[-1]
+    last = saved[(saved["name"] == "ROME") & (saved["line"] == "solid")].iloc[-1]
     assert last["x"] == 60 and last["y"] == pytest.approx(grown)
     assert HOSTILE in " ".join(legend)

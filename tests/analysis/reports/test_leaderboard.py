@@ -8,6 +8,7 @@ import pytest
 from analysis.__main__ import main
 from analysis.reports.leaderboard import scores, write_leaderboard
 from analysis.results.collection import collect, collect_by
+from analysis.spelling import spelled
 from editors.errors import DataError
 from tests.browser import watched_page
 from tests.fake_runs import Part, WriteRun, write_parts
@@ -46,8 +47,8 @@ def test_parts_of_a_collection_hold_all_of_its_runs_once(roots: Path):
 def test_the_best_editor_comes_first_and_is_marked(roots: Path, tmp_path: Path):
     page = write_leaderboard([roots], tmp_path / "board").read_text().split("<h2>")[2]
     means = scores(collect(roots / "quick")).groupby("series")["score"].mean()
-    first = page.index(f'<th scope="row">{means.idxmax()}</th>')
-    assert all(first <= page.index(f'<th scope="row">{editor}</th>') for editor in means.index)
+    first = page.index(f'<th scope="row">{spelled(str(means.idxmax()))}</th>')
+    assert all(first <= page.index(f'<th scope="row">{spelled(str(editor))}</th>') for editor in means.index)
     assert "<td><strong>" in page[first:].split("</tr>")[0]
 
 

@@ -143,10 +143,10 @@ def test_the_first_trial_has_the_values_of_the_pair_or_of_the_nearest_model():
     origin, values = guessed(described(request()))
     assert origin == "the values that the pair has"
     assert values[LAYERS] == [0] and values["editor.preservation_weight"] == 10.0
-    nodes = described(requested(["model=hf", "model.path=x", "model.depth=30", "editor=ft"]))
+    nodes = described(requested(["model=hf", "model.path=x", "model.depth=28", "editor=ft"]))
     origin, values = guessed(nodes)
     assert origin == "the values of gpt-j-6b"
-    assert values[LAYERS] == [23] and values["editor.learning_rate"] == 5e-4
+    assert values[LAYERS] == [21] and values["editor.learning_rate"] == 5e-4
 
 
 def test_matrices_follow_the_blocks_that_are_tried():
@@ -227,7 +227,8 @@ def trial_of(number: int, score: float, norm: float = 1.0, success: float = 1.0)
 def suggestion(*trials: Trial) -> Suggestion:
     given = {"model": "m", "editor": "e", "data": "file", "edits": "50", "editor.steps": "20"}
     options = given | {"batch_size": "50"}
-    return best(trials, given, options, {"editor.kl": 0.5}, "the values of gpt2-xl", 7)
+    asked = Request(options=given, ranges={"editor.weight": "interval(1,9)"}, trials=2, out=CONF)
+    return best(trials, asked, options, {"editor.kl": 0.5}, "the values of gpt2-xl", 7)
 
 
 def test_of_nearly_equal_trials_the_one_with_the_least_growth_is_best():
@@ -245,7 +246,8 @@ def test_the_command_has_the_options_of_the_model_alone():
         "+data.part": "z",
         "+editor.a": "1",
     }
-    found = best([trial_of(0, 0.5)], given, {"edits": "2", "batch_size": "1"}, {}, "", None)
+    asked = Request(options=given, ranges={}, trials=1, out=CONF)
+    found = best([trial_of(0, 0.5)], asked, {"edits": "2", "batch_size": "1"}, {}, "", None)
     assert found.command(CONF) == "python -m pipeline model=m editor=e"
 
 
@@ -259,7 +261,8 @@ def test_the_file_has_the_form_of_the_others_and_names_its_source(tmp_path: Path
     ]
     assert "# Ours: the best of 2 trials with 50 facts of data=file, edited 50 at a time" in text
     assert "Causal tracing peaks at block 7" in text
-    assert "suggest model=m editor=e data=file edits=50 editor.steps=20 trials=2" in text
+    asked = "model=m editor=e data=file edits=50 editor.steps=20 'editor.weight=interval(1,9)' trials=2"
+    assert f"# python -m pipeline suggest {asked}\n" in text
     assert yaml.safe_load(text) == {
         "layers": {"published": [1, 2]},
         "editor": {"kl": 0.5, "steps": 20, "weight": 3.33},

@@ -12,9 +12,9 @@ import pandas as pd
 from analysis.claims.evidence import Evidence, Measure
 from analysis.claims.study import DOWNSTREAM, EDITED, KNOWN, KNOWN_ASKED, Drawing, Table
 from analysis.claims.verdicts import Claim
-from analysis.plots.charts.canvas import PALETTE
 from analysis.plots.charts.points import Spread, Track, TrackChart
 from analysis.plots.charts.scales import scale_for
+from analysis.plots.figures.curves import palette
 from analysis.statistics.monotone import explained_share, rank_correlation
 
 FUNCTIONAL = "norm/functional/edited"
@@ -147,16 +147,18 @@ def chart(
     if names is None:
         names = evidence.cases((CONTROL, "editor", "batch_size", "regularizers"))
     of_rows = names.reindex(table.index.get_level_values("run")).to_numpy()
+    editors = evidence.runs["editor"].where(evidence.setting(CONTROL).isin(("", "real")), "")
+    colours = palette(pd.DataFrame({"series": names, "editor": editors}).sort_values("series"))
     tracks = [
         Track(
             label=str(name) or "edits",
-            colour=colour,
+            colour=colours[str(name)],
             x=Spread.exact(rows[predictor].tolist()),
             y=Spread.exact(rows[damage].tolist()),
             notes=[f"{name}, {count} edits" for _, _, count in rows.index],
             joined=False,
         )
-        for colour, (name, rows) in zip(PALETTE, table.groupby(of_rows), strict=False)
+        for name, rows in table.groupby(of_rows)
     ]
     return TrackChart(
         tracks=tuple(tracks),
