@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
-from editors.errors import NumericsError
+from editors.errors import NumericsError, first_line
 from editors.solvers import (
     Dense,
     NullSpace,
@@ -258,3 +259,11 @@ def test_history_and_a_ridge_anchor_a_sequence_at_the_unedited_weights(problem):
     objective = ((weight @ keys - values) ** 2).sum() + (drift @ a * drift).sum() + 0.7 * (drift**2).sum()
     (gradient,) = torch.autograd.grad(objective, weight)
     assert gradient.abs().max() < 1e-10
+
+
+def test_shapes_that_are_written_are_checked():
+    """By the test process; a function without shapes is left as it is."""
+    keys, residual = torch.zeros(3, 2), torch.zeros(4, 5)
+    with pytest.raises(TypeCheckError, match="residual"):
+        least_squares(Dense(torch.eye(3)), keys, residual)
+    assert hasattr(least_squares, "__wrapped__") and not hasattr(first_line, "__wrapped__")
