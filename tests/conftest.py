@@ -28,7 +28,7 @@ _checked = jaxtyping.jaxtyped
 
 @wraps(_checked)
 def _checked_if_it_has_shapes(**checker: Any) -> Callable[[Any], Any]:
-    """The decorator of jaxtyping's import hook without its cost, a third of a test, where no shape is written."""
+    """The decorator of jaxtyping's import hook, which costs a third of a test, only where it has shapes."""
 
     def decorate(part: Any) -> Any:
         written = getattr(part, "__annotations__", {}).values()
