@@ -1,6 +1,7 @@
 """Caches configuration files at their first reading, so that each job composes to the planned run."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -8,7 +9,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext
 
-from pipeline.config.hydra_internals import ConfigRepository, use_repository
+from pipeline.config.hydra_internals import ConfigRepository, share_composition, use_repository
 
 
 class CachedConfigRepository(ConfigRepository):
@@ -20,8 +21,9 @@ class CachedConfigRepository(ConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """The content of the file when it was first read."""
-        # a copy, because Hydra changes the result
-        return copy.deepcopy(self._cached("load", super().load_config, config_path))
+        # a copy, because Hydra changes the result; that of a pickle takes half the time of a deep copy
+        load = super().load_config
+        return pickle.loads(self._cached("load", lambda path: pickle.dumps(load(path)), config_path))
 
     def config_exists(self, config_path: str) -> bool:
         """Whether the file existed at the first call."""
@@ -44,3 +46,4 @@ class CachedConfigRepository(ConfigRepository):
 def keep_files(context: HydraContext) -> None:
     """Let a sweep compose all its jobs from the files as they were at the first reading."""
     use_repository(context, CachedConfigRepository)
+    share_composition()

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from tqdm import tqdm
 
+from tests.benchmarks.composing import composing_jobs
 from tests.benchmarks.editing import (
     alphaedit_batch100,
     encore_batch100,
@@ -44,6 +45,7 @@ ROWS: Mapping[str, Callable[[Workbench], Row]] = MappingProxyType(
         "statistics_5_layers": statistics_5_layers,
         "sequence_without_history": sequence_without_history,
         "sequence_with_history": sequence_with_history,
+        "composing_jobs": composing_jobs,
         "stages_all": stages_all,
         "norms_all_matrices": norms_all_matrices,
         "memory_estimate": memory_estimate,

@@ -1,16 +1,11 @@
 """Makes compositions in the tests cheap: what they have in common is done once in a process."""
 
 import pickle
-from functools import cache
-from typing import Any
 
 import pytest
-from hydra._internal import defaults_list
-from hydra.core.default_element import InputDefault
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig, _utils, base
 
-from pipeline.config.hydra_internals import ConfigRepository
+from pipeline.config.hydra_internals import ConfigRepository, share_composition
 from tests.paths import CONF
 
 UNCHANGING = (f"file://{CONF}", "pkg://hydra.conf")
@@ -33,15 +28,4 @@ def keep_conf(patch: pytest.MonkeyPatch) -> None:
         return result
 
     patch.setattr(ConfigRepository, "load_config", load_config)
-    # Hydra makes a map of the choices for every list of defaults, and asks it about those with `${…}`
-    choices = defaults_list._create_interpolation_map
-
-    def choices_if_asked(overrides: Any, defaults: list[InputDefault], self_added: bool) -> DictConfig:
-        asked = any(default.is_interpolation() for default in defaults)
-        return choices(overrides, defaults, self_added) if asked else DictConfig({})
-
-    patch.setattr(defaults_list, "_create_interpolation_map", choices_if_asked)
-    # interpolations are parsed anew for every composition
-    parse = cache(base.parse)
-    for module in (base, _utils):
-        patch.setattr(module, "parse", parse)
+    share_composition()

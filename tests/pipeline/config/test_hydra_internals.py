@@ -2,11 +2,15 @@
 
 import re
 
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf, _utils, base
 
 from pipeline.config.file_cache import CachedConfigRepository
 from pipeline.config.hydra_internals import (
@@ -15,18 +19,28 @@ from pipeline.config.hydra_internals import (
     register_plugin,
     restore_singletons,
     result_of,
+    share_composition,
     singletons,
     use_repository,
     with_search_path,
 )
-from tests.paths import ROOT
+from tests.paths import CONF, ROOT
 from tests.pipeline.sweeping import context_of
 
+DIFFERENT = (
+    ["experiment=real"],
+    ["model=gpt2-xl", "editor=encore", "stage=[norms,probes]"],
+    ["intervention=lora", "model=llama2-7b"],
+    ["editor=alphaedit", "regularizer=[history,rect]", "data=atlas"],
+)
+"""Overrides of runs that have little in common."""
 PACKAGES = ("analysis", "editors", "pipeline")
 
 
 def test_no_other_file_uses_hydra_internals():
-    private = re.compile(r"hydra\._internal|\._instances\b|\._return_value\b|class_name_to_class")
+    private = re.compile(
+        r"hydra\._internal|omegaconf import .*\b_|\._instances\b|\._return_value\b|class_name_to_class"
+    )
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     users = {path.name for path in files if private.search(path.read_text(encoding="utf-8"))}
     assert users == {"hydra_internals.py"}
@@ -90,3 +104,18 @@ def test_the_state_of_a_process_can_be_set_in_another():
     assert state[ConfigStore] is stored and Plugins not in state
     restore_singletons(state)
     assert ConfigStore.instance() is stored
+
+
+def test_compositions_that_share_work_are_those_of_hydra(monkeypatch: pytest.MonkeyPatch):
+    """Otherwise a sweep computes other runs than its jobs do alone."""
+    share_composition()
+
+    def composed_anew() -> list[str]:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return [OmegaConf.to_yaml(compose("config", run, return_hydra_config=True)) for run in DIFFERENT]
+
+    shared = composed_anew()
+    assert shared == composed_anew() and len({*shared}) == len(DIFFERENT)
+    for module, name in ((defaults_list, "_create_interpolation_map"), (base, "parse"), (_utils, "parse")):
+        monkeypatch.setattr(module, name, getattr(module, name).__wrapped__)
+    assert shared == composed_anew()
