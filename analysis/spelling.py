@@ -29,7 +29,8 @@ _SPELLINGS = {
     "stableedit": "StableEdit",
     "ultraedit": "UltraEdit",
 }
-_NAME = re.compile(r"\w+")
+_NAME = re.compile(r"(?<![\w/\\=.-])\w+(?![\w/\\=-]|\.\w)")
+"""A word that is no part of a path, of a setting or of a longer name."""
 
 
 def spelled(text: str) -> str:

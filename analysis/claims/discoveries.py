@@ -54,11 +54,11 @@ def what_orders_damage(evidence: Evidence) -> str:
         claim = "Functional drift does not tell the damage better than the norm does"
     elif orders:
         claim = (
-            "Among controls of one sequence, damage follows what they do to keys that occur, not their norm"
+            "Among controls of one sequence, functional drift explains more of the damage than the norm does"
         )
     else:
         claim = (
-            "Functional drift tells more of the damage than the norm does, but does not put all of it in "
+            "Functional drift explains more of the damage than the norm does, but does not put all of it in "
             "order"
         )
     numbers = [
@@ -69,8 +69,8 @@ def what_orders_damage(evidence: Evidence) -> str:
     are_real = evidence.setting(law.CONTROL).eq("real").any()
     drifts = "real edits and their controls" if are_real else "controls of real edits"
     return (
-        f"**{claim}.** Over {drifts} ({points:.0f} measurements a seed), a rising "
-        f"curve of the functional drift explains {'; and '.join(numbers)}."
+        f"**{claim}.** Over {drifts} ({_measured(evidence, points)}), a rising curve of "
+        f"the functional drift, fitted to the same points, explains {'; and '.join(numbers)}."
     )
 
 
@@ -128,14 +128,17 @@ def early_signs(evidence: Evidence) -> str:
     if not {"norm ratio", "functional drift"} <= {*numbers.index}:
         return ""
     norm, drift = float(numbers["norm ratio"]), float(numbers["functional drift"])
+    editors = evidence.runs["editor"].nunique()
     title = (
-        "Early in a sequence the functional drift tells which runs will lose most, the norm does not"
+        "Early in a sequence the functional drift tells which runs will lose most, a large norm does not"
         if drift >= _TELLS > norm
         else "What an early number tells about which runs will lose most"
     )
     return (
         f"**{title}.** At an eighth of the edits, the area under the ROC curve is {written(drift)} for the "
-        f"functional drift and {written(norm)} for the norm; 0.5 is chance ({len(evidence.runs)} runs)."
+        f"functional drift and {written(norm)} for the norm; 0.5 is chance, and below it a large number goes "
+        f"with little loss. The {len(evidence.runs)} runs are {editors} editors with {_seeds(evidence)}: it "
+        "tells editors apart."
     )
 
 
@@ -180,20 +183,43 @@ def what_reaches_the_end(evidence: Evidence) -> str:
         return ""
     told = rows["rank correlation"]
     reach, drift, norm = (float(told[name]) for name in (law.REACH, law.DRIFT, law.NORM))
-    loss = f"the loss of {known} by different editors in order"
+    loss = f"different editors in the order of how much of the {known} they lose"
     if drift >= law.ORDERS:
         title = f"Functional drift puts {loss}"
     elif reach >= law.ORDERS:
-        title = f"Functional drift does not put {loss}; what of it reaches the last hidden state does"
+        title = (
+            f"Functional drift does not put {loss}; the part of it that reaches the last hidden state does"
+        )
     else:
-        title = f"Neither functional drift nor what of it reaches the last hidden state puts {loss}"
+        title = f"Neither functional drift nor its part that reaches the last hidden state puts {loss}"
     points = float(rows["points by seed"].iloc[0])
     return (
-        f"**{title}.** Over sequences by {editors} editors ({points:.0f} measurements a seed), the rank "
-        f"correlation with the loss is {written(norm)} for the norm, {written(drift)} for the functional "
-        f"drift, and {written(reach)} for reach, the first-order change of the last hidden state along the "
-        "drift."
+        f"**{title}.** Over sequences by {editors} editors ({_measured(evidence, points)}), the rank "
+        f"correlation with it is {written(norm)} for the norm, {written(drift)} for the functional drift, and "
+        f"{written(reach)} for reach, the first-order change of the last hidden state along the drift, a "
+        f"comparison made after the runs.{_of_text(table)}"
     )
+
+
+def _of_text(table: pd.DataFrame) -> str:
+    """The same correlations with the loss on text."""
+    told = table[table["damage"] == "loss on text"].set_index("told by")["rank correlation"]
+    if not {law.REACH, law.DRIFT, law.NORM} <= {*told.index}:
+        return ""
+    norm, drift, reach = (written(float(told[name])) for name in (law.NORM, law.DRIFT, law.REACH))
+    return f" With the loss on text they are {norm}, {drift} and {reach}."
+
+
+def _measured(evidence: Evidence, points: float) -> str:
+    """For example `one seed, 12 measurements`, or `3 seeds, 12 measurements each`."""
+    seeds = _seeds(evidence)
+    return f"{seeds}, {points:.0f} measurements{'' if seeds == 'one seed' else ' each'}"
+
+
+def _seeds(evidence: Evidence) -> str:
+    """For example `one seed`, or `3 seeds`."""
+    count = evidence.runs["seed"].nunique()
+    return "one seed" if count == 1 else f"{count} seeds"
 
 
 DISCOVERIES = (

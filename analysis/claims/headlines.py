@@ -24,12 +24,14 @@ class Headline:
     number: str
     """The source's number; a dash if it gives none."""
     answers: Mapping[str, tuple[str, str]]
-    """The experiment, and words that occur in its claim alone, by column."""
+    """The experiment, and words that occur in its claim alone, by column; none where the claim is another."""
     picture: str = ""
     """Name of a figure of the experiment."""
 
-    def claim(self, column: str) -> tuple[Study, Claim]:
-        """The experiment and the claim of a column."""
+    def claim(self, column: str) -> tuple[Study, Claim] | None:
+        """The experiment and the claim of a column; None if nothing there answers it."""
+        if column not in self.answers:
+            return None
         name, words = self.answers[column]
         (study,) = (study for study in STUDIES if study.name == name)
         (claim,) = (claim for claim in study.claims if words in claim.statement)
@@ -48,7 +50,7 @@ HEADLINES: tuple[Headline, ...] = (
     _trained("Norms grow under full fine-tuning", "full fine-tuning"),
     _trained("Norms grow under LoRA", "LoRA"),
     Headline(
-        words="Edited matrices grow, all others stay as they were",
+        words="Edited matrices grow: two- to threefold (SmolLM2), MEMIT's over tenfold (built-in)",
         number="2–3 times (2,000 edits); MEMIT over 10 times (10,000 edits)",
         answers={
             REAL: ("collapse", "two- to threefold"),
@@ -95,22 +97,22 @@ HEADLINES: tuple[Headline, ...] = (
     Headline(
         words="Early stopping (MPES) saves time",
         number="at least 39 %",
-        answers={REAL: ("collapse", "ENCORE saves as much"), BUILT_IN: ("encore", "MPES saves as much")},
+        answers={BUILT_IN: ("encore", "MPES saves as much")},
     ),
     Headline(
-        words="ENCORE raises the edit score",
-        number="67.9 → 73.9 (MPES, Llama2-7B)",
-        answers={REAL: ("collapse", "ENCORE raises"), BUILT_IN: ("encore", "MPES raises")},
+        words="Early stopping (MPES) raises the edit score",
+        number="67.9 → 73.9 % (MEMIT, Llama2-7B)",
+        answers={BUILT_IN: ("encore", "MPES raises")},
         picture="scores",
     ),
     Headline(
         words="The norm constraint holds norms down",
         number="–",
-        answers={REAL: ("collapse", "holds norms down"), BUILT_IN: ("encore", "norm constraint makes")},
+        answers={BUILT_IN: ("encore", "norm constraint makes")},
         picture="norms",
     ),
     Headline(
-        words="ENCORE keeps more of what the model could do",
+        words="ENCORE keeps more than MEMIT: of known facts (SmolLM2), of downstream accuracy (built-in)",
         number="–",
         answers={REAL: ("collapse", "keeps more"), BUILT_IN: ("encore", "keeps more downstream")},
         picture="downstream",
@@ -126,8 +128,10 @@ def findings(column: str, evidence: Mapping[str, Evidence]) -> Sequence[Finding 
     """
     found: list[Finding | None] = []
     for headline in HEADLINES:
-        study, claim = headline.claim(column)
-        found.append(judge(claim, evidence[study.name]) if study.name in evidence else None)
+        study, claim = headline.claim(column) or (None, None)
+        found.append(
+            judge(claim, evidence[study.name]) if study and claim and study.name in evidence else None
+        )
     adjusted = holm(np.array([np.nan if one is None else one.p for one in found]))
     return [
         replace(one, verdict="partly") if one and one.verdict == "confirmed" and p >= SIGNIFICANT else one

@@ -128,8 +128,8 @@ def _lead(runs: pd.DataFrame) -> str:
     counts = f"{len(runs)} finished run{'s' if len(runs) > 1 else ''}"
     edited = runs[runs["editor"].astype(bool)]
     descriptions = [
-        _listed(edited, "editor"),
-        _listed(runs[~runs["editor"].astype(bool)], "intervention"),
+        spelled(_listed(edited, "editor")),
+        spelled(_listed(runs[~runs["editor"].astype(bool)], "intervention")),
         _listed(runs, "model"),
         _listed(runs, "data"),
         *(amounts(runs[unit], unit) for unit in UNITS),

@@ -53,7 +53,8 @@ class Row:
     number: str
     values: Sequence[str]
     """The value on the real model and on the built-in ones."""
-    verdict: str
+    verdicts: Sequence[tuple[str, str]]
+    """Verdicts with the columns that they are of; no column where all agree."""
     experiment: str
     """The experiment that decides it; empty if nothing was run."""
     picture: str
@@ -158,19 +159,27 @@ def _rows(evidence: _Evidence, sections: Mapping[str, Section]) -> list[Row]:
     for place, headline in enumerate(HEADLINES):
         found = {column: each[place] for column, each in columns.items()}
         decides = next((column for column, one in found.items() if one), None)
-        one = found[decides] if decides else None
-        name = headline.claim(decides)[0].name if decides else ""
+        answer = headline.claim(decides) if decides else None
+        name = answer[0].name if answer else ""
         rows.append(
             Row(
                 words=headline.words,
                 number=headline.number,
                 values=[_headline_value(each) for each in found.values()],
-                verdict=one.verdict if one else "untested",
+                verdicts=_verdicts(found),
                 experiment=name,
                 picture=_picture(sections, name, decides or "", headline.picture),
             )
         )
     return rows
+
+
+def _verdicts(found: Mapping[str, Finding | None]) -> list[tuple[str, str]]:
+    """The verdict where all columns agree, else that of each."""
+    given = {column: one.verdict for column, one in found.items() if one}
+    if len({*given.values()}) < 2:
+        return [(next(iter(given.values()), "untested"), "")]
+    return [(verdict, column) for column, verdict in given.items()]
 
 
 def _headline_value(finding: Finding | None) -> str:

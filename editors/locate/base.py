@@ -94,7 +94,7 @@ class LocateThenEdit(Editor):
     remembered: ClassVar[Literal["before", "after"] | None] = "before"
     """The keys of earlier edits that the published code preserves; None if it has no term for them."""
     is_least_squares: ClassVar[bool] = True
-    """Whether `solve` minimises tr(Δ A Δᵀ) + ‖Δ K − R‖²."""
+    """Whether `solve` minimises tr(Δ A Δᵀ) + ‖Δ K − R‖², with one A but for the keys of earlier edits."""
 
     def __post_init__(self) -> None:
         self.layers = sorted(self.layers)
@@ -105,17 +105,17 @@ class LocateThenEdit(Editor):
                 "drop it or use memit"
             )
         self._chain = RegularizerChain(self.regularizers, self.name)
+        if self.certify and (not self.is_least_squares or self.remembered is None):
+            raise ConfigError(
+                f"editor.certify compares with the least squares of all facts, but {self.name} solves other "
+                "equations; drop it or use memit"
+            )
         for option in ("compensate", "certify"):
             if getattr(self, option) and not self._chain.remembers(self.remembered or "before"):
                 raise ConfigError(
                     f"editor.{option} is about the equations of all edits so far, so that it needs the "
                     "regularizer history; drop the one or add the other"
                 )
-        if self.certify and not self.is_least_squares:
-            raise ConfigError(
-                f"editor.certify compares with the least squares of all facts, but {self.name} solves other "
-                "equations; drop it or use memit"
-            )
         if self.remembered is None and self._chain.remembers("before"):
             raise ConfigError(
                 f"history keeps the keys of earlier edits, but {self.name} has no place for them in its "
@@ -128,7 +128,7 @@ class LocateThenEdit(Editor):
         self._sampled_on = ""
         self._missing: dict[int, Tensor] = {}
         """Per layer, what regularizers changed in the last update: Δ′ − Δ."""
-        self._one_batch = OneBatch()
+        self._one_batch = OneBatch({})
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -189,6 +189,8 @@ class LocateThenEdit(Editor):
             report(Phase(name="calibrating regularizers"))
         self._chain.calibrate(lambda sample: self._unstopped(model, sample), facts)
         self._chain.prepare(model, self.sites)
+        if self.certify:
+            self._one_batch = OneBatch({layer: model.current(Site(SITE, layer)) for layer in self.layers})
         self._preserved = self.preserve(
             model, report
         )  # last: statistics can take hours, and they mark the editor as prepared
@@ -229,7 +231,7 @@ class LocateThenEdit(Editor):
             diagnostics={
                 **{name: float(values.mean()) for name, values in per_fact.items()},
                 **self._strengths,
-                **self._distance(made, update),
+                **self._distance(model, made, update),
             },
             details={name: values.tolist() for name, values in per_fact.items()},
             seconds={"targets": optimised - begun, "insertion": time.perf_counter() - optimised},
@@ -254,19 +256,14 @@ class LocateThenEdit(Editor):
             if self.certify:
                 assert isinstance(edit, LocatedEdit), "another editor made this edit"
                 site = Site(SITE, layer)
-                self._one_batch.commit(
-                    layer,
-                    weight=model.current(site),
-                    delta=edit.update[site].dense(),
-                    residual=edit.residuals[layer],
-                    solved=edit.memory[layer],
-                    remembered=keys[layer],
-                )
+                before = model.current(site) - edit.update[site].dense()
+                values = before.double() @ edit.memory[layer].double() + edit.residuals[layer]
+                self._one_batch.commit(layer, values, self._keys[layer][-1])
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
         """The number of edits, the state of the regularizers, and per layer the keys remembered after the
         first `since` edits, with the sizes of their batches."""
-        state = super().state_dict(since) | self._chain.state_dict() | self._one_batch.state_dict()
+        state = super().state_dict(since) | self._chain.state_dict()
         state |= {f"missing.{layer}": matrix for layer, matrix in self._missing.items()}
         for layer, remembered in self._keys.items():
             ends = accumulate(batch.shape[1] for batch in remembered)
@@ -274,13 +271,13 @@ class LocateThenEdit(Editor):
             if keys:
                 state[f"keys.{layer}"] = torch.cat(keys, dim=1)
                 state[f"batches.{layer}"] = torch.tensor([batch.shape[1] for batch in keys])
+                state |= self._one_batch.state_dict(layer, len(keys))
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Remember the keys again, in a prepared editor; pieces are loaded in order."""
         super().load_state_dict(state)
         self._chain.load_state_dict(state)
-        self._one_batch.load_state_dict(state)
         self._missing = {
             layer: state[f"missing.{layer}"] for layer in self.layers if f"missing.{layer}" in state
         }
@@ -289,6 +286,7 @@ class LocateThenEdit(Editor):
                 sizes = state[f"batches.{layer}"].tolist()
                 for keys in state[f"keys.{layer}"].split(sizes, dim=1):  # batch by batch, for the same bits
                     self._remember(layer, keys)
+                self._one_batch.load_state_dict(layer, state, self._keys[layer][-len(sizes) :])
 
     def _remember(self, layer: int, keys: Float[Tensor, "in n"]) -> None:
         keys = plain(keys)  # laid out as in a restored state
@@ -320,10 +318,11 @@ class LocateThenEdit(Editor):
         vectors = targets.vectors[:, 0]
         return walk.replayed(vectors) if self.replay else {self.layers[-1]: vectors}
 
-    def _distance(self, made: _Insertion, update: WeightUpdate) -> dict[str, float]:
+    def _distance(self, model: Model, made: _Insertion, update: WeightUpdate) -> dict[str, float]:
         if not self.certify:
             return {}
-        distance = self._one_batch.distance(self._preserved, made.keys, made.residuals, update)
+        weights = {layer: model.current(Site(SITE, layer)) for layer in self.layers}
+        distance = self._one_batch.distance(self._preserved, made.keys, made.residuals, weights, update)
         return {"one_batch_distance": distance}
 
     @torch.no_grad()

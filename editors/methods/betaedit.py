@@ -10,6 +10,7 @@ symmetry; ours is float64. Deviation: the published run ends with an update long
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from editors.errors import check_positive
 from editors.locate.null_space import NullSpaceEditor
@@ -20,6 +21,8 @@ from editors.solvers import FreeSpace, RefreshedNullSpace
 @dataclass(kw_only=True)
 class BetaEdit(NullSpaceEditor):
     """Least squares in the directions that neither the corpus nor earlier edits use."""
+
+    is_least_squares: ClassVar[bool] = False  # of one problem: each null space makes another one of it
 
     refresh: int = 1000
     """τ, the number of facts after which the null space is found anew."""

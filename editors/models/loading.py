@@ -171,9 +171,10 @@ class Checkpoint:
             files.require(CONFIG)
         except (OSError, ValueError) as error:
             if isinstance(error, ConnectionError) or files.find(ADAPTER) is None:
+                check = "the network" if isinstance(error, ConnectionError) else "the id"
                 raise ModelError(
                     f"{self.path!r}: no folder of that name, not in the local cache, and the hub does not "
-                    f"give it ({first_line(error)}); check the id, or set model.path to a folder"
+                    f"give it ({first_line(error)}); check {check}, or set model.path to a folder"
                 ) from error
 
     def _check_memory(self, config: PretrainedConfig, device: torch.device) -> None:

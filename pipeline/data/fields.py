@@ -24,6 +24,10 @@ Reason = Literal[
 ]
 
 
+_EXACT = 2.0**53
+"""Below this every whole number is a float."""
+
+
 class Unusable(Exception):
     """A row cannot become a fact; carries the reason, and what exactly is wrong or the way out."""
 
@@ -113,13 +117,14 @@ def is_empty(value: object) -> bool:
 
 
 def number_text(value: object) -> object:
-    """A number as it is written, 7.0 as 7: a table with a gap in its column of numbers holds it so.
+    """A finite number as text, 7.0 as 7: a table with a gap in its column of numbers holds it so.
 
     Anything else is returned as it is.
     """
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return value
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < _EXACT
+    return str(int(value) if whole else value)
 
 
 def _clean(value: object, key: str) -> str:

@@ -58,7 +58,7 @@ def read_file(path: str, option: str = "data.path") -> Iterator[Entry]:
 
 def _rows_of_list(content: str, place: str) -> Iterator[Entry]:
     try:
-        rows = json.loads(content, object_pairs_hook=partial(_without_repeats, place=place))
+        rows = _loaded(content, place)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is not valid JSON ({error}): repair it or download it again") from error
     for index, row in enumerate(rows):
@@ -67,10 +67,19 @@ def _rows_of_list(content: str, place: str) -> Iterator[Entry]:
 
 def _object(line: str, place: str) -> Mapping[str, object] | None:
     try:
-        row = json.loads(line, object_pairs_hook=partial(_without_repeats, place=place))
+        row = _loaded(line, place)
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
+
+
+def _loaded(text: str, place: str) -> Any:
+    """The JSON of a text; NaN, which tables write for a gap, is null."""
+    return json.loads(
+        text,
+        object_pairs_hook=partial(_without_repeats, place=place),
+        parse_constant=lambda word: None if word == "NaN" else float(word),
+    )
 
 
 def _without_repeats(pairs: Sequence[tuple[str, object]], place: str) -> Mapping[str, object]:

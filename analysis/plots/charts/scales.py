@@ -71,8 +71,12 @@ def log_ticks(limits: tuple[float, float]) -> list[float]:
         ticks = [tick for tick in every if limits[0] <= tick <= limits[1]]
         if len(ticks) > 2:
             return ticks
-    near = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(*limits).tolist()
-    return [tick for tick in near if limits[0] <= tick <= limits[1]]
+    for bins in (4, 6, 8):
+        near = MaxNLocator(bins, steps=[1, 2, 5, 10]).tick_values(*limits).tolist()
+        ticks = [tick for tick in near if limits[0] <= tick <= limits[1]]
+        if len(ticks) > 2:
+            break
+    return ticks
 
 
 def view(lines: np.ndarray, bands: np.ndarray, scale: Scale) -> tuple[float, float]:

@@ -129,7 +129,7 @@ class Efficacy(Stage):
                 texts = {"text_before": self._before, "text_after": after}
                 facts = list(edits.values())
                 result["records"] = table.assign(
-                    **{name: [found.get(fact, "") for fact in facts] for name, found in texts.items()}
+                    **{name: [found.get(fact) for fact in facts] for name, found in texts.items()}
                 )
         for pool in ("other", "unedited"):
             facts = observation.others if pool == "other" else observation.untouched

@@ -50,9 +50,10 @@ def read_table(content: str, place: str) -> Iterator[Entry]:
     lines = list(_lines(body, separator, place))
     if not lines:
         raise DataError(f"{place} holds no row: give a header and one row per fact")
+    if separator == "|" and len(lines) > 1 and all(map(_RULE.fullmatch, filter(str.strip, lines[1][1]))):
+        lines = list(_lines(body, separator, place, escape="\\"))
+        del lines[1]
     (_, header), *rows = lines
-    if rows and all(_RULE.fullmatch(cell) for cell in rows[0][1] if cell.strip()):
-        del rows[0]
     names = [name.strip() for name in header]
     _check_header(names, place)
     ragged = [
@@ -90,9 +91,11 @@ def _count(header: str, separator: str) -> int:
         return 0
 
 
-def _lines(content: str, separator: str, place: str) -> Iterator[tuple[int, list[str]]]:
+def _lines(
+    content: str, separator: str, place: str, escape: str | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """The number of the first line of each row that is not blank, and its cells."""
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, escapechar=escape, strict=True)
     first = 1
     try:
         for cells in reader:

@@ -47,7 +47,7 @@ def series(damages: list[float], ratios: list[float], drifts: list[float]) -> li
 @pytest.mark.parametrize(
     ("follows", "words"),
     [
-        ("drift", "Among controls of one sequence, damage follows"),
+        ("drift", "Among controls of one sequence, functional drift explains more"),
         ("norm", "Functional drift does not tell the damage better"),
     ],
 )
@@ -129,9 +129,9 @@ def test_the_smallest_growth_is_told_with_what_it_cost(
 @pytest.mark.parametrize(
     ("drifts", "reaches", "words"),
     [
-        ((0.1, 0.2, 0.3, 0.4), (4, 1, 3, 2), "Functional drift puts the loss of facts never edited"),
+        ((0.1, 0.2, 0.3, 0.4), (4, 1, 3, 2), "Functional drift puts different editors in the order"),
         ((4, 1, 3, 2), (0.1, 0.2, 0.3, 0.4), "Functional drift does not put"),
-        ((4, 1, 3, 2), (0.1, 0.4, 0.2, 0.3), "Neither functional drift nor"),
+        ((4, 1, 3, 2), (0.1, 0.4, 0.2, 0.3), "Neither functional drift nor its part"),
     ],
 )
 def test_the_first_sentence_says_whether_functional_drift_orders_the_loss_by_different_editors(
@@ -147,7 +147,7 @@ def test_the_first_sentence_says_whether_functional_drift_orders_the_loss_by_dif
         write_rows(folder, rows)
     sentence = what_reaches_the_end(runs(folder))
     assert sentence.startswith(f"**{words}")
-    assert "sequences by 2 editors (4 measurements a seed)" in sentence
+    assert "sequences by 2 editors (one seed, 4 measurements)" in sentence
     assert DISCOVERIES[0].sentence is what_reaches_the_end
 
 

@@ -13,10 +13,9 @@ from tests.fake_runs import WriteRun
 
 
 @pytest.mark.parametrize("headline", HEADLINES, ids=lambda headline: headline.words)
-def test_every_row_is_answered_by_one_claim_on_each_kind_of_model(headline):
-    for column in (REAL, BUILT_IN):
-        study, claim = headline.claim(column)
-        assert claim in study.claims
+def test_every_row_is_answered_by_one_claim_on_a_kind_of_model(headline):
+    answers = [answer for column in (REAL, BUILT_IN) if (answer := headline.claim(column))]
+    assert answers and all(claim in study.claims for study, claim in answers)
 
 
 def test_there_are_at_most_twelve_rows():
@@ -30,7 +29,7 @@ def test_a_claim_that_is_not_significant_among_all_is_partly_confirmed(
     repeats = {"clear": [1.0, 1.001, 0.999], "close": [1.0, 1.25, 0.75], "none": []}
 
     def row(name: str):
-        study, claim = HEADLINES[3].claim(REAL)
+        study, claim = HEADLINES[3].claim(REAL) or pytest.fail("it has no answer")
         rows = pd.DataFrame({"case": "a", "value": repeats[name]})
         judged = replace(
             claim, measure=lambda _: rows, threshold=0.0, ratio=False, source_value=None, smallest_effect=0.1
