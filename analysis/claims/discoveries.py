@@ -195,7 +195,7 @@ def what_reaches_the_end(evidence: Evidence) -> str:
     points = float(rows["points by seed"].iloc[0])
     return (
         f"**{title}.** Over sequences by {editors} editors ({_measured(evidence, points)}), the rank "
-        f"correlation with it is {written(norm)} for the norm, {written(drift)} for the functional drift, and "
+        f"correlation with it is {written(norm)} for the norm, {written(drift)} for functional drift, and "
         f"{written(reach)} for reach, the first-order change of the last hidden state along the drift, a "
         f"comparison made after the runs.{_of_text(table)}"
     )

@@ -31,6 +31,7 @@ from analysis.results.tables import (
     values_by_key,
     without_formulas,
 )
+from analysis.spelling import spelled
 from analysis.units import UNITS, amounts
 
 

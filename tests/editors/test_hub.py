@@ -27,7 +27,9 @@ def test_a_hub_that_is_silent_is_asked_once(monkeypatch: pytest.MonkeyPatch):
     asked: list[str] = []
     monkeypatch.setattr(hub, "refusal", lambda model, **_: asked.append(model) or SILENT)
     monkeypatch.setattr(CheckpointFiles, "require", lambda *_: pytest.fail("the library was asked"))
-    with pytest.raises(ModelError, match=r"'no/such': .*does not answer: no answer within 10 seconds.*check"):
+    with pytest.raises(
+        ModelError, match=r"'no/such': .*does not answer: no answer within 10 seconds.*check the network"
+    ):
         Checkpoint(name="a", path="no/such").load()
     assert asked == ["no/such"]
 

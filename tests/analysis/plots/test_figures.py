@@ -472,7 +472,17 @@ def test_ticks_about_zero_do_not_run_into_one_another():
 
 
 @pytest.mark.parametrize(
-    "limits", [(0.95, 2.7), (0.98, 1.5), (1.0, 1.02), (0.9, 12.0), (0.9, 30.0), (1.0, 99.0), (4.1, 4.4)]
+    "limits",
+    [
+        (0.95, 2.7),
+        (0.98, 1.5),
+        (1.0, 1.02),
+        (0.9, 12.0),
+        (0.9, 30.0),
+        (1.0, 99.0),
+        (26.0, 46.6),
+        (0.88, 1.87),
+    ],
 )
 def test_a_logarithmic_axis_has_ticks_that_tell_it(limits: tuple[float, float]):
     ticks = log_ticks(limits)

@@ -85,12 +85,11 @@ def test_it_is_the_distance_of_the_equations_written_out(keys):
     assert expected > 0.05
 
 
-@pytest.mark.parametrize("make", [make_alphaedit, make_betaedit])
-def test_editors_in_a_null_space_have_a_distance_and_the_same_updates(make):
+def test_an_editor_in_a_null_space_has_a_distance_and_the_same_updates():
     updates = []
     for certify in (False, True):
         model = tiny_model()
-        made = make(model, certify=certify)
+        made = make_alphaedit(model, certify=certify)
         if certify:
             found = distances(made, model)
             assert found[0] < 1e-5 and all(0 <= value < 1 for value in found)
@@ -108,8 +107,11 @@ def test_a_restored_editor_goes_on_from_the_same_distance():
     )
     for each in (made, twin):
         each.prepare(model)
-    perform(model, made, *BATCHES[:2])
-    twin.load_state_dict({key: value.clone() for key, value in made.state_dict().items()})
+    for since, batch in enumerate(BATCHES[:2]):  # a piece for every batch, which holds that batch alone
+        perform(model, made, batch)
+        piece = {key: value.clone() for key, value in made.state_dict(since).items()}
+        assert piece["one_batch.1"].shape[1] == 1
+        twin.load_state_dict(piece)
     assert made.edit(model, BATCHES[2]).diagnostics == twin.edit(model, BATCHES[2]).diagnostics
 
 
@@ -117,7 +119,6 @@ def test_editors_with_other_equations_or_without_a_memory_are_refused():
     model = tiny_model()
     with pytest.raises(ConfigError, match=r"editor\.certify .* needs the regularizer history;"):
         make_memit(model, certify=True)
-    with pytest.raises(ConfigError, match="needs the regularizer history"):
-        make_rome(model, certify=True)
-    with pytest.raises(ConfigError, match=r"least squares of all facts, but emmet solves other"):
-        make_emmet(model, regularizers=remembering(), certify=True)
+    for make in (make_rome, make_emmet, make_betaedit):
+        with pytest.raises(ConfigError, match=r"of all facts, but \w+ solves other .* use memit"):
+            make(model, certify=True)

@@ -141,21 +141,37 @@ def test_cells_stay_text(word: str, tmp_path: Path) -> None:
     assert (fact.id, fact.subject, fact.target_new) == (word, word, word)
 
 
-@pytest.mark.parametrize(("number", "text"), [(1998, "1998"), (3.5, "3.5"), (7.0, "7")])
+@pytest.mark.parametrize(("number", "text"), [(1998, "1998"), (3.5, "3.5"), (7.0, "7"), (1e300, "1e+300")])
 def test_a_number_is_read_as_it_is_written(number: float, text: str, tmp_path: Path) -> None:
     fact = only(written(tmp_path, [{**FLAT, "target_new": number, "target_true": math.nan}]))
     assert (fact.target_new, fact.target_true) == (text, "")
 
 
-def test_truth_is_no_object(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [True, math.inf, -math.inf, [math.inf]])
+def test_truth_and_infinity_are_no_objects(value: object, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="target_new is no text"):
-        only(written(tmp_path, [{**FLAT, "target_new": True}]))
+        only(written(tmp_path, [{**FLAT, "target_new": value}]))
+
+
+@pytest.mark.parametrize("gap", [{"id": math.nan, "case_id": 4}, {"answers": math.nan, "src": "x"}])
+def test_nan_is_no_value_of_any_field(gap: dict[str, object], tmp_path: Path) -> None:
+    null = {key: None if value is math.nan else value for key, value in gap.items()}
+    plain, with_gap = (only(written(tmp_path, [{**FLAT, **more}])) for more in (null, gap))
+    assert plain == with_gap
+    with pytest.raises(DataError, match=r"missing field"):
+        only(written(tmp_path, [{**FLAT, "target_new": [math.nan]}]))
 
 
 def test_a_table_in_markdown_is_read(tmp_path: Path) -> None:
-    table = "| subject | prompt | target |\n|---|:---:|--:|\n| Chad | {} is | Oslo |\n"
+    table = "| subject | prompt | target |\n|---|:---:|--:|\n| Chad | {} is \\| was | Oslo |\n"
     fact = only(written(tmp_path, table))
-    assert (fact.subject, fact.prompt, fact.target_new) == ("Chad", "{} is", "Oslo")
+    assert (fact.subject, fact.prompt, fact.target_new) == ("Chad", "{} is | was", "Oslo")
+
+
+def test_dashes_are_a_row_where_commas_divide(tmp_path: Path) -> None:
+    assert "-" in {
+        fact.subject for fact in written(tmp_path, "subject,prompt,target\n-,{} is,-\n").load().facts
+    }
 
 
 def test_a_cell_may_hold_several_paraphrases(tmp_path: Path) -> None:
