@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder with every template of the page."""
     folder = tmp_path_factory.mktemp("mine")
     templates = TEMPLATE.findall(PAGE)
-    assert len(templates) == 9
+    assert len(templates) == 10
     for name, content in [*templates, ("my_package/__init__.py", "")]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content, encoding="utf-8")
@@ -47,5 +47,6 @@ def test_every_template_works_by_the_commands_of_the_page(folder: Path):
     (metrics,) = folder.glob("outputs/mine/*-*/metrics.jsonl")
     last = json.loads(metrics.read_text().splitlines()[-1])
     assert last["edits"] == 2 and last["norm/frobenius_ratio/edited"] > 1
-    assert last["head/spread/mean"] > 0 and last["downstream/capitals/acc"] in (0, 1)
+    assert last["head/spread/mean"] > 0 and last["text/entropy/change"] != 0
+    assert last["downstream/capitals/acc"] in (0, 1)
     assert list(folder.glob("outputs/mine/figures/mine.*"))

@@ -37,10 +37,10 @@ _REFERENCE = re.compile(r"\$\{\s*(\w+)\s*[.}\[]")
 """An interpolation of the top level such as `${steps}` or `${layers.edit}`; the first key of its path."""
 
 
-def resolved(config: DictConfig) -> ResolvedConfig:
+def resolved(config: DictConfig, *, in_python: bool = False) -> ResolvedConfig:
     """The plain values of a composed configuration, without the keys that its run does not use.
 
-    `config` itself is not changed.
+    `config` itself is not changed. With `in_python` an error names arguments of Python in place of options.
 
     Raises:
         ConfigError: for a model–editor pair without values, or an interpolation of a missing key.
@@ -48,7 +48,7 @@ def resolved(config: DictConfig) -> ResolvedConfig:
     used = _used(config)
     reduced = _reduced(config, used)
     if "layers" in used:
-        check_complete(reduced)
+        check_complete(reduced, in_python=in_python)
     try:
         plain = cast(ResolvedConfig, OmegaConf.to_container(reduced, resolve=True))
     except OmegaConfBaseException as error:

@@ -32,7 +32,8 @@ def composed(choices: Sequence[str], values: Mapping[str, Any]) -> ResolvedConfi
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", [*choices, "~hydra/sweeper"])  # Hydra's own of that name would warn
         OmegaConf.set_struct(config, False)  # unknown keys are reported with all other problems
-        return resolved(cast(DictConfig, OmegaConf.merge(config, literal(values))))
+        merged = cast(DictConfig, OmegaConf.merge(config, literal(values)))
+        return resolved(merged, in_python=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(str(error).splitlines()[0]) from error
 

@@ -229,5 +229,6 @@ def _conclude(runs: Sequence[_Job]) -> None:
     for job, line in zip(runs, lines, strict=True):
         if job.error:
             log.error("%s: %s%s", line, error_line(job.error), f" ({job.folder})" if job.folder else "")
-    rest = "the others are complete" if not left else "the others are complete or being computed"
-    raise SweepFailed(f"{len(failed)} of {len(runs)} runs failed, for the reasons above; {rest}")
+    state = "complete" if not left else "complete or being computed"
+    rest = f"; the others are {state}" if len(failed) < len(runs) else ""
+    raise SweepFailed(f"{len(failed)} of {len(runs)} runs failed, for the reasons above{rest}")

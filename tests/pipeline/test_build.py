@@ -71,7 +71,7 @@ def test_an_untuned_pair_names_the_file_for_its_values():
 
 
 def test_a_constant_without_a_value_is_named(composed: Composed):
-    with pytest.raises(ConfigError, match=r"no values for editor=memit .*give preservation_weight="):
+    with pytest.raises(ConfigError, match=r"no values for editor=memit .*give editor.preservation_weight="):
         build(resolved(composed("editor.preservation_weight=???")))
 
 

@@ -27,11 +27,12 @@ OF_A_RUN = (
 """Groups of options that belong to a single run, not to the model or its values."""
 
 
-def check_complete(config: DictConfig) -> None:
+def check_complete(config: DictConfig, *, in_python: bool = False) -> None:
     """Raise a ConfigError with everything that a pair of model and editor lacks.
 
     `config` holds only what its run uses. Layers are guessed as adjacent blocks at the relative depth of
-    those of the published model of nearest depth, other constants are that model's.
+    those of the published model of nearest depth, other constants are that model's. `in_python` names what to
+    give as arguments of `edit` rather than as options.
     """
     plain = OmegaConf.to_container(config, resolve=False)
     missing = [key for key in _missing(plain) if not key.startswith(("hydra.", "layers."))]
@@ -40,21 +41,21 @@ def check_complete(config: DictConfig) -> None:
         raise ConfigError("\n".join(problems))  # without the model's depth there are no guesses
     if lacks_layers or any(key.startswith("editor.") for key in missing):
         keys = [LAYERS, *missing] if lacks_layers else missing
-        raise ConfigError("\n".join(_commands(config, keys)))
+        raise ConfigError("\n".join(_commands(config, keys, in_python)))
     # single keys are reported with all other problems of the configuration
 
 
-def _commands(config: DictConfig, keys: Sequence[str]) -> Iterator[str]:
+def _commands(config: DictConfig, keys: Sequence[str], in_python: bool) -> Iterator[str]:
     """The command with all keys that lack a value, and the one that searches for values."""
     model, editor = config.model.name, config.editor.name if config.get("editor") else None
     origin, values = nearest(str(editor), OmegaConf.select(config, "model.depth", default=None))
     guesses = {LAYERS if key == PUBLISHED else key: as_text(value) for key, value in values.items()}
     lacking = [f"{key}={guesses.get(key, _NO_VALUE)}" for key in keys]
     text = [_ARTICLES] if _lacks_text(config) and is_offline() else []
-    if not HydraConfig.initialized():  # in Python there is no command line to complete
+    if not HydraConfig.initialized():  # in Python, and for a job of a sweep: there is no command to complete
+        given = ", ".join(map(_as_argument, lacking)) if in_python else shlex.join(lacking)
         yield (
-            f"there are no values for editor={editor} on model={model}: give "
-            f"{', '.join(map(_as_argument, lacking))}, or write "
+            f"there are no values for editor={editor} on model={model}: give {given}, or write "
             f"conf/hparams/{model}/{editor}.yaml, for example by python -m pipeline suggest (docs/models.md)"
         )
         return

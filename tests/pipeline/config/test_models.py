@@ -63,8 +63,18 @@ def test_python_is_told_what_to_give_without_a_command(tmp_path: Path):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", ["model=hf", f"model.path={tmp_path}"])
     with pytest.raises(ConfigError, match=r"no values for editor=memit .*give layers=\[") as caught:
+        resolved(config, in_python=True)
+    assert "on the command line" not in str(caught.value) and "editor.preservation" not in str(caught.value)
+
+
+def test_a_job_of_a_sweep_is_told_the_options_in_one_line(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": 30}))
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["model=hf", f"model.path={tmp_path}"])
+    given = r"give 'layers\.edit=\[\d.*\]' editor\.preservation_weight=\d.*, or write"
+    with pytest.raises(ConfigError, match=given):  # a dot matches no line break
         resolved(config)
-    assert "on the command line" not in str(caught.value)
 
 
 def test_everything_that_is_lacking_is_told_at_once_with_guesses(tmp_path: Path):

@@ -270,7 +270,7 @@ def test_updates_between_trainings_are_not_kept(composed: Composed, name: str):
 
 def test_growth_needs_layers_and_nothing_else(composed: Composed, overrides: list[str], tmp_path: Path):
     overrides[:] = [each for each in overrides if not each.startswith(("editor.", "layers.", "moments"))]
-    with pytest.raises(ConfigError, match=r"no values for editor=growth .* give layers="):
+    with pytest.raises(ConfigError, match=r"no values for editor=growth .* give layers.edit="):
         resolved(composed("editor=growth"))
     launch(composed("editor=growth", "layers=early", "stage=[norms]", "batch_size=2"), tmp_path)
     (folder,) = (tmp_path / "test").glob("*-*/")

@@ -146,6 +146,12 @@ def test_a_job_that_cannot_be_composed_stops_no_other(tmp_path: Path, caplog: py
     assert len(plan.read(tmp_path / "outputs" / "x")) == 1
 
 
+def test_a_sweep_without_a_finished_run_speaks_of_no_others(tmp_path: Path):
+    sweep, _ = swept("name=x", "editor=memmit,mommit")
+    with pytest.raises(SweepFailed, match=r"^2 of 2 runs failed, for the reasons above$"):
+        sweep.sweep(["name=x", "editor=memmit,mommit"])
+
+
 def test_a_broken_file_stops_only_the_job_that_reads_it(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "more" / "editor").mkdir(parents=True)
     (tmp_path / "more" / "editor" / "torn.yaml").write_text("name: torn\nkeys: [1, 2\nother: }")
