@@ -8,6 +8,7 @@ from editors.errors import ConfigError
 from editors.models.model import Model
 from editors.text_files import local_path
 from pipeline.build import build_model
+from pipeline.config.models.described import model_name
 from pipeline.config.models.published import choice_of_values
 from pipeline.config.schema import ResolvedConfig
 from pipeline.notebook.composition import choices_of, composed
@@ -30,7 +31,7 @@ def load(model: str | Path, **options: object) -> Model:
     if not isinstance(model, str | Path):
         raise ConfigError(f"a model is a name, a folder or an id, but got {type(model).__name__}")
     named = str(model) in choices_of("model") and not local_path(str(model)).is_dir()
-    place = {} if named else {"name": Path(model).name, "path": str(model)}
+    place = {} if named else {"name": model_name(str(model), None), "path": str(model)}
     choice = str(model) if named else _ANY
     plain = composed([f"model={choice}", *NO_EDITS], {"model": place | options})
     with progress_view() as view:

@@ -72,8 +72,8 @@ def log_ticks(limits: tuple[float, float]) -> list[float]:
         if len(ticks) > 2:
             return ticks
     for bins in (4, 6, 8):
-        near = MaxNLocator(bins, steps=[1, 2, 5, 10]).tick_values(*limits).tolist()
-        ticks = [tick for tick in near if limits[0] <= tick <= limits[1]]
+        near = MaxNLocator(bins, steps=[1, 2, 5, 10]).tick_values(*limits)
+        ticks = [float(tick) for tick in near if limits[0] <= tick <= limits[1]]
         if len(ticks) > 2:
             break
     return ticks

@@ -126,11 +126,11 @@ class Efficacy(Stage):
             after = self._texts(model, asked, observation.reader)
             result |= _generation_scores(after)
             if isinstance(table := result.get("records"), pd.DataFrame):
-                texts = {"text_before": self._before, "text_after": after}
-                facts = list(edits.values())
-                result["records"] = table.assign(
-                    **{name: [found.get(fact) for fact in facts] for name, found in texts.items()}
+                before, written = (
+                    pd.Series([texts.get(fact) for fact in edits.values()], table.index, dtype="str")
+                    for texts in (self._before, after)
                 )
+                result["records"] = table.assign(text_before=before, text_after=written)
         for pool in ("other", "unedited"):
             facts = observation.others if pool == "other" else observation.untouched
             with_object = [fact for fact in self._sample(facts) if fact.target_true]

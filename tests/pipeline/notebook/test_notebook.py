@@ -185,6 +185,8 @@ def test_any_folder_is_loaded_and_edited_with_a_text_and_values(
 ) -> None:
     other = ns.load(checkpoint)
     assert other.name == checkpoint.name
+    (folder / "My-Net").symlink_to(checkpoint)
+    assert ns.load(folder / "My-Net").name == "my-net"  # as in the name of the file of its values
     fact = ns.Fact(id="1", prompt="{} walks to the", subject="Ada Bob", target_new="town")
     result = ns.edit(
         other, fact, "memit",
