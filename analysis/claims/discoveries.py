@@ -92,7 +92,7 @@ def norm_alone(evidence: Evidence) -> str:
     }
     costs_nothing = known["whitened_direction"] >= _ALL and known["norm_kept"] <= 1 - _ALL
     title = (
-        "The same length of steps can cost nothing, and an unchanged norm everything"
+        "Steps of the same length can cost nothing, and edits that leave the norm unchanged everything"
         if costs_nothing
         else "What steps of one length cost depends on where they go"
     )
