@@ -67,7 +67,7 @@ def test_controls_of_the_same_length_are_told_with_their_numbers(write_run: Writ
     ):
         folder = replayed(write_run, control, series([0.0, 1 - left], [1.0, ratio], [0.0, 1.0]))
     sentence = norm_alone(runs(folder))
-    assert sentence.startswith("**The same length of steps can cost nothing")
+    assert sentence.startswith("**Steps of the same length can cost nothing")
     assert "real edits, 9 times the norm, 0.5;" in sentence and "9.5 times the norm, 1;" in sentence
 
 
