@@ -64,7 +64,7 @@ class OneBatch:
         return {f"one_batch.{layer}": torch.cat(self._missing[layer][-batches:], dim=1)}
 
     def load_state_dict(
-        self, layer: int, state: Mapping[str, Tensor], keys: Sequence[Float[Tensor, "in n"]]
+        self, layer: int, state: Mapping[str, Tensor], keys: Sequence[Float[Tensor, "in _"]]
     ) -> None:
         """Add the batches of a state, whose keys are given."""
         if layer not in self._missing or not keys:

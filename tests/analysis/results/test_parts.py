@@ -246,7 +246,7 @@ def test_the_command_draws_over_tokens(trained: Path, tmp_path: Path, capsys: py
 def test_the_page_says_what_was_run(trained: Path, tmp_path: Path):
     collection = collect(trained)
     page = render(collection, charts(collection.metrics), title="t")
-    assert "intervention cpt, fft, lora · model tiny-gpt2 · data world · 30, 40 optimiser steps</p>" in page
+    assert "intervention CPT, FFT, LoRA · model tiny-gpt2 · data world · 30, 40 optimiser steps</p>" in page
     assert "Per intervention" in page and "Per editor" not in page
     write_parts(tmp_path, CPT, MEMIT, name="both")
     collection = collect(tmp_path / "both")
