@@ -13,7 +13,7 @@ from editors.errors import first_line
 Kind = Literal["model", "dataset"]
 
 _PATIENCE = 10.0
-"""Seconds within which the hub has to answer whether it has a model."""
+"""Seconds within which the hub has to answer whether it has a repository."""
 
 
 def is_offline() -> bool:
@@ -39,6 +39,12 @@ def refusal(repository: str, *, kind: Kind, patience: float) -> Exception | None
     return given[0] if given else TimeoutError(f"no answer within {patience:g} seconds")
 
 
+def silence(repository: str, *, kind: Kind) -> Exception | None:
+    """Why the hub does not answer about a repository; None if it does, also by a refusal."""
+    error = refusal(repository, kind=kind, patience=_PATIENCE)
+    return None if isinstance(error, HfHubHTTPError) else error
+
+
 def check_answers(model: str, revision: str | None) -> None:
     """Ask the hub for a model that its cache lacks, because the libraries try for half a minute.
 
@@ -50,8 +56,7 @@ def check_answers(model: str, revision: str | None) -> None:
     cached = (try_to_load_from_cache(model, name, revision=revision) for name in names)
     if is_offline() or any(isinstance(path, str) for path in cached):
         return
-    error = refusal(model, kind="model", patience=_PATIENCE)
-    if error is not None and not isinstance(error, HfHubHTTPError):
+    if error := silence(model, kind="model"):
         raise ConnectionError(f"it does not answer: {first_line(error)}") from error
 
 

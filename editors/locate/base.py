@@ -28,6 +28,7 @@ from editors.errors import ConfigError, check_positive
 from editors.locate.contexts import ContextSource, Groups
 from editors.locate.diagnostics import check_finite, details, strengths
 from editors.locate.keys import KeyPass, Keys, keys_of
+from editors.locate.located_edit import Insertion, LocatedEdit
 from editors.locate.memory_estimate import estimated
 from editors.locate.one_batch import OneBatch
 from editors.locate.targets import TargetOptimizer
@@ -37,29 +38,7 @@ from editors.phases import Phase, Report, silent
 from editors.regularizers.base import Progress, Regularizer
 from editors.regularizers.composition import RegularizerChain
 from editors.solvers import Dense, Preserved
-from editors.updates import Delta, Site, WeightUpdate, plain
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocatedEdit(Edit):
-    """An edit and its update before regularizers changed it."""
-
-    solved: WeightUpdate
-    residuals: Mapping[int, Float[Tensor, "out n"]]
-    """What each block's update was solved to add to its output, in float64."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Insertion:
-    """The solution of all blocks."""
-
-    goals: Mapping[int, Tensor]
-    """Targets by block."""
-    update: WeightUpdate
-    keys: dict[int, Tensor]
-    residuals: dict[int, Tensor]
-    first: Float[Tensor, " n"]
-    """Norms of the whole residuals at the first block."""
+from editors.updates import Delta, Site, plain
 
 
 @dataclass(kw_only=True)
@@ -128,7 +107,7 @@ class LocateThenEdit(Editor):
         self._sampled_on = ""
         self._missing: dict[int, Tensor] = {}
         """Per layer, what regularizers changed in the last update: Δ′ − Δ."""
-        self._one_batch = OneBatch({})
+        self._one_batch = OneBatch()
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -190,7 +169,7 @@ class LocateThenEdit(Editor):
         self._chain.calibrate(lambda sample: self._unstopped(model, sample), facts)
         self._chain.prepare(model, self.sites)
         if self.certify:
-            self._one_batch = OneBatch({layer: model.current(Site(SITE, layer)) for layer in self.layers})
+            self._one_batch = OneBatch(model, self.layers)
         self._preserved = self.preserve(
             model, report
         )  # last: statistics can take hours, and they mark the editor as prepared
@@ -231,7 +210,7 @@ class LocateThenEdit(Editor):
             diagnostics={
                 **{name: float(values.mean()) for name, values in per_fact.items()},
                 **self._strengths,
-                **self._distance(model, made, update),
+                **self._one_batch.diagnostics(model, self._preserved, made, update),
             },
             details={name: values.tolist() for name, values in per_fact.items()},
             seconds={"targets": optimised - begun, "insertion": time.perf_counter() - optimised},
@@ -255,10 +234,7 @@ class LocateThenEdit(Editor):
             self._remember(layer, keys[layer])
             if self.certify:
                 assert isinstance(edit, LocatedEdit), "another editor made this edit"
-                site = Site(SITE, layer)
-                before = model.current(site) - edit.update[site].dense()
-                values = before.double() @ edit.memory[layer].double() + edit.residuals[layer]
-                self._one_batch.commit(layer, values, self._keys[layer][-1])
+                self._one_batch.commit(model, layer, edit, self._keys[layer][-1])
 
     def state_dict(self, since: int = 0) -> dict[str, Tensor]:
         """The number of edits, the state of the regularizers, and per layer the keys remembered after the
@@ -318,15 +294,8 @@ class LocateThenEdit(Editor):
         vectors = targets.vectors[:, 0]
         return walk.replayed(vectors) if self.replay else {self.layers[-1]: vectors}
 
-    def _distance(self, model: Model, made: _Insertion, update: WeightUpdate) -> dict[str, float]:
-        if not self.certify:
-            return {}
-        weights = {layer: model.current(Site(SITE, layer)) for layer in self.layers}
-        distance = self._one_batch.distance(self._preserved, made.keys, made.residuals, weights, update)
-        return {"one_batch_distance": distance}
-
     @torch.no_grad()
-    def _insert(self, model: Model, facts: Sequence[Fact], targets: Targets) -> _Insertion:
+    def _insert(self, model: Model, facts: Sequence[Fact], targets: Targets) -> Insertion:
         """Solve the layers one after another, each for the residual left by the earlier ones."""
         walk = KeyPass(model, facts, self._groups, self.layers)
         goals, module = self._goals(walk, targets), "mlp" if model.has_normed_mlp else self.measured_at
@@ -346,7 +315,7 @@ class LocateThenEdit(Editor):
             check_finite(update[site].is_finite(), f"the update of {site}", facts, targets)
             if layer != self.layers[-1]:
                 walk.write(layer, update[site], until=self.layers[i + 1])
-        return _Insertion(goals=goals, update=update, keys=memory, residuals=residuals, first=first)
+        return Insertion(goals=goals, update=update, keys=memory, residuals=residuals, first=first)
 
     def _solve(self, layer: int, keys: Keys, residual: Float[Tensor, "out n"]) -> Delta:
         """Δ, or with D = Δ′ − Δ of the last edit the solution for R + D K, less D.

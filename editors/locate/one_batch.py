@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from editors.locate.located_edit import Insertion, LocatedEdit
+from editors.models.model import Model
 from editors.moments.moment_sources import SITE
 from editors.solvers import Preserved, least_squares_of
 from editors.updates import Site, WeightUpdate, plain
@@ -26,35 +28,36 @@ from editors.updates import Site, WeightUpdate, plain
 class OneBatch:
     """W₀ and B of every edited block: two matrices of the shape of its weight."""
 
-    def __init__(self, unedited: Mapping[int, Float[Tensor, "out in"]]) -> None:
-        self._unedited = {layer: weight.clone() for layer, weight in unedited.items()}
-        self._right = {layer: torch.zeros_like(weight).double() for layer, weight in unedited.items()}
-        self._missing: dict[int, list[Float[Tensor, "out n"]]] = {layer: [] for layer in unedited}
+    def __init__(self, unedited: Model | None = None, layers: Sequence[int] = ()) -> None:
+        weights = {} if unedited is None else _weights(unedited, layers)
+        self._unedited = {layer: weight.clone() for layer, weight in weights.items()}
+        self._right = {layer: torch.zeros_like(weight).double() for layer, weight in weights.items()}
+        self._missing: dict[int, list[Float[Tensor, "out n"]]] = {layer: [] for layer in layers}
         """V − W₀ K of every batch, of which a restored editor makes B again."""
 
-    def distance(
-        self,
-        preserved: Mapping[int, Preserved],
-        keys: Mapping[int, Float[Tensor, "in n"]],
-        residuals: Mapping[int, Float[Tensor, "out n"]],
-        weights: Mapping[int, Float[Tensor, "out in"]],
-        update: WeightUpdate,
-    ) -> float:
-        """‖D − D*‖ / ‖D*‖ over all blocks, of `weights` and an update that is not applied yet."""
+    def diagnostics(
+        self, model: Model, preserved: Mapping[int, Preserved], made: Insertion, update: WeightUpdate
+    ) -> dict[str, float]:
+        """‖D − D*‖ / ‖D*‖ over all blocks, with an update that is not applied yet; empty without blocks."""
         apart = whole = 0.0
-        for layer, residual in residuals.items():
-            key, drift = keys[layer].double(), (weights[layer] - self._unedited[layer]).double()
+        for layer, weight in _weights(model, list(self._unedited)).items():
+            key, residual = made.keys[layer].double(), made.residuals[layer]
+            drift = (weight - self._unedited[layer]).double()
             best = least_squares_of(
                 preserved[layer], key, self._right[layer] + (residual + drift @ key) @ key.T
             )
             reached = drift + update[Site(SITE, layer)].dense().double()
             apart += float((reached - best).square().sum())
             whole += float(best.square().sum())
-        return (apart / whole) ** 0.5 if whole else 0.0
+        if not self._unedited:
+            return {}
+        return {"one_batch_distance": (apart / whole) ** 0.5 if whole else 0.0}
 
-    def commit(self, layer: int, values: Float[Tensor, "out n"], keys: Float[Tensor, "in n"]) -> None:
-        """Add a batch with the values it was solved for, and its keys as they are remembered."""
-        unedited = self._unedited[layer].double()
+    def commit(self, model: Model, layer: int, edit: LocatedEdit, keys: Float[Tensor, "in n"]) -> None:
+        """Add an applied batch with the values it was solved for, and its keys as they are remembered."""
+        site, unedited = Site(SITE, layer), self._unedited[layer].double()
+        before = model.current(site) - edit.update[site].dense()
+        values = before.double() @ edit.memory[layer].double() + edit.residuals[layer]
         self._add(layer, plain(values - unedited @ keys.to(unedited)).cpu(), keys)
 
     def state_dict(self, layer: int, batches: int) -> dict[str, Tensor]:
@@ -77,3 +80,8 @@ class OneBatch:
         self._missing[layer].append(missing)
         right = self._right[layer]
         right += missing.to(right) @ keys.to(right).T
+
+
+def _weights(model: Model, layers: Sequence[int]) -> dict[int, Float[Tensor, "out in"]]:
+    """The matrices of some blocks."""
+    return {layer: model.current(Site(SITE, layer)) for layer in layers}

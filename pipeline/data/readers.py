@@ -7,15 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from editors.errors import DataError, first_line
-from editors.hub import is_cached, is_offline, refusal
+from editors.hub import is_cached, is_offline, silence
 from editors.text_files import open_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-_PATIENCE = 10.0
-"""Seconds within which the hub has to answer."""
 
 
 class Entry(NamedTuple):
@@ -100,15 +96,14 @@ def load_hub(
     """
     import datasets  # imported here: it takes a second and runs on local files do not need it
     from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError
 
-    if not is_offline() and not is_cached(dataset):  # asked here, because the library tries for half a minute
-        error = refusal(dataset, kind="dataset", patience=_PATIENCE)
-        if error is not None and not isinstance(error, HfHubHTTPError):
-            raise DataError(
-                f"the data set {dataset} is not on this machine, and the hub does not answer "
-                f"({first_line(error)}): {instead}"
-            ) from error
+    # asked here, because the library tries for half a minute
+    is_asked = not is_offline() and not is_cached(dataset)
+    if is_asked and (error := silence(dataset, kind="dataset")):
+        raise DataError(
+            f"the data set {dataset} is not on this machine, and the hub does not answer "
+            f"({first_line(error)}): {instead}"
+        ) from error
     try:
         return datasets.load_dataset(dataset, config, split=split, revision=revision)
     except (OSError, ValueError, DatasetsError) as error:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from editors.errors import ConfigError
-from editors.locate.base import LocatedEdit
+from editors.locate.located_edit import LocatedEdit
 from editors.regularizers.history import History
 from editors.regularizers.rect import Rect
 from tests.editors.cases import make_alphaedit, make_betaedit, make_emmet, make_memit, make_rome, perform

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hydra.utils import instantiate
 
+from editors import hub
 from editors.data import Fact
 from editors.errors import ConfigError, DataError
 from pipeline.data import readers
@@ -391,11 +392,11 @@ def test_an_unreachable_hub_data_set_is_named_with_the_local_way(
 def test_without_a_network_a_hub_data_set_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library would try for half a minute; a hub that answers, if only with a refusal, is left to it."""
     monkeypatch.setattr(readers, "is_offline", lambda: False)
-    monkeypatch.setattr(readers, "refusal", lambda dataset, **_: ConnectionError("no network"))
+    monkeypatch.setattr(hub, "refusal", lambda dataset, **_: ConnectionError("no network"))
     told = r"nobody/nothing-here is not on this machine, and the hub does not answer \(no network\)"
     with pytest.raises(DataError, match=told):
         CounterFact(dataset="nobody/nothing-here").load()
-    monkeypatch.setattr(readers, "refusal", lambda dataset, **_: None)
+    monkeypatch.setattr(hub, "refusal", lambda dataset, **_: None)
     with pytest.raises(DataError, match="nobody/nothing-here cannot be loaded"):
         CounterFact(dataset="nobody/nothing-here").load()
 
