@@ -1,4 +1,4 @@
-"""How methods are written where a person reads them: as their authors do, not as the configuration does."""
+"""How methods and controls are written where a person reads them: as their authors do, or in words."""
 
 import re
 
@@ -6,6 +6,7 @@ _SPELLINGS = {
     "alphaedit": "AlphaEdit",
     "betaedit": "BetaEdit",
     "cpt": "CPT",
+    "drift_kept": "drift kept small",
     "emmet": "EMMET",
     "encore": "ENCORE",
     "fft": "FFT",
@@ -13,21 +14,26 @@ _SPELLINGS = {
     "ft_l": "FT-L",
     "ft_m": "FT-M",
     "locft": "LocFT",
+    "grow_all": "all blocks grown",
     "lora": "LoRA",
     "lti": "LTI",
     "memit": "MEMIT",
     "mend": "MEND",
     "mose": "MOSE",
     "mpes": "MPES",
+    "norm_kept": "norm kept",
+    "norm_rescaled": "next norm rescaled",
     "p_rome": "p-ROME",
     "pmet": "PMET",
     "prune": "PRUNE",
     "r_rome": "r-ROME",
+    "random_direction": "random direction",
     "rect": "RECT",
     "rome": "ROME",
     "simie": "SimIE",
     "stableedit": "StableEdit",
     "ultraedit": "UltraEdit",
+    "whitened_direction": "random, rare keys",
 }
 _NAME = re.compile(r"(?<![\w/\\=.-])\w+(?![\w/\\=-]|\.\w)")
 """A word that is no part of a path, of a setting or of a longer name."""

@@ -226,7 +226,7 @@ DISCOVERIES = (
     Discovery(experiment="collapse", picture="reach", sentence=what_reaches_the_end),
     Discovery(experiment="mechanism", picture="law", sentence=what_orders_damage),
     Discovery(experiment="collapse", picture="downstream", sentence=forgets_at_a_small_norm),
-    Discovery(experiment="mechanism", picture="norm_law", sentence=norm_alone),
+    Discovery(experiment="mechanism", picture="norm_known", sentence=norm_alone),
     Discovery(experiment="alarms", picture="known", sentence=early_signs),
     Discovery(experiment="norms_editing", picture="growth", sentence=growth_is_pythagorean),
 )

@@ -62,10 +62,7 @@ def _points(
         return None
     count = len(controls.tracks)
     shades = [to_hex(shade) for shade in colormaps["Greys"](np.linspace(1, _LIGHTEST, count))]
-    tracks = [
-        replace(track, label=track.label.replace("_", " "), colour=shade)
-        for track, shade in zip(controls.tracks, shades, strict=True)
-    ]
+    tracks = [replace(track, colour=shade) for track, shade in zip(controls.tracks, shades, strict=True)]
     if sequences is not None:
         tracks += [replace(track, colour=colours[track.label]) for track in sequences.tracks]
     values = np.concatenate([np.asarray(track.x.mean) for track in tracks])

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from analysis.results.collection import Collection
+from analysis.results.markdown import written
 from analysis.results.outcome import mostly_missed
 from analysis.results.run_folder import RunFolder
 from analysis.results.tables import alarm_order, summary
@@ -41,7 +42,7 @@ def _took(collection: Collection) -> Iterator[str]:
 def _grew(table: pd.DataFrame) -> Iterator[str]:
     means = _by_series(table, "norm_ratio")
     if len(means):
-        ratios = _listed([f"{ratio:.3g} ({series})" for series, ratio in means.items()])
+        ratios = _listed([f"{written(ratio)} ({series})" for series, ratio in means.items()])
         yield f"The changed matrices end at this many times their norm: {ratios}."
 
 

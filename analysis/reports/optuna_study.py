@@ -49,7 +49,7 @@ def searches(folder: Path) -> list[Search]:
     try:
         return _read(path)
     except ImportError:
-        sentence = f"{path} is not shown, because Optuna is not installed: pip install 'normscope[optuna]'"
+        sentence = f"{path} is not shown, because Optuna is not installed: pip install optuna cmaes"
     except DataError as error:
         sentence = f"{path} is not shown: {error}"
     except Exception as error:  # whatever a torn database makes Optuna raise

@@ -21,7 +21,7 @@ from analysis.claims.study import Study
 from analysis.claims.verdicts import Finding
 from analysis.plots.charts.hero import draw_hero
 from analysis.plots.charts.save import save_figure
-from analysis.reports.experiment_page import DOTS_PER_INCH, Section, brief, section, trend
+from analysis.reports.experiment_page import DOTS_PER_INCH, Picture, Section, brief, section, trend
 from analysis.reports.run_descriptions import made_from
 from analysis.results.collection import collect
 from analysis.results.markdown import cell, linked, markdown
@@ -68,7 +68,7 @@ class Found:
     sentence: str
     scale: str
     experiment: str
-    picture: str
+    picture: Picture | None
 
 
 def write_results(roots: Sequence[Path], page: Path) -> list[str]:
@@ -161,6 +161,7 @@ def _rows(evidence: _Evidence, sections: Mapping[str, Section]) -> list[Row]:
         decides = next((column for column, one in found.items() if one), None)
         answer = headline.claim(decides) if decides else None
         name = answer[0].name if answer else ""
+        picture = _picture(sections, name, decides or "", headline.picture)
         rows.append(
             Row(
                 words=headline.words,
@@ -168,7 +169,7 @@ def _rows(evidence: _Evidence, sections: Mapping[str, Section]) -> list[Row]:
                 values=[_headline_value(each) for each in found.values()],
                 verdicts=_verdicts(found),
                 experiment=name,
-                picture=_picture(sections, name, decides or "", headline.picture),
+                picture=picture.path if picture else "",
             )
         )
     return rows
@@ -201,11 +202,10 @@ def _found(evidence: _Evidence, sections: Mapping[str, Section]) -> list[Found]:
     return found[:SHOWN]
 
 
-def _picture(sections: Mapping[str, Section], experiment: str, scale: str, name: str) -> str:
-    """The file of the first picture of this figure and scale; empty without one."""
+def _picture(sections: Mapping[str, Section], experiment: str, scale: str, name: str) -> Picture | None:
+    """The first picture of this figure and scale, if there is one."""
     pictures = sections[experiment].pictures if experiment in sections and name else []
-    ours = (each.path for each in pictures if each.scale == scale and each.name.startswith(name))
-    return next(ours, "")
+    return next((each for each in pictures if each.scale == scale and each.name.startswith(name)), None)
 
 
 def _shown(folder: Path) -> set[str]:

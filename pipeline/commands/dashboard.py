@@ -134,7 +134,7 @@ def _save(options: argparse.Namespace) -> str:
         import wandb
         import wandb_workspaces  # noqa: F401
     except ImportError as error:
-        raise ConfigError("views of W&B need another package: pip install 'normscope[dashboards]'") from error
+        raise ConfigError("views of W&B need another package: pip install wandb-workspaces") from error
     if options.to is None and logged_in():
         try:
             entity = entity or wandb.Api().default_entity or ""

@@ -34,7 +34,7 @@ def trials_class() -> "type[Trials]":
     try:
         from pipeline.sweeps.trials import Trials
     except ImportError as error:
-        raise ConfigError(f"a search needs Optuna ({error}): pip install 'normscope[optuna]'") from error
+        raise ConfigError(f"a search needs Optuna ({error}): pip install optuna cmaes") from error
     return Trials
 
 

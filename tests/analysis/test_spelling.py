@@ -25,6 +25,11 @@ def test_names_are_written_as_their_authors_do(text: str, shown: str):
     assert spelled(text) == shown
 
 
+def test_every_control_is_written_in_words():
+    named = {path.stem for path in (CONF / "intervention" / "control").glob("*.yaml")}
+    assert not [name for name in named if "_" in spelled(name)]
+
+
 def test_every_editor_of_a_paper_has_a_spelling():
     named = {path.stem for path in (CONF / "editor").glob("*.yaml")}
     ours = {"growth", "context", "alphaedit_lti"}

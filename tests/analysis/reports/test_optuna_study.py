@@ -121,7 +121,7 @@ def test_a_file_that_is_no_study_is_a_sentence(experiment: Path, monkeypatch: py
     assert "cannot be opened" in render(collect(experiment), [], title="t", studies=[search])
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     (search,) = searches(experiment)
-    assert "pip install 'normscope[optuna]'" in search.notes[0]
+    assert "pip install optuna cmaes" in search.notes[0]
 
 
 def test_a_study_of_an_older_optuna_is_a_sentence(tmp_path: Path):

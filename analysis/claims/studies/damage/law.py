@@ -216,6 +216,11 @@ DRAWINGS = (
         build=lambda evidence: chart(evidence, NORM, "|norm ratio − 1|"),
     ),
     Drawing(
+        name="norm_known",
+        caption="Change of what is known against the growth of the norm.",
+        build=lambda evidence: known_chart(evidence, NORM, "|norm ratio − 1|"),
+    ),
+    Drawing(
         name="reach",
         caption="Change of what is known against reach, the first-order change of the last hidden state "
         "along the drift.",
