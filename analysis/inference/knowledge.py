@@ -23,6 +23,9 @@ class Knowledge:
     None if the fact has no true object or cannot be read."""
     answers_new: bool | None = None
     """Whether every token of the new object is the first choice after the statement; None if unreadable."""
+    prefers_new: bool | None = None
+    """Whether the new object is likelier than the true one, by the mean of log P of a token: a success (ES)
+    without any edit. None if the fact has no true object or cannot be read."""
 
 
 def knowledge(
@@ -38,6 +41,7 @@ def knowledge(
     pairs = [pair for fact in readable for pair in (*_true_pairs(fact), _new_pair(fact))]
     scores = Scorer(model, batch_tokens=batch_tokens).score(pairs, report)
     exact = dict(zip(pairs, scores.exact.tolist(), strict=True))
+    log_p = dict(zip(pairs, scores.log_probability.tolist(), strict=True))
     return [
         Knowledge(fact=fact, fault=fault)
         if fault
@@ -45,6 +49,7 @@ def knowledge(
             fact=fact,
             known=all(exact[pair] for pair in _true_pairs(fact)) if fact.target_true else None,
             answers_new=exact[_new_pair(fact)],
+            prefers_new=log_p[_new_pair(fact)] > log_p[_true_pairs(fact)[0]] if fact.target_true else None,
         )
         for fact, fault in zip(facts, problems, strict=True)
     ]

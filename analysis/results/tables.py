@@ -56,6 +56,7 @@ _FORMATS: Mapping[str, str] = MappingProxyType(
 """Formats of numbers by column; the others are shares, with three digits."""
 
 MISSING = "–"
+_BEFORE = re.compile(r"^(edit/\w+)/before\b")
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?!(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$)")
 
 
@@ -246,6 +247,8 @@ def _unedited(collection: Collection) -> pd.DataFrame:
     """One row per model with the scores at the start; without the wall time, which is that of a run."""
     metrics = collection.metrics
     start = metrics[(metrics["part"] == 0) & (metrics["count"] == 0)]
+    # facts that were edited later were scored as a scope of their own
+    start = start.assign(key=start["key"].str.replace(_BEFORE, r"\1/seen", regex=True))
     rows = _scores(start, keep="first").dropna(how="all")
     models = collection.runs.set_index("run")["model"].reindex(rows.index)
     rows = rows.groupby(models).mean().reset_index(names="model")

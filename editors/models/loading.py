@@ -166,6 +166,8 @@ class Checkpoint:
             instead = f"give model.gguf={self.path} instead"
             instead = instead if self.path.endswith(".gguf") else "name the folder of the model"
             raise ModelError(f"model.path={self.path} is a file: {instead}")
+        if Path(self._place).is_absolute():  # no id of the hub
+            raise ModelError(f"model.path={self.path}: there is no folder of that name")
         try:
             check_answers(self._place, self.revision)
             files.require(CONFIG)

@@ -47,7 +47,7 @@ class Updates:
         if not self.keep:
             return
         if not self._edits:
-            log.info("updates: about %.2g GiB will be kept", _size(update) * total / len(facts) / 2**30)
+            log.info("updates: about %.4g MiB will be kept", _size(update) * total / len(facts) / 2**20)
         update = {site: delta.to(torch.device("cpu")) for site, delta in update.items()}
         self._batches.append(([fact.id for fact in facts], update))
         self._edits += len(facts)

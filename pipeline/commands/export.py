@@ -79,7 +79,7 @@ def export(run: Path, out: Path, plugins: Sequence[str] = (), undo: Undo = NOTHI
     run = finished_run(run)
     warn_if_unverifiable(run)
     target = _target(out, run)
-    readme = card(RunFolder(run), taken_back=str(undo))
+    readme = card(RunFolder(run), undo)
     model = edited_model(run, plugins, undo)
     _make_writable(model)
     target.parent.mkdir(parents=True, exist_ok=True)

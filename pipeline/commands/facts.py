@@ -155,6 +155,8 @@ def _with_model(node: Any, facts: Sequence[Fact], out: Path | None) -> Iterator[
     known = sum(bool(answer.known) for answer in with_object)
     if with_object:
         yield f"{model.name} knows {known:,} of {len(with_object):,} facts with a true object"
+        preferred = sum(bool(answer.prefers_new) for answer in with_object)
+        yield f"  in {preferred:,} of them it prefers the new object to the true one: ES before any edit"
     counts = rates(answers)
     for relation, (right, total) in sorted(counts.items(), key=lambda item: -item[1][1])[:_SHOWN]:
         if relation:

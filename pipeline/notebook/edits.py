@@ -98,8 +98,9 @@ def edit(
     *,
     batch_size: int | None = None,
     corpus: str | Path | None = None,
+    tokens: int | None = None,
     seed: int = 0,
-    layers: Sequence[int] | None = None,
+    layers: int | Sequence[int] | None = None,
     regularizer: str | Sequence[str] | None = None,
     **values: Any,
 ) -> EditResult:
@@ -109,14 +110,16 @@ def edit(
     as for `facts`. `editor` is a name of `conf/editor`; its constants for this model are those of
     `conf/hparams`, and `values` replace them, as in `preservation_weight=300, targets={"steps": 12}`. A model
     without constants needs `layers` and the values that its editor lacks. `batch_size` facts are written at a
-    time; if it is not given, as many as the editor can: all of them, or one with ROME. `corpus` is a text
-    file for the second moments of keys, in place of the model's own text.
+    time; if it is not given, as many as the editor can: all of them, or one with ROME. Second moments of
+    keys are taken over `tokens` tokens of `corpus`, a text file or a name of `conf/corpus`; by default over
+    as much of the model's own text as the papers take, which is hours for a large model.
 
     Raises:
         ConfigError: for an unknown editor or value, and for values that are missing.
         DataError: for facts that the model cannot read.
     """
     check_choice("editor", editor)
+    layers = [layers] if isinstance(layers, int) else layers
     regularizer = [regularizer] if isinstance(regularizer, str) else regularizer
     for name in regularizer or ():
         check_choice("regularizer", name)
@@ -125,8 +128,9 @@ def edit(
         "editor": values,
         **({} if batch_size is None else {"batch_size": batch_size}),
         **({} if layers is None else {"layers": {"edit": list(layers)}}),
+        **({} if tokens is None else {"moments": {"tokens": tokens}}),
     }
-    choices = [f"editor={editor}", f"seed={seed}"]
+    choices = [f"editor={editor}", f"seed={seed}", *([] if tokens is None else ["moments=tokens"])]
     if regularizer is not None:
         choices.append(f"regularizer=[{','.join(regularizer)}]")
     intervention, efficacy = _parts(model, len(facts), choices, own, corpus)
@@ -150,8 +154,8 @@ def _written(
     scores_before = _scores(efficacy, model, plan.stream, as_it_is)
     if scores_before.get(f"{_SUCCESS}rewrite") == 1:
         log.warning(
-            "%s prefers every new object already: the new object is the last one, as in "
-            '"prompt|true object|new object"',
+            "%s prefers every new object to the true one already, so that ES says nothing about this edit "
+            "(are the two exchanged? In a text the new object is the last one)",
             model.name,
         )
     before = _texts(model, plan.stream, as_it_is)

@@ -58,7 +58,8 @@ class Efficacy(Stage):
     `edit/accuracy/<scope>.<kind>` (the whole object is the first choice; also of `portability`),
     `edit/token_accuracy/<scope>.<kind>`, `edit/invariance/<scope>.locality` (share of the answer's tokens in
     whose place the first choice is the unedited model's), `edit/score/<scope>`, the harmonic mean of the
-    three successes, else of zsRE's three token accuracies. `edit/retention/NNNN`: ES by age.
+    three successes, else of zsRE's three token accuracies. At the start the scope `before`: a random sample
+    of the facts that will be edited. `edit/retention/NNNN`: ES by age.
     `edit/generated/seen.exact`, `.contains`: greedy continuations that are the new object, or have it among
     the first tokens. `edit/known/other` and `edit/known/unedited`: accuracy on the true objects of other
     facts of edited subjects, and of facts of subjects that are never edited. At the end the table `records`
@@ -113,6 +114,7 @@ class Efficacy(Stage):
         locality = [(p.prompt, p.target) for p in prompts if p.kind == "locality" and p.target]
         self._unedited: FirstChoices = dict(zip(locality, self._scorer.score(locality).choices, strict=True))
         self._before = self._texts(model, self._asked(planned), as_it_is)
+        self._planned = self._sample(planned)
 
     @torch.inference_mode()
     def measure(self, model: Model, observation: Observation) -> Measurement:
@@ -122,6 +124,8 @@ class Efficacy(Stage):
         edits = unreplaced(observation.seen)
         if edits:
             result |= self._edit_scores(observation, edits)
+        elif observation.is_unedited and self._planned:
+            result |= summarise(self.score(self._planned), "before")
         if asked := self._asked(list(edits.values())):
             after = self._texts(model, asked, observation.reader)
             result |= _generation_scores(after)

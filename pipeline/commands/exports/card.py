@@ -16,6 +16,7 @@ from analysis.results.outcome import in_words
 from analysis.results.run_files import FileType, one_line
 from analysis.results.run_folder import RunFolder
 from editors.errors import DataError
+from pipeline.checkpoints.kept_weights import NOTHING, Undo
 
 NUMBERS: Mapping[str, str] = MappingProxyType(
     {metric.key: metric.card for metric in metrics() if metric.card}
@@ -31,6 +32,8 @@ _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 class EditRecord(TypedDict):
     """A row of `records.parquet`, as far as the card shows it."""
 
+    id: str
+    edit: int
     prompt: str
     subject: str
     target_new: str
@@ -40,10 +43,10 @@ class EditRecord(TypedDict):
 _RECORDS = FileType(list[EditRecord])
 
 
-def card(run: RunFolder, taken_back: str = "") -> str:
+def card(run: RunFolder, undo: Undo = NOTHING) -> str:
     """The card of a finished run as Markdown with YAML front matter.
 
-    `taken_back` says which of its edits the exported model is without.
+    `undo` are those of its edits that the exported model is without.
 
     Raises:
         DataError: if a file of the run cannot be used.
@@ -64,9 +67,9 @@ def card(run: RunFolder, taken_back: str = "") -> str:
         "tags": list(filter(_ID.fullmatch, tags)),
     }
     sections = {
-        "What was done": _items(chain(_done(config, summary, base), _undone(taken_back))),
-        "Edited facts": _facts(records) if edits else [],
-        "Before and after": _table(numbers),
+        "What was done": _items(chain(_done(config, summary, base, undo), _undone(undo))),
+        "Edited facts": _facts(_left(records, undo)) if edits else [],
+        "Before and after": _table(numbers, "after all edits of the run" if undo else "after"),
         "Warnings": _items(
             chain(_warnings(summary, numbers, base), (("run", note) for note in (*lost_rows, *lost_tables)))
         ),
@@ -102,7 +105,9 @@ def _names(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(map(one_line, names))) or [one_line(str(summary.get("intervention")))]
 
 
-def _done(config: Mapping[str, Any], summary: Mapping[str, Any], base: str) -> Iterator[tuple[str, object]]:
+def _done(
+    config: Mapping[str, Any], summary: Mapping[str, Any], base: str, undo: Undo
+) -> Iterator[tuple[str, object]]:
     yield "base model", base
     yield "revision", _model(config).get("revision")
     yield "precision", _model(config).get("dtype")
@@ -111,7 +116,7 @@ def _done(config: Mapping[str, Any], summary: Mapping[str, Any], base: str) -> I
         yield "editor", _node(config, "editor").get("name")
         yield "edits", summary["edits"]
         yield "batches of", config.get("batch_size")  # null in a replay, which has those of its run
-        yield "success", in_words(summary["outcome"]) if "outcome" in summary else ""
+        yield "success", in_words(summary["outcome"]) if "outcome" in summary and not undo else ""
         yield "regularizers", ", ".join(_node(config, "regularizer")) or "none"
         yield "second moments", summary.get("statistics")
     if summary.get("steps"):
@@ -122,11 +127,14 @@ def _done(config: Mapping[str, Any], summary: Mapping[str, Any], base: str) -> I
     yield "stopped early", "by an alarm" if summary.get("stopped") else ""
 
 
-def _undone(taken_back: str) -> Iterator[tuple[str, object]]:
-    yield (
-        "edits taken back",
-        f"{taken_back}; all numbers are those of the run with them" if taken_back else "",
-    )
+def _undone(undo: Undo) -> Iterator[tuple[str, object]]:
+    yield "edits taken back", f"{undo}; all numbers are those of the run with them" if undo else ""
+
+
+def _left(records: Sequence[EditRecord], undo: Undo) -> list[EditRecord]:
+    """The edits that the exported model has."""
+    kept = (row for row in records if undo.edits is None or row["edit"] <= undo.edits)
+    return [row for row in kept if row["id"] not in undo.facts]
 
 
 def _source(data: Mapping[str, Any]) -> str:
@@ -135,7 +143,7 @@ def _source(data: Mapping[str, Any]) -> str:
     return f"{data.get('name')}, {origin}" if origin else str(data.get("name"))
 
 
-def _facts(records: Sequence[Mapping[str, object]]) -> list[str]:
+def _facts(records: Sequence[EditRecord]) -> list[str]:
     rows = [
         (str(row["prompt"]).replace("{}", str(row["subject"])), row["target_true"] or "–", row["target_new"])
         for row in records[:SHOWN]
@@ -157,9 +165,9 @@ def _numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, Ends]:
     return {key: values for key, values in ends.items() if values != (None, None)}
 
 
-def _table(numbers: Mapping[str, Ends]) -> list[str]:
+def _table(numbers: Mapping[str, Ends], after: str) -> list[str]:
     rows = [(NUMBERS[key], *map(_written, values)) for key, values in numbers.items()]
-    return _rows(("", "before", "after"), rows) if rows else ["Nothing was measured."]
+    return _rows(("", "before", after), rows) if rows else ["Nothing was measured."]
 
 
 def _warnings(

@@ -53,7 +53,8 @@ def _commands(config: DictConfig, keys: Sequence[str], in_python: bool) -> Itera
     lacking = [f"{key}={guesses.get(key, _NO_VALUE)}" for key in keys]
     text = [_ARTICLES] if _lacks_text(config) and is_offline() else []
     if not HydraConfig.initialized():  # in Python, and for a job of a sweep: there is no command to complete
-        given = ", ".join(map(_as_argument, lacking)) if in_python else shlex.join(lacking)
+        needed = [*lacking, *text]
+        given = ", ".join(map(_as_argument, needed)) if in_python else shlex.join(needed)
         yield (
             f"there are no values for editor={editor} on model={model}: give {given}, or write "
             f"conf/hparams/{model}/{editor}.yaml, for example by python -m pipeline suggest (docs/models.md)"
@@ -77,6 +78,8 @@ def _commands(config: DictConfig, keys: Sequence[str], in_python: bool) -> Itera
 
 def _as_argument(option: str) -> str:
     """An option of a command line as an argument of `edit` in Python."""
+    if option == _ARTICLES:
+        return 'corpus="articles"'
     return option.replace(LAYERS, "layers").removeprefix("editor.")
 
 
@@ -122,7 +125,8 @@ def _model_problems(config: DictConfig) -> Iterator[str]:
 def _search(editor: str, lacking: Sequence[str], text: Sequence[str]) -> str:
     """The options that search for values of the editor on facts for tuning, with what is lacking besides."""
     others = [*_given(), *lacking, *text]
-    kept = [each for each in others if group_of(each) not in (*OF_A_RUN, "editor", "layers", "model")]
+    of_a_pair = ("editor", "layers", "model", "intervention")
+    kept = [each for each in others if group_of(each) not in (*OF_A_RUN, *of_a_pair)]
     model = [each for each in others if group_of(each) == "model"]
     is_named = any(each.startswith("model=") for each in model)
     return shlex.join([*([] if is_named else _default_model()), *model, f"editor={editor}", *kept])

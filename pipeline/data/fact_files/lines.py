@@ -69,7 +69,13 @@ def _divided(prompt: str) -> tuple[str, str, str]:
             'such as "The [Eiffel Tower] is in"'
         )
     (start, end), subject = spans[0]
-    return prompt[:start], subject, prompt[end:]
+    before, after = prompt[:start], prompt[end:]
+    if not f"{before}{after}".strip():
+        raise DataError(
+            f"the prompt {prompt!r} is a subject alone: write what is said about it, "
+            f'such as "[{subject}] lives in"'
+        )
+    return before, subject, after
 
 
 def _names(prompt: str) -> list[tuple[tuple[int, int], str]]:

@@ -214,6 +214,15 @@ def test_scores_that_no_run_measured_stay_empty(write_run: WriteRun):
     assert "ES" not in table.columns and table.loc["memit", "norm ratio"] == "4.000"
 
 
+def test_the_unedited_model_has_the_scores_of_facts_before_they_are_edited(write_run: WriteRun):
+    folder = write_run(editor="memit", edits=3)
+    before = {"edit/success/before.rewrite": 0.25, "edit/success/before.neighbour": 0.75}
+    after = {"edit/success/seen.rewrite": 1.0}
+    write_rows(folder, [{"step": 0, "edits": 0} | before, {"step": 3, "edits": 3} | after])
+    table = per_series(collect(folder.parent)).set_index("editor")
+    assert table["ES"].tolist() == ["0.250", "1.000"] and table["NS"].tolist() == ["0.750", "–"]
+
+
 def test_the_printed_table_gives_the_range_of_two_seeds(collection: Collection):
     """And the values of the unedited model."""
     table = per_series(collection).set_index("editor")

@@ -34,6 +34,20 @@ def test_a_fact_that_the_model_says_scores_1_and_its_reverse_0():
     assert measured([fact, reverse])["edit/success/seen.rewrite"] == 0.5
 
 
+def test_the_unedited_model_is_scored_on_facts_that_will_be_edited():
+    prompt = "The mother tongue of {} is"
+    said = first_choice(tiny_model(), prompt.replace("{}", "Rob")).strip()
+    fact = Fact(id="a", prompt=prompt, subject="Rob", target_new=said, target_true="zzz")
+    stage, model = Efficacy(generated=0), tiny_model()
+    stage.prepare(model, [fact])
+    start = stage.measure(model, Observation(count=0, total=1))
+    assert start["edit/success/before.rewrite"] == 1
+    after = stage.measure(model, Observation(count=1, total=1, latest=[fact], seen=[fact]))
+    assert not any("before" in key for key in after)
+    stage.prepare(model)
+    assert not any("before" in key for key in stage.measure(model, Observation(count=0, total=1)))
+
+
 def test_neighbours_count_the_true_object_as_success():
     prompt = "The mother tongue of {} is"
     said = first_choice(tiny_model(), prompt.replace("{}", "Rob")).strip()

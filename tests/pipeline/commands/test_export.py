@@ -269,7 +269,8 @@ def test_texts_of_data_do_nothing_in_a_card(tmp_path: Path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     rows = [{"downstream/mean/acc": accuracy} for accuracy in (0.9, 0.5)]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    records = [{"prompt": evil, "subject": evil, "target_new": evil, "target_true": ""}]
+    texts = {"prompt": evil, "subject": evil, "target_new": evil, "target_true": ""}
+    records = [{"id": "a", "edit": 1, **texts}]
     pd.DataFrame(records).to_parquet(tmp_path / "records.parquet")
     summary = {
         "edits": 1,
@@ -318,6 +319,7 @@ def test_the_last_edits_are_taken_back_to_the_bit(composed: Composed, ended: lis
     check_same(export.export(run, tmp_path / "out", undo=Undo(edits=2)), ended[0])
     card_of = (tmp_path / "out" / "README.md").read_text()
     assert "all after the first 2; all numbers are those of the run with them" in card_of
+    assert "| after all edits of the run |" in card_of
     message = message_for(run, f"out={tmp_path / 'more'}", "edits=3")
     assert "made 6 edits, 2 at a time: choose a number at which one of its batches ended" in message
 
@@ -334,6 +336,21 @@ def test_one_edit_is_taken_back_and_the_others_stay(composed: Composed, tmp_path
         gone = gone.T if gone.shape != delta.dense().shape else gone
         torch.testing.assert_close(gone.double(), delta.dense().double(), rtol=1e-3, atol=1e-6)
     assert f"those of {second}" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_the_card_of_a_model_without_some_edits_lists_the_others(composed: Composed, tmp_path: Path):
+    run = finished(composed(*BY_TWO, "stage=[norms,efficacy]", "edits=4"), tmp_path)
+    first, second, third, fourth = (row["prompt"].replace("{}", row["subject"]) for row in _records(run))
+    ids = [batch.facts[0] for batch in read_updates(run / "updates")]
+    whole, without = card(RunFolder(run)), card(RunFolder(run), Undo(facts=(ids[1],), edits=3))
+    assert all(prompt in whole for prompt in (first, second, third, fourth)) and "- success:" in whole
+    assert first in without and third in without and second not in without and fourth not in without
+    assert "- success:" not in without
+
+
+def _records(run: Path) -> list[dict[str, str]]:
+    tables, _ = RunFolder(run).tables()
+    return tables["records"]
 
 
 def test_what_cannot_be_taken_back_is_said_in_a_sentence(composed: Composed, tmp_path: Path):

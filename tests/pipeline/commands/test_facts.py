@@ -105,7 +105,7 @@ def test_knowledge_is_asked_of_the_statement_and_every_paraphrase() -> None:
     )
     answers = knowledge(model, [*FACTS, plain, long])
     assert [answer.fact.id for answer in answers] == ["middle", "start", "end", "no object", "long"]
-    assert answers[3].known is None and answers[3].answers_new is not None
+    assert answers[3].known is answers[3].prefers_new is None and answers[3].answers_new is not None
     assert "tokens of at most" in answers[4].fault and answers[4].known is None
     assert rates(answers)[""] == (sum(bool(answer.known) for answer in answers), 3)
 
@@ -113,10 +113,11 @@ def test_knowledge_is_asked_of_the_statement_and_every_paraphrase() -> None:
 def test_a_fact_is_known_only_if_every_prompt_is_answered_with_its_object(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    right = {("Rob is", "big"), ("It is Rob", "big"), ("Ada is", "big"), ("Ada is", "small")}
+    right = {("Rob is", "big"), ("It is Rob", "big"), ("Ada is", "small")}
 
     def score(_: Scorer, pairs: list[tuple[str, str]], report: Report) -> SimpleNamespace:
-        return SimpleNamespace(exact=torch.tensor([pair in right for pair in pairs]))
+        exact = torch.tensor([pair in right for pair in pairs])
+        return SimpleNamespace(exact=exact, log_probability=exact.double().log())
 
     monkeypatch.setattr(Scorer, "score", score)
     both = [
@@ -131,8 +132,8 @@ def test_a_fact_is_known_only_if_every_prompt_is_answered_with_its_object(
         for name in ("Rob", "Ada")
     ]
     rob, ada = knowledge(tiny_model(), both)
-    assert (rob.known, rob.answers_new) == (True, False)
-    assert (ada.known, ada.answers_new) == (False, True)
+    assert (rob.known, rob.answers_new, rob.prefers_new) == (True, False, False)
+    assert (ada.known, ada.answers_new, ada.prefers_new) == (False, True, True)
 
 
 def test_written_facts_are_read_again(tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def test_the_search_leaves_out_what_belongs_to_a_run(tmp_path: Path, monkeypatch
             "experiment=e",
             "overlay=o",
             "editor.kl=1",
+            "intervention.keep_updates=true",
         ),
     ]
     given = ["model=hf", f"model.path={tmp_path}", "corpus@model.corpus=file", *run]

@@ -32,6 +32,7 @@ def test_a_line_names_prompt_objects_and_subject(
         ("The cat is", "two or three parts"),
         ("The Cat is|a||b", "two or three parts"),
         ("The cat is|big", "has none: put brackets"),
+        ("[Rome]|big", r"is a subject alone: .* \"\[Rome\] lives in\""),
         ("Rome is in Italy|true", r"has 2 \(Rome, Italy\): put brackets"),
         ("[Rome] is in [Italy]|true", "has 2"),
         ("[Rome] is|Rome|Rome", "identical targets"),

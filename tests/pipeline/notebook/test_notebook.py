@@ -190,8 +190,7 @@ def test_any_folder_is_loaded_and_edited_with_a_text_and_values(
     fact = ns.Fact(id="1", prompt="{} walks to the", subject="Ada Bob", target_new="town")
     result = ns.edit(
         other, fact, "memit",
-        layers=[0], preservation_weight=10, corpus=inputs / "text.txt", targets={"steps": 3},
-        moments={"documents": 50},
+        layers=0, preservation_weight=10, corpus=inputs / "text.txt", targets={"steps": 3}, tokens=500,
     )  # fmt: skip
     assert result.norms["mlp_down.00"] != 1
     assert "no true objects" in repr(result)
@@ -201,6 +200,7 @@ def test_any_folder_is_loaded_and_edited_with_a_text_and_values(
     ("call", "error", "named"),
     [
         (lambda model: ns.load("no/such-model"), ModelError, "no/such-model"),
+        (lambda model: ns.load("/no/such-model"), ModelError, "there is no folder of that name"),
         (lambda model: ns.load("tiny-gpt2", precision="float32"), ConfigError, "precision"),
         (lambda model: ns.edit(model, FACTS, "memmit"), ConfigError, "did you mean memit?"),
         (lambda model: ns.edit(model, FACTS, "memit", weight=3), ConfigError, "editor.weight"),
