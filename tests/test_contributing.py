@@ -47,6 +47,6 @@ def test_every_template_works_by_the_commands_of_the_page(folder: Path):
     (metrics,) = folder.glob("outputs/mine/*-*/metrics.jsonl")
     last = json.loads(metrics.read_text().splitlines()[-1])
     assert last["edits"] == 2 and last["norm/frobenius_ratio/edited"] > 1
-    assert last["head/spread/mean"] > 0 and last["text/entropy/change"] != 0
+    assert last["change/largest/edited"] > 0 and last["text/entropy/change"] != 0
     assert last["downstream/capitals/acc"] in (0, 1)
     assert list(folder.glob("outputs/mine/figures/mine.*"))

@@ -43,6 +43,8 @@ def test_a_recipe_runs(title: str, tmp_path: Path):
         printed = _output([*line, *(FEWER if is_run else ())], tmp_path)
         if words[2] == "ledger":
             ids = re.findall(r"world-\d+-\w+", printed)
+    for block in re.findall(r"```python\n(.*?)```", RECIPES[title], re.S):
+        assert _output(["-c", block], tmp_path)
 
 
 def _output(words: list[str], folder: Path) -> str:

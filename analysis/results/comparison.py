@@ -29,7 +29,7 @@ QUIET = ("time/", "memory/")
 _SAME = 24
 """Length of a common prefix of two values that is still displayed, in characters."""
 _WHEN = [column for column in MOMENT if column != "tokens"]
-_INCOMPARABLE = ("started", "command", "overrides", "earlier", "host")
+_INCOMPARABLE = ("started", "command", "repeat", "overrides", "earlier", "host")
 """Keys of a provenance that differ between any two runs, or repeat settings."""
 
 Moment = tuple[int, str, int]

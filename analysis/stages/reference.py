@@ -15,9 +15,11 @@ class Reference:
 
     def __init__(self, model: Model) -> None:
         self.weights: Mapping[Site, Tensor] = UneditedWeights(model)
+        """On the CPU, in the precision of the model."""
         # from the model's own layout in memory: a sum in another order would not give a ratio of exactly 1
         norms = frobenius(model.current(site) for site in self.weights)
         self.norms: dict[Site, float] = dict(zip(self.weights, norms, strict=True))
+        """‖W‖ of each."""
 
     def changed(self, model: Model) -> list[Site]:
         """The matrices in which a model of the same shape differs."""

@@ -18,9 +18,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from analysis.results.run_files import json_object, read_object
-from analysis.results.run_folder import METRICS, PROVENANCE, RunFolder
+from analysis.results.run_folder import METRICS, PROVENANCE, RunFolder, run_folders
 from analysis.results.seal import Seal, unpacked, written
-from analysis.selection import RUN, selected
+from analysis.selection import RUNS, selected
 from editors.errors import DataError, NormscopeError
 from pipeline.paths import out_path
 from pipeline.runs.layout import finished_run, warn_if_unverifiable
@@ -36,7 +36,7 @@ _OF_THE_MACHINE = ("command", "host", "platform")
 def main(arguments: Sequence[str]) -> str | int:
     """Copy the runs of the command line; returns an exit status, or the message of an error."""
     parser = argparse.ArgumentParser(prog="python -m pipeline keep", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help=f"{RUN}, finished")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=f"{RUNS}; all finished")
     parser.add_argument(
         "out",
         type=partial(out_path, form="FOLDER, the folder of the copies"),
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str]) -> str | int:
     )
     options = parser.parse_args(arguments)
     try:
-        for run in selected(*options.runs):
+        # every run is finished before the first is copied
+        for run in [finished_run(run.path) for run in run_folders(selected(*options.runs))]:
             print(keep(run, options.out))  # noqa: T201 - for scripts
     except NormscopeError as error:
         return f"error: {error}"

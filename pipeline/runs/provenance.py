@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from threadpoolctl import threadpool_info
 
 from analysis.plugins import installed_plugins
@@ -26,6 +27,7 @@ from editors.disk import checksum
 from editors.models.stored.gguf_header import PACKAGED, located
 from pipeline.config.secrets import without_secrets
 from pipeline.paths import PACKAGE, ROOT
+from pipeline.runs.messages import publishable
 
 PACKAGES = (
     "normscope", "torch", "transformers", "tokenizers", "safetensors", "datasets", "hydra-core", "omegaconf",
@@ -42,11 +44,13 @@ def provenance(plugins: Sequence[str] = ()) -> dict[str, object]:
     """The content of `provenance.json`: all that determines a run in this process.
 
     `plugins` are the modules outside the project that the run may use, with digests of their sources; `git`
-    is null outside a checkout of the project.
+    is null outside a checkout of the project. `command` is the command that was given, perhaps that of a
+    sweep; `repeat` is one that computes this run alone.
     """
     return {
         "started": now(),
         "command": shlex.join(without_secrets(sys.argv)),
+        "repeat": _repeat(),
         "overrides": _overrides(),
         "git": git_state(PACKAGE),
         "python": platform.python_version(),
@@ -131,6 +135,29 @@ def _library(entry: Mapping[str, object]) -> str:
     version, kernel = entry.get("version") or "", entry.get("architecture")
     name = f"{entry['prefix']} {version}".strip() + (f" ({kernel})" if kernel else "")
     return f"{entry['user_api']}: {name}, {entry['num_threads']} threads"
+
+
+def _repeat() -> str:
+    """One line to paste that computes this run alone, with as many threads; empty without a command line.
+
+    Launcher and tracker are left out, because they change no number.
+    """
+    if not HydraConfig.initialized():
+        return ""
+    import torch
+
+    hydra = HydraConfig.get()
+    added = [Path(each.path) for each in hydra.runtime.config_sources if each.provider == "command-line"]
+    own = [text for folder in added for text in ("--config-dir", _from_here(folder))]
+    # an experiment may be a sweep without -m
+    mode = ["hydra.mode=RUN"] if hydra.mode == RunMode.MULTIRUN else []
+    threads = f"launcher.threads={torch.get_num_threads()}"
+    return shlex.join(["python", "-m", "pipeline", *own, *publishable(hydra.overrides.task), *mode, threads])
+
+
+def _from_here(path: Path) -> str:
+    """A path as it is written in the folder of the command, if it lies in that."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _overrides() -> list[str]:

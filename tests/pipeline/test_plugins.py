@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,21 @@ def test_a_run_of_a_users_own_classes_finishes(desk: Path, overrides: list[str])
     (desk / "my_plugin" / "__init__.py").write_text("raise ValueError")
     exported = command(desk, "export", str(folder), "out=model")
     assert exported.returncode == 0, exported.stderr
+
+
+def test_a_run_of_a_sweep_keeps_the_line_that_computes_it_alone(desk: Path, overrides: list[str]):
+    """From the folder of the command, with its threads, but without `-m`, launcher and tracker."""
+    sweep = ("plugins=[my_plugin]", "seed=0,1", "edits=1", "hydra.mode=MULTIRUN", "launcher.threads=1")
+    done = run(desk, overrides, *sweep)
+    assert done.returncode == 0, done.stderr
+    assert len(finished(desk)) == 2
+    for folder in finished(desk):
+        line = json.loads((folder / "provenance.json").read_text())["repeat"]
+        python, *module, _, own = line.split()[:5]
+        assert (python, module, own) == ("python", ["-m", "pipeline"], "mine")
+        assert "tracker" not in line and line.endswith(" hydra.mode=RUN launcher.threads=1")
+        again = command(desk, *shlex.split(line)[3:], "tracker=none")
+        assert again.returncode == 0 and again.stdout == f"outputs/test/{folder.name}\n", again.stderr
 
 
 def test_without_the_plugin_it_is_refused_and_not_imported(desk: Path, overrides: list[str]):

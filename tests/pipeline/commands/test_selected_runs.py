@@ -51,6 +51,16 @@ def test_what_names_no_run_is_a_sentence(
     assert not Path("there").exists()
 
 
+def test_an_experiment_is_kept_whole_or_not_at_all(experiment: Path):
+    kept = Path("kept")
+    done = (experiment / "memit-s0-0000000000" / "DONE").rename("DONE")
+    assert "memit-s0-0000000000 is not finished" in str(keep.main([str(experiment), f"out={kept}"]))
+    assert not kept.exists()
+    done.rename(experiment / "memit-s0-0000000000" / "DONE")
+    assert keep.main([str(experiment), f"out={kept}"]) == 0
+    assert {path.name for path in kept.iterdir()} == {"memit-s0-0000000000", "rome-s0-0000000001"}
+
+
 @pytest.mark.parametrize("command", ["export", "ledger"])
 def test_a_command_for_one_run_names_those_that_are_there(experiment: Path, command: str):
     main = importlib.import_module(f"pipeline.commands.{command}").main

@@ -201,7 +201,7 @@ def test_provenance_holds_the_origin_and_no_secret(tmp_path: Path, monkeypatch: 
         text = (run.folder / "provenance.json").read_text()
     origin = json.loads(text)
     assert "do-not-write-me" not in text
-    keys = {"started", "command", "overrides", "git", "python", "packages", "platform", "host"}
+    keys = {"started", "command", "repeat", "overrides", "git", "python", "packages", "platform", "host"}
     keys |= {"inputs", "earlier", "machine", "model", "plugins"}
     assert keys == set(origin)
     assert {"torch", "transformers", "hydra-core", "wandb", "numpy"} <= set(origin["packages"])
