@@ -154,6 +154,24 @@ def test_a_sweep_takes_plugins_as_well(desk: Path, overrides: list[str], launche
     assert all("mine/largest/edited" in row for folder in finished(desk) for row in rows(folder))
 
 
+def test_results_of_other_code_of_a_plugin_are_named(desk: Path, overrides: list[str]):
+    """By a single run, and by a sweep that recognises its runs without composing them."""
+    again = "resume=never computes"
+    arguments = ["plugins=[my_plugin]", "stage=[mine]"]
+    sweep = [*arguments, "hydra.mode=MULTIRUN", "editor.share=0.25,0.5"]
+    assert again not in run(desk, overrides, *sweep).stderr
+    assert again not in run(desk, overrides, *sweep).stderr, "nothing has changed"
+    assert "already computed; resume" in run(desk, overrides, *arguments, "editor.share=0.25").stderr
+    (desk / "my_plugin" / "stages.py").write_text(STAGE.replace(".max()", ".min()"))
+    single = run(desk, overrides, *arguments, "editor.share=0.25")
+    assert f"computed by other code of my_plugin: {again} it again" in single.stderr
+    assert f"2 of them computed by other code of my_plugin: {again} them again" in (
+        run(desk, overrides, *sweep).stderr
+    )
+    assert run(desk, overrides, *sweep, "resume=never").returncode == 0
+    assert again not in run(desk, overrides, *sweep).stderr
+
+
 def test_export_builds_a_model_of_a_plugin_that_it_is_given(desk: Path, overrides: list[str]):
     """The plug-ins that a run names in its stored configuration are not imported."""
     (desk / "my_plugin" / "models.py").write_text(
