@@ -258,7 +258,11 @@ def test_metrics_of_the_table_alone_need_no_section_of_others(page: str, collect
 
 def test_any_metric_is_drawn_by_its_key(own_metric: Path, tmp_path: Path, capsys):
     command = ["figures", str(own_metric), "--format", "svg", "--to", str(tmp_path / "paper")]
-    assert main([*command, "--key", OWN, "--key", "time/step/seconds"]) == 0
+    defined = "time/step/seconds"  # a row of the table of metrics, and no figure of the report
+    assert main(["report", str(own_metric)]) == 0
+    page = (own_metric / "report.html").read_text()
+    assert defined not in page and "<code>--key</code> draws any other metric" in page
+    assert main([*command, "--key", OWN, "--key", defined]) == 0
     names = {"metric-logit-cosine-mean.svg", "metric-time-step-seconds.svg"}
     assert {path.name for path in (tmp_path / "paper" / "figures").iterdir()} == names
     assert main([*command, "--key", OWN, "--only", "norms"]) == 0
