@@ -137,6 +137,13 @@ def test_without_the_plugin_it_is_refused_and_not_imported(desk: Path, overrides
     assert not (desk / "imported").exists()
 
 
+def test_a_mistyped_choice_or_key_beside_a_folder_of_ones_own_is_answered(desk: Path, overrides: list[str]):
+    done = run(desk, overrides, "plugins=[my_plugin]", "stage=[norms,mien]")
+    assert done.returncode == 1 and "did you mean mine? There are activations, " in done.stderr
+    done = run(desk, overrides, "plugins=[my_plugin]", "stage.mine.zzz=2")
+    assert done.returncode == 1 and "stage.mine.zzz=2: there is no stage.mine.zzz here" in done.stderr
+
+
 def test_a_plugin_that_is_broken_is_one_sentence(desk: Path, overrides: list[str]):
     (desk / "my_plugin" / "__init__.py").write_text("1 / 0\n")
     done = run(desk, overrides, "plugins=[my_plugin]")
