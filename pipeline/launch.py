@@ -19,10 +19,10 @@ from analysis.selection import OUTPUTS
 from editors.errors import NormscopeError
 from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.schema import resolved
-from pipeline.paths import shown_python
 from pipeline.runs.checkpoint_store import FOLDER
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
 from pipeline.runs.layout import folder_of, point_latest
+from pipeline.runs.messages import next_command
 from pipeline.runs.objectives import Value, objective_of
 from pipeline.runs.provenance import other_code
 
@@ -69,5 +69,5 @@ def launch(config: DictConfig, root: Path) -> Value:
         except BrokenPipeError:
             discard_output()  # the other runs of a sweep continue
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN:
-            log.info("tables, facts and figures: %s -m analysis report %s", shown_python(), folder)
+            log.info(next_command(folder))
     return objective

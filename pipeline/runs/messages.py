@@ -1,9 +1,11 @@
 """Texts for users: errors, exits of processes, durations and the overrides of runs."""
 
 import re
+import shlex
 import signal
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -11,6 +13,7 @@ from yaml import MarkedYAMLError
 
 from editors.errors import NormscopeError
 from pipeline.config.secrets import without_secrets
+from pipeline.paths import shown_python
 
 _ELSEWHERE = ("launcher", "tracker")
 """Groups that set the machine and the tracker of a run, and do not change its numbers."""
@@ -43,6 +46,12 @@ def exit_message(code: int) -> str:
     if code - 128 in set(signal.Signals):
         return f"was asked to leave by {signal.Signals(code - 128).name}; the same command continues"
     return f"exited with status {code} and without a result"
+
+
+def next_command(*folders: Path) -> str:
+    """The command that makes tables and figures of runs or experiments, with what it is for."""
+    command = f"{shown_python()} -m analysis report {shlex.join(map(str, folders))}"
+    return f"tables, facts and figures: {command}"
 
 
 def duration(seconds: float) -> str:

@@ -244,6 +244,8 @@ def _conclude(runs: Sequence[_Job]) -> None:
     computed = len(runs) - before - len(failed) - len(left)
     others = f", {len(left)} left to other processes" if left else ""
     log.info("%d computed, %d done before, %d failed%s", computed, before, len(failed), others)
+    if done := [job.folder.parent for job in runs if job.folder and RunFolder(job.folder).is_done]:
+        log.info(messages.next_command(*dict.fromkeys(done)))
     if not failed:
         return
     lines = messages.without_shared([messages.publishable(job.overrides) for job in runs])
