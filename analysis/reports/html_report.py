@@ -109,6 +109,7 @@ def render(
         settings=values_by_key(collection.settings),
         provenance=values_by_key(collection.provenance),
         figures=[_page_figure(spec, chart) for spec, chart in figures],
+        plugged=any(spec not in FIGURES for spec, _ in figures),
         others=[_page_figure(spec, chart) for spec, chart in others],
         own=last_values(collection, own[:MOST]) if own else None,
         left_out=own[MOST:],
