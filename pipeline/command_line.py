@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException
@@ -18,7 +19,7 @@ from yaml import MarkedYAMLError
 
 from editors.errors import ConfigError, NormscopeError
 from pipeline.commands import measure
-from pipeline.config.hydra_internals import register_plugin
+from pipeline.config.hydra_internals import parsed, register_plugin
 from pipeline.config.models.published import with_values
 from pipeline.config.overrides.groups import group_problems
 from pipeline.config.overrides.quoting import quoted, with_facts
@@ -98,7 +99,8 @@ def _message(error: Exception) -> str:
     """Hydra's message with its cause, which often names the actual mistake, and a hint."""
     cause = f" ({error.__cause__})" if error.__cause__ else ""
     hint = ""
-    first = sentence(error, [argument for argument in sys.argv[1:] if not argument.startswith("-")])
+    overrides, folder = parsed(sys.argv[1:])
+    first = sentence(error, overrides, Path(folder) if folder else None)
     if "add --multirun" in str(error):
         hint = "\nlauncher=pool and slurm sweep without it: check the spelling of launcher= and launcher.*"
     if (part := "stage/downstream/tasks") in str(error) and "Could not override" in str(error):

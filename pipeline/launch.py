@@ -17,12 +17,14 @@ from analysis.results.outcome import in_words, mostly_missed
 from analysis.results.run_folder import RunFolder
 from analysis.selection import OUTPUTS
 from editors.errors import NormscopeError
+from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.schema import resolved
-from pipeline.paths import shown_python
 from pipeline.runs.checkpoint_store import FOLDER
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
 from pipeline.runs.layout import folder_of, point_latest
+from pipeline.runs.messages import next_command
 from pipeline.runs.objectives import Value, objective_of
+from pipeline.runs.provenance import other_code
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,12 @@ def launch(config: DictConfig, root: Path) -> Value:
     plain = resolved(config)
     folder = folder_of(root, plain)
     if RunFolder(folder).is_done and plain["resume"] != "never":
-        log.info("already computed; resume=never computes it again")
+        if others := other_code(folder, plugins_of(plain)):
+            log.warning(
+                "already computed by other code of %s: resume=never computes it again", ", ".join(others)
+            )
+        else:
+            log.info("already computed; resume=never computes it again")
         check_inputs(folder, recorded_inputs(folder))
         if (outcome := RunFolder(folder).summary().get("outcome")) and mostly_missed(outcome):
             log.warning("only %s", in_words(outcome))
@@ -62,5 +69,5 @@ def launch(config: DictConfig, root: Path) -> Value:
         except BrokenPipeError:
             discard_output()  # the other runs of a sweep continue
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN:
-            log.info("tables, facts and figures: %s -m analysis report %s", shown_python(), folder)
+            log.info(next_command(folder))
     return objective

@@ -26,6 +26,7 @@ from analysis.results.tables import (
     best,
     differing_settings,
     kind,
+    last_values,
     per_series,
     summary,
     values_by_key,
@@ -88,6 +89,7 @@ def render(
 ) -> str:
     """The page's HTML. The template escapes every text; only Plotly's own output is taken as it is."""
     runs = summary(collection)
+    own = other_keys(collection.metrics)
     return html_page(
         "report.html.j2",
         title=title,
@@ -107,8 +109,10 @@ def render(
         settings=values_by_key(collection.settings),
         provenance=values_by_key(collection.provenance),
         figures=[_page_figure(spec, chart) for spec, chart in figures],
+        plugged=any(spec not in FIGURES for spec, _ in figures),
         others=[_page_figure(spec, chart) for spec, chart in others],
-        left_out=other_keys(collection.metrics)[MOST:],
+        own=last_values(collection, own[:MOST]) if own else None,
+        left_out=own[MOST:],
         searches=[(search, _body(search.chart, _figure_name(search))) for search in studies],
         plotly=Markup(get_plotlyjs()),
     )

@@ -128,6 +128,8 @@ class Provenance(TypedDict, total=False):
     git: Git | None
     python: str
     packages: dict[str, str]
+    sources: str
+    plugins: dict[str, str]
     inputs: dict[str, str]
     earlier: list[dict[str, Any]]
 

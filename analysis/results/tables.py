@@ -63,7 +63,7 @@ _FORMULA = re.compile(r"[=@\t\r]|[+-](?!(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$)")
 def summary(collection: Collection) -> pd.DataFrame:
     """The content of summary.csv: one row per finished run with its identity, last scores and alarms."""
     runs = collection.runs.set_index("run")
-    table = runs.drop(columns="seconds").join(_scores(collection.metrics, keep="last"))
+    table = runs.drop(columns="seconds").join(_scores(collection.metrics, SCORES, keep="last"))
     fired = alarms_of(collection.metrics)
     alarms = (fired["signature"] + " after " + fired["words"]).groupby(fired["run"]).agg(", ".join)
     return table.assign(alarms=alarms.reindex(runs.index).fillna(""), seconds=runs["seconds"]).reset_index()
@@ -139,7 +139,7 @@ def per_series(collection: Collection, columns: Sequence[str] = tuple(HEADINGS))
     each model holds the figures of the unedited model if they were measured.
     """
     table = summary(collection)
-    rows = pd.concat([_unedited(collection), table], ignore_index=True)
+    rows = pd.concat([_unedited(collection, SCORES), table], ignore_index=True)
     idle = () if not table[["steps", "tokens"]].to_numpy().any() else ("edits",)
     idle = [column for column in (*idle, "steps", "tokens") if not table[column].any()]
     columns = [c for c in columns if c not in ("series", *idle) and rows[c].notna().any()]
@@ -148,6 +148,18 @@ def per_series(collection: Collection, columns: Sequence[str] = tuple(HEADINGS))
     if repeats.max() > 1:
         text.insert(1, "seeds", [str(repeats.get(series, MISSING)) for series in text["series"]])
     return text.rename(columns={**HEADINGS, "series": kind(collection.runs)})
+
+
+def last_values(collection: Collection, keys: Sequence[str]) -> pd.DataFrame:
+    """The last values of metrics as text, one row per series and one column per key, as in `per_series`.
+
+    A metric without a row in the table of metrics has four significant digits, because its scale is unknown.
+    """
+    columns = {key: key for key in keys}
+    runs = collection.runs.set_index("run")[["series"]]
+    ends = runs.join(_scores(collection.metrics, columns, keep="last"))
+    text = means_as_text(pd.concat([_unedited(collection, columns), ends], ignore_index=True), keys)
+    return text.rename(columns={"series": kind(collection.runs)})
 
 
 def means_as_text(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -234,22 +246,24 @@ def values_by_key(trees: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
     return pd.DataFrame({"key": keys, "value": values})
 
 
-def _scores(metrics: pd.DataFrame, *, keep: Literal["first", "last"]) -> pd.DataFrame:
-    """The first or last measured value of every score: one row per run."""
+def _scores(
+    metrics: pd.DataFrame, columns: Mapping[str, str], *, keep: Literal["first", "last"]
+) -> pd.DataFrame:
+    """The first or last measured value of the metric of each column: one row per run."""
     rows = _in_order(metrics)
-    scored = rows[rows["key"].isin(SCORES.values())].sort_values("moment", kind="stable")
+    scored = rows[rows["key"].isin(columns.values())].sort_values("moment", kind="stable")
     scored = scored.drop_duplicates(["run", "key"], keep=keep)
     wide = scored.pivot(index="run", columns="key", values="value").rename_axis(columns=None)
-    return wide.reindex(columns=list(SCORES.values())).set_axis(list(SCORES), axis=1)
+    return wide.reindex(columns=list(columns.values())).set_axis(list(columns), axis=1)
 
 
-def _unedited(collection: Collection) -> pd.DataFrame:
-    """One row per model with the scores at the start; without the wall time, which is that of a run."""
+def _unedited(collection: Collection, columns: Mapping[str, str]) -> pd.DataFrame:
+    """One row per model with the metrics at the start; without the wall time, which is that of a run."""
     metrics = collection.metrics
     start = metrics[(metrics["part"] == 0) & (metrics["count"] == 0)]
     # facts that were edited later were scored as a scope of their own
     start = start.assign(key=start["key"].str.replace(_BEFORE, r"\1/seen", regex=True))
-    rows = _scores(start, keep="first").dropna(how="all")
+    rows = _scores(start, columns, keep="first").dropna(how="all")
     models = collection.runs.set_index("run")["model"].reindex(rows.index)
     rows = rows.groupby(models).mean().reset_index(names="model")
     label = "unedited" if len(rows) == 1 else "unedited · " + rows["model"]
@@ -273,7 +287,8 @@ def _cell(column: str, mean: float, high: float, seeds: int, smallest: float, la
 
 
 def _written(column: str, value: int | float) -> str:
-    return _FORMATS.get(column, "{:.3f}").format(value) if np.isfinite(value) else MISSING
+    default = "{:.4g}" if "/" in column else "{:.3f}"  # a key, or a share
+    return _FORMATS.get(column, default).format(value) if np.isfinite(value) else MISSING
 
 
 def _distinct(key: str, values: Iterable[str]) -> Iterable[str]:

@@ -4,7 +4,7 @@
 upgrade broke.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, wraps
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from hydra._internal import defaults_list
 # re-exported, so that no other file imports from hydra._internal
 from hydra._internal.config_repository import ConfigRepository as ConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import InputDefault
@@ -46,6 +47,13 @@ def unregister_replaced() -> None:
         for group in groups:
             stored = stored.get(group, {})
         stored.pop(name, None)
+
+
+def parsed(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    """The overrides of a command line, and the folder of its option `--config-dir`; None without it."""
+    options, rest = get_args_parser().parse_known_args(list(arguments))
+    overrides = [*options.overrides, *rest]
+    return [text for text in overrides if not text.startswith("-")], options.config_dir
 
 
 def combinations(overrides: list[Override]) -> list[list[str]]:

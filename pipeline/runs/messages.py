@@ -1,9 +1,11 @@
 """Texts for users: errors, exits of processes, durations and the overrides of runs."""
 
 import re
+import shlex
 import signal
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -11,20 +13,21 @@ from yaml import MarkedYAMLError
 
 from editors.errors import NormscopeError
 from pipeline.config.secrets import without_secrets
+from pipeline.paths import shown_python
 
 _ELSEWHERE = ("launcher", "tracker")
 """Groups that set the machine and the tracker of a run, and do not change its numbers."""
 
 
 def error_line(error: BaseException) -> str:
-    """The message of an error in one line; an unexpected error is preceded by its type."""
+    """The message of an error in one line; an unexpected one has its type before and its notes behind it."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{mark.name}, line {mark.line + 1} is not valid YAML: {error.problem}"
     expected = isinstance(error, NormscopeError | HydraException | OmegaConfBaseException)
     cause = f" ({error.__cause__})" if isinstance(error, HydraException) and error.__cause__ else ""
     first = f"{error}{cause}".strip().split("\n", 1)[0]
-    return first if expected else f"{type(error).__name__}: {first}"
+    return first if expected else f"{type(error).__name__}: {first}{_notes(error)}"
 
 
 def error_report(error: BaseException) -> str:
@@ -32,7 +35,14 @@ def error_report(error: BaseException) -> str:
     message = "".join(str(error).strip().splitlines()[:1])
     if not isinstance(error, NormscopeError):
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+        message += _notes(error)
     return f"{message}\n\n{''.join(traceback.format_exception(error))}"
+
+
+def _notes(error: BaseException) -> str:
+    """The first line of each note, such as the stage in which the error occurred, in brackets."""
+    notes = [note.partition("\n")[0] for note in getattr(error, "__notes__", ())]
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def exit_message(code: int) -> str:
@@ -43,6 +53,12 @@ def exit_message(code: int) -> str:
     if code - 128 in set(signal.Signals):
         return f"was asked to leave by {signal.Signals(code - 128).name}; the same command continues"
     return f"exited with status {code} and without a result"
+
+
+def next_command(*folders: Path) -> str:
+    """The command that makes tables and figures of runs or experiments, with what it is for."""
+    command = f"{shown_python()} -m analysis report {shlex.join(map(str, folders))}"
+    return f"tables, facts and figures: {command}"
 
 
 def duration(seconds: float) -> str:

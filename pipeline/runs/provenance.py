@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_info
 
 from analysis.plugins import installed_plugins
 from analysis.results.run_files import read_object
+from analysis.results.run_folder import RunFolder
 from editors.disk import checksum
 from editors.models.stored.gguf_header import PACKAGED, located
 from pipeline.config.secrets import without_secrets
@@ -35,6 +36,9 @@ PACKAGES = (
 )  # fmt: skip
 NUMERICAL = ("torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn")
 OURS = ("editors", "analysis", "pipeline")
+_READERS = ("analysis/plots/", "analysis/claims/", "analysis/reports/")
+"""Folders of ours that only read finished runs: no number depends on them."""
+_OURSELVES = "normscope"
 GIT = "git.json"
 """File in a copy of the code: commit and changes of the checkout that was copied."""
 _BUILT_WITH = re.compile(r"(?:BLAS|LAPACK)_INFO=\w+|Math Kernel Library Version [\w.]+|MKL-DNN v[\w.]+")
@@ -43,9 +47,9 @@ _BUILT_WITH = re.compile(r"(?:BLAS|LAPACK)_INFO=\w+|Math Kernel Library Version 
 def provenance(plugins: Sequence[str] = ()) -> dict[str, object]:
     """The content of `provenance.json`: all that determines a run in this process.
 
-    `plugins` are the modules outside the project that the run may use, with digests of their sources; `git`
-    is null outside a checkout of the project. `command` is the command that was given, perhaps that of a
-    sweep; `repeat` is one that computes this run alone.
+    `plugins` are the modules outside the project that the run may use, with digests of their sources;
+    `sources` is that of our own; `git` is null outside a checkout of the project. `command` is the command
+    that was given, perhaps that of a sweep; `repeat` is one that computes this run alone.
     """
     return {
         "started": now(),
@@ -55,6 +59,7 @@ def provenance(plugins: Sequence[str] = ()) -> dict[str, object]:
         "git": git_state(PACKAGE),
         "python": platform.python_version(),
         "packages": {name: number for name in PACKAGES if (number := _version(name))},
+        "sources": code_versions()["sources"],
         "plugins": plugin_digests(plugins),
         "platform": platform.platform(),
         "host": socket.gethostname(),
@@ -68,19 +73,35 @@ def code_versions() -> Mapping[str, str]:
 
     Computed at the first call only: this process does not run files that are edited later.
     """
-    sources = [path for package in OURS for path in sorted((ROOT / package).rglob("*.py"))]
+    ours = [path for package in OURS for path in sorted((ROOT / package).rglob("*.py"))]
+    sources = [path for path in ours if not path.relative_to(ROOT).as_posix().startswith(_READERS)]
     versions = {name: _version(name) or "" for name in NUMERICAL}
     return MappingProxyType({"sources": _digest(ROOT, sources), **versions})
 
 
+def other_code(folder: Path, plugins: Sequence[str]) -> list[str]:
+    """Names of the code that is not as it was when the run in this folder was computed.
+
+    That is a plug-in of `plugins` or an installed one, or normscope itself. Left out is code of which the run
+    recorded no digest, or which cannot be found now.
+    """
+    origin = RunFolder(folder).provenance()
+    before = {_OURSELVES: origin.get("sources"), **origin.get("plugins", {})}
+    now = {_OURSELVES: code_versions()["sources"], **plugin_digests(plugins)}
+    return [name for name, digest in now.items() if digest and before.get(name) not in (None, digest)]
+
+
 def plugin_digests(plugins: Sequence[str]) -> dict[str, str]:
-    """A digest of the Python sources of each named or installed plug-in, by module; all can be imported."""
+    """A digest of the Python sources of each named or installed plug-in, by module; empty if it is absent."""
     return {module: _module_digest(module) for module in sorted({*plugins, *installed_plugins()})}
 
 
 @cache
 def _module_digest(module: str) -> str:
-    spec = find_spec(module)
+    try:
+        spec = find_spec(module)
+    except Exception:  # whatever a package raises that holds the module
+        spec = None
     if spec is None:
         return ""
     if spec.submodule_search_locations is None:

@@ -16,11 +16,12 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from analysis.results.run_folder import RunFolder
 from analysis.selection import OUTPUTS
 from editors.errors import ConfigError, DataError, NormscopeError
+from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.file_cache import keep_files
 from pipeline.config.hydra_internals import combinations, result_of
 from pipeline.config.schema import resolved, without_hydra
@@ -30,6 +31,7 @@ from pipeline.runs.input_digests import check_inputs, recorded_inputs
 from pipeline.runs.layout import folder_of, summary_of
 from pipeline.runs.messages import error_line
 from pipeline.runs.objectives import Value
+from pipeline.runs.provenance import other_code
 from pipeline.sweeps import plan
 
 log = logging.getLogger(__name__)
@@ -57,17 +59,20 @@ class _Job:
     """The folder of its run; None if it cannot be composed."""
     before: bool = False
     """Whether an earlier launch computed it."""
+    others: Sequence[str] = ()
+    """Names of the code that is not as it was then."""
     objective: Value = None
     error: Exception | None = None
 
-    def recall(self, folder: Path) -> None:
-        """Take the result from its folder if it was computed before."""
+    def recall(self, folder: Path, plugins: Sequence[str]) -> None:
+        """Take the result from its folder if it was computed before; `plugins` are the modules in use now."""
         self.folder, self.before = folder, RunFolder(folder).is_done
         if not self.before:
             return
         try:
             check_inputs(folder, recorded_inputs(folder))
             self.objective = summary_of(folder)["objective"]
+            self.others = other_code(folder, plugins)
         except NormscopeError as error:
             self.before, self.error = False, error
         except KeyError:
@@ -123,7 +128,7 @@ class Sweep(Sweeper):
         known = plan.known(OUTPUTS)
         for job in jobs:
             if job.invocation in known:
-                job.recall(known[job.invocation])
+                job.recall(known[job.invocation], self._plugins)
         unknown = [job for job in jobs if not job.before and not job.error]
         if unknown and isinstance(self._launcher, _Preloading):
             self._launcher.warm_up()
@@ -131,11 +136,17 @@ class Sweep(Sweeper):
         runs = _distinct(jobs)
         pending = [job for job in runs if not job.before and not job.error]
         log.info("%d runs: %d to compute, %s", len(runs), len(pending), _already(runs))
+        _warn_of_other_code(runs)
         size = self.max_batch_size or max(len(pending), 1)
         for start in range(0, len(pending), size):
             self._launch(pending[start : start + size], start)
         _conclude(runs)
         return [job.returned for job in runs]
+
+    @property
+    def _plugins(self) -> Sequence[str]:
+        """The plug-in modules that all jobs share."""
+        return plugins_of({"plugins": OmegaConf.to_object(self._shared.plugins)})
 
     def _jobs(self, arguments: Sequence[str]) -> list[_Job]:
         """All combinations."""
@@ -165,7 +176,7 @@ class Sweep(Sweeper):
                 if recompute:
                     job.folder = folder
                 else:
-                    job.recall(folder)
+                    job.recall(folder, self._plugins)
             except Exception as error:  # the others continue in any case
                 job.folder, job.error = None, error
                 continue
@@ -212,6 +223,16 @@ def _already(runs: Sequence[_Job]) -> str:
     return f"{done} done already" + (f", {failed} that cannot be composed" if failed else "")
 
 
+def _warn_of_other_code(runs: Sequence[_Job]) -> None:
+    others = sorted({name for job in runs for name in job.others})
+    if others:
+        log.warning(
+            "%d of them computed by other code of %s: resume=never computes them again",
+            sum(bool(job.others) for job in runs),
+            ", ".join(others),
+        )
+
+
 def _conclude(runs: Sequence[_Job]) -> None:
     """Report the outcome; raises SweepFailed if a run failed."""
     left = [job for job in runs if not job.error and job.folder and is_elsewhere_computed(job.folder)]
@@ -223,6 +244,8 @@ def _conclude(runs: Sequence[_Job]) -> None:
     computed = len(runs) - before - len(failed) - len(left)
     others = f", {len(left)} left to other processes" if left else ""
     log.info("%d computed, %d done before, %d failed%s", computed, before, len(failed), others)
+    if done := [job.folder.parent for job in runs if job.folder and RunFolder(job.folder).is_done]:
+        log.info(messages.next_command(*dict.fromkeys(done)))
     if not failed:
         return
     lines = messages.without_shared([messages.publishable(job.overrides) for job in runs])

@@ -4,7 +4,8 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
@@ -97,7 +98,8 @@ class Observer:
         for number, stage in enumerate(self.stages):
             self.report(_of_stages(f"preparing {stage.name}", number, len(self.stages)))
             begun = time.perf_counter()
-            stage.prepare(model, self.plan.stream)
+            with _named(stage):
+                stage.prepare(model, self.plan.stream)
             self._prepared[f"time/{stage.name}_prepare/seconds"] = time.perf_counter() - begun
         for judge in self.judges:
             judge.begin()
@@ -226,7 +228,8 @@ class Observer:
     ) -> dict[str, float]:
         """The stage's numbers; its tables replace earlier ones of this moment."""
         begun = time.perf_counter()
-        measurement: Measurement = stage.measure(model, observation)
+        with _named(stage):
+            measurement: Measurement = stage.measure(model, observation)
         for name, table in measurement.items():
             if isinstance(table, pd.DataFrame):
                 tables[name] = [
@@ -283,6 +286,16 @@ class Observer:
         )  # fmt: skip
         for judge in self.judges:
             self.alarms += judge.judge(observation, _numbers(row))
+
+
+@contextmanager
+def _named(stage: Stage) -> Iterator[None]:
+    """Note on an error in which stage it occurred."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in stage {stage.name}")
+        raise
 
 
 def _end(part: Part, count: int) -> int:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file
 
 from analysis.stages.base import Measurement, Observation
+from analysis.stages.norms import Norms
 from analysis.stages.reference import Reference
 from analysis.stages.signatures import Alarm, Signatures
 from editors.errors import DataError, ModelError
@@ -24,6 +25,7 @@ from pipeline.build import build
 from pipeline.config.schema import resolved
 from pipeline.launch import launch
 from pipeline.runs.folder import RunDir
+from pipeline.runs.messages import error_line
 from pipeline.tracking.display import Display
 from tests.metric_rows import not_in_one_row
 
@@ -330,6 +332,20 @@ def test_an_input_that_cannot_be_loaded_is_named(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises((DataError, ModelError), match=sentence):
         launch(composed(override), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["prepare", "measure"])
+def test_the_stage_of_an_unexpected_error_is_named(
+    composed: Composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+):
+    """In the sentence that `status` shows, after the traceback, and in the line of a sweep."""
+    monkeypatch.setattr(Norms, method, lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        launch(composed("intervention=none", "stage=[spectra,norms]"), tmp_path)
+    text = (only_run(tmp_path) / "FAILED").read_text()
+    line = "ZeroDivisionError: division by zero (in stage norms)"
+    assert text.splitlines()[0] == line == error_line(caught.value)
+    assert "Traceback" in text and text.endswith("in stage norms\n")
 
 
 def test_a_text_that_is_missing_is_told_before_the_model_is_looked_for(composed: Composed, tmp_path: Path):

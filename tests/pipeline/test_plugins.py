@@ -153,6 +153,13 @@ def test_without_the_plugin_it_is_refused_and_not_imported(desk: Path, overrides
     assert not (desk / "imported").exists()
 
 
+def test_a_mistyped_choice_or_key_beside_a_folder_of_ones_own_is_answered(desk: Path, overrides: list[str]):
+    done = run(desk, overrides, "plugins=[my_plugin]", "stage=[norms,mien]")
+    assert done.returncode == 1 and "did you mean mine? There are activations, " in done.stderr
+    done = run(desk, overrides, "plugins=[my_plugin]", "stage.mine.zzz=2")
+    assert done.returncode == 1 and "stage.mine.zzz=2: there is no stage.mine.zzz here" in done.stderr
+
+
 def test_a_plugin_that_is_broken_is_one_sentence(desk: Path, overrides: list[str]):
     (desk / "my_plugin" / "__init__.py").write_text("1 / 0\n")
     done = run(desk, overrides, "plugins=[my_plugin]")
@@ -168,6 +175,24 @@ def test_a_sweep_takes_plugins_as_well(desk: Path, overrides: list[str], launche
     assert done.returncode == 0, done.stderr
     assert [len(rows(folder)) for folder in finished(desk)] == [2, 2]
     assert all("mine/largest/edited" in row for folder in finished(desk) for row in rows(folder))
+
+
+def test_results_of_other_code_of_a_plugin_are_named(desk: Path, overrides: list[str]):
+    """By a single run, and by a sweep that recognises its runs without composing them."""
+    again = "resume=never computes"
+    arguments = ["plugins=[my_plugin]", "stage=[mine]"]
+    sweep = [*arguments, "hydra.mode=MULTIRUN", "editor.share=0.25,0.5"]
+    assert again not in run(desk, overrides, *sweep).stderr
+    assert again not in run(desk, overrides, *sweep).stderr, "nothing has changed"
+    assert "already computed; resume" in run(desk, overrides, *arguments, "editor.share=0.25").stderr
+    (desk / "my_plugin" / "stages.py").write_text(STAGE.replace(".max()", ".min()"))
+    single = run(desk, overrides, *arguments, "editor.share=0.25")
+    assert f"computed by other code of my_plugin: {again} it again" in single.stderr
+    assert f"2 of them computed by other code of my_plugin: {again} them again" in (
+        run(desk, overrides, *sweep).stderr
+    )
+    assert run(desk, overrides, *sweep, "resume=never").returncode == 0
+    assert again not in run(desk, overrides, *sweep).stderr
 
 
 def test_export_builds_a_model_of_a_plugin_that_it_is_given(desk: Path, overrides: list[str]):

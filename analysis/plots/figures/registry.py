@@ -226,7 +226,10 @@ def selected_figures(only: Sequence[str], figures: Sequence[FigureSpec] = FIGURE
     for choice in only:
         if not any(spec.matches(choice) for spec in figures):
             choices = ", ".join(f"{spec.number} {spec.name}" for spec in figures)
-            raise ConfigError(f"figure {choice!r} does not exist; choose names or numbers from {choices}")
+            raise ConfigError(
+                f"figure {choice!r} does not exist; choose names or numbers from {choices}, or name "
+                "the module of a figure of your own with --plugin"
+            )
     return [spec for spec in figures if not only or any(map(spec.matches, only))]
 
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -10,15 +11,18 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config.overrides.quoting import quoted
+from pipeline.config.overrides.quoting import in_quotes, quoted
 from pipeline.paths import CONF
 
 _NO_KEY = re.compile(r"Could not override '(?P<key>[^']+)'")
 _NO_FILE = re.compile(r"Could not (?:find|load) '(?P<file>[^']+)'")
 
 
-def sentence(error: Exception, overrides: Sequence[str]) -> str:
-    """A line on every key and file of `conf/` that does not exist; empty for every other error."""
+def sentence(error: Exception, overrides: Sequence[str], own: Path | None = None) -> str:
+    """A line on every key and file of a configuration that does not exist; empty for every other error.
+
+    `own` is the folder of the user's own files, which `--config-dir` names.
+    """
     rest, refused = list(overrides), list[tuple[re.Match[str], str]]()
     config: DictConfig | Exception = error
     while isinstance(config, Exception):
@@ -29,9 +33,9 @@ def sentence(error: Exception, overrides: Sequence[str]) -> str:
         if not given:
             break
         rest.remove(given)
-        config = _composed(rest)
+        config = _composed(rest, own)
     lines = [
-        _no_file(match["file"], given) if match.re is _NO_FILE else _no_key(match["key"], given, config)
+        _no_file(match["file"], given, own) if match.re is _NO_FILE else _no_key(match["key"], given, config)
         for match, given in refused
     ]
     return "\n".join(lines) if all(lines) else ""
@@ -55,15 +59,18 @@ def _is_given(override: str, match: re.Match[str]) -> bool:
     return key.partition("@")[0] == group and name in value
 
 
-def _no_file(file: str, given: str) -> str:
+def _no_file(file: str, given: str, own: Path | None) -> str:
     """`file` is a path in `conf/` without its ending, such as `editor/memmit`; `given` is the override."""
     group, _, name = file.rpartition("/")
-    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    folders = [CONF / group, *([own / group] if own else [])]
+    names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     if not names:
         return ""
+    place = f"conf/{group} has no {name}" + (f", and neither has --config-dir {own}" if own else "")
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]}? There are" if close else "there are"
-    return f"{given}: conf/{group} has no {name}; {hint} {', '.join(names)}"
+    more = "" if own else "; a file of your own is found with --config-dir FOLDER"
+    return f"{given}: {place}; {hint} {', '.join(names)}{more}"
 
 
 def _no_key(key: str, given: str, config: DictConfig | Exception) -> str:
@@ -82,12 +89,18 @@ def _no_key(key: str, given: str, config: DictConfig | Exception) -> str:
 
 
 def _meant(key: str, keys: Sequence[str]) -> str:
-    """The key with the most similar last part: beside it, or else anywhere below its first part; or none."""
-    parent, _, last = key.rpartition(".")
+    """The key that is most similar in its first unknown part: beside it, or else below the nearest part."""
+    *parts, last = key.split(".")
+    parent = ".".join(parts)
+    if parent and parent not in keys and (meant := _meant(parent, keys)):
+        whole = f"{meant}.{last}"
+        return whole if whole in keys else _meant(whole, keys) or meant
     beside = {one.rpartition(".")[2]: one for one in keys if one.rpartition(".")[0] == parent}
-    first = key.partition(".")[0]
-    below = {one.rpartition(".")[2]: one for one in reversed(keys) if one.startswith(f"{first}.")}
-    for known, similarity in ((beside, 0.6), (below, 0.75)):
+    below = [
+        {one.rpartition(".")[2]: one for one in reversed(keys) if one.startswith(f"{'.'.join(parts[:n])}.")}
+        for n in range(len(parts), 0, -1)
+    ]
+    for known, similarity in ((beside, 0.6), *((each, 0.75) for each in below)):
         if close := difflib.get_close_matches(last, known, n=1, cutoff=similarity):
             return known[close[0]]
     return ""
@@ -102,11 +115,12 @@ def _keys(node: object, path: str = "") -> Iterator[str]:
         yield from _keys(value, f"{path}{key}.")
 
 
-def _composed(overrides: Sequence[str]) -> DictConfig | Exception:
+def _composed(overrides: Sequence[str], own: Path | None) -> DictConfig | Exception:
     """The configuration with these overrides, or the error of Hydra that refuses them."""
     GlobalHydra.instance().clear()
+    search = [f"hydra.searchpath=[{in_quotes(f'file://{own.absolute()}')}]"] if own else []
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", quoted(overrides))
+            return compose("config", [*quoted(overrides), *search])
     except (HydraException, OmegaConfBaseException) as error:
         return error

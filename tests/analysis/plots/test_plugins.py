@@ -75,7 +75,8 @@ def test_figures_of_plugins_are_drawn(package: Path, experiment: Path, tmp_path:
     assert main([*command[:-2], "--only", "91"]) == 2
     assert "no run measured what the figures 91 show" in capsys.readouterr().err
     assert main(["figures", str(experiment), "--only", "mine"]) == 2
-    assert "figure 'mine' does not exist" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "figure 'mine' does not exist" in message and "--plugin" in message
 
 
 def test_a_report_shows_the_figures_of_a_plugin(package: Path, experiment: Path):
@@ -84,6 +85,10 @@ def test_a_report_shows_the_figures_of_a_plugin(package: Path, experiment: Path)
     page = (experiment / "report.html").read_text()
     assert "· Time of a step</h3>" in page and "<code>--only 90</code>" in page and 'id="figure-mine"' in page
     assert {"mine.png", "mine.svg", "mine.pdf"} < figure_files(experiment)
+    again = "with the <code>--plugin</code> of this report"
+    assert again in page
+    assert main(["report", str(experiment)]) == 0
+    assert again not in (experiment / "report.html").read_text()
 
 
 def test_installed_plugins_need_no_option(package: Path, monkeypatch: pytest.MonkeyPatch):

@@ -14,7 +14,7 @@ from analysis.reports.conclusions import conclusions
 from analysis.reports.fact_table import fact_table
 from analysis.reports.html_report import render
 from analysis.results.collection import Collection, collect
-from analysis.results.tables import NARROW, alarm_order_text, per_series, summary
+from analysis.results.tables import NARROW, alarm_order_text, last_values, per_series, summary
 from tests.browser import watched_page
 from tests.fake_runs import WriteRun, keep_metrics
 
@@ -226,8 +226,28 @@ def test_a_metric_of_a_stage_of_ones_own_is_drawn_in_the_report(own_metric: Path
     section = page[page.index('<section id="others">') :].partition("</section>")[0]
     assert re.findall("<h3>(.*?)</h3>", section) == ["logit/&lt;b&gt;/$x$", OWN]
     assert section.count("Plotly.newPlot") == 2
+    assert f">{OWN}</th>" in section and "<td>1</td>" in section, "a table of its last values"
+    assert OWN not in page.replace(section, ""), "and nowhere else"
     assert (own_metric / "figures" / "metric-logit-cosine-mean.pdf").is_file()
     assert not (own_metric / "figures" / "metric-norm-frobenius_ratio-edited.pdf").exists()
+
+
+def test_last_values_are_means_over_seeds_as_in_the_table_per_series(write_run: WriteRun):
+    """The scale of a metric of one's own is unknown: small numbers keep their digits."""
+    for seed, value in enumerate((1e-5, 2e-5)):
+        folder = write_run(editor="memit", edits=4, seed=seed)
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        own = [row | ({OWN: value * row["edits"]} if row["edits"] else {}) for row in rows]
+        (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in own))
+    collection = collect(write_run(editor="rome", edits=4).parent)
+    table = last_values(collection, [OWN, "norm/frobenius_ratio/edited"])
+    assert table[["editor", OWN]].values.tolist() == [
+        ["unedited", "–"], ["memit", "4e-05–8e-05"], ["rome", "–"]
+    ]  # fmt: skip
+    known = per_series(collection, ["series", "norm_ratio"])["norm ratio"].tolist()
+    assert [float(text) for text in table["norm/frobenius_ratio/edited"]] == pytest.approx(
+        [float(text) for text in known], rel=1e-2
+    )
 
 
 @READS_PAGE
@@ -238,7 +258,11 @@ def test_metrics_of_the_table_alone_need_no_section_of_others(page: str, collect
 
 def test_any_metric_is_drawn_by_its_key(own_metric: Path, tmp_path: Path, capsys):
     command = ["figures", str(own_metric), "--format", "svg", "--to", str(tmp_path / "paper")]
-    assert main([*command, "--key", OWN, "--key", "time/step/seconds"]) == 0
+    defined = "time/step/seconds"  # a row of the table of metrics, and no figure of the report
+    assert main(["report", str(own_metric)]) == 0
+    page = (own_metric / "report.html").read_text()
+    assert defined not in page and "<code>--key</code> draws any other metric" in page
+    assert main([*command, "--key", OWN, "--key", defined]) == 0
     names = {"metric-logit-cosine-mean.svg", "metric-time-step-seconds.svg"}
     assert {path.name for path in (tmp_path / "paper" / "figures").iterdir()} == names
     assert main([*command, "--key", OWN, "--only", "norms"]) == 0

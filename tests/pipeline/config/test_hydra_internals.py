@@ -16,6 +16,7 @@ from pipeline.config.file_cache import CachedConfigRepository
 from pipeline.config.hydra_internals import (
     ConfigRepository,
     combinations,
+    parsed,
     register_plugin,
     restore_singletons,
     result_of,
@@ -44,6 +45,13 @@ def test_no_other_file_uses_hydra_internals():
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     users = {path.name for path in files if private.search(path.read_text(encoding="utf-8"))}
     assert users == {"hydra_internals.py"}
+
+
+def test_the_options_of_a_command_line_are_told_from_its_overrides():
+    """Otherwise a folder after `--config-dir` is read as an override, and its files are no choices."""
+    for arguments in (["--config-dir", "mine", "a=1", "b=2"], ["-m", "a=1", "b=2", "--config-dir=mine"]):
+        assert parsed(arguments) == (["a=1", "b=2"], "mine")
+    assert parsed(["a=1", "--unknown", "~b"]) == (["a=1", "~b"], None)
 
 
 def test_plugins_are_found_by_name():

@@ -16,8 +16,16 @@ from analysis.results.run_folder import RunFolder
 from editors.errors import ConfigError, DataError
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.secrets import is_secret, masked, without_secrets
+from pipeline.runs import provenance as provenances
 from pipeline.runs.folder import RunBusy, RunDir
-from pipeline.runs.provenance import git_state, machine, plugin_digests, provenance
+from pipeline.runs.provenance import (
+    code_versions,
+    git_state,
+    machine,
+    other_code,
+    plugin_digests,
+    provenance,
+)
 
 
 def config(**changes: object) -> dict[str, object]:
@@ -202,7 +210,7 @@ def test_provenance_holds_the_origin_and_no_secret(tmp_path: Path, monkeypatch: 
     origin = json.loads(text)
     assert "do-not-write-me" not in text
     keys = {"started", "command", "repeat", "overrides", "git", "python", "packages", "platform", "host"}
-    keys |= {"inputs", "earlier", "machine", "model", "plugins"}
+    keys |= {"inputs", "earlier", "machine", "model", "plugins", "sources"}
     assert keys == set(origin)
     assert {"torch", "transformers", "hydra-core", "wandb", "numpy"} <= set(origin["packages"])
     assert "seed=1" in origin["command"]
@@ -229,6 +237,41 @@ def test_a_plugin_is_identified_by_a_digest_of_its_sources(
     digests = plugin_digests(["plugin_b", "plugin_a"])
     assert list(digests) == ["plugin_a", "plugin_b"] and all(len(text) == 10 for text in digests.values())
     assert provenance(["plugin_a"])["plugins"] == {"plugin_a": digests["plugin_a"]}
+
+
+def test_other_code_is_what_has_changed_since_the_run_recorded_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code of which it recorded nothing, as older runs did, and code that is absent now are left out."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("plugin_c", "plugin_d"):
+        (tmp_path / f"{name}.py").write_text("x = 1\n")
+    plugins = ["plugin_c", "plugin_d", "no_such.module"]
+    now, own = plugin_digests(plugins), code_versions()["sources"]
+    assert now["no_such.module"] == ""
+    for recorded, others in (
+        ({}, []),
+        ({"sources": own, "plugins": now}, []),
+        ({"sources": own, "plugins": {**now, "plugin_d": "0", "plugin_e": "0"}}, ["plugin_d"]),
+        ({"sources": "0", "plugins": {"plugin_c": "0", "no_such.module": "0"}}, ["normscope", "plugin_c"]),
+    ):
+        (tmp_path / "provenance.json").write_text(json.dumps(recorded))
+        assert other_code(tmp_path, plugins) == others
+
+
+def test_the_digest_of_our_sources_leaves_out_what_only_reads_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ("editors/a.py", "analysis/stages/b.py", "pipeline/c.py", "analysis/reports/d.py")
+    monkeypatch.setattr(provenances, "ROOT", tmp_path)
+    digests = []
+    for changed in (None, *files):
+        for name in files:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(f"x = {name == changed}\n")
+        digests.append(code_versions.__wrapped__()["sources"])
+    before, *after = digests
+    assert [digest != before for digest in after] == [True, True, True, False]
 
 
 def test_changes_in_docs_are_not_changes_of_the_code(tmp_path: Path) -> None:

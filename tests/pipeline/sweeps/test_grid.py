@@ -217,6 +217,16 @@ def _edited(conf: Path, launcher: Launcher, jobs: Sequence[Sequence[str]]) -> li
     return [first, *(launcher._result(list(job)) for job in jobs[1:])]
 
 
+def test_a_sweep_ends_with_the_command_that_reports_its_runs(caplog: pytest.LogCaptureFixture):
+    """Also if some failed, or all were done before; each experiment once."""
+    end = "-m analysis report outputs/x outputs/y"
+    for failing in ("seed=2", ""):
+        with caplog.at_level(logging.INFO):
+            launched("name=x,y", "seed=0,1,2", failing=failing)
+        assert sum(message.endswith(end) for message in caplog.messages) == 1, caplog.messages
+        caplog.clear()
+
+
 def test_only_runs_that_another_process_computes_are_left_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -227,6 +237,7 @@ def test_only_runs_that_another_process_computes_are_left_to_it(
     with caplog.at_level(logging.INFO), pytest.raises(SweepFailed, match="1 of 2 runs failed"):
         sweep.sweep(["name=x", "seed=0,1"])
     assert "0 computed, 0 done before, 1 failed, 1 left to other processes" in caplog.text
+    assert "analysis report" not in caplog.text, "there is nothing to report yet"
     assert "seed=1: it is not done, and no process computes it" in caplog.text
 
 
