@@ -17,6 +17,8 @@ from analysis.spelling import spelled
 _RHO = "norm/growth_rho/edited"
 _ALL = 0.9
 """Share of known facts from which nearly all are left."""
+_COUNTS = 0.1
+"""Smallest difference of two shares that counts."""
 _SMALL = 0.5
 """|ρ| up to which growth is mostly that of steps at right angles."""
 _TELLS = 0.75
@@ -74,32 +76,42 @@ def what_orders_damage(evidence: Evidence) -> str:
     )
 
 
-def _by_control(evidence: Evidence, key: str) -> pd.Series:
-    """The mean over seeds of the last value of a metric, by control."""
-    values = evidence.last(key)
-    return values.groupby(evidence.setting(law.CONTROL).reindex(values.index)).mean()
+def _by_control(evidence: Evidence, key: str) -> pd.DataFrame:
+    """The mean over seeds of a metric: a row per count, a column per control."""
+    rows = evidence.series(key)
+    control = rows["run"].map(evidence.setting(law.CONTROL))
+    return rows.groupby(["count", control.rename("control")])["value"].mean().unstack()
 
 
 def norm_alone(evidence: Evidence) -> str:
-    """What steps of the same length cost where keys are rare, and real steps where the norm is kept."""
+    """What steps of the same length cost where keys are rare, and real steps where the norm is kept.
+
+    At the last measurement at which one of them still has a tenth of the facts: later all have lost them.
+    """
     _, key = law.knowledge(evidence)
-    ratio, known = _by_control(evidence, EDITED), _by_control(evidence, key)
-    if not {"real", "whitened_direction", "norm_kept"} <= {*ratio.index} & {*known.index}:
+    table, ratios = _by_control(evidence, key), _by_control(evidence, EDITED)
+    names = ["real", "whitened_direction", "norm_kept"]
+    if not {*names} <= {*ratios.columns} & {*table.columns}:
         return ""
+    shares = table[names].dropna()
+    count = shares.index[shares.max(axis=1) >= 1 - _ALL][-1]
+    known, ratio = shares.loc[count], ratios.loc[count]
+    real, whitened, kept = (float(known[name]) for name in names)
+    if whitened >= _ALL and kept <= 1 - _ALL:
+        title = (
+            "Steps of the same length can cost nothing, and edits that leave the norm unchanged everything"
+        )
+    elif whitened - real >= _COUNTS and kept - real < _COUNTS:
+        title = "Keeping the norm saves nothing, and steps of the same length cost less where keys are rare"
+    else:
+        title = "What steps of one length cost depends on where they go"
     texts = {
-        name: f"{written(float(ratio[name]))} times the norm, {written(float(known[name]))}"
-        for name in ratio.index
+        name: f"{written(float(ratio[name]))} times the norm, {written(float(known[name]))}" for name in names
     }
-    costs_nothing = known["whitened_direction"] >= _ALL and known["norm_kept"] <= 1 - _ALL
-    title = (
-        "Steps of the same length can cost nothing, and edits that leave the norm unchanged everything"
-        if costs_nothing
-        else "What steps of one length cost depends on where they go"
-    )
     return (
-        f"**{title}.** Share of known facts left: real edits, {texts['real']}; random steps as long where "
-        f"keys are rare, {texts['whitened_direction']}; real edits with W scaled back to its norm, "
-        f"{texts['norm_kept']}."
+        f"**{title}.** Share of known facts left after {count:,} edits ({_seeds(evidence)}): real edits, "
+        f"{texts['real']}; random steps as long where keys are rare, {texts['whitened_direction']}; "
+        f"real edits with W scaled back to its norm, {texts['norm_kept']}."
     )
 
 
@@ -224,7 +236,7 @@ def _seeds(evidence: Evidence) -> str:
 
 DISCOVERIES = (
     Discovery(experiment="collapse", picture="reach", sentence=what_reaches_the_end),
-    Discovery(experiment="mechanism", picture="law", sentence=what_orders_damage),
+    Discovery(experiment="mechanism", picture="drift_known", sentence=what_orders_damage),
     Discovery(experiment="collapse", picture="downstream", sentence=forgets_at_a_small_norm),
     Discovery(experiment="mechanism", picture="norm_known", sentence=norm_alone),
     Discovery(experiment="alarms", picture="known", sentence=early_signs),

@@ -77,6 +77,16 @@ def test_they_are_told_otherwise_where_the_whitened_steps_cost_something(write_r
     assert norm_alone(runs(folder)).startswith("**What steps of one length cost")
 
 
+def test_they_are_compared_while_one_of_them_still_knows_something(write_run: WriteRun):
+    """And the title says so where keeping the norm saves nothing."""
+    for control, left in (("real", 0.02), ("whitened_direction", 0.3), ("norm_kept", 0.01)):
+        damages = [0.0, 1 - left, 1.0]
+        folder = replayed(write_run, control, series(damages, [1.0, 1.5, 2.5], [0.0, 1.0, 2.0]))
+    sentence = norm_alone(runs(folder))
+    assert sentence.startswith("**Keeping the norm saves nothing") and "after 10 edits (one seed)" in sentence
+    assert "real edits, 1.5 times the norm, 0.02;" in sentence
+
+
 def test_growth_names_the_editors_at_its_ends(write_run: WriteRun):
     for editor, rho in (("rome", -0.1), ("memit", 0.2)):
         folder = write_run(editor=editor)

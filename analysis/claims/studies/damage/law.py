@@ -139,9 +139,12 @@ def chart(
     y_label: str = "loss on text − unedited (nats)",
     names: pd.Series | None = None,
 ) -> TrackChart | None:
-    """A damage against a predictor, a track for every control or editor, or for each of the names by run."""
+    """A damage against a predictor, a track for every control or editor, or for each of the names by run.
+
+    Growth of the norm has a linear axis: where the norm is kept, it is zero but for rounding.
+    """
     table = points(evidence)[[predictor, damage]].dropna()
-    table = table[np.isfinite(table.to_numpy()).all(axis=1) & (table[predictor] > 0).to_numpy()]
+    table = table[np.isfinite(table.to_numpy()).all(axis=1)]
     if table.empty:
         return None
     if names is None:
@@ -151,7 +154,7 @@ def chart(
     colours = palette(pd.DataFrame({"series": names, "editor": editors}).sort_values("series"))
     tracks = [
         Track(
-            label=str(name) or "edits",
+            label="real edits" if name == "real" else str(name) or "edits",
             colour=colours[str(name)],
             x=Spread.exact(rows[predictor].tolist()),
             y=Spread.exact(rows[damage].tolist()),
@@ -164,7 +167,7 @@ def chart(
         tracks=tuple(tracks),
         x_label=x_label,
         y_label=y_label,
-        scale=scale_for(table[predictor].to_numpy()),
+        scale="linear" if predictor == NORM else scale_for(table[predictor].to_numpy()),
     )
 
 
@@ -214,6 +217,11 @@ DRAWINGS = (
         name="norm_law",
         caption="The same points against the growth of the norm, |‖W‖ / ‖W₀‖ − 1|.",
         build=lambda evidence: chart(evidence, NORM, "|norm ratio − 1|"),
+    ),
+    Drawing(
+        name="drift_known",
+        caption="Change of what is known against the functional drift.",
+        build=lambda evidence: known_chart(evidence, DRIFT, DRIFT),
     ),
     Drawing(
         name="norm_known",
