@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from typing_extensions import TypedDict
@@ -68,7 +68,7 @@ def card(run: RunFolder, undo: Undo = NOTHING) -> str:
     }
     sections = {
         "What was done": _items(chain(_done(config, summary, base, undo), _undone(undo))),
-        "Edited facts": _facts(_left(records, undo)) if edits else [],
+        "Edited facts": _facts(_left(cast(Sequence[EditRecord], records), undo)) if edits else [],
         "Before and after": _table(numbers, "after all edits of the run" if undo else "after"),
         "Warnings": _items(
             chain(_warnings(summary, numbers, base), (("run", note) for note in (*lost_rows, *lost_tables)))
