@@ -63,17 +63,27 @@ def what_orders_damage(evidence: Evidence) -> str:
             "Functional drift explains more of the damage than the norm does, but does not put all of it in "
             "order"
         )
+    others = law.table(evidence, without=law.HOLD_THE_NORM)
     numbers = [
         f"{written(float(d))} of the change in {damage}, the norm {written(float(n))}"
+        f"{_without(others, damage, n)}"
         for damage, d, n in zip(damages, drift[law.EXPLAINED], norm[law.EXPLAINED], strict=True)
     ]
     points = float(drift["points by seed"].iloc[0])
     are_real = evidence.setting(law.CONTROL).eq("real").any()
     drifts = "real edits and their controls" if are_real else "controls of real edits"
     return (
-        f"**{claim}.** Over {drifts} ({_measured(evidence, points)}), a rising curve of "
-        f"the functional drift, fitted to the same points, explains {'; and '.join(numbers)}."
+        f"**{claim}.** Over {drifts} ({_measured(evidence, points)}, which depend on each other), a rising "
+        f"curve of the functional drift, fitted to the same points, explains {'; and '.join(numbers)}."
     )
+
+
+def _without(others: pd.DataFrame, damage: str, norm: float) -> str:
+    """What the norm explains of a damage without the controls that hold it, if they are among the runs."""
+    if others.empty:
+        return ""
+    share = float(others.set_index(["damage", "told by"])[law.EXPLAINED].get((damage, law.NORM), norm))
+    return f" ({written(share)} without controls that hold it)" if share != norm else ""
 
 
 def _by_control(evidence: Evidence, key: str) -> pd.DataFrame:
@@ -86,15 +96,15 @@ def _by_control(evidence: Evidence, key: str) -> pd.DataFrame:
 def norm_alone(evidence: Evidence) -> str:
     """What steps of the same length cost where keys are rare, and real steps where the norm is kept.
 
-    At the last measurement at which one of them still has a tenth of the facts: later all have lost them.
+    At the last measurement at which the real edits leave a tenth of the facts: at the floor nothing differs.
     """
     _, key = law.knowledge(evidence)
     table, ratios = _by_control(evidence, key), _by_control(evidence, EDITED)
     names = ["real", "whitened_direction", "norm_kept"]
     if not {*names} <= {*ratios.columns} & {*table.columns}:
         return ""
-    shares = table[names].dropna()
-    count = shares.index[shares.max(axis=1) >= 1 - _ALL][-1]
+    shares = table.dropna(subset=names)
+    count = shares.index[shares["real"] >= 1 - _ALL][-1]
     known, ratio = shares.loc[count], ratios.loc[count]
     real, whitened, kept = (float(known[name]) for name in names)
     if whitened >= _ALL and kept <= 1 - _ALL:
@@ -102,17 +112,25 @@ def norm_alone(evidence: Evidence) -> str:
             "Steps of the same length can cost nothing, and edits that leave the norm unchanged everything"
         )
     elif whitened - real >= _COUNTS and kept - real < _COUNTS:
-        title = "Keeping the norm saves nothing, and steps of the same length cost less where keys are rare"
+        title = (
+            "Keeping the norm saved none of the known facts, and steps of the same length cost less where "
+            "keys are rare"
+        )
     else:
         title = "What steps of one length cost depends on where they go"
-    texts = {
-        name: f"{written(float(ratio[name]))} times the norm, {written(float(known[name]))}" for name in names
+    words = {
+        "real": "real edits",
+        "norm_kept": "these with W scaled back to its norm",
+        "random_direction": "random steps as long",
+        "whitened_direction": "such steps where keys are rare",
     }
-    return (
-        f"**{title}.** Share of known facts left after {count:,} edits ({_seeds(evidence)}): real edits, "
-        f"{texts['real']}; random steps as long where keys are rare, {texts['whitened_direction']}; "
-        f"real edits with W scaled back to its norm, {texts['norm_kept']}."
-    )
+    texts = [
+        f"{text}, {written(float(ratio[name]))} times the norm, {written(float(known[name]))}"
+        for name, text in words.items()
+        if name in known and name in ratio
+    ]
+    left = f"Share of known facts left after {count:,} edits ({_seeds(evidence)})"
+    return f"**{title}.** {left}: {'; '.join(texts)}."
 
 
 def growth_is_pythagorean(evidence: Evidence) -> str:

@@ -24,7 +24,8 @@ CONTROLS = "mechanism"
 CAPTION = (
     "(a) norm of the edited matrices over the unedited one, by editor; (b) share of facts that nobody edited "
     "and the model still knows; (c) its change against the functional drift, for these editors in their "
-    "colours and for controls of MEMIT's in black and grey, and in the inset against the growth of the norm"
+    "colours, and in black and grey for MEMIT's edits again and controls of them; in the inset against the "
+    "growth of the norm"
 )
 _LIGHTEST = 0.3
 """Of the greys of controls, from 0 (white) to 1."""

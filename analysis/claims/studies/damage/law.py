@@ -4,7 +4,7 @@ Every measurement of every run is a point: real edits and all controls of them. 
 puts these points in order whatever kind of drift made them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,10 @@ _RISES = ("loss on text",)
 """Those that damage raises; it lowers the others."""
 EXPLAINED = "explained by a rising curve"
 """Column of the table: share of a damage's variance."""
+_DIGITS = 6
+"""Of the growth of the norm: below them lies rounding where a control keeps the norm, which must not rank."""
+HOLD_THE_NORM = ("norm_kept", "rotated")
+"""Controls whose norm cannot tell anything, because it is always that of the unedited matrix."""
 _LEAST = 0.1
 """Smallest difference of two rank correlations that counts."""
 ORDERS = 0.9
@@ -60,7 +64,7 @@ def points(evidence: Evidence) -> pd.DataFrame:
     for name in _DAMAGE:
         first = table[name].groupby(level="run").transform("first")
         table[name] = table[name] - first
-    table[NORM] = (table[NORM] - 1).abs()
+    table[NORM] = (table[NORM] - 1).abs().round(_DIGITS)
     moved = table[DRIFT] > 0
     return table[moved]
 
@@ -71,9 +75,11 @@ def knowledge(evidence: Evidence) -> tuple[str, str]:
     return name, _DAMAGE[name]
 
 
-def _by_seed(evidence: Evidence) -> dict[object, pd.DataFrame]:
-    """The points of all runs of a seed, by seed."""
+def _by_seed(evidence: Evidence, without: Sequence[str] = ()) -> dict[object, pd.DataFrame]:
+    """The points of all runs of a seed, by seed, but for those of some controls."""
     table = points(evidence)
+    runs = table.index.get_level_values("run")
+    table = table[~evidence.setting(CONTROL).reindex(runs).isin(without).to_numpy()]
     seeds = evidence.runs["seed"].reindex(table.index.get_level_values("run")).to_numpy()
     return dict(iter(table.groupby(seeds)))
 
@@ -109,9 +115,12 @@ def _advantage(evidence: Evidence) -> pd.Series:
     return functional - norm.reindex(functional.index)
 
 
-def table(evidence: Evidence) -> pd.DataFrame:
-    """One row per predictor and damage: rank correlation and share of a rising curve, means over seeds."""
-    groups, rows = [*_by_seed(evidence).values()], []
+def table(evidence: Evidence, without: Sequence[str] = ()) -> pd.DataFrame:
+    """One row per predictor and damage: rank correlation and share of a rising curve, means over seeds.
+
+    `without` are controls whose runs are left out.
+    """
+    groups, rows = [*_by_seed(evidence, without).values()], []
     if not groups:
         return pd.DataFrame()
     for damage in _DAMAGE:
