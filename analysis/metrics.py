@@ -23,7 +23,7 @@ PLACEHOLDERS: Mapping[str, str] = MappingProxyType(
     {
         "<site>": r"(?:attn_[qkvo]|mlp_(?:gate|up|down))\.\d+",
         "<part>": r"(?:prompts\.)?(?:block|attention|mlp)\.\d+",
-        "<scope>": r"(?:latest|seen|sample|first50)",  # first50: the 50 oldest unreplaced edits
+        "<scope>": r"(?:before|latest|seen|sample|first50)",  # first50: the 50 oldest unreplaced edits
         "<kind>": r"(?:rewrite|paraphrase|neighbour|locality|portability|block|mlp|attention)",
         # class of a token of a traced prompt
         "<class>": r"(?:subject_first|subject_middle|subject_last|next|middle|last)",
