@@ -106,7 +106,7 @@ gpu: ## everything that only a GPU can show, in nine minutes, with PYTHON=... (t
 chaos: $(STAMP) ## kill every kind of run at random moments; the resumed runs have to give the same bits
 	$(PY) -m pytest -m chaos tests/chaos
 
-load: $(STAMP) ## two hundred short runs through launcher=pool, and the collection of a thousand
+load: $(STAMP) ## two hundred short runs through launcher=pool, and the tables of ten thousand
 	$(PY) -m tests.load
 
 clean: ## remove .venv, caches and build products; outputs/ stays

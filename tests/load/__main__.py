@@ -1,4 +1,4 @@
-"""Two hundred short runs through the pool, the same command again, and the collection of a thousand runs.
+"""Two hundred short runs through the pool, the same command again, and the tables of ten thousand runs.
 
 `python -m tests.load`, or with `--runs 20` fewer of the first.
 """
@@ -24,6 +24,8 @@ from tests.paths import ROOT
 
 AGAIN_SECONDS = 10.0
 COLLECT_SECONDS = 20.0
+MANY, MANY_SECONDS, MANY_GIB = 10_000, 120.0, 2.0
+"""Finished runs, and what the table of their states and their report may take."""
 GROWTH_MIB = 8.0
 """Largest growth of the sweep's own process, from the end of its first quarter to its last, in MiB."""
 WHOLE = {"DONE", "config.yaml", "job.log", "metrics.jsonl", "provenance.json", "summary.json"}
@@ -53,7 +55,7 @@ def main() -> None:
 
 
 def _measured(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
-    for sentence, ok in chain(_sweep(folder, runs), _collection(folder)):
+    for sentence, ok in chain(_sweep(folder, runs), _collection(folder), _many(folder)):
         print(f"{'ok    ' if ok else 'MISSED'} {sentence}", flush=True)  # noqa: T201
         yield sentence, ok
 
@@ -127,6 +129,28 @@ def _collection(folder: Path) -> Iterator[tuple[str, bool]]:
         f"{len(collection.runs)} runs with {len(collection.metrics)} numbers are collected in {seconds:.1f} s"
     )
     yield sentence, seconds <= COLLECT_SECONDS and len(collection.runs) == 1000
+
+
+def _many(folder: Path) -> Iterator[tuple[str, bool]]:
+    write_random_runs(folder / "many", runs=MANY, rows=20)
+    for module, command in (("pipeline", "status"), ("analysis", "report")):
+        seconds, gib = _measured_command(folder, "-m", module, command, str(folder / "many"))
+        sentence = f"{command} of {MANY} runs takes {seconds:.0f} s and {gib:.2f} GiB"
+        yield sentence, seconds <= MANY_SECONDS and gib <= MANY_GIB
+
+
+def _measured_command(folder: Path, *arguments: str) -> tuple[float, float]:
+    """Seconds and largest memory, in GiB, of a Python process; raises CalledProcessError if it fails."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    begun = time.monotonic()
+    with (folder / "many.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=folder, env=environment, stdout=log, stderr=log
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    if code := os.waitstatus_to_exitcode(status):
+        raise subprocess.CalledProcessError(code, arguments, (folder / "many.log").read_text())
+    return time.monotonic() - begun, usage.ru_maxrss / (2**20 if sys.platform == "linux" else 2**30)
 
 
 if __name__ == "__main__":
