@@ -103,8 +103,11 @@ def norm_alone(evidence: Evidence) -> str:
     names = ["real", "whitened_direction", "norm_kept"]
     if not {*names} <= {*ratios.columns} & {*table.columns}:
         return ""
-    shares = table.dropna(subset=names)
-    count = shares.index[shares["real"] >= 1 - _ALL][-1]
+    shares = table[table.index > 0].dropna(subset=names)
+    counts = shares.index[shares["real"] >= 1 - _ALL]
+    if counts.empty:
+        return ""
+    count = counts[-1]
     known, ratio = shares.loc[count], ratios.loc[count]
     real, whitened, kept = (float(known[name]) for name in names)
     if whitened >= _ALL and kept <= 1 - _ALL:

@@ -125,8 +125,8 @@ def _model_problems(config: DictConfig) -> Iterator[str]:
 def _search(editor: str, lacking: Sequence[str], text: Sequence[str]) -> str:
     """The options that search for values of the editor on facts for tuning, with what is lacking besides."""
     others = [*_given(), *lacking, *text]
-    of_a_pair = ("editor", "layers", "model", "intervention")
-    kept = [each for each in others if group_of(each) not in (*OF_A_RUN, *of_a_pair)]
+    left_out = (*OF_A_RUN, "editor", "layers", "model", "intervention")
+    kept = [each for each in others if group_of(each) not in left_out]
     model = [each for each in others if group_of(each) == "model"]
     is_named = any(each.startswith("model=") for each in model)
     return shlex.join([*([] if is_named else _default_model()), *model, f"editor={editor}", *kept])

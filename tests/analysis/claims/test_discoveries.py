@@ -89,6 +89,12 @@ def test_they_are_compared_while_the_real_edits_leave_something(write_run: Write
     assert "real edits, 1.5 times the norm, 0.4;" in sentence
 
 
+def test_nothing_is_said_of_a_model_that_knew_hardly_anything(write_run: WriteRun):
+    for control in ("real", "whitened_direction", "norm_kept"):
+        folder = replayed(write_run, control, series([0.95, 0.96], [1.0, 1.5], [0.0, 1.0]))
+    assert norm_alone(runs(folder)) == ""
+
+
 def test_controls_that_hold_the_norm_are_told_apart_and_rounding_has_no_rank(write_run: WriteRun):
     """Without them the norm explains what it does among the others; their own noise explains nothing."""
     damages, drifts = [0.0, 0.2, 0.4, 0.8], [0.0, 0.1, 0.2, 0.4]
