@@ -57,7 +57,6 @@ _FORMATS: Mapping[str, str] = MappingProxyType(
 
 MISSING = "–"
 _BEFORE = re.compile(r"^(edit/\w+)/before\b")
-_ALARM = re.compile(r"alarm/[^/]+/(?:at|edits)")
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?!(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$)")
 
 
@@ -76,22 +75,18 @@ def alarms_of(metrics: pd.DataFrame) -> pd.DataFrame:
     Columns: run, series, seed, signature, `at` (the count), `unit`, `words` (both as text) and `moment`,
     which orders the alarms of a run. Older runs log `edits` instead of `at`.
     """
-    rows = _in_order(metrics, filter(_ALARM.fullmatch, metrics["key"].unique()))
+    rows = _in_order(rows_matching(metrics, "alarm", r"(?P<signature>[^/]+)/(?:at|edits)"), metrics)
     words = [counted(count, unit) for count, unit in rows[["count", "unit"]].itertuples(index=False)]
-    table = rows.assign(
-        signature=rows["key"].str.split("/").str[1],
-        at=rows["count"],
-        words=pd.Series(words, rows.index, "str"),
-    )
+    table = rows.assign(at=rows["count"], words=pd.Series(words, rows.index, "str"))
     columns = ["run", "series", "seed", "signature", "at", "unit", "words", "moment"]
     return table[columns].sort_values(["moment", "signature"], ignore_index=True)
 
 
-def _in_order(metrics: pd.DataFrame, keys: Iterable[str]) -> pd.DataFrame:
-    """The rows of these keys with the place of their moment among those of the run; parts may alternate."""
+def _in_order(rows: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the metrics with the place of their moment among those of the run; parts may alternate."""
     moments = metrics[["run", "part", "count"]].drop_duplicates()
     moments = moments.assign(moment=moments.groupby("run").cumcount())
-    return metrics[metrics["key"].isin([*keys])].merge(moments, on=["run", "part", "count"])
+    return rows.merge(moments, on=["run", "part", "count"])
 
 
 def alarm_order(collection: Collection) -> pd.DataFrame:
@@ -250,7 +245,8 @@ def _scores(
     metrics: pd.DataFrame, columns: Mapping[str, str], *, keep: Literal["first", "last"]
 ) -> pd.DataFrame:
     """The first or last measured value of the metric of each column: one row per run."""
-    scored = _in_order(metrics, columns.values()).sort_values("moment", kind="stable")
+    rows = metrics[metrics["key"].isin(columns.values())]
+    scored = _in_order(rows, metrics).sort_values("moment", kind="stable")
     scored = scored.drop_duplicates(["run", "key"], keep=keep)
     wide = scored.pivot(index="run", columns="key", values="value").rename_axis(columns=None)
     return wide.reindex(columns=list(columns.values())).set_axis(list(columns), axis=1)
