@@ -6,6 +6,7 @@ _SPELLINGS = {
     "alphaedit": "AlphaEdit",
     "betaedit": "BetaEdit",
     "cpt": "CPT",
+    "crispedit": "CrispEdit",
     "drift_kept": "drift kept small",
     "emmet": "EMMET",
     "encore": "ENCORE",

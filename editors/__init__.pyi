@@ -9,6 +9,7 @@ from .errors import (
 )
 from .methods.alphaedit import AlphaEdit as AlphaEdit
 from .methods.betaedit import BetaEdit as BetaEdit
+from .methods.crispedit.editor import CrispEdit as CrispEdit
 from .methods.emmet import EMMET as EMMET
 from .methods.finetune import FineTuning as FineTuning
 from .methods.lora import LoRAEditing as LoRAEditing

@@ -20,15 +20,23 @@ from editors.errors import DataError
 GROUP = ("model", "data", "edits")
 """Columns of a run in which those of a table agree."""
 _LAST: Mapping[str, str] = MappingProxyType(
-    {"written": "edit/written/rewrite.exact", "memory": "memory/peak_rss/gib"}
+    {
+        "first_choice": "edit/written/rewrite.first_choice",
+        "written": "edit/written/rewrite.exact",
+        "same_text": "edit/written/unrelated.same",
+        "restorable": "edit/hushed/restored",
+        "memory": "memory/peak_rss/gib",
+    }
 )
 """Columns that only this page has, with the metric whose last value they hold."""
 _SECONDS = "time/step/seconds"
 _BETTER: Mapping[str, str] = MappingProxyType(
     {
-        **dict.fromkeys(("score", "es", "ps", "ns", "written", "known_unedited", "downstream"), "↑"),
+        **dict.fromkeys(("score", "es", "ps", "ns", "first_choice", "written", "same_text"), "↑"),
+        **dict.fromkeys(("known_unedited", "downstream"), "↑"),
         "functional": "↓",
         "norm_ratio": "",
+        "restorable": "↓",
         **dict.fromkeys(("seconds_per_edit", "memory"), "↓"),
     }
 )
@@ -38,7 +46,10 @@ _HEADINGS: Mapping[str, str] = MappingProxyType(
         **HEADINGS,
         "series": "editor",
         "score": "score",
+        "first_choice": "first choice",
         "written": "written",
+        "same_text": "same text",
+        "restorable": "restorable",
         "seconds_per_edit": "s per edit",
         "memory": "peak GiB",
     }
@@ -78,7 +89,7 @@ def write_leaderboard(roots: Sequence[Path], folder: Path) -> Path:
         folder / "leaderboard.csv", index=False, float_format="%.6g", lineterminator="\n"
     )
     page = folder / "leaderboard.html"
-    tables = [_group(values, rows) for values, rows in groups.items()]
+    tables = [group_of(rows) for rows in groups.values()]
     page.write_text(html_page("leaderboard.html.j2", groups=tables), encoding="utf-8")
     return page
 
@@ -114,8 +125,9 @@ def _experiments(roots: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _group(values: Sequence[object], rows: pd.DataFrame) -> Group:
-    model, data, edits = values
+def group_of(rows: pd.DataFrame) -> Group:
+    """The table of runs that write as many of the same facts into the same model; rows as of `scores`."""
+    model, data, edits = rows.iloc[0][list(GROUP)]
     columns = [column for column in _BETTER if rows[column].notna().any()]
     text = means_as_text(rows, columns)
     means = rows.groupby("series")[columns].mean()

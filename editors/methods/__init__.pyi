@@ -1,5 +1,6 @@
 from .alphaedit import AlphaEdit as AlphaEdit
 from .betaedit import BetaEdit as BetaEdit
+from .crispedit.editor import CrispEdit as CrispEdit
 from .emmet import EMMET as EMMET
 from .finetune import FineTuning as FineTuning
 from .gradient_editor import AdamEditor as AdamEditor, GradientEditor as GradientEditor

@@ -89,6 +89,10 @@ class FineTuning(AdamEditor):
         diagnostics |= {"drift_max": float(drift.abs().max()), "drift_norm": float(drift.norm())}
         return Edit(update=update, diagnostics=diagnostics, seconds={"training": time.perf_counter() - begun})
 
+    def descent(self, site: Site, gradient: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+        """The gradient that Adam is given for one matrix: by default that of the loss."""
+        return gradient
+
     def _train(
         self,
         model: Model,
@@ -101,7 +105,7 @@ class FineTuning(AdamEditor):
 
         def step(evaluation: Evaluation, loss: Float[Tensor, ""]) -> None:
             for site, gradients in evaluation.gradients(loss).items():
-                trained[site].grad = gradients.weight_gradient().to(trained[site])
+                trained[site].grad = self.descent(site, gradients.weight_gradient()).to(trained[site])
             adam.step()
             for site, matrix in trained.items():
                 if self.norm_bound is not None:

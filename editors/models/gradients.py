@@ -1,4 +1,4 @@
-"""Gradients of a loss on the targets of facts by the outputs of named matrices.
+"""Gradients of a loss on the targets of facts, or on texts, by the outputs of named matrices.
 
 For a linear map W with keys h (inputs) and gradients g of its outputs, ∂loss/∂W = Σ g hᵀ over tokens. So
 no parameter needs a gradient of its own, whichever way a family stores a matrix (transposed, fused). Blocks
@@ -90,9 +90,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Reading:
-    """A batch of facts, run up to a block, and the positions that predict its target tokens."""
+    """A batch of facts or texts, run up to a block, and the positions that predict its target tokens."""
 
     facts: Sequence[Fact]
+    """None for texts."""
     forward: PartialForward
     real: Bool[Tensor, "row token"]
     """False for padding; on the host, because the shape of `tokens` depends on it."""
@@ -130,7 +131,7 @@ class Reading:
             top = self.forward.run(start, self.forward.first, model.depth - 1)
         predictions = model.log_probability(top[self.positions])
         nll = -predictions[self.source, self.targets]
-        losses = torch.zeros(len(self.facts), dtype=nll.dtype, device=nll.device)
+        losses = torch.zeros(len(self.lengths), dtype=nll.dtype, device=nll.device)
         losses = losses.index_add(0, self.owner, nll)
         mean = (losses / self.lengths).mean()
         value = float(mean.detach())
@@ -140,6 +141,8 @@ class Reading:
 
     def _refuse(self, losses: Float[Tensor, " fact"]) -> None:
         bad = (~losses.isfinite()).nonzero().flatten().tolist()
+        if bad and not self.facts:
+            raise NumericsError(f"the loss on text is {float(losses[bad[0]])}: compute in float32")
         if bad:
             raise NumericsError(
                 f"the loss of fact {self.facts[bad[0]].id} is {float(losses[bad[0]])}; lower "
@@ -179,6 +182,18 @@ def read_targets(
         value.to(model.device) for value in (*positions, source, targets, owner, torch.tensor(lengths))
     )
     return Reading(facts, forward, pad(rows)[1], (row, column), source, targets, owner, counts)
+
+
+def read_text(model: Model, rows: Sequence[Sequence[int]], first: int) -> Reading:
+    """Run texts of two tokens or more, given as ids, up to block `first`; each token predicts the next."""
+    real = pad(rows)[1]
+    owner, column = real[:, 1:].nonzero(as_tuple=True)
+    targets = torch.tensor([token for row in rows for token in row[1:]])
+    counts = torch.tensor([len(row) - 1 for row in rows])
+    forward = record(model, [()] * len(rows), rows, first)
+    owner, column, targets, counts = (x.to(model.device) for x in (owner, column, targets, counts))
+    source = torch.arange(len(targets), device=model.device)
+    return Reading((), forward, real, (owner, column), source, targets, owner, counts)
 
 
 def _ended(row: TokenizedPrompt, model: Model) -> TokenizedPrompt:

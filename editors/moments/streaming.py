@@ -151,7 +151,7 @@ def collect(
             break
         rows = _rows(model, window, budget, batching, tally)
         documents, tokens = tally.documents, tally.tokens
-        for batch in _batches(rows, batching.batch_tokens):
+        for batch in batches(rows, batching.batch_tokens):
             report(_phase(budget, documents, tokens))
             _count(model, batch, tally)
             documents, tokens = documents + len(batch), tokens + sum(map(len, batch))
@@ -176,7 +176,7 @@ def _rows(model: Model, texts: Iterable[str], budget: Budget, batching: Batching
     return rows
 
 
-def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
+def batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
     """Rows of about the same length together, longest first, at most `batch_tokens` with padding.
 
     No row is shorter than three quarters of the longest of its batch, so that at most a quarter is padding.

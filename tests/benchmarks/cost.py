@@ -19,6 +19,8 @@ from editors.locate.contexts import GivenContexts, Groups
 from editors.locate.targets import TargetOptimizer
 from editors.methods.alphaedit import AlphaEdit
 from editors.methods.betaedit import BetaEdit
+from editors.methods.crispedit.curvature import Curvature, GivenCurvature
+from editors.methods.crispedit.editor import CrispEdit
 from editors.methods.emmet import EMMET
 from editors.methods.finetune import FineTuning
 from editors.methods.lora import LoRAEditing
@@ -39,6 +41,7 @@ from editors.regularizers.mpes import MPES
 from editors.regularizers.norm_constraint import NormConstraint
 from editors.regularizers.prune import Prune
 from editors.regularizers.rect import Rect
+from editors.updates import sites_of
 from tests.benchmarks.measure import timed
 from tests.benchmarks.workbench import LAYERS, Workbench, facts
 
@@ -102,6 +105,23 @@ def _lora(bench: Workbench) -> Editor:
     return LoRAEditing(name="lora", adapters=adapters, steps=30, learning_rate=5e-3)
 
 
+def _crispedit(bench: Workbench) -> Editor:
+    """Five blocks, as published; a curvature of rank 500, which costs the same as another."""
+    layers = [6, 7, 8, 9, 10]
+    sites = sites_of(layers, ["mlp_down"])
+    text = {site: Curvature.zero(bench.model.current(site).shape) for site in sites}
+    for site, curvature in text.items():
+        out, width = bench.model.current(site).shape
+        curvature.add(TokenGradients(torch.randn(500, width), torch.randn(500, out)))
+    return CrispEdit(
+        name="crispedit",
+        layers=layers,
+        curvature=GivenCurvature(curvatures=text),
+        facts_at_once=32,
+        shuffle=0,
+    )
+
+
 def _mend(bench: Workbench) -> Editor:
     """With an untrained hypernetwork of the published rank, which costs the same as a trained one."""
     made = MEND(name="mend", layers=[9, 10, 11])
@@ -132,6 +152,7 @@ EDITORS: Mapping[str, tuple[int, Callable[[Workbench], Editor]]] = MappingProxyT
         "ft_l": (BATCH, lambda bench: _ft(bench, layers=[0], norm_bound=5e-4)),
         "ft_m": (BATCH, lambda bench: _ft(bench, objective="teacher_forced")),
         "locft": (BATCH, lambda bench: _ft(bench, objective="teacher_forced", ends=True, shuffle=0)),
+        "crispedit": (BATCH, _crispedit),
         "ultraedit": (BATCH, _ultraedit),
         "mose": (1, lambda bench: OrthogonalEditing(name="mose", layers=[4, 5, 6])),
         "stableedit": (BATCH, lambda bench: _ultraedit(bench, predicting=True, whitening=True)),

@@ -9,6 +9,8 @@ from editors.data import Fact
 from editors.locate.base import LocateThenEdit
 from editors.methods.alphaedit import AlphaEdit
 from editors.methods.betaedit import BetaEdit
+from editors.methods.crispedit.curvature import Curvature, GivenCurvature, add_tokens
+from editors.methods.crispedit.editor import CrispEdit
 from editors.methods.emmet import EMMET
 from editors.methods.finetune import FineTuning
 from editors.methods.lora import LoRAEditing
@@ -24,11 +26,12 @@ from editors.methods.ultraedit import UltraEdit
 from editors.models.adapters import LoRA
 from editors.models.gradients import read_targets
 from editors.models.model import Model
+from editors.models.tokenization import tokenize
 from editors.regularizers.history import History
 from editors.regularizers.mpes import MPES
 from editors.regularizers.norm_constraint import NormConstraint
-from editors.updates import Site
-from tests.tiny import FACTS, contexts, moments, optimizer
+from editors.updates import Site, sites_of
+from tests.tiny import FACTS, TEXT, contexts, moments, optimizer
 
 SHORT = {"steps": 6, "learning_rate": 0.2, "decay": 0.01, "max_norm_ratio": 2.0}
 
@@ -121,6 +124,19 @@ def make_mose(model: Model, **changes: object) -> OrthogonalEditing:
     return OrthogonalEditing(**(given | changes))
 
 
+def curvatures(model: Model, sites: Sequence[Site]) -> dict[Site, Curvature]:
+    """That of the tiny text, on a model of the same weights."""
+    found = {site: Curvature.zero(model.current(site).shape) for site in sites}
+    add_tokens(model, [tokenize(model.tokenizer, sentence).ids for sentence in TEXT], found)
+    return found
+
+
+def make_crispedit(model: Model, **changes: object) -> CrispEdit:
+    given = {"name": "crispedit", "layers": [1, 2], "steps": 4, "energy": 0.7} | changes
+    sites = sites_of(given["layers"], ["mlp_down"])
+    return CrispEdit(**({"curvature": GivenCurvature(curvatures=curvatures(model, sites))} | given))
+
+
 def make_hypernetwork(model: Model, sites: Sequence[Site], **design: object) -> Hypernetwork:
     """A random one, down the gradient, that knows mean and deviation of the tiny model's facts."""
     given = {"rank": 4, "step_size": -1e-4}
@@ -168,6 +184,7 @@ EDITORS: dict[str, Callable[[Model], Editor]] = {
     "stableedit": make_stableedit,
     "mend": make_mend,
     "mose": make_mose,
+    "crispedit": make_crispedit,
 }
 
 

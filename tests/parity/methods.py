@@ -11,6 +11,8 @@ from editors.locate.contexts import GivenContexts
 from editors.locate.targets import TargetOptimizer
 from editors.methods.alphaedit import AlphaEdit
 from editors.methods.betaedit import BetaEdit
+from editors.methods.crispedit.curvature import Curvature, GivenCurvature, add_tokens
+from editors.methods.crispedit.editor import CrispEdit
 from editors.methods.emmet import EMMET
 from editors.methods.finetune import FineTuning
 from editors.methods.memit import MEMIT
@@ -21,6 +23,7 @@ from editors.methods.mose import OrthogonalEditing
 from editors.methods.pmet import PMET, JointTargets
 from editors.methods.rome import ROME
 from editors.methods.ultraedit import UltraEdit
+from editors.models.tokenization import tokenize
 from editors.moments.moment_sources import GivenMoments
 from editors.regularizers.base import Regularizer
 from editors.regularizers.history import History
@@ -124,6 +127,24 @@ def _locft(case: Case) -> Editor:
     )
 
 
+def _crispedit(case: Case) -> Editor:
+    """In the order given; the curvature is that of the recorded texts."""
+    published = case.hparams
+    sites = [Site("mlp_down", layer) for layer in published["layers"]]
+    model = case.model()
+    text = {site: Curvature.zero(model.current(site).shape) for site in sites}
+    add_tokens(model, [tokenize(model.tokenizer, row).ids for row in case.info["texts"]], text)
+    return CrispEdit(
+        name="crispedit",
+        layers=published["layers"],
+        curvature=GivenCurvature(curvatures=text),
+        energy=published["energy_threshold"],
+        steps=published["num_steps"],
+        learning_rate=published["lr"],
+        facts_at_once=published["batch_size"],
+    )
+
+
 def _pmet(case: Case) -> Editor:
     factor, weight = float(case.hparams["nll_loss_factor"]), float(case.hparams["mom2_update_weight"])
     targets = JointTargets(**_settings(case), nll_weight=factor, loss_layer=case.hparams.get("v_loss_layer"))
@@ -180,6 +201,7 @@ METHODS: dict[str, Callable[[Case], Editor]] = {
     "alphaedit": _alphaedit,
     "betaedit": _betaedit,
     "locft": _locft,
+    "crispedit": _crispedit,
     "pmet": _pmet,
     "mend": _mend,
     "mose": _mose,

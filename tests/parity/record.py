@@ -3,11 +3,12 @@
     python -m tests.parity.record tests/parity/recorded
 
 The models are random and tiny; the outputs come from `tests.plain`, which shares no solver, no replay and
-no batching with the editors. Those of `betaedit`, `locft`, `mose` and `stableedit` come from the published
-code (lbq8942/BetaEdit at 740e323, ICT-STAR/LocFT at 51db785, famoustourist/MOSE at 783b863,
-MINE-USTC/StableEdit at 6ea8eae), run on the same models and inputs: LocFT with the facts in their order;
-StableEdit without its warm-up, with the sum of the losses, and with its ε only where it keeps a deviation
-from zero; MOSE with its loss in the precision of the model. This command leaves them as they are.
+no batching with the editors. Those of `betaedit`, `crispedit`, `locft`, `mose` and `stableedit` come from the
+published code (lbq8942/BetaEdit at 740e323, zarifikram/CrispEdit at 1d9f833, ICT-STAR/LocFT at 51db785,
+famoustourist/MOSE at 783b863, MINE-USTC/StableEdit at 6ea8eae), run on the same models and inputs: LocFT and
+CrispEdit with the facts in their order; CrispEdit and MOSE with their losses in the precision of the model;
+CrispEdit with a new Adam for every edit; StableEdit without its warm-up, with the sum of the losses, and with
+its ε only where it keeps a deviation from zero. This command leaves them as they are.
 """
 
 import json
