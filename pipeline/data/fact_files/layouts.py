@@ -13,6 +13,7 @@ from difflib import get_close_matches
 
 from editors.data import SLOT, Fact
 from editors.errors import DataError, listed
+from pipeline.data.fact_files.ripple_edits import MARKS, parse_ripple_edits
 from pipeline.data.fields import Fields, Unusable, is_empty, number_text, with_slot
 from pipeline.data.sources import ZsRE
 
@@ -116,6 +117,7 @@ def parse_mquake(row: Fields, identity: str) -> Fact:
 
 
 LAYOUTS = (
+    Layout("RippleEdits'", MARKS, parse_ripple_edits),
     Layout("MQuAKE's", ("requested_rewrite", "questions", "new_answer"), parse_mquake),
     Layout("CounterFact's", ("requested_rewrite",), parse_fact),
     Layout("CounterFact's (flat)", ("prompt", "target_new", "neighborhood_prompts"), parse_fact),
