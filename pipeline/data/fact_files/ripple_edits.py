@@ -13,16 +13,19 @@ every query counts by itself, also of tests that one of several would pass; and 
 read, so that tests count whether or not the unedited model knows what they build on.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
 from editors.data import SLOT, Fact
 from pipeline.data.fields import Fields, Unusable
 
 FOLLOW = ("logical_generalization", "compositionality_i", "compositionality_ii", "subject_aliasing")
 STAY = ("relation_specificity", "forgetfulness")
-MARKS = ("edit", *FOLLOW, *STAY)
-"""The fields of a case, normalised."""
-_SENTENCES = {
+MARKS = ("edit", *FOLLOW)
+"""Fields of every case, normalised; those of `STAY` may be absent."""
+_ID = re.compile(r"Q\d+")
+"""What stands in place of a name that Wikidata does not have."""
+_SENTENCES: Mapping[str, str] = {
     "AWARD_RECEIVED": "The name of the award {} won is",
     "CAPITAL": "The name of the capital city of {} is",
     "CAPITAL_OF": "The name of the country which {} is the capital of is",
@@ -48,20 +51,21 @@ _SENTENCES = {
 def parse_ripple_edits(row: Fields, identity: str) -> Fact:
     """The fact of a case; raises `Unusable` if its sentence does not give subject and object."""
     edit = row.of("edit")
-    splits, true = _splits(edit), {}
-    if edit.row.get("original_fact") is not None:
-        true = _splits(edit.of("original_fact"))
-        splits = {subject: split for subject, split in splits.items() if subject in true}
+    splits = {subject: split for subject, split in _splits(edit).items() if split[1]}
+    original = None if edit.row.get("original_fact") is None else _splits(edit.of("original_fact"))
+    if original is not None:
+        splits = {subject: split for subject, split in splits.items() if subject in original}
     if len(splits) != 1:
-        reason = "subject twice" if splits else "subject absent"
-        raise Unusable(reason, f"{edit.text('prompt')[:80]!r} and its original fact give no one subject")
+        sentence = f"{edit.text('prompt')[:80]!r}, {edit.name('relation') or 'no relation'}"
+        way = "its sentence and that of the original fact have to give one subject, and an object"
+        raise Unusable("subject twice" if splits else "subject absent", f"{sentence}: {way}")
     ((subject, (prompt, target)),) = splits.items()
     return Fact(
         id=identity,
         prompt=prompt,
         subject=subject,
         target_new=target,
-        target_true=true[subject][1] if true else "",
+        target_true="" if original is None else original[subject][1],
         relation=edit.name("relation"),
         portability=_pairs(row, FOLLOW),
         locality=_pairs(row, STAY),
@@ -69,7 +73,7 @@ def parse_ripple_edits(row: Fields, identity: str) -> Fact:
 
 
 def _splits(fact: Fields) -> dict[str, tuple[str, str]]:
-    """The subjects that the sentence may be about, each with its prompt and object.
+    """The subjects that the sentence may be about, each with its prompt and object, which may be empty.
 
     There are several if the words between the two stand in one of them as well.
     """
@@ -81,19 +85,21 @@ def _splits(fact: Fields) -> dict[str, tuple[str, str]]:
         before, after = prompt.split(SLOT)
         pieces = text.removeprefix(before).split(f"{after} ") if text.startswith(before) else []
         for end in range(1, len(pieces)):
-            subject, target = (f"{after} ".join(part) for part in (pieces[:end], pieces[end:]))
-            if subject.strip() and target.strip():
-                splits[subject.strip()] = prompt, target.strip()
-    if not splits:
-        raise Unusable(
-            "subject absent", f"{text[:80]!r} names no subject and object of {relation or 'a relation'}"
-        )
+            subject, target = (_name(f"{after} ".join(part)) for part in (pieces[:end], pieces[end:]))
+            if subject:
+                splits[subject] = prompt, target
     return splits
+
+
+def _name(text: str) -> str:
+    """The name, empty if it is only an id."""
+    return "" if _ID.fullmatch(text.strip()) else text.strip()
 
 
 def _pairs(row: Fields, kinds: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Prompt and answer of every test query of these kinds that has one answer, without repetitions."""
-    pairs = (pair for kind in kinds for test in _objects(row, kind) for pair in _answered(test))
+    given = [kind for kind in kinds if row.row.get(kind) is not None]
+    pairs = (pair for kind in given for test in _objects(row, kind) for pair in _answered(test))
     return tuple(dict.fromkeys(pairs))
 
 
@@ -101,7 +107,7 @@ def _answered(test: Fields) -> Iterator[tuple[str, str]]:
     for query in _objects(test, "test_queries"):
         answers = _objects(query, "answers")
         if len(answers) == 1:
-            yield query.text("prompt"), answers[0].text("value")
+            yield query.text("prompt"), _name(answers[0].text("value"))
 
 
 def _objects(fields: Fields, key: str) -> list[Fields]:

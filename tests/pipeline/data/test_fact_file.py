@@ -314,11 +314,15 @@ REFUSED = {
     ),
     "a case of RippleEdits without one kind of tests": (
         json.dumps([{"edit": {}, "Logical_Generalization": [], "Compositionality_I": []}]),
-        "no field subject .* nearest layout is RippleEdits' one, with edit, .* relation_specificity",
+        "no field subject .* nearest layout is RippleEdits' one, with edit, .* subject_aliasing",
+    ),
+    "a case of RippleEdits that changes nothing": (
+        json.dumps([LAYOUTS["RippleEdits'"][0]]).replace("N'Djamena.", "Oslo."),
+        "identical targets: 1, first row 1",
     ),
     "a case of RippleEdits without a sentence": (
         json.dumps([LAYOUTS["RippleEdits'"][0] | {"edit": {"prompt": "Oslo.", "relation": "CAPITAL"}}]),
-        "subject absent: 1, first row 1: 'Oslo' names no subject and object of CAPITAL",
+        "subject absent: 1, first row 1: 'Oslo.', CAPITAL: its sentence and that of the original fact",
     ),
     "ragged": (
         "subject,prompt,target\nChad,{}, in Africa, is,Oslo\nMali,{} is,Oslo\nA,{} is\n",

@@ -51,7 +51,9 @@ def test_the_original_fact_tells_where_the_subject_ends():
         (case("The name of the father of Ada is Anne.", "MOTHER"), "subject absent"),
         (case("The name of the mother of Ada is Anne.", ""), "subject absent"),
         (case("The gender of Ada is A.", "SEX_OR_GENDER", "The gender of Bob is B."), "subject absent"),
-        (case("The place of birth of Ada is A.", "PLACE_OF_BIRTH", forgetfulness=None), "missing field"),
+        (case("The name of the mother of Q12 is Anne.", "MOTHER"), "subject absent"),
+        (case("The name of the mother of Ada is Q12.", "MOTHER"), "subject absent"),
+        (case("The place of birth of Ada is A.", "PLACE_OF_BIRTH", forgetfulness=3), "missing field"),
         (case("The place of birth of Ada is A.", "PLACE_OF_BIRTH", forgetfulness=["x"]), "missing field"),
         (case("The place of birth of Ada is A.", "PLACE_OF_BIRTH", forgetfulness=[{}]), "missing field"),
         (case(3, "MOTHER"), "missing field"),
@@ -64,10 +66,16 @@ def test_a_broken_case_is_left_out_with_its_reason(row: Fields, reason: str):
     assert error.value.reason == reason and error.value.detail
 
 
+def test_an_original_fact_without_an_object_and_tests_that_are_not_there_are_no_mistakes():
+    row = case("The gender of Ada is A.", "SEX_OR_GENDER", "The gender of Ada is .", forgetfulness=None)
+    fact = parse_ripple_edits(row, "1")
+    assert (fact.subject, fact.target_new, fact.target_true, fact.locality) == ("Ada", "A", "", ())
+
+
 def test_questions_without_one_answer_and_repetitions_are_left_out():
     tests = [
         query_test(("Who?", "Anne"), ("Which?", "one", "two"), ("None?",)),
-        query_test(("Who?", "Anne"), ("Blank?", " ")),
+        query_test(("Who?", "Anne"), ("Blank?", " "), ("Id?", "Q7")),
     ]
     row = case("The place of birth of Ada is A.", "PLACE_OF_BIRTH", logical_generalization=tests)
     assert parse_ripple_edits(row, "1").portability == (("Who?", "Anne"),)
