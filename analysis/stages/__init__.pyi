@@ -18,5 +18,5 @@ from .probes.stage import Probes as Probes
 from .reference import Reference as Reference
 from .signatures import Alarm as Alarm, Judge as Judge, OnAlarm as OnAlarm, Signatures as Signatures
 from .spectra import Spectra as Spectra
-from .suppression import Suppression as Suppression
+from .suppression.stage import Suppression as Suppression
 from .tracing.stage import CausalTrace as CausalTrace

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 
 from editors.data import SLOT, Fact
 from editors.errors import DataError, listed
+from pipeline.data.fact_files.ripple_edits import MARKS, STAY, parse_ripple_edits
 from pipeline.data.fields import Fields, Unusable, is_empty, number_text, with_slot
 from pipeline.data.sources import ZsRE
 
@@ -61,6 +62,8 @@ class Layout:
     """Fields by which it is recognised: all of them are in the row."""
     parse: Callable[[Fields, str], Fact]
     """The fact of a row with normalised names; raises `Unusable`."""
+    optional: tuple[str, ...] = ()
+    """Further fields that it reads if they are there."""
 
 
 def normalised(row: Row) -> dict[str, object]:
@@ -116,6 +119,7 @@ def parse_mquake(row: Fields, identity: str) -> Fact:
 
 
 LAYOUTS = (
+    Layout("RippleEdits'", MARKS, parse_ripple_edits, optional=STAY),
     Layout("MQuAKE's", ("requested_rewrite", "questions", "new_answer"), parse_mquake),
     Layout("CounterFact's", ("requested_rewrite",), parse_fact),
     Layout("CounterFact's (flat)", ("prompt", "target_new", "neighborhood_prompts"), parse_fact),
@@ -185,7 +189,7 @@ def unread_names(rows: Iterable[Row], layout: Layout) -> list[str]:
 
 def _read_names(row: Row, layout: Layout) -> set[str]:
     if layout.parse is not parse_fact:
-        return {*_NAMES, *layout.marks}
+        return {*_NAMES, *layout.marks, *layout.optional}
     flat = {**row, **_rewrite(row)}
     return {name for each in FIELDS.values() if (name := _name(flat, each))} | {*layout.marks}
 

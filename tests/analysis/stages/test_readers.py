@@ -10,7 +10,7 @@ from analysis.inference.scoring import Scorer
 from analysis.stages.base import Measurement, Observation, Stage
 from analysis.stages.efficacy.stage import Efficacy
 from analysis.stages.generation_match import GenerationMatch, until_stop
-from analysis.stages.suppression import Suppression
+from analysis.stages.suppression.stage import Suppression
 from editors.data import Fact, Reader, as_it_is
 from editors.models.model import Model
 from tests.editors.cases import EDITORS

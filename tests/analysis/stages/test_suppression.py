@@ -7,7 +7,7 @@ import torch
 
 from analysis.stages.base import Observation
 from analysis.stages.reference import Reference
-from analysis.stages.suppression import Suppression
+from analysis.stages.suppression.stage import Suppression
 from editors.data import Fact
 from editors.errors import ConfigError
 from editors.models.model import Model

@@ -198,6 +198,6 @@ def test_a_key_that_came_later_counts_only_with_a_value():
     plain = {"model": {"path": "x"}}
     assert fingerprint(plain) == fingerprint({"model": {"path": "x", "gguf": None}})
     assert fingerprint(plain) != fingerprint({"model": {"path": "x", "gguf": "a"}})
-    off = {"replay": False, "compensate": False, "certify": False, "undo": []}
+    off = {"replay": False, "compensate": False, "certify": False, "undo": [], "mask": None}
     assert fingerprint({"editor": {"name": "memit"}}) == fingerprint({"editor": {"name": "memit"} | off})
     assert fingerprint({"editor": off}) != fingerprint({"editor": off | {"replay": True}})

@@ -34,6 +34,19 @@ def only(source: FactFile) -> Fact:
     return fact
 
 
+def query_test(*queries: tuple[str, ...]) -> dict[str, object]:
+    """A test of RippleEdits, with these queries: a prompt, and its answers."""
+    asked = [
+        {
+            "prompt": prompt, "answers": [{"value": answer, "aliases": ["X"]} for answer in answers],
+            "query_type": "regular", "subject_id": "Q1", "relation": "CAPITAL", "target_ids": ["Q2"],
+            "phrase": None,
+        }
+        for prompt, *answers in queries
+    ]  # fmt: skip
+    return {"test_queries": asked, "test_condition": "OR", "condition_queries": asked}
+
+
 FLAT = {"subject": "Chad", "prompt": PROMPT, "target_new": "Oslo", "target_true": "N'Djamena"}
 REPHRASED = "Chad has the capital"
 UNRELATED = (("Who wrote Emma?", "Austen"),)
@@ -76,6 +89,43 @@ LAYOUTS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
                 ("Who is the mayor of the capital of Chad?", "Rieber"),
                 ("Who runs Chad's capital?", "Rieber"),
             )
+        },
+    ),
+    "RippleEdits'": (
+        {
+            "example_type": "popular",
+            "edit": {
+                "prompt": "The name of the capital city of Chad is Oslo.", "subject_id": "Q1",
+                "relation": "CAPITAL", "target_id": "Q2",
+                "original_fact": {
+                    "prompt": "The name of the capital city of Chad is N'Djamena.", "subject_id": "Q1",
+                    "relation": "CAPITAL", "target_id": "Q3",
+                },
+            },
+            "Relation_Specificity": [query_test(("The name of the anthem of Chad is", "La Tchadienne"))],
+            "Logical_Generalization": [query_test(("Oslo is the capital of", "Chad"))],
+            "Subject_Aliasing": [query_test(("The name of the capital city of Tchad is", "Oslo"))],
+            "Compositionality_I": [
+                query_test(
+                    ("The name of the mayor of the capital city of Chad is", "Rieber"),
+                    ("The name of the rivers of the capital city of Chad are", "Akerselva", "Loelva"),
+                )
+            ],
+            "Compositionality_II": [],
+            "Forgetfulness": [query_test(("The capital of Chad, which is not Oslo, is", "N'Djamena"))],
+        },
+        {
+            "prompt": "The name of the capital city of {} is",
+            "relation": "CAPITAL",
+            "portability": (
+                ("Oslo is the capital of", "Chad"),
+                ("The name of the mayor of the capital city of Chad is", "Rieber"),
+                ("The name of the capital city of Tchad is", "Oslo"),
+            ),
+            "locality": (
+                ("The name of the anthem of Chad is", "La Tchadienne"),
+                ("The capital of Chad, which is not Oslo, is", "N'Djamena"),
+            ),
         },
     ),
     "zsRE's (MEND)": (
@@ -261,6 +311,18 @@ REFUSED = {
     "several edits in a case": (
         json.dumps([{"requested_rewrite": [FLAT, FLAT], "questions": ["Who?"], "new_answer": "Rieber"}]),
         "several edits: 1, first row 1",
+    ),
+    "a case of RippleEdits without one kind of tests": (
+        json.dumps([{"edit": {}, "Logical_Generalization": [], "Compositionality_I": []}]),
+        "no field subject .* nearest layout is RippleEdits' one, with edit, .* subject_aliasing",
+    ),
+    "a case of RippleEdits that changes nothing": (
+        json.dumps([LAYOUTS["RippleEdits'"][0]]).replace("N'Djamena.", "Oslo."),
+        "identical targets: 1, first row 1",
+    ),
+    "a case of RippleEdits without a sentence": (
+        json.dumps([LAYOUTS["RippleEdits'"][0] | {"edit": {"prompt": "Oslo.", "relation": "CAPITAL"}}]),
+        "subject absent: 1, first row 1: 'Oslo.', CAPITAL: its sentence and that of the original fact",
     ),
     "ragged": (
         "subject,prompt,target\nChad,{}, in Africa, is,Oslo\nMali,{} is,Oslo\nA,{} is\n",

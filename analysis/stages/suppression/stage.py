@@ -1,4 +1,4 @@
-"""Is the old object erased or hushed: by block, after a sentence about its subject, with a part of the drift.
+"""Is the old object erased or hushed: by block, after another fact, with a part of drift or weights.
 
 An edit that makes the new object the first choice may leave the old one in the model. Asked are edited facts
 whose old object was the unedited model's first choice.
@@ -10,9 +10,12 @@ whose old object was the unedited model's first choice.
     restored   share whose old object is the first choice again once the drift D = W − W₀ of every edited
                matrix is reduced to (1 − energy) ‖D‖²: by its largest singular directions, or as a whole,
                √(1 − energy) D. What the first restores and the second does not lies in few directions.
+    mask       the same share of one half of the subjects, once few entries of the edited matrices are set to
+               zero that were chosen for the other half (`mask.py`); beside it, as controls, as many random
+               entries, and facts of subjects that the run never edits
 
-Sources: attacks arXiv 2505.12636, singular directions arXiv 2505.20819. Deviation: the attack takes a fact of
-the data where the paper takes sentences of an encyclopedia.
+Sources: attacks arXiv 2505.12636, singular directions arXiv 2505.20819, mask arXiv 2605.28839. Deviation: the
+attack takes a fact of the data where the paper takes sentences of an encyclopedia.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,11 +23,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from analysis.inference.scoring import Ids, Scorer
 from analysis.stages.base import Cadence, Measurement, Observation, Stage, spread_over
+from analysis.stages.suppression.mask import Mask, random_mask, removed_share, train
 from editors.data import Fact, Reader
 from editors.errors import ConfigError
 from editors.models.hooks import capture
@@ -33,6 +37,8 @@ from editors.models.tokenization import pad, tokenize
 from editors.updates import Site, at_least_float32
 
 Reduction = Callable[[Float[Tensor, "out in"]], Float[Tensor, "out in"]]
+Change = Callable[[Site, Float[Tensor, "out in"]], Float[Tensor, "out in"]]
+"""From a matrix, in at least float32, to the one in its place."""
 _PROMPTS = 64
 """Prompts of one forward pass."""
 
@@ -44,7 +50,9 @@ class Suppression(Stage):
     Keys: `edit/lens/old.block.<layer>` and `edit/lens/new.block.<layer>`; `edit/hushed/attacked` and
     `.plain`, the latter without the sentence before; `edit/hushed/restored` by singular directions,
     `.shrunk` as a whole, and `.unchanged` with the whole drift. Facts without an old object, and those that
-    the unedited model did not know, are not asked about; without any there are no numbers.
+    the unedited model did not know, are not asked about; without any there are no numbers. With `mask`:
+    `edit/mask/removed` and `.unchanged`; `.restored`, `.likelier`, `.trained` and `.kept` under the mask, and
+    with `_random` after the name under the random one.
     """
 
     name: str = "suppression"
@@ -53,9 +61,20 @@ class Suppression(Stage):
     """Most edited facts that are asked about, spread over those so far."""
     energy: float = 0.5
     """Share of ‖D‖² that is taken away."""
+    mask: float | None = None
+    """Largest share of the edited weights that a mask may remove, the paper's is 0.1; None trains none.
+
+    Training costs `mask_steps` forward and backward passes over half of the facts.
+    """
+    mask_steps: int = 30
+    """Steps of its training, in which the half that is trained on comes back in the built-in models."""
+    seed: int = 0
+    """Seed of the halves and of the random mask."""
 
     def __post_init__(self) -> None:
-        self.check_minimums(facts=1)
+        self.check_minimums(facts=1, mask_steps=1)
+        if self.mask is not None and not 0 < self.mask < 1:
+            raise ConfigError(f"stage.{self.name}.mask={self.mask}, but it has to lie between 0 and 1")
         if not 0 < self.energy < 1:
             raise ConfigError(f"stage.{self.name}.energy={self.energy}, but it has to lie between 0 and 1")
 
@@ -78,14 +97,43 @@ class Suppression(Stage):
         if reference is not None:
             result["edit/hushed/unchanged"] = self._first(facts)
             for name, reduction in (("restored", self._without_largest), ("shrunk", self._shrunk)):
-                with _reduced(model, reference.weights, observation.edited, reduction):
+                with _changed(model, observation.edited, _reduced(reference.weights, reduction)):
                     result[f"edit/hushed/{name}"] = self._first(facts)
+        if self.mask is not None and observation.edited:
+            result |= self._masked(model, facts, observation)
         return result
 
     def _first(self, facts: Sequence[Fact]) -> float:
         """Share of the facts whose old object is the first choice."""
-        exact = self._scorer.score([(fact.statement, fact.target_true) for fact in facts]).exact
-        return float(exact.double().mean())
+        return float(self._is_first(facts).double().mean())
+
+    def _is_first(self, facts: Sequence[Fact]) -> Bool[Tensor, " fact"]:
+        return self._scorer.score([(fact.statement, fact.target_true) for fact in facts]).exact
+
+    def _masked(self, model: Model, facts: Sequence[Fact], observation: Observation) -> Measurement:
+        """What a mask for one half of the facts does to the other half and to facts that were not edited."""
+        assert self.mask is not None
+        trained, judged = halves(facts, self.seed)
+        if not (trained and judged):
+            return {}
+        reader, sites = observation.reader, observation.edited
+        texts = [_tokens(model, reader(fact.statement), fact.target_true) for fact in trained]
+        mask = train(model, sites, texts, share=self.mask, steps=self.mask_steps)
+        others = spread_over([fact for fact in observation.untouched if fact.target_true], self.facts)
+        known = [fact for fact, first in zip(others, self._is_first(others), strict=True) if first]
+        result: Measurement = {
+            "edit/mask/removed": removed_share(mask),
+            "edit/mask/unchanged": self._first(judged),
+        }
+        groups = {"restored": judged, "trained": trained, "kept": known}
+        for suffix, removed in (("", mask), ("_random", random_mask(mask, self.seed))):
+            with _changed(model, sites, _without(removed)):
+                for name, group in groups.items():
+                    if group:
+                        result[f"edit/mask/{name}{suffix}"] = self._first(group)
+                likelier = self._likelier(judged, [fact.statement for fact in judged])
+                result[f"edit/mask/likelier{suffix}"] = likelier
+        return result
 
     def _attacked(self, facts: Sequence[Fact], others: Sequence[Fact]) -> Measurement:
         """Share whose old object is likelier, with and without a sentence about the subject."""
@@ -119,19 +167,42 @@ class Suppression(Stage):
         return (1 - self.energy) ** 0.5 * drift
 
 
+def halves(facts: Sequence[Fact], seed: int) -> tuple[list[Fact], list[Fact]]:
+    """The facts of one half of their subjects, drawn at random, and those of the other."""
+    subjects = list(dict.fromkeys(fact.subject for fact in facts))
+    order = torch.randperm(len(subjects), generator=torch.Generator().manual_seed(seed)).tolist()
+    first = {subjects[place] for place in order[: len(subjects) // 2]}
+    return (
+        [fact for fact in facts if fact.subject in first],
+        [fact for fact in facts if fact.subject not in first],
+    )
+
+
 @contextmanager
-def _reduced(
-    model: Model, unedited: Mapping[Site, Tensor], sites: Sequence[Site], reduction: Reduction
-) -> Iterator[None]:
-    """The model with W₀ and a part of the drift in every edited matrix, for as long as the context lasts."""
+def _changed(model: Model, sites: Sequence[Site], change: Change) -> Iterator[None]:
+    """The model with other matrices, for as long as the context lasts."""
     before = model.snapshot(sites)
     try:
         for site, weight in before.items():
-            start = at_least_float32(unedited[site].to(weight.device))
-            model.write(site, start + reduction(at_least_float32(weight) - start))
+            model.write(site, change(site, at_least_float32(weight)))
         yield
     finally:
         model.restore(before)
+
+
+def _reduced(unedited: Mapping[Site, Tensor], reduction: Reduction) -> Change:
+    """W₀ and a part of the drift."""
+
+    def change(site: Site, weight: Tensor) -> Tensor:
+        start = at_least_float32(unedited[site].to(weight.device))
+        return start + reduction(weight - start)
+
+    return change
+
+
+def _without(mask: Mask) -> Change:
+    """Zero in place of the entries that the mask removes."""
+    return lambda site, weight: weight.masked_fill(mask[site], 0)
 
 
 @torch.no_grad()
