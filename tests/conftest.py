@@ -17,6 +17,8 @@ from typing import Any
 import jaxtyping
 import pytest
 
+gc.disable()  # until all tests are imported, which leaves no garbage
+
 TESTS = Path(__file__).parent
 # the packages whose functions have shapes; whole runs, which take twice as long with the checks, have them in
 # make long
@@ -59,6 +61,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(BETWEEN_SEARCHES)
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
