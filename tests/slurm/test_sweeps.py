@@ -177,7 +177,7 @@ def test_a_preempted_run_continues(
     cluster: Cluster, whole: Sweep, tmp_path: Path, preempted: Callable[[Sweep], None]
 ):
     sweep = cluster.start(tmp_path, "launcher=slurm_preempt", *WHOLE)
-    under_way(sweep)
+    under_way(sweep, rows=5)
     preempted(sweep)
     start_again(sweep)
     assert sweep.ended() == 0, f"{sweep.output}\n{sweep.cluster.history(sweep.job())}\n{log_of(sweep)}"
