@@ -17,6 +17,8 @@ from typing import Any
 import jaxtyping
 import pytest
 
+gc.disable()  # until all tests are imported, which leaves no garbage
+
 TESTS = Path(__file__).parent
 # the packages whose functions have shapes; whole runs, which take twice as long with the checks, have them in
 # make long
@@ -40,15 +42,26 @@ def _checked_if_it_has_shapes(**checker: Any) -> Callable[[Any], Any]:
 jaxtyping.jaxtyped = _checked_if_it_has_shapes
 
 
+# objects that are made before garbage is searched: at Python's 700, searches take a twentieth of all tests
+BETWEEN_SEARCHES = 50_000
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups first: one process runs all of a group, and would be alone with it at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    """Groups first, then slow tests: one process runs all of either, and would be alone with it at last."""
+    items.sort(key=_is_short)
+
+
+def _is_short(item: pytest.Item) -> tuple[bool, bool]:
+    group, slow = (item.get_closest_marker(name) for name in ("xdist_group", "slow"))
+    return group is None, slow is None
 
 
 def pytest_collection_finish() -> None:
     """What the imports left is not searched again: a quarter of a second at every collection of garbage."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(BETWEEN_SEARCHES)
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

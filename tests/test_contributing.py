@@ -3,13 +3,12 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.paths import ROOT
+from tests.pipeline.forked import forked
 
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 TEMPLATE = re.compile(r"^```(?:python|yaml)\n# (\S+\.(?:py|yaml))\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -35,14 +34,14 @@ def commands() -> list[list[str]]:
     return [line.split()[1:] for line in section.splitlines() if line.startswith("python -m")]
 
 
+@pytest.mark.slow
 def test_every_template_works_by_the_commands_of_the_page(folder: Path):
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "HF_HUB_OFFLINE": "1"}
+    environment = {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "HF_HUB_OFFLINE": "1"}
     run, figures = commands()
-    for arguments in ([*run, "edits=2", "tracker=none", "launcher.threads=1"], figures):
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=folder, env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+    for _, package, *arguments in ([*run, "edits=2", "tracker=none", "launcher.threads=1"], figures):
+        done = forked(
+            arguments, folder, environment=environment, search=[folder], module=f"{package}.__main__"
+        )
         assert done.returncode == 0, done.stderr
     (metrics,) = folder.glob("outputs/mine/*-*/metrics.jsonl")
     last = json.loads(metrics.read_text().splitlines()[-1])

@@ -4,6 +4,7 @@ import json
 import re
 from collections import defaultdict
 
+import pytest
 import yaml
 
 from analysis.claims.registry import STUDIES
@@ -60,6 +61,7 @@ def test_kept_runs_of_the_real_model_are_complete_and_anonymous():
             assert not (run / "records.parquet").exists()
 
 
+@pytest.mark.slow
 def test_kept_runs_are_complete_and_anonymous():
     """Runs of one length rest on the same files; nothing in them names the machine."""
     folders = [path for path in (ROOT / "docs" / "facts").iterdir() if path.is_dir()]

@@ -43,6 +43,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 REAL = "smollm2-135m"
 
 
+@pytest.mark.slow
 def test_the_tutorial_edits_measures_saves_and_draws(elsewhere: Path, capsys):
     """All of it but the blocks on the real model, which the next test runs."""
     names: dict[str, Any] = {}

@@ -8,6 +8,7 @@ import importlib
 import signal
 import sys
 
+import transformers.modeling_utils  # noqa: F401 - otherwise every job imports it for its model, in two seconds
 from hydra.core.plugins import Plugins
 
 import analysis.plots.run_figures  # noqa: F401 - the figures at the end of a run

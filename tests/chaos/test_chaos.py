@@ -5,7 +5,6 @@ memory and the trainings at 60 random moments and more.
 """
 
 import json
-import multiprocessing
 import random
 import shutil
 import signal
@@ -19,6 +18,7 @@ import pytest
 
 from analysis.results.run_folder import runs_in
 from tests.chaos.victim import live
+from tests.pipeline.forked import fork_server
 
 SHORT = [
     "stage=[norms,efficacy,signatures]",
@@ -85,9 +85,7 @@ QUIET = ("time/", "memory/")
 
 def process(*arguments: Any) -> BaseProcess:
     """A victim, forked from a process that has loaded everything already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.chaos.victim"])
-    return context.Process(target=live, args=arguments)
+    return fork_server().Process(target=live, args=arguments)
 
 
 def finish(overrides: list[str], root: Path) -> None:
@@ -156,6 +154,7 @@ def survive(name: str, tmp_path: Path, kills: int, seed: int) -> None:
     compare(root, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["history", pytest.param("edits between steps", marks=pytest.mark.long)])
 def test_a_killed_run_ends_with_the_same_bits(name: str, tmp_path: Path):
     survive(name, tmp_path, kills=3, seed=0)

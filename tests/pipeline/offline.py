@@ -2,8 +2,9 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
+
+from wandb.util import get_core_path
 
 
 def wandb_summary(folder: Path) -> dict[str, dict]:
@@ -29,6 +30,8 @@ def exit_code(records: list[dict[str, dict]]) -> int:
 
 
 def _inspected(folder: Path, *options: str) -> str:
-    (found,) = folder.glob("wandb/offline-run-*")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", *options, "--json", str(found)]
+    """What `wandb leet inspect` prints, which imports the library for a second to start this program."""
+    (run,) = folder.glob("wandb/offline-run-*/*.wandb")
+    command = [get_core_path(), "leet", "inspect", "--no-observability", *options, "--json"]
+    command += ["--run-file", str(run), str(run.parent.parent)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -41,7 +41,7 @@ def run_forked(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 def test_a_mistake_ends_with_a_sentence_and_status_one(
     overrides: list[str], tmp_path: Path, argument: str, sentence: str
 ):
-    process = run(tmp_path, *overrides, argument)
+    process = run_forked(tmp_path, *overrides, argument)
     assert process.returncode == 1
     assert sentence in process.stderr
     assert "Traceback" not in process.stderr and "Error executing job" not in process.stderr
@@ -94,6 +94,7 @@ def test_a_sweep_continues_after_a_failed_run_and_names_it(overrides: list[str],
     assert marks == ["DONE", "FAILED"]
 
 
+@pytest.mark.slow
 def test_standard_output_is_the_run_folder_alone(overrides: list[str], tmp_path: Path):
     process = run(tmp_path, *overrides, "tracker=wandb", "stage=[norms]")
     assert process.returncode == 0, process.stderr

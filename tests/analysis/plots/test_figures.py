@@ -100,6 +100,7 @@ def test_a_figure_is_chosen_by_name_number_or_the_number_of_its_group(metrics: p
     assert names("1") == []
 
 
+@pytest.mark.slow
 def test_every_figure_is_saved_non_empty_in_every_format_at_column_width(
     metrics: pd.DataFrame, tmp_path: Path, write_run: WriteRun
 ):

@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +18,7 @@ from analysis.reports.fact_table import fact_table
 from analysis.reports.html_report import render
 from analysis.results.collection import Collection, collect
 from analysis.results.tables import NARROW, alarm_order_text, last_values, per_series, summary
+from tests import fake_runs
 from tests.browser import watched_page
 from tests.fake_runs import WriteRun, keep_metrics
 
@@ -29,19 +33,34 @@ READS_PAGE = pytest.mark.xdist_group("page of the report")
 """One process renders the page."""
 
 
-@pytest.fixture
-def hostile(experiment: Path, write_run: WriteRun) -> Path:
-    """The experiment with markup in an editor's name, a setting, an error and a provenance."""
-    folder = write_run(editor="memit", seed=8, editor_label=HOSTILE, settings={"batch_size": HOSTILE})
+@pytest.fixture(scope="module")
+def hostile(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The experiment with markup in a name, a setting, an error, a provenance and a fact; and its page."""
+    root = tmp_path_factory.mktemp("hostile")
+    experiment = Path(shutil.copytree(written, root / written.name))
+    folder = fake_runs.write_run(
+        root, editor="memit", seed=8, editor_label=HOSTILE, settings={"batch_size": HOSTILE}
+    )
     (folder / "provenance.json").write_text('{"host": "<script>document.title=\'owned\'</script>"}')
     (experiment / "memit-2-0" / "FAILED").write_text(HOSTILE)
+    write_records(experiment / "memit-0-0", {"target_true": [HOSTILE, "Bergen"]})
+    (experiment / "report.html").write_text(page_of(experiment, title=HOSTILE))
     return experiment
 
 
 @pytest.fixture(scope="module")
-def page(collection: Collection) -> str:
+def reported(written: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The experiment with its report, and the lines that the command printed."""
+    experiment = Path(shutil.copytree(written, tmp_path_factory.mktemp("reported") / written.name))
+    with redirect_stdout(StringIO()) as printed:
+        assert main(["report", str(experiment)]) == 0
+    return experiment, printed.getvalue().rstrip().splitlines()
+
+
+@pytest.fixture(scope="module")
+def page(reported: tuple[Path, list[str]]) -> str:
     """The page of the experiment, which no test changes."""
-    return render(collection, charts(collection.metrics), title="quick")
+    return (reported[0] / "report.html").read_text()
 
 
 def page_of(folder: Path, *, title: str) -> str:
@@ -49,16 +68,16 @@ def page_of(folder: Path, *, title: str) -> str:
     return render(collection, charts(collection.metrics), title=title)
 
 
-def test_the_report_command_writes_every_file(experiment: Path, capsys: pytest.CaptureFixture[str]):
+@READS_PAGE
+def test_the_report_command_writes_every_file(reported: tuple[Path, list[str]]):
     """It prints the table and, last, the path of the page."""
-    assert main(["report", str(experiment)]) == 0
+    experiment, lines = reported
     assert (experiment / "report.html").stat().st_size < 10_000_000
     pd.testing.assert_frame_equal(
         pd.read_parquet(experiment / "metrics.parquet"), collect(experiment).metrics, check_dtype=False
     )
     assert len(pd.read_csv(experiment / "summary.csv")) == 6
     assert {path.stem for path in (experiment / "figures").iterdir()} == SHOWN
-    lines = capsys.readouterr().out.rstrip().splitlines()
     assert "failed: quick/memit-2-0: the norm is NaN after 17 edits; lower the step size" in lines
     headings, *rows, path = lines[-6:]
     assert headings.split()[:4] == ["editor", "seeds", "edits", "ES"]
@@ -82,8 +101,9 @@ def test_the_page_refers_to_nothing_outside_itself(page: str):
     assert "default-src 'none'" in page
 
 
+@READS_PAGE
 def test_hostile_text_is_escaped_everywhere(hostile: Path):
-    text = page_of(hostile, title=HOSTILE)
+    text = (hostile / "report.html").read_text()
     assert "<script>document.title" not in text
     assert "<img src=x" not in text
     assert "&lt;script&gt;document.title" in text
@@ -316,16 +336,14 @@ def write_records(run: Path, more: dict[str, list[str | None]]) -> None:
     pd.DataFrame(content).to_parquet(run / "records.parquet")
 
 
+@READS_PAGE
 @pytest.mark.browser
 def test_a_browser_shows_every_figure(hostile: Path):
     """Without errors, without requests, and without executing hostile text; from wide screens to phones."""
-    write_records(hostile / "memit-0-0", {"target_true": [HOSTILE, "Bergen"]})
     grown = summary(collect(hostile)).query("series == 'rome'")["norm_ratio"].mean()
-    page_file = hostile / "report.html"
-    page_file.write_text(page_of(hostile, title=HOSTILE))
     with watched_page(width=1200) as watched:
         page = watched.page
-        page.goto(page_file.as_uri())
+        page.goto((hostile / "report.html").as_uri())
         page.wait_for_function(
             f"document.querySelectorAll('.js-plotly-plot .main-svg').length >= {len(SHOWN)}"
         )

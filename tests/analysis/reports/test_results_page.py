@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -26,12 +26,17 @@ from tests import fake_runs
 from tests.fake_runs import WriteRun, write_rows
 from tests.paths import CONF
 
+READS_PAGE = pytest.mark.xdist_group("page of results")
+"""One process writes the page."""
 
-@pytest.fixture(autouse=True)
-def coarse_pictures(monkeypatch: pytest.MonkeyPatch):
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse_pictures() -> Iterator[None]:
     """Pictures of few dots are drawn faster."""
-    for module in (experiment_page, results_page):
-        monkeypatch.setattr(module, "DOTS_PER_INCH", 40)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (experiment_page, results_page):
+            patch.setattr(module, "DOTS_PER_INCH", 40)
+        yield
 
 
 @pytest.fixture
@@ -48,14 +53,28 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment_page, "save", touch)
 
 
-@pytest.fixture
-def root(write_run: WriteRun, tmp_path: Path) -> Path:
-    """Runs of two experiments, of one of them also on real facts."""
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of two experiments, of one of them also on real facts; no test changes them."""
+    root = tmp_path_factory.mktemp("finished")
     for name in ("norms_editing", "norms_editing_facts", "subspace_shift"):
         for seed in (0, 1, 2):
             for editor in ("rome", "memit"):
-                write_run(name=name, editor=editor, seed=seed)
-    return tmp_path
+                fake_runs.write_run(root, name=name, editor=editor, seed=seed)
+    return root
+
+
+@pytest.fixture
+def root(finished: Path, tmp_path: Path) -> Path:
+    """The same runs, beside which `write_run` writes others."""
+    return Path(shutil.copytree(finished, tmp_path, dirs_exist_ok=True))
+
+
+@pytest.fixture(scope="module")
+def written(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The page of these runs with its pictures, which no test changes, and its verdicts."""
+    page = tmp_path_factory.mktemp("page") / "docs" / "results.md"
+    return page, write_results([finished], page)
 
 
 def pages(page: Path) -> dict[str, str]:
@@ -67,25 +86,25 @@ def pictures(text: str) -> list[str]:
     return re.findall(r"!\[[^\]]*\]\((\S+?\.png)\)", text)
 
 
-def test_every_experiment_with_runs_has_a_page_with_its_claims_and_pictures(root: Path):
-    page = root / "docs" / "results.md"
-    verdicts = write_results([root], page)
+@READS_PAGE
+def test_every_experiment_with_runs_has_a_page_with_its_claims_and_pictures(written: tuple[Path, list[str]]):
+    page, verdicts = written
     run = {study.name: study for study in STUDIES if study.name in ("norms_editing", "subspace_shift")}
-    written = pages(page)
-    assert written.keys() == run.keys()
+    texts = pages(page)
+    assert texts.keys() == run.keys()
     assert len(verdicts) == 2 * len(run["norms_editing"].claims) + len(run["subspace_shift"].claims)
-    for name, text in written.items():
+    for name, text in texts.items():
         assert all(cell(claim.statement) in text for claim in run[name].claims)
         drawings = re.findall(r"\]\(([^)\s]+\.svg)\)", text)
         assert [path.replace(".svg", ".png") for path in drawings] == pictures(text)
         assert all((page.parent / "results" / path).is_file() for path in drawings)
         assert pictures(text) and all((page.parent / "results" / path).is_file() for path in pictures(text))
-    assert any("norms_editing_facts" in path for path in pictures(written["norms_editing"]))
+    assert any("norms_editing_facts" in path for path in pictures(texts["norms_editing"]))
 
 
-def test_the_first_screen_is_short_and_its_links_exist(root: Path):
-    page = root / "docs" / "results.md"
-    write_results([root], page)
+@READS_PAGE
+def test_the_first_screen_is_short_and_its_links_exist(written: tuple[Path, list[str]]):
+    page, _ = written
     text = page.read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
     assert len(rows) == len(HEADLINES) <= 12
@@ -105,11 +124,10 @@ def test_what_could_have_been_seen_stands_beside_what_was_not(root: Path, values
     assert detectable(found) == (text if shown else "")
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_the_cases_lie_beside_the_page(root: Path):
-    page = root / "results.md"
-    write_results([root], page)
-    cases = pd.read_csv(root / "results" / "norms_editing.csv")
+@READS_PAGE
+def test_the_cases_lie_beside_the_page(written: tuple[Path, list[str]]):
+    page, _ = written
+    cases = pd.read_csv(page.parent / "results" / "norms_editing.csv")
     assert {"claim", "scale", "verdict", "case", "mean", "low", "high", "detectable", "p"} <= {*cases.columns}
     assert set(cases["scale"]) == {"built-in", "real facts"}
     grows = cases[(cases["scale"] == "built-in") & cases["claim"].str.contains("matrices grows")]
@@ -159,9 +177,9 @@ def test_a_cell_shows_a_text_as_it_is(text: str, escaped: str):
     assert cell(text) == escaped
 
 
-def test_the_page_is_the_same_for_the_same_runs(root: Path):
-    first, again = root / "a" / "results.md", root / "b" / "results.md"
-    write_results([root], first)
+@READS_PAGE
+def test_the_page_is_the_same_for_the_same_runs(written: tuple[Path, list[str]], root: Path):
+    (first, _), again = written, root / "docs" / "results.md"
     (again.parent / "results").mkdir(parents=True)
     (again.parent / "results" / "stale.png").touch()
     (again.parent / "results" / "norms_editing.md").write_text("![stale](stale.png)\n")
@@ -206,9 +224,9 @@ def test_the_page_names_uncommitted_changes(root: Path, write_run: WriteRun):
     assert "downstream accuracy of the unedited model" in pages(root / "results.md")["encore"]
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_synthetic_growth_appears(root: Path):
-    verdicts = write_results([root], root / "results.md")
+@READS_PAGE
+def test_synthetic_growth_appears(written: tuple[Path, list[str]]):
+    _, verdicts = written
     grows = [line for line in verdicts if line.startswith("norms_editing: ")]
     assert grows[0].startswith("norms_editing: confirmed (built-in)")
 

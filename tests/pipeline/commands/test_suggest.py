@@ -17,7 +17,7 @@ from pipeline.commands.suggestions.suggestion import Suggestion, Trial, best
 from pipeline.config.models.published import LAYERS
 from pipeline.paths import CONF
 from pipeline.sweeps.box import Box
-from tests.pipeline.test_cli import run
+from tests.pipeline.test_cli import run_forked
 
 SPACE = Box(space={"editor.weight": "..."}, guess={"editor.weight": 1.0}, fixed={"editor.kl": 0.5})
 
@@ -313,7 +313,7 @@ def test_a_search_writes_values_that_the_model_then_has(tmp_path: Path):
     optuna = pytest.importorskip("optuna")
     out = tmp_path / "mine"
     options = ["model=tiny-gpt2", "editor=memit", "edits=2", "trials=2", "launcher.threads=1", f"out={out}"]
-    process = run(tmp_path, "suggest", *options)
+    process = run_forked(tmp_path, "suggest", *options)
     assert process.returncode == 0, process.stderr
     assert "suggested after 2 trials with 2 facts of data=world, edited 2 at a time" in process.stdout
     assert f"--config-dir {out} model=tiny-gpt2 editor=memit" in process.stdout

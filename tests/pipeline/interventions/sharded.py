@@ -1,14 +1,11 @@
-"""Starts the command line with FSDP allowed on CPUs: torch can do it, accelerate does not ask for it.
-
-torchrun --nproc_per_node 2 tests/pipeline/interventions/sharded.py intervention=fft ...
-"""
+"""The command line with FSDP allowed on CPUs: torch can do it, accelerate does not ask for it."""
 
 from typing import Any
 
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
-from pipeline.__main__ import main
+from pipeline.__main__ import main as command_line
 
 _plain = AcceleratorState.__init__
 
@@ -20,6 +17,6 @@ def _sharding(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **mor
         self.fsdp_plugin = fsdp_plugin
 
 
-if __name__ == "__main__":
+def main() -> None:
     AcceleratorState.__init__ = _sharding
-    main()
+    command_line()

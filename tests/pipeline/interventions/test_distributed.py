@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,13 +15,15 @@ from editors.errors import ConfigError
 from pipeline.interventions import distributed as processes
 from pipeline.interventions.base import Nothing
 from tests.paths import ROOT
+from tests.pipeline.forked import forked, started
+from tests.pipeline.interventions import sharded
 
 SHARDED = "intervention/sharding=fsdp"
-Started = Callable[..., list[dict]]
+Trained = Callable[..., list[dict]]
 
 
 @pytest.fixture
-def started(overrides: list[str], checkpoint: Path, inputs: Path, tmp_path: Path) -> Started:
+def trained(overrides: list[str], checkpoint: Path, inputs: Path, tmp_path: Path) -> Trained:
     """Runs the command line in so many processes, in a folder of its own, and gives the rows."""
     model = tmp_path / "without-dropout"  # each process would draw its own
     shutil.copytree(checkpoint, model)
@@ -37,18 +40,44 @@ def started(overrides: list[str], checkpoint: Path, inputs: Path, tmp_path: Path
     def run(count: int, *more: str) -> list[dict]:
         folder = tmp_path / f"{count}-{len(more)}"
         folder.mkdir()
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-        script = [str(Path(__file__).with_name("sharded.py"))]
-        command = [sys.executable, *(torchrun if count > 1 else []), *script, *overrides, *training, *more]
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-        )
+        arguments = [*overrides, *training, *more]
+        if count == 1:
+            done = forked(arguments, folder, environment=environment)
+        elif SHARDED in more:
+            done = _forked_ranks(count, arguments, folder, environment)
+        else:
+            torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+            done = subprocess.run(
+                [sys.executable, *torchrun, "-m", "pipeline", *arguments],
+                cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+            )  # fmt: skip
         assert done.returncode == 0, done.stderr[-6000:]
         assert done.stdout.count("outputs/test/") == 1, done.stdout  # the first process alone speaks
         (metrics,) = folder.glob("outputs/test/*-*/metrics.jsonl")
         return [json.loads(line) for line in metrics.read_text().splitlines()]
 
     return run
+
+
+def _forked_ranks(
+    count: int, arguments: list[str], folder: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """The processes that torchrun would start, with FSDP allowed on CPUs, from the fork server."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
+    outputs = [folder / f"rank-{rank}" for rank in range(count)]
+    ranks = []
+    for rank, output in enumerate(outputs):
+        output.mkdir()
+        variables = environment | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        ranks.append(started(arguments, folder, output, environment=variables, module=sharded.__name__))
+    for each in ranks:
+        each.join(timeout=300)
+    failed = any(each.exitcode != 0 for each in ranks)
+    out, err = ("".join((output / name).read_text() for output in outputs) for name in ("out", "err"))
+    return subprocess.CompletedProcess(arguments, int(failed), out, err)
 
 
 def check_equal(one: list[dict], two: list[dict]) -> None:
@@ -62,15 +91,15 @@ def check_equal(one: list[dict], two: list[dict]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("intervention", ["cpt", pytest.param("lora", marks=pytest.mark.long)])
-def test_two_processes_train_as_one_does(started: Started, intervention: str):
+def test_two_processes_train_as_one_does(trained: Trained, intervention: str):
     batch = f"training.{intervention}.batch_size"
     text = [f"intervention={intervention}"]
     if intervention == "lora":
         text += ["training.lora.length=24", "training.adapter.sites=[attn_o,mlp_up]"]
         text += ["training/pairs=world"]
-    one = started(1, *text, f"{batch}=4")
-    check_equal(one, started(2, *text, f"{batch}=2"))
-    check_equal(one, started(2, *text, f"{batch}=2", SHARDED))
+    one = trained(1, *text, f"{batch}=4")
+    check_equal(one, trained(2, *text, f"{batch}=2"))
+    check_equal(one, trained(2, *text, f"{batch}=2", SHARDED))
 
 
 def test_an_intervention_for_one_process_says_so(monkeypatch: pytest.MonkeyPatch):

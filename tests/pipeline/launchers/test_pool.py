@@ -16,22 +16,21 @@ from hydra.core.utils import JobReturn, JobStatus
 from editors.errors import ConfigError
 from pipeline.__main__ import main
 from pipeline.config.hydra_internals import result_of
-from pipeline.launchers import pool
 from pipeline.launchers.hardware import default_jobs, gpu_of, visible_gpus
 from pipeline.launchers.pool import Pool
 from pipeline.runs.messages import duration, exit_message
 from pipeline.runs.signals import JobLeft
+from tests.pipeline.forked import fork_server
 from tests.pipeline.pooled import task
 from tests.pipeline.sweeping import context_of
 from tests.pipeline.test_cli import run
 
 
 @pytest.fixture
-def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Processes without the imports of real runs, which take seconds."""
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Processes from the server of all tests, whose imports take seconds."""
+    fork_server()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pool, "PRELOAD", "pipeline.launchers.pool_worker")
-    monkeypatch.setattr(pool, "_modules", lambda _: ())
     yield
     assert not multiprocessing.active_children()
 
@@ -43,7 +42,7 @@ def launched(*seeds: int, jobs: int = 2) -> list[JobReturn]:
     return launcher.launch([["name=pooled", "tracker=none", f"seed={seed}"] for seed in seeds], 0)
 
 
-def test_a_killed_job_fails_alone_and_its_signal_is_named(light: None):
+def test_a_killed_job_fails_alone_and_its_signal_is_named(prepared: None):
     fine, killed, also = launched(1, 10, 2)
     assert (fine.return_value, also.return_value) == (1.0, 2.0)
     assert killed.status == JobStatus.FAILED
@@ -52,7 +51,7 @@ def test_a_killed_job_fails_alone_and_its_signal_is_named(light: None):
     )
 
 
-def test_every_failure_is_one_line(light: None):
+def test_every_failure_is_one_line(prepared: None):
     messages = [str(result_of(result)) for result in launched(11, 12, 13)]
     assert messages == [
         "the run's process exited with status 3 and without a result",
@@ -61,13 +60,13 @@ def test_every_failure_is_one_line(light: None):
     ]
 
 
-def test_a_job_that_was_asked_to_leave_has_its_own_error(light: None):
+def test_a_job_that_was_asked_to_leave_has_its_own_error(prepared: None):
     left, failed = launched(16, 12)
     assert isinstance(result_of(left), JobLeft) and not isinstance(result_of(failed), JobLeft)
     assert "was asked to leave by SIGTERM; the same command continues" in str(result_of(left))
 
 
-def test_no_handle_stays_open_and_each_folder_holds_a_log(light: None, tmp_path: Path):
+def test_no_handle_stays_open_and_each_folder_holds_a_log(prepared: None, tmp_path: Path):
     launched(1)
     before = psutil.Process().num_fds(), threading.active_count()
     launched(2, 12)
@@ -76,7 +75,7 @@ def test_no_handle_stays_open_and_each_folder_holds_a_log(light: None, tmp_path:
     assert len(logs) == 3
 
 
-def test_each_job_sees_the_gpu_of_its_place(light: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_each_job_sees_the_gpu_of_its_place(prepared: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     launched(0, 1, 2, 3)
     logs = {path.read_text().strip() for path in (tmp_path / "outputs" / "pooled").glob("*-*/job.log")}
@@ -84,7 +83,7 @@ def test_each_job_sees_the_gpu_of_its_place(light: None, tmp_path: Path, monkeyp
 
 
 def test_a_signal_is_passed_on_and_no_further_job_starts(
-    light: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    prepared: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     before = signal.getsignal(signal.SIGINT)
     _send_when_it_lingers(tmp_path, signal.SIGINT)
@@ -96,7 +95,7 @@ def test_a_signal_is_passed_on_and_no_further_job_starts(
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_request_to_save_reaches_the_runs_which_continue(light: None, tmp_path: Path):
+def test_a_request_to_save_reaches_the_runs_which_continue(prepared: None, tmp_path: Path):
     before = signal.getsignal(signal.SIGUSR1)
     _send_when_it_lingers(tmp_path, signal.SIGUSR1)
     (result,) = launched(15, jobs=1)

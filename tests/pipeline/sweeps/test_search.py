@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +25,12 @@ from pipeline.runs import signals
 from pipeline.runs.signals import JobLeft
 from tests.optuna_files import old_study
 from tests.paths import CONF, ROOT
-from tests.pipeline.test_cli import run
+from tests.pipeline.forked import started
+from tests.pipeline.test_cli import run_forked
 
 optuna = pytest.importorskip("optuna")
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
+from optuna.storages._rdb.storage import _VersionManager  # noqa: E402
 
 from pipeline.sweeps.search_space import split  # noqa: E402
 from pipeline.sweeps.trials import Plugins, Trials  # noqa: E402
@@ -63,6 +65,22 @@ class Cheap:
         except Exception as error:
             job.return_value, job.status = error, JobStatus.FAILED
         return job
+
+
+@pytest.fixture(scope="module", autouse=True)
+def migrations() -> Iterator[None]:
+    """Optuna's migrations are read once, instead of at every opening of a study, most of a cheap search."""
+    read = _VersionManager._create_alembic_script
+    kept: list[Any] = []
+
+    def script(self: _VersionManager) -> Any:
+        if not kept:
+            kept.append(read(self))
+        return kept[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_VersionManager, "_create_alembic_script", script)
+        yield
 
 
 @pytest.fixture
@@ -462,18 +480,16 @@ def test_a_killed_search_ends_with_its_trials_and_no_run_twice(overrides: list[s
         "editor.preservation_weight=tag(log,interval(1,1000))",
     ]  # fmt: skip
     folder = tmp_path / "outputs" / "test"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *arguments], cwd=tmp_path, env=environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    while len(list(folder.glob("*-*/DONE"))) < 2 and process.poll() is None:
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    process = started(arguments, tmp_path, killed, environment={"HF_HUB_OFFLINE": "1"})
+    while len(list(folder.glob("*-*/DONE"))) < 2 and process.is_alive():
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     marks = {path: path.stat().st_mtime_ns for path in folder.glob("*-*/DONE")}
     assert 2 <= len(marks) < 4
-    done = run(tmp_path, *arguments)
+    done = run_forked(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr and "alembic" not in done.stderr
     assert len(list(folder.glob("*-*/DONE"))) == len(list(folder.glob("*-*/config.yaml"))) == 4
