@@ -252,8 +252,9 @@ class Model:
     @torch.no_grad()
     def write(self, site: Site, value: Float[Tensor, "out in"]) -> None:
         """Set the matrix of a site, and its master if it has one."""
-        if site in self._masters:
-            self._masters[site] = value.to(torch.float32)
+        if (master := self._masters.get(site)) is not None:
+            # in the layout of the first master, as without an interruption: sums depend on it
+            self._masters[site] = torch.empty_like(master).copy_(value)
         matrix = self._matrix(site.name, site.layer)
         if (rows := self.family.fused.get(site.name)) is None:
             matrix.copy_(value)
