@@ -37,7 +37,7 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests, displ
     open_texts([intervention, *parts.stages, *parts.judges], parts.model.name)
     for sentence in in_sample(intervention, parts.stages, parts.model.name):
         log.warning("%s", sentence)
-    model = parts.model.load(display.report)
+    model = intervention.load(parts.model, plan, display.report)
     intervention.check(model, plan)
     plan = intervention.select(model, plan, display.report)
     log.info("%s: %d blocks on %s", model.name, model.depth, model.device)
@@ -83,7 +83,7 @@ def follow(parts: Parts, run: RunDir) -> None:
     if start is None:
         return
     plan = parts.intervention.plan(parts.data.load())
-    model = parts.model.load()
+    model = parts.intervention.load(parts.model, plan)
     plan = parts.intervention.select(model, plan)
     parts.intervention.prepare(model, plan)
     requests = Requests()

@@ -34,8 +34,9 @@ class UneditedWeights(Mapping[Site, Tensor]):
     """Every named matrix on the CPU as it was at the start, in the precision of the model.
 
     A matrix whose file holds exactly the loaded values, in any precision, is read from the file on access: a
-    view of the file if the precision is that of the model. Other matrices, such as those of a model that was
-    changed after it was loaded, are copied into main memory.
+    view of the file if the precision is that of the model. A frozen matrix is read from the model, where it
+    cannot change. Other matrices, such as those of a model that was changed after it was loaded, are copied
+    into main memory.
     """
 
     def __init__(self, model: Model) -> None:
@@ -65,7 +66,9 @@ class UneditedWeights(Mapping[Site, Tensor]):
         return len(self._dtype)
 
     def _read(self, site: Site) -> Tensor | None:
-        """The matrix from its file, None if no file holds it; raises a KeyError for an unknown site."""
+        """The matrix from where it stays, None if no file holds it; raises a KeyError for an unknown site."""
         dtype = self._dtype[site]
+        if self._model.is_frozen(site):
+            return self._model.weight(*site).cpu()
         stored = self._model.stored(site)
         return None if stored is None else stored.to(dtype)

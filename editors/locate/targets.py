@@ -23,7 +23,7 @@ from editors.errors import ConfigError, NumericsError, check_not_negative, check
 from editors.locate.contexts import Groups, flat
 from editors.locate.shifted_forward import InitialState, Predictions, ShiftedForward, run_to_shift
 from editors.models.model import Model
-from editors.models.products import has_bfloat16_products, onednn_products
+from editors.models.modules.products import has_bfloat16_products, onednn_products
 from editors.models.tokenization import tokenize_prompt
 from editors.regularizers.base import Regularizer
 

@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from editors.errors import ConfigError, NumericsError
 from editors.models.memory import check_fits
 from editors.models.model import Model
-from editors.updates import Delta, Site
+from editors.updates import Delta, Site, sites_of
 
 if TYPE_CHECKING:
     import peft
@@ -65,7 +65,7 @@ class LoRA:
             raise ConfigError("sites is empty; name at least one matrix, for example attn_q")
 
     def check(self, model: Model) -> None:
-        """Raise a `ConfigError` that names the first matrix or block that the model does not have."""
+        """Raise a `ConfigError` for the first matrix or block that the model lacks, or holds in four bits."""
         for name in self.sites:
             if name not in model.sites:
                 raise ConfigError(
@@ -73,6 +73,7 @@ class LoRA:
                 )
         if self.layers is not None:
             model.check_layers(self.layers, "layers")
+        model.check_changeable(sites_of(self.layers or range(model.depth), self.sites))
 
     def attach(self, model: Model) -> "Adapters":
         """Put fresh adapters into the model, in place; global random state stays as it is.

@@ -219,13 +219,14 @@ def read_in_parts(
 
 
 def check_sites(model: Model, sites: Sequence[Site], key: str = "editor.matrices") -> None:
-    """Raise a `ConfigError` that names the first block or matrix that the model does not have."""
+    """Raise a `ConfigError` for the first block or matrix that the model lacks, or holds in four bits."""
     model.check_layers([site.layer for site in sites])
     for site in sites:
         if site.name not in model.sites:
             raise ConfigError(
                 f"{key} names {site.name}, but the blocks of {model.name} have {', '.join(model.sites)}"
             )
+    model.check_changeable(sites)
 
 
 def graph_bytes(model: Model, facts: Sequence[Fact], objective: Objective, sites: Sequence[Site]) -> int:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,10 +16,12 @@ from editors.errors import ConfigError, ModelError, first_line
 from editors.hub import check_answers
 from editors.models.memory import check_fits, weight_bytes
 from editors.models.model import Model
+from editors.models.modules.four_bits import check_package
 from editors.models.stored.checkpoint_files import ADAPTER, CONFIG, CheckpointFiles
 from editors.models.stored.gguf import dequantized
 from editors.models.stored.weight_files import check_loaded
 from editors.phases import Phase, Report, silent
+from editors.updates import Site
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,8 @@ class Checkpoint:
     """Commit, tag or branch on the hub; pin it where numbers matter."""
     dtype: Precision = "float32"
     """Precision of the forward pass; edited matrices are accumulated in at least float32."""
+    bits: Literal[4] | None = None
+    """4 holds the matrices of the blocks that are not edited in four bits (NF4), where they cannot change."""
     device: str = "auto"
     """`auto` is the first GPU if there is one, otherwise the CPU."""
     device_map: str | dict[str, int | str] | None = None
@@ -58,22 +63,25 @@ class Checkpoint:
     corpus: Corpus | None = None
     """Text that represents the training data of the model; editors collect their statistics on it."""
 
-    def load(self, report: Report = silent) -> Model:
+    def load(self, report: Report = silent, changed: Sequence[Site] = ()) -> Model:
         """The model in evaluation mode, with its tokenizer; `report` gets the phases of the work.
+
+        If `bits` are 4, only the matrices of `changed` can be edited: they stay in the model's precision.
 
         Raises:
             ConfigError: for a device or precision that there is not, a precision that the attention does not
-                compute in, or weights larger than the free memory.
+                compute in, weights larger than the free memory, or four bits that cannot be had.
             ModelError: if the folder, the id, the tokenizer or the weights cannot be loaded, or are not what
                 the configuration of the model says.
         """
         if (gguf := self.loaded_gguf) is not None:
             folder = str(dequantized(gguf, report=report))
             log.info("%s: weights of %s, dequantized in %s", self.name, gguf, folder)
-            return replace(self, path=folder, gguf=None, source=None, revision=None).load(report)
+            return replace(self, path=folder, gguf=None, source=None, revision=None).load(report, changed)
         if self.source is not None:
             log.info("%s: weights of %s", self.name, self.path)
         report(Phase(name=f"loading {self.name}"))
+        self._check_bits()
         device, files = self._device(), CheckpointFiles(self._place, self.revision)
         self._check_place(files)
         files.check()
@@ -87,7 +95,7 @@ class Checkpoint:
         check_tokenizer(tokenizer, config, self._shown)
         if files.folder is not None:
             files.check_weights()
-        self._check_memory(config, device)
+        self._check_memory(config, device, changed)
         weights, loaded = self._read(
             "weights",
             transformers.AutoModelForCausalLM,
@@ -104,9 +112,11 @@ class Checkpoint:
                 "memory, where they cannot be edited: give it more devices, or set model.dtype=bfloat16"
             )
         check_loaded(weights, loaded, self._shown, files.weights, allow_zero=self.allow_zero)
+        model = Model(weights, tokenizer, name=self.name, files=files.weights)
+        if self.bits is not None:
+            model.freeze(changed, device)
         if self.device_map is None:
             weights.to(device)
-        model = Model(weights, tokenizer, name=self.name, files=files.weights)
         if self.dtype == "float64" and not _reads_padding(model):
             raise ConfigError(
                 f"model.dtype=float64, but the attention of {self.name} rounds its masks to float32, where "
@@ -153,6 +163,18 @@ class Checkpoint:
             ) from error
         return device
 
+    def _check_bits(self) -> None:
+        """Raise a ConfigError if the matrices cannot be held in so many bits."""
+        if self.bits not in (None, 4):
+            raise ConfigError(f"model.bits={self.bits} has to be 4, or null for the precision of model.dtype")
+        if self.bits is not None and self.device_map is not None:
+            raise ConfigError(
+                f"model.bits={self.bits} is for one device, but model.device_map={self.device_map} spreads "
+                "the model: leave out one of them"
+            )
+        if self.bits is not None:
+            check_package()
+
     def _check_place(self, files: CheckpointFiles) -> None:
         """Raise a ModelError if there is neither a folder nor a repository."""
         if not self.path:
@@ -179,23 +201,28 @@ class Checkpoint:
                     f"give it ({first_line(error)}); check {check}, or set model.path to a folder"
                 ) from error
 
-    def _check_memory(self, config: PretrainedConfig, device: torch.device) -> None:
-        """Raise a ConfigError for weights that do not fit, before they are allocated."""
+    def _check_memory(self, config: PretrainedConfig, device: torch.device, changed: Sequence[Site]) -> None:
+        """Raise a ConfigError for weights that do not fit, before they are allocated.
+
+        All are read into main memory in the model's precision, and only then rounded to four bits.
+        """
         if self.device_map is not None:
             return  # accelerate spreads them by its own estimate
         dtype = getattr(torch, self.dtype)
         try:
-            needed = weight_bytes(config, dtype)
+            read = weight_bytes(config, dtype)
+            kept = read if self.bits is None else weight_bytes(config, dtype, changed)
         except MemoryError:
             raise
         except Exception as error:  # an entry of config.json raises whatever the class of the model does
             raise ModelError(self._sentence("configuration", error)) from error
-        for place in dict.fromkeys((torch.device("cpu"), device)):
+        for place, needed in {device: kept, torch.device("cpu"): read}.items():
+            smaller = "model.dtype=bfloat16" if place.type == "cpu" else "model.dtype=bfloat16 model.bits=4"
             check_fits(
                 f"model={self.name} in {self.dtype}",
                 needed,
                 place,
-                "check the sizes in its config.json, or set model.dtype=bfloat16, or a larger machine",
+                f"check the sizes in its config.json, or set {smaller}, or a larger machine",
             )
 
     def _read(self, part: str, kind: Any, **options: object) -> Any:

@@ -1,7 +1,7 @@
 """Memory: of weights before they are allocated, saved by autograd in a forward pass, free on a device."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ from transformers import PreTrainedConfig
 from editors.errors import ConfigError
 from editors.models.architectures import family_of
 from editors.models.model import Model
+from editors.models.modules.four_bits import packed_bytes
+from editors.updates import Site
 
 GIB = 2**30
 _BYTES_OF_MODULES = 1 << 16
@@ -64,9 +66,10 @@ def check_fits(thing: str, needed: int, device: torch.device, way_out: str) -> N
         )
 
 
-def weight_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
+def weight_bytes(config: PreTrainedConfig, dtype: torch.dtype, changed: Sequence[Site] | None = None) -> int:
     """Bytes of the parameters and buffers of a model of some depth, and of its modules.
 
+    With `changed` the matrices of the blocks are in four bits, but those of the modules that change.
     Computed from a model of a single block without storage, since even an empty one of a million blocks
     would not fit.
     """
@@ -74,9 +77,19 @@ def weight_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
     single.num_hidden_layers = 1
     with torch.device("meta"):
         hf = transformers.AutoModelForCausalLM.from_config(single, dtype=dtype)
-    blocks = hf.get_submodule(family_of(hf).blocks)
-    block = _bytes_of(blocks) + _BYTES_OF_MODULES
-    return _bytes_of(hf) - _bytes_of(blocks) + config.num_hidden_layers * block
+    family = family_of(hf)
+    blocks = hf.get_submodule(family.blocks)
+    whole = _bytes_of(hf) - _bytes_of(blocks)
+    whole += config.num_hidden_layers * (_bytes_of(blocks) + _BYTES_OF_MODULES)
+    if changed is None:
+        return whole
+    kept = {(family.sites.get(site.name), site.layer) for site in changed}
+    for path in dict.fromkeys(family.sites.values()):
+        matrix = blocks.get_submodule(f"0.{path}").weight
+        assert isinstance(matrix, Tensor)
+        frozen = sum((path, layer) not in kept for layer in range(config.num_hidden_layers))
+        whole -= frozen * (matrix.nbytes - packed_bytes(matrix.numel()))
+    return whole
 
 
 def _bytes_of(module: nn.Module) -> int:

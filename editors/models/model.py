@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from editors.digests import digest_of_text, digest_of_values
 from editors.errors import ConfigError, DataError, ModelError, NumericsError
 from editors.models.architectures import SITES, Family, family_of
+from editors.models.modules.four_bits import FourBitLinear
 from editors.models.stored.weight_files import WeightFiles
 from editors.models.tokenization import Side, pad, tokenize, tokenizer_description
 from editors.updates import Site, WeightUpdate
@@ -30,8 +31,9 @@ class Model:
     """A Hugging Face causal language model, its tokenizer and its family.
 
     Weights are read and written as (out, in) matrices by site name. Edited matrices of a model in half
-    precision have a float32 master, because small sequential updates would be rounded away. `files` are the
-    safetensors from which it was loaded, if they stay in place.
+    precision have a float32 master, because small sequential updates would be rounded away. Matrices that
+    stay as they are can be held in four bits (`freeze`). `files` are the safetensors from which it was
+    loaded, if they stay in place.
     """
 
     def __init__(
@@ -110,12 +112,19 @@ class Model:
         """Twelve hex digits that identify this checkpoint, for caches of values computed on it.
 
         A hash over the configuration, the values of every parameter at the time of the first call (in any
-        precision that holds them exactly), and everything that determines how a text is split into tokens.
+        precision that holds them exactly), codes and scales of matrices in four bits, and everything that
+        determines how a text is split into tokens.
         """
         shape = {k: v for k, v in self.hf.config.to_dict().items() if k not in _NOT_THE_FUNCTION}
+        frozen = {
+            f"{name}.{part}": values
+            for name, module in self.hf.named_modules()
+            if isinstance(module, FourBitLinear)
+            for part, values in module.named_buffers()
+        }
         parts = (
             json.dumps(shape, sort_keys=True, default=str),
-            digest_of_values(dict(self.hf.named_parameters())),
+            digest_of_values({**dict(self.hf.named_parameters()), **frozen}),
             tokenizer_description(self.tokenizer),
         )
         return digest_of_text("\0".join(parts))[:12]
@@ -155,17 +164,48 @@ class Model:
                     f"{key}={list(layers)} but {self.name} has {self.depth} blocks (0..{self.depth - 1})"
                 )
 
+    def check_changeable(self, sites: Iterable[Site]) -> None:
+        """Raise a `ConfigError` that names the first matrix that is held in four bits."""
+        for site in sites:
+            if self.is_frozen(site):
+                raise ConfigError(
+                    f"{site} of {self.name} is in 4 bits (model.bits=4) and cannot be changed: leave out "
+                    f"model.bits; in Python, load the model with edited=[{str(site)!r}]"
+                )
+
     # --- weights -------------------------------------------------------------------------------------
 
+    def freeze(self, changed: Iterable[Site], device: torch.device) -> None:
+        """Hold all matrices of the blocks in four bits, on a device, but those of the modules that change.
+
+        Embeddings, head, norms and biases stay as they are. A frozen matrix reads as its dequantised values,
+        and cannot be written.
+        """
+        kept = {(self.family.sites.get(site.name), site.layer) for site in changed}
+        for layer, block in enumerate(self.blocks):
+            for path in dict.fromkeys(self.family.sites.values()):
+                if (path, layer) not in kept:
+                    block.set_submodule(path, FourBitLinear(block.get_submodule(path), device))
+
+    def is_frozen(self, site: Site) -> bool:
+        """Whether the matrix is held in four bits."""
+        return isinstance(self._holder(*site), FourBitLinear)
+
     def weight(self, site: str, layer: int) -> Float[Tensor, "out in"]:
-        """The matrix of a site as (out, in): a view, except where heads interleave q, k and v (GPT-NeoX)."""
+        """The matrix of a site as (out, in): a view, except where heads interleave q, k and v (GPT-NeoX).
+
+        Of a frozen matrix it is a dequantised copy.
+        """
         return self._rows(site, self._matrix(site, layer))
 
     def stored(self, site: Site) -> Float[Tensor, "out in"] | None:
         """The matrix as the checkpoint's file holds it, memory-mapped on the CPU; None if there is none.
 
-        It is a view if `weight` is one, in the file's precision. The model may have changed since.
+        It is a view if `weight` is one, in the file's precision. The model may have changed since. No file
+        holds the values of a frozen matrix.
         """
+        if self.is_frozen(site):
+            return None
         raw = self.in_file(f"{self.family.blocks}.{site.layer}.{self.family.sites[site.name]}.weight")
         if raw is None or raw.shape != self._holder(*site).weight.shape:
             return None
@@ -233,7 +273,9 @@ class Model:
         Raises:
             NumericsError: for NaN or infinity in a changed weight; no weight was touched then.
             DataError: for a change of another shape than its weight, which would be repeated to fit.
+            ConfigError: for a frozen matrix.
         """
+        self.check_changeable(update)
         changed: dict[Site, Tensor] = {}
         for site, delta in update.items():
             master = self.master(site)
@@ -251,9 +293,11 @@ class Model:
 
     @torch.no_grad()
     def write(self, site: Site, value: Float[Tensor, "out in"]) -> None:
-        """Set the matrix of a site, and its master if it has one."""
-        if site in self._masters:
-            self._masters[site] = value.to(torch.float32)
+        """Set the matrix of a site, and its master if it has one; raises ConfigError for a frozen matrix."""
+        self.check_changeable([site])
+        if (master := self._masters.get(site)) is not None:
+            # in the layout of the first master, as without an interruption: sums depend on it
+            self._masters[site] = torch.empty_like(master).copy_(value)
         matrix = self._matrix(site.name, site.layer)
         if (rows := self.family.fused.get(site.name)) is None:
             matrix.copy_(value)

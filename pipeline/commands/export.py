@@ -120,7 +120,7 @@ def edited_model(run: Path, plugins: Sequence[str] = (), undo: Undo = NOTHING) -
     """
     change = kept_changes(run, undo)
     config = RunFolder(run).config()
-    checkpoint = replace(build_model(config, plugins), device="cpu", device_map=None)
+    checkpoint = replace(build_model(config, plugins), device="cpu", device_map=None, bits=None)
     own = (checkpoint.path, checkpoint.gguf)
     check_inputs(run, {path: digest for path, digest in recorded_inputs(run).items() if path in own})
     try:

@@ -16,7 +16,7 @@ IRRELEVANT = frozenset(
 """Top-level keys that say where and how a run is computed and tracked; they change no number."""
 SILENT = frozenset({"save_every", "check_memory", "keep_updates", "cache"})
 """Keys that change no number at any depth."""
-LATER = frozenset({"gguf", "replay", "compensate", "certify", "undo", "precision", "mask"})
+LATER = frozenset({"gguf", "replay", "compensate", "certify", "undo", "precision", "mask", "bits"})
 """Keys that came after the first runs: without a value (null, false, an empty list) they are left out, and
 those runs keep their names."""
 _ODD = re.compile(r"[^A-Za-z0-9_]+")

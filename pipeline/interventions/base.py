@@ -9,6 +9,8 @@ from typing import Protocol
 from analysis.stages.base import Unit
 from editors.base import Cause
 from editors.data import Fact, Reader, as_it_is
+from editors.errors import ConfigError
+from editors.models.loading import Checkpoint
 from editors.models.model import Model
 from editors.phases import Phase, Report, silent
 from editors.updates import Site, WeightUpdate
@@ -136,9 +138,26 @@ class Intervention(ABC):
         """Whether several processes can run it together."""
         return False
 
+    def changes(self, plan: Plan) -> Sequence[Site] | None:
+        """Every matrix of a block that it changes; None if it is unknown before the model is loaded.
+
+        The others can be held in four bits. By default None.
+        """
+        return None
+
     @abstractmethod
     def plan(self, facts: FactSet) -> Plan:
         """Which of the facts the run edits and which it leaves alone."""
+
+    def load(self, checkpoint: Checkpoint, plan: Plan, report: Report = silent) -> Model:
+        """The model that it will change; raises ConfigError for four bits that it might have to write to."""
+        changed = self.changes(plan)
+        if checkpoint.bits is not None and changed is None:
+            raise ConfigError(
+                f"model.bits={checkpoint.bits} is for edits, but intervention={self.name} may change any "
+                "matrix: leave out model.bits, or choose intervention=knowledge_edit"
+            )
+        return checkpoint.load(report, changed or ())
 
     def check(self, model: Model, plan: Plan) -> None:  # noqa: B027
         """Raise for what cannot work, before anything takes long."""
@@ -163,6 +182,10 @@ class Nothing(Intervention):
     """Leaves the model as it is: the stages measure it once."""
 
     name: str = "none"
+
+    def changes(self, plan: Plan) -> Sequence[Site]:
+        """No matrix."""
+        return ()
 
     def plan(self, facts: FactSet) -> Plan:
         """All facts are left alone."""

@@ -102,6 +102,10 @@ class LearnToEdit(Intervention):
         """The editor is trained on half of the subjects; the others are left alone."""
         return Plan(learnt=facts.training().facts, untouched=facts.held_out().facts)
 
+    def changes(self, plan: Plan) -> Sequence[Site]:
+        """Those that the editor will change: each validation edits them."""
+        return self.learner.sites
+
     def check(self, model: Model, plan: Plan) -> None:
         """Raise a ConfigError for a block or matrix that the model does not have."""
         check_sites(model, self.learner.sites)

@@ -14,6 +14,7 @@ from editors.models.gradients import check_sites
 from editors.models.memory import GIB, free_memory
 from editors.models.model import Model
 from editors.phases import Phase, Report, silent
+from editors.updates import Site
 from pipeline.checkpoints.edits import EditCheckpoint
 from pipeline.checkpoints.kept_updates import Updates
 from pipeline.data.factset import FactSet
@@ -108,6 +109,10 @@ class KnowledgeEdit(Intervention):
         stream = facts.stream(self.edits, self.seed, self.one_per_subject, self.cycle)
         self._check_batches(stream)
         return Plan(stream=stream, others=facts.others(stream), untouched=facts.untouched(stream))
+
+    def changes(self, plan: Plan) -> Sequence[Site]:
+        """Those of the editor."""
+        return self.editor.sites
 
     def check(self, model: Model, plan: Plan) -> None:
         """Raise a ConfigError for a block or matrix that the model does not have."""

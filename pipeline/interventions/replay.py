@@ -13,6 +13,7 @@ from editors.models.gradients import check_sites
 from editors.models.model import Model
 from editors.phases import Report, silent
 from editors.update_files import Recorded, check_undo, first_edits, read_updates
+from editors.updates import Site
 from pipeline.checkpoints.kept_updates import FOLDER
 from pipeline.data.factset import FactSet
 from pipeline.interventions.base import Intervention, Plan, StepObserver
@@ -32,8 +33,8 @@ class Replay(Intervention):
     """Folder of the run, or of an experiment with one finished run, or with one of this model and seed."""
     seed: int | None = None
     """The seed of the run, if the experiment holds several."""
-    model: Mapping[str, str | None]
-    """Name, path and dtype of the model; they have to be those of the run."""
+    model: Mapping[str, str | int | None]
+    """Name, path, dtype and bits of the model; they have to be those of the run."""
     control: Control = field(default_factory=Control)
     """The change that is written instead of each update."""
     edits: int | None = None
@@ -69,9 +70,15 @@ class Replay(Intervention):
         stream = tuple(by_id[identity] for identity in ids)
         return Plan(stream=stream, others=facts.others(stream), untouched=facts.untouched(stream))
 
+    def changes(self, plan: Plan) -> Sequence[Site]:
+        """Those of the recorded updates."""
+        return self._editing.editor.sites
+
     def check(self, model: Model, plan: Plan) -> None:
-        """Raise a ConfigError for a block or matrix that the model does not have."""
-        check_sites(model, self._editing.editor.sites, f"intervention.source={self.source}")
+        """Raise a ConfigError for a matrix that the model does not have, or that cannot be changed."""
+        recorded = self._editing.editor.sites
+        check_sites(model, recorded, f"intervention.source={self.source}")
+        model.check_changeable(self.control.sites(recorded, model))
 
     def prepare(self, model: Model, plan: Plan, report: Report = silent) -> None:
         """Prepare the control on the unedited model."""
@@ -125,5 +132,5 @@ class Replay(Intervention):
                     f"choose model={recorded['name']} as that run did"
                 )
         path, inputs = self.model.get("path"), recorded_inputs(folder)
-        if path is not None and path in inputs:
+        if isinstance(path, str) and path in inputs:
             check_inputs(folder, {path: inputs[path]})

@@ -7,6 +7,7 @@ from typing import Any
 from editors.errors import ConfigError
 from editors.models.model import Model
 from editors.text_files import local_path
+from editors.updates import Site
 from pipeline.build import build_model
 from pipeline.config.models.described import model_name
 from pipeline.config.models.published import choice_of_values
@@ -18,14 +19,16 @@ _ANY = "hf"
 """The choice for models that have no file in `conf/model`."""
 
 
-def load(model: str | Path, **options: object) -> Model:
+def load(model: str | Path, *, edited: Sequence[str] = (), **options: object) -> Model:
     """A model to edit or measure, in evaluation mode.
 
     `model` is a name of `conf/model`, such as `tiny-gpt2`; or a folder or an id of the Hugging Face hub, if
-    its family is supported. `options` are those of `editors.Checkpoint`, such as `dtype="bfloat16"`.
+    its family is supported. `options` are those of `editors.Checkpoint`, such as `dtype="bfloat16"`; with
+    `bits=4` only the matrices of `edited`, such as `["mlp_down.05"]`, can be edited.
 
     Raises:
-        ConfigError: for an option that there is not, or a device or precision that cannot be used.
+        ConfigError: for an option that there is not, a name in `edited` that is none of a matrix, or a device
+            or precision that cannot be used.
         ModelError: if the model cannot be loaded.
     """
     if not isinstance(model, str | Path):
@@ -34,8 +37,14 @@ def load(model: str | Path, **options: object) -> Model:
     place = {} if named else {"name": model_name(str(model), None), "path": str(model)}
     choice = str(model) if named else _ANY
     plain = composed([f"model={choice}", *NO_EDITS], {"model": place | options})
+    try:
+        changed = [Site.parse(name) for name in edited]
+    except ValueError as error:
+        raise ConfigError(
+            f"edited={list(edited)} has to name matrices and their blocks: mlp_down.05"
+        ) from error
     with progress_view() as view:
-        return build_model(plain).load(view.report)
+        return build_model(plain).load(view.report, changed)
 
 
 def loaded(model: Model | str | Path) -> Model:

@@ -21,7 +21,7 @@ from editors.locate.contexts import GivenContexts
 from editors.methods.memit import MEMIT
 from editors.methods.rome import ROME
 from editors.models.model import Model
-from editors.models.products import onednn_products
+from editors.models.modules.products import onednn_products
 from tests.benchmarks.editing import MEMIT_TARGETS, ROME_TARGETS, difference
 from tests.benchmarks.measure import Row, against, alternate, timed
 from tests.benchmarks.workbench import LAYERS, Workbench, facts

@@ -1,14 +1,14 @@
 """Every editor on tiny models of every family: its contract, the CPU's numbers, and resuming to the bit."""
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from itertools import islice
 
 import torch
-from torch import Tensor
 
 from editors.base import Editor
 from editors.models.model import Model
-from editors.updates import Site
+from editors.updates import WeightUpdate, sites_of
 from tests.editors.cases import EDITORS, bits, perform, same_bits
 from tests.gpu.bench import Bench, Row
 from tests.tiny import FACTS, FAMILIES, tiny_model
@@ -25,6 +25,8 @@ def first(bench: Bench) -> Iterator[Row]:
         if bench.scale.families == 1:
             break
     yield _resumed(bench)
+    if find_spec("bitsandbytes") is not None:
+        yield _four_bits(bench)
 
 
 def rest(bench: Bench) -> Iterator[Row]:
@@ -67,7 +69,7 @@ def _gap(family: str, name: str, dtype: torch.dtype, device: torch.device) -> fl
     Raises:
         AssertionError: if an edit changes the model, or its application other matrices than it names.
     """
-    updates: list[dict[Site, Tensor]] = []
+    updates: list[WeightUpdate] = []
     for place in (torch.device("cpu"), device):
         model = _model(family, dtype, place)
         editor = EDITORS[name](model)
@@ -79,9 +81,40 @@ def _gap(family: str, name: str, dtype: torch.dtype, device: torch.device) -> fl
         editor.commit(model, FACTS[:1], edit)
         changed = [key for key, value in model.hf.state_dict().items() if not torch.equal(value, before[key])]
         assert len(changed) == len(editor.sites), f"{changed} changed, not {list(map(str, editor.sites))}"
-        updates.append({site: delta.dense().double().cpu() for site, delta in edit.update.items()})
-    here, there = updates
-    return max(float((there[site] - value).norm() / value.norm()) for site, value in here.items())
+        updates.append(edit.update)
+    return _largest(*updates)
+
+
+def _largest(here: WeightUpdate, there: WeightUpdate) -> float:
+    """Largest relative difference between two updates of the same matrices."""
+    gaps = []
+    for site, delta in here.items():
+        expected, found = (one.dense().double().cpu() for one in (delta, there[site]))
+        gaps.append(float((found - expected).norm() / expected.norm()))
+    return max(gaps)
+
+
+def _four_bits(bench: Bench) -> Row:
+    """Whether matrices in four bits, and an edit of the model that holds them, are those of the CPU."""
+    updates, frozen = [], []
+    for place in (torch.device("cpu"), bench.device):
+        model = tiny_model("llama", double=False)
+        editor = EDITORS["memit"](model)
+        model.freeze(editor.sites, place)
+        model.hf.to(place)
+        editor.prepare(model)
+        updates.append(editor.edit(model, FACTS[:1]).update)
+        sites = sites_of(range(model.depth), model.sites)
+        frozen.append({site: model.weight(*site).cpu() for site in sites if model.is_frozen(site)})
+    different = [str(site) for site, matrix in frozen[0].items() if not torch.equal(matrix, frozen[1][site])]
+    gap = _largest(*updates)
+    return {
+        "what": "memit with matrices in four bits, llama, float32",
+        "passed": not different and gap <= TOLERANCE[torch.float32],
+        "largest_difference": gap,
+        "tolerance": TOLERANCE[torch.float32],
+        "broken": ", ".join(different),
+    }
 
 
 def _resumed(bench: Bench) -> Row:

@@ -18,6 +18,7 @@ from editors.locate.memory_estimate import statistics_bytes
 from editors.models.memory import GIB, weight_bytes
 from editors.models.model import Model
 from editors.moments.moment_sources import SITE
+from editors.updates import sites_of
 from pipeline.config.resolvers import register_resolvers
 from tests.paths import CONF
 from tests.tiny import tokenizer
@@ -46,8 +47,9 @@ EDITORS = ("rome", "memit", "alphaedit", "emmet", "pmet")
 
 
 def page() -> str:
-    """A table of models, as Markdown: parameters, weights in two precisions, second moments by editor."""
-    heading = ["model", "parameters", "float32", "bfloat16", *(f"`{editor}`" for editor in EDITORS)]
+    """A table of models, as Markdown: parameters, weights in three forms, second moments by editor."""
+    forms = ["float32", "bfloat16", "`bits=4`"]
+    heading = ["model", "parameters", *forms, *(f"`{editor}`" for editor in EDITORS)]
     rows = [heading, ["---"] * len(heading), *_rows()]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
@@ -58,9 +60,17 @@ def _rows() -> Iterator[list[str]]:
         width = model.weight(SITE, 0).shape[1]
         parameters = sum(parameter.numel() for parameter in model.hf.parameters())
         weights = [_gib(weight_bytes(config, dtype)) for dtype in (torch.float32, torch.bfloat16)]
+        weights.append(_gib(_in_four_bits(config, model, _layers(name, "memit"))))
         layers = [_layers(name, editor) for editor in EDITORS]
         moments = [f"{_gib(statistics_bytes(width, count))} ({count})" if count else "–" for count in layers]
         yield [f"`{name}`", f"{parameters / 1e9:.2f} B", *weights, *moments]
+
+
+def _in_four_bits(config: PreTrainedConfig, model: Model, edited: int) -> int:
+    """Bytes of the weights in bfloat16 and four bits, and of the float32 masters of the edited matrices."""
+    sites = sites_of(range(edited), [SITE])
+    masters = sum(torch.float32.itemsize * model.weight(*site).numel() for site in sites)
+    return weight_bytes(config, torch.bfloat16, sites) + masters
 
 
 def _without_data(config: PreTrainedConfig) -> Model:

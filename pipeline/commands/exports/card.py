@@ -27,6 +27,9 @@ Ends = tuple[float | None, float | None]
 SHOWN = 5
 """Largest number of edited facts on the card."""
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_IN_FOUR_BITS = (
+    "as in the base model; the edits were computed, and all numbers measured, with these matrices in 4 bits"
+)
 
 
 class EditRecord(TypedDict):
@@ -111,6 +114,7 @@ def _done(
     yield "base model", base
     yield "revision", _model(config).get("revision")
     yield "precision", _model(config).get("dtype")
+    yield "unedited matrices", _IN_FOUR_BITS if _model(config).get("bits") == 4 else ""
     yield "intervention", _node(config, "intervention").get("name")
     if summary.get("edits"):
         yield "editor", _node(config, "editor").get("name")

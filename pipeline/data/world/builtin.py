@@ -1,11 +1,13 @@
 """The built-in models and tasks as parts of a configuration."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from analysis.stages.downstream.tasks.items import ItemTasks
 from editors.models.loading import Checkpoint
 from editors.models.model import Model
 from editors.phases import Report, silent
+from editors.updates import Site
 from pipeline.data.world.facts import World
 from pipeline.data.world.shipped_models import shipped_folder
 
@@ -17,10 +19,10 @@ class BuiltInCheckpoint(Checkpoint):
     path: str = ""
     """Always empty: the folder follows from the model's name."""
 
-    def load(self, report: Report = silent) -> Model:
+    def load(self, report: Report = silent, changed: Sequence[Site] = ()) -> Model:
         """The model; raises ConfigError if no built-in model has the name."""
         checkpoint = replace(self, path=str(shipped_folder(self.name)))
-        return super(BuiltInCheckpoint, checkpoint).load(report)
+        return super(BuiltInCheckpoint, checkpoint).load(report, changed)
 
 
 def world_tasks(*, seed: int = 0, limit: int | None = None) -> ItemTasks:

@@ -9,8 +9,8 @@ from editors.locate import targets
 from editors.locate.targets import TargetOptimizer
 from editors.models.hooks import replace_output
 from editors.models.model import Model
+from editors.models.modules.products import has_bfloat16_products
 from editors.models.partial_forward import record
-from editors.models.products import has_bfloat16_products
 from editors.models.tokenization import tokenize_prompt
 from editors.regularizers.base import Regularizer
 from editors.regularizers.mpes import MPES

@@ -14,6 +14,7 @@ from editors.errors import ConfigError, ModelError
 from editors.models import memory
 from editors.models.loading import Checkpoint
 from editors.models.model import Model
+from editors.models.modules import four_bits
 from tests.tiny import FAMILIES, TEXT, tiny_model
 
 MATRIX = "transformer.h.1.mlp.c_proj.weight"
@@ -417,6 +418,18 @@ def test_the_estimate_of_the_weights_is_their_size(family: str, monkeypatch: pyt
     hf = tiny_model(family, double=False).hf
     tensors = [*hf.parameters(), *hf.buffers()]
     assert memory.weight_bytes(hf.config, torch.float32) == sum(tensor.nbytes for tensor in tensors)
+
+
+def test_other_bits_several_devices_and_a_missing_package_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with pytest.raises(ConfigError, match=r"model\.bits=8"):
+        load(folder, bits=8)
+    with pytest.raises(ConfigError, match=r"model\.bits=4 .* model\.device_map=auto"):
+        load(folder, bits=4, device_map="auto")
+    monkeypatch.setattr(four_bits, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install bitsandbytes"):
+        load(folder, bits=4)
 
 
 # --- code --------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from editors.models import products
-from editors.models.products import onednn_products
+from editors.models.modules.products import onednn_products
 from tests.tiny import FAMILIES, tiny_model
 
 

@@ -1,0 +1,1 @@
+"""Linear modules of our own: products through oneDNN, and matrices that stay in four bits."""
