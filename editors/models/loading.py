@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from editors.data import Corpus
 from editors.errors import ConfigError, ModelError, first_line
 from editors.hub import check_answers
+from editors.models.gradients import check_sites
 from editors.models.memory import check_fits, weight_bytes
 from editors.models.model import Model
 from editors.models.modules.four_bits import check_package
@@ -114,6 +115,8 @@ class Checkpoint:
         check_loaded(weights, loaded, self._shown, files.weights, allow_zero=self.allow_zero)
         model = Model(weights, tokenizer, name=self.name, files=files.weights)
         if self.bits is not None:
+            if changed:
+                check_sites(model, changed, "the list of edited matrices")
             model.freeze(changed, device)
         if self.device_map is None:
             weights.to(device)

@@ -108,7 +108,12 @@ class Tally:
 
 
 def home_of_totals(model: Model, layers: Sequence[int]) -> torch.device:
-    """The device of the float64 sums.
+    """The device of the float64 sums of these layers."""
+    return home_of_sums(model, [model.weight(SITE, layer).shape[1] for layer in layers])
+
+
+def home_of_sums(model: Model, widths: Sequence[int]) -> torch.device:
+    """The device of float64 sums of matrices of these widths.
 
     It is the model's, because moving a product of 14336² entries per batch and layer to the host would take
     longer than the forward pass. It is the host if they would fill more than half of the free memory, and for
@@ -116,7 +121,7 @@ def home_of_totals(model: Model, layers: Sequence[int]) -> torch.device:
     """
     if model.device.type != "cuda":
         return torch.device("cpu")
-    needed = sum(8 * model.weight(SITE, layer).shape[1] ** 2 for layer in layers)
+    needed = sum(8 * width**2 for width in widths)
     free, _ = torch.cuda.mem_get_info(model.device)
     return model.device if 2 * needed < free else torch.device("cpu")
 

@@ -7,9 +7,12 @@ from typing import TypeVar
 from analysis.stages.base import Stage
 from analysis.stages.functional import FunctionalDrift
 from editors.data import TextReader
+from editors.methods.crispedit.curvature import TextCurvature
 from editors.moments.collected import CollectedMoments
 
 Part = TypeVar("Part")
+_PROTECTING = (CollectedMoments, TextCurvature)
+"""What an editor measures on the text that it protects."""
 
 
 def open_texts(parts: object, model: str) -> None:
@@ -27,19 +30,19 @@ def open_texts(parts: object, model: str) -> None:
 
 
 def in_sample(changing: object, stages: Sequence[Stage], model: str) -> Iterator[str]:
-    """Sentences about stages that measure drift on the text whose second moments the editor protects.
+    """Sentences about stages that measure drift on the text whose second moments or loss the editor protects.
 
     `changing` holds the editor. On that text a drift looks smaller than on others, because the editor made it
     small there.
     """
-    protected = [moments.corpus for moments in _parts(changing, CollectedMoments)]
+    protected = [source.corpus for kind in _PROTECTING for source in _parts(changing, kind)]
     for stage in stages:
         if isinstance(stage, FunctionalDrift) and any(
             text in protected for text in stage.texts.will_read(model)
         ):
             yield (
-                f"{stage.name}: the text is the one of the second moments, on which drift looks smaller than "
-                "on other text: choose another one by corpus@text.corpus="
+                f"{stage.name}: the text is the one that the editor protects, on which drift looks smaller "
+                "than on other text: choose another one by corpus@text.corpus="
             )
 
 

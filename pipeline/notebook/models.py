@@ -19,7 +19,7 @@ _ANY = "hf"
 """The choice for models that have no file in `conf/model`."""
 
 
-def load(model: str | Path, *, edited: Sequence[str] = (), **options: object) -> Model:
+def load(model: str | Path, *, edited: Sequence[str] | str = (), **options: object) -> Model:
     """A model to edit or measure, in evaluation mode.
 
     `model` is a name of `conf/model`, such as `tiny-gpt2`; or a folder or an id of the Hugging Face hub, if
@@ -37,14 +37,21 @@ def load(model: str | Path, *, edited: Sequence[str] = (), **options: object) ->
     place = {} if named else {"name": model_name(str(model), None), "path": str(model)}
     choice = str(model) if named else _ANY
     plain = composed([f"model={choice}", *NO_EDITS], {"model": place | options})
-    try:
-        changed = [Site.parse(name) for name in edited]
-    except ValueError as error:
+    changed = _sites(edited)
+    if changed and options.get("bits") is None:
         raise ConfigError(
-            f"edited={list(edited)} has to name matrices and their blocks: mlp_down.05"
-        ) from error
+            f"edited={edited} is for bits=4, without which every matrix can be edited: leave it out"
+        )
     with progress_view() as view:
         return build_model(plain).load(view.report, changed)
+
+
+def _sites(edited: Sequence[str] | str) -> list[Site]:
+    names = [edited] if isinstance(edited, str) else list(edited)
+    try:
+        return [Site.parse(name) for name in names]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"edited={edited} has to name matrices and their blocks: mlp_down.05") from error
 
 
 def loaded(model: Model | str | Path) -> Model:

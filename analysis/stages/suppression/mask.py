@@ -89,8 +89,10 @@ def _evaluated(
     removed = {site: mask[site].to(weight).requires_grad_() for site, weight in weights.items()}
     total, sums = 0.0, {site: torch.zeros_like(weight) for site, weight in weights.items()}
     count = sum(len(target) for _, target in texts)
+    # of the rounded weight, not of its float32 master: a removed entry has to be exactly zero
+    rounded = {site: model.weight(*site).to(weight) for site, weight in weights.items()}
     for first in range(0, len(texts), _TEXTS):
-        change = {site: Delta(left=-weight * removed[site]) for site, weight in weights.items()}
+        change = {site: Delta(left=-rounded[site] * removed[site]) for site in weights}
         loss = _loss(model, change, texts[first : first + _TEXTS]) / count
         for site, gradient in zip(sums, torch.autograd.grad(loss, list(removed.values())), strict=True):
             sums[site] += gradient

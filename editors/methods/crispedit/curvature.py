@@ -6,7 +6,7 @@ of W's inputs k and B = E[g gᵀ] of the gradients g by its outputs, both over t
 B = U_B diag(b) U_Bᵀ, the curvature along the direction of u_j (output) and u_i (input) is b_j a_i.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -20,8 +20,8 @@ from editors.errors import ConfigError, DataError, NumericsError, check_positive
 from editors.models.gradients import TokenGradients, read_text
 from editors.models.model import Model
 from editors.models.tokenization import tokenize
-from editors.moments.streaming import SecondMoment, batches
-from editors.moments.tensor_cache import TensorCache
+from editors.moments.streaming import SecondMoment, batches, home_of_sums
+from editors.moments.tensor_cache import TensorCache, descriptions
 from editors.phases import Phase, Report, silent
 from editors.text_files import local_path
 from editors.updates import Site
@@ -109,6 +109,13 @@ class Curvature:
         reached = int((falling.cumsum(0) < energy * falling.sum()).sum())
         smallest = falling[min(reached, len(falling) - 1)]
         return Projection(inputs=inputs, outputs=outputs, free=curvature < smallest)
+
+
+def zeros(model: Model, sites: Sequence[Site]) -> dict[Site, Curvature]:
+    """The curvature of each matrix over no token, where there is room for the sums."""
+    shapes = {site: model.current(site).shape for site in sites}
+    home = home_of_sums(model, [width for shape in shapes.values() for width in shape])
+    return {site: Curvature.zero(shape, home) for site, shape in shapes.items()}
 
 
 def _spectrum(moment: SecondMoment, device: torch.device | str) -> tuple[Tensor, Tensor]:
@@ -201,8 +208,18 @@ class TextCurvature:
                 found |= computed
         return {site: found[site] for site in sites}
 
+    def will_read(self, model: str) -> Iterable[Corpus]:
+        """The corpus, unless the cache has curvature of it for a model of this name.
+
+        Raises:
+            DataError: if the corpus has no identity, which names its place in the cache.
+        """
+        identity = self.corpus.identity()
+        cached = descriptions(local_path(self.folder), model)
+        return () if any(each.get("corpus") == identity for each in cached) else (self.corpus,)
+
     def _collect(self, model: Model, sites: Sequence[Site], report: Report) -> dict[Site, Curvature]:
-        curvatures = {site: Curvature.zero(model.current(site).shape) for site in sites}
+        curvatures = zeros(model, sites)
         rows, done = islice(self._rows(model), self.documents), 0
         while window := list(islice(rows, _WINDOW)):
             for batch in batches(window, _BATCH_TOKENS):

@@ -22,7 +22,7 @@ from torch import Tensor
 from editors.base import Cause, Edit
 from editors.data import Fact
 from editors.errors import ConfigError
-from editors.methods.crispedit.curvature import Curvature, CurvatureSource, Projection, add_tokens
+from editors.methods.crispedit.curvature import Curvature, CurvatureSource, Projection, add_tokens, zeros
 from editors.methods.finetune import FineTuning
 from editors.models.gradients import Objective
 from editors.models.model import Model
@@ -105,7 +105,7 @@ class CrispEdit(FineTuning):
             return
         self._projections = {}
         if not self._edited:
-            self._edited = {site: Curvature.zero(model.current(site).shape) for site in self.sites}
+            self._edited = zeros(model, self.sites)
         rows = [tokenize_prompt(model.tokenizer, fact, target=fact.target_new).ids for fact in facts]
         for start in range(0, len(rows), self._FACTS_AT_ONCE):
             add_tokens(model, rows[start : start + self._FACTS_AT_ONCE], self._edited)

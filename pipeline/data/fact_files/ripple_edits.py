@@ -72,19 +72,23 @@ def parse_ripple_edits(row: Fields, identity: str) -> Fact:
     )
 
 
+_PLACES = 20
+"""Places at which a sentence is split, at most: a longer one names no subject that a person would find."""
+
+
 def _splits(fact: Fields) -> dict[str, tuple[str, str]]:
     """The subjects that the sentence may be about, each with its prompt and object, which may be empty.
 
     There are several if the words between the two stand in one of them as well.
     """
     text, relation = fact.text("prompt").removesuffix("."), fact.name("relation")
-    words = relation.lower().replace("_", " ")
+    words = re.sub(r"[{}_]", " ", relation.lower())
     usual = (f"The name of the {words} of {SLOT} is", f"The {words} of {SLOT} is")
     splits = {}
     for prompt in (_SENTENCES[relation],) if relation in _SENTENCES else usual:
         before, after = prompt.split(SLOT)
         pieces = text.removeprefix(before).split(f"{after} ") if text.startswith(before) else []
-        for end in range(1, len(pieces)):
+        for end in range(1, min(len(pieces), _PLACES + 1)):
             subject, target = (_name(f"{after} ".join(part)) for part in (pieces[:end], pieces[end:]))
             if subject:
                 splits[subject] = prompt, target

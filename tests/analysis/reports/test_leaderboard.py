@@ -1,5 +1,6 @@
 """The page that compares editors: who is compared with whom, what is best, and the CSV behind it."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -60,6 +61,25 @@ def test_the_time_of_an_edit_is_that_of_a_step_over_its_batch(write_run: WriteRu
         path.write_text(path.read_text().replace("time/edit/seconds", "time/step/seconds"))
     single, batch = (scores(collect(folder.parent))["seconds_per_edit"].item() for folder in (one, many))
     assert batch == pytest.approx(single / 4)
+
+
+def test_every_column_holds_its_own_metric(write_run: WriteRun):
+    folder = write_run(editor="memit")
+    values = {
+        "first_choice": ("edit/written/rewrite.first_choice", 0.91),
+        "written": ("edit/written/rewrite.exact", 0.52),
+        "same_text": ("edit/written/unrelated.same", 0.33),
+        "restorable": ("edit/hushed/restored", 0.24),
+        "memory": ("memory/peak_rss/gib", 1.75),
+    }
+    others = ("edit/hushed/shrunk", "edit/written/paraphrase.first_choice", "edit/written/rewrite.contains")
+    row = {"edits": 60, **dict(values.values()), **dict.fromkeys(others, 0.77)}
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    found = scores(collect(folder.parent)).iloc[0]
+    assert {column: found[column] for column in values} == {
+        column: value for column, (_, value) in values.items()
+    }
 
 
 def test_the_command_prints_the_page_and_names_what_holds_no_runs(

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from analysis.stages.base import Observation
-from analysis.stages.suppression.mask import random_mask, removed_share, train
+from analysis.stages.suppression import stage as module
+from analysis.stages.suppression.mask import _evaluated, random_mask, removed_share, train
 from analysis.stages.suppression.stage import Suppression, halves
 from editors.data import Fact
 from editors.errors import ConfigError
 from editors.models.model import Model
 from editors.models.tokenization import tokenize
-from editors.updates import Site
+from editors.updates import Delta, Site
 from tests.analysis.stages.test_suppression import known
 from tests.tiny import FACTS, tiny_model
 
@@ -181,3 +182,44 @@ def test_a_share_out_of_range_is_refused(share: float):
 def test_a_mask_is_trained_for_at_least_one_step():
     with pytest.raises(ConfigError, match=r"suppression\.mask_steps=0"):
         Suppression(mask_steps=0)
+
+
+def test_the_mask_is_trained_on_one_half_and_judged_on_the_other(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    """The texts that it learns from, and the facts that are asked under it."""
+    trained, judged = halves(known(model), 0)
+    given: list[Sequence[tuple[tuple[int, ...], tuple[int, ...]]]] = []
+    asked: list[set[str]] = []
+
+    def spy(model: Model, sites: Sequence[Site], texts: Sequence, **options: float):
+        given.append(texts)
+        return train(model, sites, texts, **options)
+
+    def seen(stage: Suppression, facts: Sequence[Fact], prompts: Sequence[str]) -> float:
+        asked.append({fact.id for fact in facts})
+        return 0.0
+
+    monkeypatch.setattr(module, "train", spy)
+    monkeypatch.setattr(Suppression, "_likelier", seen)
+    measured(model)
+    assert given == [in_tokens(model, trained)] != [in_tokens(model, judged)]
+    assert asked[-2:] == [{fact.id for fact in judged}] * 2
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "phi3"])
+def test_a_removed_entry_of_a_model_in_half_precision_is_zero_in_training_too(family: str):
+    """And not the difference of the rounded weight and its float32 master."""
+    model = tiny_model(family, double=False)
+    model.hf.to(torch.bfloat16)
+    for site in SITES:
+        drift = 1e-3 * torch.randn(model.current(site).shape, generator=torch.Generator().manual_seed(0))
+        model.apply({site: Delta(left=drift)})
+    texts = in_tokens(model, FACTS)
+    everything = {site: torch.ones_like(model.current(site), dtype=torch.bool) for site in SITES}
+    loss, _ = _evaluated(model, {site: model.current(site).float() for site in SITES}, everything, texts)
+    for site in SITES:
+        model.write(site, torch.zeros_like(model.current(site)))
+    nothing = {site: torch.zeros_like(removed) for site, removed in everything.items()}
+    written, _ = _evaluated(model, {site: model.current(site).float() for site in SITES}, nothing, texts)
+    assert loss == written

@@ -9,7 +9,9 @@ import pytest
 from analysis.inference.texts import TextSet
 from analysis.stages.functional import FunctionalDrift
 from editors.errors import ConfigError, DataError
+from editors.methods.crispedit.curvature import TextCurvature
 from editors.moments.collected import CollectedMoments
+from editors.updates import Site
 from pipeline.data.corpora import TextFile
 from pipeline.data.opened_texts import in_sample, open_texts
 from pipeline.data.pairs import PairRows
@@ -107,10 +109,25 @@ def test_pairs_are_opened_like_texts(tmp_path: Path):
         open_texts([Holder(inner=examples)], "tiny")
 
 
-def test_drift_measured_on_the_text_of_the_second_moments_is_told(tmp_path: Path):
-    """Whether they are cached or not: the editor made drift small there."""
+def test_the_text_of_a_curvature_is_opened_until_it_is_cached(tmp_path: Path):
+    curvature = TextCurvature(corpus=TextFile(path=str(tmp_path / "absent.txt")), folder=str(tmp_path))
+    with pytest.raises(DataError, match=r"absent\.txt"):
+        open_texts([Holder(inner=curvature)], "tiny")
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(TEXT))
+    model, kept = tiny_model("gpt2"), TextCurvature(corpus=TextFile(path=str(text)), folder=str(tmp_path))
+    kept.load(model, [Site("mlp_down", 1)])
+    assert [*kept.will_read(model.name)] == []
+
+
+@pytest.mark.parametrize("protecting", ["moments", "curvature"])
+def test_drift_measured_on_the_text_that_an_editor_protects_is_told(tmp_path: Path, protecting: str):
+    """Whether its moments or curvature are cached or not: the editor made drift small there."""
     model, folder = tiny_model("gpt2"), str(tmp_path)
-    moments = CollectedMoments(corpus=Near(), tokens=20, folder=folder)
+    moments = {
+        "moments": CollectedMoments(corpus=Near(), tokens=20, folder=folder),
+        "curvature": TextCurvature(corpus=Near(), documents=2, folder=folder),
+    }[protecting]
     same, other = (
         [FunctionalDrift(texts=TextSet(corpus=each, otherwise=Near()))]
         for each in (None, Near(label="other"))
@@ -119,5 +136,8 @@ def test_drift_measured_on_the_text_of_the_second_moments_is_told(tmp_path: Path
         (sentence,) = in_sample(Holder(inner=moments), same, model.name)
         assert "corpus@text.corpus=" in sentence
         assert not [*in_sample(Holder(inner=moments), other, model.name)]
-        moments.load(model, [0])
+        if isinstance(moments, CollectedMoments):
+            moments.load(model, [0])
+        else:
+            moments.load(model, [Site("mlp_down", 0)])
     assert not [*in_sample(Holder(inner=None, text=Near()), same, model.name)]

@@ -56,6 +56,8 @@ def test_the_original_fact_tells_where_the_subject_ends():
         (case("The place of birth of Ada is A.", "PLACE_OF_BIRTH", forgetfulness=3), "missing field"),
         (case("The place of birth of Ada is A.", "PLACE_OF_BIRTH", forgetfulness=["x"]), "missing field"),
         (case("The place of birth of Ada is A.", "PLACE_OF_BIRTH", forgetfulness=[{}]), "missing field"),
+        (case("The a {} of Ada is Anne.", "A_{}"), "subject absent"),
+        (case(f"The name of the mother of {'a is ' * 20_000}b.", "MOTHER"), "subject twice"),
         (case(3, "MOTHER"), "missing field"),
         (Fields(row={**{kind: [] for kind in MARKS}, "edit": "x"}), "missing field"),
     ],
