@@ -97,7 +97,8 @@ def write_leaderboard(roots: Sequence[Path], folder: Path) -> Path:
 def scores(collection: Collection) -> pd.DataFrame:
     """One row per run with an editor: what identifies it, and its numbers at its end.
 
-    `seconds_per_edit` is the mean time of a step that was measured over the size of a batch.
+    An editor of a model in four bits is another series than that of the whole model. `seconds_per_edit` is
+    the mean time of a step that was measured over the size of a batch.
     """
     table = summary(collection).set_index("run")
     metrics = collection.metrics
@@ -106,18 +107,32 @@ def scores(collection: Collection) -> pd.DataFrame:
     sizes = pd.Series({run: one.get("batch_size") for run, one in collection.settings.items()}, dtype=object)
     sizes = pd.to_numeric(sizes, errors="coerce")
     table["seconds_per_edit"] = metrics[metrics["key"] == _SECONDS].groupby("run")["value"].mean() / sizes
+    table["series"] = [
+        _with_bits(series, collection.settings[run].get("model.bits", "null"))
+        for run, series in table["series"].items()
+    ]
     editing = table[table["editor"].astype(bool)].reset_index()
     return editing[[*GROUP, "series", "seed", *_BETTER, "alarms", "name", "run"]]
 
 
+def _with_bits(series: str, bits: str) -> str:
+    """The series, which names the bits only where it has to be told from another of the same editor."""
+    return series if bits == "null" or "model.bits" in series else f"{series}, model.bits={bits}"
+
+
 def _experiments(roots: Sequence[Path]) -> list[Path]:
-    """The folders of experiments in these folders.
+    """These folders as far as they are of experiments, and those of experiments in them.
 
     Raises:
-        DataError: for a folder without one.
+        DataError: for a folder that is none and has none.
     """
     found: list[Path] = []
     for root in roots:
+        if not root.is_dir():
+            raise DataError(f"there is no folder {root}: name one such as outputs or docs/facts")
+        if runs_in(root):
+            found.append(root)
+            continue
         inside = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and runs_in(folder)]
         if not inside:
             raise DataError(f"{root} holds no experiments: name a folder such as outputs or docs/facts")

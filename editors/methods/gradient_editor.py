@@ -110,7 +110,7 @@ class AdamEditor(GradientEditor):
     """Facts in one optimiser step; more need more memory."""
     ends: bool = False
     """Whether the tokenizer's end of text is trained as the last token of every target."""
-    shuffle: int | None = None
+    shuffle_seed: int | None = None
     """Seed of a new order of the facts in every pass; null keeps the order that they were given in."""
     loss_threshold: float
     """Parts whose mean loss is below it take no step; the edit ends once that of the batch is below it."""
@@ -167,7 +167,7 @@ class AdamEditor(GradientEditor):
         """
         readings: Sequence[Reading] = ()
         for number in range(self.steps):
-            if self.shuffle is not None or not readings:
+            if self.shuffle_seed is not None or not readings:
                 ordered = [facts[place] for place in self._order(number, len(facts))]
                 readings = read_in_parts(
                     model, ordered, self.objective, self.sites, self.facts_at_once, ends=self.ends
@@ -176,9 +176,9 @@ class AdamEditor(GradientEditor):
 
     def _order(self, number: int, count: int) -> Sequence[int]:
         """The places of the facts in one pass, another in every edit and pass if they are shuffled."""
-        if self.shuffle is None:
+        if self.shuffle_seed is None:
             return range(count)
-        return np.random.default_rng([self.shuffle, self.edits, number]).permutation(count).tolist()
+        return np.random.default_rng([self.shuffle_seed, self.edits, number]).permutation(count).tolist()
 
     def _descend(self, reading: Reading, sites: Sequence[Site], step: Step) -> float:
         """One step, unless the loss is below the threshold; the mean loss before it."""

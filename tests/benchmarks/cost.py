@@ -118,7 +118,7 @@ def _crispedit(bench: Workbench) -> Editor:
         layers=layers,
         curvature=GivenCurvature(curvatures=text),
         facts_at_once=32,
-        shuffle=0,
+        shuffle_seed=0,
     )
 
 
@@ -151,7 +151,7 @@ EDITORS: Mapping[str, tuple[int, Callable[[Workbench], Editor]]] = MappingProxyT
         "ft": (BATCH, _ft),
         "ft_l": (BATCH, lambda bench: _ft(bench, layers=[0], norm_bound=5e-4)),
         "ft_m": (BATCH, lambda bench: _ft(bench, objective="teacher_forced")),
-        "locft": (BATCH, lambda bench: _ft(bench, objective="teacher_forced", ends=True, shuffle=0)),
+        "locft": (BATCH, lambda bench: _ft(bench, objective="teacher_forced", ends=True, shuffle_seed=0)),
         "crispedit": (BATCH, _crispedit),
         "ultraedit": (BATCH, _ultraedit),
         "mose": (1, lambda bench: OrthogonalEditing(name="mose", layers=[4, 5, 6])),

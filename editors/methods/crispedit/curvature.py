@@ -6,6 +6,7 @@ of W's inputs k and B = E[g gᵀ] of the gradients g by its outputs, both over t
 B = U_B diag(b) U_Bᵀ, the curvature along the direction of u_j (output) and u_i (input) is b_j a_i.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +26,8 @@ from editors.moments.tensor_cache import TensorCache, descriptions
 from editors.phases import Phase, Report, silent
 from editors.text_files import local_path
 from editors.updates import Site
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Version of the files and of the sums; part of their description."""
@@ -228,6 +231,8 @@ class TextCurvature:
                 done += len(batch)
         if not curvatures[sites[0]].inputs.count:
             raise DataError(f"{self.corpus.label} holds no text of two tokens or more: choose another corpus")
+        if done < self.documents:
+            log.warning("the corpus ended after %d of %d documents for the curvature", done, self.documents)
         return curvatures
 
     def _rows(self, model: Model) -> Iterator[tuple[int, ...]]:

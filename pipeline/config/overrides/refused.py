@@ -85,6 +85,9 @@ def _no_key(key: str, given: str, config: DictConfig | Exception) -> str:
     beside = dict.fromkeys(one for one in keys if one.rpartition(".")[0] == parent)
     if not beside:
         return _no_key(parent, given, config) if parent else ""
+    if (CONF / parent / f"{key.rpartition('.')[2]}.yaml").is_file():  # one of several choices of a group
+        chosen = ",".join(one.rpartition(".")[2] for one in (*beside, key))
+        return f"{given}: there is no {key} here; choose it with '{parent}=[{chosen}]'"
     return f"{given}: there is no {key} here; there are {', '.join(beside)} (+{given} adds it)"
 
 

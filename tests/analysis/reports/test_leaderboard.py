@@ -63,6 +63,21 @@ def test_the_time_of_an_edit_is_that_of_a_step_over_its_batch(write_run: WriteRu
     assert batch == pytest.approx(single / 4)
 
 
+def test_an_editor_of_a_model_in_four_bits_is_marked(write_run: WriteRun):
+    """Also where no other run of the same editor makes its settings part of its name."""
+    for editor, bits in (("memit", 4), ("rome", None)):
+        model = {"name": "tiny-gpt2", "dtype": "float32", "bits": bits}
+        folder = write_run(editor=editor, settings={"model": model})
+    assert sorted(scores(collect(folder.parent))["series"]) == ["memit, model.bits=4", "rome"]
+
+
+def test_one_experiment_and_a_folder_of_several_are_read(roots: Path, tmp_path: Path):
+    write_leaderboard([roots / "quick"], tmp_path / "one")
+    assert set(pd.read_csv(tmp_path / "one" / "leaderboard.csv")["name"]) == {"quick"}
+    with pytest.raises(DataError, match=r"there is no folder .*absent"):
+        write_leaderboard([tmp_path / "absent"], tmp_path / "none")
+
+
 def test_every_column_holds_its_own_metric(write_run: WriteRun):
     folder = write_run(editor="memit")
     values = {

@@ -161,6 +161,11 @@ def test_other_budgets_are_other_files(tmp_path: Path, changes: dict[str, object
     assert less.inputs.count < whole.inputs.count
 
 
+def test_a_corpus_that_ends_before_the_budget_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    text_curvature(tmp_path).load(tiny_model(), [SITE])
+    assert f"the corpus ended after {len(TEXT)} of 9 documents" in caplog.text
+
+
 def test_texts_of_one_token_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="a list holds no text of two tokens"):
         text_curvature(tmp_path, corpus=Listed(texts=("", " "))).load(tiny_model(), [SITE])

@@ -231,7 +231,7 @@ def test_a_model_without_an_end_of_text_is_refused(monkeypatch: pytest.MonkeyPat
 def test_shuffled_passes_depend_on_seed_and_edit_alone():
     def change(seed: int | None, facts: int = 0) -> Tensor:
         model = tiny_model()
-        editor = finetune(shuffle=seed, facts_at_once=1)
+        editor = finetune(shuffle_seed=seed, facts_at_once=1)
         editor.edits = facts
         (delta,) = editor.edit(model, FACTS).update.values()
         return delta.dense()
@@ -242,6 +242,6 @@ def test_shuffled_passes_depend_on_seed_and_edit_alone():
 
 
 def test_every_pass_has_every_fact_once():
-    orders = [finetune(shuffle=5)._order(number, 20) for number in range(4)]
+    orders = [finetune(shuffle_seed=5)._order(number, 20) for number in range(4)]
     assert all(sorted(order) == list(range(20)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4

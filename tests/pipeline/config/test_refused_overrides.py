@@ -34,6 +34,10 @@ def refused(*overrides: str, own: Path | None = None) -> str:
             ["editor.zzz=3"],
             ["there is no editor.zzz here; there are editor._target_, ", "(+editor.zzz=3 adds it)"],
         ),
+        (
+            ["stage.suppression.mask=0.1"],
+            ["there is no stage.suppression here; choose it with 'stage=[", ",suppression]'"],
+        ),
         (["zzz.zzz.zzz=1"], ["zzz.zzz.zzz=1: there is no zzz here; there are name, seed"]),
         (["edts=3", "editor=memmit", "modl=x"], ["mean edits?\n", "mean memit?", "mean model?"]),
     ],
