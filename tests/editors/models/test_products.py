@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from editors.models import products
+from editors.models.modules import products
 from editors.models.modules.products import onednn_products
 from tests.tiny import FAMILIES, tiny_model
 

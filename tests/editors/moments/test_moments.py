@@ -152,7 +152,7 @@ def test_blank_documents_do_not_count_and_long_ones_are_cut(model: Model) -> Non
 
 def test_a_batch_holds_no_more_tokens_than_allowed_and_little_padding() -> None:
     rows = [tuple(range(1 + (7 * i) % 31)) for i in range(100)]
-    batches = list(statistics._batches(rows, 64))
+    batches = list(statistics.batches(rows, 64))
     assert sorted(row for batch in batches for row in batch) == sorted(rows)
     padded = [max(map(len, batch)) * len(batch) for batch in batches]
     assert max(padded) <= 64
