@@ -108,7 +108,7 @@ def scores(collection: Collection) -> pd.DataFrame:
     sizes = pd.to_numeric(sizes, errors="coerce")
     table["seconds_per_edit"] = metrics[metrics["key"] == _SECONDS].groupby("run")["value"].mean() / sizes
     table["series"] = [
-        _with_bits(series, collection.settings[run].get("model.bits", "null"))
+        _with_bits(series, collection.settings[str(run)].get("model.bits", "null"))
         for run, series in table["series"].items()
     ]
     editing = table[table["editor"].astype(bool)].reset_index()

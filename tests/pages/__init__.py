@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.pages import found_values, index_for_models, memory, messages
+from tests.pages import editors_compared, found_values, index_for_models, memory, messages
 from tests.paths import ROOT
 
 
@@ -40,6 +40,7 @@ class Generated:
 
 GENERATED = (
     Generated("troubleshooting.md", messages.page, below="Every message with a way out"),
+    Generated("editors.md", editors_compared.page, below="Side by side on SmolLM2-135M"),
     Generated("memory.md", memory.page, below="Weights and second moments"),
     Generated("models.md", found_values.page, below="What suggest found for SmolLM2-135M"),
     Generated("llms.txt", index_for_models.page),
