@@ -38,6 +38,16 @@ class TextReader(Protocol):
         ...
 
 
+@runtime_checkable
+class Protecting(Protocol):
+    """What an editor measures on a text that its edits shall change little."""
+
+    @property
+    def protects(self) -> Corpus:
+        """The text, on which a drift looks smaller than on others."""
+        ...
+
+
 Reader = Callable[[str], str]
 """What a model reads in place of a prompt, such as the prompt after a sentence with an edited fact."""
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -114,6 +115,14 @@ def tiny_model(family: str = "gpt2", kind: Kind = "plain", *, double: bool = Tru
     """A random model, the same at every call."""
     hf = copy.deepcopy(_network(family))
     return Model(in_double(hf) if double else hf, tokenizer(kind), name=f"tiny-{family}")
+
+
+def save_tiny(family: str, folder: Path) -> Path:
+    """Write the random model and its tokenizer, in float32, as a Hugging Face folder; returns it."""
+    model = tiny_model(family, double=False)
+    model.hf.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
 
 
 @cache

@@ -130,10 +130,7 @@ def _experiments(roots: Sequence[Path]) -> list[Path]:
     for root in roots:
         if not root.is_dir():
             raise DataError(f"there is no folder {root}: name one such as outputs or docs/facts")
-        if runs_in(root):
-            found.append(root)
-            continue
-        inside = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and runs_in(folder)]
+        inside = [folder for folder in (root, *sorted(root.iterdir())) if runs_in(folder)]
         if not inside:
             raise DataError(f"{root} holds no experiments: name a folder such as outputs or docs/facts")
         found += inside

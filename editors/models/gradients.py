@@ -141,13 +141,15 @@ class Reading:
 
     def _refuse(self, losses: Float[Tensor, " fact"]) -> None:
         bad = (~losses.isfinite()).nonzero().flatten().tolist()
-        if bad and not self.facts:
-            raise NumericsError(f"the loss on text is {float(losses[bad[0]])}: compute in float32")
-        if bad:
-            raise NumericsError(
-                f"the loss of fact {self.facts[bad[0]].id} is {float(losses[bad[0]])}; lower "
-                "editor.learning_rate or compute in float32; nothing was changed"
-            )
+        if not bad:
+            return
+        loss = float(losses[bad[0]])
+        if not self.facts:
+            raise NumericsError(f"the loss on text is {loss}: compute in float32")
+        raise NumericsError(
+            f"the loss of fact {self.facts[bad[0]].id} is {loss}; lower editor.learning_rate or compute in "
+            "float32; nothing was changed"
+        )
 
 
 def read_targets(

@@ -115,9 +115,7 @@ class Checkpoint:
         check_loaded(weights, loaded, self._shown, files.weights, allow_zero=self.allow_zero)
         model = Model(weights, tokenizer, name=self.name, files=files.weights)
         if self.bits is not None:
-            if changed:
-                check_sites(model, changed, "the list of edited matrices")
-            model.freeze(changed, device)
+            _freeze(model, changed, device)
         if self.device_map is None:
             weights.to(device)
         if self.dtype == "float64" and not _reads_padding(model):
@@ -245,6 +243,13 @@ class Checkpoint:
         spread = part == "weights" and self.device_map is not None
         where = f" with model.device_map={self.device_map}" if spread else ""
         return f"the {part} in {self.path} cannot be read{where}: {first_line(error)}"
+
+
+def _freeze(model: Model, changed: Sequence[Site], device: torch.device) -> None:
+    """Hold in four bits what is not named; raises ConfigError for a name of no matrix."""
+    if changed:
+        check_sites(model, changed, "the list of edited matrices")
+    model.freeze(changed, device)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, path: str) -> None:

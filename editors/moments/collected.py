@@ -20,7 +20,7 @@ from editors.errors import ConfigError
 from editors.models.model import Model
 from editors.moments.moment_sources import SITE, Spectrum, decomposing
 from editors.moments.streaming import Batching, Budget, SecondMoment, Tally, collect, home_of_totals
-from editors.moments.tensor_cache import CachedTensors, TensorCache, descriptions
+from editors.moments.tensor_cache import CachedTensors, TensorCache, unless_cached
 from editors.phases import Report, silent
 from editors.text_files import local_path
 
@@ -69,6 +69,11 @@ class CollectedMoments:
                 f"moments: {budgets} given of documents, tokens and tokens_per_width; give exactly one, "
                 f"for example moments=tokens moments.tokens=100000"
             )
+
+    @property
+    def protects(self) -> Corpus:
+        """The corpus."""
+        return self.corpus
 
     @property
     def label(self) -> str:
@@ -122,9 +127,7 @@ class CollectedMoments:
         Raises:
             DataError: if the corpus has no identity, which names its place in the cache.
         """
-        identity = self.corpus.identity()
-        cached = descriptions(self._root, model)
-        return () if any(each.get("corpus") == identity for each in cached) else (self.corpus,)
+        return unless_cached(self.corpus, self._root, model)
 
     @property
     def _root(self) -> Path:

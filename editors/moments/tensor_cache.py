@@ -8,7 +8,7 @@ another description or name, is reported in a warning and treated as missing.
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 from torch import Tensor
 
+from editors.data import Corpus
 from editors.disk import remove_parts
 from editors.errors import DataError
 from editors.tensor_files import read_metadata, read_sealed, write_sealed
@@ -24,6 +25,17 @@ from editors.tensor_files import read_metadata, read_sealed, write_sealed
 log = logging.getLogger(__name__)
 
 _REMEDY = "it is computed again"
+
+
+def unless_cached(corpus: Corpus, root: Path, name: str) -> Iterable[Corpus]:
+    """The corpus, unless a cache of this name holds a readable file that was computed on it.
+
+    Raises:
+        DataError: if the corpus has no identity, which names its place in the cache.
+    """
+    identity = corpus.identity()
+    cached = any(each.get("corpus") == identity for each in descriptions(root, name))
+    return () if cached else (corpus,)
 
 
 def hashed(description: Mapping[str, object]) -> str:

@@ -6,13 +6,9 @@ from typing import TypeVar
 
 from analysis.stages.base import Stage
 from analysis.stages.functional import FunctionalDrift
-from editors.data import TextReader
-from editors.methods.crispedit.curvature import TextCurvature
-from editors.moments.collected import CollectedMoments
+from editors.data import Protecting, TextReader
 
 Part = TypeVar("Part")
-_PROTECTING = (CollectedMoments, TextCurvature)
-"""What an editor measures on the text that it protects."""
 
 
 def open_texts(parts: object, model: str) -> None:
@@ -30,12 +26,12 @@ def open_texts(parts: object, model: str) -> None:
 
 
 def in_sample(changing: object, stages: Sequence[Stage], model: str) -> Iterator[str]:
-    """Sentences about stages that measure drift on the text whose second moments or loss the editor protects.
+    """Sentences about stages that measure drift on a text that the editor protects.
 
     `changing` holds the editor. On that text a drift looks smaller than on others, because the editor made it
     small there.
     """
-    protected = [source.corpus for kind in _PROTECTING for source in _parts(changing, kind)]
+    protected = [source.protects for source in _parts(changing, Protecting)]
     for stage in stages:
         if isinstance(stage, FunctionalDrift) and any(
             text in protected for text in stage.texts.will_read(model)

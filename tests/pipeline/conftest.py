@@ -13,7 +13,7 @@ from pipeline.config.resolvers import register_resolvers
 from pipeline.sweeps import search
 from tests.paths import CONF
 from tests.pipeline.conf_cache import keep_conf
-from tests.tiny import tiny_model
+from tests.tiny import save_tiny
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PEOPLE = "Ada Bob Cleo Dan Eve Finn Gus Hal".split()
@@ -36,11 +36,7 @@ def conf_in_memory() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder with a random four-block GPT-2."""
-    folder = tmp_path_factory.mktemp("model")
-    model = tiny_model(double=False)
-    model.hf.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny("gpt2", tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def train(
     Weights and gradients of the model stay as they are. Memory: seven numbers per entry, in float32 if the
     model is in half precision.
     """
-    weights = {site: at_least_float32(model.current(site)) for site in sites}
+    weights = _weights(model, sites)
     saliences = {site: torch.zeros_like(weight) for site, weight in weights.items()}
     most = int(share * sum(weight.numel() for weight in weights.values()))
     best, lowest = _largest(saliences, most), float("inf")
@@ -81,6 +81,11 @@ def _largest(saliences: Mapping[Site, Float[Tensor, "out in"]], most: int) -> Ma
     return {site: part.view_as(saliences[site]) for site, part in zip(saliences, parts, strict=True)}
 
 
+def _weights(model: Model, sites: Sequence[Site]) -> dict[Site, Float[Tensor, "out in"]]:
+    """The matrices as the model computes with them, not their masters: a removed entry is exactly zero."""
+    return {site: at_least_float32(model.weight(*site)) for site in sites}
+
+
 @torch.enable_grad()
 def _evaluated(
     model: Model, weights: Mapping[Site, Tensor], mask: Mask, texts: Sequence[tuple[Ids, Ids]]
@@ -89,10 +94,8 @@ def _evaluated(
     removed = {site: mask[site].to(weight).requires_grad_() for site, weight in weights.items()}
     total, sums = 0.0, {site: torch.zeros_like(weight) for site, weight in weights.items()}
     count = sum(len(target) for _, target in texts)
-    # of the rounded weight, not of its float32 master: a removed entry has to be exactly zero
-    rounded = {site: model.weight(*site).to(weight) for site, weight in weights.items()}
     for first in range(0, len(texts), _TEXTS):
-        change = {site: Delta(left=-rounded[site] * removed[site]) for site in weights}
+        change = {site: Delta(left=-weight * removed[site]) for site, weight in weights.items()}
         loss = _loss(model, change, texts[first : first + _TEXTS]) / count
         for site, gradient in zip(sums, torch.autograd.grad(loss, list(removed.values())), strict=True):
             sums[site] += gradient

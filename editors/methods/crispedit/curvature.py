@@ -22,7 +22,7 @@ from editors.models.gradients import TokenGradients, read_text
 from editors.models.model import Model
 from editors.models.tokenization import tokenize
 from editors.moments.streaming import SecondMoment, batches, home_of_sums
-from editors.moments.tensor_cache import TensorCache, descriptions
+from editors.moments.tensor_cache import TensorCache, unless_cached
 from editors.phases import Phase, Report, silent
 from editors.text_files import local_path
 from editors.updates import Site
@@ -74,10 +74,10 @@ class Curvature:
         return cls(SecondMoment.zero(width, device), SecondMoment.zero(out, device))
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], device: torch.device | str = "cpu") -> "Curvature":
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Curvature":
         """The sums that `tensors` gave."""
         count = int(tensors["count"])
-        return cls(*(SecondMoment(tensors[name].to(device), count) for name in ("inputs", "outputs")))
+        return cls(*(SecondMoment(tensors[name], count) for name in ("inputs", "outputs")))
 
     def tensors(self) -> dict[str, Tensor]:
         """Both sums and the number of tokens; of the sums only the upper triangle counts."""
@@ -188,6 +188,11 @@ class TextCurvature:
             raise ConfigError(f"editor.curvature.max_tokens={self.max_tokens}, but the least is 2")
 
     @property
+    def protects(self) -> Corpus:
+        """The corpus."""
+        return self.corpus
+
+    @property
     def label(self) -> str:
         """Budget and corpus."""
         return f"curvature: {self.documents:,} documents of {self.corpus.label}"
@@ -217,9 +222,7 @@ class TextCurvature:
         Raises:
             DataError: if the corpus has no identity, which names its place in the cache.
         """
-        identity = self.corpus.identity()
-        cached = descriptions(local_path(self.folder), model)
-        return () if any(each.get("corpus") == identity for each in cached) else (self.corpus,)
+        return unless_cached(self.corpus, local_path(self.folder), model)
 
     def _collect(self, model: Model, sites: Sequence[Site], report: Report) -> dict[Site, Curvature]:
         curvatures = zeros(model, sites)

@@ -25,6 +25,8 @@ MARKS = ("edit", *FOLLOW)
 """Fields of every case, normalised; those of `STAY` may be absent."""
 _ID = re.compile(r"Q\d+")
 """What stands in place of a name that Wikidata does not have."""
+_PLACES = 20
+"""Places at which a sentence is split, at most: a longer one names no subject that a person would find."""
 _SENTENCES: Mapping[str, str] = {
     "AWARD_RECEIVED": "The name of the award {} won is",
     "CAPITAL": "The name of the capital city of {} is",
@@ -70,10 +72,6 @@ def parse_ripple_edits(row: Fields, identity: str) -> Fact:
         portability=_pairs(row, FOLLOW),
         locality=_pairs(row, STAY),
     )
-
-
-_PLACES = 20
-"""Places at which a sentence is split, at most: a longer one names no subject that a person would find."""
 
 
 def _splits(fact: Fields) -> dict[str, tuple[str, str]]:

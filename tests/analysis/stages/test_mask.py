@@ -7,7 +7,7 @@ import torch
 
 from analysis.stages.base import Observation
 from analysis.stages.suppression import stage as module
-from analysis.stages.suppression.mask import _evaluated, random_mask, removed_share, train
+from analysis.stages.suppression.mask import _evaluated, _weights, random_mask, removed_share, train
 from analysis.stages.suppression.stage import Suppression, halves
 from editors.data import Fact
 from editors.errors import ConfigError
@@ -217,9 +217,9 @@ def test_a_removed_entry_of_a_model_in_half_precision_is_zero_in_training_too(fa
         model.apply({site: Delta(left=drift)})
     texts = in_tokens(model, FACTS)
     everything = {site: torch.ones_like(model.current(site), dtype=torch.bool) for site in SITES}
-    loss, _ = _evaluated(model, {site: model.current(site).float() for site in SITES}, everything, texts)
+    loss, _ = _evaluated(model, _weights(model, SITES), everything, texts)
     for site in SITES:
         model.write(site, torch.zeros_like(model.current(site)))
     nothing = {site: torch.zeros_like(removed) for site, removed in everything.items()}
-    written, _ = _evaluated(model, {site: model.current(site).float() for site in SITES}, nothing, texts)
+    written, _ = _evaluated(model, _weights(model, SITES), nothing, texts)
     assert loss == written

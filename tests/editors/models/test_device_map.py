@@ -9,16 +9,12 @@ from editors.errors import ModelError
 from editors.models.loading import Checkpoint
 from editors.models.model import Model
 from tests.editors.cases import FACTS
-from tests.tiny import tiny_model
+from tests.tiny import save_tiny
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    model = tiny_model(double=False)
-    model.hf.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny("gpt2", tmp_path_factory.mktemp("model"))
 
 
 def load(path: Path, device_map: str | dict | None) -> Model:

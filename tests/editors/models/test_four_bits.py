@@ -23,7 +23,7 @@ from editors.models.modules.four_bits import BLOCK, FourBitLinear, packed_bytes
 from editors.updates import Delta, Site, sites_of
 from tests.analysis.stages.test_functional import TEXTS
 from tests.editors.cases import EDITORS, bits, chance
-from tests.tiny import FACTS, FAMILIES, tiny_model
+from tests.tiny import FACTS, FAMILIES, save_tiny, tiny_model
 
 pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
 
@@ -266,13 +266,6 @@ def test_nothing_is_written_into_four_bits():
     assert all(torch.equal(value, after[key]) for key, value in before.items())
 
 
-def folder_of(family: str, folder: Path) -> Path:
-    model = tiny_model(family, double=False)
-    model.hf.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    return folder
-
-
 def checkpoint(folder: Path, **options: object) -> Checkpoint:
     return Checkpoint(name="tiny", path=str(folder), device="cpu", **({"bits": 4} | options))  # pyright: ignore[reportArgumentType]
 
@@ -281,7 +274,7 @@ def checkpoint(folder: Path, **options: object) -> Checkpoint:
 def test_a_checkpoint_loads_in_four_bits_but_for_what_changes(family, tmp_path, monkeypatch):
     """The edited matrices are the file's, and the estimate of the size is the size."""
     monkeypatch.setattr(memory, "_BYTES_OF_MODULES", 0)
-    folder = folder_of(family, tmp_path)
+    folder = save_tiny(family, tmp_path)
     model, whole = checkpoint(folder).load(changed=EDITED), checkpoint(folder, bits=None).load()
     assert all(torch.equal(model.weight(*site), whole.weight(*site)) for site in EDITED)
     assert all(not model.is_frozen(site) for site in EDITED) and model.is_frozen(Site("mlp_down", 2))

@@ -15,7 +15,7 @@ from editors.models import memory
 from editors.models.loading import Checkpoint
 from editors.models.model import Model
 from editors.models.modules import four_bits
-from tests.tiny import FAMILIES, TEXT, tiny_model
+from tests.tiny import FAMILIES, TEXT, save_tiny, tiny_model
 
 MATRIX = "transformer.h.1.mlp.c_proj.weight"
 EVERY = pytest.mark.parametrize("family", FAMILIES)
@@ -25,20 +25,13 @@ Change = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save("gpt2", tmp_path_factory.mktemp("saved"))
+    return save_tiny("gpt2", tmp_path_factory.mktemp("saved"))
 
 
 @pytest.fixture
 def folder(saved: Path, tmp_path: Path) -> Path:
     """A copy of a tiny GPT-2 that a test may spoil."""
     return Path(shutil.copytree(saved, tmp_path / "model"))
-
-
-def save(family: str, folder: Path) -> Path:
-    model = tiny_model(family, double=False)
-    model.hf.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    return folder
 
 
 def load(folder: Path, **options: object) -> Model:
@@ -80,7 +73,7 @@ def with_entry(value: float) -> Change:
 @EVERY
 def test_a_whole_checkpoint_gives_the_saved_parameters(family: str, tmp_path: Path):
     expected = tiny_model(family, double=False)
-    model = load(save(family, tmp_path))
+    model = load(save_tiny(family, tmp_path))
     here = dict(model.hf.named_parameters())
     assert all(torch.equal(here[name], value) for name, value in expected.hf.named_parameters())
     ids, mask = model.encode(TEXT)
@@ -89,7 +82,7 @@ def test_a_whole_checkpoint_gives_the_saved_parameters(family: str, tmp_path: Pa
 
 @EVERY
 def test_every_parameter_that_the_file_lacks_is_named(family: str, tmp_path: Path):
-    save(family, tmp_path)
+    save_tiny(family, tmp_path)
     names = set(load_file(tmp_path / "model.safetensors"))
     for name in [n for n in sorted(names) if ".1." in n or (".0." not in n and ".2." not in n)][::3]:
         whole = load_file(tmp_path / "model.safetensors")
@@ -126,7 +119,7 @@ def test_weights_that_are_not_those_of_the_configuration_are_named(
 
 
 def test_a_quantized_matrix_under_an_older_name_is_refused(tmp_path: Path):
-    save("neox", tmp_path)
+    save_tiny("neox", tmp_path)
     rewrite(tmp_path, replaced("embed_out.weight", lambda m: (9 * m).to(torch.int8)))
     refused(tmp_path, "not floating-point: embed_out.weight (I8)")
 
@@ -140,7 +133,7 @@ def test_a_quantized_matrix_under_an_older_name_is_refused(tmp_path: Path):
     ],
 )
 def test_two_tensors_of_one_parameter_are_refused(family: str, name: str, more: str, tmp_path: Path):
-    save(family, tmp_path)
+    save_tiny(family, tmp_path)
     here = name if name in load_file(tmp_path / "model.safetensors") else more
     rewrite(tmp_path, lambda t: t | {name: t[here].clone(), more: t[here] + 1})
     refused(tmp_path, f"of one parameter under two names: {' and '.join(sorted([name, more]))}")
@@ -170,7 +163,7 @@ def test_a_float16_model_that_overflows_is_refused(folder: Path):
 
 @EVERY
 def test_a_missing_head_is_refused_unless_it_is_the_embedding(family: str, tmp_path: Path):
-    save(family, tmp_path)
+    save_tiny(family, tmp_path)
     model = tiny_model(family, double=False)
     model.hf.base_model.save_pretrained(tmp_path)
     settle(tmp_path, architectures=None)
@@ -210,7 +203,7 @@ def test_a_matrix_that_is_zero_on_purpose_is_loaded_if_asked_for(folder: Path):
 def test_constants_that_old_versions_saved_are_no_weights(
     family: str, buffers: tuple[str, ...], tmp_path: Path
 ):
-    save(family, tmp_path)
+    save_tiny(family, tmp_path)
     rewrite(tmp_path, lambda t: t | {name: torch.ones(4, dtype=torch.uint8) for name in buffers})
     assert load(tmp_path).digest == tiny_model(family, double=False).digest
 
@@ -385,7 +378,7 @@ def test_a_number_beyond_all_floats_is_refused(folder: Path, key: str):
 
 
 def test_an_entry_of_a_wrong_type_is_no_traceback(tmp_path: Path):
-    save("llama", tmp_path)
+    save_tiny("llama", tmp_path)
     rotary = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0, "partial_rotary_factor": None}
     settle(tmp_path, rope_parameters=rotary)
     refused(tmp_path, "the configuration in")
@@ -515,11 +508,11 @@ def test_a_precision_that_there_is_not_is_named(saved: Path, dtype: str):
 
 def test_a_precision_that_the_attention_does_not_compute_in_is_named(tmp_path: Path):
     """What follows padding would be NaN. GPT-J has eager attention too, and adds its masks in float64."""
-    folder = save("gemma2", tmp_path)
+    folder = save_tiny("gemma2", tmp_path)
     with pytest.raises(ConfigError, match=r"model\.dtype=float64, .* of tiny .*: set model\.dtype=float32"):
         load(folder, dtype="float64")
     assert load(folder, dtype="bfloat16").dtype == torch.bfloat16
-    assert load(save("gptj", tmp_path / "gptj"), dtype="float64").dtype == torch.float64
+    assert load(save_tiny("gptj", tmp_path / "gptj"), dtype="float64").dtype == torch.float64
 
 
 @pytest.mark.parametrize(
