@@ -79,6 +79,13 @@ def site() -> Path:
     return folder
 
 
+def test_the_tests_of_a_group_run_in_one_process(request: pytest.FixtureRequest):
+    """pytest-xdist marks them by their ids; with a pytest that hides these from it, every group is spread."""
+    if not request.config.getoption("loadgroup", default=False):
+        pytest.skip("pytest runs in one process")
+    assert request.node.nodeid.endswith("@site")
+
+
 def test_every_page_is_in_the_navigation_or_a_page_of_results():
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     listed = list(nav_pages(CONFIG["nav"]))

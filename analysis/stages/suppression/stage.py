@@ -18,6 +18,7 @@ Sources: attacks arXiv 2505.12636, singular directions arXiv 2505.20819, mask ar
 attack takes a fact of the data where the paper takes sentences of an encyclopedia.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ from editors.models.hooks import capture
 from editors.models.model import Model
 from editors.models.tokenization import pad, tokenize
 from editors.updates import Site, at_least_float32
+
+log = logging.getLogger(__name__)
 
 Reduction = Callable[[Float[Tensor, "out in"]], Float[Tensor, "out in"]]
 Change = Callable[[Site, Float[Tensor, "out in"]], Float[Tensor, "out in"]]
@@ -85,6 +88,13 @@ class Suppression(Stage):
         pairs = [(fact.statement, fact.target_true) for fact in asked]
         exact = self._scorer.score(pairs).exact.tolist() if pairs else []
         self._known = {fact.id for fact, known in zip(asked, exact, strict=True) if known}
+        if planned and not self._known:
+            log.warning(
+                "%s: the unedited model knows none of the %d edited facts with an old object, so nothing "
+                "is measured; data.known_by chooses facts that a model knows",
+                self.name,
+                len(asked),
+            )
 
     def measure(self, model: Model, observation: Observation) -> Measurement:
         """Ask about the known facts among the edits so far; nothing before the first edit."""
@@ -115,6 +125,9 @@ class Suppression(Stage):
         assert self.mask is not None
         trained, judged = halves(facts, self.seed)
         if not (trained and judged):
+            log.warning(
+                "%s: no mask, because the edited facts that the model knew have one subject", self.name
+            )
             return {}
         reader, sites = observation.reader, observation.edited
         texts = [_tokens(model, reader(fact.statement), fact.target_true) for fact in trained]

@@ -150,13 +150,18 @@ def test_the_same_seed_gives_the_same_numbers():
     assert {"removed", "trained", "unchanged", "restored", "restored_random", "likelier"} <= names
 
 
-def test_without_the_option_no_mask_is_trained_and_one_subject_has_no_halves(model: Model):
+def test_without_the_option_no_mask_is_trained_and_one_subject_has_no_halves(
+    model: Model, caplog: pytest.LogCaptureFixture
+):
     facts = known(model)
     for stage, seen in ((Suppression(), facts), (Suppression(mask=0.1), facts[:1])):
         stage.prepare(model, facts)
         stage._known = {fact.id for fact in facts}
         result = stage.measure(model, Observation(count=1, total=1, seen=seen, edited=SITES))
         assert result and not any(key.startswith("edit/mask/") for key in result)
+    assert [record.message for record in caplog.records] == [
+        "suppression: no mask, because the edited facts that the model knew have one subject"
+    ]
 
 
 def test_facts_that_the_edited_model_still_knows_are_the_control(model: Model):

@@ -1,6 +1,7 @@
 """What is left of an old object: under attack, block by block, and with a part of the drift."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,6 +71,16 @@ def test_only_facts_that_the_unedited_model_knows_are_asked_about(model: Model):
     stage.prepare(model, facts)
     assert 2 <= len(stage._known) <= len(facts)
     assert stage.measure(model, Observation(count=0, total=3, reference=reference)) == {}
+
+
+def test_a_run_in_which_nothing_can_be_asked_says_so(model: Model, caplog: pytest.LogCaptureFixture):
+    nonsense = [replace(fact, target_true="of of of") for fact in FACTS]
+    Suppression().prepare(model, nonsense)
+    (record,) = caplog.records
+    assert record.message.startswith(f"suppression: the unedited model knows none of the {len(FACTS)} edited")
+    caplog.clear()
+    Suppression().prepare(model, known(model))
+    assert not caplog.records
 
 
 def test_the_unedited_model_has_nothing_to_restore(model: Model):

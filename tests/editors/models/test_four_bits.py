@@ -73,11 +73,9 @@ def quantiles() -> Tensor:
 def test_every_entry_is_the_nearest_quantile_times_the_largest_entry_of_its_block(shape, dtype):
     plain = linear(*shape, dtype=dtype)
     found = FourBitLinear(plain, CPU).weight
-    blocks = plain.weight.double().flatten().split(BLOCK)
+    blocks, values = plain.weight.double().flatten().split(BLOCK), quantiles()
     scaled = [(block.abs().max(), block / block.abs().max()) for block in blocks]
-    nearest = [
-        scale * quantiles()[(entries[:, None] - quantiles()).abs().argmin(dim=1)] for scale, entries in scaled
-    ]
+    nearest = [scale * values[(entries[:, None] - values).abs().argmin(dim=1)] for scale, entries in scaled]
     assert found.dtype == dtype
     torch.testing.assert_close(found.double(), torch.cat(nearest).view(shape), rtol=1e-2, atol=1e-4)
 
