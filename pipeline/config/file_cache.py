@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Self
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -17,7 +17,7 @@ class CachedConfigRepository(ConfigRepository):
 
     def __init__(self, path: ConfigSearchPath) -> None:
         super().__init__(path)
-        self._cache: dict[tuple[str, str], Any] = {}
+        self._cache: dict[Hashable, Any] = {}
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """The content of the file when it was first read."""
@@ -33,14 +33,19 @@ class CachedConfigRepository(ConfigRepository):
         """Whether the folder existed at the first call."""
         return self._cached("group", super().group_exists, config_path)
 
+    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` made of these files at the first call with this key."""
+        sources = tuple((source.scheme(), source.path) for source in self.get_sources())
+        return self._cached(sources, lambda _: make(), key)
+
     def __deepcopy__(self, _: object) -> Self:
         """A copy with its own search path and the same cache."""
         return copy.copy(self)
 
-    def _cached(self, kind: str, read: Callable[[str], Any], path: str) -> Any:
-        if (kind, path) not in self._cache:
-            self._cache[kind, path] = read(path)
-        return self._cache[kind, path]
+    def _cached(self, kind: Hashable, read: Callable[[Any], Any], key: Hashable) -> Any:
+        if (kind, key) not in self._cache:
+            self._cache[kind, key] = read(key)
+        return self._cache[kind, key]
 
 
 def keep_files(context: HydraContext) -> None:

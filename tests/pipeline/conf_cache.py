@@ -1,8 +1,11 @@
 """Makes compositions in the tests cheap: what they have in common is done once in a process."""
 
 import pickle
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from hydra.plugins.config_source import ConfigResult
 
 from pipeline.config.hydra_internals import ConfigRepository, share_composition
@@ -13,19 +16,42 @@ UNCHANGING = (f"file://{CONF}", "pkg://hydra.conf")
 
 
 def keep_conf(patch: pytest.MonkeyPatch) -> None:
-    """Let Hydra take files of `UNCHANGING` from memory: parsing them is half the time of a composition."""
+    """Let Hydra take files of `UNCHANGING`, and what is composed of them, from memory."""
     # by the folders in which Hydra searches, since an earlier one may have a file of the same name
-    files: dict[tuple[tuple[str, ...], str], bytes] = {}
+    memory: dict[Hashable, Any] = {}
     load = ConfigRepository.load_config
 
     def load_config(self: ConfigRepository, config_path: str) -> ConfigResult | None:
-        key = tuple(source.path for source in self.get_sources()), config_path
-        if key in files:
-            return pickle.loads(files[key])  # Hydra changes the result; this is twice as fast as a deep copy
+        key = _searched(self), config_path
+        if key in memory:
+            return pickle.loads(memory[key])  # Hydra changes the result; this is twice as fast as a deep copy
         result = load(self, config_path)
         if result is not None and result.path in UNCHANGING:
-            files[key] = pickle.dumps(result)
+            memory[key] = pickle.dumps(result)
         return result
 
+    def kept(self: ConfigRepository, key: Hashable, make: Callable[[], Any]) -> Any:
+        searched = _searched(self)
+        if not {path for path in searched if not path.startswith("structured:")} <= {*UNCHANGING}:
+            return make()
+        complete = searched, key, tuple(_registered(ConfigStore.instance().repo))
+        if complete not in memory:
+            memory[complete] = make()
+        return memory[complete]
+
     patch.setattr(ConfigRepository, "load_config", load_config)
+    patch.setattr(ConfigRepository, "kept", kept, raising=False)
     share_composition()
+
+
+def _searched(repository: ConfigRepository) -> tuple[str, ...]:
+    return tuple(f"{source.scheme()}://{source.path}" for source in repository.get_sources())
+
+
+def _registered(stored: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, int]]:
+    """Names and identities of what plug-ins and tests registered with Hydra."""
+    for name, node in stored.items():
+        if isinstance(node, Mapping):
+            yield from _registered(node, f"{group}/{name}")
+        else:
+            yield f"{group}/{name}", id(node.node)

@@ -1,18 +1,20 @@
 """Hydra's internals that this project uses: each test names the feature that depends on one of them."""
 
 import re
+from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra._internal import defaults_list
+from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf, _utils, base
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, _utils, base, open_dict
 
-from pipeline.config.file_cache import CachedConfigRepository
+from pipeline.config.file_cache import CachedConfigRepository, keep_files
 from pipeline.config.hydra_internals import (
     ConfigRepository,
     combinations,
@@ -20,12 +22,11 @@ from pipeline.config.hydra_internals import (
     register_plugin,
     restore_singletons,
     result_of,
-    share_composition,
     singletons,
     use_repository,
     with_search_path,
 )
-from tests.paths import CONF, ROOT
+from tests.paths import ROOT
 from tests.pipeline.sweeping import context_of
 
 DIFFERENT = (
@@ -33,8 +34,20 @@ DIFFERENT = (
     ["model=gpt2-xl", "editor=encore", "stage=[norms,probes]"],
     ["intervention=lora", "model=llama2-7b"],
     ["editor=alphaedit", "regularizer=[history,rect]", "data=atlas"],
+    ["experiment=real", "seed=7", "++editor.nosuch={a:1}", "hydra.job.name=other"],
+    ["experiment=real", "~edits"],
+    ["model=gpt2-xl", "editor=encore", "stage=[norms,probes]", "edits=3"],
 )
-"""Overrides of runs that have little in common."""
+"""Overrides of runs, some with the same choices of groups."""
+SHARED: tuple[tuple[Any, str], ...] = (
+    (base, "parse"),
+    (_utils, "parse"),
+    (defaults_list, "_create_interpolation_map"),
+    (config_loader_impl, "create_defaults_list"),
+    (ConfigLoaderImpl, "_load_single_config"),
+    (ConfigLoaderImpl, "_compose_config_from_defaults_list"),
+)
+"""Functions of Hydra and OmegaConf that `share_composition` replaces."""
 PACKAGES = ("analysis", "editors", "pipeline")
 
 
@@ -116,14 +129,45 @@ def test_the_state_of_a_process_can_be_set_in_another():
 
 def test_compositions_that_share_work_are_those_of_hydra(monkeypatch: pytest.MonkeyPatch):
     """Otherwise a sweep computes other runs than its jobs do alone."""
-    share_composition()
+    context, _ = context_of([])
+    keep_files(context)
 
-    def composed_anew() -> list[str]:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return [OmegaConf.to_yaml(compose("config", run, return_hydra_config=True)) for run in DIFFERENT]
+    def composed_anew() -> list[DictConfig]:
+        load = context.config_loader.load_configuration
+        return [load("config", run, RunMode.RUN) for run in DIFFERENT]
 
-    shared = composed_anew()
-    assert shared == composed_anew() and len({*shared}) == len(DIFFERENT)
-    for module, name in ((defaults_list, "_create_interpolation_map"), (base, "parse"), (_utils, "parse")):
-        monkeypatch.setattr(module, name, getattr(module, name).__wrapped__)
-    assert shared == composed_anew()
+    first, again = composed_anew(), composed_anew()
+    for owner, name in SHARED:
+        monkeypatch.setattr(owner, name, getattr(owner, name).__wrapped__)
+    context, _ = context_of([])
+    for by_hydra, *shared in zip(composed_anew(), first, again, strict=True):
+        for config in shared:
+            assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(by_hydra)
+            assert OmegaConf.get_type(config.hydra) is OmegaConf.get_type(by_hydra.hydra)
+            assert OmegaConf.is_struct(config) and OmegaConf.is_readonly(config) == OmegaConf.is_readonly(by_hydra)
+    assert len({OmegaConf.to_yaml(config) for config in first}) == len(DIFFERENT)
+
+
+def test_what_hydra_refuses_is_refused_where_compositions_share_work():
+    """Otherwise a choice or value that does not exist runs because an earlier composition was right."""
+    context, _ = context_of([])
+    keep_files(context)
+    load = context.config_loader.load_configuration
+    load("config", ["editor=encore", "seed=1"], RunMode.RUN)
+    for _ in range(2):
+        for wrong in ("editor=nosuch", "nosuch=1", "~nosuch", "++editor=memit", "~editor=memit"):
+            with pytest.raises(HydraException):
+                load("config", ["editor=encore", wrong], RunMode.RUN)
+
+
+def test_a_changed_composition_leaves_the_kept_one_as_it_was():
+    """Otherwise what one job sets in its configuration reaches the next."""
+    context, _ = context_of([])
+    keep_files(context)
+    load = context.config_loader.load_configuration
+    first = load("config", ["seed=1"], RunMode.RUN)
+    expected = OmegaConf.to_yaml(first)
+    first.hydra.overrides.task.append("x=1")
+    with open_dict(first):
+        first.editor.nosuch = 1
+    assert OmegaConf.to_yaml(load("config", ["seed=1"], RunMode.RUN)) == expected
