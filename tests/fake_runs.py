@@ -170,11 +170,11 @@ def write_parts(
 
 def write_random_runs(experiment: Path, *, runs: int, rows: int) -> None:
     """`runs` finished runs of `rows` rows of random numbers, with a configuration as long as a real one."""
-    from pipeline.config.schema import resolved, without_hydra
+    from pipeline.config.schema import resolved
     from tests.pipeline.sweeping import context_of
 
     context, shared = context_of(["tracker=none"])
-    config = resolved(without_hydra(context.config_loader.load_sweep_config(shared, ["seed=0"])))
+    config = resolved(context.config_loader.load_sweep_config(shared, ["seed=0"]))
     generator = random.Random(0)
     for seed in range(runs):
         places = [

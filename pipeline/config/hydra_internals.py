@@ -85,10 +85,10 @@ def use_repository(context: HydraContext, repository: type[ConfigRepository]) ->
 def share_composition() -> None:
     """Do once in this process what is the same in several compositions.
 
-    OmegaConf parses each interpolation anew, and Hydra makes a map of all choices for each list of defaults, for
-    which only defaults with `${…}` are looked up in it. Where files do not change, that is, where the repository
-    has a method `kept`, compositions with the same choices of groups differ in values only, which Hydra sets at
-    last: what precedes them is nine tenths of its time and is kept.
+    OmegaConf parses each interpolation anew, and Hydra makes a map of all choices for each list of defaults,
+    for which only defaults with `${…}` are looked up in it. Where files do not change, that is, where the
+    repository has a method `kept`, compositions with the same choices of groups differ in values only, which
+    Hydra sets at last: what precedes them is nine tenths of its time and is kept.
     """
     patches = (
         (base, "parse", cache),
@@ -144,7 +144,7 @@ def _kept_by_defaults(compose: Callable[..., DictConfig]) -> Callable[..., DictC
 
 
 def _copied(repo: Any, key: str, make: Callable[[], Any]) -> Any:
-    """What is kept under the key, copied by a pickle, since Hydra changes it: a tenth of the time of a deep copy."""
+    """What is kept under the key, copied by a pickle (faster than a deep copy), since Hydra changes it."""
     return pickle.loads(_kept(repo, key, lambda: pickle.dumps(make())))
 
 

@@ -1,6 +1,6 @@
 """The configuration of a run, resolved to plain values; without torch, which finished runs do not need."""
 
-import copy
+import pickle
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from editors.errors import ConfigError
@@ -38,7 +38,7 @@ _REFERENCE = re.compile(r"\$\{\s*(\w+)\s*[.}\[]")
 
 
 def resolved(config: DictConfig, *, in_python: bool = False) -> ResolvedConfig:
-    """The plain values of a composed configuration, without the keys that its run does not use.
+    """The plain values of a composed configuration, without Hydra's and the keys that its run does not use.
 
     `config` itself is not changed. With `in_python` an error names arguments of Python in place of options.
 
@@ -105,15 +105,6 @@ def _sentence(error: Exception) -> str:
     return _RAISED.sub("", first) + cause
 
 
-def without_hydra(config: DictConfig) -> DictConfig:
-    """A copy of a composed configuration as passed to a run: without Hydra's own part."""
-    copied = config.copy()
-    with read_write(copied), open_dict(copied):
-        copied["name"] = copied.get("name")  # may refer to Hydra's own part
-        copied.pop("hydra", None)
-    return copied
-
-
 def _used(config: DictConfig) -> set[str]:
     """`intervention`, and the keys of `USED` to which it refers directly or through other keys."""
     nodes = cast(dict[str, object], OmegaConf.to_container(config, resolve=False))
@@ -127,12 +118,15 @@ def _used(config: DictConfig) -> set[str]:
 
 
 def _reduced(config: DictConfig, used: set[str]) -> DictConfig:
-    """A copy without unused keys and without regularizers and stages that have no class.
+    """A copy without Hydra's part, unused keys, and regularizers and stages that have no class.
 
     Experiments set values of regularizers and stages even if a run does not use these.
     """
-    reduced = copy.deepcopy(config)
+    reduced = cast(DictConfig, pickle.loads(pickle.dumps(config)))  # half the time of a deep copy
+    OmegaConf.set_readonly(reduced, False)
     OmegaConf.set_struct(reduced, False)
+    reduced["name"] = reduced.get("name")  # may refer to Hydra's part
+    reduced.pop("hydra", None)
     for key in set(USED) - used:
         reduced[key] = NO_LAYERS if key == "layers" else None
     for group in ("regularizer", "stage"):

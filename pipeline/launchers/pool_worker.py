@@ -22,7 +22,7 @@ from analysis.selection import OUTPUTS
 from editors.errors import NormscopeError
 from pipeline.config.hydra_internals import restore_singletons, result_of, singletons
 from pipeline.config.resolvers import register_resolvers
-from pipeline.config.schema import resolved, without_hydra
+from pipeline.config.schema import resolved
 from pipeline.runs.layout import folder_of
 from pipeline.runs.messages import error_line
 from pipeline.runs.objectives import Value
@@ -104,7 +104,7 @@ def _computed(pipe: Connection, shared: Shared, overrides: Sequence[str], number
         config.hydra.job.id = str(number)
         config.hydra.job.num = number
     HydraConfig.instance().set_config(config)
-    folder = folder_of(OUTPUTS, resolved(without_hydra(config)))
+    folder = folder_of(OUTPUTS, resolved(config))
     _write_to(folder / LOG)
     pipe.send(Started(folder=folder))
     result = run_job(

@@ -24,7 +24,7 @@ from editors.errors import ConfigError, DataError, NormscopeError
 from pipeline.config.allowed_classes import plugins_of
 from pipeline.config.file_cache import keep_files
 from pipeline.config.hydra_internals import combinations, result_of
-from pipeline.config.schema import resolved, without_hydra
+from pipeline.config.schema import resolved
 from pipeline.runs import messages
 from pipeline.runs.heartbeat import is_elsewhere_computed
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
@@ -170,7 +170,7 @@ class Sweep(Sweeper):
         plans: dict[Path, list[plan.PlannedRun]] = {}
         for job in jobs:
             try:
-                plain = resolved(without_hydra(self._composed(job)))
+                plain = resolved(self._composed(job))
                 folder = folder_of(OUTPUTS, plain)
                 recompute = plain["resume"] == "never"
                 if recompute:

@@ -31,7 +31,7 @@ from editors.errors import ConfigError, DataError, NormscopeError, NumericsError
 from pipeline.config.file_cache import keep_files
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.hydra_internals import result_of
-from pipeline.config.schema import ResolvedConfig, resolved, without_hydra
+from pipeline.config.schema import ResolvedConfig, resolved
 from pipeline.runs.layout import run_folder
 from pipeline.runs.messages import error_line
 from pipeline.runs.objectives import Direction, objective_of, objective_problems, objectives_of
@@ -195,7 +195,7 @@ class Trials:
         """The job of a trial; the name of its run is stored in a new trial."""
         overrides = (*as_overrides({key: trial.params[key] for key in space}), *fixed)
         try:
-            run = resolved(without_hydra(self._composed([*overrides])))
+            run = resolved(self._composed([*overrides]))
         except Exception as error:
             run = error
         if isinstance(trial, Trial):

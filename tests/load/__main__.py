@@ -1,4 +1,4 @@
-"""Two hundred short runs through the pool, the same command again, and the tables of ten thousand runs.
+"""Two hundred short runs through the pool, the same command again, and ten thousand runs composed and tabled.
 
 `python -m tests.load`, or with `--runs 20` fewer of the first.
 """
@@ -25,7 +25,7 @@ from tests.paths import ROOT
 AGAIN_SECONDS = 10.0
 COLLECT_SECONDS = 20.0
 MANY, MANY_SECONDS, MANY_GIB = 10_000, 120.0, 2.0
-"""Finished runs, and what the table of their states and their report may take."""
+"""Runs, and what composing them, the table of their states and their report may take each."""
 GROWTH_MIB = 8.0
 """Largest growth of the sweep's own process, from the end of its first quarter to its last, in MiB."""
 WHOLE = {"DONE", "config.yaml", "job.log", "metrics.jsonl", "provenance.json", "summary.json"}
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _measured(folder: Path, runs: int) -> Iterator[tuple[str, bool]]:
-    for sentence, ok in chain(_sweep(folder, runs), _collection(folder), _many(folder)):
+    for sentence, ok in chain(_sweep(folder, runs), _collection(folder), _planned(), _many(folder)):
         print(f"{'ok    ' if ok else 'MISSED'} {sentence}", flush=True)  # noqa: T201
         yield sentence, ok
 
@@ -129,6 +129,25 @@ def _collection(folder: Path) -> Iterator[tuple[str, bool]]:
         f"{len(collection.runs)} runs with {len(collection.metrics)} numbers are collected in {seconds:.1f} s"
     )
     yield sentence, seconds <= COLLECT_SECONDS and len(collection.runs) == 1000
+
+
+def _planned() -> Iterator[tuple[str, bool]]:
+    from pipeline.config.file_cache import keep_files
+    from pipeline.config.schema import resolved
+    from pipeline.runs.layout import run_name
+    from tests.pipeline.sweeping import context_of
+
+    context, shared = context_of(["name=load"])
+    keep_files(context)
+    editors = ("memit", "encore", "alphaedit", "rome")
+    begun = time.monotonic()
+    jobs = (
+        [f"editor={editor}", f"seed={seed}"] for editor in editors for seed in range(MANY // len(editors))
+    )
+    names = {run_name(resolved(context.config_loader.load_sweep_config(shared, job))) for job in jobs}
+    seconds = time.monotonic() - begun
+    sentence = f"{len(names)} jobs of a sweep are composed in {seconds:.0f} s"
+    yield sentence, seconds <= MANY_SECONDS and len(names) == MANY
 
 
 def _many(folder: Path) -> Iterator[tuple[str, bool]]:

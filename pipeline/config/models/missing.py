@@ -35,7 +35,7 @@ def check_complete(config: DictConfig, *, in_python: bool = False) -> None:
     give as arguments of `edit` rather than as options.
     """
     plain = OmegaConf.to_container(config, resolve=False)
-    missing = [key for key in _missing(plain) if not key.startswith(("hydra.", "layers."))]
+    missing = [key for key in _missing(plain) if not key.startswith("layers.")]
     lacks_layers = _lacks_layers(config)
     if problems := list(_model_problems(config)):
         raise ConfigError("\n".join(problems))  # without the model's depth there are no guesses

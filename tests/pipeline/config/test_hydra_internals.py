@@ -144,7 +144,9 @@ def test_compositions_that_share_work_are_those_of_hydra(monkeypatch: pytest.Mon
         for config in shared:
             assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(by_hydra)
             assert OmegaConf.get_type(config.hydra) is OmegaConf.get_type(by_hydra.hydra)
-            assert OmegaConf.is_struct(config) and OmegaConf.is_readonly(config) == OmegaConf.is_readonly(by_hydra)
+            assert OmegaConf.is_struct(config) and OmegaConf.is_readonly(config) == OmegaConf.is_readonly(
+                by_hydra
+            )
     assert len({OmegaConf.to_yaml(config) for config in first}) == len(DIFFERENT)
 
 

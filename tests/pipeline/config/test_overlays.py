@@ -10,7 +10,7 @@ from analysis.claims.registry import STUDIES
 from analysis.claims.study import Study
 from pipeline.config.fingerprint import fingerprint
 from pipeline.config.resolvers import register_resolvers
-from pipeline.config.schema import ResolvedConfig, resolved, without_hydra
+from pipeline.config.schema import ResolvedConfig, resolved
 from pipeline.sweeps import search
 from tests.pipeline.conftest import CONF
 
@@ -26,7 +26,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def plain(*overrides: str) -> ResolvedConfig:
-    return resolved(without_hydra(composed(*overrides)))
+    return resolved(composed(*overrides))
 
 
 def params(config: DictConfig) -> dict:
@@ -41,7 +41,7 @@ def test_an_experiment_on_real_facts_has_the_same_sweep(experiment: str):
     assert config.data.limit == 1000
     assert params(config) == params(before)
     assert config.hydra.sweep.dir == f"outputs/{experiment}_facts"
-    assert without_hydra(config).name == f"{experiment}_facts" != without_hydra(before).name
+    assert resolved(config)["name"] == f"{experiment}_facts" != resolved(before)["name"]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -52,7 +52,7 @@ def test_an_experiment_at_paper_scale_also_sweeps_models(experiment: str):
     assert config.edits == 2000
     assert config.data.dataset == "azhx/counterfact"
     assert params(config) == params(before) | {"model": PAPER}
-    assert without_hydra(config).name == f"{experiment}_paper"
+    assert resolved(config)["name"] == f"{experiment}_paper"
 
 
 @pytest.mark.parametrize("study", [study for study in STUDIES if study.same_as], ids=lambda study: study.name)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from editors.errors import ConfigError, NormscopeError
 from pipeline.build import build
 from pipeline.config.file_cache import keep_files
-from pipeline.config.schema import resolved, without_hydra
+from pipeline.config.schema import resolved
 from pipeline.runs.layout import folder_of
 from pipeline.sweeps import plan
 from pipeline.sweeps.grid import Sweep, SweepFailed
@@ -46,7 +46,7 @@ class Launcher:
         if self.failing in job:
             result.status, result.return_value = JobStatus.FAILED, NormscopeError("there is no such fact")
             return result
-        config = without_hydra(self.context.config_loader.load_sweep_config(self.config, job))
+        config = self.context.config_loader.load_sweep_config(self.config, job)
         folder = folder_of(Path("outputs"), resolved(config))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_text(json.dumps({"objective": OBJECTIVE}))

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from editors.errors import ConfigError, DataError, NumericsError
 from pipeline.config.fingerprint import run_name
-from pipeline.config.schema import resolved
+from pipeline.config.schema import ResolvedConfig, resolved
 from pipeline.runs import signals
 from pipeline.runs.signals import JobLeft
 from tests.optuna_files import old_study
@@ -311,12 +311,12 @@ def test_trials_that_are_one_run_are_launched_once(search):
 
 
 def test_a_trial_that_cannot_be_composed_fails_alone(search, monkeypatch: pytest.MonkeyPatch):
-    def picky(config: DictConfig) -> DictConfig:
+    def picky(config: DictConfig) -> ResolvedConfig:
         if config.x > 5:
             raise ValueError("no such choice")
-        return config
+        return resolved(config)
 
-    monkeypatch.setattr("pipeline.sweeps.trials.without_hydra", picky)
+    monkeypatch.setattr("pipeline.sweeps.trials.resolved", picky)
     _, study = search(n_trials=8, n_jobs=4)
     failed = reasons(study)
     assert failed and all(study.trials[number].params["x"] > 5 for number in failed)
