@@ -25,6 +25,11 @@ _DESCRIPTION = ("name", "editor", "model", "data", "intervention", "seed", "edit
 MOMENT = ("part", "unit", "count", "tokens")
 """Columns that say when in a run a number was measured."""
 
+_COLUMNS = MappingProxyType(
+    {"part": "int64", "unit": "str", "count": "int64", "tokens": "int64", "key": "str", "value": "float64"}
+)
+"""Columns of the table of metrics: those of `MOMENT`, the key and the value."""
+
 _DEFAULT_NAMES = MappingProxyType({"edits": "editing", "steps": "training"})
 """Names of parts that the run did not name, by their unit."""
 
@@ -203,19 +208,22 @@ def _parts(
 
 def _metrics(folder: RunFolder) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Long table of the rows; if a resumed run repeats a step, the later row is used."""
-    cells: list[Cell] = []
+    cells: dict[tuple[int, int, str], Cell] = {}
     unreadable: list[int] = []
     for number, row in folder.lines():
         if row is None or row.get("unit", UNITS[0]) not in row:
             unreadable.append(number)
-        else:
-            cells += _cells(row)
+            continue
+        for cell in _cells(row):
+            part, _, count, _, key, _ = cell
+            cells.pop((part, count, key), None)  # the later one takes its own place
+            cells[part, count, key] = cell
     if unreadable and not cells:
         raise DataError(f"{folder.path / METRICS} holds no row that can be read: {REMEDY}")
-    table = pd.DataFrame(cells, columns=[*MOMENT, "key", "value"])
-    whole = dict.fromkeys(("part", "count", "tokens"), "int64")
-    table = table.astype({**whole, "unit": "str", "key": "str", "value": "float64"})
-    table = table.drop_duplicates(["part", "count", "key"], keep="last", ignore_index=True)
+    # made column by column: that of a thousand runs takes seconds less than from rows
+    values = zip(*cells.values(), strict=True) if cells else ((),) * len(_COLUMNS)
+    columns = zip(_COLUMNS.items(), values, strict=True)
+    table = pd.DataFrame({name: pd.Series(column, dtype=kind) for (name, kind), column in columns})
     return table, skipped(unreadable)
 
 
