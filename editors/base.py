@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
 import torch
@@ -37,6 +37,19 @@ class Targets:
     """Number of optimiser steps; at most one less than evaluations."""
     correct: Bool[Tensor, " fact"]
     """Whether the new object is the first choice after the bare prompt, with the final δ in place."""
+
+    @staticmethod
+    def joined(chunks: "Sequence[Targets]") -> "Targets":
+        """The rows of all chunks."""
+        return Targets(*(torch.cat([getattr(one, each.name) for one in chunks]) for each in fields(Targets)))
+
+    def to(self, device: torch.device | str) -> "Targets":
+        """The same tensors on this device."""
+        return Targets(*(getattr(self, each.name).to(device) for each in fields(self)))
+
+    def at(self, rows: Int[Tensor, " row"]) -> "Targets":
+        """These rows, in this order."""
+        return Targets(*(getattr(self, each.name)[rows] for each in fields(self)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +86,8 @@ class Editor(ABC):
     prompts: 1 if an update costs far more than that pass, more if it hardly does; 0 never, for controls."""
     largest_batch: ClassVar[int | None] = None
     """Most facts that one call of `edit` takes; None is any number."""
+    spreads: ClassVar[bool] = False
+    """Whether several processes of a run, as started by torchrun, share the work of a batch."""
 
     @property
     @abstractmethod

@@ -78,7 +78,7 @@ def execute(config: Config, parts: Parts, run: RunDir, requests: Requests, displ
 
 
 def follow(parts: Parts, run: RunDir) -> None:
-    """Train in one of the other processes of a distributed run, which measure and record nothing."""
+    """Do the share of another process than the first, which measures and records nothing."""
     start = processes.agreed(None)
     if start is None:
         return

@@ -45,6 +45,8 @@ from editors.updates import Delta, Site, plain
 class LocateThenEdit(Editor):
     """An editor that writes key–value pairs into the down projections of some blocks."""
 
+    spreads: ClassVar[bool] = True
+
     name: str
     layers: Sequence[int]
     """Edited blocks, lowest first; the targets live at the last, or at each if a norm follows the MLP."""

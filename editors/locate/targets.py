@@ -21,6 +21,7 @@ from editors.base import Targets
 from editors.data import Fact
 from editors.errors import ConfigError, NumericsError, check_not_negative, check_positive
 from editors.locate.contexts import Groups, flat
+from editors.locate.processes import spread
 from editors.locate.shifted_forward import InitialState, Predictions, ShiftedForward, run_to_shift
 from editors.models.model import Model
 from editors.models.modules.products import has_bfloat16_products, onednn_products
@@ -109,20 +110,21 @@ class TargetOptimizer:
     ) -> Targets:
         """Optimise the targets of all facts, together for all of these blocks.
 
-        There is one block, unless a norm follows the MLP.
+        There is one block, unless a norm follows the MLP. Several processes of a run optimise a share each,
+        and have all targets then.
 
         Raises:
             NumericsError: for a loss that is NaN or infinite, with the fact's id.
         """
+
+        def found(share: Sequence[int]) -> Targets:
+            parts = ([facts[i] for i in part] for part in _chunks(share, self.facts_at_once))
+            return Targets.joined([self._optimise(model, part, groups, layers, stop) for part in parts])
+
         order = sorted(range(len(facts)), key=lambda i: _tail(model, facts[i]))
-        chunks = [
-            self._optimise(model, [facts[i] for i in part], groups, layers, stop)
-            for part in _chunks(order, self.facts_at_once)
-        ]
-        back = torch.tensor(order).argsort()
-        return Targets(
-            *(torch.cat([getattr(one, name) for one in chunks])[back] for name in Targets.__annotations__)
-        )
+        shares = spread(order, found)
+        back = torch.tensor([i for share, _ in shares for i in share]).argsort()
+        return Targets.joined([one for _, one in shares]).at(back).to(model.device)
 
     def begin(
         self, model: Model, facts: Sequence[Fact], groups: Groups, layers: Sequence[int]

@@ -8,6 +8,6 @@ from .allowed_classes import (
 from .file_cache import CachedConfigRepository as CachedConfigRepository, keep_files as keep_files
 from .fingerprint import Config as Config, label as label
 from .resolvers import register_resolvers as register_resolvers
-from .schema import ResolvedConfig as ResolvedConfig, resolved as resolved, without_hydra as without_hydra
+from .schema import ResolvedConfig as ResolvedConfig, resolved as resolved
 from .secrets import is_secret as is_secret, masked as masked, without_secrets as without_secrets
 from .validation import node_problems as node_problems, unknown_key_message as unknown_key_message

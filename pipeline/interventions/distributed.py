@@ -1,6 +1,6 @@
-"""Several processes that train one model together, started by torchrun or `accelerate launch`.
+"""Several processes that train or edit one model together, started by torchrun or `accelerate launch`.
 
-The first one measures and records; the others only train. Each composes the same configuration.
+The first one measures and records; the others only do their share. Each composes the same configuration.
 """
 
 import os
@@ -76,7 +76,7 @@ def meet() -> None:
 
 
 class FollowerObserver:
-    """The `StepObserver` of a process that only trains; it knows when the first one measures."""
+    """The `StepObserver` of a process that does not measure; it knows when the first one does."""
 
     def __init__(
         self, *, stages: Sequence[Stage], folder: Path, resumed: Saved | None, requests: Requests

@@ -18,6 +18,7 @@ from editors.updates import Site
 from pipeline.checkpoints.edits import EditCheckpoint
 from pipeline.checkpoints.kept_updates import Updates
 from pipeline.data.factset import FactSet
+from pipeline.interventions import distributed as processes
 from pipeline.interventions.base import Change, Intervention, Part, Plan, StepObserver
 from pipeline.interventions.fact_order import Order, ordered
 from pipeline.interventions.unreadable_facts import Unreadable, readable
@@ -96,6 +97,11 @@ class KnowledgeEdit(Intervention):
         """Those of the editor."""
         return self.editor.remedies
 
+    @property
+    def shared(self) -> bool:
+        """Whether there is work of a batch that several processes can share."""
+        return self.editor.spreads and self.batch_size > 1
+
     def reader(self, facts: Sequence[Fact]) -> Reader:
         """That of the editor."""
         return self.editor.reader(facts)
@@ -143,18 +149,21 @@ class KnowledgeEdit(Intervention):
         """Edit one batch after another, from the resumed checkpoint on, until the observer returns False."""
         part, edit_checkpoint, saved = self.part(plan), EditCheckpoint(observer.checkpoints), observer.resumed
         edits = saved.count if saved else 0
-        updates = Updates(observer.folder, edits, keep=self.keep_updates, held_out=self.editor.trained)
+        keep = self.keep_updates and processes.is_first()
+        updates = Updates(observer.folder, edits, keep=keep, held_out=self.editor.trained)
         if saved is not None and edits:
             edit_checkpoint.recall(self.editor, saved, edits)
             edit_checkpoint.restore(model, saved)
-        elif not observer.look(model, part):
+        elif not processes.agreed(observer.look(model, part)):
             return
         for change in self.steps(model, plan, edits):
             before, edits = edits, edits + len(change.facts)
             updates.add(change.facts, change.update, part.total)
-            if not observer.look(model, part, change):
+            continues = observer.look(model, part, change)
+            continues, pending = processes.agreed((continues, observer.requests.pending))
+            if not continues:
                 break
-            if observer.requests.pending or self._is_due(before, edits, part.total):
+            if pending or self._is_due(before, edits, part.total):
                 updates.flush()
                 self._save(model, edit_checkpoint, edits, observer)
         updates.flush()
@@ -188,7 +197,9 @@ class KnowledgeEdit(Intervention):
     def _is_checked(self, before: int) -> bool:
         """Whether a run looks if the batch after so many edits took."""
         every = self.editor.check_every
-        return every > 0 and (before < _ALL_CHECKED or before // self.batch_size % every == 0)
+        if every == 0 or not processes.is_first():
+            return False
+        return before < _ALL_CHECKED or before // self.batch_size % every == 0
 
     def _is_due(self, before: int, now: int, total: int) -> bool:
         """Whether a checkpoint is saved after this batch; the end of a run needs none."""
@@ -197,8 +208,10 @@ class KnowledgeEdit(Intervention):
     def _save(
         self, model: Model, edit_checkpoint: EditCheckpoint, edits: int, observer: StepObserver
     ) -> None:
-        edit_checkpoint.remember(self.editor, edits)
-        observer.save(edit_checkpoint.write(model, self.editor.sites, edits), edit_checkpoint.pieces)
+        if processes.is_first():
+            edit_checkpoint.remember(self.editor, edits)
+            observer.save(edit_checkpoint.write(model, self.editor.sites, edits), edit_checkpoint.pieces)
+        observer.requests.leave = processes.agreed(observer.requests.leave)
         observer.requests.answered()
 
     def _step(self, model: Model, facts: Sequence[Fact]) -> Change:

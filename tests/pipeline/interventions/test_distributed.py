@@ -1,4 +1,4 @@
-"""Two processes that train together find what one finds, whole weights or sharded ones."""
+"""Two processes that train or edit together find what one finds, with whole weights or sharded ones."""
 
 import json
 import os
@@ -6,12 +6,14 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from editors.errors import ConfigError
+from pipeline.build import build
+from pipeline.config.schema import composed_run
 from pipeline.interventions import distributed as processes
 from pipeline.interventions.base import Nothing
 from tests.paths import ROOT
@@ -60,7 +62,7 @@ def trained(overrides: list[str], checkpoint: Path, inputs: Path, tmp_path: Path
 
 
 def _forked_ranks(
-    count: int, arguments: list[str], folder: Path, environment: dict[str, str]
+    count: int, arguments: list[str], folder: Path, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
     """The processes that torchrun would start, with FSDP allowed on CPUs, from the fork server."""
     with socket.socket() as free:
@@ -71,7 +73,7 @@ def _forked_ranks(
     ranks = []
     for rank, output in enumerate(outputs):
         output.mkdir()
-        variables = environment | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        variables = {**environment, **shared} | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         ranks.append(started(arguments, folder, output, environment=variables, module=sharded.__name__))
     for each in ranks:
         each.join(timeout=300)
@@ -80,13 +82,13 @@ def _forked_ranks(
     return subprocess.CompletedProcess(arguments, int(failed), out, err)
 
 
-def check_equal(one: list[dict], two: list[dict]) -> None:
-    assert [row["steps"] for row in one] == [row["steps"] for row in two]
+def check_equal(one: list[dict], two: list[dict], unit: str = "steps") -> None:
+    assert [row[unit] for row in one] == [row[unit] for row in two]
     for a, b in zip(one, two, strict=True):
         keys = {key for key in a if not key.startswith(("time/", "memory/", "unit"))}
         assert keys == {key for key in b if not key.startswith(("time/", "memory/", "unit"))}
         for key in keys:
-            assert a[key] == pytest.approx(b[key], rel=2e-5, abs=2e-6), (a["steps"], key)
+            assert a[key] == pytest.approx(b[key], rel=2e-5, abs=2e-6), (a[unit], key)
 
 
 @pytest.mark.slow
@@ -100,6 +102,53 @@ def test_two_processes_train_as_one_does(trained: Trained, intervention: str):
     one = trained(1, *text, f"{batch}=4")
     check_equal(one, trained(2, *text, f"{batch}=2"))
     check_equal(one, trained(2, *text, f"{batch}=2", SHARDED))
+
+
+@pytest.mark.parametrize("editor", ["memit", "encore"])
+def test_two_processes_edit_as_one_does(overrides: list[str], tmp_path: Path, editor: str):
+    """Each optimises half of the targets; one of them has one fact less, and none in the last batch."""
+    editing = [
+        f"editor={editor}",
+        "edits=4",
+        "batch_size=3",
+        "stage=[norms,efficacy]",
+        "stage.norms.cadence.every=1",
+    ]
+    editing += [
+        "model.device=cpu",
+        "launcher.threads=1",
+        "intervention.keep_updates=true",
+        "intervention.save_every=3",
+    ]
+    environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    found = []
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        done = _forked_ranks(count, [*overrides, *editing], folder, environment)
+        assert done.returncode == 0, done.stderr[-6000:]
+        (metrics,) = folder.glob("outputs/test/*-*/metrics.jsonl")
+        assert sum((folder / f"rank-{rank}" / "out").stat().st_size > 0 for rank in range(count)) == 1
+        found.append([json.loads(line) for line in metrics.read_text().splitlines()])
+    one, two = found
+    check_equal(one, two, "edits")
+
+
+@pytest.mark.parametrize(
+    "editing",
+    [["editor=memit", "editor.preservation_weight=10", "batch_size=1"], ["editor=ultraedit", "batch_size=2"]],
+)
+def test_editing_that_has_nothing_to_share_says_so(
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch, editing: list[str]
+):
+    others = [each for each in overrides if not each.startswith("editor.")]
+    plain = composed_run([*others, *editing])
+    intervention = build(plain).intervention
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        ConfigError, match="intervention=knowledge_edit runs in one process, but 2 were started"
+    ):
+        processes.join(intervention, cpu=True)
 
 
 def test_an_intervention_for_one_process_says_so(monkeypatch: pytest.MonkeyPatch):
