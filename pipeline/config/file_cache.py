@@ -17,7 +17,8 @@ class CachedConfigRepository(ConfigRepository):
 
     def __init__(self, path: ConfigSearchPath) -> None:
         super().__init__(path)
-        self._cache: dict[Hashable, Any] = {}
+        self._files: dict[tuple[str, str], Any] = {}
+        self._made: dict[Hashable, Any] = {}
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """The content of the file when it was first read."""
@@ -36,16 +37,24 @@ class CachedConfigRepository(ConfigRepository):
     def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` made of these files at the first call with this key."""
         sources = tuple((source.scheme(), source.path) for source in self.get_sources())
-        return self._cached(sources, lambda _: make(), key)
+        if (sources, key) not in self._made:
+            self._made[sources, key] = make()
+        return self._made[sources, key]
 
     def __deepcopy__(self, _: object) -> Self:
-        """A copy with its own search path and the same cache."""
-        return copy.copy(self)
+        """A copy with its own search path and the same caches."""
+        copied = copy.copy(self)
+        copied._made = self._made
+        return copied
 
-    def _cached(self, kind: Hashable, read: Callable[[Any], Any], key: Hashable) -> Any:
-        if (kind, key) not in self._cache:
-            self._cache[kind, key] = read(key)
-        return self._cache[kind, key]
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which has one job: the files without what was made of them for all jobs."""
+        return {**vars(self), "_made": {}}
+
+    def _cached(self, kind: str, read: Callable[[str], Any], path: str) -> Any:
+        if (kind, path) not in self._files:
+            self._files[kind, path] = read(path)
+        return self._files[kind, path]
 
 
 def keep_files(context: HydraContext) -> None:

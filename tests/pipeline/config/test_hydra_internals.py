@@ -1,7 +1,8 @@
 """Hydra's internals that this project uses: each test names the feature that depends on one of them."""
 
+import pickle
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hydra._internal import config_loader_impl, defaults_list
@@ -173,3 +174,18 @@ def test_a_changed_composition_leaves_the_kept_one_as_it_was():
     with open_dict(first):
         first.editor.nosuch = 1
     assert OmegaConf.to_yaml(load("config", ["seed=1"], RunMode.RUN)) == expected
+
+
+def test_another_process_gets_the_files_of_a_sweep_alone():
+    """Otherwise each job of a large sweep is sent the compositions of all others."""
+    context, _ = context_of([])
+    keep_files(context)
+    loader = cast(Any, context.config_loader)
+    sizes = []
+    for seed in range(2):
+        for editor in ("memit", "encore", "rome"):
+            loader.load_configuration("config", [f"editor={editor}", f"seed={seed}"], RunMode.RUN)
+        sizes.append(len(pickle.dumps(loader.repository)))
+    assert len(loader.repository._made) > 6 and not pickle.loads(pickle.dumps(loader.repository))._made
+    assert pickle.loads(pickle.dumps(loader.repository))._files == loader.repository._files
+    assert sizes[0] == sizes[1]
