@@ -18,6 +18,7 @@ from analysis.results.run_folder import RunFolder
 from analysis.selection import OUTPUTS
 from editors.errors import NormscopeError
 from pipeline.config.allowed_classes import plugins_of
+from pipeline.config.overrides.unused import unused
 from pipeline.config.schema import resolved
 from pipeline.runs.checkpoint_store import FOLDER
 from pipeline.runs.input_digests import check_inputs, recorded_inputs
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 def task(config: DictConfig) -> Value:
     """One run; in a sweep Hydra calls this once per run, in this process or in others."""
+    for sentence in unused(config, HydraConfig.get().overrides.task):
+        log.warning("%s", sentence)
     try:
         return launch(config, OUTPUTS)
     except NormscopeError as error:

@@ -1,13 +1,15 @@
 """Mistyped keys and files of conf/ are named, all at once, with what was probably meant."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 
 from pipeline.config.overrides.refused import sentence
+from pipeline.config.overrides.unused import unused
 from pipeline.config.resolvers import register_resolvers
 from pipeline.paths import CONF
 
@@ -81,3 +83,12 @@ def test_files_of_ones_own_are_choices(own: Path):
     assert f"conf/stage has no my_kurtosi, and neither has --config-dir {own}; did you mean" in message
     assert "mean my_kurtosis? There are activations, " in message and ", my_kurtosis, " in message
     assert "--config-dir FOLDER" in refused("stage=[norms,my_kurtosis]")
+
+
+def test_a_key_that_is_added_to_what_is_not_chosen_is_told(composed: Callable[..., DictConfig]):
+    """Hydra adds it without a word, and the run drops it."""
+    of_none = ["+stage.probes.cadence.every=3", "++regularizer.rect.share=0.5"]
+    given = ["stage=[norms]", "+stage.norms.zz=1", "+stage.mine._target_=my.Stage", "+editor.zz=1", *of_none]
+    sentences = [*unused(composed(*given), given)]
+    assert [each.partition(" has no effect")[0] for each in sentences] == of_none
+    assert sentences[0].endswith(": probes is not chosen; choose it with 'stage=[…,probes]'")
