@@ -41,7 +41,7 @@ def test_an_experiment_on_real_facts_has_the_same_sweep(experiment: str):
     assert config.data.limit == 1000
     assert params(config) == params(before)
     assert config.hydra.sweep.dir == f"outputs/{experiment}_facts"
-    assert resolved(config)["name"] == f"{experiment}_facts" != resolved(before)["name"]
+    assert config.name == f"{experiment}_facts" != before.name
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -52,7 +52,7 @@ def test_an_experiment_at_paper_scale_also_sweeps_models(experiment: str):
     assert config.edits == 2000
     assert config.data.dataset == "azhx/counterfact"
     assert params(config) == params(before) | {"model": PAPER}
-    assert resolved(config)["name"] == f"{experiment}_paper"
+    assert config.name == f"{experiment}_paper"
 
 
 @pytest.mark.parametrize("study", [study for study in STUDIES if study.same_as], ids=lambda study: study.name)
