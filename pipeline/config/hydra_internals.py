@@ -85,14 +85,14 @@ def use_repository(context: HydraContext, repository: type[ConfigRepository]) ->
 def share_composition() -> None:
     """Do once in this process what is the same in several compositions.
 
-    OmegaConf parses each interpolation anew, and Hydra makes a map of all choices for each list of defaults,
+    OmegaConf parses each interpolation again, and Hydra makes a map of all choices for each list of defaults,
     for which only defaults with `${…}` are looked up in it. Where files do not change, that is, where the
     repository has a method `kept`, compositions with the same choices of groups differ in values only, which
     Hydra sets at last: what precedes them is nine tenths of its time and is kept.
     """
     patches = (
         (base, "parse", cache),
-        (_utils, "parse", cache),
+        (_utils, "parse", lambda _: base.parse),  # the same cache
         (defaults_list, "_create_interpolation_map", _made_if_used),
         (config_loader_impl, "create_defaults_list", _kept_by_choices),
         (ConfigLoaderImpl, "_load_single_config", _kept_by_default),

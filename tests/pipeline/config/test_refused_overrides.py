@@ -85,7 +85,7 @@ def test_files_of_ones_own_are_choices(own: Path):
     assert "--config-dir FOLDER" in refused("stage=[norms,my_kurtosis]")
 
 
-def test_a_key_that_is_added_to_what_is_not_chosen_is_told(composed: Callable[..., DictConfig]):
+def test_a_key_that_is_added_to_what_is_not_chosen_is_reported(composed: Callable[..., DictConfig]):
     """Hydra adds it without a word, and the run drops it."""
     of_none = ["+stage.probes.cadence.every=3", "++regularizer.rect.share=0.5"]
     given = ["stage=[norms]", "+stage.norms.zz=1", "+stage.mine._target_=my.Stage", "+editor.zz=1", *of_none]

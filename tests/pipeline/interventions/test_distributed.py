@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,7 +62,7 @@ def trained(overrides: list[str], checkpoint: Path, inputs: Path, tmp_path: Path
 
 
 def _forked_ranks(
-    count: int, arguments: list[str], folder: Path, environment: Mapping[str, str]
+    count: int, arguments: list[str], folder: Path, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     """The processes that torchrun would start, with FSDP allowed on CPUs, from the fork server."""
     with socket.socket() as free:
@@ -73,7 +73,7 @@ def _forked_ranks(
     ranks = []
     for rank, output in enumerate(outputs):
         output.mkdir()
-        variables = {**environment, **shared} | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        variables = environment | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         ranks.append(started(arguments, folder, output, environment=variables, module=sharded.__name__))
     for each in ranks:
         each.join(timeout=300)
